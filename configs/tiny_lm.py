@@ -1,0 +1,31 @@
+"""A small causal transformer trained from scratch on the bytes of tiny Shakespeare.
+
+    python -m train tiny_lm
+"""
+
+from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
+from train.data.corpus import Corpus
+from train.experiment import Evaluation, Experiment
+from train.objective import NextToken
+from train.optimizer import AdamW, Cosine
+
+
+def experiment() -> Experiment:
+    """4 layers of width 128, windows of 64 bytes, 16 a step."""
+    return Experiment(
+        model=Transformer(
+            embed=TokenEmbed(vocab=256, width=128),
+            stack=Stack(
+                Block(mixer=Attention(heads=4, causal=True, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm())),
+                repeats=4,
+                norm=RMSNorm(),
+            ),
+            head=LogitsHead(),
+        ),
+        objective=NextToken(),
+        data=Corpus("tiny_shakespeare", length=64),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1), b2=0.99, decay=0.1),
+        batch_size=16,
+        steps=1000,
+        evaluation=Evaluation(every=250),
+    )

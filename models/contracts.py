@@ -1,0 +1,93 @@
+"""What each kind of component takes and gives: the sockets that a new class plugs into.
+
+A component belongs to a kind by its methods and the names of their arguments, never by a base class.
+Shape letters: b batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from models.context import Context
+
+Activation = Callable[[jax.Array], jax.Array]
+Batch = Mapping[str, jax.Array]
+
+
+class Layer(Protocol):
+    """Mixes or transforms tokens: (b, t, d) -> (b, t, d).  Attention, recurrence, convolution, feedforward, experts."""
+
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array: ...
+
+
+class Norm(Protocol):
+    """Normalises the last axis: (..., d) -> (..., d)."""
+
+    def __call__(self, x: jax.Array) -> jax.Array: ...
+
+
+class Position(Protocol):
+    """Marks vectors with where they stand: x (..., t, d) and positions (..., t) -> (..., t, d)."""
+
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array: ...
+
+
+class Residual(Protocol):
+    """Joins a branch to the stream: (state, branch) -> state.
+
+    The state is (b, t, d) unless the class also has `expand(x) -> state` and `reduce(state) -> x`; then it is any pytree.
+    `branch` is a function (b, t, d) -> (b, t, d).
+    """
+
+    def __call__(self, state: Any, branch: Callable[[jax.Array], jax.Array]) -> Any: ...
+
+
+class Embed(Protocol):
+    """Reads the keys of the batch that it needs: batch -> x (b, t, d) and the context with positions filled in."""
+
+    def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]: ...
+
+
+class Pool(Protocol):
+    """One vector an example: hidden (b, t, d) -> (b, d), or (b, n, d) where the context says which examples share a row."""
+
+    def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array: ...
+
+
+class Head(Protocol):
+    """What leaves the model: hidden (b, t, d) -> outputs.  `table` (v, d) is the token embedding, for tied logits."""
+
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any: ...
+
+
+class Model(Protocol):
+    """A batch in, outputs out: `init(key, batch)` and `apply(variables, batch, train=)`.  `train` turns dropout on."""
+
+    def __call__(self, batch: Batch, train: bool = False) -> Any: ...
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any: ...
+
+    def apply(self, variables: Any, *args: Any, rngs: Any = None, **kwargs: Any) -> Any: ...
+
+
+KINDS: tuple[type, ...] = (Layer, Norm, Position, Residual, Embed, Pool, Head, Model)
+
+
+def conforms(component: Any, kind: Any) -> bool:
+    """Whether a class or an instance has the methods of a kind, with the same names of arguments."""
+    owner = component if isinstance(component, type) else type(component)
+    methods = [name for name, value in vars(kind).items() if callable(value) and (name == "__call__" or not name.startswith("_"))]
+    return all(
+        callable(getattr(owner, name, None)) and (name in ("init", "apply") or _names(owner, name) == _names(kind, name)) for name in methods
+    )
+
+
+def _names(owner: Any, method: str) -> list[str]:
+    return [name for name in inspect.signature(getattr(owner, method)).parameters if name != "self"]
+
+
+def kind_of(component: Any) -> type | None:
+    """The kind of models/ that a component class (or an instance) belongs to, or None."""
+    return next((kind for kind in KINDS if conforms(component, kind)), None)

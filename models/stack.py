@@ -1,0 +1,121 @@
+"""Depth: a pattern of blocks repeated, as a loop or as one scanned body."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.block import Block
+from models.context import Context
+from models.contracts import Norm
+from models.structure import named, nearest
+
+POLICIES = [name for name in dir(jax.checkpoint_policies) if not name.startswith(("_", "save_", "offload_"))]
+
+
+class Stack(nn.Module):
+    """The pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t, d) -> (b, t, d).
+
+    `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
+    `remat` recomputes activations in the backward pass instead of keeping them: "full", or what to keep by a name of
+    `jax.checkpoint_policies` (arXiv:1604.06174).
+    """
+
+    block: Block | tuple[Block, ...] = Block()
+    repeats: int = 6
+    norm: Norm | None = None
+    scan: bool = False
+    remat: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"Stack repeats its pattern {self.repeats} times; give 1 or more.")
+        if self.remat not in (None, "full", *POLICIES):
+            raise ValueError(f"Stack.remat is {self.remat!r}: {nearest(str(self.remat), ['full', *POLICIES])}")
+        super().__post_init__()
+
+    @property
+    def pattern(self) -> tuple[Block, ...]:
+        """The blocks of one repeat."""
+        return self.block if isinstance(self.block, tuple) else (self.block,)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks in all."""
+        return self.repeats * len(self.pattern)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        residual = self.pattern[0].residual
+        expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
+        state = expand(x) if expand else x
+        if self.scan:
+            lifted = nn.scan(
+                Pattern,
+                variable_axes={"params": 0, "cache": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=self.repeats,
+            )
+            free = tuple(block.clone(parent=None, name=None) for block in self.pattern)
+            state, _ = lifted(free, remat=self.remat, scanned=True, name="blocks")(state, ctx)
+        else:
+            for index in range(self.depth):
+                state = run(self, self.pattern[index % len(self.pattern)], f"layer_{index}", self.remat, False)(state, ctx)
+
+        x = reduce(state) if reduce else state
+        return x if self.norm is None else self.norm(x)
+
+
+class Pattern(nn.Module):
+    """One repeat of a stack's pattern, as the body of a scan: (state, ctx) -> (state, None)."""
+
+    blocks: tuple[Block, ...]
+    remat: str | None = None
+    scanned: bool = False
+
+    @nn.compact
+    def __call__(self, state: Any, ctx: Context) -> tuple[Any, None]:
+        for index, block in enumerate(self.blocks):
+            state = run(self, block, f"block_{index}", self.remat, self.scanned)(state, ctx)
+        return state, None
+
+
+def run(parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool) -> Callable[[Any, Context], Any]:
+    """A block, under a name in its parent, as a function of (state, context): rematerialised if asked."""
+
+    def apply(parent: nn.Module, state: Any, ctx: Context) -> Any:
+        return named(block, name)(state, ctx)
+
+    if remat is not None:
+        policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
+        apply = nn.remat(apply, policy=policy, prevent_cse=not scanned)
+    return lambda state, ctx: apply(parent, state, ctx)
+
+
+def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+    """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays."""
+    if "blocks" not in params:
+        return dict(params)
+    width = len(stack.pattern)
+    layers = {
+        f"layer_{index}": jax.tree.map(lambda leaf, row=index // width: leaf[row], params["blocks"][f"block_{index % width}"])
+        for index in range(stack.depth)
+    }
+    return {**layers, **{name: value for name, value in params.items() if name != "blocks"}}
+
+
+def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+    """A looped stack's parameters as those of the same stack scanned; what is scanned already stays."""
+    if "layer_0" not in params:
+        return dict(params)
+    width = len(stack.pattern)
+    blocks = {
+        f"block_{place}": jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *(params[f"layer_{index}"] for index in range(place, stack.depth, width))
+        )
+        for place in range(width)
+    }
+    return {"blocks": blocks, **{name: value for name, value in params.items() if not name.startswith("layer_")}}

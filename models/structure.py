@@ -1,0 +1,91 @@
+"""The model as a value: look a part up, replace a part, name a copy of a part."""
+
+import dataclasses
+import difflib
+from typing import Any, TypeVar, cast
+
+import flax.linen as nn
+
+Value = TypeVar("Value")
+
+
+def named(template: Value, name: str) -> Value:
+    """A copy of a module under its own parameter name: how a template given once is used in several places."""
+    return cast(Value, cast(nn.Module, template).copy(name=name))
+
+
+def part(value: Any, path: str) -> Any:
+    """The part of a tree of dataclasses and tuples that stands at a dotted path, such as `stack.block.mixer` or `stack.block.0`.
+
+    Raises LookupError, naming the nearest field, where the path leads nowhere.
+    """
+    for index, name in enumerate(steps := path.split(".")):
+        value = _child(value, name, ".".join(steps[: index + 1]))
+    return value
+
+
+def replace(value: Value, path: str, new: Any) -> Value:
+    """The same tree with the part at a dotted path replaced; the tree given stays as it was.
+
+    `replace(model, "stack.block.mixer", Attention(heads=4))`.  Raises LookupError as `part` does.
+    """
+    return _replace(value, path.split("."), new, path)
+
+
+def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:
+    if not path:
+        return new
+    child = _replace(_child(value, path[0], whole), path[1:], new, whole)
+    if isinstance(value, tuple):
+        index = int(path[0])
+        return (*value[:index], child, *value[index + 1 :])
+    if isinstance(value, dict):
+        return {**value, path[0]: child}
+    return dataclasses.replace(value, **{path[0]: child})
+
+
+def _child(value: Any, name: str, whole: str) -> Any:
+    if isinstance(value, tuple):
+        if name.isdecimal() and int(name) < len(value):
+            return value[int(name)]
+        raise LookupError(f"{whole!r}: {name!r} is no place in a tuple of {len(value)}; places count from 0.")
+    if isinstance(value, dict):
+        if name in value:
+            return value[name]
+        raise LookupError(f"{whole!r}: {name!r} is none of {', '.join(map(str, value)) or 'an empty dictionary'}.")
+    names = [field.name for field in fields(value)] if dataclasses.is_dataclass(value) else []
+    if name in names:
+        return getattr(value, name)
+    owner = type(value).__name__
+    if not names:
+        raise LookupError(f"{whole!r}: a value of type {owner} has no field {name!r}.")
+    raise LookupError(f"{whole!r}: {owner} has no field {name!r}; {nearest(name, names)}")
+
+
+def fields(value: Any) -> list[Any]:
+    """The dataclass fields that make up a structure: without linen's own `parent` and `name`."""
+    linen = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
+    return [field for field in dataclasses.fields(value) if field.init and not (linen and field.name in ("parent", "name"))]
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """A sentence that offers the valid names nearest to a wrong one."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"it has {', '.join(sorted(names))}." if names else "it has none."
+
+
+def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two structures differ: (dotted path, value on the left, value on the right), outermost difference first."""
+    if left == right:
+        return []
+    same = type(left) is type(right)
+    if same and dataclasses.is_dataclass(left):
+        names = [field.name for field in fields(left)]
+        pairs = [(name, getattr(left, name), getattr(right, name)) for name in names]
+    elif same and isinstance(left, tuple) and len(left) == len(right):
+        pairs = [(str(index), *both) for index, both in enumerate(zip(left, right, strict=True))]
+    else:
+        return [(path, left, right)]
+    return [found for name, a, b in pairs for found in differences(a, b, f"{path}.{name}" if path else name)]

@@ -1,0 +1,52 @@
+"""Assembly: an embed, a stack and a head make a model."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from models.context import Context, Memory
+from models.contracts import Batch, Embed, Head
+from models.embed import TokenEmbed
+from models.stack import Stack
+
+
+class Transformer(nn.Module):
+    """head(stack(embed(batch))).  Without a head the output is the hidden states (b, t, d).
+
+    `batch` is a mapping of arrays; see `Context.of` for the keys that describe it, and the embed and head for theirs.
+    """
+
+    embed: Embed = TokenEmbed()
+    stack: Stack = Stack()
+    head: Head | None = None
+
+    @nn.compact
+    def __call__(self, batch: Batch, train: bool = False) -> Any:
+        x, ctx = self.embed(batch, Context.of(batch, train))
+        x = self.stack(x, ctx)
+        return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))
+
+
+class EncoderDecoder(nn.Module):
+    """head(decoder(embed(tokens), memory)) with memory = encoder(embed(source)).  arXiv:1706.03762.
+
+    The batch has `source` (b, s) and `source_segments` beside the decoder's `tokens` (b, t); one embedding serves both unless
+    `source_embed` is given.  Blocks of the decoder need `cross=Attention(cross=True)`.
+    """
+
+    embed: Embed = TokenEmbed()
+    encoder: Stack = Stack()
+    decoder: Stack = Stack()
+    head: Head | None = None
+    source_embed: Embed | None = None
+
+    @nn.compact
+    def __call__(self, batch: Batch, train: bool = False) -> Any:
+        source = {name.removeprefix("source_"): value for name, value in batch.items() if name.startswith("source_")}
+        source["tokens"] = batch["source"]
+        x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train))
+        memory = Memory(self.encoder(x, ctx), ctx.segments)
+        x, ctx = self.embed(batch, dataclasses.replace(Context.of(batch, train), memory=memory))
+        x = self.decoder(x, ctx)
+        return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))

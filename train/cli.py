@@ -1,0 +1,232 @@
+"""The commands: train, eval, predict, data."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.spec import InputError
+
+COMMANDS = ("train", "eval", "predict", "data")
+TRAIN = """
+examples:
+  morphax train sentiment_bert                              the config as it is, into runs/sentiment_bert
+  morphax train sentiment_bert optimizer.rate.peak=3e-5     one number changed
+  morphax train tiny_lm model.stack.block.mixer="Attention(heads=8, causal=True)" --run runs/eight_heads
+  morphax train sentiment_bert data.path=reviews.csv        your own table, with the columns text and label
+  morphax train my_config.py                                your own file with a function experiment()
+
+The same command again continues a run that was stopped.  A value is a number, a string, a tuple, or a call of a component.
+"""
+EVAL = """
+examples:
+  morphax eval runs/sentiment_bert                          the last checkpoint on the test split
+  morphax eval runs/sentiment_bert --best                   the checkpoint with the best metric
+  morphax eval runs/sentiment_bert data.path=a.csv data.test=b.csv
+"""
+PREDICT = """
+examples:
+  morphax predict runs/sentiment_bert "a delightful film"
+  morphax predict runs/sentiment_bert - < sentences.txt     one text a line
+  morphax predict runs/sentiment_bert --json "a delightful film"
+"""
+DATA = """
+examples:
+  morphax data list                                         this project's data sets
+  morphax data prepare movie_snippets/labels                fetch and prepare one, once
+  morphax data show movie_snippets/labels                   its splits, features, licence and first example
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; gives the exit code: 0, 2 for input that cannot be used, 128 + n after signal n."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
+        given.insert(0, "train")
+    options = _parser().parse_args(given)
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"morphax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("morphax: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "morphax",
+        formatter_class=plain,
+        description="Change the structure, keep everything else equal.",
+        epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has examples.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train an experiment, or continue it", epilog=TRAIN, formatter_class=plain)
+    train.add_argument("config", help="name of a file in configs/, or the path of your own")
+    train.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    train.add_argument("--run", dest="folder", type=Path, help="folder of the run (default: runs/CONFIG)")
+    train.add_argument("--show", action="store_true", help="print the experiment and stop")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", help="measure a trained run on its test split", epilog=EVAL, formatter_class=plain)
+    evaluate.add_argument("folder", type=Path, help="folder of the run")
+    evaluate.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.path")
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="ask a trained run", epilog=PREDICT, formatter_class=plain)
+    predict.add_argument("folder", type=Path, help="folder of the run")
+    predict.add_argument("texts", nargs="+", metavar="TEXT", help="texts, or - to read them from standard input, one a line")
+    predict.set_defaults(run=_predict)
+
+    for command in (evaluate, predict):
+        command.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
+        command.add_argument("--config", help="the config file that defines the run's own components")
+
+    data = commands.add_parser("data", help="list, prepare or look at data sets", epilog=DATA, formatter_class=plain)
+    data.add_argument("action", choices=("list", "prepare", "show"))
+    data.add_argument("names", nargs="*", metavar="NAME", help="data sets, as name or name/configuration")
+    data.set_defaults(run=_data)
+
+    for command in (train, evaluate, predict, data):
+        command.add_argument("--json", action="store_true", help="print one machine-readable object")
+    return parser
+
+
+def _prepare_jax() -> None:
+    """Settings of the process: compiled programs are kept for the next run."""
+    import jax
+
+    from train.data.published import cache
+
+    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from train.run import load_config
+    from train.spec import encode
+
+    experiment, _ = load_config(options.config, options.overrides)
+    if options.show:
+        print(json.dumps(encode(experiment), indent=2) if options.json else experiment)
+        return 0
+    _prepare_jax()
+    from train.console import Console
+    from train.loop import train
+    from train.signals import Interrupted
+
+    folder = options.folder or Path("runs") / Path(options.config).stem
+    console = Console()
+    try:
+        summary = train(experiment, folder, options.config, console)
+    except Interrupted as stop:
+        print(f"morphax: {stop}", file=sys.stderr)
+        return 128 + stop.number
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        console.say(f"{folder}/report.html has the curves; ask it with: morphax predict {folder} \"a text\"")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _prepare_jax()
+    from train.console import pair
+    from train.evaluate import evaluate
+    from train.parallel import Jit
+    from train.run import overridden, recorded
+    from train.spec import project
+
+    run = recorded(options.folder, options.config)
+    experiment = overridden(dataclasses.replace(run.experiment, parallel=Jit()), options.overrides, project())
+    result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{options.folder}, step {result['step']}")
+    for name, both in result["evaluation"].items():
+        print(f"{name:<24}{pair(both['value'], both['interval'])}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    _prepare_jax()
+    from train.evaluate import predict
+    from train.parallel import Jit
+    from train.run import recorded
+
+    run = recorded(options.folder, options.config)
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, parallel=Jit()))
+    texts = list(_texts(options.texts))
+    if not texts:
+        raise InputError("There is no text to predict from; give one, or lines on standard input.")
+    answers = predict(options.folder, run, texts, options.best)
+    if options.json:
+        print(json.dumps([{"text": text} | answer for text, answer in zip(texts, answers, strict=True)], ensure_ascii=False))
+        return 0
+    for text, answer in zip(texts, answers, strict=True):
+        print(f"{text}\n    {_worded(answer)}", flush=True)
+    return 0
+
+
+def _texts(given: Sequence[str]) -> Iterator[str]:
+    for text in given:
+        if text != "-":
+            yield text
+            continue
+        try:
+            lines = sys.stdin.buffer.read().decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise InputError("Standard input is not UTF-8; convert it, for example with iconv -t utf-8.") from None
+        yield from (line for line in lines if line.strip())
+
+
+def _worded(answer: dict[str, Any]) -> str:
+    words: list[str] = []
+    for name, value in answer.items():
+        if isinstance(value, dict):
+            words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            words.append("; ".join(f"{next(iter(one))} {next(iter(one.values())):.2f}" for one in value))
+        else:
+            words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
+    return "  ".join(words)
+
+
+def _data(options: argparse.Namespace) -> int:
+    from train.data.source import own, prepare
+
+    if options.action == "list":
+        folder = Path(__file__).parent / "data"
+        found = sorted(path.stem for path in folder.glob("*.py") if own(path.stem) is not None)
+        print(json.dumps(found) if options.json else "\n".join(found))
+        return 0
+    if not options.names:
+        raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
+    shown: list[dict[str, Any]] = []
+    for name in options.names:
+        info = prepare(name).info
+        splits = {key: split.num_examples for key, split in info.splits.items()}
+        features = {key: type(feature).__name__ for key, feature in info.features.items()}
+        one = {"name": name, "folder": str(info.data_dir), "splits": splits, "features": features, "licence": str(info.redistribution_info.license or "")}
+        if options.action == "show":
+            example = prepare(name).as_data_source(next(iter(splits)))[0]
+            one["first"] = {key: value.decode() if isinstance(value, bytes) else str(value) for key, value in example.items()}
+        shown.append(one)
+    if options.json:
+        print(json.dumps(shown))
+        return 0
+    for one in shown:
+        for key, value in one.items():
+            print(f"{key:<10}{value}")
+    return 0

@@ -1,0 +1,149 @@
+"""What a person sees while a run goes on: tables, a progress bar, or plain lines where there is no terminal."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import rich.console
+import rich.progress
+import rich.table
+
+from models.structure import fields
+from train.trainer import Trainer
+
+
+class Bar(Protocol):
+    """Told the step and the newest values now and then."""
+
+    def update(self, step: int, values: dict[str, float]) -> None: ...
+
+
+class Console:
+    """Writes to standard error; a bar on a terminal, else lines.  `silent` says nothing."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.rich = rich.console.Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.rich.print(text, markup=False)
+
+    def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
+        """The five steps of this run, before it starts."""
+        experiment = trainer.experiment
+        source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
+        fresh = f", fresh: {', '.join(trainer.fresh)}" if trainer.fresh else ""
+        optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
+        settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
+        lines = [
+            ("1 initialise", f"{count(parameters)} parameters from {source}{fresh}"),
+            ("2 forward", f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}"),
+            ("3 loss", f"{type(experiment.objective).__name__}"),
+            ("4 gradient", f"{optimizer}, by {type(parallel).__name__}({settings}) on {trainer.multiple // experiment.accumulate} device(s)"),
+            ("5 iterate", f"{steps} steps of {len(trainer.train)} in an epoch, into {folder}"),
+        ]
+        for name, text in lines:
+            self.rich.print(f"[bold]{name:<13}[/bold]", end="")
+            self.rich.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def bar(self, start: int, steps: int) -> Iterator[Bar]:
+        """A progress display for the steps from `start` on."""
+        if not self.rich.is_terminal:
+            yield Lines(self, start, steps)
+            return
+        columns = (
+            rich.progress.TextColumn("step {task.completed}/{task.total}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TimeRemainingColumn(),
+        )
+        with rich.progress.Progress(*columns, console=self.rich) as progress:
+            yield Live(progress, progress.add_task("compiling", total=steps, completed=start))
+
+    def evaluation(self, step: int, measured: dict[str, tuple[float, float]]) -> None:
+        """The metrics of an evaluation, each with its interval."""
+        self.say(f"evaluation at step {step}: " + ", ".join(f"{name} {pair(*both)}" for name, both in measured.items()))
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """The table at the end."""
+        table = rich.table.Table(show_header=False)
+        for name, value in rows(summary):
+            table.add_row(name, value)
+        self.rich.print(table)
+
+
+class Live:
+    """A bar of rich."""
+
+    def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID) -> None:
+        self.progress, self.task = progress, task
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Moves the bar."""
+        self.progress.update(self.task, completed=step, description=line(values))
+
+
+class Lines:
+    """A line of text a log step, with the time left."""
+
+    def __init__(self, console: Console, start: int, steps: int) -> None:
+        self.console, self.start, self.steps = console, start, steps
+        self.clock = time.monotonic
+        self.since: tuple[int, float] | None = None
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Writes the line."""
+        now = self.clock()
+        left = ""
+        if self.since is not None and step > self.since[0]:
+            left = f", {duration((now - self.since[1]) / (step - self.since[0]) * (self.steps - step))} left"
+        self.since = self.since or (step, now)
+        self.console.say(f"step {step}/{self.steps}: {line(values)}{left}")
+
+
+def line(values: dict[str, float]) -> str:
+    """Loss, rate and throughput in a few words."""
+    words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]
+    if "examples_per_second" in values:
+        words.append(f"{values['examples_per_second']:.1f} examples/s")
+    if values.get("tokens_per_second"):
+        words.append(f"{count(values['tokens_per_second'])} tokens/s")
+    return ", ".join(words)
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The summary as names and values to read."""
+    named = [
+        ("parameters", count(summary["parameters"])),
+        ("FLOPs a step", count(summary["flops_per_step"])),
+        ("steps", str(summary["steps"])),
+        ("time to first step", "-" if summary["seconds_to_first_step"] is None else f"{summary['seconds_to_first_step']:.1f} s"),
+        ("examples/s", f"{summary['examples_per_second']:.1f}" if "examples_per_second" in summary else "-"),
+        ("tokens/s", f"{summary['tokens_per_second']:.0f}" if summary.get("tokens_per_second") else "-"),
+        ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
+    ]
+    return named + [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
+
+
+def pair(value: float, half: float) -> str:
+    """A value with the half width of its 95 % interval."""
+    return f"{value:.4f} ± {half:.4f}" if math.isfinite(half) else f"{value:.4f}"
+
+
+def count(number: float) -> str:
+    """A number with its magnitude: 22.7M."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,143 @@
+"""One long text cut into windows, for language models."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from train.data.batches import Arrays, Batches, Pad, Row
+from train.data.source import Split, dataset, read
+from train.data.text import PART
+from train.data.tokens import Tokenizer, tokenizer
+from train.spec import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """BERT's corruption: of a part `rate` of the tokens, 80 % become `token`, 10 % a random one, 10 % stay.  arXiv:1810.04805."""
+
+    rate: float = 0.15
+    token: str = "[MASK]"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"Masking.rate is {self.rate}; give a part of the tokens between 0 and 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Windows of `length` tokens of a text: every epoch cuts the text at another offset and shuffles the windows.
+
+    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `masking` makes the batch one for a
+    masked language model: `tokens` corrupted, `labels` (b, t) as they were, `weights` (b, t) where to predict.
+    """
+
+    dataset: str = "tiny_shakespeare"
+    path: str | None = None
+    test: str | None = None
+    text: str = "text"
+    tokenizer: str = "bytes"
+    length: int = 128
+    masking: Masking | None = None
+    holdout: float = 0.1
+    splits: tuple[str, str] = ("train", "test")
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ValueError(f"Corpus.length is {self.length}; a window needs 2 tokens or more.")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"Corpus.holdout is {self.holdout}; give a part of the text between 0 and 1.")
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedCorpus":
+        """Both splits (or the one asked for), tokenised.  Raises InputError for what cannot be used."""
+        opened = self.reader()
+        for part in (("train", "test") if only is None else (only,)):
+            opened.add(part, self._text(part))
+        return opened
+
+    def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
+        """Ready for texts to predict from, without the data."""
+        return OpenedCorpus(self, tokenizer(self.tokenizer))
+
+    def _text(self, part: PART) -> str:
+        if self.path is None:
+            return self._joined(dataset(self.dataset, self.splits[part == "test"]))
+        if self.test is not None:
+            return self._joined(read(self.test if part == "test" else self.path))
+        whole = self._joined(read(self.path))
+        cut = int(len(whole) * (1 - self.holdout))
+        return whole[cut:] if part == "test" else whole[:cut]
+
+    def _joined(self, split: Split) -> str:
+        if self.text not in split.examples[0]:
+            raise InputError(f"{split.origin} has no column {self.text!r}; it has {', '.join(split.examples[0])}: set data.text.")
+        texts = (split.examples[index][self.text] for index in range(len(split.examples)))
+        return "\n".join(text.decode("utf-8") if isinstance(text, bytes) else text for text in texts)
+
+
+class OpenedCorpus:
+    """See `train.data.text.Opened`."""
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, spec: Corpus, tokens: Tokenizer) -> None:
+        self.spec, self.tokens, self.names = spec, tokens, tokens.names
+        self.vocab = len(tokens.names)
+        if spec.masking is not None and spec.masking.token not in tokens.names:
+            raise InputError(f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to one it has.")
+        self.ids: dict[str, np.ndarray] = {}
+
+    def add(self, part: PART, text: str) -> None:
+        """Tokenises one split."""
+        ids = self.tokens.encode([text])[0]
+        if len(ids) < 2 * self.spec.length:
+            raise InputError(f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text.")
+        self.ids[part] = ids
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
+        """Batches of `batch_size` windows."""
+        return Windows(self, self.ids[part], batch_size, multiple, seed)
+
+    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+        """Texts to predict from, one a row, in their order."""
+        rows: list[Row] = []
+        for index, ids in enumerate(self.tokens.encode(texts)):
+            if not 0 < len(ids) <= self.spec.length:
+                raise InputError(f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length}.")
+            rows.append({"tokens": ids})
+        return Batches(rows, Pad([self.spec.length], batch_size, multiple), batch_size)
+
+
+class Windows(Batches):
+    """Batches of windows: row i of an epoch starts at offset + i * length."""
+
+    def __init__(self, opened: OpenedCorpus, ids: np.ndarray, batch_size: int, multiple: int, seed: int | None) -> None:
+        self.opened, self.ids, self.length = opened, ids, opened.spec.length
+        super().__init__([{}] * ((len(ids) - self.length) // self.length), self._collate, -(-batch_size // multiple) * multiple, seed)
+
+    def __getitem__(self, step: int) -> Arrays:
+        epoch, place = divmod(step, len(self))
+        chance = np.random.default_rng((self.seed or 0, step))
+        offset = 0 if self.seed is None else int(np.random.default_rng((self.seed, epoch)).integers(self.length))
+        stop = min((place + 1) * self.batch_size, len(self.rows))
+        windows = [self.order[epoch * len(self.rows) + index] for index in range(place * self.batch_size, stop)]
+        tokens = np.zeros((self.batch_size, self.length), np.int32)
+        for row, window in enumerate(windows):
+            start = offset + window * self.length
+            tokens[row] = self.ids[start : start + self.length]
+        segments = np.zeros_like(tokens)
+        segments[: len(windows)] = 1
+        batch = {"tokens": tokens, "segments": segments}
+        return batch if self.opened.spec.masking is None else self._masked(batch, self.opened.spec.masking, chance)
+
+    def _collate(self, members: list[Row]) -> Arrays:
+        raise AssertionError("windows are cut by step")
+
+    def _masked(self, batch: Arrays, masking: Masking, chance: np.random.Generator) -> Arrays:
+        tokens = batch["tokens"]
+        picked = (chance.random(tokens.shape) < masking.rate) & (batch["segments"] > 0)
+        fate = chance.random(tokens.shape)
+        mask = self.opened.names.index(masking.token)
+        other = chance.integers(0, self.opened.vocab, tokens.shape)
+        corrupted = np.where(picked & (fate < 0.8), mask, np.where(picked & (fate >= 0.9), other, tokens)).astype(np.int32)
+        return {**batch, "tokens": corrupted, "labels": tokens, "weights": picked.astype(np.float32)}

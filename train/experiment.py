@@ -1,0 +1,71 @@
+"""One experiment as one value: everything that decides what a run computes."""
+
+import dataclasses
+import math
+
+from models.contracts import Model
+from train.data.text import Data
+from train.initial import Initial
+from train.objective import Objective
+from train.optimizer import Optimizer
+from train.parallel import Jit, Parallel
+from train.step import Precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Measure the test split every `every` steps (None: each epoch, and always at the end) in batches of `batch_size`.
+
+    `metric`, greater or smaller is `better`, picks the best checkpoint; after `patience` evaluations without a better one training stops.
+    """
+
+    every: int | None = None
+    batch_size: int = 64
+    metric: str = "loss"
+    greater: bool = False
+    patience: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Save every `every` steps (None: at evaluations); keep the last `keep` and the best."""
+
+    every: int | None = None
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`, `batch_size`, `steps` or `epochs`,
+    `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
+
+    `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
+    """
+
+    model: Model
+    objective: Objective
+    data: Data
+    optimizer: Optimizer
+    initial: Initial | None = None
+    batch_size: int = 32
+    epochs: float | None = None
+    steps: int | None = None
+    accumulate: int = 1
+    precision: Precision = "float32"
+    parallel: Parallel = Jit()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    log_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to none.")
+        for name in ("batch_size", "accumulate", "log_every", "steps", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be above 0.")
+
+    def length(self, epoch: int) -> int:
+        """Steps of training, given the steps of an epoch."""
+        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * epoch)

@@ -1,0 +1,31 @@
+"""Where the first parameters come from, other than chance."""
+
+import dataclasses
+import logging
+from typing import Any, Protocol
+
+import jax
+
+from models.interop import read_hf
+from models.transformer import Transformer
+from train.data.published import locate
+
+logger = logging.getLogger("morphax")
+
+
+class Initial(Protocol):
+    """`load(model, key)` gives a model's parameters and the names of those that are fresh."""
+
+    def load(self, model: Transformer, key: jax.Array) -> tuple[Any, tuple[str, ...]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace:
+    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published package's folder."""
+
+    folder: str
+
+    def load(self, model: Transformer, key: jax.Array) -> tuple[Any, tuple[str, ...]]:
+        """Parameters that fit the model; those of a new head are initialised from the key."""
+        loaded = read_hf(locate(self.folder), model, key)
+        return loaded.params, loaded.fresh

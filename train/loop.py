@@ -1,0 +1,240 @@
+"""The loop: the five steps of training, and everything around them that keeps a run safe."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.checkpoint import Progress, Store
+from train.console import Bar, Console
+from train.experiment import Experiment
+from train.metrics import MetricsLog
+from train.objective import Sum, add, mean
+from train.run import claim, record
+from train.signals import Flag, Interrupted
+from train.spec import InputError
+from train.step import TrainState
+from train.study.cost import flops, parameters, peak_memory
+from train.study.report import write_report
+from train.study.statistics import interval
+from train.trainer import Trainer
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Pace:
+    """Work done and the time it took."""
+
+    examples: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def rates(self) -> dict[str, float]:
+        """Examples and tokens a second; empty where nothing was timed."""
+        if not self.examples or not self.seconds:
+            return {}
+        return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds}
+
+
+def train(experiment: Experiment, folder: Path, config: str, console: Console) -> dict[str, Any]:
+    """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
+
+    Raises InputError for what cannot be used, before compiling, and Interrupted after a signal, with the state saved.
+    """
+    began = time.perf_counter()
+    old = claim(folder, experiment, config)
+    if old is not None and (folder / "summary.json").is_file():
+        console.say(f"{folder} is finished; nothing to do.")
+        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    try:
+        with Flag() as flag:
+            data = experiment.data.open(old.classes if old else ())
+            trainer = Trainer(experiment, data)
+            first = trainer.train[0]
+            shapes = trainer.check(first)
+            steps = experiment.length(len(trainer.train))
+            state = trainer.start(shapes, first, steps)  # 1 initialise
+            if old is None:
+                record(folder, experiment, config, data.classes)
+            console.plan(trainer, parameters(shapes), steps, folder)
+            return Loop(trainer, state, steps, folder, console, flag, began).run(first)
+    except InputError:
+        if old is None and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+class Loop:
+    """One run from where its folder left it to its last step."""
+
+    def __init__(self, trainer: Trainer, state: TrainState, steps: int, folder: Path, console: Console, flag: Flag, began: float) -> None:
+        self.trainer, self.state, self.steps, self.folder = trainer, state, steps, folder
+        self.console, self.flag, self.began = console, flag, began
+        self.experiment, self.parallel = trainer.experiment, trainer.parallel
+        self.batches = trainer.train
+        self.step, self.evaluation = trainer.compiled_step(), trainer.compiled_evaluation()
+        self.progress = Progress()
+        self.measured: dict[str, tuple[float, float]] = {}
+        self.first_step = math.nan
+        self.pace, self.interval = Pace(), Pace()
+
+    def run(self, first: Batch) -> dict[str, Any]:
+        """Iterates to the end, saves, reports."""
+        watched = self.experiment.evaluation
+        # Counted before the loop: tracing needs shapes only.
+        work = flops(self.trainer.step(), jax.eval_shape(self.parallel.whole, self.state), self.trainer.example(first))
+        with Store(self.folder / "checkpoints", self.experiment.checkpoints.keep, watched.metric, watched.greater) as store:
+            number = self._restore(store)
+            self.log = MetricsLog(self.folder, number)
+            try:
+                stopped = bool(number) and self.progress.evaluated < number and self._due(number) and self._pause(store, number)
+                if not stopped and number < self.steps:
+                    number = self._iterate(store, number)
+                if not self.measured:
+                    self._measure(number)
+                best = store.best()
+            finally:
+                self.log.close()
+        return self._finish(number, best, work)
+
+    def _restore(self, store: Store) -> int:
+        found = store.restore(self.parallel.whole(self.state))
+        if found is None:
+            return 0
+        whole, self.progress = found
+        self.state = self.parallel.spread(whole)
+        start = int(whole.step)
+        self.console.say(f"continuing from step {start} of {self.steps}")
+        return start
+
+    def _iterate(self, store: Store, start: int) -> int:
+        pending: list[dict[str, Sum]] = []
+        number = start
+        with self.console.bar(start, self.steps) as bar:
+            since = time.perf_counter()
+            for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
+                # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
+                self.state, sums = self.step(self.state, batch)
+                pending.append(sums)
+                self.interval.examples, self.interval.tokens = self.interval.examples + examples, self.interval.tokens + tokens
+                if number == start + 1:
+                    jax.block_until_ready(sums)
+                    self.first_step = time.perf_counter() - self.began
+                    since, self.interval = time.perf_counter(), Pace()
+                if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
+                    self._write(number, pending, bar, since)
+                    pending, since = [], time.perf_counter()
+                if (self.flag.number or self._due(number)) and self._pause(store, number):
+                    break
+                if self._due(number):
+                    since = time.perf_counter()
+        store.wait()
+        return number
+
+    def _ahead(self, start: int) -> Iterator[tuple[Any, float, float]]:
+        """Batches on the device before they are needed, with their numbers of examples and tokens."""
+
+        def placed() -> Iterator[tuple[Any, float, float]]:
+            for batch in self.batches.stream(start, self.steps):
+                tokens = float((batch["segments"] > 0).sum()) if "segments" in batch else 0.0
+                rows = float(len(next(iter(batch.values()))))
+                yield self.parallel.put(batch), float(batch["weights"].sum()) if "starts" in batch else rows, tokens
+
+        waiting = placed()
+        ready = list(itertools.islice(waiting, 2))
+        while ready:
+            yield ready.pop(0)
+            ready.extend(itertools.islice(waiting, 1))
+
+    def _write(self, number: int, pending: list[dict[str, Sum]], bar: Bar, since: float) -> None:
+        sums = jax.device_get(pending)  # the one place where the host waits for the device
+        self.interval.seconds = time.perf_counter() - since
+        whole = sums[0]
+        for more in sums[1:]:
+            whole = add(whole, more)
+        values = mean(whole)
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip; earlier checkpoints in {self.folder} are kept."
+            )
+        values |= {"rate": float(self.trainer.rate(number - 1))} | self.interval.rates()
+        self.log.write(number, "train", values)
+        bar.update(number, values)
+        for name in ("examples", "tokens", "seconds"):
+            setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))
+        self.interval = Pace()
+
+    def _due(self, number: int) -> bool:
+        """Whether something is measured or saved after this step."""
+        saves = self.experiment.checkpoints.every
+        return self._measures(number) or bool(saves and number % saves == 0)
+
+    def _measures(self, number: int) -> bool:
+        return number % (self.experiment.evaluation.every or len(self.batches)) == 0 or number == self.steps
+
+    def _pause(self, store: Store, number: int) -> bool:
+        """Evaluation, checkpoint and signals between two steps; True to stop training early."""
+        metrics: dict[str, float] | None = None
+        stop = False
+        if self._measures(number) and not self.flag.number:
+            metrics = self._measure(number)
+            stop = metrics is not None and self._judge(number, metrics)
+        if self.flag.number:
+            store.save(self.parallel.whole(self.state), self.progress, metrics)
+            store.wait()
+            raise Interrupted(self.flag.number, number)
+        saves = self.experiment.checkpoints.every
+        if metrics is not None or (saves and number % saves == 0):
+            store.save(self.parallel.whole(self.state), self.progress, metrics)
+        return stop
+
+    def _measure(self, number: int) -> dict[str, float] | None:
+        """The metrics on the test split; None where a signal came meanwhile."""
+        parts = self.trainer.evaluate(self.evaluation, self.state.params, lambda: bool(self.flag.number))
+        if parts is None:
+            return None
+        self.measured = {name: interval(sums) for name, sums in parts.items()}
+        metrics = {name: value for name, (value, _) in self.measured.items()}
+        self.log.write(number, "evaluation", metrics)
+        self.console.evaluation(number, self.measured)
+        return metrics
+
+    def _judge(self, number: int, metrics: dict[str, float]) -> bool:
+        """Remembers the best; True when patience is over."""
+        watched = self.experiment.evaluation
+        value, best = metrics[watched.metric], self.progress.best
+        better = best is None or (value > best if watched.greater else value < best)
+        self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
+        if watched.patience is not None and self.progress.waited >= watched.patience and number < self.steps:
+            self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
+            return True
+        return False
+
+    def _finish(self, number: int, best: int | None, work: int) -> dict[str, Any]:
+        summary = {
+            "run": str(self.folder),
+            "steps": number,
+            "best_step": best,
+            "parameters": parameters(jax.eval_shape(self.parallel.whole, self.state).params),
+            "flops_per_step": work,
+            "seconds_to_first_step": self.first_step,
+            "peak_memory_bytes": peak_memory(),
+            "fresh": list(self.trainer.fresh),
+            "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
+        } | self.pace.rates()
+        summary = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in summary.items()}
+        write_report(self.folder, self.experiment, summary)
+        partial = self.folder / "summary.json.partial"
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, self.folder / "summary.json")
+        self.console.summary(summary)
+        return summary

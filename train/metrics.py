@@ -1,0 +1,47 @@
+"""What a run writes down while it runs: metrics.jsonl, one line a log step, and TensorBoard events beside it."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsLog:
+    """Appends numbers by step.  Opened again at a step, it forgets what was written after it."""
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(partial, self.path)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, group: str, values: dict[str, float]) -> None:
+        """One line `{"step": ..., "group/name": ...}`; a value that is not a number is written as null."""
+        line = {"step": step} | {f"{group}/{name}": value if math.isfinite(value) else None for name, value in values.items()}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.events.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        """Writes out everything."""
+        self.file.close()
+        self.events.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line cut off by a kill is left out."""
+    path = folder / "metrics.jsonl"
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,128 @@
+"""What is minimised and what is measured: each loss and metric as a sum and its weight, divided once at the end."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.contracts import Batch
+
+
+class Sum(NamedTuple):
+    """A total and the weight to divide it by.  Sums add, whatever they were counted over."""
+
+    value: jax.Array
+    weight: jax.Array
+
+
+Sums = dict[str, Sum]
+
+
+class Objective(Protocol):
+    """(outputs, batch) -> Sums with at least `loss`.  `keys` are the batch keys it reads; `answer` puts one output in words."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
+
+
+def mean(sums: Mapping[str, Sum]) -> dict[str, float]:
+    """The one division: each sum over its weight; not a number where nothing was counted."""
+    return {name: float(total.value) / float(total.weight) if float(total.weight) else math.nan for name, total in sums.items()}
+
+
+def add(left: Sums, right: Sums) -> Sums:
+    """Two sums as one, name by name."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+def _weighted(values: jax.Array, weights: jax.Array | None) -> Sum:
+    weights = jnp.ones(values.shape, jnp.float32) if weights is None else jnp.broadcast_to(weights, values.shape)
+    return Sum(jnp.sum(jnp.where(weights > 0, values, 0.0) * weights), jnp.sum(weights))
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    logits = logits.astype(jnp.float32)
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits (..., c)."""
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        labels, weights = batch["labels"], batch.get("weights")
+        correct = (outputs.argmax(-1) == labels).astype(jnp.float32)
+        return {"loss": _weighted(_cross_entropy(outputs, labels), weights), "accuracy": _weighted(correct, weights)}
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The likeliest label and the probability of each."""
+        chances = _probabilities(output)
+        names = names or tuple(map(str, range(len(chances))))
+        return {"label": names[int(chances.argmax())], "probabilities": dict(zip(names, map(float, chances), strict=True))}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanSquaredError:
+    """loss = 1/(2n) sum (y - y_hat)^2, so that its gradient is the mean error.  Reads `values` (..., m) and `weights` (...); outputs (..., m)."""
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        error = outputs.astype(jnp.float32) - batch["values"]
+        weights = batch["weights"][..., None] if "weights" in batch else None
+        squared = jnp.square(error)
+        return {
+            "loss": _weighted(squared / 2, weights),
+            "mean_squared_error": _weighted(squared, weights),
+            "mean_absolute_error": _weighted(jnp.abs(error), weights),
+        }
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The value, or the list of values."""
+        values = [float(value) for value in output]
+        return {"value": values[0] if len(values) == 1 else values}
+
+
+@dataclasses.dataclass(frozen=True)
+class NextToken:
+    """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.  Reads `tokens` and `segments` (b, t); logits (b, t, v)."""
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        labels = batch["tokens"][:, 1:]
+        logits = outputs[:, :-1]
+        weights = jnp.ones(labels.shape, jnp.float32)
+        if "segments" in batch:
+            segments = batch["segments"]
+            weights = ((segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)).astype(jnp.float32)
+        correct = (logits.argmax(-1) == labels).astype(jnp.float32)
+        return {"loss": _weighted(_cross_entropy(logits, labels), weights), "accuracy": _weighted(correct, weights)}
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest next tokens after the text."""
+        return {"next": _likeliest(output[-1], names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLM:
+    """loss = -log softmax(logits)[label] over the masked tokens.  Reads `labels` and `weights` (b, t); logits (b, t, v).  arXiv:1810.04805."""
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        return Classification()(outputs, batch)
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest tokens at every place."""
+        return {"tokens": [_likeliest(logits, names) for logits in output]}
+
+
+def _likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    chances = _probabilities(logits)
+    best = np.argsort(-chances)[:5]
+    return {names[index] if names else str(index): float(chances[index]) for index in best}

@@ -1,0 +1,183 @@
+"""Three ways to compile the same step: one device, all local devices by pmap, a mesh of data and fsdp axes."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from train.optimizer import path_name
+
+AXIS = "devices"
+# Path pattern -> mesh axis of each of the last dimensions; the first pattern that is found in a path decides, none replicates.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(up|gate|query|key|value)/kernel$", ("fsdp", None)),
+    (r"(down|out)/kernel$", (None, "fsdp")),
+    (r"(token|table)$", ("fsdp", None)),
+    (r"kernel$", ("fsdp", None)),
+)
+
+
+class Parallel(Protocol):
+    """How a step is compiled and where its arrays live."""
+
+    def size(self) -> int: ...
+
+    def start(self, make: Callable[[], Any]) -> Any: ...
+
+    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]: ...
+
+    def whole(self, tree: Any) -> Any: ...
+
+    def spread(self, tree: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Jit:
+    """One device."""
+
+    def size(self) -> int:
+        """Rows of a batch come in multiples of this."""
+        return 1
+
+    def start(self, make: Callable[[], Any]) -> Any:
+        """The result of `make`, placed."""
+        return jax.jit(make)()
+
+    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """(state, batch) -> (state, sums); the old state's memory is given to the new one."""
+        return jax.jit(lambda state, batch: step(state, batch), donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> result."""
+        return jax.jit(lambda params, batch: evaluate(params, batch))
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """A host batch on the devices."""
+        return {name: jax.device_put(value) for name, value in batch.items()}
+
+    def whole(self, tree: Any) -> Any:
+        """A placed tree as one logical copy, to save."""
+        return tree
+
+    def spread(self, tree: Any) -> Any:
+        """One logical copy, placed; the inverse of `whole`."""
+        return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Pmap:
+    """Every local device runs the step on its share of the batch, parameters replicated, gradients summed."""
+
+    def size(self) -> int:
+        """Rows of a batch come in multiples of this."""
+        return jax.local_device_count()
+
+    def start(self, make: Callable[[], Any]) -> Any:
+        """The result of `make`, on every device."""
+        return self.spread(jax.jit(make)())
+
+    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """(state, batch) -> (state, sums) on every device; the sums are over all of them and come back once."""
+        return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> result over all devices."""
+        return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None)
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """A host batch, split over the devices along its rows."""
+        count = self.size()
+        sharding = NamedSharding(_line(), PartitionSpec(AXIS))
+        return {name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()}
+
+    def whole(self, tree: Any) -> Any:
+        """The first device's copy."""
+        return jax.tree.map(lambda leaf: leaf[0], tree)
+
+    def spread(self, tree: Any) -> Any:
+        """A copy on every device, along a new first axis."""
+        sharding = NamedSharding(_line(), PartitionSpec(AXIS))
+        count = self.size()
+        return jax.tree.map(lambda leaf: jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding), tree)
+
+
+def _line() -> jax.sharding.Mesh:
+    return jax.make_mesh((jax.local_device_count(),), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices())
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and their optimizer state over fsdp by `rules`.
+
+    data = 0 takes all devices that fsdp leaves.  A dimension that the axis does not divide stays whole.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = RULES
+
+    def mesh(self) -> jax.sharding.Mesh:
+        """The device mesh.  Raises ValueError where the machine has too few devices."""
+        have = jax.device_count()
+        data = self.data or have // self.fsdp
+        if not 0 < data * self.fsdp <= have:
+            raise ValueError(f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower data or fsdp.")
+        devices = jax.devices()[: data * self.fsdp]
+        return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+    def size(self) -> int:
+        """Rows of a batch come in multiples of this."""
+        return self.mesh().size
+
+    def shardings(self, tree: Any) -> Any:
+        """The sharding of every leaf of a state, by the rules."""
+        mesh = self.mesh()
+
+        def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+            axes = next((axes for pattern, axes in self.rules if re.search(pattern, path_name(path))), ())
+            axes = (None,) * (len(leaf.shape) - len(axes)) + axes[max(len(axes) - len(leaf.shape), 0) :]
+            fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, leaf.shape, strict=True)]
+            return NamedSharding(mesh, PartitionSpec(*fitting))
+
+        return jax.tree_util.tree_map_with_path(shard, tree)
+
+    def start(self, make: Callable[[], Any]) -> Any:
+        """The result of `make`, born sharded."""
+        return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make)))()
+
+    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """(state, batch) -> (state, sums) on the mesh; the state keeps its sharding."""
+
+        def pinned(state: Any, batch: Any) -> Any:
+            state, sums = step(state, batch)
+            return jax.lax.with_sharding_constraint(state, self.shardings(state)), self._replicated(sums)
+
+        return jax.jit(pinned, donate_argnums=0)
+
+    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> result on the mesh."""
+        return jax.jit(lambda params, batch: self._replicated(evaluate(params, batch)))
+
+    def _replicated(self, tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh(), PartitionSpec()))
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """A host batch, split over all devices along its rows."""
+        sharding = NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp")))
+        return {name: jax.device_put(value, sharding) for name, value in batch.items()}
+
+    def whole(self, tree: Any) -> Any:
+        """The sharded tree itself: one logical copy."""
+        return tree
+
+    def spread(self, tree: Any) -> Any:
+        """One logical copy, placed by the rules."""
+        return jax.device_put(tree, self.shardings(tree))

@@ -1,0 +1,230 @@
+"""Experiments as text: JSON in both directions, overrides from the command line, components parsed from calls, nothing evaluated."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models import activation
+from models.contracts import conforms
+from models.structure import differences, fields, nearest, part, replace
+
+Names = dict[str, Any]  # class or function, by its name
+PARTS = ("train.experiment", "train.objective", "train.optimizer", "train.parallel", "train.initial", "train.data.text", "train.data.corpus")
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one sentence that says what, and what to do."""
+
+
+def project() -> Names:
+    """Every component of this project: the dataclasses of models/ and of the parts of an experiment, and the activations."""
+    import models
+
+    modules = [info.name for info in pkgutil.walk_packages(models.__path__, "models.")]
+    found: Names = {}
+    for name in (*modules, *PARTS):
+        found |= components(importlib.import_module(name))
+    return found
+
+
+def components(module: types.ModuleType) -> Names:
+    """What a module itself defines that a structure can name: dataclasses, and activations."""
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"}
+    return {
+        name: value
+        for name, value in own.items()
+        if (isinstance(value, type) and dataclasses.is_dataclass(value)) or (module is activation and inspect.isfunction(value))
+    }
+
+
+def encode(value: Any) -> Any:
+    """A structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"class": type(value).__name__, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if inspect.isfunction(value):
+        return {"function": value.__name__}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(f"A {type(value).__name__} cannot be written in an experiment; use components, numbers, strings, tuples.")
+
+
+def decode(data: Any, names: Names) -> Any:
+    """The structure that `encode` wrote.  Raises InputError for a class or a field that is not known."""
+    if isinstance(data, list):
+        return tuple(decode(item, names) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "function" in data:
+        return _lookup(data["function"], names)
+    if "class" in data:
+        return build(_lookup(data["class"], names), {name: decode(item, names) for name, item in data.items() if name != "class"})
+    return {key: decode(item, names) for key, item in data.items()}
+
+
+def _lookup(name: Any, names: Names) -> Any:
+    if not isinstance(name, str) or name not in names:
+        raise InputError(f"No component is called {name!r}; {nearest(str(name), list(names)) if names else ''}")
+    return names[name]
+
+
+def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
+    """An instance of a component, its arguments checked against the types of its fields."""
+    annotations = {field.name: field.type for field in fields(owner)}
+    for name in arguments:
+        if name not in annotations:
+            raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(annotations))}")
+    values = {name: checked(value, annotations[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
+    try:
+        return owner(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error).splitlines()[0]) from None
+
+
+def override(value: Any, assignment: str, names: Names) -> Any:
+    """The structure with one `dotted.path=value` applied.
+
+    The value is a literal, the name of a function, a bare string, or a call of known components with literal arguments, as in
+    `model.stack.block.mixer="Attention(heads=4)"`.  Raises InputError, with the nearest valid name.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise InputError(f"{assignment!r} is no override; write path=value, such as batch_size=64.")
+    try:
+        part(value, path)
+        parent = part(value, path.rpartition(".")[0]) if "." in path else value
+    except LookupError as error:
+        raise InputError(str(error.args[0])) from None
+    leaf = path.rpartition(".")[2]
+    annotation: Any = Any
+    if dataclasses.is_dataclass(parent):
+        annotation = next(field.type for field in fields(parent) if field.name == leaf)
+    new = checked(_read(text, annotation, names, path), annotation, path)
+    try:
+        return replace(value, path, new)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{assignment}: {str(error).splitlines()[0]}") from None
+
+
+def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
+    choices = _choices(annotation)
+    lowered = text.strip().lower()
+    if lowered in ("none", "null") and type(None) in choices:
+        return None
+    if lowered in ("true", "false") and bool in choices:
+        return lowered == "true"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        node = None
+    if str in choices and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        return text
+    if node is None:
+        raise InputError(f"{path}={text}: the value cannot be read; write a number, a quoted string, a tuple or a call of a component.")
+    return parse(node, names)
+
+
+def parse(node: ast.AST, names: Names) -> Any:
+    """A value from a syntax tree of literals and calls of known components; anything else is refused, and nothing is run."""
+    match node:
+        case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.BinOp(op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)) if b:
+            return a / b
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return tuple(parse(item, names) for item in items)
+        case ast.Dict(keys=keys, values=values):
+            return {parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None}
+        case ast.Name(id=name):
+            found = _lookup(name, names)
+            return build(found, {}) if isinstance(found, type) else found
+        case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
+            owner = _lookup(name, names)
+            if not isinstance(owner, type):
+                raise InputError(f"{name} is a function and is given by its name alone.")
+            order = [field.name for field in fields(owner)]
+            if len(positional) > len(order):
+                raise InputError(f"{name} takes at most {len(order)} arguments; {len(positional)} were given.")
+            given = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
+            return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
+        case _:
+            raise InputError(f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as Attention(heads=4).")
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def checked(value: Any, annotation: Any, path: str) -> Any:
+    """The value as its field's type, with whole floats as int and int as float where that is exact.  Raises InputError otherwise."""
+    for choice in _choices(annotation):
+        fits, new = _fit(value, choice)
+        if fits:
+            return new
+    shown = value if isinstance(value, str | int | float | bool | tuple | None) else type(value).__name__
+    raise InputError(f"{path} takes {_describe(annotation)}; {shown!r} was given.")
+
+
+def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
+    origin = typing.get_origin(choice)
+    if choice is Any:
+        return True, value
+    if choice is None or choice is type(None):
+        return value is None, None
+    if choice is float:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        return real, float(value) if real else value
+    if choice is int:
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value and value in (value // 1,)
+        return whole, int(value) if whole else value
+    if origin is typing.Literal:
+        return value in typing.get_args(choice), value
+    if origin is tuple:
+        kinds = typing.get_args(choice)
+        if not isinstance(value, tuple) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            return False, value
+        inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
+        fitted = [next((new for fits, new in (_fit(item, one) for one in _choices(kind)) if fits), dataclasses.MISSING) for item, kind in zip(value, inner, strict=True)]
+        return dataclasses.MISSING not in fitted, tuple(fitted)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping), value
+    if origin is not None and origin is typing.get_origin(Callable[[Any], Any]):
+        return inspect.isfunction(value), value
+    if getattr(choice, "_is_protocol", False):
+        return dataclasses.is_dataclass(value) and conforms(value, choice), value
+    return isinstance(choice, type) and isinstance(value, choice), value
+
+
+def _describe(annotation: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
+    names: list[str] = []
+    for choice in _choices(annotation):
+        if typing.get_origin(choice) is typing.Literal:
+            names.extend(map(repr, typing.get_args(choice)))
+        elif typing.get_origin(choice) is not None:
+            names.append("a function" if "Callable" in str(choice) else str(choice).replace("typing.", ""))
+        else:
+            names.append(words.get(choice, f"a {getattr(choice, '__name__', choice)}"))
+    return " or ".join(names)
+
+
+def changes(old: Any, new: Any) -> list[str]:
+    """One line for each difference between two experiments: `path: old -> new`."""
+    return [f"{path}: {_short(left)} -> {_short(right)}" for path, left, right in differences(old, new)]
+
+
+def _short(value: Any) -> str:
+    return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else repr(value)

@@ -1,0 +1,107 @@
+"""The training step: theta <- theta - alpha * grad L, a pure function of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from models.contracts import Batch, Model
+from train.objective import Objective, Sum, Sums
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step reads and gives anew.  `rng` is the data of the key that every step folds its number into."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    rng: jax.Array
+
+
+def initialise(params: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed)))
+
+
+def cast(tree: Any, precision: Precision) -> Any:
+    """Floating-point leaves in the compute type; the rest as it is."""
+    kind = jnp.dtype(precision)
+    return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def make_loss(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[jax.Array, Sums]]:
+    """(params, batch, rng) -> (sum of the loss, all sums); without an rng the model evaluates."""
+
+    def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
+        rngs = None if rng is None else {"dropout": rng}
+        outputs = model.apply({"params": cast(params, precision)}, batch, train=rng is not None, rngs=rngs)
+        sums = objective(outputs, batch)
+        return sums["loss"].value, sums
+
+    return loss
+
+
+def make_step(
+    model: Model, objective: Objective, optimizer: optax.GradientTransformation, precision: Precision = "float32", accumulate: int = 1
+) -> Callable[..., tuple[TrainState, Sums]]:
+    """The step as a pure function (state, batch, axis) -> (state, sums).
+
+    `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the batch in as many
+    parts, one after the other: less memory, the same numbers, since sums are divided by the weight of the whole batch only.
+    """
+    gradient = accumulated(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
+
+    def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Sums]:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        if axis is not None:
+            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
+        sums, grads = gradient(state.params, batch, rng)
+        if axis is not None:
+            sums, grads = jax.lax.psum((sums, grads), axis)
+        grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
+        sums = sums | {"gradient_norm": Sum(optax.global_norm(grads), jnp.ones(()))}
+        return TrainState(state.step + 1, params, opt_state, state.rng), sums
+
+    return train_step
+
+
+def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., Sums]:
+    """The measurement as a pure function (params, batch, axis) -> sums; nothing is updated."""
+    loss = make_loss(model, objective, precision)
+
+    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> Sums:
+        _, sums = loss(params, batch)
+        return sums if axis is None else jax.lax.psum(sums, axis)
+
+    return evaluate
+
+
+def accumulated(gradient: Callable[..., Any], parts: int) -> Callable[[Any, Batch, jax.Array], tuple[Sums, Any]]:
+    """(params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or over its parts in turn."""
+
+    def whole(params: Any, batch: Batch, rng: jax.Array) -> tuple[Sums, Any]:
+        (_, sums), grads = gradient(params, batch, rng)
+        return sums, grads
+
+    def in_turn(params: Any, batch: Batch, rng: jax.Array) -> tuple[Sums, Any]:
+        # Every part takes each `parts`-th row, so that rows stay on the device that holds them.
+        split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), dict(batch))
+
+        def one(total: tuple[Sums, Any], turn: tuple[jax.Array, Batch]) -> tuple[tuple[Sums, Any], None]:
+            number, part = turn
+            return jax.tree.map(jnp.add, total, whole(params, part, jax.random.fold_in(rng, number))), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], split)
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(whole, params, first, rng))
+        total, _ = jax.lax.scan(one, empty, (jnp.arange(parts), split))
+        return total
+
+    return whole if parts == 1 else in_turn

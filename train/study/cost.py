@@ -1,0 +1,51 @@
+"""What a computation costs, counted from its traced program rather than from formulas about the model."""
+
+import math
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def flops(function: Callable[..., Any], *args: Any) -> int:
+    """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
+
+    `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n; of a branch the dearest counts; a `while` of unknown
+    length counts once.
+    """
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out = params["dimension_numbers"].rhs_spec[0]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out]
+        elif name == "cond":
+            total += max(_count(branch.jaxpr) for branch in params["branches"])
+        else:
+            inner = sum(_count(getattr(value, "jaxpr", value)) for value in params.values() if hasattr(getattr(value, "jaxpr", value), "eqns"))
+            total += inner * params.get("length", 1) if name == "scan" else inner
+    return total
+
+
+def parameters(tree: Any) -> int:
+    """Number of scalars in a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def peak_memory() -> int:
+    """The most bytes used so far: of the first accelerator where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

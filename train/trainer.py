@@ -1,0 +1,134 @@
+"""What a run needs to compute, made and checked before anything is compiled: data, state, step, evaluation."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from models.contracts import Batch
+from models.structure import part
+from train.data.batches import Batches
+from train.data.text import Opened
+from train.experiment import Experiment
+from train.objective import Sum
+from train.optimizer import Constant
+from train.spec import InputError
+from train.step import TrainState, initialise, make_evaluation, make_loss, make_step
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Turns what the user's input makes a library raise into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except KeyError:
+        raise
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise InputError((str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+
+
+@dataclasses.dataclass
+class Trainer:
+    """An experiment made ready on its data.  `fresh` names the parameters that no weights were loaded for."""
+
+    experiment: Experiment
+    data: Opened
+    fresh: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        experiment = self.experiment
+        with refused():
+            self.parallel = experiment.parallel
+            self.multiple = self.parallel.size() * experiment.accumulate
+        vocab = _field(experiment, "model.embed.vocab")
+        if vocab is not None and vocab < self.data.vocab:
+            raise InputError(f"The tokenizer has {self.data.vocab} tokens and model.embed.vocab is {vocab}; set model.embed.vocab={self.data.vocab}.")
+        classes = _field(experiment, "model.head.classes")
+        labels = len(self.data.classes)
+        if classes is not None and labels and labels != classes:
+            raise InputError(f"The data has {labels} classes ({', '.join(self.data.classes[:8])}) and model.head.classes is {classes}; set model.head.classes={labels}.")
+
+    @property
+    def train(self) -> Batches:
+        """Batches to train on."""
+        return self.data.batches("train", self.experiment.batch_size, self.multiple, self.experiment.seed)
+
+    def example(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The shapes of a batch."""
+        return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
+
+    def shapes(self, batch: dict[str, np.ndarray]) -> Any:
+        """The shapes of the parameters, traced on a batch's.  Raises InputError where the model does not fit the data."""
+        with refused():
+            return jax.eval_shape(lambda: self.experiment.model.init(jax.random.key(0), _zeros(self.example(batch))))["params"]
+
+    def check(self, batch: dict[str, np.ndarray]) -> Any:
+        """As `shapes`, and traces the objective, on a batch with targets."""
+        params, batch_shapes = self.shapes(batch), self.example(batch)
+        loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
+        try:
+            with refused():
+                _, sums = jax.eval_shape(loss, params, batch_shapes)
+        except KeyError as error:
+            raise InputError(f"The objective needs {error} in a batch, and the data gives {', '.join(batch)}.") from None
+        watched = self.experiment.evaluation.metric
+        if watched not in sums:
+            raise InputError(f"evaluation.metric is {watched!r} and the objective measures {', '.join(sums)}; choose one of these.")
+        return params
+
+    def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
+        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
+        experiment = self.experiment
+        key = jax.random.key(experiment.seed)
+        with refused():
+            self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes)
+            self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
+            abstract = self.example(batch)
+            if experiment.initial is None:
+                return self.parallel.start(lambda: initialise(experiment.model.init(key, _zeros(abstract))["params"], self.optimizer, experiment.seed))
+            params, self.fresh = experiment.initial.load(experiment.model, key)
+            if (given := jax.tree.map(jnp.shape, params)) != (wanted := jax.tree.map(lambda leaf: leaf.shape, shapes)):
+                raise InputError(f"The initial weights have another structure than the model: {len(jax.tree.leaves(given))} and {len(jax.tree.leaves(wanted))} shapes.")
+        return self.parallel.spread(jax.jit(lambda params: initialise(params, self.optimizer, experiment.seed))(params))
+
+    def step(self) -> Any:
+        """The pure step, before compilation."""
+        experiment = self.experiment
+        return make_step(experiment.model, experiment.objective, self.optimizer, experiment.precision, experiment.accumulate)
+
+    def compiled_step(self) -> Any:
+        """(state, batch) -> (state, sums), compiled when first called."""
+        return self.parallel.compile_step(self.step())
+
+    def compiled_evaluation(self) -> Any:
+        """(params, batch) -> sums, compiled when first called."""
+        return self.parallel.compile_evaluation(make_evaluation(self.experiment.model, self.experiment.objective, self.experiment.precision))
+
+    def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Sum]] | None:
+        """The test split, batch by batch, as sums by metric; None if `stop` said so.  Nothing is updated."""
+        batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
+        results: list[dict[str, Sum]] = []
+        for batch in batches.stream(0, len(batches)):
+            if stop():
+                return None
+            results.append(evaluation(params, self.parallel.put(batch)))
+        results = jax.device_get(results)
+        return {name: [result[name] for result in results] for name in results[0]}
+
+
+def _field(experiment: Experiment, path: str) -> Any:
+    try:
+        return part(experiment, path)
+    except LookupError:
+        return None
+
+
+def _zeros(shapes: dict[str, Any]) -> Batch:
+    return {name: jnp.zeros(value.shape, value.dtype) for name, value in shapes.items()}
