@@ -1,6 +1,6 @@
 """MiniLM fine-tuned for sentiment on 8,021 film-review sentences.
 
-    python -m train sentiment_bert
+python -m train sentiment_bert
 """
 
 from models import bert

@@ -1,6 +1,6 @@
 """A small causal transformer trained from scratch on the bytes of tiny Shakespeare.
 
-    python -m train tiny_lm
+python -m train tiny_lm
 """
 
 from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer

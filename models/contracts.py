@@ -80,7 +80,8 @@ def conforms(component: Any, kind: Any) -> bool:
     owner = component if isinstance(component, type) else type(component)
     methods = [name for name, value in vars(kind).items() if callable(value) and (name == "__call__" or not name.startswith("_"))]
     return all(
-        callable(getattr(owner, name, None)) and (name in ("init", "apply") or _names(owner, name) == _names(kind, name)) for name in methods
+        callable(getattr(owner, name, None)) and (name in ("init", "apply") or _names(owner, name) == _names(kind, name))
+        for name in methods
     )
 
 

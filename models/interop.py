@@ -55,7 +55,7 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     """
     folder = Path(folder)
     config = read_config(folder)
-    family = next((family for family in FAMILIES if family.MODEL_TYPE == config.get("model_type")), None)
+    family = next((family for family in FAMILIES if config.get("model_type") == family.MODEL_TYPE), None)
     if family is None:
         known = ", ".join(family.MODEL_TYPE for family in FAMILIES)
         raise ValueError(f"{folder / 'config.json'} has model_type {config.get('model_type')!r}; known are {known}.")
@@ -134,7 +134,9 @@ def _files(folder: Path) -> list[Path]:
         return [single]
     if index.is_file():
         return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
-    raise FileNotFoundError(f"{folder} has no model.safetensors; pickled weights are not read: save them again with safe_serialization=True.")
+    raise FileNotFoundError(
+        f"{folder} has no model.safetensors; pickled weights are not read: save them again with safe_serialization=True."
+    )
 
 
 def _read_tensors(folder: Path, family: ModuleType, expected: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

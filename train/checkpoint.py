@@ -44,7 +44,9 @@ class Store:
 
     def __init__(self, folder: Path, keep: int = 2, metric: str = "loss", greater: bool = False, reading: bool = False) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)
-        best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], reverse=not greater, n=1, keep_checkpoints_without_metrics=False)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[metric], reverse=not greater, n=1, keep_checkpoints_without_metrics=False
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             best_fn=lambda metrics: metrics[metric],
@@ -98,7 +100,10 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.folder / str(step)).rename(aside)
                 self.manager.reload()
-                print(f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the one before it is used", flush=True)
+                print(
+                    f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the one before it is used",
+                    flush=True,
+                )
         return None
 
     def params(self, like: Any, step: int) -> Any:

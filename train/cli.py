@@ -135,7 +135,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary))
     else:
-        console.say(f"{folder}/report.html has the curves; ask it with: morphax predict {folder} \"a text\"")
+        console.say(f'{folder}/report.html has the curves; ask it with: morphax predict {folder} "a text"')
     return 0
 
 
@@ -218,7 +218,13 @@ def _data(options: argparse.Namespace) -> int:
         info = prepare(name).info
         splits = {key: split.num_examples for key, split in info.splits.items()}
         features = {key: type(feature).__name__ for key, feature in info.features.items()}
-        one = {"name": name, "folder": str(info.data_dir), "splits": splits, "features": features, "licence": str(info.redistribution_info.license or "")}
+        one = {
+            "name": name,
+            "folder": str(info.data_dir),
+            "splits": splits,
+            "features": features,
+            "licence": str(info.redistribution_info.license or ""),
+        }
         if options.action == "show":
             example = prepare(name).as_data_source(next(iter(splits)))[0]
             one["first"] = {key: value.decode() if isinstance(value, bytes) else str(value) for key, value in example.items()}

@@ -42,7 +42,10 @@ class Console:
             ("1 initialise", f"{count(parameters)} parameters from {source}{fresh}"),
             ("2 forward", f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}"),
             ("3 loss", f"{type(experiment.objective).__name__}"),
-            ("4 gradient", f"{optimizer}, by {type(parallel).__name__}({settings}) on {trainer.multiple // experiment.accumulate} device(s)"),
+            (
+                "4 gradient",
+                f"{optimizer}, by {type(parallel).__name__}({settings}) on {trainer.multiple // experiment.accumulate} device(s)",
+            ),
             ("5 iterate", f"{steps} steps of {len(trainer.train)} in an epoch, into {folder}"),
         ]
         for name, text in lines:

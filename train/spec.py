@@ -15,7 +15,15 @@ from models.contracts import conforms
 from models.structure import differences, fields, nearest, part, replace
 
 Names = dict[str, Any]  # class or function, by its name
-PARTS = ("train.experiment", "train.objective", "train.optimizer", "train.parallel", "train.initial", "train.data.text", "train.data.corpus")
+PARTS = (
+    "train.experiment",
+    "train.objective",
+    "train.optimizer",
+    "train.parallel",
+    "train.initial",
+    "train.data.text",
+    "train.data.corpus",
+)
 
 
 class InputError(ValueError):
@@ -159,7 +167,9 @@ def parse(node: ast.AST, names: Names) -> Any:
             given = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
             return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
         case _:
-            raise InputError(f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as Attention(heads=4).")
+            raise InputError(
+                f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as Attention(heads=4)."
+            )
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -197,7 +207,10 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
         if not isinstance(value, tuple) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
             return False, value
         inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
-        fitted = [next((new for fits, new in (_fit(item, one) for one in _choices(kind)) if fits), dataclasses.MISSING) for item, kind in zip(value, inner, strict=True)]
+        fitted = [
+            next((new for fits, new in (_fit(item, one) for one in _choices(kind)) if fits), dataclasses.MISSING)
+            for item, kind in zip(value, inner, strict=True)
+        ]
         return dataclasses.MISSING not in fitted, tuple(fitted)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping), value

@@ -49,11 +49,15 @@ class Trainer:
             self.multiple = self.parallel.size() * experiment.accumulate
         vocab = _field(experiment, "model.embed.vocab")
         if vocab is not None and vocab < self.data.vocab:
-            raise InputError(f"The tokenizer has {self.data.vocab} tokens and model.embed.vocab is {vocab}; set model.embed.vocab={self.data.vocab}.")
+            raise InputError(
+                f"The tokenizer has {self.data.vocab} tokens and model.embed.vocab is {vocab}; set model.embed.vocab={self.data.vocab}."
+            )
         classes = _field(experiment, "model.head.classes")
         labels = len(self.data.classes)
         if classes is not None and labels and labels != classes:
-            raise InputError(f"The data has {labels} classes ({', '.join(self.data.classes[:8])}) and model.head.classes is {classes}; set model.head.classes={labels}.")
+            raise InputError(
+                f"The data has {labels} classes ({', '.join(self.data.classes[:8])}) and model.head.classes is {classes}; set model.head.classes={labels}."
+            )
 
     @property
     def train(self) -> Batches:
@@ -92,10 +96,14 @@ class Trainer:
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             abstract = self.example(batch)
             if experiment.initial is None:
-                return self.parallel.start(lambda: initialise(experiment.model.init(key, _zeros(abstract))["params"], self.optimizer, experiment.seed))
+                return self.parallel.start(
+                    lambda: initialise(experiment.model.init(key, _zeros(abstract))["params"], self.optimizer, experiment.seed)
+                )
             params, self.fresh = experiment.initial.load(experiment.model, key)
             if (given := jax.tree.map(jnp.shape, params)) != (wanted := jax.tree.map(lambda leaf: leaf.shape, shapes)):
-                raise InputError(f"The initial weights have another structure than the model: {len(jax.tree.leaves(given))} and {len(jax.tree.leaves(wanted))} shapes.")
+                raise InputError(
+                    f"The initial weights have another structure than the model: {len(jax.tree.leaves(given))} and {len(jax.tree.leaves(wanted))} shapes."
+                )
         return self.parallel.spread(jax.jit(lambda params: initialise(params, self.optimizer, experiment.seed))(params))
 
     def step(self) -> Any:
@@ -109,7 +117,9 @@ class Trainer:
 
     def compiled_evaluation(self) -> Any:
         """(params, batch) -> sums, compiled when first called."""
-        return self.parallel.compile_evaluation(make_evaluation(self.experiment.model, self.experiment.objective, self.experiment.precision))
+        return self.parallel.compile_evaluation(
+            make_evaluation(self.experiment.model, self.experiment.objective, self.experiment.precision)
+        )
 
     def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Sum]] | None:
         """The test split, batch by batch, as sums by metric; None if `stop` said so.  Nothing is updated."""

@@ -35,7 +35,9 @@ class Batches:
         if self.window > 1:
             members.sort(key=lambda row: len(row["tokens"]))
             cuts = [members[cut : cut + self.batch_size] for cut in range(0, len(members), self.batch_size)]
-            turn = np.random.default_rng((self.seed or 0, epoch, first)).permutation(len(cuts)) if self.seed is not None else range(len(cuts))
+            turn = (
+                np.random.default_rng((self.seed or 0, epoch, first)).permutation(len(cuts)) if self.seed is not None else range(len(cuts))
+            )
             members = cuts[turn[place - first]]
         return self.collate(members)
 

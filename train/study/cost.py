@@ -33,7 +33,9 @@ def _count(jaxpr: Any) -> int:
         elif name == "cond":
             total += max(_count(branch.jaxpr) for branch in params["branches"])
         else:
-            inner = sum(_count(getattr(value, "jaxpr", value)) for value in params.values() if hasattr(getattr(value, "jaxpr", value), "eqns"))
+            inner = sum(
+                _count(getattr(value, "jaxpr", value)) for value in params.values() if hasattr(getattr(value, "jaxpr", value), "eqns")
+            )
             total += inner * params.get("length", 1) if name == "scan" else inner
     return total
 

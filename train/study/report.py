@@ -58,7 +58,9 @@ def curve(series: dict[str, list[tuple[float, float]]]) -> str:
         colour = colours.get(name, "#3a8a4d")
         drawn += f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{" ".join(place(x, y) for x, y in line)}"/>'
         if len(line) < 30:
-            drawn += "".join(f'<circle cx="{place(x, y).split(",")[0]}" cy="{place(x, y).split(",")[1]}" r="3" fill="{colour}"/>' for x, y in line)
+            drawn += "".join(
+                f'<circle cx="{place(x, y).split(",")[0]}" cy="{place(x, y).split(",")[1]}" r="3" fill="{colour}"/>' for x, y in line
+            )
         drawn += f'<text x="{WIDTH - 110}" y="{24 + 16 * row}" fill="{colour}">{html.escape(name)}</text>'
     labels = f'<text x="4" y="18">{high_y:.4g}</text><text x="4" y="{HEIGHT - BOTTOM}">{low_y:.4g}</text>'
     labels += f'<text x="{LEFT}" y="{HEIGHT - 6}">step {low_x:.0f}</text><text x="{WIDTH - 60}" y="{HEIGHT - 6}">{high_x:.0f}</text>'
