@@ -36,6 +36,8 @@ class Attention(nn.Module):
     def __post_init__(self) -> None:
         if self.heads < 1 or self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"Attention has {self.heads} heads and {self.kv_heads} kv_heads; kv_heads must divide heads.")
+        if (self.kv_heads or 1) < 0 or (self.head_width or 1) < 0:
+            raise ValueError(f"Attention has {self.kv_heads} kv_heads and head_width {self.head_width}; give numbers above 0, or none.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"Attention window is {self.window}; it counts tokens, the own one included, so give 1 or more.")
         if self.cross and (self.causal or self.window or self.position is not None):

@@ -12,7 +12,7 @@ LEVELS = 256  # one random byte decides an element, so four elements share one 3
 class Dropout(nn.Module):
     """Zeroes elements with probability `rate` and divides the others by what is kept, while training.  JMLR 15(56), 2014.
 
-    The rate is rounded to 1/256 and the division uses the rounded value, so the expectation is exact.
+    The rate is rounded to 1/256, to 255/256 at most, and the division uses the rounded value, so the expectation is exact.
     (..., d) -> (..., d).  Raises ValueError for a rate outside [0, 1).
     """
 
@@ -25,10 +25,10 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        keep = LEVELS - round(self.rate * LEVELS)
+        keep = max(LEVELS - round(self.rate * LEVELS), 1)
         if not ctx.train or keep == LEVELS:
             return x
         d = x.shape[-1]
         draws = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-d // 4)), jnp.uint32)
         kept = jnp.concatenate([(draws >> shift) & 0xFF for shift in (0, 8, 16, 24)], axis=-1)[..., :d] < keep
-        return jnp.where(kept, x * jnp.asarray(LEVELS / max(keep, 1), x.dtype), 0)
+        return jnp.where(kept, x * jnp.asarray(LEVELS / keep, x.dtype), 0)

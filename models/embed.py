@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from models.context import Context
 from models.contracts import Batch, Norm, Position
 from models.dropout import Dropout
+from models.structure import require_positive
 
 
 class TokenEmbed(nn.Module):
@@ -24,6 +25,10 @@ class TokenEmbed(nn.Module):
     norm: Norm | None = None
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive(self, "vocab", "width")
+        super().__post_init__()
+
     def setup(self) -> None:
         self.table = self.param("token", nn.initializers.normal(0.02), (self.vocab, self.width))
         if self.types:
@@ -32,13 +37,12 @@ class TokenEmbed(nn.Module):
 
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         tokens = batch["tokens"]
-        if ctx.positions is None:
-            ctx = dataclasses.replace(ctx, positions=jnp.arange(tokens.shape[1])[None])
+        positions = jnp.arange(tokens.shape[1])[None] if ctx.positions is None else ctx.positions
         x = self.table[tokens]
         if self.types:
             x = x + (self.type_table[batch["types"]] if "types" in batch else self.type_table[0])
         if self.position is not None:
-            x = self.position(x, ctx.positions)
+            x = self.position(x, positions)
         if self.norm is not None:
             x = self.norm(x)
-        return self.drop(x, ctx), ctx
+        return self.drop(x, ctx), dataclasses.replace(ctx, positions=positions)

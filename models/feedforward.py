@@ -6,6 +6,7 @@ import jax
 from models.activation import gelu, silu
 from models.context import Context
 from models.contracts import Activation
+from models.structure import require_positive
 
 
 class MLP(nn.Module):
@@ -14,6 +15,10 @@ class MLP(nn.Module):
     expand: float = 4.0  # hidden width over d
     activation: Activation = gelu
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(self, "expand")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
@@ -28,6 +33,10 @@ class GLU(nn.Module):
     expand: float = 8 / 3  # hidden width over d
     activation: Activation = silu
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(self, "expand")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:

@@ -9,6 +9,7 @@ from models.context import Context
 from models.contracts import Activation, Layer, Norm, Pool
 from models.dropout import Dropout
 from models.norm import LayerNorm
+from models.structure import require_positive
 
 
 class FirstToken(nn.Module):
@@ -47,6 +48,10 @@ class ClassHead(nn.Module):
     pool: Pool = FirstToken()
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive(self, "classes")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array:
         pooled = Dropout(self.dropout)(self.pool(hidden, ctx), ctx)
@@ -60,6 +65,10 @@ class ValueHead(nn.Module):
     pool: Pool = FirstToken()
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive(self, "values")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array:
         pooled = Dropout(self.dropout)(self.pool(hidden, ctx), ctx)
@@ -67,7 +76,7 @@ class ValueHead(nn.Module):
 
 
 class Transform(nn.Module):
-    """norm(activation(W h + b)): what BERT's masked-language head does before the vocabulary.  (b, t, d) -> (b, t, d).  arXiv:1810.04805."""
+    """norm(activation(W h + b)), before the vocabulary in BERT's masked-language head.  (b, t, d) -> (b, t, d).  arXiv:1810.04805."""
 
     activation: Activation = gelu
     norm: Norm = LayerNorm()
@@ -78,7 +87,7 @@ class Transform(nn.Module):
 
 
 class LogitsHead(nn.Module):
-    """Logits over the vocabulary: h E^T (+ bias), E the token embedding where `tied`, else its own.  (b, t, d) -> (b, t, v).  arXiv:1608.05859."""
+    """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding, arXiv:1608.05859."""
 
     tied: bool = True
     bias: bool = False

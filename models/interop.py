@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -67,14 +67,14 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     assert model is not None
     loop = replace(model, "stack.scan", False)
     variables = jax.eval_shape(loop.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})
-    expected = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    expected = traverse_util.flatten_dict(variables["params"], sep="/")
     tensors, unused = _read_tensors(folder, family, expected)
     fresh = tuple(path for path in expected if path not in tensors)
     if fresh:
         start = loop.init(jax.random.key(0) if key is None else key, {"tokens": jnp.zeros((1, 2), jnp.int32)})["params"]
-        start = flax.traverse_util.flatten_dict(start, sep="/")
+        start = traverse_util.flatten_dict(start, sep="/")
         tensors |= {path: start[path] for path in fresh}
-    params = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    params = traverse_util.unflatten_dict(tensors, sep="/")
     if model.stack.scan:
         params["stack"] = scanned(params["stack"], model.stack)
     return Loaded(model, params, fresh, unused)
@@ -90,7 +90,7 @@ def save_hf(model: Transformer, params: Mapping[str, Any], folder: str | Path, l
         config["id2label"] = {str(index): name for index, name in enumerate(labels)}
         config["label2id"] = {name: index for index, name in enumerate(labels)}
     loop = {**params, "stack": unrolled(params["stack"], model.stack)}
-    flat: dict[str, Any] = flax.traverse_util.flatten_dict(loop, sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(loop, sep="/")
     tensors: dict[str, np.ndarray] = {}
     for theirs, ours, transposed in family.RULES:
         for path, layer in _matches(ours, flat):
@@ -133,7 +133,10 @@ def _files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+        try:
+            return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ValueError(f"{index} has no readable weight_map; save the weights again with save_pretrained.") from None
     raise FileNotFoundError(
         f"{folder} has no model.safetensors; pickled weights are not read: save them again with safe_serialization=True."
     )
@@ -144,12 +147,12 @@ def _read_tensors(folder: Path, family: ModuleType, expected: Mapping[str, Any])
     found: dict[str, Any] = {}
     unused: list[str] = []
     unexpected: list[str] = []
-    misshapen: list[str] = []
+    misshapen: dict[str, str] = {}
     rules = [(re.compile(re.escape(theirs).replace(r"\{\}", r"(\d+)")), ours, transposed) for theirs, ours, transposed in family.RULES]
     for file in _files(folder):
         try:
             with safe_open(file, framework="np") as handle:
-                for name in handle.keys():
+                for name in list(handle.keys()):
                     bare = name.removeprefix(family.PREFIX)
                     for old, new in family.RENAMED.items():
                         bare = bare.replace(old, new)
@@ -165,14 +168,14 @@ def _read_tensors(folder: Path, family: ModuleType, expected: Mapping[str, Any])
                     array = handle.get_tensor(name)
                     array = array.T if match[2] else array
                     if array.shape != expected[path].shape:
-                        misshapen.append(f"{name} gives {array.shape} for {path} of shape {expected[path].shape}")
+                        misshapen[path] = f"{name} gives {array.shape} for {path} of shape {expected[path].shape}"
                     else:
                         found[path] = jnp.asarray(array, jnp.float32)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as safetensors: {error}.") from None
-    missing = [path for path in expected if path not in found and not path.startswith("head/")]
+            raise ValueError(f"{file} cannot be read as safetensors ({error}); download or save it again.") from None
+    missing = [path for path in expected if path not in found and path not in misshapen and not path.startswith("head/")]
     if misshapen or missing or unexpected:
-        parts = [("misshapen", misshapen), ("missing", missing), ("unexpected", unexpected)]
+        parts = [("misshapen", list(misshapen.values())), ("missing", missing), ("unexpected", unexpected)]
         listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in parts if names)
         raise ValueError(f"The weights in {folder} do not fit this model: {listed}.")
     return found, tuple(unused)

@@ -4,11 +4,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.structure import require_positive
+
 
 class LearnedPosition(nn.Module):
     """x + table[position], one learned vector for each of `length` places.  (..., t, d) -> (..., t, d).  arXiv:1705.03122."""
 
     length: int = 512
+
+    def __post_init__(self) -> None:
+        require_positive(self, "length")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:

@@ -30,6 +30,8 @@ class Stack(nn.Module):
     remat: str | None = None
 
     def __post_init__(self) -> None:
+        if self.block == ():
+            raise ValueError("Stack.block is an empty tuple; give a Block, or several.")
         if self.repeats < 1:
             raise ValueError(f"Stack repeats its pattern {self.repeats} times; give 1 or more.")
         if self.remat not in (None, "full", *POLICIES):
@@ -52,14 +54,15 @@ class Stack(nn.Module):
         expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
         state = expand(x) if expand else x
         if self.scan:
+            every_repeat: Any = nn.broadcast  # the context is the same for all
             lifted = nn.scan(
                 Pattern,
                 variable_axes={"params": 0, "cache": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=nn.broadcast,
+                in_axes=every_repeat,
                 length=self.repeats,
             )
-            free = tuple(block.clone(parent=None, name=None) for block in self.pattern)
+            free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
             state, _ = lifted(free, remat=self.remat, scanned=True, name="blocks")(state, ctx)
         else:
             for index in range(self.depth):

@@ -73,7 +73,14 @@ def nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"it has {', '.join(sorted(names))}." if names else "it has none."
+    return f"valid names are {', '.join(sorted(names))}." if names else "there is none."
+
+
+def require_positive(value: Any, *names: str) -> None:
+    """Raises ValueError for the first of these fields that is not above zero."""
+    for name in names:
+        if not getattr(value, name) > 0:
+            raise ValueError(f"{type(value).__name__}.{name} is {getattr(value, name)}; it must be above 0.")
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:

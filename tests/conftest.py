@@ -1,5 +1,157 @@
-"""Every test sees eight emulated CPU devices."""
+"""Every test sees eight emulated CPU devices.  The tests of malformed input share one small run, and one judge of what is refused."""
+
+import io
+import random
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import pytest
+
+from models import bert, save_hf
+from train.cli import main
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+CONFIG = """
+from models import bert
+from train.data.text import Text
+from train.experiment import Evaluation, Experiment
+from train.objective import Classification
+from train.optimizer import AdamW
+
+BODY = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=48)
+
+
+def experiment():
+    return Experiment(
+        model=bert.classifier(2, BODY),
+        objective=Classification(),
+        data=Text(path="train.csv", test="test.csv", length=48),
+        optimizer=AdamW(),
+        batch_size=4,
+        steps=1,
+        evaluation=Evaluation(batch_size=4, metric="accuracy", greater=True),
+    )
+"""
+TRAIN = "text,label\n" + "".join(f"review {index},{('bad', 'good')[index % 2]}\n" for index in range(8))
+TEST = "text,label\na fine film,good\na dull film,bad\n"
+
+
+class Malformed(NamedTuple):
+    """A case: what is spoiled before (new content, None to remove, or a change in place), the command, what the one sentence says."""
+
+    name: str
+    command: str
+    sentence: str
+    spoiled: Mapping[str, str | bytes | None | Callable[[Path], object]] = {}
+    stdin: bytes = b""
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where everything is in order: a config, data, weights, a tokenizer and a finished run of them; and an empty cache."""
+    folder = tmp_path_factory.mktemp("sound")
+    for name, content in (("config.py", CONFIG), ("train.csv", TRAIN), ("test.csv", TEST)):
+        (folder / name).write_text(content, encoding="utf-8")
+    model = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=48)
+    params = model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 2), int)})["params"]
+    save_hf(model, params, folder / "weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MORPHAX_CACHE", str(folder.parent / "cache"))
+        assert main(["train", "config.py", "--run", "run"]) == 0
+    return folder
+
+
+@pytest.fixture
+def refused(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled: list[str]
+) -> Callable[[Malformed], str]:
+    """Runs a case beside everything that is in order; gives its one sentence after nothing was written, printed or compiled."""
+    folder = tmp_path / "folder"
+    shutil.copytree(sound, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MORPHAX_CACHE", str(sound.parent / "cache"))
+
+    def run(case: Malformed) -> str:
+        for name, content in case.spoiled.items():
+            place = folder / name
+            if callable(content):
+                content(place)
+            elif content is None:
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content if isinstance(content, bytes) else content.encode())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(case.stdin), encoding="utf-8"))
+        before = contents(folder)
+        capsys.readouterr()
+        compiled.clear()
+        code = main(shlex.split(case.command))
+        out, err = capsys.readouterr()
+        *progress, sentence = [line for line in err.splitlines() if line.strip()]
+        assert code == 2
+        assert not out
+        assert set(compiled) <= {"jit(fingerprint)"}  # the checksum of a checkpoint that is read
+        assert contents(folder) == before
+        assert sentence.startswith("morphax: ")
+        assert all(line.startswith(("preparing ", "fetching ")) for line in progress)
+        return sentence
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def compilations() -> list[str]:
+    """What the backend compiles from here on, by name."""
+    names: list[str] = []
+
+    def note(event: str, duration: float, **details: str | int) -> None:
+        del duration
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(details.get("fun_name", "unnamed")))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return names
+
+
+@pytest.fixture
+def compiled(compilations: list[str], sound: Path) -> list[str]:
+    """What the backend compiles in this test, without the key of a seed, which is one number."""
+    jax.random.key(0)
+    compilations.clear()
+    return compilations
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the text and the table that the experiments in tests/configs read, and the cache that their runs share."""
+    folder = tmp_path_factory.mktemp("workshop")
+    draw = random.Random(0)
+    words = {"good": ["fine", "warm", "clever", "lovely"], "bad": ["dull", "cold", "clumsy", "awful"]}
+    rows = {f"a {draw.choice(words[label])} film, number {index}": label for index in range(32) for label in ("good", "bad")}
+    (folder / "sentences.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows.items()), encoding="utf-8")
+    (folder / "text.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compile_quickly() -> Iterator[None]:
+    """Half the time to compile: without the passes that only make a program fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,0 +1,1 @@
+"""Training, measuring and using models: the commands and what they are made of."""

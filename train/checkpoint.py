@@ -1,8 +1,11 @@
 """Checkpoints by Orbax: asynchronous, atomic, checked when read; the last few and the best are kept."""
 
 import dataclasses
+import json
 import logging
 import shutil
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from train.optimizer import path_name
 from train.spec import InputError
 from train.step import TrainState
 
@@ -29,11 +33,15 @@ def fingerprint(tree: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a run remembers besides its state: the last step that was evaluated, the best metric, evaluations since that."""
+    """What a run remembers besides its state: the last step that was evaluated, the best metric, evaluations since that.
+
+    `pending` are the sums, each with its weight, of the steps since the last line of the log.
+    """
 
     evaluated: int = 0
     best: float | None = None
     waited: int = 0
+    pending: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
 
 class Store:
@@ -55,6 +63,8 @@ class Store:
             read_only=reading,
         )
         self.folder = folder
+        for metrics in folder.glob("[0-9]*/metrics/metrics"):  # Orbax reads them all when it opens
+            self._readable(metrics, metric, reading)
         self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> "Store":
@@ -70,7 +80,7 @@ class Store:
             self.manager.delete(step)
         rest = dataclasses.replace(state, params=None)
         items = {name: ocp.args.StandardSave(_sealed(tree)) for name, tree in (("params", state.params), ("rest", rest))}
-        args = ocp.args.Composite(**items, progress=ocp.args.JsonSave(dataclasses.asdict(progress)))
+        args = ocp.args.Composite(**items, progress=ocp.args.JsonSave(_signed(progress, metrics)))
         self.manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:
@@ -92,26 +102,40 @@ class Store:
         """
         for step in self.steps():
             try:
-                found = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+                written = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+                progress = Progress(**written["values"])
+                if written != _signed(progress, self.manager.metrics(step)):
+                    raise OSError("its progress and metrics do not have the checksum they were saved with")
                 rest = self._read(step, "rest", dataclasses.replace(like, params=None))
-                return dataclasses.replace(rest, params=self._read(step, "params", like.params)), Progress(**found["progress"])
+                return dataclasses.replace(rest, params=self._read(step, "params", like.params)), progress
             except Exception as error:  # whatever the reader meets in a damaged file
-                aside = self.folder / f"damaged-{step}"
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.folder / str(step)).rename(aside)
+                self._set_aside(step, error)
                 self.manager.reload()
-                print(
-                    f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the one before it is used",
-                    flush=True,
-                )
         return None
 
     def params(self, like: Any, step: int) -> Any:
         """The parameters alone of one checkpoint.  Raises InputError where they cannot be read."""
+        require_structure(self.folder / str(step), like)
         try:
             return self._read(step, "params", like)
         except Exception as error:  # whatever the reader meets in a damaged file
-            raise InputError(f"The checkpoint {self.folder / str(step)} cannot be read: {_reason(error)}") from None
+            said = f"The checkpoint {self.folder / str(step)} cannot be read ({_reason(error)})"
+            raise InputError(f"{said}: train on, which takes the checkpoint before it.") from None
+
+    def _readable(self, metrics: Path, metric: str, reading: bool) -> None:
+        try:
+            float(json.loads(metrics.read_bytes())[metric])
+        except (ValueError, LookupError, TypeError) as error:
+            if reading:
+                raise InputError(f"{metrics} cannot be read ({_reason(error)}): train on, which takes the checkpoint before it.") from None
+            self._set_aside(int(metrics.parent.parent.name), error)
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        aside = self.folder / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.folder / str(step)).rename(aside)
+        said = f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the newest whole one is used"
+        print(said, file=sys.stderr, flush=True)
 
     def _read(self, step: int, item: str, like: Any) -> Any:
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)), like)
@@ -120,6 +144,39 @@ class Store:
         if not bool((fingerprint(found["tree"]) == found["fingerprint"]).all()):
             raise OSError(f"its {item} do not have the checksum they were saved with")
         return found["tree"]
+
+
+def require_structure(checkpoint: Path, shapes: Any) -> None:
+    """Raises InputError where a checkpoint that is whole holds parameters of other names or shapes; damage is found when it is read."""
+    place, folder = jax.sharding.SingleDeviceSharding(jax.devices()[0]), (checkpoint / "params").absolute()
+    wanted = _shapes(shapes)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            written: Any = reader.metadata(folder).item_metadata
+            target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), written.tree)
+            held = _shapes(target["tree"])
+            if held == wanted:
+                return
+            found = reader.restore(folder, target)
+        whole = bool((fingerprint(found["tree"]) == found["fingerprint"]).all())
+    except Exception:  # whatever the reader meets in a damaged file
+        return
+    if whole:
+        name = min(name for name in held | wanted if held.get(name) != wanted.get(name))
+        raise InputError(
+            f"The checkpoint {checkpoint} is of another structure: {name} has the shape {held.get(name)} there and {wanted.get(name)} in"
+            " this model; give the model that it was trained with."
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _signed(progress: Progress, metrics: dict[str, float] | None) -> dict[str, Any]:
+    values = json.loads(json.dumps(dataclasses.asdict(progress)))
+    return {"values": values, "checksum": zlib.crc32(json.dumps([values, metrics], sort_keys=True).encode())}
 
 
 def _sealed(tree: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from train.spec import InputError
 
@@ -42,13 +42,25 @@ examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as everything else does, in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        raise InputError(f"{message}; see `{self.prog} --help`.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; gives the exit code: 0, 2 for input that cannot be used, 128 + n after signal n."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
         given.insert(0, "train")
-    options = _parser().parse_args(given)
     try:
+        options, rest = _parser().parse_known_args(given)
+        if wrong := [text for text in rest if text.startswith("-") or not hasattr(options, "overrides")]:
+            raise InputError(f"{' '.join(wrong)} is no argument of `morphax {given[0]}`; see `morphax {given[0]} --help`.")
+        if rest:  # overrides after an option
+            options.overrides.extend(rest)
         return options.run(options)
     except InputError as error:
         print(f"morphax: {error}", file=sys.stderr)
@@ -63,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "morphax",
         formatter_class=plain,
         description="Change the structure, keep everything else equal.",
@@ -109,7 +121,7 @@ def _prepare_jax() -> None:
     from train.data.published import cache
 
     jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -123,13 +135,13 @@ def _train(options: argparse.Namespace) -> int:
     _prepare_jax()
     from train.console import Console
     from train.loop import train
-    from train.signals import Interrupted
+    from train.signals import InterruptedRunError
 
     folder = options.folder or Path("runs") / Path(options.config).stem
     console = Console()
     try:
         summary = train(experiment, folder, options.config, console)
-    except Interrupted as stop:
+    except InterruptedRunError as stop:
         print(f"morphax: {stop}", file=sys.stderr)
         return 128 + stop.number
     if options.json:
@@ -204,12 +216,10 @@ def _worded(answer: dict[str, Any]) -> str:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from train.data.source import own, prepare
+    from train.data.source import own_names, prepare
 
     if options.action == "list":
-        folder = Path(__file__).parent / "data"
-        found = sorted(path.stem for path in folder.glob("*.py") if own(path.stem) is not None)
-        print(json.dumps(found) if options.json else "\n".join(found))
+        print(json.dumps(own_names()) if options.json else "\n".join(own_names()))
         return 0
     if not options.names:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from models.contracts import Model
 from train.data.text import Data
@@ -10,6 +11,13 @@ from train.objective import Objective
 from train.optimizer import Optimizer
 from train.parallel import Jit, Parallel
 from train.step import Precision
+
+
+def _above_zero(path: str, settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{path}{'.' if path else ''}{name} is {value}; it must be a number above 0.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +33,9 @@ class Evaluation:
     greater: bool = False
     patience: int | None = None
 
+    def __post_init__(self) -> None:
+        _above_zero("evaluation", self, "every", "batch_size", "patience")
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
@@ -33,11 +44,14 @@ class Checkpoints:
     every: int | None = None
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        _above_zero("checkpoints", self, "every", "keep")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`, `batch_size`, `steps` or `epochs`,
-    `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
+    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`, `batch_size`, `steps` or
+    `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
 
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
     """
@@ -61,10 +75,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to none.")
-        for name in ("batch_size", "accumulate", "log_every", "steps", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be above 0.")
+        _above_zero("", self, "batch_size", "accumulate", "log_every", "steps", "epochs")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}.")
 
     def length(self, epoch: int) -> int:
         """Steps of training, given the steps of an epoch."""

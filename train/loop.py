@@ -1,6 +1,7 @@
 """The loop: the five steps of training, and everything around them that keeps a run safe."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -11,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from train.checkpoint import Progress, Store
+from train.checkpoint import Progress, Store, require_structure
 from train.console import Bar, Console
 from train.experiment import Experiment
 from train.metrics import MetricsLog
 from train.objective import Sum, add, mean
 from train.run import claim, record
-from train.signals import Flag, Interrupted
+from train.signals import Flag, InterruptedRunError
 from train.spec import InputError
 from train.step import TrainState
-from train.study.cost import flops, parameters, peak_memory
+from train.study.cost import parameters, peak_memory
 from train.study.report import write_report
 from train.study.statistics import interval
 from train.trainer import Trainer
@@ -48,29 +50,30 @@ class Pace:
 def train(experiment: Experiment, folder: Path, config: str, console: Console) -> dict[str, Any]:
     """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
 
-    Raises InputError for what cannot be used, before compiling, and Interrupted after a signal, with the state saved.
+    Raises InputError for what cannot be used, before compiling, and InterruptedRunError after a signal, with the state saved.
     """
     began = time.perf_counter()
     old = claim(folder, experiment, config)
     if old is not None and (folder / "summary.json").is_file():
+        try:
+            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{folder / 'summary.json'} is damaged ({error}); remove it and run the same command again.") from None
         console.say(f"{folder} is finished; nothing to do.")
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    try:
-        with Flag() as flag:
-            data = experiment.data.open(old.classes if old else ())
-            trainer = Trainer(experiment, data)
-            first = trainer.train[0]
-            shapes = trainer.check(first)
-            steps = experiment.length(len(trainer.train))
-            state = trainer.start(shapes, first, steps)  # 1 initialise
-            if old is None:
-                record(folder, experiment, config, data.classes)
-            console.plan(trainer, parameters(shapes), steps, folder)
-            return Loop(trainer, state, steps, folder, console, flag, began).run(first)
-    except InputError:
-        if old is None and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+        return summary
+    with Flag() as flag:
+        data = experiment.data.open(old.classes if old else ())
+        trainer = Trainer(experiment, data)
+        first = trainer.train[0]
+        shapes = trainer.check(first)
+        for checkpoint in sorted((folder / "checkpoints").glob("[0-9]*")):
+            require_structure(checkpoint, shapes)
+        steps = experiment.length(len(trainer.train))
+        state = trainer.start(shapes, first, steps)  # 1 initialise
+        if old is None:
+            record(folder, experiment, config, data.classes)
+        console.plan(trainer, parameters(shapes), steps, folder)
+        return Loop(trainer, state, steps, folder, console, flag, began).run()
 
 
 class Loop:
@@ -85,26 +88,26 @@ class Loop:
         self.progress = Progress()
         self.measured: dict[str, tuple[float, float]] = {}
         self.first_step = math.nan
+        self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
         self.pace, self.interval = Pace(), Pace()
 
-    def run(self, first: Batch) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Iterates to the end, saves, reports."""
         watched = self.experiment.evaluation
-        # Counted before the loop: tracing needs shapes only.
-        work = flops(self.trainer.step(), jax.eval_shape(self.parallel.whole, self.state), self.trainer.example(first))
         with Store(self.folder / "checkpoints", self.experiment.checkpoints.keep, watched.metric, watched.greater) as store:
             number = self._restore(store)
             self.log = MetricsLog(self.folder, number)
             try:
-                stopped = bool(number) and self.progress.evaluated < number and self._due(number) and self._pause(store, number)
+                unfinished = self.progress.evaluated < number and self._due(number)
+                stopped = self._pause(store, number) if unfinished else self._impatient(number)
                 if not stopped and number < self.steps:
                     number = self._iterate(store, number)
-                if not self.measured:
-                    self._measure(number)
+                if not self.measured and self._measure(number) is None:
+                    raise InterruptedRunError(self.flag.number, number)
                 best = store.best()
             finally:
                 self.log.close()
-        return self._finish(number, best, work)
+        return self._finish(number, best)
 
     def _restore(self, store: Store) -> int:
         found = store.restore(self.parallel.whole(self.state))
@@ -112,27 +115,28 @@ class Loop:
             return 0
         whole, self.progress = found
         self.state = self.parallel.spread(whole)
+        if self.progress.pending:
+            self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in self.progress.pending.items()}]
         start = int(whole.step)
         self.console.say(f"continuing from step {start} of {self.steps}")
         return start
 
     def _iterate(self, store: Store, start: int) -> int:
-        pending: list[dict[str, Sum]] = []
         number = start
         with self.console.bar(start, self.steps) as bar:
             since = time.perf_counter()
             for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
                 # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
                 self.state, sums = self.step(self.state, batch)
-                pending.append(sums)
+                self.pending.append(sums)
                 self.interval.examples, self.interval.tokens = self.interval.examples + examples, self.interval.tokens + tokens
                 if number == start + 1:
                     jax.block_until_ready(sums)
                     self.first_step = time.perf_counter() - self.began
                     since, self.interval = time.perf_counter(), Pace()
                 if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
-                    self._write(number, pending, bar, since)
-                    pending, since = [], time.perf_counter()
+                    self._write(number, bar, since)
+                    since = time.perf_counter()
                 if (self.flag.number or self._due(number)) and self._pause(store, number):
                     break
                 if self._due(number):
@@ -155,16 +159,14 @@ class Loop:
             yield ready.pop(0)
             ready.extend(itertools.islice(waiting, 1))
 
-    def _write(self, number: int, pending: list[dict[str, Sum]], bar: Bar, since: float) -> None:
-        sums = jax.device_get(pending)  # the one place where the host waits for the device
+    def _write(self, number: int, bar: Bar, since: float) -> None:
+        sums = jax.device_get(self.pending)  # the one place where the host waits for the device
         self.interval.seconds = time.perf_counter() - since
-        whole = sums[0]
-        for more in sums[1:]:
-            whole = add(whole, more)
-        values = mean(whole)
+        values, self.pending = mean(functools.reduce(add, sums)), []
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip; earlier checkpoints in {self.folder} are kept."
+                f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
+                f" earlier checkpoints in {self.folder} are kept."
             )
         values |= {"rate": float(self.trainer.rate(number - 1))} | self.interval.rates()
         self.log.write(number, "train", values)
@@ -189,12 +191,14 @@ class Loop:
             metrics = self._measure(number)
             stop = metrics is not None and self._judge(number, metrics)
         if self.flag.number:
-            store.save(self.parallel.whole(self.state), self.progress, metrics)
+            sums = functools.reduce(add, jax.device_get(self.pending)) if self.pending else {}
+            unwritten = {name: (float(total.value), float(total.weight)) for name, total in sums.items()}
+            store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=unwritten), metrics)
             store.wait()
-            raise Interrupted(self.flag.number, number)
+            raise InterruptedRunError(self.flag.number, number)
         saves = self.experiment.checkpoints.every
         if metrics is not None or (saves and number % saves == 0):
-            store.save(self.parallel.whole(self.state), self.progress, metrics)
+            store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending={}), metrics)
         return stop
 
     def _measure(self, number: int) -> dict[str, float] | None:
@@ -214,18 +218,22 @@ class Loop:
         value, best = metrics[watched.metric], self.progress.best
         better = best is None or (value > best if watched.greater else value < best)
         self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
-        if watched.patience is not None and self.progress.waited >= watched.patience and number < self.steps:
-            self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
-            return True
-        return False
+        return self._impatient(number)
 
-    def _finish(self, number: int, best: int | None, work: int) -> dict[str, Any]:
+    def _impatient(self, number: int) -> bool:
+        watched = self.experiment.evaluation
+        if not number or number >= self.steps or watched.patience is None or self.progress.waited < watched.patience:
+            return False
+        self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
+        return True
+
+    def _finish(self, number: int, best: int | None) -> dict[str, Any]:
         summary = {
             "run": str(self.folder),
             "steps": number,
             "best_step": best,
             "parameters": parameters(jax.eval_shape(self.parallel.whole, self.state).params),
-            "flops_per_step": work,
+            "flops_per_step": self.trainer.work,
             "seconds_to_first_step": self.first_step,
             "peak_memory_bytes": peak_memory(),
             "fresh": list(self.trainer.fresh),

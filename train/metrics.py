@@ -10,11 +10,12 @@ from tensorboardX import SummaryWriter
 
 
 class MetricsLog:
-    """Appends numbers by step.  Opened again at a step, it forgets what was written after it."""
+    """Appends numbers by step, each group once a step.  Opened again at a step, it forgets what was written after it."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        self.written = {(line["step"], name.partition("/")[0]) for line in kept for name in line if name != "step"}
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(partial, self.path)
@@ -23,6 +24,9 @@ class MetricsLog:
 
     def write(self, step: int, group: str, values: dict[str, float]) -> None:
         """One line `{"step": ..., "group/name": ...}`; a value that is not a number is written as null."""
+        if (step, group) in self.written:
+            return
+        self.written.add((step, group))
         line = {"step": step} | {f"{group}/{name}": value if math.isfinite(value) else None for name, value in values.items()}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

@@ -41,8 +41,8 @@ def add(left: Sums, right: Sums) -> Sums:
 
 
 def _weighted(values: jax.Array, weights: jax.Array | None) -> Sum:
-    weights = jnp.ones(values.shape, jnp.float32) if weights is None else jnp.broadcast_to(weights, values.shape)
-    return Sum(jnp.sum(jnp.where(weights > 0, values, 0.0) * weights), jnp.sum(weights))
+    spread = jnp.ones(values.shape, jnp.float32) if weights is None else jnp.broadcast_to(weights, values.shape)
+    return Sum(jnp.sum(jnp.where(spread > 0, values, 0.0) * spread), jnp.sum(spread))
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """loss = 1/(2n) sum (y - y_hat)^2, so that its gradient is the mean error.  Reads `values` (..., m) and `weights` (...); outputs (..., m)."""
+    """loss = 1/(2n) sum (y - y_hat)^2: its gradient is the mean error.  Reads `values` (..., m) and `weights` (...); outputs (..., m)."""
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         error = outputs.astype(jnp.float32) - batch["values"]
@@ -93,7 +93,10 @@ class MeanSquaredError:
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.  Reads `tokens` and `segments` (b, t); logits (b, t, v)."""
+    """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
+
+    Reads `tokens` and `segments` (b, t); logits (b, t, v).
+    """
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         labels = batch["tokens"][:, 1:]
@@ -112,7 +115,7 @@ class NextToken:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLM:
-    """loss = -log softmax(logits)[label] over the masked tokens.  Reads `labels` and `weights` (b, t); logits (b, t, v).  arXiv:1810.04805."""
+    """loss = -log softmax(logits)[label] at masked tokens.  Reads `labels` and `weights` (b, t); logits (b, t, v).  arXiv:1810.04805."""
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         return Classification()(outputs, batch)

@@ -180,12 +180,19 @@ def _clipped(bound: float | None, transform: optax.GradientTransformation) -> op
 def _frozen(transform: optax.GradientTransformation, params: Params, patterns: tuple[str, ...]) -> optax.GradientTransformation:
     if not patterns:
         return transform
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            raise ValueError(f"freeze has {pattern!r}, which matches no parameter; {nearest(pattern, paths)}")
     labels = _tree_of(params, lambda path, _: "frozen" if any(re.search(pattern, path) for pattern in patterns) else "trained")
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
 
 
 def _scaled(scales: Params) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda update, scale: update * scale, updates, scales))
+    def scaled(scale: Any, update: Any) -> Any:
+        return update if isinstance(update, optax.MaskedNode) else update * scale  # a frozen parameter has no update
+
+    return optax.stateless(lambda updates, _: jax.tree.map(scaled, scales, updates))
 
 
 def layer_scales(params: Params, decay: float) -> Params:

@@ -127,8 +127,8 @@ class Mesh:
     def mesh(self) -> jax.sharding.Mesh:
         """The device mesh.  Raises ValueError where the machine has too few devices."""
         have = jax.device_count()
-        data = self.data or have // self.fsdp
-        if not 0 < data * self.fsdp <= have:
+        data = self.data or have // max(self.fsdp, 1)
+        if data < 1 or self.fsdp < 1 or data * self.fsdp > have:
             raise ValueError(f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower data or fsdp.")
         devices = jax.devices()[: data * self.fsdp]
         return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)

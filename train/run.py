@@ -1,12 +1,15 @@
 """A run's folder: the experiment that it is of, where it is, and what opens it again."""
 
+import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from train.experiment import Experiment
 from train.spec import InputError, Names, changes, components, decode, encode, override, project
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+UNFINISHED = (".write", "experiment.json.partial")  # what a kill may leave in a folder that is no run yet
 
 
 def config_names() -> list[str]:
@@ -34,13 +38,19 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     module = _module(name)
     names = project() | components(module)
     if not hasattr(module, "experiment"):
-        raise InputError(f"The config {name!r} has no function experiment() -> Experiment.")
+        raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:
         experiment = module.experiment()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The config {name!r} cannot be built: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever the config's own code raises
+        raise InputError(f"The config {name!r} cannot be built: {_told(error, module.__file__)}") from None
     if not isinstance(experiment, Experiment):
         raise InputError(f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment.")
+    try:
+        lost = changes(experiment, decode(encode(experiment), names))
+    except InputError as error:
+        raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
+    if lost:
+        raise InputError(f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known components.")
     return overridden(experiment, overrides, names), names
 
 
@@ -51,8 +61,17 @@ def overridden(experiment: Experiment, overrides: list[str], names: Names) -> Ex
         other = "epochs" if lengths[0].startswith("steps") else "steps"
         own = {"steps": 1, "epochs": None} if other == "epochs" else {"steps": None, "epochs": 1.0}
         experiment = dataclasses.replace(experiment, **own)
-    for text in overrides:
-        experiment = override(experiment, text, names)
+    waiting = list(overrides)
+    while waiting:
+        refused: dict[str, InputError] = {}
+        for text in waiting:
+            try:
+                experiment = override(experiment, text, names)
+            except InputError as error:
+                refused[text] = error
+        if len(refused) == len(waiting):
+            raise refused[waiting[0]]
+        waiting = list(refused)  # once more: one may have waited for another
     return experiment
 
 
@@ -61,15 +80,34 @@ def _module(name: str) -> Any:
         path = Path(name)
         if not path.is_file():
             raise InputError(f"There is no config file {name}.")
-        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module.__name__] = module
-        spec.loader.exec_module(module)
-        return module
+        try:
+            return _own_file(path.resolve(), path.read_bytes())
+        except Exception as error:  # whatever the config's own code raises
+            raise InputError(f"The config {name!r} cannot be read: {_told(error, str(path.resolve()))}") from None
     if name not in config_names():
         raise InputError(f"No config is called {name!r}; {nearest(name, config_names())}")
     return importlib.import_module(f"configs.{name}")
+
+
+def _told(error: Exception, file: str) -> str:
+    """What a config's own code raised, and the line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    kind = "" if type(error) in (ValueError, LookupError, InputError) else f"{type(error).__name__}: "
+    said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"{kind}{said}" + (f" (line {line} of {Path(file).name})" if line else "")
+
+
+@functools.cache
+def _own_file(path: Path, source: bytes) -> Any:
+    del source  # the same text is run once, so that its classes stay the same ones
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def versions() -> dict[str, str]:
@@ -80,7 +118,8 @@ def versions() -> dict[str, str]:
 
 
 def record(folder: Path, experiment: Experiment, config: str, classes: tuple[str, ...]) -> None:
-    """Writes experiment.json: the experiment, the config it came from, the classes it knows, versions."""
+    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = {"experiment": encode(experiment), "config": config, "classes": list(classes), "versions": versions()}
     partial = folder / "experiment.json.partial"
     partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -102,20 +141,20 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
     Raises InputError where the folder holds no run, or the file is damaged or names an unknown component.
     """
     path = folder / "experiment.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the name is too long for a file
         raise InputError(f"{folder} is no run: it has no experiment.json; give a folder that `morphax train` wrote.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        name, classes = data["config"], tuple(data["classes"])
+        written, name, classes = data["experiment"], data["config"], tuple(data["classes"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew.") from None
     known = project()
     if config is not None:
         known |= components(_module(config))
     elif name in config_names():
         known |= components(_module(name))
     try:
-        experiment = decode(data["experiment"], known)
+        experiment = decode(written, known)
     except InputError as error:
         raise InputError(f"{path}: {error} If a config file of your own defines it, add --config FILE.") from None
     if not isinstance(experiment, Experiment):
@@ -124,25 +163,29 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
 
 
 def claim(folder: Path, experiment: Experiment, config: str) -> Recorded | None:
-    """The run that the folder already holds, if it is of the same experiment; None for a new folder, which is made.
+    """The run that the folder already holds, if it is of the same experiment; None where a new one can be made.
 
     Raises InputError, naming every difference, where it holds another experiment, and where it cannot be written.
     """
-    if (folder / "experiment.json").is_file():
+    if os.path.isfile(folder / "experiment.json"):
         old = recorded(folder, config if config.endswith(".py") else None)
         if different := changes(old.experiment, experiment):
-            raise InputError(
-                f"{folder} holds another experiment ({'; '.join(different)}): continue it with its own settings, or name a new folder with --run."
-            )
+            listed = "; ".join(different)
+            raise InputError(f"{folder} holds another experiment ({listed}): continue with its settings, or name a new folder with --run.")
         _writable(folder)
         return old
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.exists(folder) and (not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())):
         raise InputError(f"{folder} exists and is no run; name another folder with --run.")
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _writable(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run.") from None
-    _writable(folder)
+    finally:  # a run that is refused later leaves nothing behind
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
     return None
 
 

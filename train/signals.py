@@ -5,7 +5,7 @@ from types import FrameType
 from typing import Any
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """A signal asked the run to stop, and its state is saved."""
 
     def __init__(self, number: int, step: int) -> None:

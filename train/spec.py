@@ -60,6 +60,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if inspect.isfunction(value):
+        if value.__name__ == "<lambda>":
+            raise InputError("A lambda has no name to be recorded by; use a function of models.activation.")
         return {"function": value.__name__}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -91,6 +93,9 @@ def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
     for name in arguments:
         if name not in annotations:
             raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(annotations))}")
+    for field in fields(owner):
+        if field.name not in arguments and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{owner.__name__} needs a {field.name}; write {owner.__name__}({field.name}=...).")
     values = {name: checked(value, annotations[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
     try:
         return owner(**values)
@@ -132,13 +137,19 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
         return lowered == "true"
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two where brackets nest without end
         node = None
-    if str in choices and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+    words = str in choices or any(typing.get_origin(choice) is typing.Literal for choice in choices)
+    if words and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return text
-    if node is None:
-        raise InputError(f"{path}={text}: the value cannot be read; write a number, a quoted string, a tuple or a call of a component.")
-    return parse(node, names)
+    if isinstance(node, ast.Name) and set(choices) <= {int, float, bool, type(None)}:
+        return text  # a word where a number belongs
+    try:
+        if node is not None:
+            return parse(node, names)
+    except RecursionError:
+        pass
+    raise InputError(f"{path}={text[:80]}: the value cannot be read; write a number, a quoted string, a tuple or a call of a component.")
 
 
 def parse(node: ast.AST, names: Names) -> Any:
@@ -153,6 +164,8 @@ def parse(node: ast.AST, names: Names) -> Any:
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(parse(item, names) for item in items)
         case ast.Dict(keys=keys, values=values):
+            if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in keys):
+                raise InputError(f"{ast.unparse(node)!r} has a key that is no string; write {{'name': value}}.")
             return {parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None}
         case ast.Name(id=name):
             found = _lookup(name, names)
@@ -165,6 +178,8 @@ def parse(node: ast.AST, names: Names) -> Any:
             if len(positional) > len(order):
                 raise InputError(f"{name} takes at most {len(order)} arguments; {len(positional)} were given.")
             given = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
+            if twice := [keyword.arg for keyword in keywords if keyword.arg in given]:
+                raise InputError(f"{name} is given {twice[0]!r} twice, by place and by name; give it once.")
             return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
         case _:
             raise InputError(

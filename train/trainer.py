@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,19 +20,19 @@ from train.objective import Sum
 from train.optimizer import Constant
 from train.spec import InputError
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_step
+from train.study.cost import flops
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[None]:
-    """Turns what the user's input makes a library raise into one sentence."""
+def refused(before: str = "", after: str = "") -> Iterator[None]:
+    """Turns what the user's input makes a library raise into one sentence, with words before and after where it needs them."""
     try:
         yield
-    except InputError:
+    except (InputError, KeyError):
         raise
-    except KeyError:
-        raise
-    except (ValueError, TypeError, LookupError, OSError) as error:
-        raise InputError((str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, re.error) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{before}{said.rstrip('.') if after else said}{after}") from None
 
 
 @dataclasses.dataclass
@@ -52,11 +53,15 @@ class Trainer:
             raise InputError(
                 f"The tokenizer has {self.data.vocab} tokens and model.embed.vocab is {vocab}; set model.embed.vocab={self.data.vocab}."
             )
+        places, length = _field(experiment, "model.embed.position.length"), _field(experiment, "data.length")
+        if places is not None and length is not None and length > places:
+            raise InputError(f"data.length is {length} and model.embed.position.length holds {places} places; set data.length={places}.")
         classes = _field(experiment, "model.head.classes")
         labels = len(self.data.classes)
         if classes is not None and labels and labels != classes:
+            listed = ", ".join(self.data.classes[:8])
             raise InputError(
-                f"The data has {labels} classes ({', '.join(self.data.classes[:8])}) and model.head.classes is {classes}; set model.head.classes={labels}."
+                f"The data has {labels} classes ({listed}) and model.head.classes is {classes}; set model.head.classes={labels}."
             )
 
     @property
@@ -70,18 +75,24 @@ class Trainer:
 
     def shapes(self, batch: dict[str, np.ndarray]) -> Any:
         """The shapes of the parameters, traced on a batch's.  Raises InputError where the model does not fit the data."""
-        with refused():
-            return jax.eval_shape(lambda: self.experiment.model.init(jax.random.key(0), _zeros(self.example(batch))))["params"]
+        try:
+            with refused():
+                return jax.eval_shape(lambda: self.experiment.model.init(jax.random.key(0), _zeros(self.example(batch))))["params"]
+        except KeyError as error:
+            raise InputError(f"The model needs {error} in a batch, and the data gives {', '.join(batch)}; change one of them.") from None
 
     def check(self, batch: dict[str, np.ndarray]) -> Any:
         """As `shapes`, and traces the objective, on a batch with targets."""
         params, batch_shapes = self.shapes(batch), self.example(batch)
+        name = type(self.experiment.objective).__name__
         loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
         try:
-            with refused():
+            with refused(f"The objective {name} does not fit what the model's head gives or the data asks: ", "; change one of them."):
                 _, sums = jax.eval_shape(loss, params, batch_shapes)
         except KeyError as error:
-            raise InputError(f"The objective needs {error} in a batch, and the data gives {', '.join(batch)}.") from None
+            raise InputError(
+                f"The objective {name} needs {error} in a batch, and the data gives {', '.join(batch)}; change one of them."
+            ) from None
         watched = self.experiment.evaluation.metric
         if watched not in sums:
             raise InputError(f"evaluation.metric is {watched!r} and the objective measures {', '.join(sums)}; choose one of these.")
@@ -91,18 +102,21 @@ class Trainer:
         """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
         experiment = self.experiment
         key = jax.random.key(experiment.seed)
-        with refused():
+        abstract = self.example(batch)
+        with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
             self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes)
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
-            abstract = self.example(batch)
+            state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
+            self.work = flops(self.step(), state, abstract)  # traced, not compiled
+        with refused():
             if experiment.initial is None:
                 return self.parallel.start(
                     lambda: initialise(experiment.model.init(key, _zeros(abstract))["params"], self.optimizer, experiment.seed)
                 )
             params, self.fresh = experiment.initial.load(experiment.model, key)
-            if (given := jax.tree.map(jnp.shape, params)) != (wanted := jax.tree.map(lambda leaf: leaf.shape, shapes)):
+            if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, shapes):
                 raise InputError(
-                    f"The initial weights have another structure than the model: {len(jax.tree.leaves(given))} and {len(jax.tree.leaves(wanted))} shapes."
+                    "The initial weights have other names or shapes than the model's parameters; give weights of the same structure."
                 )
         return self.parallel.spread(jax.jit(lambda params: initialise(params, self.optimizer, experiment.seed))(params))
 

@@ -1,0 +1,1 @@
+"""Data: builders, readers, tokens, batches."""

@@ -22,7 +22,7 @@ class Batches:
     ) -> None:
         self.rows, self.collate, self.batch_size, self.seed, self.window = rows, collate, batch_size, seed, window
         order = grain.MapDataset.range(len(rows))
-        self.order = (order if seed is None else order.shuffle(seed=seed)).repeat()
+        self.order: Any = (order if seed is None else order.shuffle(seed=seed)).repeat()
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -108,7 +108,7 @@ def _rounded(count: int, multiple: int) -> int:
 
 
 def _empty(members: list[Row], rows: int, length: int, most: int) -> Arrays:
-    batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions")}
+    batch: Arrays = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions")}
     batch |= {"starts": np.zeros((rows, most), np.int32), "weights": np.zeros((rows, most), np.float32)}
     if "label" in members[0]:
         batch["labels"] = np.zeros((rows, most), np.int32)

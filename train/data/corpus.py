@@ -71,8 +71,14 @@ class Corpus:
     def _joined(self, split: Split) -> str:
         if self.text not in split.examples[0]:
             raise InputError(f"{split.origin} has no column {self.text!r}; it has {', '.join(split.examples[0])}: set data.text.")
-        texts = (split.examples[index][self.text] for index in range(len(split.examples)))
-        return "\n".join(text.decode("utf-8") if isinstance(text, bytes) else text for text in texts)
+        texts: list[str] = []
+        for index in range(len(split.examples)):
+            text = split.examples[index].get(self.text)
+            text = text.decode("utf-8") if isinstance(text, bytes) else text
+            if not isinstance(text, str):
+                raise InputError(f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in.")
+            texts.append(text)
+        return "\n".join(texts)
 
 
 class OpenedCorpus:
@@ -81,11 +87,16 @@ class OpenedCorpus:
     classes: tuple[str, ...] = ()
 
     def __init__(self, spec: Corpus, tokens: Tokenizer) -> None:
-        self.spec, self.tokens, self.names = spec, tokens, tokens.names
+        self.spec, self.tokens = spec, tokens
         self.vocab = len(tokens.names)
         if spec.masking is not None and spec.masking.token not in tokens.names:
             raise InputError(f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to one it has.")
         self.ids: dict[str, np.ndarray] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tokens, which an answer chooses from."""
+        return self.tokens.names
 
     def add(self, part: PART, text: str) -> None:
         """Tokenises one split."""

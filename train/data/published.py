@@ -80,7 +80,10 @@ def locate(reference: str) -> Path:
     Raises LookupError for a package that is not named here and OSError where it cannot be fetched.
     """
     if not reference.startswith("package:"):
-        return Path(reference).expanduser()
+        try:
+            return Path(reference).expanduser()
+        except RuntimeError as error:
+            raise LookupError(f"{reference} is no path: {error}") from None
     name, _, inner = reference.removeprefix("package:").partition("/")
     if name not in PACKAGES:
         raise LookupError(f"No published package is called {name!r}; {nearest(name, list(PACKAGES))}")
@@ -123,7 +126,7 @@ def _fetched(package: Package) -> Path:
         if done.returncode:
             reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason")
             raise OSError(
-                f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it, or set the path of your own files."
+                f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it or give your own files."
             )
         archive = next(path for path in Path(scratch).iterdir() if path != wanted)
         unpacked = Path(scratch) / "unpacked"

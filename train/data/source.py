@@ -36,11 +36,19 @@ class Split:
 
 def own(name: str) -> type | None:
     """This project's builder of that name: the one in the file train/data/NAME.py."""
+    import tensorflow_datasets as tfds
+
     base = name.partition("/")[0]
     if not base.isidentifier() or importlib.util.find_spec(f"train.data.{base}") is None:
         return None
     module = importlib.import_module(f"train.data.{base}")
-    return getattr(module, "".join(word.title() for word in base.split("_")), None)
+    found = getattr(module, "".join(word.title() for word in base.split("_")), None)
+    return found if isinstance(found, type) and issubclass(found, tfds.core.DatasetBuilder) else None
+
+
+def own_names() -> list[str]:
+    """The data sets of this project."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if own(path.stem) is not None)
 
 
 def builder(name: str) -> Any:
@@ -51,11 +59,18 @@ def builder(name: str) -> Any:
     folder = cache() / "datasets"
     mine = own(name)
     try:
-        if mine is not None:
-            return mine(config=config, data_dir=folder, file_format="array_record")
-        return tfds.builder(name, data_dir=folder, file_format="array_record")
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        raise InputError(f"No data set is called {name!r} here or in the TFDS catalogue ({str(error).splitlines()[0]})") from None
+        with quiet():
+            if mine is not None:
+                return mine(config=config, data_dir=folder, file_format="array_record")
+            if ":" in name:
+                raise ValueError("a data set of another index")
+            return tfds.builder(name, data_dir=folder, file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        if mine is not None and config:
+            known = ", ".join(f"{name.partition('/')[0]}/{one}" for one in getattr(mine, "builder_configs", {}))
+            raise InputError(f"No data set is called {name!r}; valid names are {known or name.partition('/')[0]}.") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
 
 
 def prepare(name: str) -> Any:
@@ -65,8 +80,8 @@ def prepare(name: str) -> Any:
         return made
     if own(name) is None and importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or where"
-            f" there is a network, then copy {made.data_path} to the same place."
+            f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
+            f" where there is a network, then copy {made.data_path} to the same place."
         )
     print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
     try:
@@ -79,11 +94,12 @@ def prepare(name: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars that a library draws on a standard error that is no terminal."""
+    """Keeps a library's warnings out, its words off standard output, and its bars off a standard error that is no terminal."""
     level = logging.getLogger("absl").level
     logging.getLogger("absl").setLevel(logging.ERROR)
+    bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
-        with contextlib.redirect_stderr(io.StringIO()) if not sys.stderr.isatty() else contextlib.nullcontext():
+        with bars, contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.getLogger("absl").setLevel(level)
@@ -103,7 +119,10 @@ def read(path: str) -> Split:
 
     Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
     """
-    place = Path(path).expanduser()
+    try:
+        place = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
     if place.suffix.lower() not in READERS:
         raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
     try:
@@ -130,8 +149,13 @@ def _json_lines(text: str, path: str) -> Iterator[Example]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}, is not JSON ({error.msg}); each line must be one object.") from None
+            if "\\ud" in line.lower():  # an escape that may be half a character
+                json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}, line {number}, has half a surrogate pair, which is no character; remove it.") from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", str(error).partition(";")[0])
+            raise InputError(f"{path}, line {number}, is not JSON ({reason}); each line must be one object.") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; each line must be one object.")
         yield row
@@ -142,12 +166,15 @@ def _table(text: str, path: str, delimiter: str) -> Iterator[Example]:
     try:
         header = next(rows, [])
         if len(set(header)) < len(header):
-            raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}.")
+            raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}; rename one.")
         for row in rows:
             if not row:
                 continue
             if len(row) != len(header):
-                raise InputError(f"{path}, line {rows.line_num}, has {len(row)} fields and the first row names {len(header)}.")
+                raise InputError(
+                    f"{path}, line {rows.line_num}, has {len(row)} fields and the first row names {len(header)};"
+                    " quote a field that holds the delimiter, or add what is missing."
+                )
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num}, is not well-formed: {error}.") from None

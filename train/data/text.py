@@ -18,8 +18,10 @@ class Opened(Protocol):
     """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions."""
 
     classes: tuple[str, ...]
-    names: tuple[str, ...]
     vocab: int
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches: ...
 
@@ -199,8 +201,10 @@ def _text(value: Any, where: str) -> str:
 def _number(value: Any, where: str) -> float:
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise InputError(f"{where}, has {value!r} where a number is expected.") from None
     if not math.isfinite(number):
-        raise InputError(f"{where}, has {value!r}; values must be finite.")
+        raise InputError(f"{where}, has {str(value)[:20]!r}; values must be finite.")
     return number

@@ -34,7 +34,8 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any]) 
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     title = html.escape(folder.name)
     page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1><table>{table}</table>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+        f"<h1>{title}</h1><table>{table}</table>"
         f"{figures}<h2>Model</h2><pre>{html.escape(str(experiment.model))}</pre>"
         f"<h2>Experiment</h2><pre>{html.escape(json.dumps(recorded, indent=1))}</pre></html>\n"
     )

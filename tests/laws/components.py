@@ -1,0 +1,211 @@
+"""Every component class of models/, found by walking the package; the forms of each that the laws run over, and their inputs."""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import models
+from models import (
+    GLU,
+    MLP,
+    Attention,
+    Block,
+    ClassHead,
+    Context,
+    Dropout,
+    EncoderDecoder,
+    FirstToken,
+    LayerNorm,
+    LearnedPosition,
+    LogitsHead,
+    MeanPool,
+    Memory,
+    PostNorm,
+    PreNorm,
+    RMSNorm,
+    RoPE,
+    Sandwich,
+    Stack,
+    TokenEmbed,
+    Transform,
+    Transformer,
+    ValueHead,
+    bert,
+)
+from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Residual, kind_of
+from models.structure import fields
+
+WIDTH, VOCAB = 16, 11
+
+
+def module_classes() -> list[type]:
+    """Every linen module that models/ itself defines."""
+    found: list[type] = []
+    for info in pkgutil.walk_packages(models.__path__, "models."):
+        module = importlib.import_module(info.name)
+        own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == info.name]
+        found += [value for value in own if issubclass(value, nn.Module)]
+    return found
+
+
+def component_classes() -> list[type]:
+    """Every linen module of models/ that belongs to a kind."""
+    return [value for value in module_classes() if kind_of(value) is not None]
+
+
+BLOCK = Block(Attention(4, causal=True, position=RoPE()), MLP(2.0), PreNorm(RMSNorm()))
+OTHER = Block(Attention(2, kv_heads=1, window=3, causal=True), GLU(2.0, bias=True), Sandwich())
+EMBED = TokenEmbed(VOCAB, WIDTH)
+BERT = bert.transformer(vocab=VOCAB, width=WIDTH, depth=1, heads=4, hidden=24, length=12, dropout=0.1)
+DECODER = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(), cross=Attention(2, cross=True))
+ENCODER = Block(Attention(4, position=RoPE()), MLP(2.0), PostNorm())
+
+# Forms of the classes that have several, or whose default is too large to run in a test; every other class runs as its default.
+VARIANTS: dict[type, dict[str, Any]] = {
+    Attention: {
+        "bidirectional": Attention(4),
+        "causal": Attention(4, causal=True),
+        "windowed": Attention(4, window=3),
+        "causal_windowed": Attention(4, causal=True, window=2),
+        "grouped": Attention(4, kv_heads=2, causal=True),
+        "multi_query": Attention(2, kv_heads=1, head_width=6),
+        "normalised": Attention(4, qk_norm=RMSNorm()),
+        "rotary": Attention(4, position=RoPE(), bias=True),
+        "rotary_grouped": Attention(4, kv_heads=2, position=RoPE(), causal=True, qk_norm=LayerNorm()),
+        "cross": Attention(4, cross=True),
+        "cross_grouped": Attention(4, kv_heads=2, cross=True, dropout=0.2),
+    },
+    MLP: {"default": MLP(), "biased": MLP(2.0, bias=True)},
+    GLU: {"default": GLU(), "biased": GLU(2.0, bias=True)},
+    Dropout: {"none": Dropout(), "half": Dropout(0.5)},
+    LayerNorm: {"default": LayerNorm(), "no_bias": LayerNorm(bias=False)},
+    FirstToken: {"default": FirstToken(), "projected": FirstToken(project=True)},
+    ClassHead: {"default": ClassHead(), "mean": ClassHead(3, MeanPool(), dropout=0.1)},
+    ValueHead: {"default": ValueHead(), "projected": ValueHead(2, FirstToken(project=True), dropout=0.1)},
+    LogitsHead: {"tied": LogitsHead(), "untied": LogitsHead(tied=False), "masked": LogitsHead(bias=True, transform=Transform())},
+    TokenEmbed: {
+        "tokens": EMBED,
+        "typed": TokenEmbed(VOCAB, WIDTH, types=2, position=LearnedPosition(12), norm=LayerNorm(), dropout=0.1),
+    },
+    Stack: {
+        "loop": Stack(BLOCK, 2),
+        "scan": Stack(BLOCK, 2, RMSNorm(), scan=True),
+        "pattern": Stack((BLOCK, OTHER), 1, LayerNorm()),
+        "recomputed": Stack(OTHER, 2, remat="full"),
+    },
+    Transformer: {
+        "causal": Transformer(EMBED, Stack((BLOCK, OTHER), 1, RMSNorm()), LogitsHead()),
+        "scanned": Transformer(EMBED, Stack(BLOCK, 2, scan=True), ValueHead(2, MeanPool())),
+        "bert": BERT,
+        "classifier": bert.classifier(3, BERT),
+        "masked": bert.masked_lm(BERT),
+    },
+    EncoderDecoder: {
+        "shared": EncoderDecoder(EMBED, Stack(ENCODER, 1), Stack(DECODER, 1), LogitsHead()),
+        "apart": EncoderDecoder(EMBED, Stack(ENCODER, 2, scan=True), Stack(DECODER, 1), None, TokenEmbed(7, WIDTH)),
+    },
+}
+
+
+def forms_of(component: type) -> dict[str, Any]:
+    """A class's variants, or its default alone."""
+    return VARIANTS[component] if component in VARIANTS else {"default": component()}
+
+
+def forms(*kinds: type) -> list[Any]:
+    """Every form of every component of the kinds (of all kinds where none is given), as parameters of a test."""
+    classes = [component for component in component_classes() if not kinds or kind_of(component) in kinds]
+    return [pytest.param(form, id=f"{owner.__name__}-{name}") for owner in classes for name, form in forms_of(owner).items()]
+
+
+def modules_within(component: Any) -> Iterator[nn.Module]:
+    """A component and every module among its parts."""
+    if isinstance(component, nn.Module):
+        yield component
+    inner = component if isinstance(component, tuple) else ()
+    if dataclasses.is_dataclass(component):
+        inner = tuple(getattr(component, field.name) for field in fields(component))
+    for value in inner:
+        yield from modules_within(value)
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    """Standard normal numbers; from numpy, which compiles nothing."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def tokens(seed: int, *shape: int, below: int = VOCAB) -> jax.Array:
+    """Uniform token ids."""
+    return jnp.asarray(np.random.default_rng(seed).integers(0, below, shape), jnp.int32)
+
+
+def packed_context() -> Context:
+    """Two rows of eight tokens: examples of 3 and 4 tokens and one of padding; examples of 5 and 3."""
+    return Context(
+        positions=jnp.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 1, 2]]),
+        segments=jnp.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 2, 2]]),
+        starts=jnp.array([[0, 3], [0, 5]]),
+        memory=Memory(normal(3, 2, 6, WIDTH), jnp.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0]])),
+    )
+
+
+def batch() -> dict[str, jax.Array]:
+    """The keys that some model reads, for two packed rows."""
+    ctx = packed_context()
+    assert ctx.positions is not None
+    assert ctx.segments is not None
+    assert ctx.starts is not None
+    return {
+        "tokens": tokens(5, 2, 8),
+        "types": jnp.array([[0, 0, 1, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0, 1]]),
+        "positions": ctx.positions,
+        "segments": ctx.segments,
+        "starts": ctx.starts,
+        "source": tokens(6, 2, 6, below=7),
+        "source_segments": jnp.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0]]),
+    }
+
+
+def arguments(component: Any) -> tuple[Any, ...]:
+    """What a component of its kind is called with."""
+    kind, x, ctx = kind_of(component), normal(1, 2, 8, WIDTH), packed_context()
+    inputs: dict[type | None, tuple[Any, ...]] = {
+        Layer: (x, ctx),
+        Norm: (x,),
+        Position: (x, ctx.positions),
+        Residual: (x, jnp.sin),
+        Embed: (batch(), Context.of(batch())),
+        Pool: (x, ctx),
+        Head: (x, ctx, normal(4, VOCAB, WIDTH)),
+        Model: (batch(),),
+    }
+    if kind is Residual and hasattr(component, "expand"):
+        return component.expand(x), jnp.sin
+    return inputs[kind]
+
+
+@functools.lru_cache(maxsize=256)
+def parameters(component: Any) -> Any:
+    """Random parameters of a component, none zero by design and scales around one; an empty tree where it has none."""
+    shapes = jax.eval_shape(lambda: component.init(jax.random.key(0), *arguments(component)))
+    return random_like(shapes.get("params", {}))
+
+
+def random_like(shapes: Any) -> Any:
+    """Random values for a tree of shapes, each leaf its own."""
+    paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    drawn: list[jax.Array] = []
+    with jax.ensure_compile_time_eval():
+        for index, (path, leaf) in enumerate(paths):
+            centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+            drawn.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
+    return tree.unflatten(drawn)

@@ -1,0 +1,194 @@
+"""Laws over every component of every kind."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import Attention, Context, RoPE
+from models.contracts import kind_of
+from tests.laws.components import arguments, component_classes, forms, forms_of, module_classes, modules_within, normal, parameters
+from train.spec import decode, encode, project
+from train.study import cost
+
+
+def real(outputs: Any) -> list[jax.Array]:
+    return [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(component: Any) -> tuple[Any, Any]:
+    """Outputs, and the gradient of a random projection of them, from one program that takes all arrays as arguments."""
+    leaves, tree = jax.tree.flatten(arguments(component))
+    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def projected(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
+        outputs = component.apply({"params": params}, *tree.unflatten(filled))
+        products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
+        return sum(products, jnp.zeros(())), outputs
+
+    (_, outputs), gradient = jax.jit(jax.value_and_grad(projected, has_aux=True))(
+        parameters(component), {place: leaves[place] for place in places}
+    )
+    return outputs, gradient
+
+
+def law_compiled_equals_eager(component: Any) -> None:
+    eager = component.apply({"params": parameters(component)}, *arguments(component))
+    outputs, _ = compiled(component)
+    assert jax.tree.structure(eager) == jax.tree.structure(outputs)
+    for left, right in zip(jax.tree.leaves(eager), jax.tree.leaves(outputs), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+def law_floats_stay_in_their_type(component: Any) -> None:
+    for precision in (jnp.float32, jnp.bfloat16):
+
+        def narrowed(leaf: Any, precision: Any = precision) -> Any:
+            return leaf.astype(precision) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
+
+        params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
+        outputs = real(jax.eval_shape(lambda params=params, args=args: component.apply({"params": params}, *args)))
+        assert outputs
+        assert all(leaf.dtype == precision for leaf in outputs)
+
+
+def law_every_parameter_has_a_gradient(component: Any) -> None:
+    attentions = [module for module in modules_within(component) if isinstance(module, Attention)]
+    unseen = any(attention.bias and attention.position is None and attention.qk_norm is None for attention in attentions)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(compiled(component)[1]):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert np.isfinite(gradient).all(), name
+        if not (unseen and name.endswith("key/bias")):  # see test_a_key_bias_without_positions_moves_no_output
+            assert np.abs(gradient).max() > 1e-5, name
+
+
+def law_json_gives_the_same_component(component: Any) -> None:
+    assert decode(encode(component), project()) == component
+
+
+def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
+    leaves = jax.tree.leaves(parameters(component))
+    assert cost.parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
+
+
+LAWS = [
+    law_compiled_equals_eager,
+    law_floats_stay_in_their_type,
+    law_every_parameter_has_a_gradient,
+    law_json_gives_the_same_component,
+    law_parameters_are_the_sum_of_sizes,
+]
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("component", forms())
+def test_every_component_obeys(component: Any, law: Any) -> None:
+    law(component)
+
+
+@pytest.mark.parametrize("owner", component_classes())
+def test_every_component_class_has_a_form_of_its_own_class(owner: type) -> None:
+    built = forms_of(owner)
+    assert built
+    assert all(type(form) is owner for form in built.values())
+
+
+def test_every_module_class_of_the_package_runs_in_some_form() -> None:
+    seen: set[type] = set()
+
+    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        seen.add(type(context.module))
+        return run(*args, **kwargs)
+
+    for form in forms():
+        component = form.values[0]
+        with nn.intercept_methods(record):
+            jax.eval_shape(lambda component=component: component.init(jax.random.key(0), *arguments(component)))
+    assert set(module_classes()) <= seen
+
+
+def test_components_are_found_for_every_kind_of_socket() -> None:
+    kinds = {getattr(kind_of(owner), "__name__", "") for owner in component_classes()}
+    assert kinds == {"Layer", "Norm", "Position", "Residual", "Embed", "Pool", "Head", "Model"}
+
+
+def test_a_key_bias_without_positions_moves_no_output() -> None:
+    x, plain, turned = normal(1, 1, 5, 16), Attention(4, bias=True), Attention(4, bias=True, position=RoPE())
+    params = parameters(plain)
+    moved = {**params, "key": {**params["key"], "bias": params["key"]["bias"] + normal(2, 16)}}
+    outputs = [layer.apply({"params": tree}, x, Context()) for layer in (plain, turned) for tree in (params, moved)]
+    np.testing.assert_allclose(np.asarray(outputs[0]), np.asarray(outputs[1]), atol=1e-5)
+    assert np.abs(np.asarray(outputs[2]) - np.asarray(outputs[3])).max() > 1e-2
+
+
+class Traced(nn.Module):
+    """Broken: another function when compiled."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return 2 * x if isinstance(x, jax.core.Tracer) else x
+
+
+class Widened(nn.Module):
+    """Broken: float32 out of bfloat16."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.astype(jnp.float32)
+
+
+class Unused(nn.Module):
+    """Broken: a parameter without effect."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return x + jax.lax.stop_gradient(self.param("shift", nn.initializers.ones, (x.shape[-1],)))
+
+
+class Infinite(nn.Module):
+    """Broken: a gradient that is not a number, from the root of zero."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        return x + jnp.sqrt(jnp.square(scale - jax.lax.stop_gradient(scale)))
+
+
+class Forgetful(nn.Module):
+    """Broken: comes back from JSON with another value."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", self.rate / 2)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return x * self.rate
+
+
+def law_json_of_a_test_component(component: Any) -> None:
+    names = {type(component).__name__: type(component)}
+    assert decode(encode(component), project() | names) == component
+
+
+BROKEN = [
+    (law_compiled_equals_eager, Traced()),
+    (law_floats_stay_in_their_type, Widened()),
+    (law_every_parameter_has_a_gradient, Unused()),
+    (law_every_parameter_has_a_gradient, Infinite()),
+    (law_json_of_a_test_component, Forgetful()),
+]
+
+
+@pytest.mark.parametrize(("law", "component"), BROKEN)
+def test_broken_components_fail(law: Any, component: Any) -> None:
+    with pytest.raises(AssertionError):
+        law(component)

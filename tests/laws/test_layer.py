@@ -1,0 +1,242 @@
+"""Laws of layers: what a token's output may depend on."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import Attention, Context, Memory, RoPE, SinusoidalPosition
+from models.contracts import Layer
+from tests.laws.components import WIDTH, arguments, forms, modules_within, normal, parameters
+
+TOKENS = 8
+SEGMENTS = np.array([1, 1, 1, 2, 2, 2, 2, 0])
+MEMORY_SEGMENTS = np.array([1, 1, 2, 2, 2, 0])
+
+
+@functools.lru_cache(maxsize=256)
+def program(layer: Any) -> Any:
+    """(x, memory, positions, segments, memory segments of one row) -> derivatives of the output by x and memory, and the output.
+
+    One program serves every law of the layer.
+    """
+
+    def output(x: jax.Array, memory: jax.Array, *rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        positions, segments, memory_segments = (row[None] for row in rows)
+        ctx = Context(positions=positions, segments=segments, memory=Memory(memory[None], memory_segments))
+        y = layer.apply({"params": parameters(layer)}, x[None], ctx)[0]
+        return y, y
+
+    return jax.jit(jax.jacrev(output, argnums=(0, 1), has_aux=True))
+
+
+X, MEMORY = normal(1, TOKENS, WIDTH), normal(3, len(MEMORY_SEGMENTS), WIDTH)
+PLACES, ONE, MEMORY_ONE = np.arange(TOKENS), np.ones_like(SEGMENTS), np.ones_like(MEMORY_SEGMENTS)
+
+
+def output(layer: Any, x: jax.Array = X, positions: np.ndarray = PLACES) -> np.ndarray:
+    """The output for one row that is one example."""
+    return np.asarray(program(layer)(x, MEMORY, positions, ONE, MEMORY_ONE)[1])
+
+
+@functools.lru_cache(maxsize=256)
+def reach(layer: Any, packed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
+    segments, memory_segments = (SEGMENTS, MEMORY_SEGMENTS) if packed else (ONE, MEMORY_ONE)
+    own, other = program(layer)(X, MEMORY, PLACES, segments, memory_segments)[0]
+    return np.abs(own).max((1, 3)), np.abs(other).max((1, 3))
+
+
+def claims(layer: Any, name: str) -> list[Any]:
+    """What the layer and the modules within say under a field's name; cross-attention does not say anything about the stream."""
+    return [getattr(module, name) for module in modules_within(layer) if hasattr(module, name) and not getattr(module, "cross", False)]
+
+
+def law_keeps_the_shape(layer: Any) -> None:
+    x, ctx = arguments(layer)
+    assert jax.eval_shape(lambda: layer.apply({"params": parameters(layer)}, x, ctx)).shape == x.shape
+
+
+def law_segments_do_not_mix(layer: Any) -> None:
+    own, other = reach(layer, True)
+    assert (own[SEGMENTS[:, None] != SEGMENTS[None]] == 0).all()
+    assert (other[SEGMENTS[:, None] != MEMORY_SEGMENTS[None]] == 0).all()
+    assert (own.max(1) > 0).all() or other.any()
+
+
+def law_causal_sees_nothing_later(layer: Any) -> None:
+    assert (reach(layer, False)[0][np.triu_indices(TOKENS, 1)] == 0).all()
+
+
+def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
+    distance = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None]
+    inside = (np.abs(distance) < layer.window) & ((distance >= 0) if layer.causal else True)
+    assert ((reach(layer, False)[0] > 0) == inside).all()
+
+
+def law_cross_reads_the_whole_memory(layer: Any) -> None:
+    assert (reach(layer, False)[1] > 0).all()
+
+
+def law_without_positions_order_does_not_matter(layer: Any) -> None:
+    order = np.random.default_rng(0).permutation(TOKENS)
+    np.testing.assert_allclose(output(layer)[order], output(layer, X[order]), atol=1e-5)
+
+
+def law_only_differences_of_positions_matter(layer: Any) -> None:
+    np.testing.assert_allclose(output(layer), output(layer, positions=PLACES + 5), atol=1e-4)
+    assert np.abs(output(layer) - output(layer, positions=PLACES * 2)).max() > 1e-3
+
+
+def selected(condition: Any) -> list[Any]:
+    chosen = [form for form in forms(Layer) if condition(form.values[0])]
+    assert chosen
+    return chosen
+
+
+def says_causal(layer: Any) -> bool:
+    return bool(claims(layer, "causal")) and all(claims(layer, "causal"))
+
+
+def orderless(layer: Any) -> bool:
+    fields = ("causal", "window", "position")
+    return all(hasattr(layer, name) for name in fields) and not any(getattr(layer, name) for name in fields)
+
+
+@pytest.mark.parametrize("layer", forms(Layer))
+def test_a_layer_keeps_the_shape_and_never_mixes_segments(layer: Any) -> None:
+    law_keeps_the_shape(layer)
+    law_segments_do_not_mix(layer)
+
+
+@pytest.mark.parametrize("layer", selected(says_causal))
+def test_a_causal_layer_has_no_derivative_by_later_tokens(layer: Any) -> None:
+    law_causal_sees_nothing_later(layer)
+
+
+@pytest.mark.parametrize("layer", selected(lambda layer: getattr(layer, "window", None)))
+def test_a_window_reaches_exactly_as_far_as_it_says(layer: Any) -> None:
+    law_window_reaches_as_far_as_it_says(layer)
+
+
+@pytest.mark.parametrize("layer", selected(lambda layer: getattr(layer, "cross", False)))
+def test_cross_attention_reads_the_memory_and_of_the_stream_only_its_own_token(layer: Any) -> None:
+    law_cross_reads_the_whole_memory(layer)
+    own, _ = reach(layer, False)
+    assert ((own > 0) == np.eye(TOKENS, dtype=bool)).all()
+
+
+@pytest.mark.parametrize("layer", selected(orderless))
+def test_attention_without_positions_and_mask_is_equivariant_to_permutations(layer: Any) -> None:
+    law_without_positions_order_does_not_matter(layer)
+
+
+@pytest.mark.parametrize("layer", selected(lambda layer: any(claims(layer, "position"))))
+def test_with_rotary_positions_a_common_shift_changes_nothing(layer: Any) -> None:
+    law_only_differences_of_positions_matter(layer)
+
+
+def applied(layer: Any, params: Any) -> np.ndarray:
+    return np.asarray(layer.apply({"params": params}, X[None], Context())[0])
+
+
+def test_as_many_kv_heads_as_heads_is_multi_head_attention() -> None:
+    params = parameters(Attention(4))
+    np.testing.assert_array_equal(applied(Attention(4, kv_heads=4), params), applied(Attention(4), params))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_grouped_attention_is_multi_head_attention_with_keys_and_values_repeated(kv_heads: int) -> None:
+    grouped = Attention(4, kv_heads=kv_heads, causal=True, position=RoPE(), bias=True)
+    params = parameters(grouped)
+    assert params["key"]["kernel"].shape == params["value"]["kernel"].shape == (WIDTH, kv_heads * WIDTH // 4)
+
+    def repeated(leaf: np.ndarray) -> np.ndarray:
+        return np.repeat(leaf.reshape(*leaf.shape[:-1], kv_heads, WIDTH // 4), 4 // kv_heads, -2).reshape(*leaf.shape[:-1], WIDTH)
+
+    wide = {name: jax.tree.map(repeated, jax.device_get(part)) if name in ("key", "value") else part for name, part in params.items()}
+    full = dataclasses.replace(grouped, kv_heads=None)
+    np.testing.assert_allclose(applied(grouped, params), applied(full, wide), atol=1e-5)
+
+
+def test_attention_is_the_closed_form_in_float64() -> None:
+    layer = Attention(4, causal=True)
+    wide, params = np.asarray(X, np.float64), parameters(layer)
+    query, key, value = ((wide @ np.asarray(params[n]["kernel"], np.float64)).reshape(TOKENS, 4, 4) for n in ("query", "key", "value"))
+    scores = np.einsum("thk,shk->hts", query, key) / 2 + np.where(np.tri(TOKENS), 0, -np.inf)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    mixed = np.einsum("hts,shk->thk", weights, value).reshape(TOKENS, WIDTH) @ np.asarray(params["out"]["kernel"], np.float64)
+    np.testing.assert_allclose(applied(layer, params), mixed, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments_given", "words"),
+    [({"heads": 4, "kv_heads": 3}, "must divide"), ({"window": 0}, "window"), ({"cross": True, "causal": True}, "cross")],
+)
+def test_attention_refuses_settings_that_contradict_each_other(arguments_given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Attention(**arguments_given)
+
+
+class Wider(nn.Module):
+    """Broken: gives another width."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return jnp.concatenate([x, x], -1)
+
+
+class Average(nn.Module):
+    """Broken: the mean over the row, whatever it says of segments, order and reach."""
+
+    causal: bool = True
+    window: int | None = 2
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return x + x.mean(1, keepdims=True)
+
+
+class MemoryAverage(nn.Module):
+    """Broken: mixes the segments of the memory."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        assert ctx.memory is not None
+        return x + ctx.memory.x.mean(1, keepdims=True)
+
+
+class Peek(nn.Module):
+    """Broken: each token sees the one after it, and only that."""
+
+    causal: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return jnp.roll(x, -1, 1)
+
+
+BROKEN = [
+    (law_keeps_the_shape, Wider()),
+    (law_segments_do_not_mix, Average()),
+    (law_segments_do_not_mix, MemoryAverage()),
+    (law_causal_sees_nothing_later, Peek()),
+    (law_causal_sees_nothing_later, Attention(4)),
+    (law_window_reaches_as_far_as_it_says, Average()),
+    (law_window_reaches_as_far_as_it_says, Average(window=9)),
+    (law_cross_reads_the_whole_memory, Attention(4)),
+    (law_without_positions_order_does_not_matter, Peek()),
+    (law_only_differences_of_positions_matter, Attention(4, position=SinusoidalPosition())),
+    (law_only_differences_of_positions_matter, Attention(4)),
+]
+
+
+@pytest.mark.parametrize(("law", "layer"), BROKEN)
+def test_broken_components_fail(law: Any, layer: Any) -> None:
+    with pytest.raises(AssertionError):
+        law(layer)

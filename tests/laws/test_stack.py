@@ -1,0 +1,286 @@
+"""Laws of depth: residuals, loops and scans, recomputed activations."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import MLP, Attention, Block, Context, LayerNorm, PostNorm, PreNorm, RMSNorm, Sandwich, Stack, scanned, unrolled
+from models.contracts import Norm, Residual, conforms
+from models.stack import POLICIES
+from models.structure import replace
+from tests.laws.components import BLOCK, OTHER, WIDTH, forms, normal, parameters, random_like
+from train.study import cost
+
+X = normal(1, 2, 6, WIDTH)
+Branch = Callable[[jax.Array], jax.Array]
+
+
+def law_zero_branch_leaves_the_state(residual: Any) -> None:
+    state = residual.apply({"params": parameters(residual)}, X, lambda x: 0 * x)
+    np.testing.assert_array_equal(state, X)
+
+
+def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
+    state = residual.expand(X) if hasattr(residual, "expand") else X
+    new = jax.eval_shape(lambda: residual.apply({"params": parameters(residual)}, state, jnp.sin))
+    assert new.shape == state.shape
+    back = residual.reduce(state) if hasattr(residual, "reduce") else state
+    assert back.shape == X.shape
+
+
+@pytest.mark.parametrize("residual", forms(Residual))
+def test_a_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
+    law_residual_keeps_the_shape_of_the_state(residual)
+
+
+def test_a_branch_of_zeros_leaves_the_state_of_pre_norm() -> None:
+    law_zero_branch_leaves_the_state(PreNorm())
+    law_zero_branch_leaves_the_state(PreNorm(RMSNorm()))
+
+
+def test_a_branch_of_zeros_leaves_the_state_of_a_sandwich_without_bias() -> None:
+    law_zero_branch_leaves_the_state(Sandwich(RMSNorm()))
+    law_zero_branch_leaves_the_state(Sandwich(LayerNorm(bias=False)))
+
+
+def normalised(params: Any, x: Any) -> np.ndarray:
+    return np.asarray(LayerNorm().apply({"params": params}, jnp.asarray(x)))
+
+
+CLOSED_FORMS = [
+    (PreNorm(), lambda p, x: x + np.sin(normalised(p["norm"], x))),
+    (PostNorm(), lambda p, x: normalised(p["norm"], x + np.sin(x))),
+    (Sandwich(), lambda p, x: x + normalised(p["norm_out"], np.sin(normalised(p["norm_in"], x)))),
+]
+
+
+def law_residual_is_its_closed_form(residual: Any, formula: Any) -> None:
+    params = parameters(residual)
+    np.testing.assert_allclose(residual.apply({"params": params}, X, jnp.sin), formula(params, np.asarray(X)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("residual", "formula"), CLOSED_FORMS)
+def test_a_residual_is_its_closed_form(residual: Any, formula: Any) -> None:
+    law_residual_is_its_closed_form(residual, formula)
+
+
+class HyperConnection(nn.Module):
+    """n streams: a branch reads their weighted sum and is added to each; streams mix.  arXiv:2409.19606."""
+
+    streams: int = 3
+    norm: Norm = LayerNorm()
+
+    def expand(self, x: jax.Array) -> jax.Array:
+        """n copies."""
+        return jnp.broadcast_to(x, (self.streams, *x.shape))
+
+    def reduce(self, state: jax.Array) -> jax.Array:
+        """Their mean."""
+        return state.mean(0)
+
+    @nn.compact
+    def __call__(self, state: jax.Array, branch: Branch) -> jax.Array:
+        n = self.streams
+        read = self.param("read", lambda _: jnp.full((n,), 1 / n))
+        write = self.param("write", nn.initializers.ones, (n,))
+        mix = self.param("mix", lambda _: jnp.eye(n))
+        given = branch(self.norm(jnp.einsum("n,nbtd->btd", read, state)))
+        return jnp.einsum("mn,nbtd->mbtd", mix, state) + write[:, None, None, None] * given
+
+
+HYPER = Stack(Block(Attention(4, causal=True), MLP(2.0), HyperConnection()), 2)
+PLAIN = Stack(BLOCK, 2)
+PATTERN = Stack((BLOCK, OTHER), 2, RMSNorm())
+CONTEXT = Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
+
+
+@functools.lru_cache(maxsize=32)
+def looped_parameters(stack: Stack) -> Any:
+    return random_like(jax.eval_shape(stack.init, jax.random.key(0), X, CONTEXT)["params"])
+
+
+def outputs_and_gradients(stack: Stack, params: Any, train: bool = False) -> tuple[jax.Array, Any]:
+    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        y = stack.apply({"params": params}, X, CONTEXT.replace(train=train), rngs={"dropout": jax.random.key(1)})
+        return jnp.vdot(normal(2, *X.shape), y), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return y, gradients
+
+
+def assert_close(left: Any, right: Any, tolerance: float = 1e-4) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(np.abs(a).max())))
+
+
+def law_scan_equals_loop(stack: Stack) -> None:
+    params, scan = looped_parameters(stack), replace(stack, "scan", True)
+    y, gradients = outputs_and_gradients(stack, params)
+    again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
+    assert_close(y, again)
+    assert_close(gradients, unrolled(scanned_gradients, scan))
+
+
+def law_conversions_are_inverses(stack: Stack, into: Any, back: Any) -> None:
+    params = looped_parameters(stack)
+    other = into(params, stack)
+    assert jax.tree.structure(back(other, stack)) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, back(other, stack), params)
+    jax.tree.map(np.testing.assert_array_equal, into(back(other, stack), stack), other)
+    shapes = jax.eval_shape(replace(stack, "scan", True).init, jax.random.key(0), X, CONTEXT)["params"]
+    assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, shapes)
+
+
+@pytest.mark.parametrize("stack", [PLAIN, PATTERN, HYPER])
+def test_a_scanned_stack_gives_the_outputs_and_gradients_of_the_loop(stack: Stack) -> None:
+    law_scan_equals_loop(stack)
+
+
+@pytest.mark.parametrize("stack", [PLAIN, PATTERN, HYPER])
+def test_scanned_and_unrolled_are_inverses_and_leave_what_is_converted(stack: Stack) -> None:
+    law_conversions_are_inverses(stack, scanned, unrolled)
+    params = looped_parameters(stack)
+    assert unrolled(params, stack) == params
+    once = scanned(params, stack)
+    assert scanned(once, stack) == once
+
+
+def test_identity_hyper_connections_are_pre_norm() -> None:
+    hyper = looped_parameters(HYPER)
+    start = {"read": jnp.full((3,), 1 / 3), "write": jnp.ones(3), "mix": jnp.eye(3)}
+
+    def identity(params: Any) -> Any:
+        return {
+            name: identity(value) | (start if "mix" in value else {}) if isinstance(value, dict) else value
+            for name, value in params.items()
+        }
+
+    def pre_norm(params: Any) -> Any:
+        return {name: pre_norm(value) if isinstance(value, dict) else value for name, value in params.items() if name not in start}
+
+    y = HYPER.apply({"params": identity(hyper)}, X, CONTEXT)
+    plain = replace(HYPER, "block.residual", PreNorm())
+    assert_close(y, plain.apply({"params": pre_norm(hyper)}, X, CONTEXT))
+    assert conforms(HyperConnection, Residual)
+
+
+def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
+    params = looped_parameters(plain) if not plain.scan else scanned(looped_parameters(replace(plain, "scan", False)), plain)
+    assert_close(outputs_and_gradients(plain, params, train=True), outputs_and_gradients(stack, params, train=True))
+
+
+DROPPED = Stack(Block(Attention(2), MLP(1.0), PreNorm(), dropout=0.3), 1)
+
+
+@pytest.mark.parametrize("policy", ["full", *POLICIES])
+def test_recomputed_activations_give_the_same_outputs_and_gradients_with_dropout(policy: str) -> None:
+    law_recomputing_changes_nothing(replace(DROPPED, "remat", policy), DROPPED)
+
+
+def test_recomputed_activations_under_a_scan_give_the_same_outputs_and_gradients_with_dropout() -> None:
+    scan = replace(replace(DROPPED, "scan", True), "repeats", 2)
+    law_recomputing_changes_nothing(replace(scan, "remat", "full"), scan)
+
+
+class Passed(nn.Module):
+    """The branch alone, so that a stack of them multiplies what its layers drop."""
+
+    @nn.compact
+    def __call__(self, state: jax.Array, branch: Branch) -> jax.Array:
+        return branch(state)
+
+
+class Same(nn.Module):
+    """A layer that does nothing."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return x
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_every_layer_drops_elements_of_its_own(scan: bool) -> None:
+    stack = Stack(Block(Same(), None, Passed(), dropout=0.5), 3, scan=scan)
+    y = stack.apply({}, jnp.ones((8, 8, WIDTH)), Context(train=True), rngs={"dropout": jax.random.key(0)})
+    assert abs(float((y == 0).mean()) - 7 / 8) < 0.05
+
+
+def law_scan_counts_as_much_as_the_loop(loop: Any, scan: Any, *args: Any) -> None:
+    assert cost.flops(loop, *args) == cost.flops(scan, *args) > 0
+
+
+def test_a_scanned_stack_counts_the_products_of_the_loop() -> None:
+    params, scan = looped_parameters(PATTERN), replace(PATTERN, "scan", True)
+    law_scan_counts_as_much_as_the_loop(
+        lambda x: PATTERN.apply({"params": params}, x, CONTEXT),
+        lambda x: scan.apply({"params": scanned(params, PATTERN)}, x, CONTEXT),
+        X,
+    )
+
+
+def test_a_stack_refuses_no_repeats_and_an_unknown_policy_with_the_nearest_one() -> None:
+    with pytest.raises(ValueError, match="repeats its pattern 0 times"):
+        Stack(BLOCK, 0)
+    with pytest.raises(ValueError, match="did you mean 'dots_saveable'"):
+        Stack(BLOCK, 1, remat="dots_savable")
+
+
+def shuffled(params: Any, stack: Stack) -> Any:
+    """Broken conversion: layers in the reverse order."""
+    wrong = scanned(params, stack)
+    return {name: jax.tree.map(lambda leaf: leaf[::-1], value) if name == "blocks" else value for name, value in wrong.items()}
+
+
+class Doubled(nn.Module):
+    """Broken residual: counts the state twice."""
+
+    norm: Norm = LayerNorm()
+
+    @nn.compact
+    def __call__(self, state: jax.Array, branch: Branch) -> jax.Array:
+        return 2 * state + branch(self.norm(state))
+
+
+class Narrowed(nn.Module):
+    """Broken residual: loses a stream."""
+
+    def expand(self, x: jax.Array) -> jax.Array:
+        return jnp.stack([x, x])
+
+    @nn.compact
+    def __call__(self, state: jax.Array, branch: Branch) -> jax.Array:
+        return state[:1]
+
+
+class Late(nn.Module):
+    """Broken under a scan: doubles in the first layer of a loop only."""
+
+    @nn.compact
+    def __call__(self, state: jax.Array, branch: Branch) -> jax.Array:
+        first = self.parent is not None and self.parent.name == "layer_0"
+        return branch(state) * (2 if first else 1)
+
+
+BROKEN = [
+    (law_zero_branch_leaves_the_state, (Doubled(),)),
+    (law_zero_branch_leaves_the_state, (PostNorm(),)),
+    (law_residual_keeps_the_shape_of_the_state, (Narrowed(),)),
+    (law_residual_is_its_closed_form, (Doubled(), CLOSED_FORMS[0][1])),
+    (law_scan_equals_loop, (Stack(Block(MLP(1.0), None, Late()), 2),)),
+    (law_conversions_are_inverses, (PLAIN, shuffled, unrolled)),
+    (law_recomputing_changes_nothing, (replace(DROPPED, "block.dropout", 0.0), DROPPED)),
+    (law_scan_counts_as_much_as_the_loop, (lambda x: x @ x, lambda x: x @ (x @ x), jnp.ones((3, 3)))),
+]
+
+
+@pytest.mark.parametrize(("law", "given"), BROKEN)
+def test_broken_components_fail(law: Any, given: Any) -> None:
+    with pytest.raises(AssertionError):
+        law(*given)
