@@ -71,9 +71,12 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     tensors, unused = _read_tensors(folder, family, expected)
     fresh = tuple(path for path in expected if path not in tensors)
     if fresh:
-        start = loop.init(jax.random.key(0) if key is None else key, {"tokens": jnp.zeros((1, 2), jnp.int32)})["params"]
-        start = traverse_util.flatten_dict(start, sep="/")
-        tensors |= {path: start[path] for path in fresh}
+
+        def draw(key: jax.Array) -> dict[str, jax.Array]:  # compiled, so that nothing but what is fresh is computed
+            start: dict[str, Any] = traverse_util.flatten_dict(loop.init(key, {"tokens": jnp.zeros((1, 2), jnp.int32)})["params"], sep="/")
+            return {path: start[path] for path in fresh}
+
+        tensors |= jax.jit(draw)(jax.random.key(0) if key is None else key)
     params = traverse_util.unflatten_dict(tensors, sep="/")
     if model.stack.scan:
         params["stack"] = scanned(params["stack"], model.stack)

@@ -53,8 +53,14 @@ class Malformed(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where everything is in order: a config, data, weights, a tokenizer and a finished run of them; and an empty cache."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of malformed input keep what is prepared or compiled once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder where everything is in order: a config, data, weights and a finished run of them."""
     folder = tmp_path_factory.mktemp("sound")
     for name, content in (("config.py", CONFIG), ("train.csv", TRAIN), ("test.csv", TEST)):
         (folder / name).write_text(content, encoding="utf-8")
@@ -63,20 +69,20 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_hf(model, params, folder / "weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MORPHAX_CACHE", str(folder.parent / "cache"))
+        patch.setenv("MORPHAX_CACHE", str(cache))
         assert main(["train", "config.py", "--run", "run"]) == 0
     return folder
 
 
 @pytest.fixture
 def refused(
-    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled: list[str]
+    sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled: list[str]
 ) -> Callable[[Malformed], str]:
     """Runs a case beside everything that is in order; gives its one sentence after nothing was written, printed or compiled."""
     folder = tmp_path / "folder"
     shutil.copytree(sound, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(sound.parent / "cache"))
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
 
     def run(case: Malformed) -> str:
         for name, content in case.spoiled.items():
@@ -111,8 +117,8 @@ def compilations() -> list[str]:
     """What the backend compiles from here on, by name."""
     names: list[str] = []
 
-    def note(event: str, duration: float, **details: str | int) -> None:
-        del duration
+    def note(event: str, duration_secs: float, **details: str | int) -> None:
+        del duration_secs
         if event == "/jax/core/compile/backend_compile_duration":
             names.append(str(details.get("fun_name", "unnamed")))
 

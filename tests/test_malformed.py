@@ -15,15 +15,47 @@ CASES = (
     Malformed("config file absent", "train absent.py", r"no config file absent\.py"),
     Malformed("config file is a folder", "train run.py", r"no config file run\.py", {"run.py/inside.txt": "x"}),
     Malformed("config without experiment", "train own.py", r"'own\.py' has no function experiment\(\)", {"own.py": "x = 1\n"}),
-    Malformed("config gives no experiment", "train own.py", r"'own\.py' gave a int.*must give an Experiment", {"own.py": "def experiment(): return 3\n"}),
-    Malformed("config raises", "train own.py", r"'own\.py' cannot be built.*no luck", {"own.py": "def experiment(): raise ValueError('no luck')\n"}),
-    Malformed("config with an unknown name", "train own.py", r"'own\.py' cannot be .*NameError.*Attentoin.*line 1", {"own.py": "def experiment(): return Attentoin()\n"}),
-    Malformed("config with an absent import", "train own.py", r"'own\.py' cannot be .*absent_module.*line 2", {"own.py": "\nimport absent_module\n"}),
+    Malformed(
+        "config gives no experiment",
+        "train own.py",
+        r"'own\.py' gave a int.*must give an Experiment",
+        {"own.py": "def experiment(): return 3\n"},
+    ),
+    Malformed(
+        "config raises",
+        "train own.py",
+        r"'own\.py' cannot be built.*no luck",
+        {"own.py": "def experiment(): raise ValueError('no luck')\n"},
+    ),
+    Malformed(
+        "config with an unknown name",
+        "train own.py",
+        r"'own\.py' cannot be .*NameError.*Attentoin.*line 1",
+        {"own.py": "def experiment(): return Attentoin()\n"},
+    ),
+    Malformed(
+        "config with an absent import",
+        "train own.py",
+        r"'own\.py' cannot be .*absent_module.*line 2",
+        {"own.py": "\nimport absent_module\n"},
+    ),
     Malformed("config is no Python", "train own.py", r"'own\.py' cannot be .*line 1", {"own.py": "def experiment(: pass\n"}),
     Malformed("config is no text", "train own.py", r"'own\.py' cannot be ", {"own.py": b"\xff\xfe\x00"}),
-    Malformed("config sets both lengths", "train own.py", r"epochs is 2.*steps is 1.*exactly one", {"own.py": CONFIG.replace("steps=1", "steps=1, epochs=2")}),
-    Malformed("config with a nameless function", "train own.py", r"'own\.py'.*lambda.*models\.activation", {"own.py": CONFIG.replace("length=48)\n", "length=48, activation=lambda x: x)\n", 1)}),
-    Malformed("config with a list", "train own.py", r"splits.*\[", {"own.py": CONFIG.replace("path=", "splits=['train', 'test'], path=", 1)}),
+    Malformed(
+        "config sets both lengths",
+        "train own.py",
+        r"epochs is 2.*steps is 1.*exactly one",
+        {"own.py": CONFIG.replace("steps=1", "steps=1, epochs=2")},
+    ),
+    Malformed(
+        "config with a nameless function",
+        "train own.py",
+        r"'own\.py'.*lambda.*models\.activation",
+        {"own.py": CONFIG.replace("length=48)\n", "length=48, activation=lambda x: x)\n", 1)},
+    ),
+    Malformed(
+        "config with a list", "train own.py", r"splits.*\[", {"own.py": CONFIG.replace("path=", "splits=['train', 'test'], path=", 1)}
+    ),
     # The command line.
     Malformed("no command", "", r"COMMAND.*morphax --help"),
     Malformed("unknown option", "train config.py --rum run", r"--rum.*--help"),
@@ -63,48 +95,104 @@ CASES = (
     Malformed("unknown metric", "train config.py evaluation.metric=f1", r"evaluation.metric is 'f1'.*choose one of these"),
     Malformed("holdout above one", "train config.py data.holdout=1.5", r"holdout is 1\.5.*between 0 and 1"),
     # Components.
-    Malformed("unknown component", "train config.py 'model.stack.block.mixer=Atention(heads=2)'", r"'Atention'; did you mean 'Attention'\?"),
-    Malformed("unknown field of a component", "train config.py 'model.stack.block.mixer=Attention(haeds=2)'", r"Attention has no field 'haeds'; did you mean 'heads'\?"),
-    Malformed("wrong type in a component", "train config.py 'model.stack.block.mixer=Attention(heads=2.5)'", r"Attention.heads takes a whole number; 2\.5"),
-    Malformed("too many arguments", "train config.py 'model.stack.block.residual=PostNorm(LayerNorm(), 1)'", r"PostNorm takes at most 1 arguments; 2"),
+    Malformed(
+        "unknown component", "train config.py 'model.stack.block.mixer=Atention(heads=2)'", r"'Atention'; did you mean 'Attention'\?"
+    ),
+    Malformed(
+        "unknown field of a component",
+        "train config.py 'model.stack.block.mixer=Attention(haeds=2)'",
+        r"Attention has no field 'haeds'; did you mean 'heads'\?",
+    ),
+    Malformed(
+        "wrong type in a component",
+        "train config.py 'model.stack.block.mixer=Attention(heads=2.5)'",
+        r"Attention.heads takes a whole number; 2\.5",
+    ),
+    Malformed(
+        "too many arguments",
+        "train config.py 'model.stack.block.residual=PostNorm(LayerNorm(), 1)'",
+        r"PostNorm takes at most 1 arguments; 2",
+    ),
     Malformed("argument given twice", "train config.py 'model.stack.block.mixer=Attention(2, heads=4)'", r"'heads' twice.*once"),
     Malformed("component lacks an argument", "train config.py 'initial=HuggingFace()'", r"HuggingFace needs a folder"),
-    Malformed("norm for a mixer", "train config.py 'model.stack.block.mixer=RMSNorm()'", r"model.stack.block.mixer takes a Layer; 'RMSNorm'"),
+    Malformed(
+        "norm for a mixer", "train config.py 'model.stack.block.mixer=RMSNorm()'", r"model.stack.block.mixer takes a Layer; 'RMSNorm'"
+    ),
     Malformed("mixer for a norm", "train config.py 'model.embed.norm=Attention()'", r"model.embed.norm takes a Norm or none; 'Attention'"),
     Malformed("string for a component", "train config.py \"model.head='none'\"", r"model.head takes a Head or none; 'none'"),
     Malformed("function called", "train config.py 'model.stack.block.feedforward.activation=gelu()'", r"gelu is a function.*name alone"),
     Malformed("unknown activation", "train config.py model.stack.block.feedforward.activation=gellu", r"'gellu'; did you mean 'gelu'\?"),
-    Malformed("call that would run code", "train config.py \"model.stack.block.mixer=__import__('os').system('touch ran')\"", r"__import__.*not allowed.*literals"),
+    Malformed(
+        "call that would run code",
+        "train config.py \"model.stack.block.mixer=__import__('os').system('touch ran')\"",
+        r"__import__.*not allowed.*literals",
+    ),
     Malformed("code in a tuple", "train config.py \"data.splits=(open('ran', 'w'), 'test')\"", r"'open'; valid names are"),
     Malformed("code for a number", "train config.py 'batch_size=2**9999999'", r"2 \*\* 9999999.*not allowed.*literals"),
     Malformed("comprehension", "train config.py 'data.buckets=[i for i in (1, 2)]'", r"for i in.*not allowed.*literals"),
-    Malformed("unreadable expression", "train config.py 'model.stack.block.mixer=Attention(heads=4'", r"Attention\(heads=4.*cannot be read.*call of a component"),
+    Malformed(
+        "unreadable expression",
+        "train config.py 'model.stack.block.mixer=Attention(heads=4'",
+        r"Attention\(heads=4.*cannot be read.*call of a component",
+    ),
     Malformed("nesting without end", f"train config.py 'model.head={'-' * 100_000}1'", r"cannot be read"),
     Malformed("unhashable key", "train config.py 'optimizer=Optax(arguments={{}: 1})'", r"key.*string"),
     # Structures.
     Malformed("heads not dividing width", "train config.py model.stack.block.mixer.heads=3", r"width 16 over 3 heads.*divide"),
-    Malformed("kv_heads not dividing heads", "train config.py model.stack.block.mixer.kv_heads=3", r"2 heads and 3 kv_heads; kv_heads must divide"),
+    Malformed(
+        "kv_heads not dividing heads", "train config.py model.stack.block.mixer.kv_heads=3", r"2 heads and 3 kv_heads; kv_heads must divide"
+    ),
     Malformed("negative kv_heads", "train config.py model.stack.block.mixer.kv_heads=-2", r"-2 kv_heads"),
     Malformed("no heads", "train config.py model.stack.block.mixer.heads=0", r"0 heads"),
     Malformed("window of nothing", "train config.py model.stack.block.mixer.window=0", r"window is 0.*1 or more"),
     Malformed("negative head width", "train config.py model.stack.block.mixer.head_width=-4", r"head_width.*-4"),
-    Malformed("odd width for rotation", "train config.py 'model.stack.block.mixer=Attention(16, position=RoPE())'", r"even width; this one is 1"),
-    Malformed("cross-attention without memory", "train config.py 'model.stack.block.mixer=Attention(2, cross=True)'", r"cross=True.*EncoderDecoder"),
-    Malformed("causal cross-attention", "train config.py 'model.stack.block.mixer=Attention(2, cross=True, causal=True)'", r"cross=True.*causal"),
+    Malformed(
+        "odd width for rotation", "train config.py 'model.stack.block.mixer=Attention(16, position=RoPE())'", r"even width; this one is 1"
+    ),
+    Malformed(
+        "cross-attention without memory",
+        "train config.py 'model.stack.block.mixer=Attention(2, cross=True)'",
+        r"cross=True.*EncoderDecoder",
+    ),
+    Malformed(
+        "causal cross-attention", "train config.py 'model.stack.block.mixer=Attention(2, cross=True, causal=True)'", r"cross=True.*causal"
+    ),
     Malformed("dropout above one", "train config.py model.stack.block.dropout=1.5", r"Dropout rate is 1\.5.*from 0"),
     Malformed("negative dropout", "train config.py model.embed.dropout=-0.1", r"Dropout rate is -0\.1.*from 0"),
     Malformed("no repeats", "train config.py model.stack.repeats=0", r"0 times; give 1 or more"),
     Malformed("no blocks", "train config.py 'model.stack.block=()'", r"block.*empty"),
-    Malformed("unknown remat policy", "train config.py model.stack.remat=everythin_saveable", r"remat is 'everythin_saveable': did you mean 'everything_saveable'\?"),
+    Malformed(
+        "unknown remat policy",
+        "train config.py model.stack.remat=everythin_saveable",
+        r"remat is 'everythin_saveable': did you mean 'everything_saveable'\?",
+    ),
     Malformed("negative width", "train config.py model.embed.width=-8", r"width is -8.*above 0"),
     Malformed("feedforward of nothing", "train config.py model.stack.block.feedforward.expand=-1", r"expand.*-1"),
-    Malformed("encoder and decoder without a source", "train config.py 'model=EncoderDecoder(TokenEmbed(256, 16), Stack(Block(Attention(2))), Stack(Block(Attention(2))))'", r"'source'.*tokens"),
-    Malformed("objective of another target", "train config.py 'objective=MeanSquaredError()' evaluation.metric=loss", r"MeanSquaredError needs 'values'.*labels"),
+    Malformed(
+        "encoder and decoder without a source",
+        "train config.py 'model=EncoderDecoder(TokenEmbed(256, 16), Stack(Block(Attention(2))), Stack(Block(Attention(2))))'",
+        r"'source'.*tokens",
+    ),
+    Malformed(
+        "objective of another target",
+        "train config.py 'objective=MeanSquaredError()' evaluation.metric=loss",
+        r"MeanSquaredError needs 'values'.*labels",
+    ),
     Malformed("objective of other outputs", "train config.py 'objective=NextToken()'", r"objective NextToken does not fit.*change one"),
     # Optimizers and devices.
-    Malformed("unknown optimizer of optax", "train config.py 'optimizer=Optax(\"adamm\")'", r"no optimizer called 'adamm'; did you mean 'adam'"),
-    Malformed("unknown argument of optax", "train config.py 'optimizer=Optax(\"adam\", arguments={\"beta1\": 0.9})'", r"optax.adam has no argument 'beta1'"),
-    Malformed("wrong argument of optax", "train config.py 'optimizer=Optax(\"adam\", arguments={\"b1\": \"high\"})'", r"Optax cannot take a step.*change its settings"),
+    Malformed(
+        "unknown optimizer of optax", "train config.py 'optimizer=Optax(\"adamm\")'", r"no optimizer called 'adamm'; did you mean 'adam'"
+    ),
+    Malformed(
+        "unknown argument of optax",
+        'train config.py \'optimizer=Optax("adam", arguments={"beta1": 0.9})\'',
+        r"optax.adam has no argument 'beta1'",
+    ),
+    Malformed(
+        "wrong argument of optax",
+        'train config.py \'optimizer=Optax("adam", arguments={"b1": "high"})\'',
+        r"Optax cannot take a step.*change its settings",
+    ),
     Malformed("rate that is no schedule", "train config.py optimizer.rate=0.1", r"optimizer.rate takes a Rate; 0\.1"),
     Malformed("pattern that is none", "train config.py 'optimizer.no_decay=(\"(\",)'", r"pattern"),
     Malformed("mesh larger than the devices", "train config.py 'parallel=Mesh(data=64)'", r"Mesh\(data=64, fsdp=1\).*8 devices; lower"),

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -14,6 +15,7 @@ from tokenizers.models import WordLevel
 from tests.conftest import CONFIG, TEST, TRAIN, Malformed
 
 VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' evaluation.metric=loss data.target=label"
+STARS = "train config.py data.path=none data.test=none data.dataset=few_stars"
 CORPUS = "train tiny_lm --run new data.path=plays.txt"
 WEIGHTS = "train config.py --run new \"initial=HuggingFace('weights')\""
 
@@ -55,73 +57,267 @@ def damaged_header(path: Path) -> None:
     path.write_bytes(whole[:8] + b"?" + whole[9:])
 
 
+class FewStars(tfds.core.GeneratorBasedBuilder):
+    """Three sentences with one to three stars."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        stars = tfds.features.ClassLabel(names=["one", "two", "three"])
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "stars": stars}))
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
+        del dl_manager
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
+        yield from ((index, {"text": f"film {index}", "stars": index}) for index in range(3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_stars(cache: Path) -> None:
+    """Prepares the data set where a session's cache is."""
+    FewStars(data_dir=cache / "datasets", file_format="array_record").download_and_prepare(file_format="array_record")
+
+
 CASES = (
     # Tables.
-    Malformed("no column for the text", "train config.py data.text=words", r"train\.csv has no column 'words'; it has text, label: set data\.text"),
+    Malformed(
+        "no column for the text", "train config.py data.text=words", r"train\.csv has no column 'words'; it has text, label: set data\.text"
+    ),
     Malformed("no column for the target", "train config.py data.target=stars", r"train\.csv has no column 'stars'.*set .*data\.target"),
     Malformed("empty file", "train config.py", r"train\.csv has no examples.*at least one", {"train.csv": ""}),
     Malformed("header only", "train config.py", r"train\.csv has no examples.*at least one", {"train.csv": "text,label\n"}),
     Malformed("test file empty", "train config.py", r"test\.csv has no examples", {"test.csv": ""}),
-    Malformed("bytes that are no UTF-8", "train config.py", r"train\.csv, line 10, is not UTF-8.*iconv", {"train.csv": TRAIN.encode() + b"caf\xe9,good\n"}),
-    Malformed("row with a field too many", "train config.py", r"train\.csv, line 10, has 3 fields.*names 2", {"train.csv": TRAIN + "fine, really,good\n"}),
-    Malformed("row with a field too few", "train config.py", r"train\.csv, line 10, has 1 fields.*names 2", {"train.csv": TRAIN + "fine\n"}),
-    Malformed("quotes that never close", "train config.py", r"train\.csv, line \d+, is not well-formed", {"train.csv": TRAIN + '"fine,good\n'}),
-    Malformed("header names a column twice", "train config.py", r"train\.csv names a column twice.*text, text", {"train.csv": "text,text\na,b\n"}),
-    Malformed("cell without text", "train config.py", r"train\.csv, example 9, has no text; remove it or fill it in", {"train.csv": TRAIN + ",good\n"}),
-    Malformed("cell of spaces", "train config.py", r"test\.csv, example 3, has no text; remove it or fill it in", {"test.csv": TEST + "  ,good\n"}),
-    Malformed("cell without label", "train config.py", r"train\.csv, example 9, has '' for a class; give a name", {"train.csv": TRAIN + "fine,\n"}),
-    Malformed("label never seen in training", "train config.py", r"test\.csv, example 3, has the label 'so so'.*bad, good", {"test.csv": TEST + "film,so so\n"}),
-    Malformed("label that data.labels lacks", "train config.py 'data.labels=(\"bad\", \"fine\")'", r"train\.csv, example 2, has the label 'good'.*bad, fine"),
-    Malformed("one class more than the head", "train config.py", r"3 classes \(bad, good, so so\).*set model\.head\.classes=3", {"train.csv": TRAIN + "film,so so\n"}),
-    Malformed("one class less than the head", "train config.py model.head.classes=3", r"2 classes \(bad, good\).*classes is 3; set model\.head\.classes=2"),
+    Malformed(
+        "bytes that are no UTF-8",
+        "train config.py",
+        r"train\.csv, line 10, is not UTF-8.*iconv",
+        {"train.csv": TRAIN.encode() + b"caf\xe9,good\n"},
+    ),
+    Malformed(
+        "row with a field too many",
+        "train config.py",
+        r"train\.csv, line 10, has 3 fields.*names 2",
+        {"train.csv": TRAIN + "fine, really,good\n"},
+    ),
+    Malformed(
+        "row with a field too few", "train config.py", r"train\.csv, line 10, has 1 fields.*names 2", {"train.csv": TRAIN + "fine\n"}
+    ),
+    Malformed(
+        "quotes that never close", "train config.py", r"train\.csv, line \d+, is not well-formed", {"train.csv": TRAIN + '"fine,good\n'}
+    ),
+    Malformed(
+        "header names a column twice", "train config.py", r"train\.csv names a column twice.*text, text", {"train.csv": "text,text\na,b\n"}
+    ),
+    Malformed(
+        "cell without text",
+        "train config.py",
+        r"train\.csv, example 9, has no text; remove it or fill it in",
+        {"train.csv": TRAIN + ",good\n"},
+    ),
+    Malformed(
+        "cell of spaces", "train config.py", r"test\.csv, example 3, has no text; remove it or fill it in", {"test.csv": TEST + "  ,good\n"}
+    ),
+    Malformed(
+        "cell without label", "train config.py", r"train\.csv, example 9, has '' for a class; give a name", {"train.csv": TRAIN + "fine,\n"}
+    ),
+    Malformed(
+        "label never seen in training",
+        "train config.py",
+        r"test\.csv, example 3, has the label 'so so'.*bad, good",
+        {"test.csv": TEST + "film,so so\n"},
+    ),
+    Malformed(
+        "label that data.labels lacks",
+        'train config.py \'data.labels=("bad", "fine")\'',
+        r"train\.csv, example 2, has the label 'good'.*bad, fine",
+    ),
+    Malformed(
+        "one class more than the head",
+        "train config.py",
+        r"3 classes \(bad, good, so so\).*set model\.head\.classes=3",
+        {"train.csv": TRAIN + "film,so so\n"},
+    ),
+    Malformed(
+        "one class less than the head",
+        "train config.py model.head.classes=3",
+        r"2 classes \(bad, good\).*classes is 3; set model\.head\.classes=2",
+    ),
     Malformed("label for a number", VALUES, r"train\.csv, example 1, has 'bad' where a number is expected"),
-    Malformed("nan for a number", VALUES, r"train\.csv, example 2, has 'nan'; values must be finite", {"train.csv": "text,label\na,1\nb,nan\n"}),
-    Malformed("infinity for a number", VALUES, r"train\.csv, example 1, has '-inf'; values must be finite", {"train.csv": "text,label\na,-inf\n"}),
-    Malformed("sentence too long", "train config.py", r"train\.csv, example 9 has 60 tokens and data\.length is 48; raise it, or set data\.truncate=true", {"train.csv": TRAIN + "x" * 60 + ",good\n"}),
-    Malformed("nothing held out", "train config.py data.test=none data.holdout=0.000001", r"train\.csv \(test part\) is empty; give more data, or another holdout"),
-    Malformed("sentences longer than the positions", "train config.py data.length=64", r"data\.length is 64.*model\.embed\.position\.length.* 48"),
-    Malformed("buckets longer than the positions", "train config.py data.length=64 data.pack=false", r"data\.length is 64.*model\.embed\.position\.length.* 48"),
-    Malformed("length above the buckets", "train config.py data.length=999 data.pack=false", r"length 999 is above the largest of its buckets"),
+    Malformed(
+        "nan for a number", VALUES, r"train\.csv, example 2, has 'nan'; values must be finite", {"train.csv": "text,label\na,1\nb,nan\n"}
+    ),
+    Malformed(
+        "infinity for a number", VALUES, r"train\.csv, example 1, has '-inf'; values must be finite", {"train.csv": "text,label\na,-inf\n"}
+    ),
+    Malformed(
+        "sentence too long",
+        "train config.py",
+        r"train\.csv, example 9 has 60 tokens and data\.length is 48; raise it, or set data\.truncate=true",
+        {"train.csv": TRAIN + "x" * 60 + ",good\n"},
+    ),
+    Malformed(
+        "nothing held out",
+        "train config.py data.test=none data.holdout=0.000001",
+        r"train\.csv \(test part\) is empty; give more data, or another holdout",
+    ),
+    Malformed(
+        "sentences longer than the positions", "train config.py data.length=64", r"data\.length is 64.*model\.embed\.position\.length.* 48"
+    ),
+    Malformed(
+        "buckets longer than the positions",
+        "train config.py data.length=64 data.pack=false",
+        r"data\.length is 64.*model\.embed\.position\.length.* 48",
+    ),
+    Malformed(
+        "length above the buckets", "train config.py data.length=999 data.pack=false", r"length 999 is above the largest of its buckets"
+    ),
     Malformed("test without path", "train config.py data.path=none", r"Text\.test is given without path; give the training file"),
     # Files.
-    Malformed("unknown extension", "train config.py data.path=train.xlsx", r"train\.xlsx is none of \.csv, \.tsv, \.jsonl", {"train.xlsx": "x"}),
+    Malformed(
+        "unknown extension", "train config.py data.path=train.xlsx", r"train\.xlsx is none of \.csv, \.tsv, \.jsonl", {"train.xlsx": "x"}
+    ),
     Malformed("file absent", "train config.py data.path=absent.csv", r"absent\.csv cannot be read: No such file"),
-    Malformed("folder for a file", "train config.py data.path=folder.csv", r"folder\.csv cannot be read: Is a directory", {"folder.csv/inside": ""}),
+    Malformed(
+        "folder for a file",
+        "train config.py data.path=folder.csv",
+        r"folder\.csv cannot be read: Is a directory",
+        {"folder.csv/inside": ""},
+    ),
     Malformed("home of nobody", "train config.py data.path=~nobody-of-that-name/a.csv", r"~nobody-of-that-name/a\.csv cannot be read"),
     Malformed("name too long", f"train config.py data.path={'a' * 300}.csv", r"a\.csv cannot be read: File name too long"),
     # JSON lines.
-    Malformed("line that is no JSON", "train config.py data.path=a.jsonl", r"a\.jsonl, line 2, is not JSON.*one object", {"a.jsonl": '{"text": "a", "label": "good"}\n{"text": \n'}),
-    Malformed("line that is no object", "train config.py data.path=a.jsonl", r"a\.jsonl, line 1, holds a list; each line must be one object", {"a.jsonl": '["a", "good"]\n'}),
-    Malformed("row that lacks the text", "train config.py data.path=a.jsonl", r"a\.jsonl, example 2, has no text", {"a.jsonl": '{"text": "a", "label": "good"}\n{"label": "bad"}\n'}),
-    Malformed("row that lacks the label", "train config.py data.path=a.jsonl", r"a\.jsonl, example 2, has None for a class", {"a.jsonl": '{"text": "a", "label": "good"}\n{"text": "b"}\n'}),
-    Malformed("text that is a number", "train config.py data.path=a.jsonl", r"a\.jsonl, example 1, has no text", {"a.jsonl": '{"text": 3, "label": "good"}\n'}),
-    Malformed("half a surrogate pair", "train config.py data.path=a.jsonl", r"a\.jsonl, line 1, .*surrogate", {"a.jsonl": '{"text": "\\ud800", "label": "good"}\n'}),
-    Malformed("number too large", f"{VALUES} data.path=a.jsonl", r"a\.jsonl, example 1, .*finite", {"a.jsonl": '{"text": "a", "label": 1' + "0" * 400 + "}\n"}),
-    Malformed("number of 5000 digits", f"{VALUES} data.path=a.jsonl", r"a\.jsonl, line 1, is not JSON", {"a.jsonl": '{"text": "a", "label": 1' + "0" * 5000 + "}\n"}),
+    Malformed(
+        "line that is no JSON",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, line 2, is not JSON.*one object",
+        {"a.jsonl": '{"text": "a", "label": "good"}\n{"text": \n'},
+    ),
+    Malformed(
+        "line that is no object",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, line 1, holds a list; each line must be one object",
+        {"a.jsonl": '["a", "good"]\n'},
+    ),
+    Malformed(
+        "row that lacks the text",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, example 2, has no text",
+        {"a.jsonl": '{"text": "a", "label": "good"}\n{"label": "bad"}\n'},
+    ),
+    Malformed(
+        "row that lacks the label",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, example 2, has None for a class",
+        {"a.jsonl": '{"text": "a", "label": "good"}\n{"text": "b"}\n'},
+    ),
+    Malformed(
+        "text that is a number",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, example 1, has no text",
+        {"a.jsonl": '{"text": 3, "label": "good"}\n'},
+    ),
+    Malformed(
+        "half a surrogate pair",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, line 1, .*surrogate",
+        {"a.jsonl": '{"text": "\\ud800", "label": "good"}\n'},
+    ),
+    Malformed(
+        "number too large",
+        f"{VALUES} data.path=a.jsonl",
+        r"a\.jsonl, example 1, .*finite",
+        {"a.jsonl": '{"text": "a", "label": 1' + "0" * 400 + "}\n"},
+    ),
+    Malformed(
+        "number of 5000 digits",
+        f"{VALUES} data.path=a.jsonl",
+        r"a\.jsonl, line 1, is not JSON",
+        {"a.jsonl": '{"text": "a", "label": 1' + "0" * 5000 + "}\n"},
+    ),
     Malformed("nesting without end", "train config.py data.path=a.jsonl", r"a\.jsonl, line 1, is not JSON", {"a.jsonl": "[" * 200_000}),
     # Long texts.
-    Malformed("text too short for its windows", CORPUS, r"train text has \d+ tokens, too few for windows of 64; lower data\.length or give more", {"plays.txt": "short"}),
+    Malformed(
+        "text too short for its windows",
+        CORPUS,
+        r"train text has \d+ tokens, too few for windows of 64; lower data\.length or give more",
+        {"plays.txt": "short"},
+    ),
     Malformed("window of one token", f"{CORPUS} data.length=1", r"Corpus\.length is 1; a window needs 2", {"plays.txt": "short"}),
     Malformed("blank text", CORPUS, r"plays\.txt has no examples", {"plays.txt": "\n \n"}),
-    Malformed("corpus without its column", "train tiny_lm --run new data.path=train.csv data.text=words", r"train\.csv has no column 'words'; it has text, label: set data\.text"),
-    Malformed("corpus row without its column", "train tiny_lm --run new data.path=a.jsonl", r"a\.jsonl, example 2, has no text", {"a.jsonl": '{"text": "a"}\n{"words": "b"}\n'}),
-    Malformed("mask token unknown", f"{CORPUS} 'data.masking=Masking()'", r"tokenizer 'bytes' has no token '\[MASK\]'; set data\.masking\.token", {"plays.txt": "a" * 2000}),
+    Malformed(
+        "corpus without its column",
+        "train tiny_lm --run new data.path=train.csv data.text=words",
+        r"train\.csv has no column 'words'; it has text, label: set data\.text",
+    ),
+    Malformed(
+        "corpus row without its column",
+        "train tiny_lm --run new data.path=a.jsonl",
+        r"a\.jsonl, example 2, has no text",
+        {"a.jsonl": '{"text": "a"}\n{"words": "b"}\n'},
+    ),
+    Malformed(
+        "mask token unknown",
+        f"{CORPUS} 'data.masking=Masking()'",
+        r"tokenizer 'bytes' has no token '\[MASK\]'; set data\.masking\.token",
+        {"plays.txt": "a" * 2000},
+    ),
     Malformed("mask of everything", f"{CORPUS} 'data.masking=Masking(rate=1)'", r"Masking\.rate is 1.*between 0 and 1"),
     # Tokenizers.
-    Malformed("tokenizer larger than the model", "train config.py data.tokenizer=words.json", r"300 tokens.*vocab is 256; set model\.embed\.vocab=300", {"words.json": words(300)}),
-    Malformed("tokenizer absent", "train config.py data.tokenizer=absent.json", r"no tokenizer file absent\.json; give the tokenizer\.json"),
-    Malformed("tokenizer that is none", "train config.py data.tokenizer=words.json", r"words\.json is no tokenizer file", {"words.json": '{"version": "1.0"}'}),
-    Malformed("tokenizer of an unknown package", "train config.py data.tokenizer=package:nope/tokenizer.json", r"No published package is called 'nope'; valid names"),
+    Malformed(
+        "tokenizer larger than the model",
+        "train config.py data.tokenizer=words.json",
+        r"300 tokens.*vocab is 256; set model\.embed\.vocab=300",
+        {"words.json": words(300)},
+    ),
+    Malformed(
+        "tokenizer absent", "train config.py data.tokenizer=absent.json", r"no tokenizer file absent\.json; give the tokenizer\.json"
+    ),
+    Malformed(
+        "tokenizer that is none",
+        "train config.py data.tokenizer=words.json",
+        r"words\.json is no tokenizer file",
+        {"words.json": '{"version": "1.0"}'},
+    ),
+    Malformed(
+        "tokenizer of an unknown package",
+        "train config.py data.tokenizer=package:nope/tokenizer.json",
+        r"No published package is called 'nope'; valid names",
+    ),
     # Data sets.
-    Malformed("unknown data set", "train config.py data.path=none data.test=none data.dataset=movie_snipets", r"'movie_snipets'.*morphax data list"),
-    Malformed("data set that is only a module", "train config.py data.path=none data.test=none data.dataset=corpus", r"'corpus'.*morphax data list"),
-    Malformed("unknown configuration", "train config.py data.path=none data.test=none data.dataset=movie_snippets/stars", r"'movie_snippets/stars'.*labels"),
+    Malformed(
+        "unknown data set",
+        "train config.py data.path=none data.test=none data.dataset=movie_snipets",
+        r"'movie_snipets'.*morphax data list",
+    ),
+    Malformed(
+        "data set that is only a module",
+        "train config.py data.path=none data.test=none data.dataset=corpus",
+        r"'corpus'.*morphax data list",
+    ),
+    Malformed(
+        "unknown configuration",
+        "train config.py data.path=none data.test=none data.dataset=movie_snippets/stars",
+        r"'movie_snippets/stars'.*labels",
+    ),
     Malformed("data set named like a path", "data show ../config", r"'\.\./config'.*morphax data list"),
     Malformed("data set of a foreign source", "data show huggingface:nope", r"'huggingface:nope'.*morphax data list"),
+    Malformed("unknown split", f'{STARS} \'data.splits=("train", "exam")\'', r"few_stars has no split 'exam'; it has train, test"),
+    Malformed(
+        "data set without its column",
+        f"{STARS} data.target=label",
+        r"few_stars train has no column 'label'; it has .*stars.*: set data\.text",
+    ),
+    Malformed("data set with a class too many", f"{STARS} data.target=stars", r"3 classes \(one, two, three\).*set model\.head\.classes=3"),
     Malformed("no data set to prepare", "data prepare", r"data prepare needs a name; see `morphax data list`"),
     # Weights.
     Malformed("weights absent", "train config.py \"initial=HuggingFace('absent')\"", r"absent has no config\.json; give a folder"),
-    Malformed("weights of an unknown package", "train config.py \"initial=HuggingFace('package:nope/model')\"", r"No published package is called 'nope'; valid"),
+    Malformed(
+        "weights of an unknown package",
+        "train config.py \"initial=HuggingFace('package:nope/model')\"",
+        r"No published package is called 'nope'; valid",
+    ),
     Malformed("settings absent", WEIGHTS, r"weights has no config\.json; give a folder", {"weights/config.json": None}),
     Malformed("settings that are no JSON", WEIGHTS, r"weights/config\.json is not JSON", {"weights/config.json": "{"}),
     Malformed("settings that are a list", WEIGHTS, r"weights/config\.json holds a list.*object", {"weights/config.json": "[]"}),
@@ -131,12 +327,32 @@ CASES = (
         "settings that lack a key",
         "train own.py --run new",
         r"own\.py.*config\.json has no 'hidden_act' key, which a bert config needs",
-        {"own.py": CONFIG.replace("BODY =", "import models\nBODY = models.load_hf('weights')[0] #"), "weights/config.json": settings(hidden_act=None)},
+        {
+            "own.py": CONFIG.replace("BODY =", "import models\nBODY = models.load_hf('weights')[0] #"),
+            "weights/config.json": settings(hidden_act=None),
+        },
     ),
-    Malformed("no tensors", WEIGHTS, r"weights has no model\.safetensors; pickled.*safe_serialization", {"weights/model.safetensors": None}),
-    Malformed("tensors cut short", WEIGHTS, r"model\.safetensors cannot be read as safetensors.*download or save it again", {"weights/model.safetensors": cut(500)}),
-    Malformed("tensors of nothing", WEIGHTS, r"model\.safetensors cannot be read as safetensors.*download or save it again", {"weights/model.safetensors": ""}),
-    Malformed("tensors with a damaged header", WEIGHTS, r"model\.safetensors cannot be read as safetensors.*download or save it again", {"weights/model.safetensors": damaged_header}),
+    Malformed(
+        "no tensors", WEIGHTS, r"weights has no model\.safetensors; pickled.*safe_serialization", {"weights/model.safetensors": None}
+    ),
+    Malformed(
+        "tensors cut short",
+        WEIGHTS,
+        r"model\.safetensors cannot be read as safetensors.*download or save it again",
+        {"weights/model.safetensors": cut(500)},
+    ),
+    Malformed(
+        "tensors of nothing",
+        WEIGHTS,
+        r"model\.safetensors cannot be read as safetensors.*download or save it again",
+        {"weights/model.safetensors": ""},
+    ),
+    Malformed(
+        "tensors with a damaged header",
+        WEIGHTS,
+        r"model\.safetensors cannot be read as safetensors.*download or save it again",
+        {"weights/model.safetensors": damaged_header},
+    ),
     Malformed(
         "tensors missing, misshapen and unexpected",
         WEIGHTS,
@@ -150,9 +366,24 @@ CASES = (
             )
         },
     ),
-    Malformed("index of shards damaged", WEIGHTS, r"model\.safetensors\.index\.json.*weight_map", {"weights/model.safetensors": None, "weights/model.safetensors.index.json": "{}"}),
-    Malformed("index of shards that is no JSON", WEIGHTS, r"model\.safetensors\.index\.json.*weight_map", {"weights/model.safetensors": None, "weights/model.safetensors.index.json": "{"}),
-    Malformed("shard absent", WEIGHTS, r"part-2\.safetensors cannot be read", {"weights/model.safetensors": None, "weights/model.safetensors.index.json": '{"weight_map": {"x": "part-2.safetensors"}}'}),
+    Malformed(
+        "index of shards damaged",
+        WEIGHTS,
+        r"model\.safetensors\.index\.json.*weight_map",
+        {"weights/model.safetensors": None, "weights/model.safetensors.index.json": "{}"},
+    ),
+    Malformed(
+        "index of shards that is no JSON",
+        WEIGHTS,
+        r"model\.safetensors\.index\.json.*weight_map",
+        {"weights/model.safetensors": None, "weights/model.safetensors.index.json": "{"},
+    ),
+    Malformed(
+        "shard absent",
+        WEIGHTS,
+        r"part-2\.safetensors cannot be read",
+        {"weights/model.safetensors": None, "weights/model.safetensors.index.json": '{"weight_map": {"x": "part-2.safetensors"}}'},
+    ),
     Malformed("weights of another depth", f"{WEIGHTS} model.stack.repeats=2", r"missing: stack/layer_1/"),
 )
 

@@ -1,7 +1,11 @@
 """A run's folder that cannot be used, and a run that cannot be asked, end in one sentence and stay as they are."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,24 +42,70 @@ def spoiled(path: Path) -> None:
 CASES = (
     # A folder to train in.
     Malformed("file in the way", "train config.py --run train.csv", r"train\.csv exists and is no run; name another folder with --run"),
-    Malformed("folder below a file", "train config.py --run train.csv/run", r"train\.csv/run cannot be made: Not a directory; name another folder"),
+    Malformed(
+        "folder below a file", "train config.py --run train.csv/run", r"train\.csv/run cannot be made: Not a directory; name another folder"
+    ),
     Malformed("folder with other things", "train config.py --run weights", r"weights exists and is no run; name another folder with --run"),
-    Malformed("folder where none can be", "train config.py --run /proc/morphax", r"/proc/morphax cannot be made: .*; name another folder with --run"),
-    Malformed("folder with a name too long", f"train config.py --run {'a' * 300}", r"a cannot be made: File name too long; name another folder"),
+    Malformed(
+        "folder where none can be",
+        "train config.py --run /proc/morphax",
+        r"/proc/morphax cannot be made: .*; name another folder with --run",
+    ),
+    Malformed(
+        "folder with a name too long", f"train config.py --run {'a' * 300}", r"a cannot be made: File name too long; name another folder"
+    ),
     Malformed(
         "another experiment",
         "train config.py --run run seed=1 batch_size=8 model.stack.block.mixer.heads=4",
         r"run holds another experiment \(model\.stack\.block\.mixer\.heads: 2 -> 4; batch_size: 4 -> 8; seed: 0 -> 1\): .* --run",
     ),
-    Malformed("another structure", "train config.py --run run model.embed.norm=none", r"run holds another.*model\.embed\.norm: LayerNorm\(\.\.\.\) -> None"),
-    Malformed("record that is no JSON", "train config.py --run run", r"run/experiment\.json is damaged.*train anew", {"run/experiment.json": '{"experiment": '}),
-    Malformed("record that is no UTF-8", "train config.py --run run", r"run/experiment\.json is damaged.*train anew", {"run/experiment.json": b"\xff"}),
-    Malformed("record that is a list", "train config.py --run run", r"run/experiment\.json is damaged.*train anew", {"run/experiment.json": "[]"}),
-    Malformed("record without classes", "train config.py --run run", r"run/experiment\.json is damaged.*classes.*train anew", {"run/experiment.json": recorded("classes", None)}),
-    Malformed("record without an experiment", "train config.py --run run", r"run/experiment\.json is damaged.*'experiment'.*train anew", {"run/experiment.json": recorded("experiment", None)}),
-    Malformed("record of something else", "train config.py --run run", r"run/experiment\.json holds no experiment", {"run/experiment.json": recorded("experiment", 3)}),
-    Malformed("summary that is no JSON", "train config.py --run run", r"run/summary\.json is damaged.*remove it", {"run/summary.json": "{"}),
-    Malformed("a class more than when it began", "train config.py --run run", r"example 9, has the label 'so so'.*known are bad, good", OTHER | {"train.csv": TRAIN + "film,so so\n"}),
+    Malformed(
+        "another structure",
+        "train config.py --run run model.embed.norm=none",
+        r"run holds another.*model\.embed\.norm: LayerNorm\(\.\.\.\) -> None",
+    ),
+    Malformed(
+        "record that is no JSON",
+        "train config.py --run run",
+        r"run/experiment\.json is damaged.*train anew",
+        {"run/experiment.json": '{"experiment": '},
+    ),
+    Malformed(
+        "record that is no UTF-8",
+        "train config.py --run run",
+        r"run/experiment\.json is damaged.*train anew",
+        {"run/experiment.json": b"\xff"},
+    ),
+    Malformed(
+        "record that is a list", "train config.py --run run", r"run/experiment\.json is damaged.*train anew", {"run/experiment.json": "[]"}
+    ),
+    Malformed(
+        "record without classes",
+        "train config.py --run run",
+        r"run/experiment\.json is damaged.*classes.*train anew",
+        {"run/experiment.json": recorded("classes", None)},
+    ),
+    Malformed(
+        "record without an experiment",
+        "train config.py --run run",
+        r"run/experiment\.json is damaged.*'experiment'.*train anew",
+        {"run/experiment.json": recorded("experiment", None)},
+    ),
+    Malformed(
+        "record of something else",
+        "train config.py --run run",
+        r"run/experiment\.json holds no experiment",
+        {"run/experiment.json": recorded("experiment", 3)},
+    ),
+    Malformed(
+        "summary that is no JSON", "train config.py --run run", r"run/summary\.json is damaged.*remove it", {"run/summary.json": "{"}
+    ),
+    Malformed(
+        "a class more than when it began",
+        "train config.py --run run",
+        r"example 9, has the label 'so so'.*known are bad, good",
+        OTHER | {"train.csv": TRAIN + "film,so so\n"},
+    ),
     Malformed(
         "checkpoints of another experiment",
         "train config.py --run run model.embed.width=32",
@@ -63,30 +113,93 @@ CASES = (
         OTHER | {"run/experiment.json": recorded("experiment.model.embed.width", 32)},
     ),
     # A run to ask.
-    Malformed("folder that is no run", "predict weights film", r"weights is no run: it has no experiment\.json; give a folder that `morphax train` wrote"),
+    Malformed(
+        "folder that is no run",
+        "predict weights film",
+        r"weights is no run: it has no experiment\.json; give a folder that `morphax train` wrote",
+    ),
     Malformed("folder that is absent", "predict absent film", r"absent is no run"),
     Malformed("text in place of the folder", f"predict '{'a film that ' * 30}' film", r"is no run"),
-    Malformed("component that is unknown", "predict run film", r"'Mamba'.*--config FILE", {"run/experiment.json": recorded("experiment.model.stack.block.mixer.class", "Mamba")}),
-    Malformed("field that is unknown", "predict run film", r"no field 'sides'.*--config FILE", {"run/experiment.json": recorded("experiment.model.stack.block.mixer", {"class": "Attention", "sides": 3})}),
-    Malformed("setting of another type", "predict run film", r"Attention\.heads takes a whole number; 'two'", {"run/experiment.json": recorded("experiment.model.stack.block.mixer.heads", "two")}),
+    Malformed(
+        "component that is unknown",
+        "predict run film",
+        r"'Mamba'.*--config FILE",
+        {"run/experiment.json": recorded("experiment.model.stack.block.mixer.class", "Mamba")},
+    ),
+    Malformed(
+        "field that is unknown",
+        "predict run film",
+        r"no field 'sides'.*--config FILE",
+        {"run/experiment.json": recorded("experiment.model.stack.block.mixer", {"class": "Attention", "sides": 3})},
+    ),
+    Malformed(
+        "setting of another type",
+        "predict run film",
+        r"Attention\.heads takes a whole number; 'two'",
+        {"run/experiment.json": recorded("experiment.model.stack.block.mixer.heads", "two")},
+    ),
     Malformed("config of its components absent", "predict run --config absent.py film", r"no config file absent\.py"),
     Malformed("run without checkpoints", "predict run film", r"run has no checkpoint yet; train it first", {"run/checkpoints": None}),
-    Malformed("run with an empty folder of checkpoints", "predict run film", r"run has no checkpoint yet; train it first", {"run/checkpoints": None, "run/checkpoints/.keep": ""}),
-    Malformed("run without a best checkpoint", "predict run --best film", r"run has no .*checkpoint", {"run/checkpoints/1/metrics": None}),
-    Malformed("checkpoint damaged", "predict run film", r"checkpoint run/checkpoints/1 cannot be read \(.*train on", {"run/checkpoints/1/params": spoiled}),
-    Malformed("checkpoint without parameters", "predict run film", r"checkpoint run/checkpoints/1 cannot be read \(.*train on", {"run/checkpoints/1/params": None}),
-    Malformed("checkpoint of another width", "predict run film", r"checkpoint run/checkpoints/1 is of another structure: .*trained with", {"run/experiment.json": recorded("experiment.model.embed.width", 32)}),
-    Malformed("checkpoint of another depth", "eval run model.stack.repeats=2", r"checkpoint run/checkpoints/1 is of another structure: .*trained with"),
-    Malformed("checkpoint damaged, measured", "eval run", r"checkpoint run/checkpoints/1 cannot be read \(.*train on", {"run/checkpoints/1/params": spoiled}),
+    Malformed(
+        "run with an empty folder of checkpoints",
+        "predict run film",
+        r"run has no checkpoint yet; train it first",
+        {"run/checkpoints": None, "run/checkpoints/.keep": ""},
+    ),
+    Malformed(
+        "run without a best checkpoint",
+        "predict run --best film",
+        r"run has no evaluated checkpoint yet; train it first",
+        {"run/checkpoints/1/metrics": None},
+    ),
+    Malformed(
+        "checkpoint damaged",
+        "predict run film",
+        r"checkpoint run/checkpoints/1 cannot be read \(.*train on",
+        {"run/checkpoints/1/params": spoiled},
+    ),
+    Malformed(
+        "checkpoint without parameters",
+        "predict run film",
+        r"checkpoint run/checkpoints/1 cannot be read \(.*train on",
+        {"run/checkpoints/1/params": None},
+    ),
+    Malformed(
+        "checkpoint of another width",
+        "predict run film",
+        r"checkpoint run/checkpoints/1 is of another structure: .*trained with",
+        {"run/experiment.json": recorded("experiment.model.embed.width", 32)},
+    ),
+    Malformed(
+        "checkpoint of another depth",
+        "eval run model.stack.repeats=2",
+        r"checkpoint run/checkpoints/1 is of another structure: .*trained with",
+    ),
+    Malformed(
+        "checkpoint damaged, measured",
+        "eval run",
+        r"checkpoint run/checkpoints/1 cannot be read \(.*train on",
+        {"run/checkpoints/1/params": spoiled},
+    ),
     Malformed("text too long", f"predict run film {'x' * 60}", r"text 2 has 60 tokens and data\.length is 48"),
     Malformed("empty text", "predict run film ''", r"text 2, has no text; remove it or fill it in"),
     Malformed("nothing on standard input", "predict run -", r"no text to predict from; give one, or lines on standard input"),
     Malformed("blank lines on standard input", "predict run -", r"no text to predict from; give one, or lines", stdin=b"\n  \n"),
     Malformed("standard input that is no UTF-8", "predict run -", r"Standard input is not UTF-8; convert it", stdin=b"caf\xe9\n"),
     Malformed("long line on standard input", "predict run --json -", r"text 2 has 60 tokens", stdin=b"film\n" + b"x" * 60),
-    Malformed("tokenizer gone", "predict run film", r"no tokenizer file gone\.json; give", {"run/experiment.json": recorded("experiment.data.tokenizer", "gone.json")}),
+    Malformed(
+        "tokenizer gone",
+        "predict run film",
+        r"no tokenizer file gone\.json; give",
+        {"run/experiment.json": recorded("experiment.data.tokenizer", "gone.json")},
+    ),
     Malformed("test data gone", "eval run", r"test\.csv cannot be read: No such file", {"test.csv": None}),
-    Malformed("test data with a new label", "eval run", r"test\.csv, example 1, has the label 'fair'.*known are bad, good", {"test.csv": "text,label\nfilm,fair\n"}),
+    Malformed(
+        "test data with a new label",
+        "eval run",
+        r"test\.csv, example 1, has the label 'fair'.*known are bad, good",
+        {"test.csv": "text,label\nfilm,fair\n"},
+    ),
     Malformed("setting of an evaluation misspelt", "eval run data.paht=test.csv", r"'data.paht'.*did you mean 'path'\?"),
 )
 
@@ -94,3 +207,15 @@ CASES = (
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
 def test_a_run_that_cannot_be_used_is_one_sentence_and_stays_as_it_is(case: Malformed, refused: Callable[[Malformed], str]) -> None:
     assert re.search(case.sentence, refused(case))
+
+
+def test_a_process_that_meets_a_damaged_checkpoint_writes_one_line_and_no_stack_trace(sound: Path, cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound, tmp_path / "folder")
+    spoiled(tmp_path / "folder" / "run" / "checkpoints" / "1" / "params")
+    command = [sys.executable, "-m", "train", "predict", "run", "film"]
+    environment = os.environ | {"MORPHAX_CACHE": str(cache)}
+    done = subprocess.run(command, cwd=tmp_path / "folder", env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert not done.stdout
+    (sentence,) = done.stderr.splitlines()
+    assert re.search(r"^morphax: The checkpoint run/checkpoints/1 cannot be read \(.*train on", sentence)

@@ -56,5 +56,5 @@ def restored(folder: Path, experiment: Experiment, shapes: Any, best: bool) -> t
     with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
         step = store.best() if best else next(iter(store.steps()), None)
         if step is None:
-            raise InputError(f"{folder} has no checkpoint yet; train it first.")
+            raise InputError(f"{folder} has no {'evaluated ' if best else ''}checkpoint yet; train it first.")
         return step, store.params(like, step)

@@ -183,7 +183,7 @@ def _frozen(transform: optax.GradientTransformation, params: Params, patterns: t
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
-            raise ValueError(f"freeze has {pattern!r}, which matches no parameter; {nearest(pattern, paths)}")
+            raise ValueError(f"freeze has {pattern!r}, which matches no parameter; they have names such as {paths[len(paths) // 2]!r}.")
     labels = _tree_of(params, lambda path, _: "frozen" if any(re.search(pattern, path) for pattern in patterns) else "trained")
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
 

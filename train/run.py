@@ -46,12 +46,12 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     if not isinstance(experiment, Experiment):
         raise InputError(f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment.")
     try:
-        lost = changes(experiment, decode(encode(experiment), names))
+        again = decode(encode(experiment), names)  # what is trained is what its run is read back as
     except InputError as error:
         raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
-    if lost:
+    if lost := changes(experiment, again):
         raise InputError(f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known components.")
-    return overridden(experiment, overrides, names), names
+    return overridden(again, overrides, names), names
 
 
 def overridden(experiment: Experiment, overrides: list[str], names: Names) -> Experiment:

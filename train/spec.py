@@ -15,6 +15,7 @@ from models.contracts import conforms
 from models.structure import differences, fields, nearest, part, replace
 
 Names = dict[str, Any]  # class or function, by its name
+WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
 PARTS = (
     "train.experiment",
     "train.objective",
@@ -89,7 +90,7 @@ def _lookup(name: Any, names: Names) -> Any:
 
 def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
     """An instance of a component, its arguments checked against the types of its fields."""
-    annotations = {field.name: field.type for field in fields(owner)}
+    annotations = _annotations(owner)
     for name in arguments:
         if name not in annotations:
             raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(annotations))}")
@@ -101,6 +102,15 @@ def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
         return owner(**values)
     except (TypeError, ValueError) as error:
         raise InputError(str(error).splitlines()[0]) from None
+
+
+def _annotations(owner: type) -> dict[str, Any]:
+    """The types of a component's fields, also where its file postpones annotations; Any where one names what is not imported."""
+    try:
+        hints = typing.get_type_hints(owner)
+    except NameError:
+        hints = {}
+    return {field.name: hints.get(field.name, Any if isinstance(field.type, str) else field.type) for field in fields(owner)}
 
 
 def override(value: Any, assignment: str, names: Names) -> Any:
@@ -120,7 +130,7 @@ def override(value: Any, assignment: str, names: Names) -> Any:
     leaf = path.rpartition(".")[2]
     annotation: Any = Any
     if dataclasses.is_dataclass(parent):
-        annotation = next(field.type for field in fields(parent) if field.name == leaf)
+        annotation = _annotations(type(parent))[leaf]
     new = checked(_read(text, annotation, names, path), annotation, path)
     try:
         return replace(value, path, new)
@@ -167,6 +177,8 @@ def parse(node: ast.AST, names: Names) -> Any:
             if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in keys):
                 raise InputError(f"{ast.unparse(node)!r} has a key that is no string; write {{'name': value}}.")
             return {parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None}
+        case ast.Name(id=name) if name.lower() in WORDS and name not in names:
+            return WORDS[name.lower()]
         case ast.Name(id=name):
             found = _lookup(name, names)
             return build(found, {}) if isinstance(found, type) else found

@@ -100,18 +100,16 @@ VARIANTS: dict[type, dict[str, Any]] = {
         "loop": Stack(BLOCK, 2),
         "scan": Stack(BLOCK, 2, RMSNorm(), scan=True),
         "pattern": Stack((BLOCK, OTHER), 1, LayerNorm()),
-        "recomputed": Stack(OTHER, 2, remat="full"),
     },
     Transformer: {
         "causal": Transformer(EMBED, Stack((BLOCK, OTHER), 1, RMSNorm()), LogitsHead()),
         "scanned": Transformer(EMBED, Stack(BLOCK, 2, scan=True), ValueHead(2, MeanPool())),
-        "bert": BERT,
         "classifier": bert.classifier(3, BERT),
         "masked": bert.masked_lm(BERT),
     },
     EncoderDecoder: {
         "shared": EncoderDecoder(EMBED, Stack(ENCODER, 1), Stack(DECODER, 1), LogitsHead()),
-        "apart": EncoderDecoder(EMBED, Stack(ENCODER, 2, scan=True), Stack(DECODER, 1), None, TokenEmbed(7, WIDTH)),
+        "apart": EncoderDecoder(EMBED, Stack(ENCODER, 1), Stack(DECODER, 1), None, TokenEmbed(7, WIDTH)),
     },
 }
 
@@ -154,24 +152,20 @@ def packed_context() -> Context:
         positions=jnp.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 1, 2]]),
         segments=jnp.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 2, 2]]),
         starts=jnp.array([[0, 3], [0, 5]]),
-        memory=Memory(normal(3, 2, 6, WIDTH), jnp.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0]])),
+        memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]])),
     )
 
 
 def batch() -> dict[str, jax.Array]:
     """The keys that some model reads, for two packed rows."""
     ctx = packed_context()
-    assert ctx.positions is not None
-    assert ctx.segments is not None
-    assert ctx.starts is not None
-    return {
+    rows = {"positions": ctx.positions, "segments": ctx.segments, "starts": ctx.starts}
+    given = {name: value for name, value in rows.items() if value is not None}
+    return given | {
         "tokens": tokens(5, 2, 8),
         "types": jnp.array([[0, 0, 1, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0, 1]]),
-        "positions": ctx.positions,
-        "segments": ctx.segments,
-        "starts": ctx.starts,
-        "source": tokens(6, 2, 6, below=7),
-        "source_segments": jnp.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0]]),
+        "source": tokens(6, 2, 8, below=7),
+        "source_segments": jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]]),
     }
 
 
@@ -194,18 +188,44 @@ def arguments(component: Any) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=256)
+def _traced(component: Any) -> tuple[Any, frozenset[type]]:
+    seen: set[type] = set()
+
+    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        seen.add(type(context.module))
+        return run(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        variables = jax.eval_shape(lambda: component.init(jax.random.key(0), *arguments(component)))
+    return variables.get("params", {}), frozenset(seen)
+
+
+def shapes(component: Any) -> Any:
+    """The shapes of a component's parameters."""
+    return _traced(component)[0]
+
+
+def modules_run(component: Any) -> frozenset[type]:
+    """The classes of the modules that run when the component runs."""
+    return _traced(component)[1]
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(component: Any) -> Any:
+    return random_like(shapes(component))
+
+
 def parameters(component: Any) -> Any:
     """Random parameters of a component, none zero by design and scales around one; an empty tree where it has none."""
-    shapes = jax.eval_shape(lambda: component.init(jax.random.key(0), *arguments(component)))
-    return random_like(shapes.get("params", {}))
+    return _parameters(component)
 
 
-def random_like(shapes: Any) -> Any:
+def random_like(tree: Any) -> Any:
     """Random values for a tree of shapes, each leaf its own."""
-    paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     drawn: list[jax.Array] = []
     with jax.ensure_compile_time_eval():
         for index, (path, leaf) in enumerate(paths):
             centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
             drawn.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
-    return tree.unflatten(drawn)
+    return structure.unflatten(drawn)

@@ -14,6 +14,8 @@ from models import Attention, Context, Memory, RoPE, SinusoidalPosition
 from models.contracts import Layer
 from tests.laws.components import WIDTH, arguments, forms, modules_within, normal, parameters
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TOKENS = 8
 SEGMENTS = np.array([1, 1, 1, 2, 2, 2, 2, 0])
 MEMORY_SEGMENTS = np.array([1, 1, 2, 2, 2, 0])

@@ -26,6 +26,8 @@ from models.contracts import Batch, Head, Model, Pool
 from models.structure import replace
 from tests.laws.components import BERT, EMBED, VARIANTS, VOCAB, WIDTH, forms, normal, parameters, tokens
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 LENGTHS = (3, 5)  # of the two examples; their sources have 2 and 4 tokens
 SOURCES = (2, 4)
 
@@ -122,7 +124,7 @@ def law_embedding_is_the_sum_of_its_rows(embed: Any) -> None:
     np.testing.assert_array_equal(ctx.positions, batch["positions"])
 
 
-FULL = TokenEmbed(VOCAB, WIDTH, types=2, position=LearnedPosition(12))
+FULL: Any = TokenEmbed(VOCAB, WIDTH, types=2, position=LearnedPosition(12))
 
 
 def test_an_embedding_adds_the_rows_of_token_type_and_position() -> None:

@@ -62,7 +62,7 @@ def curve(series: dict[str, list[tuple[float, float]]]) -> str:
             drawn += "".join(
                 f'<circle cx="{place(x, y).split(",")[0]}" cy="{place(x, y).split(",")[1]}" r="3" fill="{colour}"/>' for x, y in line
             )
-        drawn += f'<text x="{WIDTH - 110}" y="{24 + 16 * row}" fill="{colour}">{html.escape(name)}</text>'
+        drawn += f'<text x="{WIDTH / 2 - 80 + 90 * row}" y="{HEIGHT - 6}" fill="{colour}">{html.escape(name)}</text>'
     labels = f'<text x="4" y="18">{high_y:.4g}</text><text x="4" y="{HEIGHT - BOTTOM}">{low_y:.4g}</text>'
     labels += f'<text x="{LEFT}" y="{HEIGHT - 6}">step {low_x:.0f}</text><text x="{WIDTH - 60}" y="{HEIGHT - 6}">{high_x:.0f}</text>'
     frame = f'<path d="M{LEFT},10V{HEIGHT - BOTTOM}H{WIDTH - 10}" stroke="#999" fill="none"/>'

@@ -1,0 +1,366 @@
+"""Batches as a pure function of data, seed and step; readers of the user's files; the builders' real data."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train.data.batches import Arrays, Batches, Pack, Pad
+from train.data.corpus import Corpus, Masking
+from train.data.movie_snippets import MovieSnippets
+from train.data.source import dataset, quiet, read
+from train.data.text import Text
+
+COUNT, LENGTH = 101, 24
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Sentences of 2 to 20 letters; the value of each is its number, so that it can be told from the others."""
+    chance = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    lines = [f"{''.join(chance.choice(list('abcdefgh'), chance.integers(2, 21)))},{number}" for number in range(COUNT)]
+    path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """3,000 bytes of which every three in a row occur once."""
+    path = tmp_path_factory.mktemp("prose") / "prose.txt"
+    path.write_text("".join(f"{number:03d}" for number in range(1000)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(params=["packed", "padded", "windows", "masked"])
+def make(request: pytest.FixtureRequest, table: str, prose: str) -> Callable[[int | None], Batches]:
+    """seed -> batches, of every kind of data."""
+    if request.param in ("packed", "padded"):
+        opened: Any = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=request.param == "packed").open()
+    else:
+        opened = Corpus(path=prose, test=prose, length=32, masking=Masking(token="~") if request.param == "masked" else None).open()
+    return lambda seed: opened.batches("train", 8, 4, seed)
+
+
+def same(left: Arrays, right: Arrays) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+        assert left[name].dtype == right[name].dtype
+
+
+def numbers(batches: Batches, steps: Sequence[int]) -> list[int]:
+    """The numbers of the sentences in some batches."""
+    return [int(value) for step in steps for value in batches[step]["values"][batches[step]["weights"] > 0].ravel()]
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before(make: Callable[[int | None], Batches]) -> None:
+    batches = make(7)
+    last = 2 * len(batches) + 3
+    forward = {step: batches[step] for step in range(last)}
+    for step in (last - 1, 0, len(batches), 5):
+        same(make(7)[step], forward[step])
+        same(batches[step], forward[step])
+
+
+def test_a_stream_is_the_batches_of_its_steps(make: Callable[[int | None], Batches]) -> None:
+    batches = make(7)
+    start, stop = len(batches) - 2, len(batches) + 3
+    streamed = list(batches.stream(start, stop))
+    assert len(streamed) == stop - start
+    for step, batch in enumerate(streamed, start):
+        same(batch, batches[step])
+
+
+def test_another_seed_gives_other_batches(make: Callable[[int | None], Batches]) -> None:
+    one, other = make(7)[0]["tokens"], make(8)[0]["tokens"]
+    assert one.shape != other.shape or (one != other).any()
+
+
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("seed", [0, 3, None])
+def test_every_example_comes_exactly_once_an_epoch(table: str, pack: bool, seed: int | None) -> None:
+    batches = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack).open().batches("train", 8, 4, seed)
+    assert len(batches) == 13
+    epochs = [numbers(batches, range(epoch * 13, epoch * 13 + 13)) for epoch in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(COUNT))
+    different = {tuple(epoch) for epoch in epochs}
+    assert len(different) == (1 if seed is None else 3)
+
+
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
+def test_a_batch_holds_the_tokens_of_its_sentences_and_nothing_else(table: str, pack: bool) -> None:
+    texts = [row["text"] for row in read(table).examples]
+    batches = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack).open().batches("train", 8, 4, 1)
+    for step in range(len(batches)):
+        batch = batches[step]
+        weights, values = batch["weights"].reshape(len(batch["tokens"]), -1), batch["values"].reshape(len(batch["tokens"]), -1)
+        starts = batch.get("starts", np.zeros_like(weights, np.int32))
+        for row, (tokens, segments, positions) in enumerate(zip(batch["tokens"], batch["segments"], batch["positions"], strict=True)):
+            assert set(segments) - {0} == set(range(1, int(weights[row].sum()) + 1))
+            assert not tokens[segments == 0].any()
+            for place in np.flatnonzero(weights[row]):
+                own = segments == place + 1
+                assert bytes(tokens[own].astype(np.uint8)).decode() == texts[int(values[row, place])]
+                np.testing.assert_array_equal(positions[own], np.arange(own.sum()))
+                np.testing.assert_array_equal(np.flatnonzero(own), starts[row, place] + np.arange(own.sum()))
+
+
+def first_fit(lengths: Sequence[int], length: int, most: int) -> int:
+    """Rows that first fit needs, in the order given."""
+    rows: list[list[int]] = []
+    for size in lengths:
+        row = next((row for row in rows if sum(row) + size <= length and len(row) < most), None)
+        if row is None:
+            rows.append([size])
+        else:
+            row.append(size)
+    return len(rows)
+
+
+def test_a_plan_fills_no_row_beyond_its_room_and_places_every_example_once() -> None:
+    chance = np.random.default_rng(0)
+    for _ in range(50):
+        most = int(chance.integers(1, 7))
+        lengths = [int(size) for size in chance.integers(1, 33, 40)]
+        plan = Pack(32, most, 1, 1).plan(lengths)
+        assert sorted(index for row in plan for index in row) == list(range(40))
+        assert all(sum(lengths[index] for index in row) <= 32 for row in plan)
+        assert all(1 <= len(row) <= most for row in plan)
+        assert len(plan) >= max(-(-sum(lengths) // 32), -(-40 // most))
+        assert len(plan) <= first_fit(lengths, 32, most)
+
+
+def test_best_fit_takes_the_fullest_row_that_has_room() -> None:
+    assert Pack(10, 4, 1, 1).plan([6, 7, 3, 4]) == [[1, 2], [0, 3]]
+    assert Pack(10, 4, 1, 1).plan([5, 7, 3]) == [[1, 2], [0]]
+    assert Pack(10, 1, 1, 1).plan([3, 4]) == [[1], [0]]
+    assert Pack(10, 2, 1, 1).plan([2, 2, 2, 2]) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 16])
+def test_rows_come_in_multiples(table: str, prose: str, multiple: int) -> None:
+    for data in (
+        Text(path=table, test=table, kind="value", length=LENGTH),
+        Text(path=table, test=table, kind="value", length=LENGTH, pack=False),
+        Corpus(path=prose, test=prose, length=32),
+    ):
+        batches = data.open().batches("train", 10, multiple, 0)
+        counts = {len(batches[step]["tokens"]) for step in range(len(batches))}
+        assert all(count % multiple == 0 for count in counts)
+        assert min(counts) > 0
+        if not (isinstance(data, Text) and data.pack):
+            assert counts == {-(-10 // multiple) * multiple}
+
+
+def test_packing_takes_the_rows_that_a_batch_needs_and_at_least_its_floor() -> None:
+    members = [{"tokens": np.arange(5)} for _ in range(6)]
+    assert len(Pack(10, 4, 1, 1)(members)["tokens"]) == 3
+    assert len(Pack(10, 4, 5, 1)(members)["tokens"]) == 5
+    assert len(Pack(10, 4, 3, 4)(members)["tokens"]) == 4
+
+
+@pytest.mark.parametrize(("longest", "width"), [(1, 4), (4, 4), (5, 8), (8, 8), (9, 20), (20, 20)])
+def test_padding_goes_to_the_smallest_bucket_that_holds_the_longest(longest: int, width: int) -> None:
+    members = [{"tokens": np.arange(1, size + 1)} for size in {1, longest}]
+    batch = Pad([4, 8, 20], 3, 2)(members)
+    assert batch["tokens"].shape == (4, width)
+    assert batch["weights"].tolist() == [1.0] * len(members) + [0.0] * (4 - len(members))
+    assert "starts" not in batch
+
+
+def test_padded_batches_are_sorted_by_length_within_a_window(table: str) -> None:
+    data = Text(path=table, test=table, kind="value", length=LENGTH, buckets=(4, 8, 12, 16, 32), pack=False)
+    batches = data.open().batches("train", 8, 1, 0)
+    widths = [batches[step]["tokens"].shape[1] for step in range(len(batches))]
+    assert set(widths) <= {4, 8, 12, 16, LENGTH}
+    assert sum(widths) < len(batches) * max(widths)
+    assert widths != sorted(widths)  # yet training does not go from short to long
+
+
+def test_questions_keep_their_order_and_stand_alone(table: str) -> None:
+    opened = Text(path=table, kind="value", length=LENGTH).reader()
+    texts = ["ccc", "a", "bb", "dddd", "e"]
+    batches = opened.questions(texts, 2, 1)
+    asked = [bytes(row[row > 0].astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"]]
+    assert [text for text in asked if text] == texts
+
+
+def test_windows_are_pieces_of_the_text_from_an_offset_that_changes_by_epoch(prose: str) -> None:
+    text = Path(prose).read_text(encoding="utf-8")
+    batches = Corpus(path=prose, test=prose, length=32).open().batches("train", 8, 1, 5)
+    offsets: list[int] = []
+    for epoch in range(4):
+        starts: list[int] = []
+        for step in range(epoch * len(batches), (epoch + 1) * len(batches)):
+            for tokens, segments in zip(batches[step]["tokens"], batches[step]["segments"], strict=True):
+                if segments.any():
+                    window = bytes(tokens.astype(np.uint8)).decode()
+                    assert segments.all()
+                    assert text.count(window) == 1
+                    starts.append(text.index(window))
+        assert starts != sorted(starts)
+        offset = min(starts)
+        assert sorted(starts) == [offset + 32 * index for index in range(len(starts))]  # each piece once, none overlapping
+        assert len(starts) == (len(text) - 32) // 32
+        offsets.append(offset)
+    assert len(set(offsets)) > 1
+    assert all(0 <= offset < 32 for offset in offsets)
+
+
+def test_windows_of_a_test_split_start_at_the_beginning_in_order(prose: str) -> None:
+    text = Path(prose).read_text(encoding="utf-8")
+    batches = Corpus(path=prose, test=prose, length=32).open().batches("test", 8, 1, None)
+    found = [bytes(row.astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"] if row.any()]
+    assert "".join(found) == text[: 32 * len(found)]
+
+
+def test_a_holdout_is_the_last_part_of_a_text(prose: str) -> None:
+    opened = Corpus(path=prose, length=32, holdout=0.2).open()
+    text = Path(prose).read_text(encoding="utf-8")
+    whole = "".join(bytes(opened.ids[part].astype(np.uint8)).decode() for part in ("train", "test"))
+    assert whole == text
+    assert len(opened.ids["test"]) == pytest.approx(0.2 * len(text), abs=1)
+
+
+def test_masking_picks_15_of_100_and_corrupts_80_10_10(tmp_path: Path) -> None:
+    path = tmp_path / "letters.txt"
+    path.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh"), 100_000)), encoding="utf-8")
+    spec = Corpus(path=str(path), length=64, masking=Masking(0.15, "~"))
+    batches = spec.open().batches("train", 1000, 1, 0)
+    batch = batches[0]
+    picked = batch["weights"] > 0
+    assert picked.mean() == pytest.approx(0.15, abs=0.005)
+    np.testing.assert_array_equal(batch["tokens"][~picked], batch["labels"][~picked])
+    tokens, labels = batch["tokens"][picked], batch["labels"][picked]
+    assert (tokens == ord("~")).mean() == pytest.approx(0.8, abs=0.02)
+    assert (tokens == labels).mean() == pytest.approx(0.1, abs=0.015)
+    other = (tokens != ord("~")) & (tokens != labels)
+    assert other.mean() == pytest.approx(0.1, abs=0.015)
+    assert len(set(tokens[other].tolist())) > 200  # any of the 256 tokens
+    same(spec.open().batches("train", 1000, 1, 0)[0], batch)
+    fresh = spec.open().batches("train", 1000, 1, 1)[0]
+    assert ((fresh["weights"] > 0) != picked).any()
+
+
+def test_padding_is_never_masked(prose: str) -> None:
+    batches = Corpus(path=prose, test=prose, length=32, masking=Masking(0.9, "~")).open().batches("train", 8, 1, 0)
+    last = batches[len(batches) - 1]
+    idle = last["segments"] == 0
+    assert idle.any()
+    assert not last["weights"][idle].any()
+
+
+FILES: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "quotes.csv": ('text,label\n"a ""b"", c",x\n', [{"text": 'a "b", c', "label": "x"}]),
+    "lines.csv": ('text,label\n"one\ntwo",x\nthree,y\n', [{"text": "one\ntwo", "label": "x"}, {"text": "three", "label": "y"}]),
+    "windows.csv": ("\ufefftext,label\r\na,x\r\n\r\nb,y\r\n", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]),
+    "tabs.tsv": ("text\tlabel\na, b\tx\n", [{"text": "a, b", "label": "x"}]),
+    "upper.TSV": ("text\tlabel\na\tx\n", [{"text": "a", "label": "x"}]),
+    "rows.jsonl": (
+        '{"text": "a\\nb", "value": 1.5}\n\n{"text": "\u2028ü", "value": 2}\n',
+        [{"text": "a\nb", "value": 1.5}, {"text": "\u2028ü", "value": 2}],
+    ),
+    "mark.jsonl": ('\ufeff{"text": "a"}\n', [{"text": "a"}]),
+    "plain.txt": ("one, two\n\n\u2028three\n", [{"text": "one, two"}, {"text": "\u2028three"}]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_reader_gives_the_rows_of_a_file(tmp_path: Path, name: str) -> None:
+    content, rows = FILES[name]
+    (tmp_path / name).write_bytes(content.encode("utf-8"))
+    assert list(read(str(tmp_path / name)).examples) == rows
+
+
+def written(folder: Path, labels: Sequence[str]) -> str:
+    path = folder / "labels.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"t{index}", "label": label}) + "\n" for index, label in enumerate(labels)), encoding="utf-8"
+    )
+    return str(path)
+
+
+def test_the_order_of_labels_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    labels = ["sad", "glad", "bad", "glad"]
+    orders: list[tuple[str, ...]] = []
+    for some in (labels, labels[::-1]):
+        path = written(tmp_path, some)
+        opened = Text(path=path, test=path).open()
+        orders.append(opened.classes)
+        assert [opened.classes[row["label"]] for row in opened.rows["train"]] == some
+    assert orders == [("bad", "glad", "sad")] * 2
+
+
+def test_given_labels_and_those_of_a_trained_run_keep_their_order(tmp_path: Path) -> None:
+    path = written(tmp_path, ["b", "a"])
+    assert [row["label"] for row in Text(path=path, test=path, labels=("b", "a")).open().rows["train"]] == [0, 1]
+    opened = Text(path=path, test=path).open(classes=("c", "b", "a"), only="test")
+    assert opened.classes == ("c", "b", "a")
+    assert [row["label"] for row in opened.rows["test"]] == [1, 2]
+
+
+def test_a_sentence_is_held_out_by_its_own_text_wherever_it_stands(tmp_path: Path) -> None:
+    texts = [f"sentence {index}" for index in range(400)]
+    held: list[set[str]] = []
+    for some in (texts, texts[::-1], [*texts, *texts]):
+        path = tmp_path / "texts.csv"
+        path.write_text("text,label\n" + "".join(f"{text},{index % 2}\n" for index, text in enumerate(some)), encoding="utf-8")
+        opened = Text(path=str(path), length=16, holdout=0.2).open()
+        rows = {part: {bytes(row["tokens"].astype(np.uint8)).decode() for row in opened.rows[part]} for part in ("train", "test")}
+        assert not rows["train"] & rows["test"]
+        assert rows["train"] | rows["test"] == set(texts)
+        held.append(rows["test"])
+    assert held[0] == held[1] == held[2]
+    assert len(held[0]) == pytest.approx(80, abs=25)
+
+
+def test_truncation_keeps_the_first_tokens(tmp_path: Path) -> None:
+    path = written(tmp_path, ["x", "y"])
+    opened = Text(path=path, test=path, text="text", length=1, truncate=True).open()
+    assert [row["tokens"].tolist() for row in opened.rows["train"]] == [[ord("t")], [ord("t")]]
+
+
+def test_movie_snippets_builds_balanced_splits_that_share_no_sentence(tmp_path: Path) -> None:
+    with quiet():
+        builder: Any = MovieSnippets(config="labels", data_dir=tmp_path, file_format="array_record")
+        builder.download_and_prepare(file_format="array_record")
+    rows = {part: list(builder.as_data_source(part)) for part in ("train", "test")}
+    assert {part: len(some) for part, some in rows.items()} == {"train": 8021, "test": 2049}
+    texts = {part: {row["text"] for row in some} for part, some in rows.items()}
+    assert len(texts["train"]) == 8021
+    assert not texts["train"] & texts["test"]
+    for some in rows.values():
+        assert np.mean([row["label"] for row in some]) == pytest.approx(0.5, abs=0.025)
+        assert all(abs(row["score"]) >= 0.5 and (row["score"] > 0) == row["label"] for row in some)
+    assert "MIT" in builder.info.redistribution_info.license
+    assert builder.info.features["label"].names == ["negative", "positive"]
+
+
+def test_a_split_of_a_data_set_is_read_by_place() -> None:
+    split = dataset("movie_snippets/labels", "test")
+    assert len(split.examples) == 2049
+    assert split.names == {"label": ("negative", "positive")}
+    assert split.examples[7] == split.examples[7]
+
+
+DRY = """
+import sys
+from train.data.text import Text
+opened = Text("movie_snippets/labels", length=512).open()
+batch = opened.batches("train", 8, 1, 0)[0]
+found = sorted(name for name in sys.modules if name.partition(".")[0] == "tensorflow")
+print(len(opened.rows["train"]), opened.classes, batch["weights"].sum(), found)
+"""
+
+
+def test_tensorflow_is_never_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", DRY], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "8021 ('negative', 'positive') 8.0 []"
