@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from models.families import bert
 from models.stack import scanned, unrolled
-from models.structure import replace
+from models.structure import differences, replace
 from models.transformer import Transformer
 
 FAMILIES: tuple[ModuleType, ...] = (bert,)
@@ -59,12 +59,13 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     if family is None:
         known = ", ".join(family.MODEL_TYPE for family in FAMILIES)
         raise ValueError(f"{folder / 'config.json'} has model_type {config.get('model_type')!r}; known are {known}.")
-    if model is None:
-        try:
-            model = family.from_config(config)
-        except KeyError as error:
-            raise ValueError(f"{folder / 'config.json'} has no {error} key, which a {family.MODEL_TYPE} config needs.") from None
-    assert model is not None
+    try:
+        described: Transformer = family.from_config(config)
+    except KeyError as error:
+        raise ValueError(f"{folder / 'config.json'} has no {error} key, which a {family.MODEL_TYPE} config needs.") from None
+    model = described if model is None else model
+    if changed := changes(described, model):
+        logger.warning("The weights in %s were trained in another structure: %s.", folder, "; ".join(changed))
     loop = replace(model, "stack.scan", False)
     variables = jax.eval_shape(loop.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})
     expected = traverse_util.flatten_dict(variables["params"], sep="/")
@@ -81,6 +82,13 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     if model.stack.scan:
         params["stack"] = scanned(params["stack"], model.stack)
     return Loaded(model, params, fresh, unused)
+
+
+def changes(described: Transformer, model: Transformer) -> list[str]:
+    """Where the body of a model computes something else than the one described; dropout, depth wiring and the head may differ."""
+    found = differences(replace(described, "head", None), replace(model, "head", None))
+    free = ("dropout", "stack.scan", "stack.remat")
+    return [f"{path} is {ours!r} and was {theirs!r}" for path, theirs, ours in found if not path.endswith(free)]
 
 
 def save_hf(model: Transformer, params: Mapping[str, Any], folder: str | Path, labels: tuple[str, ...] = ()) -> None:

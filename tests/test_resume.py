@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def train(folder: Path, *options: str, config: str = LANGUAGE_MODEL) -> int:
     return main(["train", config, "--run", str(folder), *options])
 
 
-def launched(folder: Path, config: str, stop: Callable[[int, str], int] = lambda number, line: 0) -> tuple[int, str]:
+def launched(folder: Path, config: str, stop: Callable[[str], int] = lambda line: 0) -> tuple[int, str]:
     """`python -m train` in a process of its own, which gets the signal that `stop` gives for a line; its exit code and all it wrote."""
     command = [sys.executable, "-m", "train", config, "--run", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
@@ -60,10 +61,16 @@ def launched(folder: Path, config: str, stop: Callable[[int, str], int] = lambda
         written: list[str] = []
         for line in process.stderr:
             written.append(line)
-            if number := stop(len(written), line):
+            if number := stop(line):
                 process.send_signal(number)
                 written.extend(process.stderr)
     return process.returncode, "".join(written)
+
+
+def reached(line: str) -> int:
+    """The step that a line of progress tells of; 0 once compiling begins, -1 before."""
+    found = re.match(r"step (\d+)/", line)
+    return int(found[1]) if found else 0 if line.startswith("5 iterate") else -1
 
 
 def abstract(folder: Path, config: str) -> TrainState:
@@ -116,17 +123,20 @@ def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, 
     reference = tmp_path / "reference"
     assert launched(reference, config)[0] == 0
     draw = random.Random(Path(config).stem)
-    for last in (9, 9, 8):
-        at = draw.randint(last - 3, last)
-        code, _ = launched(tmp_path / "run", config, lambda number, line, at=at: signal.SIGKILL if number == at else 0)
-        assert code == -signal.SIGKILL
-    for asked in (signal.SIGTERM, signal.SIGINT) if config == LANGUAGE_MODEL else ():
-        at = draw.randint(7, 8)
-        code, said = launched(tmp_path / "run", config, lambda number, line, at=at, asked=asked: asked if number == at else 0)
-        assert code == 128 + asked
-        assert f"stopped by {asked.name} at step" in said
-        assert "the state is saved" in said
-    assert launched(tmp_path / "run", config)[0] == 0
+    # One kill anywhere before a checkpoint can be whole, two where one is; a signal as an evaluation begins, and one anywhere.
+    instants = [(signal.SIGKILL, draw.randint(0, 6)), (signal.SIGKILL, draw.randint(12, 17)), (signal.SIGKILL, draw.randint(21, 26))]
+    instants += [(signal.SIGTERM, 30), (signal.SIGINT, draw.randint(36, 41))] if config == LANGUAGE_MODEL else []
+    for asked, at in instants:
+        code, said = launched(tmp_path / "run", config, lambda line, at=at, asked=asked: asked if at <= reached(line) else 0)
+        if asked == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 128 + asked
+            assert f"stopped by {asked.name} at step" in said
+            assert "the state is saved" in said
+    code, said = launched(tmp_path / "run", config)
+    assert code == 0
+    assert "continuing from step" in said
     same_end(tmp_path / "run", reference, config)
 
 

@@ -1,7 +1,6 @@
 """Where the first parameters come from, other than chance."""
 
 import dataclasses
-import logging
 from typing import Any, Protocol
 
 import jax
@@ -10,8 +9,6 @@ from models.contracts import Model
 from models.interop import read_hf
 from models.transformer import Transformer
 from train.data.published import locate
-
-logger = logging.getLogger("morphax")
 
 
 class Initial(Protocol):

@@ -67,7 +67,7 @@ def make_step(
         grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
-        sums = sums | {"gradient_norm": Sum(optax.global_norm(grads), jnp.ones(()))}
+        sums = sums | {"gradient_norm": Sum(optax.tree.norm(grads), jnp.ones(()))}
         return TrainState(state.step + 1, params, opt_state, state.rng), sums
 
     return train_step

@@ -161,7 +161,7 @@ WORKERS = {worker.__name__: worker for worker in (torch_finetune, morphax_finetu
 def measure(worker: str, steps: int) -> dict[str, float]:
     """A worker's figures, from a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.finetune", "--worker", worker, "--steps", str(steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{worker} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

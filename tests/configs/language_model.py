@@ -50,7 +50,7 @@ def _send(place: str, number: int) -> None:
 
 
 def experiment() -> Experiment:
-    """30 steps of 4 windows, evaluated every 10 and saved every 9."""
+    """50 steps of 4 windows, evaluated every 10 and saved every 9."""
     block = Block(mixer=Attention(heads=2, causal=True, position=RoPE()), feedforward=MLP(expand=2), dropout=0.1)
     return Experiment(
         model=Transformer(embed=TokenEmbed(vocab=256, width=16), stack=Stack(block, repeats=1), head=LogitsHead()),
@@ -58,7 +58,7 @@ def experiment() -> Experiment:
         data=Corpus(path="text.txt", length=16, holdout=0.3),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1)),
         batch_size=4,
-        steps=30,
+        steps=50,
         parallel=Signalled(),
         evaluation=Evaluation(every=10, batch_size=8),
         checkpoints=Checkpoints(every=9),

@@ -104,7 +104,7 @@ def test_five_steps_of_adamw_with_warmup_and_linear_fall_equal_those_of_pytorch(
     # The gradient of a key bias is zero but for rounding, and Adam divides it by its own size: it is noise in both.
     assert_close(moved, wanted, 1e-5, noise="key/bias")
     for (path, before), value in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(moved), strict=True):
-        assert path_name(path).endswith("key/bias") or np.abs(value - np.asarray(before)).max() > 1e-2, path_name(path)
+        assert path_name(path).endswith("key/bias") or np.abs(value - np.asarray(before)).max() > 1e-3, path_name(path)
 
 
 def rates(spec: Any, steps: int) -> np.ndarray:
