@@ -14,6 +14,21 @@ def named(template: Value, name: str) -> Value:
     return cast(Value, cast(nn.Module, template).copy(name=name))
 
 
+def apart(value: Value) -> Value:
+    """The same structure with every module an object of its own: linen gives one object in two places one set of parameters."""
+    if isinstance(value, tuple):
+        return cast(Value, tuple(apart(item) for item in value))
+    if isinstance(value, nn.Module) and value.parent is None:
+        return cast(Value, dataclasses.replace(value, **{field.name: apart(getattr(value, field.name)) for field in fields(value)}))
+    return value
+
+
+def separate(model: nn.Module) -> None:
+    """Makes the parts of a model under construction objects of their own, so that equal models have equal parameters."""
+    for field in fields(model):
+        object.__setattr__(model, field.name, apart(getattr(model, field.name)))
+
+
 def part(value: Any, path: str) -> Any:
     """The part of a tree of dataclasses and tuples that stands at a dotted path, such as `stack.block.mixer` or `stack.block.0`.
 

@@ -9,6 +9,7 @@ from models.context import Context, Memory
 from models.contracts import Batch, Embed, Head
 from models.embed import TokenEmbed
 from models.stack import Stack
+from models.structure import separate
 
 
 class Transformer(nn.Module):
@@ -20,6 +21,10 @@ class Transformer(nn.Module):
     embed: Embed = TokenEmbed()
     stack: Stack = Stack()
     head: Head | None = None
+
+    def __post_init__(self) -> None:
+        separate(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, train: bool = False) -> Any:
@@ -40,6 +45,10 @@ class EncoderDecoder(nn.Module):
     decoder: Stack = Stack()
     head: Head | None = None
     source_embed: Embed | None = None
+
+    def __post_init__(self) -> None:
+        separate(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, train: bool = False) -> Any:

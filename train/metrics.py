@@ -3,10 +3,9 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 
 class MetricsLog:
@@ -20,7 +19,7 @@ class MetricsLog:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(partial, self.path)
         self.file = self.path.open("a", encoding="utf-8")
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self.events = events(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, group: str, values: dict[str, float]) -> None:
         """One line `{"step": ..., "group/name": ...}`; a value that is not a number is written as null."""
@@ -37,6 +36,20 @@ class MetricsLog:
         """Writes out everything."""
         self.file.close()
         self.events.close()
+
+
+def events(folder: str, purge_step: int | None) -> Any:
+    """A writer of TensorBoard events.  Its package imports PyTorch wherever that is installed: seconds and memory for nothing."""
+    modules: Any = sys.modules
+    hidden = "torch" not in modules
+    if hidden:
+        modules["torch"] = None  # an import of it fails from here on, as where it is not installed
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del modules["torch"]
+    return SummaryWriter(folder, purge_step=purge_step)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -112,9 +112,12 @@ def _own_file(path: Path, source: bytes) -> Any:
 
 def versions() -> dict[str, str]:
     """What the run was computed with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    commit = ""
+    with contextlib.suppress(OSError):  # where git is not installed
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+        commit = asked.stdout.strip()
     found = {name: version(name) for name in PACKAGES}
-    return found | {"python": sys.version.split()[0], "commit": commit.stdout.strip(), "device": jax.devices()[0].device_kind}
+    return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
 def record(folder: Path, experiment: Experiment, config: str, classes: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """BERT: Devlin et al. 2018, arXiv:1810.04805.  Post-norm encoder, learned positions, token types."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,8 +80,7 @@ def masked_lm(body: Transformer | None = None) -> Transformer:
     """A body (bert-base where none is given) with BERT's head over the vocabulary, tied to the embedding."""
     body = base() if body is None else body
     activation, norm = part(body, "stack.block.feedforward.activation"), part(body, "embed.norm")
-    # A norm of its own: linen gives one object that stands in two places one set of parameters.
-    return replace(body, "head", LogitsHead(bias=True, transform=Transform(activation, dataclasses.replace(norm))))
+    return replace(body, "head", LogitsHead(bias=True, transform=Transform(activation, norm)))
 
 
 def from_config(config: Mapping[str, Any]) -> Transformer:

@@ -191,6 +191,8 @@ def test_a_saved_folder_loads_in_transformers_whole_and_gives_the_same_outputs(n
     given = {"add_pooling_layer": False} if name == "body" else {}
     theirs, loading = owner.from_pretrained(tmp_path, output_loading_info=True, **given)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    again = load_file(saved(theirs, tmp_path / "again") / "model.safetensors")
+    assert_identical(load_file(tmp_path / "model.safetensors"), again)
     inputs = ragged()
     assert_same_on_real_tokens(ours_on(model, params, inputs), theirs_on(theirs.eval(), inputs), inputs)
 
