@@ -125,7 +125,7 @@ def test_tensorboard_events_hold_the_numbers_of_the_log(runs: dict[str, Path]) -
     assert all(np.float32(logged[key]) == np.float32(value) for key, value in found.items())
 
 
-def test_json_is_one_value_and_nothing_else_on_standard_output(runs: dict[str, Path], command: Command) -> None:
+def test_json_is_one_object_and_nothing_else_on_standard_output(runs: dict[str, Path], command: Command) -> None:
     folder = str(runs["classes"])
     for arguments in (
         ("train", SENTENCES, "steps=12", "--run", folder),
@@ -137,8 +137,8 @@ def test_json_is_one_value_and_nothing_else_on_standard_output(runs: dict[str, P
         said = command(*arguments, "--json")
         assert said.code == 0
         assert said.out.count("\n") == 1 or "--show" in arguments
-        json.loads(said.out)
-    assert {"movie_snippets", "tiny_shakespeare"} <= set(json.loads(command("data", "list", "--json").out))
+        assert isinstance(json.loads(said.out), dict)
+    assert {"movie_snippets", "tiny_shakespeare"} <= set(json.loads(command("data", "list", "--json").out)["names"])
 
 
 def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[str, Path], command: Command) -> None:
@@ -151,7 +151,7 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
 
 
 def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[str, Path], command: Command) -> None:
-    answers = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)
+    answers = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     assert [answer["text"] for answer in answers] == list(TEXTS)
     for answer in answers:
         chances = answer["probabilities"]
@@ -165,9 +165,11 @@ def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[
 
 
 def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_model(runs: dict[str, Path], command: Command) -> None:
-    for answer in json.loads(command("predict", str(runs["values"]), *TEXTS, "--json").out):
+    for answer in json.loads(command("predict", str(runs["values"]), *TEXTS, "--json").out)["answers"]:
         assert isinstance(answer["value"], float)
-    for answer in json.loads(command("predict", str(runs["tokens"]), "--config", LANGUAGE_MODEL, "a fine", "film", "--json").out):
+    for answer in json.loads(command("predict", str(runs["tokens"]), "--config", LANGUAGE_MODEL, "a fine", "film", "--json").out)[
+        "answers"
+    ]:
         chances = list(answer["next"].values())
         assert len(chances) == 5
         assert chances == sorted(chances, reverse=True)
@@ -175,9 +177,9 @@ def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_
 
 
 def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: dict[str, Path], command: Command) -> None:
-    together = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)
+    together = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     for text, answer in zip(TEXTS, together, strict=True):
-        (alone,) = json.loads(command("predict", str(runs["classes"]), text, "--json").out)
+        (alone,) = json.loads(command("predict", str(runs["classes"]), text, "--json").out)["answers"]
         assert alone["label"] == answer["label"]
         np.testing.assert_allclose(list(alone["probabilities"].values()), list(answer["probabilities"].values()), rtol=1e-5)
 

@@ -52,6 +52,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; gives the exit code: 0, 2 for input that cannot be used, 128 + n after signal n."""
+    if arguments is None:
+        _huge_pages()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
         given.insert(0, "train")
@@ -112,6 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, evaluate, predict, data):
         command.add_argument("--json", action="store_true", help="print one machine-readable object")
     return parser
+
+
+def _huge_pages() -> None:
+    """Begins the same command anew with memory in huge pages: on CPU, XLA takes its buffers anew each step, and small pages cost time."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def _prepare_jax() -> None:
@@ -184,7 +193,8 @@ def _predict(options: argparse.Namespace) -> int:
         raise InputError("There is no text to predict from; give one, or lines on standard input.")
     answers = predict(options.folder, run, texts, options.best)
     if options.json:
-        print(json.dumps([{"text": text} | answer for text, answer in zip(texts, answers, strict=True)], ensure_ascii=False))
+        paired = [{"text": text} | answer for text, answer in zip(texts, answers, strict=True)]
+        print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
         return 0
     for text, answer in zip(texts, answers, strict=True):
         print(f"{text}\n    {_worded(answer)}", flush=True)
@@ -219,7 +229,7 @@ def _data(options: argparse.Namespace) -> int:
     from train.data.source import own_names, prepare
 
     if options.action == "list":
-        print(json.dumps(own_names()) if options.json else "\n".join(own_names()))
+        print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
         return 0
     if not options.names:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
@@ -240,7 +250,7 @@ def _data(options: argparse.Namespace) -> int:
             one["first"] = {key: value.decode() if isinstance(value, bytes) else str(value) for key, value in example.items()}
         shown.append(one)
     if options.json:
-        print(json.dumps(shown))
+        print(json.dumps({"data": shown}))
         return 0
     for one in shown:
         for key, value in one.items():
