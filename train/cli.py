@@ -52,8 +52,6 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; gives the exit code: 0, 2 for input that cannot be used, 128 + n after signal n."""
-    if arguments is None:
-        _huge_pages()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
         given.insert(0, "train")
@@ -114,13 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, evaluate, predict, data):
         command.add_argument("--json", action="store_true", help="print one machine-readable object")
     return parser
-
-
-def _huge_pages() -> None:
-    """Begins the same command anew with memory in huge pages: on CPU, XLA takes its buffers anew each step, and small pages cost time."""
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, sys.orig_argv)
 
 
 def _prepare_jax() -> None:
