@@ -17,7 +17,7 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 test: .venv/dev ## every test but those against PyTorch
 	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks -n 2 --dist worksteal
 
-lint: .venv/dev ## ruff and basedpyright
+lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
