@@ -85,12 +85,13 @@ def attend(
     other: Tokens | None,
     reach: Reach,
     weigh: Weigh,
+    scale: float,
     *,
     relative: Relative | None = None,
     decay: tuple[jax.Array, jax.Array] | None = None,
     dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
 ) -> jax.Array:
-    """weigh(q k^T / sqrt(k) + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
+    """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
 
     `other` says where the sources stand, None where they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
     (b, h, s), adds the query's less the key's.  Scores are float32.  Where a token sees only its neighbourhood, time is cut into
@@ -110,13 +111,13 @@ def attend(
         own, sources = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), (before, after)))
     g, s = key.shape[1:3]
     # Query heads of one group stand below each other, so that a group is one matrix product.
-    grouped = (query * k**-0.5).reshape(query.shape[0], g, -1, k)
+    grouped = (query * scale).reshape(query.shape[0], g, -1, k)
     scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(*query.shape[:3], s)
     visible = reach.visible(own, sources)
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
-        scores = relative(masked(scores, visible), query * k**-0.5, own.positions[:, None], sources.positions[:, None])
+        scores = relative(masked(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
     weights = dropout(weigh(scores, visible).astype(value.dtype))
     mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
     if local:

@@ -108,7 +108,16 @@ class Attention(nn.Module):
             query = self.position(query, own.positions[:, None])
         dropout = Dropout(self.dropout)
         mixed = attend(
-            query, key, value, own, other, self.reach, self.weigh, relative=self.relative, dropout=lambda weights: dropout(weights, ctx)
+            query,
+            key,
+            value,
+            own,
+            other,
+            self.reach,
+            self.weigh,
+            ctx.score_scale(k),
+            relative=self.relative,
+            dropout=lambda weights: dropout(weights, ctx),
         )
         if self.gate:
             mixed = mixed * jax.nn.sigmoid(projected("gate", x, self.heads, k))

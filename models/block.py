@@ -43,7 +43,8 @@ class Block(nn.Module):
                 if isinstance(y, tuple):
                     y, more = y
                     given.update(more)
-                return Dropout(self.dropout, name=f"{name}_dropout")(y, ctx)
+                y = Dropout(self.dropout, name=f"{name}_dropout")(y, ctx)
+                return y if ctx.base is None else y * ctx.branch_scale
 
             state = named(self.residual, f"{name}_residual")(state, branch, ctx)
             ctx = dataclasses.replace(ctx, shared={**ctx.shared, **given})

@@ -1,10 +1,19 @@
 """What a layer may read besides its input."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The width and depth that muP's scales are relative to: see `models.parametrization`."""
+
+    width: int
+    depth: int
 
 
 @flax.struct.dataclass
@@ -39,6 +48,7 @@ class Context:
     shared: what all layers use and is computed once, or what an earlier layer gives to the later ones, by name.
     layer, depth: which block of how many this is; branch, branches: which branch of the block.  Set by Stack and Block.
     train: True while training; static, so that it selects the compiled program.
+    base: the base model's width and depth where the parametrization is muP, else None.
     """
 
     positions: jax.Array | None = None
@@ -52,9 +62,25 @@ class Context:
     branch: int = flax.struct.field(pytree_node=False, default=0)
     branches: int = flax.struct.field(pytree_node=False, default=1)
     train: bool = flax.struct.field(pytree_node=False, default=False)
+    base: Base | None = flax.struct.field(pytree_node=False, default=None)
 
     @classmethod
-    def of(cls, batch: Mapping[str, jax.Array], train: bool = False, decoding: Decoding | None = None) -> "Context":
+    def of(
+        cls, batch: Mapping[str, jax.Array], train: bool = False, decoding: Decoding | None = None, base: Base | None = None
+    ) -> "Context":
         """The context that a batch's own keys describe."""
         positions, segments, starts = (batch.get(name) for name in ("positions", "segments", "starts"))
-        return cls(positions=positions, segments=segments, starts=starts, decoding=decoding, train=train)
+        return cls(positions=positions, segments=segments, starts=starts, decoding=decoding, train=train, base=base)
+
+    @property
+    def branch_scale(self) -> float:
+        """What each branch of a block is multiplied by: 1, or base depth / depth."""
+        return 1.0 if self.base is None else self.base.depth / self.depth
+
+    def logit_scale(self, d: int) -> float:
+        """What logits from a stream of width d over a table are multiplied by: 1, or base width / d."""
+        return 1.0 if self.base is None else self.base.width / d
+
+    def score_scale(self, k: int) -> float:
+        """What products of queries and keys of width k are multiplied by: 1 / sqrt(k), or 8 / k."""
+        return k**-0.5 if self.base is None else 8 / k

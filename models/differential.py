@@ -43,7 +43,8 @@ class DifferentialAttention(nn.Module):
         value = projected("value", x, h, 2 * k)
         key, value = (extended(self, ctx, name, new, 2, reach.span) for name, new in (("keys", key), ("values", value)))
         other = seen_tokens(self, ctx, t, reach.span)
-        both = attend(query, key, jnp.repeat(value, 2, axis=1), own, other, reach, Softmax())  # a head's two stand side by side
+        values = jnp.repeat(value, 2, axis=1)  # a head's two stand side by side
+        both = attend(query, key, values, own, other, reach, Softmax(), ctx.score_scale(k))
         both = both.reshape(b, h, 2, t, 2 * k).astype(jnp.float32)
         start = 0.8 - 0.6 * jnp.exp(-0.3 * jnp.asarray(ctx.layer, jnp.float32))
         learned = nn.initializers.normal(0.1)

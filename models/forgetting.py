@@ -44,7 +44,8 @@ class ForgettingAttention(nn.Module):
         total = recurrent(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
         kept = (("keys", key), ("values", value), ("totals", total))
         key, value, totals = (extended(self, ctx, name, new, 2) for name, new in kept)
-        mixed = attend(query, key, value, own, seen_tokens(self, ctx, t, None), reach, Softmax(), decay=(total, totals))
+        other, scale = seen_tokens(self, ctx, t, None), ctx.score_scale(k)
+        mixed = attend(query, key, value, own, other, reach, Softmax(), scale, decay=(total, totals))
         if self.gate:
             mixed = mixed * jax.nn.sigmoid(projected("gate", x, h, k))
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)

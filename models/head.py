@@ -167,6 +167,7 @@ class LogitsHead(nn.Module):
             rows = self.vocab if self.vocab is not None else table.shape[0] if table is not None else 0
             table = self.param("table", nn.initializers.normal(0.02), (rows, x.shape[-1]))
         assert table is not None
+        x = x * ctx.logit_scale(x.shape[-1])
         bias = self.param("bias", nn.initializers.zeros, (table.shape[0],)) if self.bias else None
         if self.chunk is not None and ctx.decoding is None:
             return Projected(x, table, bias, self.cap, self.chunk)
@@ -198,5 +199,5 @@ class MultiTokenHead(nn.Module):
             hidden + named(self.transform, f"transform_{n}")(named(self.norm, f"norm_{n}")(hidden), ctx)
             for n in range(self.tokens if ctx.decoding is None else 1)
         ]
-        logits = jnp.einsum("btnd,vd->btnv", jnp.stack(ahead, axis=2), table)
+        logits = jnp.einsum("btnd,vd->btnv", jnp.stack(ahead, axis=2) * ctx.logit_scale(hidden.shape[-1]), table)
         return logits if ctx.decoding is None else logits[:, :, 0]

@@ -52,17 +52,16 @@ class LatentAttention(nn.Module):
         key_rotary = self.position(projected("key_rotary", x, 1, self.rotary), places)
         initial = nn.initializers.lecun_normal()
         up_key, up_value = (self.param(name, initial, (r, h * k)).reshape(r, h, k).astype(x.dtype) for name in ("up_key", "up_value"))
-        reach = Reach(self.causal)
+        reach, scale = Reach(self.causal), ctx.score_scale(k + self.rotary)
         if ctx.decoding is None:
             key = jnp.einsum("btr,rhk->bhtk", latent, up_key)
             key = jnp.concatenate([key, jnp.broadcast_to(key_rotary, (b, h, t, self.rotary))], -1)
             value = jnp.einsum("btr,rhk->bhtk", latent, up_value)
-            mixed = attend(jnp.concatenate([query, query_rotary], -1), key, value, own, None, reach, self.weigh)
+            mixed = attend(jnp.concatenate([query, query_rotary], -1), key, value, own, None, reach, self.weigh, scale)
         else:
             latents, rotaries = extended(self, ctx, "latents", latent, 1), extended(self, ctx, "rotaries", key_rotary, 2)
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)
-            absorbed = absorbed * ((r + self.rotary) / (k + self.rotary)) ** 0.5  # attend divides by the root of the wider one
             key = jnp.concatenate([latents[:, None], rotaries], -1)
-            mixed = attend(absorbed, key, latents[:, None], own, seen_tokens(self, ctx, t, None), reach, self.weigh)
+            mixed = attend(absorbed, key, latents[:, None], own, seen_tokens(self, ctx, t, None), reach, self.weigh, scale)
             mixed = jnp.einsum("bhtr,rhk->bhtk", mixed, up_value)
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)

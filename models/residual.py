@@ -39,7 +39,8 @@ class Sandwich(nn.Module):
 
     @nn.compact
     def __call__(self, state: jax.Array, branch: Branch, ctx: Context) -> jax.Array:
-        return state + named(self.norm, "norm_out")(branch(named(self.norm, "norm_in")(state)))
+        # muP's scale of a branch would be lost in the norm after it, so it is applied again
+        return state + ctx.branch_scale * named(self.norm, "norm_out")(branch(named(self.norm, "norm_in")(state)))
 
 
 class ReZero(nn.Module):

@@ -8,6 +8,7 @@ import flax.linen as nn
 from models.context import Context, Decoding, Memory
 from models.contracts import Batch, Embed, Head
 from models.embed import TokenEmbed
+from models.parametrization import Parametrization, base_of
 from models.stack import Stack
 from models.structure import separate
 
@@ -16,19 +17,24 @@ class Transformer(nn.Module):
     """head(stack(embed(batch))).  Without a head the output is the hidden states (b, t, d).
 
     `batch` is a mapping of arrays; see `Context.of` for the keys that describe it, and the embed and head for theirs.
+    With `parametrization` "mup" what was tuned at base_width and base_depth holds at any: see `models.parametrization`.
     """
 
     embed: Embed = TokenEmbed()
     stack: Stack = Stack()
     head: Head | None = None
+    parametrization: Parametrization = "standard"
+    base_width: int = 256
+    base_depth: int = 2
 
     def __post_init__(self) -> None:
+        base_of(self)
         separate(self)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Any:
-        x, ctx = self.embed(batch, Context.of(batch, train, decoding))
+        x, ctx = self.embed(batch, Context.of(batch, train, decoding, base_of(self)))
         x = self.stack(x, ctx)
         return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))
 
@@ -45,8 +51,12 @@ class EncoderDecoder(nn.Module):
     decoder: Stack = Stack()
     head: Head | None = None
     source_embed: Embed | None = None
+    parametrization: Parametrization = "standard"
+    base_width: int = 256
+    base_depth: int = 2
 
     def __post_init__(self) -> None:
+        base_of(self)
         separate(self)
         super().__post_init__()
 
@@ -57,10 +67,10 @@ class EncoderDecoder(nn.Module):
         else:
             source = {name.removeprefix("source_"): value for name, value in batch.items() if name.startswith("source_")}
             source["tokens"] = batch["source"]
-            x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train))
+            x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train, None, base_of(self)))
             memory = Memory(self.encoder(x, ctx), ctx.segments)
             if decoding is not None:
                 self.put_variable("cache", "memory", memory)
-        x, ctx = self.embed(batch, dataclasses.replace(Context.of(batch, train, decoding), memory=memory))
+        x, ctx = self.embed(batch, dataclasses.replace(Context.of(batch, train, decoding, base_of(self)), memory=memory))
         x = self.decoder(x, ctx)
         return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from models.parametrization import Role
 from models.structure import nearest
 
 Params = Any
+Roles = Any  # a tree of Role like the parameters', where the model's parametrization is muP
 NO_DECAY = ("bias$", "scale$", "norm")  # vectors that shift and scale
 
 
@@ -23,9 +25,12 @@ class Rate(Protocol):
 
 
 class Optimizer(Protocol):
-    """`build(steps, params)` gives the optax transformation; its `rate` is a Rate."""
+    """`build(steps, params)` gives the optax transformation; its `rate` is a Rate.
 
-    def build(self, steps: int, params: Params) -> optax.GradientTransformation: ...
+    A model whose parametrization is muP gives the roles of its parameters too, which scale their rates: see `models.parametrization`.
+    """
+
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
 
 
 def _count(part: float, steps: int) -> int:
@@ -107,9 +112,11 @@ class SGD:
     clip: float | None = None
     freeze: tuple[str, ...] = ()
 
-    def build(self, steps: int, params: Params) -> optax.GradientTransformation:
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
         descend = optax.sgd(self.rate.build(steps), momentum=self.momentum or None, nesterov=self.nesterov)
+        if roles is not None:
+            descend = optax.chain(descend, _scaled(_by_role(roles, lambda role: role.fan_out / role.fan_in * role.depth)))
         return _frozen(_clipped(self.clip, descend), params, self.freeze)
 
 
@@ -131,11 +138,15 @@ class AdamW:
     clip: float | None = 1.0
     freeze: tuple[str, ...] = ()
 
-    def build(self, steps: int, params: Params) -> optax.GradientTransformation:
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
-        rate = self.rate.build(steps)
+        rate, epsilon = self.rate.build(steps), self.epsilon
         decayed = _tree_of(params, lambda path, _: not any(re.search(pattern, path) for pattern in self.no_decay))
-        chain = [optax.scale_by_adam(self.b1, self.b2, self.epsilon), optax.add_decayed_weights(self.decay, mask=decayed)]
+        chain = [optax.add_decayed_weights(self.decay, mask=decayed)]
+        if roles is not None:  # before the decay, whose product with the rate stays
+            chain.insert(0, _scaled(_by_role(roles, lambda role: 1 / role.fan_in)))
+            epsilon /= max(jax.tree.leaves(_by_role(roles, lambda role: max(role.fan_in, role.fan_out) * role.depth)))
+        chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon))
         if self.layer_decay is not None:
             chain.append(_scaled(layer_scales(params, self.layer_decay)))
         return _frozen(_clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, self.freeze)
@@ -159,8 +170,10 @@ class Optax:
             if name not in accepted:
                 raise ValueError(f"optax.{self.name} has no argument {name!r}; {nearest(name, accepted)}")
 
-    def build(self, steps: int, params: Params) -> optax.GradientTransformation:
-        """The optax transformation."""
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
+        """The optax transformation.  Raises ValueError for a model in muP."""
+        if roles is not None:
+            raise ValueError(f"muP's rates are known for AdamW and SGD, and the optimizer is optax.{self.name}; use one of these")
         return _frozen(_clipped(self.clip, getattr(optax, self.name)(self.rate.build(steps), **self.arguments)), params, self.freeze)
 
 
@@ -186,6 +199,10 @@ def _frozen(transform: optax.GradientTransformation, params: Params, patterns: t
             raise ValueError(f"freeze has {pattern!r}, which matches no parameter; they have names such as {paths[len(paths) // 2]!r}.")
     labels = _tree_of(params, lambda path, _: "frozen" if any(re.search(pattern, path) for pattern in patterns) else "trained")
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
+
+
+def _by_role(roles: Roles, scale: Callable[[Role], float]) -> Params:
+    return jax.tree.map(scale, roles)
 
 
 def _scaled(scales: Params) -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from models.contracts import Batch
+from models.parametrization import initialised, roles
 from models.structure import part
 from train.data.batches import Batches
 from train.data.text import Opened
@@ -104,14 +105,16 @@ class Trainer:
         key = jax.random.key(experiment.seed)
         abstract = self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
-            self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes)
+            grown = getattr(experiment.model, "parametrization", "standard") == "mup"
+            more = {"roles": roles(experiment.model, abstract)} if grown else {}
+            self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes, **more)
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             self.work = flops(self.step(), state, abstract)  # traced, not compiled
         with refused():
             if experiment.initial is None:
                 return self.parallel.start(
-                    lambda: initialise(experiment.model.init(key, _zeros(abstract))["params"], self.optimizer, experiment.seed)
+                    lambda: initialise(initialised(experiment.model, key, _zeros(abstract))["params"], self.optimizer, experiment.seed)
                 )
             params, self.fresh = experiment.initial.load(experiment.model, key)
             if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, shapes):

@@ -98,8 +98,9 @@ class MLSTM(nn.Module):
         query, key, value = (projected(name, x, h, k) for name in ("query", "key", "value"))
         enter = projected("input", x, h, 1, True, kernel_init=zeros)[..., 0].astype(jnp.float32)
         forget = projected("forget", x, h, 1, True, kernel_init=zeros, bias_init=lambda *_: jnp.linspace(3.0, 6.0, h))[..., 0]
+        forget = nn.log_sigmoid(forget.astype(jnp.float32))
         state = remembered(self, ctx, "state", Levelled.empty(b, h, k, k))
-        mixed, state = matrix_lstm(query, key * k**-0.5, value, enter, nn.log_sigmoid(forget.astype(jnp.float32)), ctx.segments, state)
+        mixed, state = matrix_lstm(query, key * ctx.score_scale(k), value, enter, forget, ctx.segments, state)
         remember(self, ctx, "state", state)
         gate = nn.sigmoid(nn.Dense(d, use_bias=False, name="gate")(x.reshape(-1, d)))
         return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)

@@ -205,7 +205,7 @@ class Mamba1(nn.Module):
         step = nn.Dense(channels, kernel_init=uniform, bias_init=step_start, name="step")(selected[:, :rank])
         step = jax.nn.softplus(step.astype(jnp.float32)).reshape(b, t, channels)
         write, read = jnp.split(selected[:, rank:].astype(jnp.float32).reshape(b, t, 2 * n), 2, axis=-1)
-        rates = jnp.exp(self.param("log_rates", rates_start, (channels, n)).astype(jnp.float32))
+        rates = jnp.exp(self.param("log_rates", rates_start, (n, channels)).astype(jnp.float32).T)
 
         def body(state: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             step, y, write, read, fresh = inputs
@@ -222,8 +222,8 @@ class Mamba1(nn.Module):
 
 
 def rates_start(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The logarithms of 1, 2, ..., n for each channel."""
-    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[-1] + 1, dtype=jnp.float32)), shape)
+    """The logarithms of 1, 2, ..., n for each channel, (n, channels)."""
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=jnp.float32))[:, None], shape)
 
 
 def step_start(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

@@ -103,7 +103,7 @@ def mamba(params: Any, past: list[np.ndarray], state: Any) -> Any:
     y = silu(window(params["convolution"], [np.split(part, 2)[0] for part in entered]))
     step, write, read = np.split(dense(params["select"], y), [2, 5])
     step = np.log1p(np.exp(dense(params["step"], step)))[:, None]
-    state = np.exp(-step * np.exp(params["log_rates"])) * state + step * write * y[:, None]
+    state = np.exp(-step * np.exp(params["log_rates"].T)) * state + step * write * y[:, None]
     return dense(params["out"], silu(np.split(entered[-1], 2)[1]) * (state @ read + params["skip"] * y)), state
 
 
@@ -145,7 +145,7 @@ def test_mamba_starts_with_steps_between_a_thousandth_and_a_tenth_and_rates_from
     params = Mamba1().init(jax.random.key(0), normal(1, 1, 2, 64), Context())["params"]
     step = np.log1p(np.exp(np.asarray(params["step"]["bias"], np.float64)))
     assert 0.00099 < step.min() < 0.003 < 0.03 < step.max() < 0.101
-    np.testing.assert_allclose(np.exp(np.asarray(params["log_rates"])[0]), np.arange(1, 17), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(np.asarray(params["log_rates"])[:, 0]), np.arange(1, 17), rtol=1e-5)
 
 
 def test_a_state_space_refuses_heads_that_do_not_divide_its_width() -> None:

@@ -1,0 +1,109 @@
+"""muP and depth-muP: what follows width and depth, so that the settings tuned on a small model serve a large one.
+
+A model with parametrization="mup" computes, starts and learns as its base, the same model of `base_width` and `base_depth`, in what
+does not depend on size.  With m_d = width / base_width and m_l = depth / base_depth (arXiv:2203.03466, table 8, and CompleteP,
+arXiv:2505.01618, with alpha = 1):
+
+    branches of a block     times 1 / m_l
+    logits over a table     times 1 / m_d
+    attention scores        q k^T 8 / k in place of q k^T / sqrt(k): the same for heads of width 64
+    matrices                start with 1 / m_in of the base's variance; AdamW's rate times 1 / m_in; SGD's times m_out / m_in
+    all other parameters    start as they are; AdamW's rate as it is; SGD's times m_out
+    a head's last matrix    as matrices, but starts with 1 / m_in^2 of the variance
+    AdamW                   epsilon times 1 / (m_d m_l); weight decay times m_in, so that its product with the rate stays
+    SGD                     rates inside blocks times m_l, which undo the branches' 1 / m_l
+
+m_in and m_out tell how much longer than in the base a parameter's last axis but one and its last are; one that is multiplied over an
+axis that grows is a matrix.  They are read off the shapes of both models, so every structure has them and no component knows of them.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from models.context import Base
+from models.contracts import Batch, Model
+
+Parametrization = Literal["standard", "mup"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it is a head's last matrix."""
+
+    fan_in: float = 1.0
+    fan_out: float = 1.0
+    depth: float = 1.0
+    readout: bool = False
+
+
+def base_of(model: Any) -> Base | None:
+    """What a model's layers are told of its base; None where the parametrization is the standard one.
+
+    Raises ValueError where base_width or base_depth is no positive number, or the parametrization has another name.
+    """
+    if model.parametrization not in ("standard", "mup"):
+        raise ValueError(f"{type(model).__name__}.parametrization is {model.parametrization!r}; give 'standard' or 'mup'.")
+    for name in ("base_width", "base_depth"):
+        if getattr(model, name) < 1:
+            raise ValueError(f"{type(model).__name__}.{name} is {getattr(model, name)}; it must be above 0.")
+    return Base(model.base_width, model.base_depth) if model.parametrization == "mup" else None
+
+
+def narrowed(model: Any) -> Any:
+    """The base model: the same one at base_width.  Raises ValueError for an embed that has no field `width`."""
+    embeds = {name: embed for name in ("embed", "source_embed") if (embed := getattr(model, name, None)) is not None}
+    for name, embed in embeds.items():
+        if not hasattr(embed, "width"):
+            raise ValueError(f"parametrization='mup' narrows {name}.width, which {type(embed).__name__} has not; give it that field.")
+    return dataclasses.replace(model, **{name: dataclasses.replace(embed, width=model.base_width) for name, embed in embeds.items()})
+
+
+def roles(model: Any, batch: Batch) -> Any:
+    """The Role of each parameter, as a tree like the parameters'; all the same where the parametrization is standard.
+
+    Traced on a batch (arrays or shapes), nothing is computed.
+    """
+    own = _shapes(model, batch)
+    if getattr(model, "parametrization", "standard") == "standard":
+        return jax.tree.map(lambda _: Role(), own)
+    try:
+        base = _shapes(narrowed(model), batch)
+    except ValueError as error:
+        raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
+
+    def role(path: tuple[Any, ...], leaf: Any, other: Any) -> Role:
+        names = [key.key for key in path]
+        growth = [1.0, 1.0, *(new / old for new, old in zip(leaf.shape, other.shape, strict=True))]
+        depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack that it is in
+        within = depth is not None and names[1] != "norm"
+        return Role(growth[-2], growth[-1], depth / model.base_depth if within else 1.0, names[0] == "head" and growth[-1] == 1)
+
+    return jax.tree_util.tree_map_with_path(role, own, base)
+
+
+def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
+    """{"params": ...} as `model.init(key, batch)` gives them, with the scales that the parametrization asks for."""
+    variables = model.init(key, batch)
+    whole: Any = model
+    if getattr(whole, "parametrization", "standard") == "standard":
+        return variables
+
+    def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
+        if role.fan_in == 1:
+            return own
+        wanted = _size(other) * role.fan_in ** (-1.0 if role.readout else -0.5)
+        return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
+
+    base = narrowed(whole).init(key, batch)["params"]
+    return {"params": jax.tree.map(scaled, variables["params"], base, roles(whole, batch))}
+
+
+def _size(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32))))
+
+
+def _shapes(model: Any, batch: Batch) -> Any:
+    return jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch), dict(batch))["params"]
