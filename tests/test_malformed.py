@@ -86,6 +86,7 @@ CASES = (
     Malformed("zero evaluation batch", "train config.py evaluation.batch_size=0", r"evaluation.batch_size.* 0.*above 0"),
     Malformed("zero evaluation interval", "train config.py evaluation.every=0", r"every is 0.*above 0"),
     Malformed("negative patience", "train config.py evaluation.patience=-1", r"patience is -1.*above 0"),
+    Malformed("endless goal", "train config.py evaluation.goal=1e999", r"goal is inf; give the finite value of"),
     Malformed("no checkpoint kept", "train config.py checkpoints.keep=0", r"keep is 0.*above 0"),
     Malformed("seed too large", "train config.py seed=99999999999999999999", r"seed is 9+.*0 to 4294967295"),
     Malformed("negative seed", "train config.py seed=-1", r"seed is -1.*0 to"),

@@ -334,3 +334,21 @@ def test_only_the_last_checkpoints_and_the_best_are_kept(finished: Path) -> None
         assert best is not None
         assert set(store.steps()) == {15, 12, best}
     assert not list((finished / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+
+def test_a_goal_stops_once_and_for_all(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {line["step"]: line["evaluation/loss"] for line in log(finished) if "evaluation/loss" in line}
+    assert losses[5] > losses[10] > losses[15]
+    settings = (*SHORT, f"evaluation.goal={losses[10]}")  # which is as good as the goal itself
+    capsys.readouterr()
+    assert train(tmp_path / "run", *settings) == 0
+    assert "loss has reached" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["steps"] == 10
+    # Killed before its summary, it does not start to train again.
+    folder = unfinished(tmp_path / "run", tmp_path)
+    assert train(folder, *settings) == 0
+    assert "loss has reached" in capsys.readouterr().err
+    same_end(folder, tmp_path / "run", LANGUAGE_MODEL)
+    # Where greater is better, the first loss is good enough.
+    assert train(tmp_path / "greater", *SHORT, "evaluation.greater=true", f"evaluation.goal={losses[10]}") == 0
+    assert json.loads((tmp_path / "greater" / "summary.json").read_text(encoding="utf-8"))["steps"] == 5

@@ -24,7 +24,8 @@ def _above_zero(path: str, settings: Any, *names: str) -> None:
 class Evaluation:
     """Measure the test split every `every` steps (None: each epoch, and always at the end) in batches of `batch_size`.
 
-    `metric`, greater or smaller is `better`, picks the best checkpoint; after `patience` evaluations without a better one training stops.
+    `metric`, greater or smaller is better, picks the best checkpoint; after `patience` evaluations without a better one training stops,
+    and after the first in which it is as good as `goal`.
     """
 
     every: int | None = None
@@ -32,9 +33,12 @@ class Evaluation:
     metric: str = "loss"
     greater: bool = False
     patience: int | None = None
+    goal: float | None = None
 
     def __post_init__(self) -> None:
         _above_zero("evaluation", self, "every", "batch_size", "patience")
+        if self.goal is not None and not math.isfinite(self.goal):
+            raise ValueError(f"evaluation.goal is {self.goal}; give the finite value of {self.metric} at which to stop, or none.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Loop:
             self.log = MetricsLog(self.folder, number)
             try:
                 unfinished = self.progress.evaluated < number and self._due(number)
-                stopped = self._pause(store, number) if unfinished else self._impatient(number)
+                stopped = self._pause(store, number) if unfinished else self._content(number)
                 if not stopped and number < self.steps:
                     number = self._iterate(store, number)
                 if not self.measured and self._measure(number) is None:
@@ -213,18 +213,24 @@ class Loop:
         return metrics
 
     def _judge(self, number: int, metrics: dict[str, float]) -> bool:
-        """Remembers the best; True when patience is over."""
+        """Remembers the best; True when the goal is reached or patience is over."""
         watched = self.experiment.evaluation
         value, best = metrics[watched.metric], self.progress.best
         better = best is None or (value > best if watched.greater else value < best)
         self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
-        return self._impatient(number)
+        return self._content(number)
 
-    def _impatient(self, number: int) -> bool:
-        watched = self.experiment.evaluation
-        if not number or number >= self.steps or watched.patience is None or self.progress.waited < watched.patience:
+    def _content(self, number: int) -> bool:
+        """Whether the last evaluation ends training, which the best so far and the wait for a better one tell."""
+        watched, best = self.experiment.evaluation, self.progress.best
+        if not number or number >= self.steps or best is None:
             return False
-        self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
+        if watched.goal is not None and (best >= watched.goal if watched.greater else best <= watched.goal):
+            self.console.say(f"{watched.metric} has reached {watched.goal:g}: stopping early")
+        elif watched.patience is not None and self.progress.waited >= watched.patience:
+            self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
+        else:
+            return False
         return True
 
     def _finish(self, number: int, best: int | None) -> dict[str, Any]:
