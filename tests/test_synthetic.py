@@ -40,7 +40,7 @@ def test_batches_are_a_function_of_seed_and_step_and_the_test_part_is_its_own(sp
     np.testing.assert_array_equal(train[5]["tokens"], opened.batches("train", 32, 1, 0)[5]["tokens"])
     others = [train[6], opened.batches("train", 32, 1, 1)[5], opened.batches("test", 32, 1, None)[5]]
     assert all((train[5]["tokens"] != other["tokens"]).any() for other in others)
-    assert len(opened.batches("test", 32, 8, None)) == 64
+    assert len(opened.batches("test", 32, 8, None)) == 32
     with pytest.raises(InputError, match="made by a rule"):
         opened.questions(["a"], 1, 1)
 

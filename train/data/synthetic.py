@@ -39,11 +39,11 @@ class Recall:
     arXiv:2312.04927, with places drawn evenly.  An epoch is `examples` long, and `held` are measured.
     """
 
-    pairs: int = 8
-    length: int = 64
-    vocab: int = 192
+    pairs: int = 6
+    length: int = 24
+    vocab: int = 72
     examples: int = 64_000
-    held: int = 2_048
+    held: int = 1_024
 
     def __post_init__(self) -> None:
         if self.pairs < 1 or self.vocab // 3 < self.pairs or self.length < 3 * self.pairs:
@@ -80,11 +80,11 @@ class SelectiveCopy:
     Gives tokens, labels and weights (b, length).  Token 0 is noise, 1 asks.  arXiv:2312.00752, section 3.1.
     """
 
-    data: int = 8
-    length: int = 64
-    vocab: int = 16
+    data: int = 6
+    length: int = 24
+    vocab: int = 12
     examples: int = 64_000
-    held: int = 2_048
+    held: int = 1_024
 
     def __post_init__(self) -> None:
         if self.data < 1 or self.vocab < 3 or self.length < 2 * self.data:
