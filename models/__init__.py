@@ -26,6 +26,7 @@ from models.interop import load_hf, save_hf
 from models.latent import LatentAttention
 from models.mixing import Fourier, Pooling, TokenMLP
 from models.norm import DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
+from models.parametrization import initialised
 from models.position import AxialRoPE, InterpolatedRoPE, LearnedPosition, NTKRoPE, PartialRoPE, RoPE, SinusoidalPosition, YaRN
 from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
@@ -160,6 +161,7 @@ __all__ = [
     "gelu",
     "gelu_tanh",
     "generate",
+    "initialised",
     "load_hf",
     "padded",
     "part",

@@ -1,4 +1,4 @@
-"""The commands: train, eval, predict, generate, data."""
+"""The commands: train, eval, predict, generate, data, coordinates."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from train.spec import InputError
 
-COMMANDS = ("train", "eval", "predict", "generate", "data")
+COMMANDS = ("train", "eval", "predict", "generate", "data", "coordinates")
 TRAIN = """
 examples:
   morphax train sentiment_bert                              the config as it is, into runs/sentiment_bert
@@ -45,6 +45,14 @@ examples:
   morphax data list                                         this project's data sets
   morphax data prepare movie_snippets/labels                fetch and prepare one, once
   morphax data show movie_snippets/labels                   its splits, features, licence and first example
+"""
+COORDINATES = """
+examples:
+  morphax coordinates tiny_lm                               widths 64 to 1024, ten steps each, into runs/tiny_lm_coordinates
+  morphax coordinates tiny_lm --by depth --sizes 2,4,8,16   depths in place of widths
+  morphax coordinates tiny_lm model.stack.block.mixer="GatedDeltaNet(heads=4)" --seeds 3
+
+Activations that keep their size in muP (model.parametrization=mup) tell that rates tuned on a small model serve a large one.
 """
 
 
@@ -127,7 +135,19 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("names", nargs="*", metavar="NAME", help="data sets, as name or name/configuration")
     data.set_defaults(run=_data)
 
-    for command in (train, evaluate, predict, generate, data):
+    coordinates = commands.add_parser(
+        "coordinates", help="plot how large activations are over widths or depths", epilog=COORDINATES, formatter_class=plain
+    )
+    coordinates.add_argument("config", help="name of a file in configs/, or the path of your own")
+    coordinates.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    coordinates.add_argument("--by", choices=("width", "depth"), default="width", help="what grows (default: width)")
+    coordinates.add_argument("--sizes", help="which (default: 64,128,256,512,1024, of depth 2,4,8,16); the smallest is muP's base")
+    coordinates.add_argument("--steps", type=int, default=10, help="training steps at each size (default: 10)")
+    coordinates.add_argument("--seeds", type=int, default=1, help="average over this many seeds (default: 1)")
+    coordinates.add_argument("--to", dest="folder", type=Path, help="folder of the plot (default: runs/CONFIG_coordinates)")
+    coordinates.set_defaults(run=_coordinates)
+
+    for command in (train, evaluate, predict, generate, data, coordinates):
         command.add_argument("--json", action="store_true", help="print one machine-readable object")
     return parser
 
@@ -299,4 +319,31 @@ def _data(options: argparse.Namespace) -> int:
     for one in shown:
         for key, value in one.items():
             print(f"{key:<10}{value}")
+    return 0
+
+
+def _coordinates(options: argparse.Namespace) -> int:
+    from train.run import load_config
+
+    experiment, _ = load_config(options.config, options.overrides)
+    given = options.sizes or ("64,128,256,512,1024" if options.by == "width" else "2,4,8,16")
+    sizes = sorted({int(size) for size in given.split(",") if size.strip().isdecimal()})
+    if len(sizes) < 2 or len(sizes) != len(given.split(",")) or sizes[0] < 1 or options.steps < 1 or options.seeds < 1:
+        raise InputError(
+            f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as 64,128, and at least 1 "
+            "step and seed."
+        )
+    _prepare_jax()
+    from train.console import Console
+    from train.study.coordinates import check, table, write
+
+    folder = options.folder or Path("runs") / f"{Path(options.config).stem}_coordinates"
+    console = Console()
+    curves = check(experiment, options.by, sizes, options.steps, options.seeds, console.say)
+    written = write(curves, folder)
+    if options.json:
+        print(json.dumps(written))
+    else:
+        console.rich.print(table(curves))
+        console.say(f"{folder}/coordinates.png")
     return 0
