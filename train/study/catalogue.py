@@ -1,16 +1,22 @@
 """The catalogue of components, models/README.md, from the classes themselves: `python -m train.study.catalogue`.
 
 Numbers are those of each layer by its defaults (causal where it can be) at width 512 over 1,024 tokens: parameters, counted floating-point
-operations a token, and what decoding keeps, in float32 bytes a row: a constant part, and a part for each token.
+operations a token, what decoding keeps, in float32 bytes a row (a constant part, and a part for each token), and what it counts for the
+token after 1,024 others.  Laws are those that the tests hold each class to.
 """
 
 import dataclasses
 import functools
 import importlib
 import inspect
+import json
 import math
 import pkgutil
 import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +36,8 @@ HEADER = """# The components
 
 One class each, by its kind; what a kind takes and gives is in `contracts.py`. This page is written by
 `python -m train.study.catalogue` from the classes, and a test fails when it is stale. The numbers are those of the defaults (causal where
-there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, and what decoding keeps a row in float32.
+there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, what decoding keeps a row in float32, and the
+operations of decoding the token after 1,024 others. The laws are those that the tests hold the class to, numbered at the end.
 """
 
 
@@ -57,8 +64,8 @@ def _bytes(tree: Any) -> int:
 
 
 @functools.cache
-def numbers(owner: type) -> tuple[str, str, str]:
-    """Parameters, operations a token, and what decoding keeps, of a layer."""
+def numbers(owner: type) -> tuple[str, str, str, str]:
+    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer."""
     layer: Any = owner()
     if any(field.name == "causal" for field in fields(owner)):
         layer = dataclasses.replace(layer, causal=True)
@@ -68,45 +75,63 @@ def numbers(owner: type) -> tuple[str, str, str]:
     def rows(t: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, t, WIDTH), jnp.float32)
 
-    def start(length: int) -> Any:
-        def call(params: Any, x: jax.Array) -> Any:
-            ctx = Context(segments=jnp.ones(x.shape[:2], jnp.int32), decoding=Decoding(0, length))
-            return layer.apply({"params": params}, x, ctx, mutable=["cache"])[1].get("cache", {})
+    def decoded(variables: Any, x: jax.Array, index: int, length: int) -> Any:
+        ctx = Context(segments=jnp.ones(x.shape[:2], jnp.int32), decoding=Decoding(index, length, index == 0))
+        return layer.apply(variables, x, ctx, mutable=["cache"])[1].get("cache", {})
 
-        return jax.eval_shape(call, shapes, rows(8))
+    def start(length: int) -> Any:
+        return jax.eval_shape(lambda params, x: decoded({"params": params}, x, 0, length), shapes, rows(8))
 
     try:
         shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, Context()), rows(LENGTH)).get("params", {})
         work = flops(lambda params, x: layer.apply({"params": params}, x, Context()), shapes, rows(LENGTH)) / LENGTH
     except ValueError as error:
-        return "", "", str(error).splitlines()[0]
+        return "", "", str(error).splitlines()[0], ""
     try:
+        cache = start(LENGTH + 1)
         small, large = _bytes(start(LENGTH)), _bytes(start(2 * LENGTH))
+        one = flops(lambda variables, x: decoded(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1))
     except ValueError:
-        kept = "does not decode"
+        kept, last = "does not decode", ""
     else:
+        last = f"{one / 1e6:.2f} M"
         each = (large - small) // LENGTH
         parts = [f"{small - each * LENGTH:,}" if small - each * LENGTH else "", f"{each:,} a token" if each else ""]
         kept = " + ".join(part for part in parts if part) or "nothing"
-    return f"{parameters(shapes):,}", f"{work / 1e6:.2f} M", kept
+    return f"{parameters(shapes):,}", f"{work / 1e6:.2f} M", kept, last
+
+
+@functools.cache
+def laws() -> Mapping[str, Sequence[str]]:
+    """The laws that the tests hold each class to, by its name; collected, not run."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "laws.json"
+        command = [sys.executable, "-m", "pytest", "tests/laws", "--collect-only", "-q", "-p", "tests.laws.held", "--laws", str(file)]
+        done = subprocess.run([*command, "-p", "no:xdist"], cwd=PLACE.parent.parent, capture_output=True, text=True)
+        if not file.is_file():
+            raise RuntimeError(f"The tests could not be collected: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def page() -> str:
     """The catalogue as Markdown."""
-    parts, known = [HEADER], classes()
+    parts, known, held = [HEADER], classes(), laws()
+    numbered = {law: number for number, law in enumerate(sorted({law for some in held.values() for law in some}), 1)}
     for kind in KINDS:
         members = [owner for owner in known if kind_of(owner) is kind]
         if not members:
             continue
         summary = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
-        extra = ("parameters", "FLOPs a token", "decoding keeps, bytes") if kind is Layer else ()
+        extra = ("parameters", "FLOPs a token", "decoding keeps, bytes", "decoding FLOPs") if kind is Layer else ()
         lines = [f"## {kind.__name__}", "", summary, ""]
-        lines += ["| " + " | ".join(("class", "what it computes", "paper", *extra)) + " |", "| --- " * (3 + len(extra)) + "|"]
+        lines += ["| " + " | ".join(("class", "what it computes", "paper", *extra, "laws")) + " |", "| --- " * (4 + len(extra)) + "|"]
         for owner in members:
             file = owner.__module__.removeprefix("models.").replace(".", "/") + ".py"
-            cells = (f"[`{owner.__name__}`]({file})", *told(owner), *(numbers(owner) if kind is Layer else ()))
+            passed = " ".join(str(numbered[law]) for law in held.get(owner.__name__, ()))
+            cells = (f"[`{owner.__name__}`]({file})", *told(owner), *(numbers(owner) if kind is Layer else ()), passed)
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines) + "\n")
+    parts.append("\n".join(["## Laws", "", *(f"{number}. {law}" for law, number in numbered.items())]) + "\n")
     return "\n".join(parts)
 
 
