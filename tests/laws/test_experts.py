@@ -90,19 +90,21 @@ def test_experts_in_blocks_and_ragged_are_the_loop_over_experts_in_float64(layer
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernel_whatever_the_load(size: int) -> None:
-    tokens, kernel = normal(1, 7, 4), normal(2, 5, 4, 3)
+def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(size: int) -> None:
+    tokens, weights, kernels = normal(1, 7, 4), normal(2, 7, 2), (normal(3, 5, 4, 3), normal(4, 5, 4, 3), normal(5, 5, 3, 4))
     for chosen in (np.zeros((7, 2), int), np.arange(14).reshape(7, 2) % 5, np.array([[4, 0]] * 6 + [[2, 4]])):
 
-        def loss(tokens: Any, kernel: Any, size: int | None, chosen: Any = chosen) -> Any:
-            return (dispatched(tokens, jnp.asarray(chosen), 5, size, lambda rows, product: product(rows, kernel)) ** 2).sum()
+        def loss(tokens: Any, weights: Any, kernels: Any, size: int | None, chosen: Any = chosen) -> Any:
+            return (dispatched(tokens, weights, jnp.asarray(chosen), kernels, jnp.tanh, size) ** 2).sum()
 
-        def plain(tokens: Any, kernel: Any, chosen: Any = chosen) -> Any:
-            return (jnp.einsum("nd,nkdf->nkf", tokens, kernel[chosen]) ** 2).sum()
+        def plain(tokens: Any, weights: Any, kernels: Any, chosen: Any = chosen) -> Any:
+            gate, up, down = (kernel[chosen] for kernel in kernels)
+            inner = jnp.tanh(jnp.einsum("nd,nkdf->nkf", tokens, gate)) * jnp.einsum("nd,nkdf->nkf", tokens, up)
+            return (jnp.einsum("nkf,nkfd,nk->nd", inner, down, weights) ** 2).sum()
 
-        expected = jax.value_and_grad(plain, (0, 1))(tokens, kernel)
+        expected = jax.value_and_grad(plain, (0, 1, 2))(tokens, weights, kernels)
         for form in (size, None):
-            found = jax.value_and_grad(loss, (0, 1))(tokens, kernel, form)
+            found = jax.value_and_grad(loss, (0, 1, 2))(tokens, weights, kernels, form)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
