@@ -17,6 +17,9 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 test: .venv/dev ## every test but those against PyTorch
 	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks -n 2 --dist worksteal
 
+test-fast: .venv/dev ## one form of each component, and no long runs: three minutes
+	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
+
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -25,8 +28,10 @@ lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 parity: .venv/parity ## against PyTorch and transformers
 	$(BIN)/python -m pytest tests/parity
 
-bench: .venv/parity ## speed and memory against PyTorch, side by side
+bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
 	$(BIN)/python -m tests.benchmarks.finetune
+	$(BIN)/python -m tests.benchmarks.mixers
+	$(BIN)/python -m tests.benchmarks.decoding
 
 lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"

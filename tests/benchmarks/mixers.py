@@ -1,0 +1,135 @@
+"""Time and memory of every mixer of tokens against causal softmax attention, and of experts against a dense layer: `make bench`.
+
+    python -m tests.benchmarks.mixers [--only NAME ...] [--lengths 512 2048 8192] [--json FILE]
+
+Forward and backward pass (gradients of parameters and input) of one layer by its defaults at width 512, batch 1, float32, compiled.
+Times are ratios to attention, which runs in turn with each mixer; memory is what the compiled program asks for (temporaries and
+outputs), also over attention's.  Mixers that decode with a constant state must grow at most 4.8 times from 2,048 to 8,192 tokens
+and need less memory than attention at 8,192; experts, 8 active of 64, may cost 1.5 times a dense GLU as wide as the active ones.
+Ends with 1 where a goal does not hold.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models import GLU, Attention
+from models.experts import Experts
+from tests.benchmarks.measure import (
+    WIDTH,
+    begin,
+    constant,
+    finish,
+    fitted,
+    in_turn,
+    mixers,
+    note,
+    numbers,
+    output,
+    parser,
+    report,
+    selected,
+    start,
+)
+
+GROWTH, DEARER = 4.8, 1.5
+SHORT, LONG = 2048, 8192  # between which growth is measured
+EXPERTS, TOKENS = Experts(64, 8, expand=1 / 2), (2048, 8192)
+
+
+@dataclasses.dataclass
+class Pass:
+    """A layer's compiled forward and backward pass over one row: what runs it, and the bytes that it asks for."""
+
+    run: Callable[[], Any]
+    memory: int
+
+    @classmethod
+    def of(cls, layer: Any, length: int) -> "Pass":
+        """Compiles it, and runs it once."""
+        layer, x = fitted(layer, length), numbers(1, length, WIDTH)
+        params, outer = start(layer, x), numbers(1, length, WIDTH)[:, ::-1]
+        passed = jax.jit(jax.grad(lambda params, x, outer: jnp.vdot(output(layer, params, x), outer), (0, 1)))
+        compiled = passed.lower(params, x, outer).compile()
+        memory: Any = compiled.memory_analysis()
+        jax.block_until_ready(compiled(params, x, outer))
+        return cls(lambda: compiled(params, x, outer), memory.temp_size_in_bytes + memory.output_size_in_bytes)
+
+
+def against(layer: Any, passes: dict[int, Pass], rounds: int = 2) -> dict[str, dict[str, float]]:
+    """By length: seconds of the layer, and its time and memory over those of the passes given; short rows several times a round."""
+    own = {length: Pass.of(layer, length) for length in passes}
+    times: dict[int, list[tuple[float, float]]] = {length: [] for length in passes}
+    for _ in range(rounds):
+        for length, other in passes.items():
+            times[length] += in_turn(own[length].run, other.run, max(1, min(4, LONG // length)))
+    return {
+        str(length): {
+            "seconds": statistics.median(first for first, _ in pairs),
+            "time": statistics.median(first / second for first, second in pairs),
+            "memory": own[length].memory / passes[length].memory,
+            "bytes": own[length].memory,
+        }
+        for length, pairs in times.items()
+    }
+
+
+def measure_mixers(names: list[str], lengths: list[int]) -> tuple[dict[str, Any], list[str]]:
+    """Measures the mixers and prints their table; the figures, and the goals that do not hold."""
+    known, figures, failures, rows = mixers(), {}, [], []
+    passes = {length: Pass.of(Attention(causal=True), length) for length in lengths}
+    for name in names:
+        found = figures[name] = against(known[name], passes)
+        told = (f"{length} tokens {value['seconds']:.3f} s, {value['bytes'] / 2**20:.0f} MiB" for length, value in found.items())
+        note(f"{name}: {', '.join(told)}")
+        goal, growth = "", None
+        if {SHORT, LONG} <= set(lengths):
+            growth = found[str(LONG)]["seconds"] / found[str(SHORT)]["seconds"]
+            if constant(known[name]):
+                goal = "holds" if growth <= GROWTH and found[str(LONG)]["memory"] < 1 else "MISSED"
+            if goal == "MISSED":
+                failures.append(f"{name}, growth {growth:.2f}, memory {found[str(LONG)]['memory']:.2f} of attention's")
+        cells = [f"{value[key]:.2f}" for key in ("time", "memory") for value in found.values()]
+        rows.append((name, *cells, "" if growth is None else f"{growth:.2f}", goal))
+    columns = [f"{key}, {length:,}" for key in ("time", "memory") for length in lengths]
+    title = "Forward and backward pass over causal softmax attention's; growth: time at 8,192 tokens over that at 2,048"
+    report(("mixer", *columns, "growth", "goal"), rows, title)
+    return figures, failures
+
+
+def measure_experts() -> tuple[dict[str, Any], list[str]]:
+    """Measures experts against a dense layer as wide as the active ones together, and prints their table."""
+    dense, rows, failures = GLU(EXPERTS.active * EXPERTS.expand), [], []
+    figures = against(EXPERTS, {length: Pass.of(dense, length) for length in TOKENS})
+    for length, value in figures.items():
+        holds = value["time"] <= DEARER
+        rows.append((f"{int(length):,}", f"{value['time']:.2f}", f"{value['memory']:.2f}", "holds" if holds else "MISSED"))
+        if not holds:
+            failures.append(f"Experts at {int(length):,} tokens, {value['time']:.2f} times the dense layer's time")
+    shape = f"{EXPERTS.active} of {EXPERTS.experts} experts active, each {EXPERTS.expand:g} times as wide as the stream"
+    report(("tokens", "time", "memory", "goal"), rows, f"{shape}, over a GLU of {EXPERTS.active * EXPERTS.expand:g} times")
+    return figures, failures
+
+
+def main() -> None:
+    """Measures and prints the tables."""
+    asked = parser(__doc__)
+    asked.add_argument("--lengths", nargs="+", type=int, default=[512, SHORT, LONG], help="tokens a row")
+    options = asked.parse_args()
+    begin()
+    figures, failures = {}, []
+    names = selected([*mixers(), "Experts"], options.only)
+    if measured := [name for name in names if name != "Experts"]:
+        figures["mixers"], failures = measure_mixers(measured, options.lengths)
+    if "Experts" in names:
+        figures["experts"], missed = measure_experts()
+        failures += missed
+    finish(figures, options.json, failures)
+
+
+if __name__ == "__main__":
+    main()
