@@ -52,10 +52,13 @@ class Experts(nn.Module):
         weights, chosen = self.router(tokens, real, e, self.active)
         report_load(self, chosen, real, e)
         hidden = round(self.expand * x.shape[-1])
-        blocks = jax.default_backend() == "cpu" if self.dispatch == "auto" else self.dispatch == "blocks"
-        size = max(1, chosen.size // (8 * e)) if blocks else None
-        kernels = glu_kernels(self, e, x.shape[-1], hidden)
-        y = dispatched(tokens, weights, chosen, kernels, self.activation, size).reshape(x.shape)
+        kernels, size = glu_kernels(self, e, x.shape[-1], hidden), max(1, chosen.size // (8 * e))
+        given = functools.partial(dispatched, tokens, weights, chosen, kernels, self.activation)
+        ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, size)}
+        if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
+            y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
+        else:
+            y = ways[self.dispatch]().reshape(x.shape)
         if self.shared:
             y = y + GLU(self.shared * hidden / x.shape[-1], self.activation, name="shared")(x, ctx)
         return y
