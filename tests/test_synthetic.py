@@ -1,11 +1,17 @@
 """Tasks made by a rule have the answers that the rule says."""
 
+import importlib
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.benchmarks.synthetic import CASES, EASIER, TASKS
+from train.cli import main
 from train.data.synthetic import Recall, SelectiveCopy
+from train.run import load_config
 from train.spec import InputError
 
 
@@ -51,3 +57,24 @@ def test_batches_are_a_function_of_seed_and_step_and_the_test_part_is_its_own(sp
 def test_a_task_that_does_not_fit_its_length_is_refused(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+@pytest.mark.parametrize("config", ["recall", "selective_copy"])
+def test_a_task_trains_any_mixer_by_an_override(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path / "cache"))
+    settings = ["model.stack.block.mixer=Fourier()", "model.stack.repeats=1", "data.held=32", "steps=2"]
+    assert main(["train", config, *settings, "--run", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["steps"] == 2
+    assert 0 <= summary["evaluation"]["accuracy"]["value"] <= 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_table_of_a_task_has_every_mixer_that_is_measured(task: str) -> None:
+    module = importlib.import_module(f"configs.{task}")
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in str(module.__doc__).splitlines() if line.startswith("| ")][1:]
+    assert rows == [[case.name, *case.settings(task)] for case in CASES]
+    for case in CASES:
+        load_config(task, case.overrides(task))
+    easier = {letter: settings for letter, settings in EASIER.items() if any(case.settings(task)[1] == letter for case in CASES)}
+    assert all(f"{letter}: {' '.join(settings)}" in str(module.__doc__) for letter, settings in easier.items())

@@ -83,7 +83,7 @@ CASES = (
     Case("DeltaNet", "=DeltaNet(heads=2)"),
     Case("GatedDeltaNet", "=GatedDeltaNet(heads=2)"),
     Case("KimiDeltaAttention", "=KimiDeltaAttention(heads=2)"),
-    Case("Mamba1", "=Mamba1()", "b"),
+    Case("Mamba1", "=Mamba1()", "a"),
     Case("Mamba2", "=Mamba2(heads=2, state_width=32)"),
     Case("RGLRU", "=RGLRU()", "a"),
     Case("MinGRU", "=MinGRU()", "b"),
@@ -94,7 +94,7 @@ CASES = (
     Case("GatedConvolution", "=GatedConvolution(width=8)", "b"),
     Case("LongConvolution", "=LongConvolution(length=24)", "b"),
     Case("Sum", "=Sum((Attention(heads=2, causal=True, position=RoPE()), MLP()))"),
-    Case("Concat", "=Concat((Attention(heads=2, causal=True, window=8, position=RoPE()), Mamba2(heads=2, state_width=32)))", "a"),
+    Case("Concat", "=Concat((ForgettingAttention(heads=2), Mamba2(heads=2, state_width=32)))"),
     Case("TokenMLP", "=TokenMLP(length=24)", "b"),
     Case("Fourier", "=Fourier()", "b", "f"),
     Case("Pooling", "=Pooling(window=4)", "b", "f"),
@@ -119,7 +119,7 @@ def printed(rows: list[dict[str, Any]], console: rich.console.Console) -> None:
     for row in rows:
         accuracy = f"{math.floor(1000 * row['accuracy']) / 1000:.3f}" + ("" if row["accuracy"] >= ENOUGH else " !")
         table.add_row(row["name"], row["mixer"], row["task"], str(row["steps"]), accuracy)
-    console.print(table, highlight=False)
+    console.print(table)
     for letter in sorted({row["task"] for row in rows} - {""}):
         console.print(f"{letter}: {' '.join(EASIER[letter])}", highlight=False, markup=False)
 
