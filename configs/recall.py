@@ -48,9 +48,8 @@ d: data="Recall(pairs=4, length=12)"
 Without a letter the task is the default: 6 pairs in 24 tokens of 72.  Naming the row's most frequent value is right 25 times of 100, and
 that is where training waits until a mixer looks keys up.  What is written above is one run each, seed 0.
 - Retention, gated linear attention and linear attention stay at 25 % by themselves: a value has to meet its key, one token before it, and
-  a short convolution beside them does that (Zoology, arXiv:2312.04927, gives one to all its mixers; the delta rules and Mamba-2 have
-  one).  The mLSTM was given one from the start.  Linear attention with elu + 1 ends at 76 % of task a, and the form above was at 73 % of
-  the default after 700 steps.
+  a short convolution beside them does that (the delta rules and Mamba have one).  The mLSTM was given one from the start.  Linear
+  attention with elu + 1 ends at 76 % of task a, and the form above was at 73 % of the default after 700 steps.
 - BlockRouting(block=4), which reads 3 of 6 blocks, stays at 26 %; with 4 it learns as fast as attention.
 - Sigmoid weights stay at 25 % of the default; the RG-LRU and Mamba-1 did for 400 and 840 steps, where they were stopped.
 - minGRU and minLSTM keep channels apart, with no product of key and value: 51 % of task c, with its 24 keys.
