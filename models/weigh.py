@@ -53,3 +53,17 @@ class Sigmoid(nn.Module):
             return jax.nn.sigmoid(scores - jnp.log(scores.shape[-1]))
         count = jnp.maximum(visible.sum(-1, keepdims=True), 1).astype(scores.dtype)
         return jnp.where(visible, jax.nn.sigmoid(scores - jnp.log(count)), 0.0)
+
+
+class Softpick(nn.Module):
+    """relu(exp(z_j) - 1) / sum_j |exp(z_j) - 1| over the visible j: a rectified softmax, whose weights may all be zero.
+
+    (b, h, t, s) -> (b, h, t, s).  arXiv:2504.20966.  Both are multiplied by exp(-max(z, 0)), so that no exponential overflows.
+    """
+
+    @nn.compact
+    def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+        hidden = jnp.zeros((), bool) if visible is None else ~visible
+        largest = jax.lax.stop_gradient(jnp.maximum(jnp.where(hidden, 0.0, scores).max(-1, keepdims=True), 0.0))
+        risen = jnp.where(hidden, 0.0, jnp.exp(jnp.where(hidden, 0.0, scores) - largest) - jnp.exp(-largest))
+        return jax.nn.relu(risen) / (jnp.abs(risen).sum(-1, keepdims=True) + 1e-6)
