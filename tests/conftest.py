@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import pytest
 
@@ -16,6 +17,9 @@ from models import bert, save_hf
 from train.cli import main
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Files of long runs, which --fast leaves out.
+SLOW = ("test_resume", "test_malformed_runs", "test_parallel", "test_parametrization", "test_trained", "test_readme")
 
 CONFIG = """
 from models import bert
@@ -40,6 +44,25 @@ def experiment():
 """
 TRAIN = "text,label\n" + "".join(f"review {index},{('bad', 'good')[index % 2]}\n" for index in range(8))
 TEST = "text,label\na fine film,good\na dull film,bad\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="one form of each component, and no long runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --fast only the first of the tests that differ in the form of a component alone, and none of the slow files."""
+    if not config.getoption("--fast"):
+        return
+    first: dict[tuple[object, ...], pytest.Item] = {}
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        form = tuple((name, type(value) if isinstance(value, nn.Module) else str(value)) for name, value in given.items())
+        if item.path.stem not in SLOW:
+            first.setdefault((item.path, getattr(item, "originalname", item.name), form), item)
+    kept = set(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 class Malformed(NamedTuple):
