@@ -173,7 +173,9 @@ def mixed(mix: jax.Array, state: jax.Array) -> jax.Array:
 
 def doubly_stochastic(logits: jax.Array, steps: int) -> jax.Array:
     """exp(logits) with columns and rows divided by their sums in turn, `steps` times: (..., n, n).  Sinkhorn and Knopp 1967."""
-    for _ in range(steps):
+
+    def once(_: int, logits: jax.Array) -> jax.Array:
         logits = logits - jax.nn.logsumexp(logits, axis=-2, keepdims=True)
-        logits = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    return jnp.exp(logits)
+        return logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+
+    return jnp.exp(jax.lax.fori_loop(0, steps, once, logits))  # a loop: as quickly compiled for many steps as for one

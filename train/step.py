@@ -44,8 +44,8 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
 
     def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         rngs = None if rng is None else {"dropout": rng}
-        variables = {"params": cast(params, precision)}
-        outputs, sown = model.apply(variables, batch, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
+        variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision)
+        outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
         sums = objective(outputs, batch) | gathered(sown.get("metrics", {}))
         total, weight = sums["loss"]
         if rng is None or "losses" not in sown:

@@ -1,0 +1,106 @@
+"""Laws of training in bfloat16: every component, in a small model of its own."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import Context
+from models.contracts import Batch
+from models.stack import Pattern
+from tests.laws.components import WIDTH, module_classes, modules_within, random_like
+from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
+from train.objective import Objective, Sums
+from train.optimizer import AdamW, Constant
+from train.step import cast, initialise, make_loss, make_step
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+BATCH = training_batch(2, 8)
+STEPS, CLOSE = 2, 0.1  # a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
+
+
+class Watching:
+    """An objective that keeps the types of what it is given."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.answer = objective, objective.answer
+        self.kinds: set[Any] = set()
+
+    def __call__(self, outputs: Any, batch: Batch) -> Sums:
+        self.kinds |= {leaf.dtype for leaf in jax.tree.leaves(outputs)}
+        return self.objective(outputs, batch)
+
+
+def law_training_in_bfloat16_follows_float32(trained: Trained) -> None:
+    """Every loss is finite and near what float32 gives for the same rounded parameters; outputs are in the type asked for."""
+    objective = Watching(trained.objective)
+    model = resized(trained.model, WIDTH, 8)
+    params = random_like(jax.eval_shape(lambda: model.init(jax.random.key(0), BATCH))["params"])
+    optimizer = AdamW(Constant(0.01)).build(STEPS, params)
+    step, exact = make_step(model, objective, optimizer, "bfloat16"), make_loss(model, trained.objective)
+
+    @jax.jit
+    def both(state: Any) -> Any:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        new, sums = step(state, BATCH)
+        rounded = cast(cast(state.params, "bfloat16"), "float32")
+        return new, sums["loss"], exact(rounded, BATCH, rng)[1]["loss"], sums["gradient_norm"].value
+
+    state = initialise(params, optimizer, 0)
+    for _ in range(STEPS):
+        state, (total, weight), (expected, _), norm = both(state)
+        assert np.isfinite(norm)
+        np.testing.assert_allclose(total / weight, expected / weight, rtol=CLOSE, atol=CLOSE / 2)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        assert leaf.dtype == jnp.float32
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+    assert objective.kinds == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("trained", [pytest.param(one, id=one.name) for one in everything()])
+def test_training_in_bfloat16_follows_float32(trained: Trained) -> None:
+    law_training_in_bfloat16_follows_float32(trained)
+
+
+def test_every_module_class_of_the_package_is_in_a_model() -> None:
+    held = {type(part) for one in everything() for part in modules_within(one.model)}
+    assert held >= set(module_classes()) - {Pattern}  # a pattern is made by the stacks that scan
+
+
+class Cancelling(nn.Module):
+    """Broken: the variance as a difference of means of squares, which bfloat16 rounds below zero."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shifted = x + 30
+        variance = jnp.mean(shifted * shifted, -1, keepdims=True) - jnp.square(jnp.mean(shifted, -1, keepdims=True))
+        return (x - jnp.mean(x, -1, keepdims=True)) / jnp.sqrt(variance)
+
+
+class Swamped(nn.Module):
+    """Broken: adds a large number and takes it off again, which leaves little of a bfloat16 number."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        return 2 * (jax.lax.optimization_barrier(x + 2**12) - 2**12)
+
+
+class Wide(nn.Module):
+    """Broken: float32 features, whatever is asked for."""
+
+    width: int = WIDTH
+
+    @nn.compact
+    def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        return nn.Dense(self.width, dtype=jnp.float32)(batch["features"]), ctx
+
+
+@pytest.mark.parametrize("broken", [Cancelling, Swamped, Wide])
+def test_broken_components_are_found_and_fail(broken: type) -> None:
+    (trained,) = trained_with(broken)
+    with pytest.raises(AssertionError):
+        law_training_in_bfloat16_follows_float32(trained)
