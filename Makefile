@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes clean help
+.PHONY: train test test-fast lint parity bench lanes tpu clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,7 +15,7 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 	$(BIN)/python -m train sentiment_bert
 
 test: .venv/dev ## every test but those against PyTorch
-	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
 
 test-fast: .venv/dev ## one form of each component, and no long runs: three minutes
 	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
@@ -36,6 +36,9 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
 
+tpu: .venv/tpu ## the training step around every component, compiled for a TPU v5e, which need not be there
+	$(BIN)/python -m pytest tests/tpu -n 2 --dist worksteal
+
 clean: ## remove what set-up made
 	rm -rf .venv .lanes build *.egg-info
 
@@ -55,4 +58,8 @@ clean: ## remove what set-up made
 
 .venv/parity: .venv/dev
 	$(PIP) -e '.[dev,parity]'
+	@touch $@
+
+.venv/tpu: .venv/dev
+	$(PIP) -e '.[dev,tpu]'
 	@touch $@

@@ -1,0 +1,55 @@
+"""Every component, in a training step of two layers or more, compiles for a TPU that is not there."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from models import Context
+from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
+from train.optimizer import AdamW
+from train.step import initialise, make_step
+from train.study.compiled import estimated_cycles
+
+ROWS, LENGTH, WIDTH = 2, 128, 128
+
+
+def compiled(trained: Trained, device: SingleDeviceSharding) -> Any:
+    """The training step in bfloat16, with float32 parameters, compiled for a device."""
+    model, batch = resized(trained.model, WIDTH, LENGTH), training_batch(ROWS, LENGTH)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
+    optimizer = AdamW().build(10, params)
+    state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)
+    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), (state, batch))
+    return jax.jit(make_step(model, trained.objective, optimizer, "bfloat16"), donate_argnums=0).lower(*given).compile()
+
+
+@pytest.mark.parametrize("trained", [pytest.param(one, id=one.name) for one in everything()])
+def test_the_training_step_compiles(trained: Trained, device: SingleDeviceSharding, record_property: Callable[[str, Any], None]) -> None:
+    start = time.monotonic()
+    program = compiled(trained, device)
+    record_property("seconds", time.monotonic() - start)
+    record_property("name", trained.name)
+    record_property("mib", program.memory_analysis().peak_memory_in_bytes / 2**20)
+    record_property("kilocycles", (cycles := estimated_cycles(program.as_text())) / 1000)
+    assert cycles > 0
+
+
+class Spectral(nn.Module):
+    """Broken: eigenvalues of a general matrix, which only CPU and GPU compute."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], x.shape[-1]))
+        return x * jnp.linalg.eigvals(jax.lax.stop_gradient(kernel).astype(jnp.float32)).real.astype(x.dtype)
+
+
+def test_a_component_that_a_tpu_cannot_run_fails(device: SingleDeviceSharding) -> None:
+    (trained,) = trained_with(Spectral)
+    with pytest.raises(NotImplementedError, match="eig"):
+        compiled(trained, device)
