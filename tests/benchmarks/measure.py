@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -91,9 +92,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def in_turn(first: Callable[[], Any], second: Callable[[], Any], times: int) -> list[tuple[float, float]]:
-    """Seconds of both, run one after the other `times` times, so that the machine's drift is the same for both."""
-    return [(seconds(first), seconds(second)) for _ in range(times)]
+def in_turn(first: Callable[[], Any], second: Callable[[], Any], times: int, often: int) -> list[tuple[float, float]]:
+    """Seconds of both, in turn `times` times, so that the machine's drift is the same for both; the first is the median of `often`."""
+    return [(statistics.median(seconds(first) for _ in range(often)), seconds(second)) for _ in range(times)]
 
 
 def selected(names: Iterable[str], only: Sequence[str] | None) -> list[str]:

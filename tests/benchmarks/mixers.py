@@ -62,11 +62,11 @@ class Pass:
 
 def against(layer: Any, passes: dict[int, Pass], rounds: int = 2) -> dict[str, dict[str, float]]:
     """By length: seconds of the layer, and its time and memory over those of the passes given; short rows several times a round."""
-    own = {length: Pass.of(layer, length) for length in passes}
+    own, often = {length: Pass.of(layer, length) for length in passes}, 3 if constant(layer) else 1
     times: dict[int, list[tuple[float, float]]] = {length: [] for length in passes}
     for _ in range(rounds):
         for length, other in passes.items():
-            times[length] += in_turn(own[length].run, other.run, max(1, min(4, LONG // length)))
+            times[length] += in_turn(own[length].run, other.run, max(1, min(4, LONG // length // 2)), often if length > SHORT else 1)
     return {
         str(length): {
             "seconds": statistics.median(first for first, _ in pairs),
