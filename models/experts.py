@@ -1,6 +1,7 @@
 """Mixtures of experts: each token passes through few of many feedforwards, and cost follows those that it passes through."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ class Experts(nn.Module):
 
     (b, t, d) -> (b, t, d).  arXiv:1701.06538; experts many and small, some of them shared: DeepSeekMoE, arXiv:2401.06066.
     No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged" multiplies the sorted groups by
-    `jax.lax.ragged_dot`; "blocks" pads each group to whole blocks, which pass one after the other, with an eighth of the products for
+    `jax.lax.ragged_dot`; "blocks" pads each group to whole blocks, which pass one after the other, with a quarter of the products for
     padding at most; "auto" is blocks on CPU and ragged elsewhere.  Both give the same.
     Sows the metrics load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
     """
@@ -52,7 +53,7 @@ class Experts(nn.Module):
         weights, chosen = self.router(tokens, real, e, self.active)
         report_load(self, chosen, real, e)
         hidden = round(self.expand * x.shape[-1])
-        kernels, size = glu_kernels(self, e, x.shape[-1], hidden), max(1, chosen.size // (8 * e))
+        kernels, size = glu_kernels(self, e, x.shape[-1], hidden), max(1, chosen.size // (4 * e))
         given = functools.partial(dispatched, tokens, weights, chosen, kernels, self.activation)
         ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, size)}
         if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
@@ -199,8 +200,8 @@ def dispatched(
     if size is None:
         gate, up, down = (kernel.astype(tokens.dtype) for kernel in kernels)
         rows = tokens[order // k]
-        inner = activation(jax.lax.ragged_dot(rows, gate, counts)) * jax.lax.ragged_dot(rows, up, counts)
-        return weighted(jax.lax.ragged_dot(inner, down, counts), jnp.argsort(order), weights)
+        inner = activation(ragged(rows, gate, counts)) * ragged(rows, up, counts)
+        return weighted(ragged(inner, down, counts), jnp.argsort(order), weights)
     total = min((n * k + experts * (size - 1)) // size, n * k)  # as many blocks as there can be
     needed = -(-counts // size)
     ends = jnp.cumsum(needed)
@@ -211,6 +212,21 @@ def dispatched(
     return blocked(activation, tokens, weights, kernels, owner, sources, places)
 
 
+@jax.custom_vjp
+def ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> jax.Array:
+    """Rows sorted by expert, as many of each as `counts` says, times their expert's kernel: `jax.lax.ragged_dot`."""
+    return jax.lax.ragged_dot(rows, kernel, counts)
+
+
+@jax.custom_batching.sequential_vmap
+def _ragged_back(rows: jax.Array, kernel: jax.Array, counts: jax.Array, outer: jax.Array) -> tuple[jax.Array, ...]:
+    """The derivative of `ragged`, one after the other where there are many to take: jax has no rule for these at once."""
+    return jax.vjp(lambda rows, kernel: jax.lax.ragged_dot(rows, kernel, counts), rows, kernel)[1](outer)
+
+
+ragged.defvjp(lambda *given: (ragged(*given), given), lambda given, outer: (*_ragged_back(*given, outer), None))
+
+
 def weighted(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
     """sum_k weights_nk * the row at places_nk: (m, d), (n * k,) and (n, k) -> (n, d)."""
     return (rows[places].reshape(*weights.shape, -1) * weights[..., None]).sum(1).astype(rows.dtype)
@@ -219,6 +235,17 @@ def weighted(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Arra
 def at(rows: jax.Array, places: jax.Array) -> jax.Array:
     """Rows at places, zeros at places behind the last."""
     return rows.at[places].get(mode="fill", fill_value=0)
+
+
+def unless_empty(block: Callable[..., Any], end: int) -> Callable[..., Any]:
+    """The body of a scan over blocks, (state, (owner, sources, ...)), that gives zeros for a block in which no choice stands."""
+
+    def body(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        shapes = jax.eval_shape(block, state, given)[1]
+        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return jax.lax.cond(given[1][0] < end, block, lambda state, _: (state, nothing), state, given)
+
+    return body
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -238,13 +265,14 @@ def _blocked(
 ) -> tuple[jax.Array, Any]:
     k = weights.shape[1]
 
-    def block(given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        gate, up, down = (kernel[given[0]].astype(tokens.dtype) for kernel in kernels)
-        rows = at(tokens, given[1] // k)
+    def block(totals: tuple[()], given: tuple[jax.Array, ...]) -> tuple[tuple[()], tuple[jax.Array, ...]]:
+        number, source = given
+        gate, up, down = (kernel[number].astype(tokens.dtype) for kernel in kernels)
+        rows = at(tokens, source // k)
         gates, ups = rows @ gate, rows @ up
-        return gates, ups, (activation(gates) * ups) @ down
+        return totals, (gates, ups, (activation(gates) * ups) @ down)
 
-    gates, ups, rows = jax.lax.map(block, (owner, sources))
+    _, (gates, ups, rows) = jax.lax.scan(unless_empty(block, len(places)), (), (owner, sources))
     y = weighted(rows.reshape(-1, tokens.shape[-1]), places, weights)
     return y, (tokens, weights, kernels, owner, sources, places, gates, ups)
 
@@ -269,7 +297,9 @@ def _blocked_back(activation: Activation, kept: Any, outer: jax.Array) -> tuple[
         )
         return totals, (of_gates @ gate.T + of_ups @ up.T, (back * hidden).sum(-1, dtype=weights.dtype))
 
-    totals, (of_rows, of_weights) = jax.lax.scan(block, jax.tree.map(jnp.zeros_like, kernels), (owner, sources, *inner))
+    totals, (of_rows, of_weights) = jax.lax.scan(
+        unless_empty(block, len(places)), jax.tree.map(jnp.zeros_like, kernels), (owner, sources, *inner)
+    )
     of_tokens = weighted(of_rows.reshape(-1, tokens.shape[-1]), places, jnp.ones_like(weights))
     return of_tokens, of_weights.reshape(-1)[places].reshape(weights.shape), totals, None, None, None
 
