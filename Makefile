@@ -17,7 +17,7 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 test: .venv/dev ## every test but those against PyTorch
 	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
 
-test-fast: .venv/dev ## one form of each component, and no long runs: three minutes
+test-fast: .venv/dev ## the laws over one form of each component, and what takes seconds
 	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
 
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
