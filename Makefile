@@ -36,8 +36,8 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
 
-tpu: .venv/tpu ## the training step around every component, compiled for a TPU v5e, which need not be there
-	$(BIN)/python -m pytest tests/tpu -n 2 --dist worksteal
+tpu: .lanes/tpu/installed ## the training step around every component, compiled for a TPU v5e, which need not be there
+	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal
 
 clean: ## remove what set-up made
 	rm -rf .venv .lanes build *.egg-info
@@ -60,6 +60,9 @@ clean: ## remove what set-up made
 	$(PIP) -e '.[dev,parity]'
 	@touch $@
 
-.venv/tpu: .venv/dev
-	$(PIP) -e '.[dev,tpu]'
+# Its own environment: where libtpu is installed, jax looks for a TPU first.
+.lanes/tpu/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
+	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
+	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tpu]'
 	@touch $@

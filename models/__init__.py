@@ -53,7 +53,7 @@ from models.stack import Stack, scanned, unrolled
 from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
 from models.structure import part, replace
 from models.transformer import EncoderDecoder, Transformer
-from models.weigh import Sigmoid, Softmax
+from models.weigh import Sigmoid, Softmax, Softpick
 
 sum_correctly()
 
@@ -140,6 +140,7 @@ __all__ = [
     "SinusoidalPosition",
     "SoftMoE",
     "Softmax",
+    "Softpick",
     "SoftmaxRouter",
     "Stack",
     "StochasticDepth",

@@ -18,7 +18,7 @@ axis that grows is a matrix.  They are read off the shapes of both models, so ev
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,25 +52,30 @@ def base_of(model: Any) -> Base | None:
     return Base(model.base_width, model.base_depth) if model.parametrization == "mup" else None
 
 
-def narrowed(model: Any) -> Any:
-    """The base model: the same one at base_width.  Raises ValueError for an embed that has no field `width`."""
+def width_of(model: Any) -> int:
+    """The width of a model, its embed's.  Raises ValueError for an embed that has no field `width`."""
+    if not hasattr(model.embed, "width"):
+        raise ValueError(f"The model's width is that of its embed, and {type(model.embed).__name__} has no field `width`; give it one.")
+    return model.embed.width
+
+
+def widened(model: Any, width: int) -> Any:
+    """The same model at another width.  Raises ValueError for an embed that has no field `width`."""
+    width_of(model)
     embeds = {name: embed for name in ("embed", "source_embed") if (embed := getattr(model, name, None)) is not None}
-    for name, embed in embeds.items():
-        if not hasattr(embed, "width"):
-            raise ValueError(f"parametrization='mup' narrows {name}.width, which {type(embed).__name__} has not; give it that field.")
-    return dataclasses.replace(model, **{name: dataclasses.replace(embed, width=model.base_width) for name, embed in embeds.items()})
+    return dataclasses.replace(model, **{name: dataclasses.replace(embed, width=width) for name, embed in embeds.items()})
 
 
 def roles(model: Any, batch: Batch) -> Any:
-    """The Role of each parameter, as a tree like the parameters'; all the same where the parametrization is standard.
+    """The Role of each parameter, as a tree like the parameters'; None where the parametrization is standard.
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """
-    own = _shapes(model, batch)
     if getattr(model, "parametrization", "standard") == "standard":
-        return jax.tree.map(lambda _: Role(), own)
+        return None
+    own = _shapes(model, batch)
     try:
-        base = _shapes(narrowed(model), batch)
+        base = _shapes(widened(model, model.base_width), batch)
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
@@ -86,9 +91,8 @@ def roles(model: Any, batch: Batch) -> Any:
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
     """{"params": ...} as `model.init(key, batch)` gives them, with the scales that the parametrization asks for."""
-    variables = model.init(key, batch)
-    whole: Any = model
-    if getattr(whole, "parametrization", "standard") == "standard":
+    variables, found, whole = model.init(key, batch), roles(model, batch), cast(Any, model)
+    if found is None:
         return variables
 
     def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
@@ -97,8 +101,8 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
         wanted = _size(other) * role.fan_in ** (-1.0 if role.readout else -0.5)
         return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
 
-    base = narrowed(whole).init(key, batch)["params"]
-    return {"params": jax.tree.map(scaled, variables["params"], base, roles(whole, batch))}
+    base = widened(whole, whole.base_width).init(key, batch)["params"]
+    return {"params": jax.tree.map(scaled, variables["params"], base, found)}
 
 
 def _size(x: jax.Array) -> jax.Array:

@@ -58,7 +58,8 @@ class Sigmoid(nn.Module):
 class Softpick(nn.Module):
     """relu(exp(z_j) - 1) / sum_j |exp(z_j) - 1| over the visible j: a rectified softmax, whose weights may all be zero.
 
-    (b, h, t, s) -> (b, h, t, s).  arXiv:2504.20966.  Both are multiplied by exp(-max(z, 0)), so that no exponential overflows.
+    (b, h, t, s) -> (b, h, t, s).  arXiv:2504.20966.  Both are multiplied by exp(-max(z, 0)), so that no exponential overflows, and 1e-6
+    is added below.
     """
 
     @nn.compact

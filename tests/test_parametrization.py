@@ -31,13 +31,13 @@ from models import (
     TokenEmbed,
     Transformer,
 )
-from models.parametrization import Role, initialised, roles
+from models.parametrization import Role, initialised, roles, widened
 from train.cli import main
 from train.data.synthetic import Recall
 from train.experiment import Experiment
 from train.objective import MaskedLM
 from train.optimizer import SGD, AdamW, Constant, Optax, Optimizer
-from train.study.coordinates import check, flat
+from train.study.coordinates import check, flat, planned
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 BATCH = {"tokens": jnp.zeros((2, 8), jnp.int32)}
@@ -94,16 +94,12 @@ def size(x: jax.Array) -> float:
 
 def test_initial_scales_follow_the_base_model() -> None:
     model = mup(Stack(BLOCK, 2), ClassHead(3, MeanPool()), width=128, base=32)
-    params, plain = (initialised(one, jax.random.key(0), BATCH)["params"] for one in (model, narrow(model)))
+    params, plain = (initialised(one, jax.random.key(0), BATCH)["params"] for one in (model, widened(model, 32)))
     kernel = "stack/layer_0/mixer/query/kernel"
     np.testing.assert_allclose(size(at(params, kernel)), size(at(plain, kernel)) / 2, rtol=1e-5)
     np.testing.assert_allclose(size(at(params, "head/out/kernel")), size(at(plain, "head/out/kernel")) / 4, rtol=1e-5)
     own = model.init(jax.random.key(0), BATCH)["params"]
     np.testing.assert_array_equal(at(params, "embed/token"), at(own, "embed/token"))
-
-
-def narrow(model: Any) -> Any:
-    return dataclasses.replace(model, embed=dataclasses.replace(model.embed, width=model.base_width))
 
 
 def test_at_its_base_a_model_is_the_standard_one() -> None:
@@ -177,7 +173,7 @@ ADAM = AdamW(Constant(3e-3))
     ids=["attention", "experts", "sgd", "depth"],
 )
 def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(tested: Experiment, by: Any, sizes: Any) -> None:
-    curves = check(tested, by, sizes, steps=5)
+    curves = check(planned(tested, by, sizes, steps=5), by)
     slopes = {(curve.parametrization, curve.kind): curve.slope for curve in curves}
     assert {kind for _, kind in slopes} == {"embed", "mixer", "feedforward", "stream", "head"}
     assert all(flat(curve) for curve in curves if curve.parametrization == "mup"), slopes
@@ -186,7 +182,7 @@ def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametriza
 
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.trainer.roles", lambda model, batch: jax.tree.map(lambda _: Role(), roles(model, batch)))
-    curves = check(experiment(BLOCK, ADAM), "width", [32, 256], steps=5)
+    curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
     assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
 
 
@@ -209,7 +205,8 @@ def test_the_command_draws_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyP
             ["--by", "depth", "--sizes", "3,4", "model.stack.block=(Block(), Block())"],
             "3 is no whole number of repeats of stack's 2 blocks",
         ),
-        (["--sizes", "30,60", "model.stack.block.mixer=Attention(heads=4)"], "splits width 30 over 4 heads"),
+        (["--sizes", "64,70", "model.stack.block.mixer=Attention(heads=4)"], "splits width 70 over 4 heads"),
+        (["--sizes", "64,128", "optimizer=Optax('lion')"], "AdamW and SGD, and the optimizer is optax.lion"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_a_sentence(

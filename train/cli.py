@@ -335,11 +335,16 @@ def _coordinates(options: argparse.Namespace) -> int:
         )
     _prepare_jax()
     from train.console import Console
-    from train.study.coordinates import check, table, write
+    from train.study.coordinates import check, planned, table, write
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_coordinates"
     console = Console()
-    curves = check(experiment, options.by, sizes, options.steps, options.seeds, console.say)
+    plan = planned(experiment, options.by, sizes, options.steps)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to.") from None
+    curves = check(plan, options.by, options.seeds, console.say)
     written = write(curves, folder)
     if options.json:
         print(json.dumps(written))

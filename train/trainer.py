@@ -99,18 +99,22 @@ class Trainer:
             raise InputError(f"evaluation.metric is {watched!r} and the objective measures {', '.join(sums)}; choose one of these.")
         return params
 
-    def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
-        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
-        experiment = self.experiment
-        key = jax.random.key(experiment.seed)
-        abstract = self.example(batch)
+    def optimise(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> None:
+        """Makes the optimizer ready for so many steps; nothing is compiled.  Raises InputError where it does not fit the model."""
+        experiment, abstract = self.experiment, self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
-            grown = getattr(experiment.model, "parametrization", "standard") == "mup"
-            more = {"roles": roles(experiment.model, abstract)} if grown else {}
+            found = roles(experiment.model, abstract)
+            more = {} if found is None else {"roles": found}  # an optimizer that knows of none is asked for none
             self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes, **more)
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
-            self.work = flops(self.step(), state, abstract)  # traced, not compiled
+            self.work = flops(self.step(), state, abstract)  # traced
+
+    def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
+        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
+        self.optimise(shapes, batch, steps)
+        experiment, abstract = self.experiment, self.example(batch)
+        key = jax.random.key(experiment.seed)
         with refused():
             if experiment.initial is None:
                 return self.parallel.start(

@@ -5,7 +5,6 @@ Where they keep their size, rates and scales that were tuned on the smallest mod
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import numpy as np
 import rich.table
 
 from models.block import Block
-from models.parametrization import Parametrization
+from models.parametrization import Parametrization, widened, width_of
 from models.stack import Stack
 from models.structure import fields
 from train.experiment import Experiment
@@ -52,29 +51,28 @@ class Curve:
 def resized(model: Any, by: Size, size: int) -> Any:
     """The model with another width, or with another number of blocks in each stack.
 
-    Raises InputError for a model without a width, and for a depth that is no multiple of a stack's pattern.
+    Raises ValueError for a model without a width, and for a depth that is no multiple of a stack's pattern.
     """
     if by == "width":
-        embeds = [name for name in ("embed", "source_embed") if hasattr(getattr(model, name, None), "width")]
-        if not embeds:
-            raise InputError(f"{type(model).__name__} has no embed with a width, so it cannot be made wider.")
-        return dataclasses.replace(model, **{name: dataclasses.replace(getattr(model, name), width=size) for name in embeds})
+        return widened(model, size)
     stacks: dict[str, Stack] = {}
     for field in fields(model):
         stack = getattr(model, field.name)
         if isinstance(stack, Stack):
             repeats, rest = divmod(size - len(stack.prefix), len(stack.pattern))
             if rest or repeats < 1:
-                raise InputError(f"A depth of {size} is no whole number of repeats of {field.name}'s {len(stack.pattern)} blocks.")
+                raise ValueError(f"A depth of {size} is no whole number of repeats of {field.name}'s {len(stack.pattern)} blocks.")
             stacks[field.name] = dataclasses.replace(stack, repeats=repeats)
     return dataclasses.replace(model, **stacks)
 
 
-def check(
-    experiment: Experiment, by: Size, sizes: Sequence[int], steps: int = 10, seeds: int = 1, say: Callable[[str], None] = lambda _: None
-) -> list[Curve]:
-    """Trains the experiment's model at each size for some steps, at the peak rate, and measures activations on the first batch before
-    and after each step.  The smallest size is muP's base.  Raises InputError where a size does not fit the structure.
+Plan = dict[Parametrization, dict[int, Trainer]]
+
+
+def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) -> Plan:
+    """The experiment at each size in each parametrization, at the peak rate; the smallest size is muP's base.
+
+    Raises InputError where a size does not fit the structure, before anything is compiled.
     """
     if not hasattr(experiment.model, "parametrization"):
         name = type(experiment.model).__name__
@@ -82,32 +80,47 @@ def check(
     optimizer: Any = experiment.optimizer
     if hasattr(getattr(optimizer, "rate", None), "peak"):
         optimizer = dataclasses.replace(optimizer, rate=Constant(optimizer.rate.peak))
-    smallest = resized(experiment.model, by, min(sizes))  # the base, where both parametrizations are the same
-    depths = [stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)]
-    base = {"base_width": smallest.embed.width, "base_depth": max(depths)}
+    data = experiment.data.open()
+    plan: Plan = {name: {} for name in PARAMETRIZATIONS}
+    with refused():
+        smallest = resized(experiment.model, by, min(sizes))
+        depths = [stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)]
+        base = {"base_width": width_of(smallest), "base_depth": max(depths)}
+        for name in PARAMETRIZATIONS:
+            for size in sizes:
+                model = dataclasses.replace(resized(experiment.model, by, size), parametrization=name, **base)
+                plan[name][size] = Trainer(
+                    dataclasses.replace(experiment, model=model, optimizer=optimizer, steps=steps, epochs=None), data
+                )
+    for trainer in plan["mup"].values():
+        first = trainer.train[0]
+        trainer.optimise(trainer.check(first), first, steps)
+    return plan
+
+
+def check(plan: Plan, by: Size, seeds: int = 1, say: Callable[[str], None] = lambda _: None) -> list[Curve]:
+    """Trains what is planned, and measures activations on the first batch before and after each step."""
     curves: list[Curve] = []
-    for parametrization in PARAMETRIZATIONS:
+    for parametrization, trainers in plan.items():
         found: dict[str, list[np.ndarray]] = {}
-        for size in sizes:
-            model = dataclasses.replace(resized(experiment.model, by, size), parametrization=parametrization, **base)
-            one = dataclasses.replace(experiment, model=model, optimizer=optimizer, steps=steps, epochs=None)
-            runs = [_trained(dataclasses.replace(one, seed=experiment.seed + seed), steps) for seed in range(seeds)]
+        for size, trainer in trainers.items():
+            runs = [_trained(trainer, seed) for seed in range(seeds)]
             for kind in runs[0]:
                 found.setdefault(kind, []).append(np.mean([run[kind] for run in runs], axis=0))
             say(f"{parametrization:<9}{by} {size}: " + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in found.items()))
         for kind, rows in found.items():
             table = tuple(tuple(map(float, row)) for row in rows)
-            curves.append(Curve(kind, parametrization, by, tuple(sizes), table))
+            curves.append(Curve(kind, parametrization, by, tuple(trainers), table))
     return curves
 
 
-def _trained(experiment: Experiment, steps: int) -> dict[str, list[float]]:
-    """The size of each kind of activation before and after each of some steps."""
-    trainer = Trainer(experiment, experiment.data.open())
+def _trained(trainer: Trainer, seed: int) -> dict[str, list[float]]:
+    """The size of each kind of activation before and after each step, from another seed."""
+    experiment = dataclasses.replace(trainer.experiment, seed=trainer.experiment.seed + seed)
+    trainer, steps = dataclasses.replace(trainer, experiment=experiment), experiment.steps or 0
     batches = trainer.train
     first = batches[0]
-    with refused():
-        state = trainer.start(trainer.check(first), first, steps)
+    state = trainer.start(trainer.check(first), first, steps)
     step, measure = trainer.compiled_step(), jax.jit(lambda params, batch: sizes_of(experiment.model, params, batch))
     batch = {name: jnp.asarray(value) for name, value in first.items()}
     measured = [measure(trainer.parallel.whole(state.params), batch)]
@@ -193,11 +206,7 @@ def table(curves: Sequence[Curve]) -> rich.table.Table:
 
 
 def write(curves: Sequence[Curve], folder: Path) -> dict[str, Any]:
-    """Writes coordinates.png and coordinates.json; gives what the latter holds."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to.") from None
+    """Writes coordinates.png and coordinates.json into a folder that is there; gives what the latter holds."""
     draw(curves, folder / "coordinates.png")
     whole = {"curves": [dataclasses.asdict(curve) | {"slope": curve.slope} for curve in curves]}
     (folder / "coordinates.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
