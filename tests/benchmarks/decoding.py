@@ -35,19 +35,25 @@ def rows(t: int) -> dict[str, jax.Array]:
     return {"tokens": jnp.arange(t)[None] % VOCABULARY, "segments": jnp.ones((1, t), jnp.int32), "positions": jnp.arange(t)[None]}
 
 
-def token_seconds(model: Transformer, params: Any, room: int, times: int = 24) -> float:
-    """Median seconds of a token when the cache has room for so many, near its end."""
-    cache = jax.jit(lambda params: prefill(model, params, rows(PROMPT), room)[1])(params)
-    step = jax.jit(functools.partial(advance, model, length=room), donate_argnums=1)
+def token_seconds(model: Transformer, params: Any, times: int = 24) -> dict[int, float]:
+    """Median seconds of a token when the cache has room for as many as each of ROOMS, near its end; of all rooms in turn."""
+    caches, steps = {}, {}
+    for room in ROOMS:
+        caches[room] = jax.jit(functools.partial(prefilled, model, room))(params)
+        steps[room] = jax.jit(functools.partial(advance, model, length=room), donate_argnums=1)
     tokens = {"tokens": jnp.ones((1, 1), jnp.int32), "segments": jnp.ones((1, 1), jnp.int32)}
 
-    def once(index: int) -> Any:
-        nonlocal cache
-        logits, cache = step(params, cache, tokens | {"positions": jnp.full((1, 1), index)}, jnp.asarray(index))
-        return logits, cache
+    def once(room: int, index: int) -> Any:
+        logits, caches[room] = steps[room](params, caches[room], tokens | {"positions": jnp.full((1, 1), index)}, jnp.asarray(index))
+        return logits, caches[room]
 
-    spent = [seconds(functools.partial(once, index)) for index in range(room - times - 1, room)]
-    return statistics.median(spent[1:])
+    spent = [{room: seconds(functools.partial(once, room, room - left)) for room in ROOMS} for left in range(times + 1, 0, -1)]
+    return {room: statistics.median(each[room] for each in spent[1:]) for room in ROOMS}
+
+
+def prefilled(model: Transformer, room: int, params: Any) -> Any:
+    """The cache after the prompt."""
+    return prefill(model, params, rows(PROMPT), room)[1]
 
 
 def measure(layer: Any) -> dict[str, float]:
@@ -63,9 +69,9 @@ def measure(layer: Any) -> dict[str, float]:
     jax.block_until_ready((again(), cached()))
     pairs = [(seconds(cached), statistics.median(seconds(again) for _ in range(SAMPLES // 3))) for _ in range(3)]
     found = {"faster": statistics.median(TOKENS * each / spent for spent, each in pairs), "seconds": statistics.median(a for a, _ in pairs)}
-    for room in ROOMS:
+    for room, spent in token_seconds(model, params).items():
         found[f"bytes_{room}"] = kept_bytes(layer, room) or 0
-        found[f"token_{room}"] = token_seconds(model, params, room)
+        found[f"token_{room}"] = spent
     return found
 
 
