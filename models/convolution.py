@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import silu
-from models.cache import extended, own_index
+from models.cache import extended, own_index, remember
 from models.context import Context
 from models.contracts import Activation
 from models.structure import require_positive
@@ -85,7 +85,7 @@ class LongConvolution(nn.Module):
     enter, leave and z are linear in x and a short convolution: order 2 of the paper.  The filter h_p is a network of sines of the position
     p / length, times a window exp(-rate p / length) of sum of squares 1; rates differ by channel, so that the window falls to 0.01 within
     0.3 to 1.5 of the length.  A row may be longer than that.  The paper's window has height 1 and its sines learn their frequency.
-    Products are float32, by FFT; decoding keeps all inputs of the filter and takes one scalar product a token.
+    Products are float32, by FFT; decoding keeps the filter and all its inputs and takes one scalar product a token.
     """
 
     causal: ClassVar[bool] = True
@@ -107,13 +107,15 @@ class LongConvolution(nn.Module):
         z = enter * z
         kept = extended(self, ctx, "inputs", z, 1).astype(jnp.float32)
         segments = None if ctx.segments is None else extended(self, ctx, "segments", ctx.segments, 1)
-        kernel = self.kernel(kept.shape[1], d)
         if ctx.decoding is None or ctx.decoding.start:
+            kernel = self.kernel(kept.shape[1], d)
+            remember(self, ctx, "filter", jnp.broadcast_to(kernel, kept.shape))
             mixed = causal_convolution(z.astype(jnp.float32), kernel[:t], ctx.segments)
         else:
+            kernel = self.get_variable("cache", "filter")
             lag = own_index(ctx, t)[:, None] - jnp.arange(kept.shape[1])
             seen = (lag >= 0)[None] if segments is None or ctx.segments is None else ctx.segments[:, :, None] == segments[:, None]
-            mixed = jnp.einsum("btsd,bsd->btd", jnp.where((seen & (lag >= 0))[..., None], kernel[jnp.maximum(lag, 0)], 0), kept)
+            mixed = jnp.einsum("btsd,bsd->btd", jnp.where((seen & (lag >= 0))[..., None], kernel[:, jnp.maximum(lag, 0)], 0), kept)
         mixed = mixed.astype(x.dtype) + self.param("skip", nn.initializers.ones, (d,)).astype(x.dtype) * z
         return nn.Dense(d, use_bias=False, name="out")((leave * mixed).reshape(-1, d)).reshape(x.shape)
 

@@ -25,8 +25,8 @@ class Experts(nn.Module):
 
     (b, t, d) -> (b, t, d).  arXiv:1701.06538; experts many and small, some of them shared: DeepSeekMoE, arXiv:2401.06066.
     No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged" multiplies the sorted groups by
-    `jax.lax.ragged_dot`; "blocks" pads each group to whole blocks, which pass one after the other, with a quarter of the products for
-    padding at most; "auto" is blocks on CPU and ragged elsewhere.  Both give the same.
+    `jax.lax.ragged_dot`; "blocks" takes one expert after the other, its group in blocks of the size that pads it least; "auto" is blocks
+    on CPU and ragged elsewhere.  Both give the same.
     Sows the metrics load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
     """
 
@@ -53,9 +53,9 @@ class Experts(nn.Module):
         weights, chosen = self.router(tokens, real, e, self.active)
         report_load(self, chosen, real, e)
         hidden = round(self.expand * x.shape[-1])
-        kernels, size = glu_kernels(self, e, x.shape[-1], hidden), max(1, chosen.size // (4 * e))
+        kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
         given = functools.partial(dispatched, tokens, weights, chosen, kernels, self.activation)
-        ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, size)}
+        ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, sizes)}
         if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
             y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
         else:
@@ -191,25 +191,17 @@ def glu_kernels(module: nn.Module, experts: int, d: int, hidden: int) -> Kernels
 
 
 def dispatched(
-    tokens: jax.Array, weights: jax.Array, chosen: jax.Array, kernels: Kernels, activation: Activation, size: int | None
+    tokens: jax.Array, weights: jax.Array, chosen: jax.Array, kernels: Kernels, activation: Activation, sizes: tuple[int, ...] | None
 ) -> jax.Array:
-    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `size` is the rows of a block, None for ragged."""
-    (n, k), experts = chosen.shape, len(kernels[0])
-    numbers = chosen.reshape(-1)
-    order, counts = jnp.argsort(numbers), jnp.bincount(numbers, length=experts)
-    if size is None:
-        gate, up, down = (kernel.astype(tokens.dtype) for kernel in kernels)
-        rows = tokens[order // k]
-        inner = activation(ragged(rows, gate, counts)) * ragged(rows, up, counts)
-        return weighted(ragged(inner, down, counts), jnp.argsort(order), weights)
-    total = min((n * k + experts * (size - 1)) // size, n * k)  # as many blocks as there can be
-    needed = -(-counts // size)
-    ends = jnp.cumsum(needed)
-    owner = jnp.minimum(jnp.searchsorted(ends, jnp.arange(total), side="right"), experts - 1)
-    shift = (ends - needed) * size - (jnp.cumsum(counts) - counts)  # from an expert's place in the sorted rows to that in its blocks
-    places = jnp.zeros(n * k, jnp.int32).at[order].set(jnp.arange(n * k) + shift[numbers[order]])
-    sources = jnp.full(total * size, n * k).at[places].set(jnp.arange(n * k)).reshape(total, size)
-    return blocked(activation, tokens, weights, kernels, owner, sources, places)
+    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `sizes`: rows a block may have; None for ragged."""
+    k, numbers = chosen.shape[1], chosen.reshape(-1)
+    order, counts = jnp.argsort(numbers), jnp.bincount(numbers, length=len(kernels[0]))
+    if sizes is not None:
+        return blocked(activation, sizes, tokens, weights, kernels, order, counts)
+    gate, up, down = (kernel.astype(tokens.dtype) for kernel in kernels)
+    rows = tokens[order // k]
+    inner = activation(ragged(rows, gate, counts)) * ragged(rows, up, counts)
+    return weighted(ragged(inner, down, counts), inverse(order), weights)
 
 
 @jax.custom_vjp
@@ -221,7 +213,9 @@ def ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> jax.Array:
 @jax.custom_batching.sequential_vmap
 def _ragged_back(rows: jax.Array, kernel: jax.Array, counts: jax.Array, outer: jax.Array) -> tuple[jax.Array, ...]:
     """The derivative of `ragged`, one after the other where there are many to take: jax has no rule for these at once."""
-    return jax.vjp(lambda rows, kernel: jax.lax.ragged_dot(rows, kernel, counts), rows, kernel)[1](outer)
+    of_rows = jax.linear_transpose(lambda rows: jax.lax.ragged_dot(rows, kernel, counts), rows)
+    of_kernel = jax.linear_transpose(lambda kernel: jax.lax.ragged_dot(rows, kernel, counts), kernel)
+    return *of_rows(outer), *of_kernel(outer)
 
 
 ragged.defvjp(lambda *given: (ragged(*given), given), lambda given, outer: (*_ragged_back(*given, outer), None))
@@ -232,76 +226,133 @@ def weighted(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Arra
     return (rows[places].reshape(*weights.shape, -1) * weights[..., None]).sum(1).astype(rows.dtype)
 
 
+def inverse(order: jax.Array) -> jax.Array:
+    """Where each place went: (m,) -> (m,)."""
+    return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
+
+
 def at(rows: jax.Array, places: jax.Array) -> jax.Array:
     """Rows at places, zeros at places behind the last."""
     return rows.at[places].get(mode="fill", fill_value=0)
 
 
-def unless_empty(block: Callable[..., Any], end: int) -> Callable[..., Any]:
-    """The body of a scan over blocks, (state, (owner, sources, ...)), that gives zeros for a block in which no choice stands."""
-
-    def body(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        shapes = jax.eval_shape(block, state, given)[1]
-        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        return jax.lax.cond(given[1][0] < end, block, lambda state, _: (state, nothing), state, given)
-
-    return body
+def slice_at(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
+    """So many rows from there on."""
+    return jax.lax.dynamic_slice_in_dim(rows, begin, size)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def joined(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """The kernels of gate and up side by side, for one product: (d, f) twice -> (d, 2 f)."""
+    return jnp.concatenate([gate, up], -1)
+
+
+def gated(activation: Activation, entered: jax.Array) -> jax.Array:
+    """activation(gates) * ups, of both side by side: (..., 2 f) -> (..., f)."""
+    gates, ups = jnp.split(entered, 2, -1)
+    return activation(gates) * ups
+
+
+def put_at(buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The buffers with values in their rows from there on."""
+    return tuple(jax.lax.dynamic_update_slice_in_dim(*pair, begin, 0) for pair in zip(buffers, values, strict=True))
+
+
+def block_sizes(mean: float) -> tuple[int, ...]:
+    """The sizes of blocks to choose from where an expert has so many rows on average: around the mean, or 512 if less, ascending."""
+    return tuple(sorted({max(1, round(min(mean, 512) * part)) for part in (1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 9 / 8, 5 / 4, 3 / 2)}))
+
+
+def in_blocks(block: Callable[..., Any], sizes: tuple[int, ...], count: jax.Array, state: Any) -> Any:
+    """state = block(state, first row, size) over blocks that cover `count` rows, all of the size that leaves fewest rows empty."""
+    trips = jnp.stack([-(-count // size) for size in sizes])
+    choice = len(sizes) - 1 - (trips * jnp.array(sizes))[::-1].argmin()  # the largest of equal ones
+    for index, size in enumerate(sizes):  # a loop of no trips costs nothing; a branch would copy the state
+        state = jax.lax.fori_loop(
+            0, jnp.where(choice == index, trips[index], 0), lambda trip, state, size=size: block(state, trip * size, size), state
+        )
+    return state
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def blocked(
-    activation: Activation, tokens: jax.Array, weights: jax.Array, kernels: Kernels, owner: jax.Array, sources: jax.Array, places: jax.Array
+    activation: Activation,
+    sizes: tuple[int, ...],
+    tokens: jax.Array,
+    weights: jax.Array,
+    kernels: Kernels,
+    order: jax.Array,
+    counts: jax.Array,
 ) -> jax.Array:
-    """`dispatched` in blocks of rows of one expert, one block after the other, so that no kernel is copied and no row scattered.
+    """`dispatched` one expert after the other, each over its sorted choices in blocks, mostly one, since short products are slow.
 
-    owner (m,): a block's expert.  sources (m, r): which choice n * k + i stands there, past the last where none does.  places (n * k,):
-    where each choice stands in the blocks.
+    order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): how many are each expert's.  An expert's last block may reach
+    into the rows of the next ones, which come later and write theirs over it.
     """
-    return _blocked(activation, tokens, weights, kernels, owner, sources, places)[0]
+    return _blocked(activation, sizes, tokens, weights, kernels, order, counts)[0]
 
 
 def _blocked(
-    activation: Activation, tokens: jax.Array, weights: jax.Array, kernels: Kernels, owner: jax.Array, sources: jax.Array, places: jax.Array
+    activation: Activation,
+    sizes: tuple[int, ...],
+    tokens: jax.Array,
+    weights: jax.Array,
+    kernels: Kernels,
+    order: jax.Array,
+    counts: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    k = weights.shape[1]
+    (n, k), d, f = weights.shape, tokens.shape[-1], kernels[0].shape[-1]
+    sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def block(totals: tuple[()], given: tuple[jax.Array, ...]) -> tuple[tuple[()], tuple[jax.Array, ...]]:
-        number, source = given
-        gate, up, down = (kernel[number].astype(tokens.dtype) for kernel in kernels)
-        rows = at(tokens, source // k)
-        gates, ups = rows @ gate, rows @ up
-        return totals, (gates, ups, (activation(gates) * ups) @ down)
+    def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        (gate, up, down), begin, count = given
+        enter, down = joined(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
 
-    _, (gates, ups, rows) = jax.lax.scan(unless_empty(block, len(places)), (), (owner, sources))
-    y = weighted(rows.reshape(-1, tokens.shape[-1]), places, weights)
-    return y, (tokens, weights, kernels, owner, sources, places, gates, ups)
+        def block(buffers: tuple[jax.Array, ...], first: jax.Array, size: int) -> tuple[jax.Array, ...]:
+            entered = at(tokens, slice_at(sources, begin + first, size) // k) @ enter
+            return put_at(buffers, begin + first, (entered, gated(activation, entered) @ down))
+
+        return in_blocks(block, sizes, count, buffers), None
+
+    buffers = tuple(jnp.zeros((n * k + sizes[-1], width), tokens.dtype) for width in (2 * f, d))
+    (entered, rows), _ = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
+    y = weighted(rows, inverse(order), weights)
+    return y, (tokens, weights, kernels, order, counts, entered)
 
 
-def _blocked_back(activation: Activation, kept: Any, outer: jax.Array) -> tuple[jax.Array | Kernels | None, ...]:
-    tokens, weights, kernels, owner, sources, places, *inner = kept
-    k, flat = weights.shape[1], weights.reshape(-1)
+def _blocked_back(activation: Activation, sizes: tuple[int, ...], kept: Any, outer: jax.Array) -> tuple[jax.Array | Kernels | None, ...]:
+    tokens, weights, kernels, order, counts, entered = kept
+    (n, k), flat = weights.shape, weights.reshape(-1)
+    sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def block(totals: Kernels, given: tuple[jax.Array, ...]) -> tuple[Kernels, tuple[jax.Array, jax.Array]]:
-        number, source, gates, ups = given
-        gate, up, down = (kernel[number].astype(tokens.dtype) for kernel in kernels)
-        rows, outers, weight = at(tokens, source // k), at(outer, source // k), at(flat, source)[:, None]
-        hidden, pull = jax.vjp(lambda gates, ups: activation(gates) * ups, gates, ups)
-        back = outers @ down.T
-        of_gates, of_ups = pull((back * weight).astype(hidden.dtype))
-        pairs = ((rows, of_gates), (rows, of_ups), ((hidden * weight).astype(hidden.dtype), outers))
-        totals = tuple(
-            jax.lax.dynamic_update_index_in_dim(
-                total, total[number] + jnp.matmul(left.T, right, preferred_element_type=total.dtype), number, 0
+    def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Kernels]:
+        (gate, up, down), begin, count = given
+        both = (joined(gate, up), down)
+        enter, leave = (kernel.astype(tokens.dtype) for kernel in both)
+
+        def block(state: tuple[Any, Any], first: jax.Array, size: int) -> tuple[Any, Any]:
+            buffers, totals = state
+            source = jnp.where(first + jnp.arange(size) < count, slice_at(sources, begin + first, size), n * k)
+            rows, outers, weight = at(tokens, source // k), at(outer, source // k), at(flat, source)[:, None]
+            hidden, pull = jax.vjp(functools.partial(gated, activation), slice_at(entered, begin + first, size))
+            back = outers @ leave.T
+            (of_entered,) = pull((back * weight).astype(hidden.dtype))
+            pairs = ((rows, of_entered), ((hidden * weight).astype(hidden.dtype), outers))
+            totals = tuple(
+                total + jnp.matmul(left.T, right, preferred_element_type=total.dtype)
+                for total, (left, right) in zip(totals, pairs, strict=True)
             )
-            for total, (left, right) in zip(totals, pairs, strict=True)
-        )
-        return totals, (of_gates @ gate.T + of_ups @ up.T, (back * hidden).sum(-1, dtype=weights.dtype))
+            of_weights = (back * hidden).sum(-1, dtype=weights.dtype)
+            return put_at(buffers, begin + first, (of_entered @ enter.T, of_weights)), totals
 
-    totals, (of_rows, of_weights) = jax.lax.scan(
-        unless_empty(block, len(places)), jax.tree.map(jnp.zeros_like, kernels), (owner, sources, *inner)
-    )
-    of_tokens = weighted(of_rows.reshape(-1, tokens.shape[-1]), places, jnp.ones_like(weights))
-    return of_tokens, of_weights.reshape(-1)[places].reshape(weights.shape), totals, None, None, None
+        buffers, (of_enter, of_down) = in_blocks(block, sizes, count, (buffers, jax.tree.map(jnp.zeros_like, both)))
+        of_gate, of_up = jnp.split(of_enter, 2, -1)
+        return buffers, (of_gate, of_up, of_down)
+
+    buffers = (jnp.zeros((n * k + sizes[-1], tokens.shape[-1]), tokens.dtype), jnp.zeros(n * k + sizes[-1], weights.dtype))
+    (of_rows, of_weights), totals = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
+    places = inverse(order)
+    of_tokens = weighted(of_rows, places, jnp.ones_like(weights))
+    return of_tokens, of_weights[places].reshape(weights.shape), totals, None, None
 
 
 blocked.defvjp(_blocked, _blocked_back)

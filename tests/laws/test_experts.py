@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models import GLU, MLP, Block, Context, Decoding, Stack
-from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE, dispatched
+from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE, block_sizes, dispatched, in_blocks
 from models.feedforward import LowRank, Monarch
 from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, highest
 from tests.laws.components import WIDTH, normal, packed_context, parameters
@@ -89,13 +89,13 @@ def test_experts_in_blocks_and_ragged_are_the_loop_over_experts_in_float64(layer
     law_experts_are_the_loop(layer)
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
-def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(size: int) -> None:
+@pytest.mark.parametrize("sizes", [(1,), (3, 8), (2, 4, 5)])
+def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(sizes: tuple[int, ...]) -> None:
     tokens, weights, kernels = normal(1, 7, 4), normal(2, 7, 2), (normal(3, 5, 4, 3), normal(4, 5, 4, 3), normal(5, 5, 3, 4))
     for chosen in (np.zeros((7, 2), int), np.arange(14).reshape(7, 2) % 5, np.array([[4, 0]] * 6 + [[2, 4]])):
 
-        def loss(tokens: Any, weights: Any, kernels: Any, size: int | None, chosen: Any = chosen) -> Any:
-            return (dispatched(tokens, weights, jnp.asarray(chosen), kernels, jnp.tanh, size) ** 2).sum()
+        def loss(tokens: Any, weights: Any, kernels: Any, sizes: tuple[int, ...] | None, chosen: Any = chosen) -> Any:
+            return (dispatched(tokens, weights, jnp.asarray(chosen), kernels, jnp.tanh, sizes) ** 2).sum()
 
         def plain(tokens: Any, weights: Any, kernels: Any, chosen: Any = chosen) -> Any:
             gate, up, down = (kernel[chosen] for kernel in kernels)
@@ -103,7 +103,7 @@ def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels
             return (jnp.einsum("nkf,nkfd,nk->nd", inner, down, weights) ** 2).sum()
 
         expected = jax.value_and_grad(plain, (0, 1, 2))(tokens, weights, kernels)
-        for form in (size, None):
+        for form in (sizes, None):
             found = jax.value_and_grad(loss, (0, 1, 2))(tokens, weights, kernels, form)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
@@ -126,7 +126,19 @@ def law_cost_follows_the_active_experts(layer: Any, dense: Any) -> None:
 
 
 def test_eight_of_sixty_four_experts_cost_as_much_as_a_dense_layer_of_their_size() -> None:
-    law_cost_follows_the_active_experts(Experts(64, 8, 0.5, dispatch="blocks"), GLU(4.0))
+    law_cost_follows_the_active_experts(Experts(64, 8, 0.5), GLU(4.0))
+
+
+@pytest.mark.parametrize("mean", [256, 1024])
+def test_blocks_pad_loads_around_the_mean_by_a_fifth_at_most_and_by_few_on_average(mean: int) -> None:
+    sizes = block_sizes(mean)
+    padded = jax.jit(jax.vmap(lambda count: in_blocks(lambda rows, first, size: rows + size, sizes, count, 0)))
+    counts = np.arange(3 * mean // 4, 3 * mean)
+    rows = np.asarray(padded(counts))
+    assert (rows >= counts).all()
+    assert (rows / counts).max() < 1.21
+    assert (rows / counts).mean() < 1.07
+    assert int(padded(np.array([0]))[0]) == 0
 
 
 def sown(layer: Any, params: Any, x: Any, ctx: Context) -> Any:
@@ -272,7 +284,7 @@ def test_experts_refuse_settings_that_contradict_each_other(given: dict[str, Any
 
 BROKEN = [
     (law_experts_are_the_loop, (Experts(8, 3), Experts(8, 2))),
-    (law_cost_follows_the_active_experts, (Experts(64, 16, 0.5, dispatch="blocks"), GLU(4.0))),
+    (law_cost_follows_the_active_experts, (Experts(64, 16, 0.5), GLU(4.0))),
     (law_balance_is_least_where_loads_are_equal, (Experts(4, 1, router=SoftmaxRouter(balance=0.0)),)),
 ]
 

@@ -12,32 +12,40 @@ import jax
 def flops(function: Callable[..., Any], *args: Any) -> int:
     """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
 
-    `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n; of a branch the dearest counts; a `while` of unknown
-    length counts once.
+    `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
+    `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)[0]
 
 
-def _count(jaxpr: Any) -> int:
-    total = 0
+def _count(jaxpr: Any) -> tuple[int, bool]:
+    """Operations, and whether all lengths are known."""
+    total, known = 0, True
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        elif name.startswith("ragged_dot"):
+            numbers = params["ragged_dot_dimension_numbers"]
+            (_, contracted), (_, together) = numbers.dot_dimension_numbers
+            left, right = (variable.aval.shape for variable in equation.invars[:2])
+            used = {*contracted, *together, *numbers.rhs_group_dimensions}
+            total += 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in used)
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             out = params["dimension_numbers"].rhs_spec[0]
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out]
         elif name == "cond":
-            total += max(_count(branch.jaxpr) for branch in params["branches"])
+            known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr) for branch in params["branches"]))
+            total, known = total + count, known and known_first
         else:
-            inner = sum(
-                _count(getattr(value, "jaxpr", value)) for value in params.values() if hasattr(getattr(value, "jaxpr", value), "eqns")
-            )
-            total += inner * params.get("length", 1) if name == "scan" else inner
-    return total
+            inner = [getattr(value, "jaxpr", value) for value in params.values()]
+            counts = [_count(jaxpr) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            total += sum(count for count, _ in counts) * (params.get("length", 1) if name == "scan" else 1)
+            known = known and name != "while" and all(sure for _, sure in counts)
+    return total, known
 
 
 def parameters(tree: Any) -> int:
