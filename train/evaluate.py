@@ -12,6 +12,7 @@ from models.generate import generate as continued
 from models.head import Projected
 from train.checkpoint import Store
 from train.experiment import Experiment
+from train.review.trained import Trained
 from train.run import Recorded
 from train.spec import InputError
 from train.step import cast
@@ -24,10 +25,17 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     trainer = Trainer(run.experiment, run.experiment.data.open(run.classes, "test"))
     batch = trainer.data.batches("test", run.experiment.evaluation.batch_size, trainer.parallel.size(), None)[0]
     step, params = restored(folder, run.experiment, trainer.check(batch), best)
-    parts = trainer.evaluate(trainer.compiled_evaluation(), trainer.parallel.spread(params))
+    placed = trainer.parallel.spread(params)
+    parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
     assert parts is not None
     measured = {name: interval(sums) for name, sums in parts.items()}
-    return {"run": str(folder), "step": step, "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()}}
+    review = run.experiment.review
+    return {
+        "run": str(folder),
+        "step": step,
+        "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
+        "review": {} if review is None else review.review(Trained(trainer, placed)).metrics,
+    }
 
 
 def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = False) -> Iterator[dict[str, Any]]:

@@ -5,11 +5,12 @@ import math
 from typing import Any
 
 from models.contracts import Model
-from train.data.text import Data
+from train.data.contracts import Data
 from train.initial import Initial
 from train.objective import Objective
 from train.optimizer import Optimizer
 from train.parallel import Jit, Parallel
+from train.review.findings import Review
 from train.step import Precision
 
 
@@ -57,6 +58,7 @@ class Experiment:
     """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`, `batch_size`, `steps` or
     `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
 
+    `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
     """
 
@@ -72,6 +74,7 @@ class Experiment:
     precision: Precision = "float32"
     parallel: Parallel = Jit()
     evaluation: Evaluation = Evaluation()
+    review: Review | None = None
     checkpoints: Checkpoints = Checkpoints()
     log_every: int = 20
     seed: int = 0

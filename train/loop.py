@@ -20,6 +20,8 @@ from train.console import Bar, Console
 from train.experiment import Experiment
 from train.metrics import MetricsLog
 from train.objective import Sum, add, mean
+from train.review.findings import Findings
+from train.review.trained import Trained
 from train.run import claim, record
 from train.signals import Flag, InterruptedRunError
 from train.spec import InputError
@@ -104,10 +106,11 @@ class Loop:
                     number = self._iterate(store, number)
                 if not self.measured and self._measure(number) is None:
                     raise InterruptedRunError(self.flag.number, number)
+                findings = self._review(number)
                 best = store.best()
             finally:
                 self.log.close()
-        return self._finish(number, best)
+        return self._finish(number, best, findings)
 
     def _restore(self, store: Store) -> int:
         found = store.restore(self.parallel.whole(self.state))
@@ -212,6 +215,15 @@ class Loop:
         self.console.evaluation(number, self.measured)
         return metrics
 
+    def _review(self, number: int) -> Findings:
+        """What the experiment's review finds on the test split."""
+        if self.experiment.review is None:
+            return Findings()
+        findings = self.experiment.review.review(Trained(self.trainer, self.state.params, stop=lambda: bool(self.flag.number)))
+        if self.flag.number:
+            raise InterruptedRunError(self.flag.number, number)
+        return findings
+
     def _judge(self, number: int, metrics: dict[str, float]) -> bool:
         """Remembers the best; True when the goal is reached or patience is over."""
         watched = self.experiment.evaluation
@@ -233,7 +245,7 @@ class Loop:
             return False
         return True
 
-    def _finish(self, number: int, best: int | None) -> dict[str, Any]:
+    def _finish(self, number: int, best: int | None, findings: Findings) -> dict[str, Any]:
         summary = {
             "run": str(self.folder),
             "steps": number,
@@ -244,9 +256,10 @@ class Loop:
             "peak_memory_bytes": peak_memory(),
             "fresh": list(self.trainer.fresh),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
+            "review": findings.metrics,
         } | self.pace.rates()
         summary = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in summary.items()}
-        write_report(self.folder, self.experiment, summary)
+        write_report(self.folder, self.experiment, summary, findings.pictures)
         partial = self.folder / "summary.json.partial"
         partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, self.folder / "summary.json")

@@ -51,7 +51,8 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """softmax(logits), in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
@@ -67,7 +68,7 @@ class Classification:
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The likeliest label and the probability of each."""
-        chances = _probabilities(output)
+        chances = probabilities(output)
         names = names or tuple(map(str, range(len(chances))))
         return {"label": names[int(chances.argmax())], "probabilities": dict(zip(names, map(float, chances), strict=True))}
 
@@ -153,6 +154,6 @@ class MaskedLM:
 
 
 def _likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    chances = _probabilities(logits)
+    chances = probabilities(logits)
     best = np.argsort(-chances)[:5]
     return {names[index] if names else str(index): float(chances[index]) for index in best}

@@ -32,6 +32,8 @@ class Parallel(Protocol):
 
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]: ...
 
+    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]: ...
+
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]: ...
 
     def whole(self, tree: Any) -> Any: ...
@@ -58,6 +60,10 @@ class Jit:
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> result."""
         return jax.jit(lambda params, batch: evaluate(params, batch))
+
+    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> outputs, a row for each of the batch."""
+        return self.compile_evaluation(outputs)
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A host batch on the devices."""
@@ -91,6 +97,11 @@ class Pmap:
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> result over all devices."""
         return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None)
+
+    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> outputs, a row for each of the batch."""
+        compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS)
+        return lambda params, batch: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch))
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A host batch, split over the devices along its rows."""
@@ -165,6 +176,10 @@ class Mesh:
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> result on the mesh."""
         return jax.jit(lambda params, batch: self._replicated(evaluate(params, batch)))
+
+    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+        """(params, batch) -> outputs, a row for each of the batch."""
+        return self.compile_evaluation(outputs)
 
     def _replicated(self, tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh(), PartitionSpec()))

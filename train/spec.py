@@ -23,6 +23,8 @@ PARTS = (
     "train.parallel",
     "train.initial",
     "train.data.text",
+    "train.review.classes",
+    "train.review.language",
     "train.data.corpus",
     "train.data.synthetic",
 )

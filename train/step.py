@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from models.contracts import Batch, Model
+from models.head import Projected
 from train.objective import Objective, Sum, Sums, add
 
 Precision = Literal["float32", "bfloat16"]
@@ -102,6 +103,16 @@ def make_evaluation(model: Model, objective: Objective, precision: Precision = "
         return sums if axis is None else jax.lax.psum(sums, axis)
 
     return evaluate
+
+
+def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Any]:
+    """What the model gives, as a pure function (params, batch) -> outputs; logits that a head left to the loss are computed."""
+
+    def outputs(params: Any, batch: Batch) -> Any:
+        found = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
+        return found.logits() if isinstance(found, Projected) else found
+
+    return outputs
 
 
 def accumulated(gradient: Callable[..., Any], parts: int) -> Callable[[Any, Batch, jax.Array], tuple[Sums, Any]]:

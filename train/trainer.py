@@ -15,12 +15,12 @@ from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
 from train.data.batches import Batches
-from train.data.text import Opened
+from train.data.contracts import Opened
 from train.experiment import Experiment
 from train.objective import Sum
 from train.optimizer import Constant
 from train.spec import InputError
-from train.step import TrainState, initialise, make_evaluation, make_loss, make_step
+from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_step
 from train.study.cost import flops
 
 
@@ -141,6 +141,10 @@ class Trainer:
         return self.parallel.compile_evaluation(
             make_evaluation(self.experiment.model, self.experiment.objective, self.experiment.precision)
         )
+
+    def compiled_outputs(self) -> Any:
+        """(params, batch) -> what the model gives, compiled when first called."""
+        return self.parallel.compile_outputs(make_outputs(self.experiment.model, self.experiment.precision))
 
     def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Sum]] | None:
         """The test split, batch by batch, as sums by metric; None if `stop` said so.  Nothing is updated."""

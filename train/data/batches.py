@@ -73,8 +73,8 @@ def of_rows(
 class Pack:
     """Several examples in each row of `length` tokens, at most `most` of them, best fit first; segments keep them apart.
 
-    Gives tokens, segments, positions (b, length), starts, weights and labels (b, most), or values (b, most, 1).  The number of rows is
-    what the examples need but at least `rows`, in multiples of `multiple`, so that few shapes occur.
+    Gives tokens, segments, positions (b, length), starts, weights, index and labels (b, most), or values (b, most, 1).  The number of
+    rows is what the examples need but at least `rows`, in multiples of `multiple`, so that few shapes occur.
     """
 
     def __init__(self, length: int, most: int, rows: int, multiple: int) -> None:
@@ -111,7 +111,7 @@ class Pack:
 class Pad:
     """One example a row, padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of `multiple`.
 
-    Gives tokens, segments, positions (b, t), weights and labels (b,), or values (b, 1).
+    Gives tokens, segments, positions (b, t), weights, index and labels (b,), or values (b, 1).
     """
 
     def __init__(self, buckets: Sequence[int], rows: int, multiple: int) -> None:
@@ -123,7 +123,7 @@ class Pad:
         for row, member in enumerate(members):
             _write(batch, member, row, 0, 0)
         del batch["starts"]
-        return {name: value[:, 0] if name in ("weights", "labels", "values") else value for name, value in batch.items()}
+        return {name: value[:, 0] if name in ("weights", "index", "labels", "values") else value for name, value in batch.items()}
 
 
 def _rounded(count: int, multiple: int) -> int:
@@ -133,6 +133,8 @@ def _rounded(count: int, multiple: int) -> int:
 def _empty(members: list[Row], rows: int, length: int, most: int) -> Arrays:
     batch: Arrays = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions")}
     batch |= {"starts": np.zeros((rows, most), np.int32), "weights": np.zeros((rows, most), np.float32)}
+    if "index" in members[0]:
+        batch["index"] = np.zeros((rows, most), np.int32)
     if "label" in members[0]:
         batch["labels"] = np.zeros((rows, most), np.int32)
     if "value" in members[0]:
@@ -147,6 +149,8 @@ def _write(batch: Arrays, member: Row, row: int, start: int, place: int) -> None
     batch["positions"][row, start:stop] = np.arange(stop - start)
     batch["starts"][row, place] = start
     batch["weights"][row, place] = 1.0
+    if "index" in batch:
+        batch["index"][row, place] = member["index"]
     if "labels" in batch:
         batch["labels"][row, place] = member["label"]
     if "values" in batch:

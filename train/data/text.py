@@ -2,38 +2,16 @@
 
 import dataclasses
 import hashlib
+import html
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
+from train.data.contracts import PART
 from train.data.source import Split, dataset, read
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
-
-PART = Literal["train", "test"]
-
-
-class Opened(Protocol):
-    """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions."""
-
-    classes: tuple[str, ...]
-    vocab: int
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches: ...
-
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches: ...
-
-
-class Data(Protocol):
-    """Where batches come from: `open()` reads, checks and tokenises; `classes` fixes those that a trained model knows."""
-
-    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Opened: ...
-
-    def reader(self, classes: tuple[str, ...] = ()) -> Opened: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +82,13 @@ class Text:
 
 
 class OpenedText:
-    """See `Opened`."""
+    """See `train.data.contracts.Opened`."""
 
     def __init__(self, spec: Text, tokens: Tokenizer, classes: tuple[str, ...]) -> None:
         self.spec, self.tokens, self.classes = spec, tokens, classes
         self.vocab = len(tokens.names)
         self.rows: dict[str, list[Row]] = {}
+        self.splits: dict[str, Split] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,7 +112,11 @@ class OpenedText:
                 row["value"] = _number(target, split.where(index))
         else:
             self._label(rows, targets, split)
-        self.rows[part] = rows
+        self.rows[part], self.splits[part] = rows, split
+
+    def shown(self, part: PART, index: int) -> str:
+        """The sentence, as a piece of a page."""
+        return html.escape(_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index)))
 
     def _label(self, rows: list[Row], targets: list[Any], split: Split) -> None:
         known = split.names.get(self.spec.target)
@@ -166,7 +149,7 @@ class OpenedText:
                 ids = ids[: self.spec.length]
             if not len(ids):
                 raise InputError(f"{'text' if split is None else split.origin} {index + 1} has no tokens; give at least one.")
-            rows.append({"tokens": ids})
+            rows.append({"tokens": ids} if split is None else {"tokens": ids, "index": index})
         return rows
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ svg { width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem; ove
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 240, 64, 28
 
 
-def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any]) -> None:
-    """Writes report.html from the run's metrics and summary."""
+def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], pictures: Mapping[str, str]) -> None:
+    """Writes report.html from the run's metrics and summary, and pieces of a page by their captions."""
     lines = read_metrics(folder)
     names = sorted({name for line in lines for name in line if name != "step"}, key=lambda name: (name.split("/")[1], name))
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -30,13 +31,14 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any]) 
     first = ["loss", "accuracy"]
     order = [name for name in first if name in groups] + [name for name in groups if name not in first]
     figures = "".join(f"<figure><figcaption>{html.escape(name)}</figcaption>{curve(groups[name])}</figure>" for name in order)
+    seen = "".join(f"<figure><figcaption>{html.escape(caption)}</figcaption>{piece}</figure>" for caption, piece in pictures.items())
     table = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows(summary))
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     title = html.escape(folder.name)
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1><table>{table}</table>"
-        f"{figures}<h2>Model</h2><pre>{html.escape(str(experiment.model))}</pre>"
+        f"{seen}{figures}<h2>Model</h2><pre>{html.escape(str(experiment.model))}</pre>"
         f"<h2>Experiment</h2><pre>{html.escape(json.dumps(recorded, indent=1))}</pre></html>\n"
     )
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,25 @@
+"""A language model of tiny Shakespeare's characters at nanoGPT's recipe for a CPU, whose loss is 1.88.
+
+python -m train lm_shakespeare
+python -m train lm_shakespeare data.dataset=shakespeare_plays     # 5 MB, four whole plays held out
+morphax generate runs/lm_shakespeare "ROMEO:" --temperature 0.8
+"""
+
+from configs import tiny_lm
+from train.experiment import Evaluation, Experiment
+from train.optimizer import AdamW, Cosine
+from train.review.language import Language
+
+
+def experiment() -> Experiment:
+    """4 layers of width 128, windows of 64 characters, 12 a step, 2,000 steps, no dropout."""
+    return Experiment(
+        model=tiny_lm.experiment().model,
+        objective=tiny_lm.experiment().objective,
+        data=tiny_lm.experiment().data,
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1), b2=0.99, decay=0.1),
+        batch_size=12,
+        steps=2000,
+        evaluation=Evaluation(every=500),
+        review=Language(),
+    )

@@ -1,0 +1,28 @@
+"""MiniLM fine-tuned for the sentiment of tweets: negative, neutral or positive, 29,814 / 7,383 of them.
+
+python -m train tweets_bert
+"""
+
+from configs.sentiment_bert import WEIGHTS
+from models import ClassHead, MeanPool, bert
+from train.data.text import Text
+from train.experiment import Evaluation, Experiment
+from train.initial import HuggingFace
+from train.objective import Classification
+from train.optimizer import AdamW, Linear
+from train.review.classes import Classes
+
+
+def experiment() -> Experiment:
+    """Two epochs of 32 tweets a step, packed into rows of 128 tokens."""
+    return Experiment(
+        model=bert.minilm(ClassHead(3, MeanPool())),
+        initial=HuggingFace(WEIGHTS),
+        objective=Classification(),
+        data=Text("tweets", tokenizer=f"{WEIGHTS}/tokenizer.json", length=128, truncate=True),
+        optimizer=AdamW(Linear(1e-4, warmup=0.06), decay=0.01, clip=1.0),
+        batch_size=32,
+        epochs=2,
+        evaluation=Evaluation(metric="accuracy", greater=True),
+        review=Classes(),
+    )

@@ -1,0 +1,104 @@
+"""Every application, shortened: its real data, a small model in the place of its own, trained, measured, asked, and shown."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from train.cli import main
+from train.data.source import dataset
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0))), ClassHead({}, MeanPool()))"
+
+
+class Application(NamedTuple):
+    """A config, what makes it small, a question, what its answer has, the metrics of its review, what the report shows."""
+
+    config: str
+    small: tuple[str, ...]
+    question: str
+    answer: set[str]
+    metrics: set[str]
+    captions: tuple[str, ...]
+
+
+def texts(config: str, classes: int, question: str) -> Application:
+    """A classification of texts."""
+    small = (f"model={SMALL.format(classes)}", "initial=none", "data.length=32", "data.truncate=true", "evaluation.batch_size=512")
+    small += ("optimizer.rate.peak=0.01", "steps=12")
+    metrics = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
+    return Application(config, small, question, {"label", "probabilities"}, metrics, ("Confusion matrix", "Reliability", "surest of"))
+
+
+LANGUAGE = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "evaluation.batch_size=64", "steps=12")
+APPLICATIONS = {
+    one.config: one
+    for one in (
+        texts("sentiment_bert", 2, "a delightful film"),
+        texts("topics_bert", 8, "the bank raised its prime rate"),
+        texts("tweets_bert", 3, "@united never again"),
+        Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
+    )
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("applications")
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_an_application_trains_is_measured_answers_and_is_shown(
+    name: str, place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    one, run = APPLICATIONS[name], str(place / name)
+    assert main(["train", name, "log_every=2", *one.small, "--run", run, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["steps"] == 12
+    assert set(summary["review"]) == one.metrics
+    losses = [json.loads(line).get("train/loss") for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    found = [loss for loss in losses if loss is not None]
+    assert found[-1] < found[0]
+    page = (Path(run) / "report.html").read_text(encoding="utf-8")
+    assert all(caption in page for caption in one.captions)
+
+    assert main(["eval", run, "evaluation.batch_size=100", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["review"] == pytest.approx(summary["review"], rel=1e-4)
+    assert again["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-4)
+
+    assert main(["predict", run, one.question, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert one.answer <= set(answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "classes"),
+    [("reuters_r8", (5485, 2189), 8), ("tweets", (29814, 7383), 3)],
+)
+def test_texts_are_split_without_a_common_sentence(
+    name: str, sizes: tuple[int, int], classes: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    parts = {part: dataset(name, part) for part in ("train", "test")}
+    rows = {part: [split.examples[index] for index in range(len(split.examples))] for part, split in parts.items()}
+    assert tuple(len(some) for some in rows.values()) == sizes
+    assert len(parts["train"].names["label"]) == classes
+    for some in rows.values():
+        assert set(np.unique([row["label"] for row in some])) == set(range(classes))
+    if name == "tweets":
+        texts = [{row["text"] for row in some} for some in rows.values()]
+        assert not texts[0] & texts[1]
+
+
+def test_whole_plays_are_held_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    train, test = (dataset("shakespeare_plays", part).examples for part in ("train", "test"))
+    titles = [{some[index]["title"] for index in range(len(some))} for some in (train, test)]
+    assert (len(titles[0]), len(titles[1])) == (38, 4)
+    assert not titles[0] & titles[1]
+    assert sum(len(train[index]["text"]) for index in range(38)) > 4_000_000

@@ -1,0 +1,171 @@
+"""What reviews find: their metrics against formulas, the same on any devices and in any batches, and what is drawn."""
+
+import dataclasses
+import html
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.configs import language_model, sentences
+from train.console import Console
+from train.loop import train
+from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.review.classes import Classes
+from train.review.language import Language
+from train.review.trained import Case, Trained
+from train.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+WAYS: dict[str, tuple[Parallel, int]] = {
+    "jit": (Jit(), 64),
+    "alone": (Jit(), 1),
+    "ragged": (Jit(), 7),
+    "pmap": (Pmap(), 64),
+    "mesh": (Mesh(data=4, fsdp=2), 8),
+}
+
+
+@pytest.fixture(autouse=True)
+def inside(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+    monkeypatch.setenv("MORPHAX_CACHE", str(workshop / "cache"))
+
+
+def trained(experiment: Any, parallel: Parallel, batch_size: int) -> Trained:
+    """An experiment's model with parameters of chance, larger than usual so that its answers differ."""
+    evaluation = dataclasses.replace(experiment.evaluation, batch_size=batch_size)
+    experiment = dataclasses.replace(experiment, parallel=parallel, evaluation=evaluation)
+    trainer = Trainer(experiment, experiment.data.open())
+    batch = trainer.data.batches("test", batch_size, parallel.size(), None)[0]
+    given = {name: jax.numpy.asarray(value) for name, value in batch.items()}
+    params = experiment.model.init(jax.random.key(1), given)["params"]
+    return Trained(trainer, parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params)))
+
+
+@dataclasses.dataclass
+class Given:
+    """Cases as they are, in place of a model's; reads as `Trained` does."""
+
+    given: list[Case]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def trainer(self) -> Any:
+        return dataclasses.make_dataclass("Holder", ["data"])(dataclasses.make_dataclass("Data", ["classes"])(self.classes))
+
+    def cases(self) -> Iterator[Case]:
+        return iter(self.given)
+
+    def shown(self, index: int) -> str:
+        return f"example {index}"
+
+
+def textbook(logits: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, float]:
+    """Accuracy, macro F1 over classes that occur, mean recall and expected calibration error, by their definitions."""
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    chosen, surety = chances.argmax(-1), chances.max(-1)
+    scores, recalls = [], []
+    for one in sorted({*labels.tolist(), *chosen.tolist()}):
+        both, either = ((chosen == one) & (labels == one)).sum(), (chosen == one).sum() + (labels == one).sum()
+        scores.append(2 * both / either)
+        if (labels == one).any():
+            recalls.append(both / (labels == one).sum())
+    error = 0.0
+    for number in range(bins):
+        inside = (surety >= number / bins) & (surety < (number + 1) / bins)
+        if inside.any():
+            error += inside.mean() * abs((chosen == labels)[inside].mean() - surety[inside].mean())
+    found = {"accuracy": (chosen == labels).mean(), "macro_f1": np.mean(scores), "balanced_accuracy": np.mean(recalls)}
+    return found | {"expected_calibration_error": error}
+
+
+def test_metrics_of_classes_are_their_definitions_on_a_hundred_cases() -> None:
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        count, classes = int(draw.integers(1, 60)), int(draw.integers(2, 9))
+        logits, labels = draw.normal(size=(count, classes)) * draw.uniform(0.1, 4), draw.integers(0, classes, count)
+        review = Classes(bins=int(draw.integers(1, 15)), worst=0)
+        assert review.metrics_of(logits, labels) == pytest.approx(textbook(logits, labels, review.bins), abs=1e-9)
+
+
+def test_nothing_to_review_finds_nothing() -> None:
+    found = Classes().review(Given([]))  # pyright: ignore
+    assert not found.metrics
+    assert not found.pictures
+
+
+def test_cases_are_every_example_once_in_any_batches_on_any_devices() -> None:
+    answers = {}
+    for name, (parallel, size) in WAYS.items():
+        cases = list(trained(sentences.experiment(), parallel, size).cases())
+        assert sorted(case.index for case in cases) == list(range(len(cases)))
+        answers[name] = np.stack([case.output for case in sorted(cases, key=lambda case: case.index)])
+    for name, answer in answers.items():
+        np.testing.assert_allclose(answer, answers["jit"], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_metrics_do_not_depend_on_batches_or_devices(way: str) -> None:
+    review = Classes()
+    expected = review.review(trained(sentences.experiment(), Jit(), 64)).metrics
+    assert review.review(trained(sentences.experiment(), *WAYS[way])).metrics == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_case_is_the_example_that_its_index_names() -> None:
+    one = trained(sentences.experiment(), Jit(), 8)
+    opened: Any = one.trainer.data
+    for case in one.cases():
+        assert int(case.target["labels"]) == opened.rows["test"][case.index]["label"]
+        assert html.unescape(one.shown(case.index)) == opened.splits["test"].examples[case.index]["text"]
+
+
+def test_the_worst_errors_are_those_that_the_model_was_surest_of(tmp_path: Path) -> None:
+    cases = [Case(np.array([float(index), 0.0]), {"labels": np.array(1)}, index) for index in range(30)]
+    found = Classes(worst=3).review(Given(cases, ("bad", "good")))  # pyright: ignore
+    (table,) = (piece for caption, piece in found.pictures.items() if "surest" in caption)
+    assert re.findall(r"example \d+", table) == ["example 29", "example 28", "example 27"]
+    assert "bad 1.000" in table
+    assert "good 0.000" in table
+
+
+def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
+    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes())
+    summary = train(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
+    assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
+    assert 0 <= summary["review"]["macro_f1"] <= 1
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 2
+    assert "Confusion matrix" in page
+    assert "film, number" in page
+
+
+def test_bits_a_character_are_those_of_the_whole_text() -> None:
+    one = trained(language_model.experiment(), Jit(), 8)
+    found = Language(windows=2).review(one)
+    data: Any = one.trainer.data
+    losses, count = 0.0, 0
+    for batch in data.batches("test", 4, 1, None).stream(0, len(data.batches("test", 4, 1, None))):
+        logits = one.trainer.experiment.model.apply({"params": one.params}, batch)
+        logits = np.asarray(logits if isinstance(logits, jax.Array) else logits.logits(), np.float64)
+        normal = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) + logits.max(-1, keepdims=True)
+        chosen = np.take_along_axis(logits - normal, np.roll(batch["tokens"], -1, 1)[..., None], -1)[:, :-1, 0]
+        real = batch["segments"][:, 1:] > 0
+        losses, count = losses - chosen[real].sum(), count + real.sum()
+    assert found.metrics["perplexity"] == pytest.approx(math.exp(losses / count), rel=1e-4)
+    characters = data.characters["test"]
+    assert found.metrics["bits_per_character"] == pytest.approx(losses / count / math.log(2) * len(data.ids["test"]) / characters, rel=1e-4)
+    (piece,) = found.pictures.values()
+    shown = html.unescape(re.sub(r"<[^>]*>", "", piece))
+    assert shown == data.tokens.decode(data.ids["test"][: 2 * data.spec.length].tolist())
+
+
+@pytest.mark.parametrize("wrong", [lambda: Classes(bins=0), lambda: Classes(worst=-1), lambda: Language(windows=-1)])
+def test_settings_of_reviews_that_mean_nothing_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="give"):
+        wrong()

@@ -1,0 +1,122 @@
+"""Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported when it is needed."""
+
+import dataclasses
+
+import numpy as np
+
+from train.objective import probabilities
+from train.review.findings import Findings
+from train.review.trained import Case, Trained, drawn, table
+
+BLUE, GREY = "#4269d0", "#999999"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins` of confidence.
+
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Draws the confusion matrix and the reliability diagram, and
+    shows the `worst` examples that the model was surest of and wrong about.
+    """
+
+    bins: int = 10
+    worst: int = 10
+
+    def __post_init__(self) -> None:
+        if self.bins < 1 or self.worst < 0:
+            raise ValueError(f"Classes has bins {self.bins} and worst {self.worst}; give 1 bin or more, and 0 examples or more.")
+
+    def review(self, trained: Trained) -> Findings:
+        """The findings on all examples."""
+        cases = list(trained.cases())
+        if not cases:
+            return Findings()
+        logits = np.stack([case.output for case in cases])
+        labels = np.array([int(case.target["labels"]) for case in cases])
+        chances = probabilities(logits)
+        chosen, surety = chances.argmax(-1), chances.max(-1)
+        names = trained.trainer.data.classes or tuple(map(str, range(chances.shape[-1])))
+        pictures = {
+            "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
+            "Reliability: how often the model is right, by how sure it is": reliability(*self.binned(chosen == labels, surety)),
+        }
+        wrong = [place for place in np.argsort(-surety) if chosen[place] != labels[place]][: self.worst]
+        if wrong:
+            pictures["The errors that the model was surest of"] = worst(trained, cases, wrong, chances, labels, names)
+        return Findings(self.metrics_of(logits, labels), pictures)
+
+    def metrics_of(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The metrics of logits (n, c) against labels (n,)."""
+        from sklearn import metrics
+
+        chances = probabilities(logits)
+        chosen = chances.argmax(-1)
+        confidence, right, counts = self.binned(chosen == labels, chances.max(-1))
+        recalls = metrics.recall_score(labels, chosen, labels=np.unique(labels), average="macro")
+        return {
+            "accuracy": float(metrics.accuracy_score(labels, chosen)),
+            "macro_f1": float(metrics.f1_score(labels, chosen, average="macro")),
+            "balanced_accuracy": float(recalls),
+            "expected_calibration_error": float((counts * np.abs(right - confidence)).sum() / counts.sum()),
+        }
+
+    def binned(self, right: np.ndarray, surety: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean confidence, accuracy and number of examples of each bin that has any."""
+        place = np.minimum((surety * self.bins).astype(int), self.bins - 1)
+        counts = np.bincount(place, minlength=self.bins)
+        some = counts > 0
+        confidence = np.bincount(place, surety, self.bins)[some] / counts[some]
+        return confidence, np.bincount(place, right, self.bins)[some] / counts[some], counts[some]
+
+
+def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> str:
+    """The confusion matrix, shaded by the share of its row."""
+    from matplotlib.figure import Figure
+    from sklearn import metrics
+
+    counts = metrics.confusion_matrix(labels, chosen, labels=range(len(names)))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2.2 + 0.5 * len(names)
+    figure = Figure((size + 0.6, size))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if len(names) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                axes.text(
+                    column, row, f"{count:,}", ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black", size=9
+                )
+    return drawn(figure)
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> str:
+    """Accuracy over confidence, each point as large as its bin; the diagonal is perfect calibration."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((4.2, 4.2))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    axes.plot(confidence, right, color=BLUE, linewidth=1.2)
+    axes.scatter(confidence, right, s=20 + 380 * counts / counts.sum(), color=BLUE, zorder=3)
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("probability of the predicted class")
+    axes.set_ylabel("share that is right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn(figure)
+
+
+def worst(trained: Trained, cases: list[Case], places: list[int], chances: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> str:
+    """A table of examples with what was predicted and what is true."""
+    rows = []
+    for place in places:
+        chosen = int(chances[place].argmax())
+        said = [f"{names[number]} {chances[place, number]:.3f}" for number in (chosen, int(labels[place]))]
+        rows.append((trained.shown(cases[place].index), *said))
+    return table(("example", "predicted", "true"), rows)

@@ -1,0 +1,60 @@
+"""Language models: bits a character, and where in a text the surprise is."""
+
+import dataclasses
+import html
+import math
+
+import jax
+import numpy as np
+
+from train.review.findings import Findings
+from train.review.trained import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """Bits a character = nats a token * tokens / characters / ln 2, which vocabularies do not change, and perplexity exp(nats a token).
+
+    Shows `windows` of the test text, each token shaded by how much it surprised the model.
+    """
+
+    windows: int = 4
+
+    def __post_init__(self) -> None:
+        if self.windows < 0:
+            raise ValueError(f"Language.windows is {self.windows}; give 0 or more.")
+
+    def review(self, trained: Trained) -> Findings:
+        """The findings on the whole text."""
+        trainer, data = trained.trainer, trained.trainer.data
+        parts = trainer.evaluate(trainer.compiled_evaluation(), trained.params, trained.stop)
+        if parts is None:
+            return Findings()
+        nats = sum(float(each.value) for each in parts["loss"]) / sum(float(each.weight) for each in parts["loss"])
+        found = {"perplexity": math.exp(min(nats, 700.0))}
+        characters = getattr(data, "characters", {}).get(trained.part)
+        if characters:
+            found["bits_per_character"] = nats / math.log(2) * len(getattr(data, "ids", {})[trained.part]) / characters
+        pictures = {}
+        if self.windows:
+            pictures["Surprise: the darker a token of the test text, the more nats it cost"] = self.surprise(trained)
+        return Findings(found, pictures)
+
+    def surprise(self, trained: Trained) -> str:
+        """The first windows of the text, as a piece of a page."""
+        trainer = trained.trainer
+        rows = -(-self.windows // trainer.parallel.size()) * trainer.parallel.size()
+        batch = trainer.data.batches(trained.part, rows, trainer.parallel.size(), None)[0]
+        logits = np.asarray(trainer.compiled_outputs()(trained.params, trainer.parallel.put(batch)), np.float32)
+        logits = logits[:, :, 0] if logits.ndim == 4 else logits  # of several tokens ahead, the next
+        losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[..., 0]
+        tokens = getattr(trainer.data, "tokens", None)
+        lines = []
+        for row, costs in list(zip(batch["tokens"], losses, strict=True))[: self.windows]:
+            words = [tokens.decode([int(token)]) if tokens else f"{token} " for token in row]
+            spans = [html.escape(words[0])]
+            for word, cost in zip(words[1:], costs, strict=True):
+                shade = min(cost / 6, 1)
+                spans.append(f'<span title="{cost:.2f} nats" style="background: rgb(208 84 44 / {shade:.2f})">{html.escape(word)}</span>')
+            lines.append(f"<pre>{''.join(spans)}</pre>")
+        return "".join(lines)
