@@ -19,6 +19,7 @@ from train.parallel import Jit, Mesh, Parallel, Pmap
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.trained import Case, Trained
+from train.study.statistics import interval
 from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -45,7 +46,10 @@ def trained(experiment: Any, parallel: Parallel, batch_size: int) -> Trained:
     batch = trainer.data.batches("test", batch_size, parallel.size(), None)[0]
     given = {name: jax.numpy.asarray(value) for name, value in batch.items()}
     params = experiment.model.init(jax.random.key(1), given)["params"]
-    return Trained(trainer, parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params)))
+    placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
+    parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
+    assert parts is not None
+    return Trained(trainer, placed, {name: interval(sums)[0] for name, sums in parts.items()})
 
 
 @dataclasses.dataclass
@@ -95,7 +99,8 @@ def test_metrics_of_classes_are_their_definitions_on_a_hundred_cases() -> None:
 
 
 def test_nothing_to_review_finds_nothing() -> None:
-    found = Classes().review(Given([]))  # pyright: ignore
+    nothing: Any = Given([])
+    found = Classes().review(nothing)
     assert not found.metrics
     assert not found.pictures
 
@@ -127,7 +132,8 @@ def test_a_case_is_the_example_that_its_index_names() -> None:
 
 def test_the_worst_errors_are_those_that_the_model_was_surest_of(tmp_path: Path) -> None:
     cases = [Case(np.array([float(index), 0.0]), {"labels": np.array(1)}, index) for index in range(30)]
-    found = Classes(worst=3).review(Given(cases, ("bad", "good")))  # pyright: ignore
+    given: Any = Given(cases, ("bad", "good"))
+    found = Classes(worst=3).review(given)
     (table,) = (piece for caption, piece in found.pictures.items() if "surest" in caption)
     assert re.findall(r"example \d+", table) == ["example 29", "example 28", "example 27"]
     assert "bad 1.000" in table

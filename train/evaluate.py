@@ -34,7 +34,7 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "run": str(folder),
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
-        "review": {} if review is None else review.review(Trained(trainer, placed)).metrics,
+        "review": {} if review is None else review.review(Trained(trainer, placed, {name: v for name, (v, _) in measured.items()})).metrics,
     }
 
 

@@ -219,7 +219,8 @@ class Loop:
         """What the experiment's review finds on the test split."""
         if self.experiment.review is None:
             return Findings()
-        findings = self.experiment.review.review(Trained(self.trainer, self.state.params, stop=lambda: bool(self.flag.number)))
+        measured = {name: value for name, (value, _) in self.measured.items()}
+        findings = self.experiment.review.review(Trained(self.trainer, self.state.params, measured, stop=lambda: bool(self.flag.number)))
         if self.flag.number:
             raise InterruptedRunError(self.flag.number, number)
         return findings

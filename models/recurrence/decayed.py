@@ -110,46 +110,6 @@ def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
     return jnp.maximum(log_decay.astype(jnp.float32), -160 / (chunk or 16)), chunk or 16
 
 
-def decayed(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    log_decay: jax.Array,
-    segments: jax.Array | None = None,
-    state: State | None = None,
-    chunk: int | None = None,
-) -> tuple[jax.Array, State]:
-    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state after the last token.
-
-    query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
-    anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
-    """
-    (b, h, _, k), v = key.shape, value.shape[3]
-    state = State.empty(b, h, k, v) if state is None else state
-    return by_spans(_decayed, (query, key, value, log_decay), segments, state, chunk)
-
-
-def _decayed(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    log_decay: jax.Array,
-    segments: jax.Array | None,
-    state: State,
-    chunk: int | None,
-) -> tuple[jax.Array, State]:
-    t, (log_decay, size) = key.shape[2], floored(log_decay, chunk)
-    chunks = Chunks.of(segments, state.segment, t, size)
-    query, key, value, log_decay = (chunks.cut(x) for x in (query, key, value, log_decay))
-    total = chunks.sums(log_decay)
-    whole = total[..., -1:, :]
-    kept = jnp.exp(whole) * chunks.keeps
-    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
-    entering, memory = carried(lambda memory, kept, given: kept * memory + given, state.memory, kept.swapaxes(-1, -2), given)
-    mixed = products(query, key, total, total, chunks.seen) @ value + (query * jnp.exp(total) * chunks.reads) @ entering
-    return joined(mixed, t), State(memory, chunks.segment)
-
-
 SPAN = 2048  # tokens that are laid out in chunks at once
 
 
@@ -161,8 +121,6 @@ def by_spans(
     What a rule lays out then has the size of a span however long the row is.
     """
     (b, h, t), count = rows[0].shape[:3], rows[0].shape[2] // SPAN
-    if t <= SPAN:
-        return rule(*rows, segments, state, chunk)
 
     def cut(x: jax.Array, axis: int) -> jax.Array:
         whole = jax.lax.slice_in_dim(x, 0, count * SPAN, axis=axis)
@@ -180,6 +138,36 @@ def by_spans(
         last, state = rule(*(x[:, :, count * SPAN :] for x in rows), rest, state, chunk)
         mixed = jnp.concatenate([mixed, last], axis=2)
     return mixed, state
+
+
+def decayed(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    log_decay: jax.Array,
+    segments: jax.Array | None = None,
+    state: State | None = None,
+    chunk: int | None = None,
+) -> tuple[jax.Array, State]:
+    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state after the last token.
+
+    query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
+    anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
+    """
+    (b, h, t, k), v = key.shape, value.shape[3]
+    state = State.empty(b, h, k, v) if state is None else state
+    if t > SPAN:
+        return by_spans(decayed, (query, key, value, log_decay), segments, state, chunk)
+    log_decay, size = floored(log_decay, chunk)
+    chunks = Chunks.of(segments, state.segment, t, size)
+    query, key, value, log_decay = (chunks.cut(x) for x in (query, key, value, log_decay))
+    total = chunks.sums(log_decay)
+    whole = total[..., -1:, :]
+    kept = jnp.exp(whole) * chunks.keeps
+    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
+    entering, memory = carried(lambda memory, kept, given: kept * memory + given, state.memory, kept.swapaxes(-1, -2), given)
+    mixed = products(query, key, total, total, chunks.seen) @ value + (query * jnp.exp(total) * chunks.reads) @ entering
+    return joined(mixed, t), State(memory, chunks.segment)
 
 
 def head_width(owner: nn.Module, width: int, heads: int) -> int:

@@ -13,6 +13,7 @@ from models.contracts import Layer, Norm
 from models.convolution import ShortConvolution
 from models.norm import RMSNorm
 from models.recurrence.decayed import (
+    SPAN,
     Chunks,
     State,
     by_spans,
@@ -71,23 +72,11 @@ def delta(
     As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the chunk, linear in the
     state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under the key p.
     """
-    (b, h, _, k), v = key.shape, value.shape[3]
+    (b, h, t, k), v = key.shape, value.shape[3]
     state = State.empty(b, h, k, v) if state is None else state
-    return by_spans(_delta, (query, key, value, p, r, log_decay), segments, state, chunk)
-
-
-def _delta(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    p: jax.Array,
-    r: jax.Array,
-    log_decay: jax.Array,
-    segments: jax.Array | None,
-    state: State,
-    chunk: int | None,
-) -> tuple[jax.Array, State]:
-    (_, _, t, k), (log_decay, size) = key.shape, floored(log_decay, chunk)
+    if t > SPAN:
+        return by_spans(delta, (query, key, value, p, r, log_decay), segments, state, chunk)
+    log_decay, size = floored(log_decay, chunk)
     chunks = Chunks.of(segments, state.segment, t, size)
     query, key, value, p, r, log_decay = (chunks.cut(x) for x in (query, key, value, p, r, log_decay))
     total, before = chunks.sums(log_decay), chunks.sums(log_decay, 1)

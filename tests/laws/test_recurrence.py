@@ -112,7 +112,8 @@ def test_a_row_longer_than_a_span_is_the_recurrence_too(form: str, segments: Any
         return jax.grad(lambda given: jnp.sin(core(form)(*given, segments, None, 2)[0]).sum())(given)
 
     whole = gradient(inputs(form))
-    monkeypatch.setattr("models.recurrence.decayed.SPAN", 4)
+    for module in ("decayed", "delta"):
+        monkeypatch.setattr(f"models.recurrence.{module}.SPAN", 4)
     law_chunks_are_the_recurrence(core(form), form, 2, segments)
     for left, right in zip(gradient(inputs(form)), whole, strict=True):
         np.testing.assert_allclose(left, right, atol=1e-4 * (1 + np.abs(right).max()))

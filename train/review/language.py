@@ -26,11 +26,7 @@ class Language:
 
     def review(self, trained: Trained) -> Findings:
         """The findings on the whole text."""
-        trainer, data = trained.trainer, trained.trainer.data
-        parts = trainer.evaluate(trainer.compiled_evaluation(), trained.params, trained.stop)
-        if parts is None:
-            return Findings()
-        nats = sum(float(each.value) for each in parts["loss"]) / sum(float(each.weight) for each in parts["loss"])
+        data, nats = trained.trainer.data, trained.measured["loss"]
         found = {"perplexity": math.exp(min(nats, 700.0))}
         characters = getattr(data, "characters", {}).get(trained.part)
         if characters:

@@ -24,10 +24,11 @@ class Case:
 
 @dataclasses.dataclass
 class Trained:
-    """A model with its parameters, on a part of its data.  `stop` is asked now and then whether to give up."""
+    """A model with its parameters, on a part of its data where the objective `measured` so much.  `stop`: whether to give up."""
 
     trainer: Trainer
     params: Any
+    measured: dict[str, float]
     part: PART = "test"
     stop: Callable[[], bool] = lambda: False
 
