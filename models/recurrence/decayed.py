@@ -1,7 +1,7 @@
 """Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -110,36 +110,6 @@ def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
     return jnp.maximum(log_decay.astype(jnp.float32), -160 / (chunk or 16)), chunk or 16
 
 
-SPAN = 2048  # tokens that are laid out in chunks at once
-
-
-def by_spans(
-    rule: Callable[..., tuple[jax.Array, State]], rows: Sequence[jax.Array], segments: jax.Array | None, state: State, chunk: int | None
-) -> tuple[jax.Array, State]:
-    """rule(*rows, segments, state, chunk) for one SPAN of tokens after the other: rows (b, h, t, ...) -> (b, h, t, v), state.
-
-    What a rule lays out then has the size of a span however long the row is.
-    """
-    (b, h, t), count = rows[0].shape[:3], rows[0].shape[2] // SPAN
-
-    def cut(x: jax.Array, axis: int) -> jax.Array:
-        whole = jax.lax.slice_in_dim(x, 0, count * SPAN, axis=axis)
-        return jnp.moveaxis(whole.reshape(*x.shape[:axis], count, SPAN, *x.shape[axis + 1 :]), axis, 0)
-
-    def body(state: State, given: tuple[tuple[jax.Array, ...], jax.Array | None]) -> tuple[State, jax.Array]:
-        mixed, state = rule(*given[0], given[1], state, chunk)
-        return state, mixed
-
-    spans = tuple(cut(x, 2) for x in rows), None if segments is None else cut(segments, 1)
-    state, mixed = jax.lax.scan(body, state, spans)
-    mixed = jnp.moveaxis(mixed, 0, 2).reshape(b, h, count * SPAN, -1)
-    if t % SPAN:
-        rest = None if segments is None else segments[:, count * SPAN :]
-        last, state = rule(*(x[:, :, count * SPAN :] for x in rows), rest, state, chunk)
-        mixed = jnp.concatenate([mixed, last], axis=2)
-    return mixed, state
-
-
 def decayed(
     query: jax.Array,
     key: jax.Array,
@@ -154,11 +124,8 @@ def decayed(
     query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
     anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
     """
-    (b, h, t, k), v = key.shape, value.shape[3]
-    state = State.empty(b, h, k, v) if state is None else state
-    if t > SPAN:
-        return by_spans(decayed, (query, key, value, log_decay), segments, state, chunk)
-    log_decay, size = floored(log_decay, chunk)
+    (b, h, t, k), (log_decay, size) = key.shape, floored(log_decay, chunk)
+    state = State.empty(b, h, k, value.shape[3]) if state is None else state
     chunks = Chunks.of(segments, state.segment, t, size)
     query, key, value, log_decay = (chunks.cut(x) for x in (query, key, value, log_decay))
     total = chunks.sums(log_decay)

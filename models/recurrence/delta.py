@@ -12,20 +12,7 @@ from models.context import Context
 from models.contracts import Layer, Norm
 from models.convolution import ShortConvolution
 from models.norm import RMSNorm
-from models.recurrence.decayed import (
-    SPAN,
-    Chunks,
-    State,
-    by_spans,
-    carried,
-    floored,
-    head_width,
-    joined,
-    log_rates,
-    normed,
-    products,
-    step_biases,
-)
+from models.recurrence.decayed import Chunks, State, carried, floored, head_width, joined, log_rates, normed, products, step_biases
 from models.structure import named, require_positive
 
 
@@ -72,11 +59,8 @@ def delta(
     As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the chunk, linear in the
     state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under the key p.
     """
-    (b, h, t, k), v = key.shape, value.shape[3]
-    state = State.empty(b, h, k, v) if state is None else state
-    if t > SPAN:
-        return by_spans(delta, (query, key, value, p, r, log_decay), segments, state, chunk)
-    log_decay, size = floored(log_decay, chunk)
+    (b, h, t, k), (log_decay, size) = key.shape, floored(log_decay, chunk)
+    state = State.empty(b, h, k, value.shape[3]) if state is None else state
     chunks = Chunks.of(segments, state.segment, t, size)
     query, key, value, p, r, log_decay = (chunks.cut(x) for x in (query, key, value, p, r, log_decay))
     total, before = chunks.sums(log_decay), chunks.sums(log_decay, 1)

@@ -105,20 +105,6 @@ def test_gradients_of_chunks_are_those_of_the_recurrence(form: str) -> None:
         np.testing.assert_allclose(left, right, atol=1e-4 * (1 + np.abs(right).max()))
 
 
-@pytest.mark.parametrize("segments", [None, PACKED], ids=["one", "packed"])
-@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("matrix")])
-def test_a_row_longer_than_a_span_is_the_recurrence_too(form: str, segments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gradient(given: Any) -> Any:
-        return jax.grad(lambda given: jnp.sin(core(form)(*given, segments, None, 2)[0]).sum())(given)
-
-    whole = gradient(inputs(form))
-    for module in ("decayed", "delta"):
-        monkeypatch.setattr(f"models.recurrence.{module}.SPAN", 4)
-    law_chunks_are_the_recurrence(core(form), form, 2, segments)
-    for left, right in zip(gradient(inputs(form)), whole, strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-4 * (1 + np.abs(right).max()))
-
-
 @pytest.mark.parametrize("form", ["decayed channel", "delta channel"])
 def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: str) -> None:
     *given, _ = inputs(form, 32)
