@@ -34,12 +34,17 @@ def texts(config: str, classes: int, question: str) -> Application:
 
 
 LANGUAGE = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "evaluation.batch_size=64", "steps=12")
+TRANSLATION = ("model.embed.width=16", "model.encoder.repeats=1", "model.decoder.repeats=1", "evaluation.batch_size=250", "steps=12")
+TRANSLATION += ("objective.beams=2", "objective.longest=24")
+SCORES = {"bleu", "chrf", "exact_match"}
 APPLICATIONS = {
     one.config: one
     for one in (
         texts("sentiment_bert", 2, "a delightful film"),
         texts("topics_bert", 8, "the bank raised its prime rate"),
         texts("tweets_bert", 3, "@united never again"),
+        Application("translate_numbers", TRANSLATION, "forty-two", {"translation"}, SCORES, ("the first", "the worst")),
+        Application("translate_multi30k", TRANSLATION, "A dog runs.", {"translation"}, SCORES, ("the first", "the worst")),
         Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
     )
 }

@@ -33,6 +33,7 @@ examples:
   morphax predict runs/sentiment_bert "a delightful film"
   morphax predict runs/sentiment_bert - < sentences.txt     one text a line
   morphax predict runs/sentiment_bert --json "a delightful film"
+  morphax predict runs/translate_multi30k "A man is riding a bicycle."
 """
 GENERATE = """
 examples:

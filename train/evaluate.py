@@ -13,6 +13,7 @@ from models.head import Projected
 from train.checkpoint import Store
 from train.experiment import Experiment
 from train.review.trained import Trained
+from train.review.translations import translated
 from train.run import Recorded
 from train.spec import InputError
 from train.step import cast
@@ -46,6 +47,10 @@ def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = Fals
     questions = trainer.data.questions(texts, size, 1)
     step, params = restored(folder, experiment, trainer.shapes(questions[0]), best)
     del step
+
+    if hasattr(experiment.objective, "search"):
+        yield from ({"translation": text} for text in translated(trainer, params, questions))
+        return
 
     @jax.jit
     def apply(params: Any, batch: Any) -> Any:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.contracts import Batch
+from models.contracts import Batch, Model
+from models.generate import beam
 from models.head import Projected
 
 
@@ -109,6 +110,46 @@ class NextToken:
 
 
 @dataclasses.dataclass(frozen=True)
+class Translation:
+    """loss = -log softmax(logits[t])[token[t + 1]] towards a label that keeps 1 - `smoothing` and spreads the rest over the vocabulary.
+
+    The smoothing is arXiv:1512.00567's; `token_loss` is the loss without it.  Translations are searched with `beams`, `longest` tokens
+    long at most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b, t); logits (b, t, v).
+    """
+
+    smoothing: float = 0.1
+    beams: int = 4
+    longest: int = 64
+    penalty: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1 or self.beams < 1 or self.longest < 1:
+            raise ValueError(
+                f"Translation has smoothing {self.smoothing}, beams {self.beams} and longest {self.longest}; smoothing is from 0 to"
+                " below 1, the others count from 1."
+            )
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        plain = _ahead(outputs, batch, 1)
+        if not self.smoothing:
+            return plain
+        logits, weights = outputs[:, :-1].astype(jnp.float32), _followed(batch, 1)
+        spread = _weighted(jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1), weights)
+        value = (1 - self.smoothing) * plain["loss"].value + self.smoothing * spread.value
+        return plain | {"loss": Sum(value, spread.weight), "token_loss": plain["loss"]}
+
+    def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array:
+        """The best translation of each source as tokens (b, longest), filled up with `end`.  Pure."""
+        given = {name: value for name, value in batch.items() if name in ("source", "source_segments", "source_positions")}
+        first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
+        return beam(model, params, given | first, self.longest, self.beams, end, self.penalty)[0]
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest next tokens."""
+        return {"next": _likeliest(output[-1], names)}
+
+
+@dataclasses.dataclass(frozen=True)
 class NextTokens:
     """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens ahead.  arXiv:2404.19737.
 
@@ -128,17 +169,21 @@ class NextTokens:
 
 def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int) -> Sums:
     """Loss and accuracy of predicting the token n places on, inside each segment."""
-    labels = batch["tokens"][:, n:]
-    weights = jnp.ones(labels.shape, jnp.float32)
-    if "segments" in batch:
-        segments = batch["segments"]
-        weights = ((segments[:, n:] == segments[:, :-n]) & (segments[:, n:] > 0)).astype(jnp.float32)
+    labels, weights = batch["tokens"][:, n:], _followed(batch, n)
     outputs = outputs[:, :-n]
     if isinstance(outputs, Projected):
         losses, right = outputs.chunked(labels)
     else:
         losses, right = _cross_entropy(outputs, labels), outputs.argmax(-1) == labels
     return {"loss": _weighted(losses, weights), "accuracy": _weighted(right.astype(jnp.float32), weights)}
+
+
+def _followed(batch: Batch, n: int) -> jax.Array:
+    """1 where the token n places on belongs to the same segment, else 0; (b, t - n)."""
+    if "segments" not in batch:
+        return jnp.ones(batch["tokens"][:, n:].shape, jnp.float32)
+    segments = batch["segments"]
+    return ((segments[:, n:] == segments[:, :-n]) & (segments[:, n:] > 0)).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)

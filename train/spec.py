@@ -25,7 +25,9 @@ PARTS = (
     "train.data.text",
     "train.review.classes",
     "train.review.language",
+    "train.review.translations",
     "train.data.corpus",
+    "train.data.pairs",
     "train.data.synthetic",
 )
 

@@ -115,6 +115,15 @@ def make_outputs(model: Model, precision: Precision = "float32") -> Callable[...
     return outputs
 
 
+def make_search(model: Model, objective: Any, end: int, precision: Precision = "float32") -> Callable[..., Any]:
+    """What an objective with a `search` finds, as a pure function (params, batch) -> tokens (b, t), filled up with `end`."""
+
+    def search(params: Any, batch: Batch) -> Any:
+        return objective.search(model, cast(params, precision), cast(dict(batch), precision), end)
+
+    return search
+
+
 def accumulated(gradient: Callable[..., Any], parts: int) -> Callable[[Any, Batch, jax.Array], tuple[Sums, Any]]:
     """(params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or over its parts in turn."""
 

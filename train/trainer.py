@@ -20,7 +20,7 @@ from train.experiment import Experiment
 from train.objective import Sum
 from train.optimizer import Constant
 from train.spec import InputError
-from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_step
+from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step
 from train.study.cost import flops
 
 
@@ -145,6 +145,11 @@ class Trainer:
     def compiled_outputs(self) -> Any:
         """(params, batch) -> what the model gives, compiled when first called."""
         return self.parallel.compile_outputs(make_outputs(self.experiment.model, self.experiment.precision))
+
+    def compiled_search(self, end: int) -> Any:
+        """(params, batch) -> the tokens that the objective's search finds, compiled when first called."""
+        experiment = self.experiment
+        return self.parallel.compile_outputs(make_search(experiment.model, experiment.objective, end, experiment.precision))
 
     def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Sum]] | None:
         """The test split, batch by batch, as sums by metric; None if `stop` said so.  Nothing is updated."""

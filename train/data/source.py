@@ -125,13 +125,7 @@ def read(path: str) -> Split:
         raise InputError(f"{path} cannot be read: {error}") from None
     if place.suffix.lower() not in READERS:
         raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
-    try:
-        text = place.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = place.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+    text = _content(path, place)
     if place.suffix.lower() in (".jsonl", ".json"):
         examples = list(_json_lines(text, path))
     elif place.suffix.lower() == ".txt":
@@ -141,6 +135,27 @@ def read(path: str) -> Split:
     if not examples:
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
     return Split(examples, path, {})
+
+
+def lines(path: str) -> list[str]:
+    """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not UTF-8."""
+    try:
+        text = _content(path, Path(path).expanduser())
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not text.strip():
+        raise InputError(f"{path} has no lines; it needs at least one.")
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+
+
+def _content(path: str, place: Path) -> str:
+    try:
+        return place.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = place.read_bytes()[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
 
 
 def _json_lines(text: str, path: str) -> Iterator[Example]:

@@ -1,13 +1,17 @@
-"""Text to token ids: a published tokenizer's own file, or plain bytes."""
+"""Text to token ids: a published tokenizer's own file, byte pairs learnt from texts, or plain bytes."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from train.data.published import locate
+from train.data.published import cache, locate
 from train.spec import InputError
+
+BEGIN, END = "[BEGIN]", "[END]"
 
 
 class Tokenizer(Protocol):
@@ -68,3 +72,20 @@ class FromFile:
 def tokenizer(reference: str) -> Tokenizer:
     """`bytes`, or the path of a tokenizer.json (also in a `package:`)."""
     return Bytes() if reference == "bytes" else FromFile(reference)
+
+
+def learnt(key: str, size: int, texts: Callable[[], Sequence[str]]) -> Tokenizer:
+    """`size` byte-pair tokens over UTF-8 bytes, learnt from the texts and kept by the `key` of what they are.  arXiv:1508.07909."""
+    place = cache() / "tokenizers" / f"{key}-{size}.json"
+    if not place.is_file():
+        fast = Fast(models.BPE())
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        fast.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["[PAD]", BEGIN, END], initial_alphabet=alphabet, show_progress=False)
+        fast.train_from_iterator(texts(), trainer)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_suffix(f".{os.getpid()}.partial")
+        fast.save(str(partial))
+        os.replace(partial, place)
+    return FromFile(str(place))

@@ -1,0 +1,26 @@
+"""Descriptions of pictures translated from English to German by an encoder-decoder from scratch: Multi30k, 29,000 pairs, test of 2016.
+
+python -m train translate_multi30k
+morphax predict runs/translate_multi30k "A man is riding a bicycle."
+"""
+
+from configs.translate_numbers import model
+from train.data.pairs import Pairs
+from train.experiment import Evaluation, Experiment
+from train.objective import Translation
+from train.optimizer import AdamW, Cosine
+from train.review.translations import Translations
+
+
+def experiment() -> Experiment:
+    """3 + 3 layers of width 256 with dropout, 64 pairs a step, eight thousand byte pairs for both languages."""
+    return Experiment(
+        model=model(vocab=8000, width=256, repeats=3, dropout=0.2),
+        objective=Translation(smoothing=0.1),
+        data=Pairs("multi30k/en-de", tokenizer="bpe:8000", length=64, skip=True),
+        optimizer=AdamW(Cosine(1e-3, warmup=0.1, end=0.02), b2=0.98, decay=0.1, clip=1.0),
+        batch_size=64,
+        epochs=10,
+        evaluation=Evaluation(batch_size=128, metric="token_loss"),
+        review=Translations(),
+    )

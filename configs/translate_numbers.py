@@ -1,0 +1,44 @@
+"""Numbers translated from English to French words by a small encoder-decoder from scratch: the pairs are made by a rule.
+
+python -m train translate_numbers
+morphax predict runs/translate_numbers "four hundred and twelve"
+"""
+
+from models import GLU, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed
+from train.data.pairs import Pairs
+from train.experiment import Evaluation, Experiment
+from train.objective import Translation
+from train.optimizer import AdamW, Cosine
+from train.review.translations import Translations
+
+
+def model(vocab: int, width: int, repeats: int, heads: int = 4, dropout: float = 0.0) -> EncoderDecoder:
+    """`repeats` + `repeats` layers, one table of tokens for both languages and the logits."""
+    encoder = Block(mixer=Attention(heads, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm()), dropout=dropout)
+    decoder = Block(
+        mixer=Attention(heads, causal=True, position=RoPE()),
+        cross=Attention(heads, cross=True),
+        feedforward=GLU(),
+        residual=PreNorm(RMSNorm()),
+        dropout=dropout,
+    )
+    return EncoderDecoder(
+        embed=TokenEmbed(vocab, width, norm=RMSNorm(), dropout=dropout),
+        encoder=Stack(encoder, repeats=repeats, norm=RMSNorm()),
+        decoder=Stack(decoder, repeats=repeats, norm=RMSNorm()),
+        head=LogitsHead(),
+    )
+
+
+def experiment() -> Experiment:
+    """2 + 2 layers of width 128, 64 numbers a step."""
+    return Experiment(
+        model=model(vocab=512, width=128, repeats=2),
+        objective=Translation(smoothing=0.0),
+        data=Pairs("number_words", tokenizer="bpe:512"),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1), b2=0.98, decay=0.1, clip=1.0),
+        batch_size=64,
+        steps=1500,
+        evaluation=Evaluation(every=500, batch_size=250),
+        review=Translations(),
+    )

@@ -1,0 +1,154 @@
+"""Translation: pairs from files, the loss against its formula, search and scores against their definitions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sacrebleu
+
+from configs.translate_numbers import model as small
+from train.cli import main
+from train.data.pairs import Pairs
+from train.data.source import dataset
+from train.objective import Translation, mean
+from train.review.translations import scored
+from train.spec import InputError
+from train.step import make_search
+
+ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
+GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
+
+
+@pytest.fixture(autouse=True)
+def _kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    Path("a.en").write_text("\n".join(ENGLISH) + "\n", encoding="utf-8")
+    Path("a.de").write_text("\n".join(GERMAN) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+def test_the_loss_is_smoothed_cross_entropy_over_what_follows_in_the_sentence(smoothing: float) -> None:
+    chance = np.random.default_rng(0)
+    logits = jnp.asarray(chance.normal(size=(3, 6, 11)), jnp.float32)
+    batch = {"tokens": jnp.asarray(chance.integers(0, 11, (3, 6))), "segments": jnp.asarray([[1] * 6, [1] * 3 + [0] * 3, [0] * 6])}
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["tokens"][:, 1:], 11), smoothing)
+    each = optax.softmax_cross_entropy(logits[:, :-1], targets)
+    found = mean(Translation(smoothing)(logits, batch))
+    assert found["loss"] == pytest.approx(float((each[0].sum() + each[1, :2].sum()) / 7), rel=1e-6)
+
+
+def test_one_beam_finds_what_taking_the_likeliest_token_finds_and_a_batch_what_a_row_finds() -> None:
+    model = small(vocab=40, width=16, repeats=1, heads=2)
+    chance = np.random.default_rng(0)
+    rows = [chance.integers(3, 40, count) for count in (5, 9, 2)]
+    batch = {name: np.zeros((3, 12), np.int32) for name in ("source", "source_segments", "source_positions")}
+    for row, ids in enumerate(rows):
+        batch["source"][row, : len(ids)], batch["source_segments"][row, : len(ids)] = ids, 1
+        batch["source_positions"][row, : len(ids)] = np.arange(len(ids))
+    batch |= {"tokens": np.ones((3, 1), np.int32), "segments": np.ones((3, 1), np.int32), "positions": np.zeros((3, 1), np.int32)}
+    arrays = jax.tree.map(jnp.asarray, batch)
+    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(0), arrays)["params"])
+    found = np.asarray(make_search(model, Translation(beams=1, longest=6), 2)(params, arrays))
+    for row, ids in enumerate(rows):
+        tokens = [1]
+        while len(tokens) < 7 and (len(tokens) == 1 or tokens[-1] != 2):
+            logits = jnp.asarray(model.apply({"params": params}, {"source": jnp.asarray(ids)[None], "tokens": jnp.asarray([tokens])}))
+            tokens.append(int(logits[0, -1].argmax()))
+        assert found[row].tolist() == (tokens[1:] + 6 * [2])[:6]
+
+
+def test_scores_are_those_of_sacrebleu_on_100_random_cases() -> None:
+    chance, words = np.random.default_rng(0), ["ein", "Hund", "rennt", "im", "Park", "schnell", "."]
+    for _ in range(100):
+        said, meant = ([" ".join(chance.choice(words, chance.integers(3, 9))) for _ in range(5)] for _ in range(2))
+        said[0] = meant[0]
+        metrics, each = scored(said, meant)
+        assert metrics["bleu"] == pytest.approx(sacrebleu.BLEU().corpus_score(said, [meant]).score)
+        assert metrics["chrf"] == pytest.approx(sacrebleu.CHRF().corpus_score(said, [meant]).score)
+        assert metrics["exact_match"] == pytest.approx(sum(a == b for a, b in zip(said, meant, strict=True)) / 5)
+        assert each[0] == pytest.approx(100.0)
+
+
+def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
+    both = list(zip(ENGLISH, GERMAN, strict=True))
+    Path("a.tsv").write_bytes(("\ufeffsource\ttarget\r\n" + "".join(f"{a}\t{b}\r\n" for a, b in both)).encode())
+    Path("a.jsonl").write_text("".join(json.dumps({"source": a, "target": b}) + "\n" for a, b in both), encoding="utf-8")
+    specs = [Pairs(path="a.en", parallel="a.de", holdout=0.3), Pairs(path="a.tsv", holdout=0.3), Pairs(path="a.jsonl", holdout=0.3)]
+    for part in ("train", "test"):
+        found = [spec.pairs(part) for spec in specs]
+        assert found[0] == found[1] == found[2]
+        assert found[0]
+    assert sorted(specs[0].pairs("train") + specs[0].pairs("test")) == sorted(both)
+
+
+def test_a_vocabulary_is_learnt_once_spells_every_text_and_belongs_to_its_files() -> None:
+    opened = Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).open()
+    again = Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).reader()
+    assert again.names == opened.names
+    strange = "a lynx, 雪 & ~42"
+    assert opened.tokens.decode(opened.tokens.encode([strange])[0].tolist()).strip() == strange
+    Path("a.de").write_text("\n".join(GERMAN).replace("Haus", "Gebäude") + "\n", encoding="utf-8")
+    assert Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).reader().names != opened.names
+
+
+@pytest.mark.parametrize(
+    ("spec", "content", "sentence"),
+    [
+        (Pairs(path="a.en", parallel="a.de"), {"a.de": "ein Haus\n"}, "a.en has 20 lines and a.de has 1"),
+        (Pairs(path="a.en", parallel="a.de"), {"a.de": "\n".join(["", *GERMAN[1:]])}, "Line 1 of a.de is empty"),
+        (Pairs(path="a.en", parallel="a.de"), {"a.de": ""}, "a.de has no lines"),
+        (Pairs(path="a.en", parallel="none.de"), {}, "none.de cannot be read"),
+        (Pairs(path="a.tsv"), {"a.tsv": "source\tother\na\tb\n"}, "no column 'target'"),
+        (Pairs(path="a.tsv"), {"a.tsv": "source\ttarget\na\t\n"}, "lacks a sentence or its translation"),
+        (Pairs(path="a.en", parallel="a.de", length=3, holdout=0.3), {}, "data.length is 3"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_refused_in_a_sentence(spec: Pairs, content: dict[str, str], sentence: str) -> None:
+    for name, text in content.items():
+        Path(name).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=sentence):
+        spec.open()
+
+
+def test_long_pairs_are_left_out_of_training_when_asked() -> None:
+    Path("b.en").write_text("the hat\n" + "the long " * 40 + "\n", encoding="utf-8")
+    Path("b.de").write_text("der Hut\nlang\n", encoding="utf-8")
+    opened = Pairs(path="b.en", parallel="b.de", test="a.en", test_parallel="a.de", length=32, skip=True).open()
+    assert len(opened.rows["train"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tokenizer": "bpe:no"}, "bpe:N"),
+        ({"parallel": "a.de"}, "no path"),
+        ({"path": "a", "parallel": "b", "test": "c"}, "test_parallel"),
+        ({"holdout": 1.0}, "holdout"),
+        ({"length": 2}, "length is 2"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Pairs(**changes)
+
+
+def test_the_users_own_parallel_files_train_and_translate(capsys: pytest.CaptureFixture[str]) -> None:
+    model = "model.embed.width=16 model.encoder.repeats=1 model.decoder.repeats=1 data.tokenizer=bpe:300 evaluation.batch_size=8"
+    own = "data.path=a.en data.parallel=a.de data.holdout=0.3 steps=4 batch_size=8 objective.longest=8 objective.beams=2"
+    assert main(["train", "translate_numbers", *model.split(), *own.split(), "--run", "run", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["review"]) == {"bleu", "chrf", "exact_match"}
+    assert main(["predict", "run", "the red house", "a lynx", "--json"]) == 0
+    assert [set(one) for one in json.loads(capsys.readouterr().out)["answers"]] == [{"text", "translation"}] * 2
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("number_words", (20_000, 1_000))])
+def test_numbers_in_words_are_in_one_split_only(name: str, sizes: tuple[int, int]) -> None:
+    train, test = (dataset(name, part).examples for part in ("train", "test"))
+    assert (len(train), len(test)) == sizes
+    assert not {train[index]["source"] for index in range(sizes[0])} & {test[index]["source"] for index in range(sizes[1])}

@@ -1,0 +1,72 @@
+"""Translation: sacreBLEU and chrF of what beam search finds, and the sentences that went worst."""
+
+import dataclasses
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from train.data.batches import Batches
+from train.review.findings import Findings
+from train.review.trained import Trained, table
+from train.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Translations:
+    """BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015), both from 0 to 100, and exact match.
+
+    Shows `shown` translations: the first ones, and the worst by chrF.
+    """
+
+    shown: int = 8
+
+    def __post_init__(self) -> None:
+        if self.shown < 0:
+            raise ValueError(f"Translations.shown is {self.shown}; give 0 sentences or more.")
+
+    def review(self, trained: Trained) -> Findings:
+        """The findings on all sentences."""
+        trainer = trained.trainer
+        data: Any = trainer.data
+        batches = data.batches(trained.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
+        order = [int(index) for batch in batches.stream(0, len(batches)) for index in batch["index"][batch["weights"] > 0]]
+        found = list(translated(trainer, trained.params, batches, trained.stop))
+        if not found or len(found) < len(order):
+            return Findings()
+        texts = [text for _, text in sorted(zip(order, found, strict=True))]
+        pairs = [data.pairs[trained.part][index] for index in sorted(order)]
+        metrics, each = scored(texts, [target for _, target in pairs])
+        pictures = {}
+        if self.shown:
+            said = zip(pairs, texts, each, strict=True)
+            rows = [(*map(html.escape, (source, text, target)), f"{chrf:.0f}") for (source, target), text, chrf in said]
+            columns = ("source", "translation", "reference", "chrF")
+            pictures["Translations: the first of the test part"] = table(columns, rows[: self.shown])
+            worst = [rows[place] for place in np.argsort(each, kind="stable")[: self.shown]]
+            pictures["Translations: the worst by chrF"] = table(columns, worst)
+        return Findings(metrics, pictures)
+
+
+def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], list[float]]:
+    """BLEU, chrF and exact match of translations against one reference each, and the chrF of every one."""
+    import sacrebleu
+
+    return {
+        "bleu": float(sacrebleu.corpus_bleu(texts, [references]).score),
+        "chrf": float(sacrebleu.corpus_chrf(texts, [references]).score),
+        "exact_match": float(np.mean([text == reference for text, reference in zip(texts, references, strict=True)])),
+    }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
+
+
+def translated(trainer: Trainer, params: Any, batches: Batches, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """The translation of each source, in the order of the batches; ends early where it is stopped."""
+    data: Any = trainer.data
+    search = trainer.compiled_search(data.end)
+    for batch in batches.stream(0, len(batches)):
+        if stop():
+            return
+        rows = np.asarray(search(params, trainer.parallel.put(batch)))[batch["weights"] > 0]
+        for row in rows.tolist():
+            yield data.tokens.decode(row[: row.index(data.end)] if data.end in row else row).strip()
