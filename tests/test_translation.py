@@ -1,5 +1,6 @@
 """Translation: pairs from files, the loss against its formula, search and scores against their definitions."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ import sacrebleu
 from configs.translate_numbers import model as small
 from train.cli import main
 from train.data.pairs import Pairs
-from train.data.source import dataset
+from train.data.source import dataset, held
+from train.experiment import Evaluation
 from train.objective import Translation, mean
-from train.review.translations import scored
+from train.parallel import Jit, Mesh, Pmap
+from train.review.trained import Trained
+from train.review.translations import Translations, scored, translated
+from train.run import fitted, load_config, record
 from train.spec import InputError
 from train.step import make_search
+from train.trainer import Trainer
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
@@ -53,14 +59,42 @@ def test_one_beam_finds_what_taking_the_likeliest_token_finds_and_a_batch_what_a
         batch["source_positions"][row, : len(ids)] = np.arange(len(ids))
     batch |= {"tokens": np.ones((3, 1), np.int32), "segments": np.ones((3, 1), np.int32), "positions": np.zeros((3, 1), np.int32)}
     arrays = jax.tree.map(jnp.asarray, batch)
-    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(0), arrays)["params"])
-    found = np.asarray(make_search(model, Translation(beams=1, longest=6), 2)(params, arrays))
-    for row, ids in enumerate(rows):
+    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(1), arrays)["params"])
+    likeliest: list[list[int]] = []
+    for ids in rows:
         tokens = [1]
-        while len(tokens) < 7 and (len(tokens) == 1 or tokens[-1] != 2):
+        while len(tokens) < 9:
             logits = jnp.asarray(model.apply({"params": params}, {"source": jnp.asarray(ids)[None], "tokens": jnp.asarray([tokens])}))
             tokens.append(int(logits[0, -1].argmax()))
-        assert found[row].tolist() == (tokens[1:] + 6 * [2])[:6]
+        likeliest.append(tokens[1:])
+    end = likeliest[0][3]  # so that one translation ends early, where the model would go on with other tokens
+    assert likeliest[0][4] != end
+    found = np.asarray(make_search(model, Translation(beams=1, longest=8), end)(params, arrays))
+    for row, tokens in zip(found.tolist(), likeliest, strict=True):
+        stop = tokens.index(end) if end in tokens else len(tokens)
+        assert row == tokens[:stop] + [end] * (8 - stop)
+    assert len({tuple(row) for row in found.tolist()}) > 1
+
+
+def test_a_batch_of_pairs_is_both_sides_padded_to_one_bucket() -> None:
+    data = Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3)
+    opened = data.open()
+    batches = opened.batches("train", 4, 3, 0)
+    assert len(batches) == -(-len(opened.rows["train"]) // 4)
+    seen = []
+    for batch in (batches[step] for step in range(len(batches))):
+        for place, index in enumerate(batch["index"]):
+            row = opened.rows["train"][index] if batch["weights"][place] else {"source": [], "tokens": []}
+            seen += [int(index)] if batch["weights"][place] else []
+            for name, prefix in (("source", "source_"), ("tokens", "")):
+                count, rest = len(row[name]), batch[name].shape[1] - len(row[name])
+                assert batch[name].shape in ((6, 16), (6, 24))
+                assert batch[name][place].tolist() == [*row[name], *[0] * rest]
+                assert batch[f"{prefix}segments"][place].tolist() == [1] * count + [0] * rest
+                assert batch[f"{prefix}positions"][place].tolist() == [*range(count), *[0] * rest]
+    assert sorted(seen) == list(range(len(opened.rows["train"])))
+    first = opened.rows["train"][0]["tokens"]
+    assert (first[0], first[-1]) == (opened.begin, opened.end)
 
 
 def test_scores_are_those_of_sacrebleu_on_100_random_cases() -> None:
@@ -87,14 +121,11 @@ def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
     assert sorted(specs[0].pairs("train") + specs[0].pairs("test")) == sorted(both)
 
 
-def test_a_vocabulary_is_learnt_once_spells_every_text_and_belongs_to_its_files() -> None:
+def test_a_learnt_vocabulary_spells_every_text() -> None:
     opened = Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).open()
-    again = Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).reader()
-    assert again.names == opened.names
+    assert 259 < opened.vocab <= 300
     strange = "a lynx, 雪 & ~42"
     assert opened.tokens.decode(opened.tokens.encode([strange])[0].tolist()).strip() == strange
-    Path("a.de").write_text("\n".join(GERMAN).replace("Haus", "Gebäude") + "\n", encoding="utf-8")
-    assert Pairs(path="a.en", parallel="a.de", tokenizer="bpe:300", holdout=0.3).reader().names != opened.names
 
 
 @pytest.mark.parametrize(
@@ -105,7 +136,7 @@ def test_a_vocabulary_is_learnt_once_spells_every_text_and_belongs_to_its_files(
         (Pairs(path="a.en", parallel="a.de"), {"a.de": ""}, "a.de has no lines"),
         (Pairs(path="a.en", parallel="none.de"), {}, "none.de cannot be read"),
         (Pairs(path="a.tsv"), {"a.tsv": "source\tother\na\tb\n"}, "no column 'target'"),
-        (Pairs(path="a.tsv"), {"a.tsv": "source\ttarget\na\t\n"}, "lacks a sentence or its translation"),
+        (Pairs(path="a.tsv"), {"a.tsv": "source\ttarget\na\t\n"}, "has no text"),
         (Pairs(path="a.en", parallel="a.de", length=3, holdout=0.3), {}, "data.length is 3"),
     ],
 )
@@ -138,17 +169,69 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
         Pairs(**changes)
 
 
-def test_the_users_own_parallel_files_train_and_translate(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     model = "model.embed.width=16 model.encoder.repeats=1 model.decoder.repeats=1 data.tokenizer=bpe:300 evaluation.batch_size=8"
-    own = "data.path=a.en data.parallel=a.de data.holdout=0.3 steps=4 batch_size=8 objective.longest=8 objective.beams=2"
-    assert main(["train", "translate_numbers", *model.split(), *own.split(), "--run", "run", "--json"]) == 0
+    own = "data.path=a.en data.parallel=a.de data.holdout=0.3 batch_size=8 objective.longest=8 objective.beams=2"
+    command = ["train", "translate_numbers", *model.split(), *own.split(), "steps=4", "--run", "run", "--json"]
+    assert main(command) == 0
     assert set(json.loads(capsys.readouterr().out)["review"]) == {"bleu", "chrf", "exact_match"}
-    assert main(["predict", "run", "the red house", "a lynx", "--json"]) == 0
-    assert [set(one) for one in json.loads(capsys.readouterr().out)["answers"]] == [{"text", "translation"}] * 2
+    learnt = Path("run/tokenizer.json").read_text(encoding="utf-8")
+    questions = ["predict", "run", "the red house", "a lynx", "--json"]
+    assert main(questions) == 0
+    first = json.loads(capsys.readouterr().out)["answers"]
+    assert [set(one) for one in first] == [{"text", "translation"}] * 2
+
+    more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not held(text, 0.3)]
+    for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):  # the same test part; from this training part one would learn other tokens
+        Path(name).write_text("\n".join(own + more), encoding="utf-8")
+    losses = []
+    for one in ("a", "b"):
+        assert main(["eval", "run", f"data.path={one}.en", f"data.parallel={one}.de", "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["evaluation"]["loss"]["value"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+    for name in ("a.en", "a.de"):
+        Path(name).unlink()
+    assert main(questions) == 0
+    assert json.loads(capsys.readouterr().out)["answers"] == first
+    assert Path("run/tokenizer.json").read_text(encoding="utf-8") == learnt
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("number_words", (20_000, 1_000))])
-def test_numbers_in_words_are_in_one_split_only(name: str, sizes: tuple[int, int]) -> None:
+def test_a_run_goes_on_with_the_vocabulary_that_it_learnt() -> None:
+    experiment = load_config("translate_numbers", ["data.path=a.en", "data.parallel=a.de", "data.holdout=0.3", "data.tokenizer=bpe:300"])[0]
+    learnt: Any = experiment.data.open()
+    record(Path("run"), experiment, "translate_numbers", learnt)
+    Path("a.de").write_text("\n".join(GERMAN).replace("Haus", "Heim"), encoding="utf-8")
+    opened: list[Any] = [one.data.open() for one in (fitted(Path("run"), experiment), experiment)]
+    kept, anew = (one.tokens.encode(["das Haus"])[0].tolist() for one in opened)
+    assert kept == learnt.tokens.encode(["das Haus"])[0].tolist() != anew
+
+
+def test_translations_do_not_depend_on_batches_or_devices() -> None:
+    data = Pairs(path="a.en", parallel="a.de", test="a.en", test_parallel="a.de", tokenizer="bpe:300")
+    opened, found = data.open(), []
+    for parallel, size in ((Jit(), 64), (Jit(), 1), (Jit(), 7), (Pmap(), 64), (Mesh(data=4, fsdp=2), 8)):
+        experiment = dataclasses.replace(
+            load_config("translate_numbers", [])[0],
+            model=small(vocab=300, width=16, repeats=1, heads=2),
+            data=data,
+            objective=Translation(beams=3, longest=6),
+            parallel=parallel,
+            evaluation=Evaluation(batch_size=size),
+        )
+        trainer = Trainer(experiment, opened)
+        batches = opened.batches("test", size, parallel.size(), None)
+        params = experiment.model.init(jax.random.key(1), jax.tree.map(jnp.asarray, batches[0]))["params"]
+        placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
+        found.append(sorted(translated(trainer, placed, batches)))
+        assert Translations().review(Trained(trainer, placed, {})).metrics == scored([text for _, text in found[-1]], GERMAN)[0]
+    assert [index for index, _ in found[0]] == list(range(len(ENGLISH)))
+    assert len({text for _, text in found[0]}) > 1
+    assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("number_words", (20_000, 1_000)), ("multi30k/en-de", (29_000, 1_000))])
+def test_published_pairs_are_in_one_split_only(name: str, sizes: tuple[int, int]) -> None:
     train, test = (dataset(name, part).examples for part in ("train", "test"))
     assert (len(train), len(test)) == sizes
     assert not {train[index]["source"] for index in range(sizes[0])} & {test[index]["source"] for index in range(sizes[1])}

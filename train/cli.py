@@ -195,11 +195,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from train.console import pair
     from train.evaluate import evaluate
     from train.parallel import Jit
-    from train.run import overridden, recorded
+    from train.run import fitted, overridden, recorded
     from train.spec import project
 
     run = recorded(options.folder, options.config)
-    experiment = overridden(dataclasses.replace(run.experiment, parallel=Jit()), options.overrides, project())
+    experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
+    experiment = overridden(experiment, options.overrides, project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if options.json:
         print(json.dumps(result))
@@ -217,10 +218,10 @@ def _predict(options: argparse.Namespace) -> int:
     _prepare_jax()
     from train.evaluate import predict
     from train.parallel import Jit
-    from train.run import recorded
+    from train.run import fitted, recorded
 
     run = recorded(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, parallel=Jit()))
+    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
     texts = list(_texts(options.texts))
     if not texts:
         raise InputError("There is no text to predict from; give one, or lines on standard input.")
@@ -239,7 +240,7 @@ def _generate(options: argparse.Namespace) -> int:
     from models.generate import Sampler
     from train.evaluate import generate
     from train.parallel import Jit
-    from train.run import recorded
+    from train.run import fitted, recorded
 
     if options.tokens < 1 or options.beams < 0:
         raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")
@@ -248,7 +249,7 @@ def _generate(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(str(error)) from None
     run = recorded(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, parallel=Jit()))
+    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
     prompts = list(_texts(options.texts))
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")

@@ -49,7 +49,7 @@ def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = Fals
     del step
 
     if hasattr(experiment.objective, "search"):
-        yield from ({"translation": text} for text in translated(trainer, params, questions))
+        yield from ({"translation": text} for _, text in translated(trainer, params, questions))
         return
 
     @jax.jit

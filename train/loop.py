@@ -22,7 +22,7 @@ from train.metrics import MetricsLog
 from train.objective import Sum, add, mean
 from train.review.findings import Findings
 from train.review.trained import Trained
-from train.run import claim, record
+from train.run import claim, fitted, record
 from train.signals import Flag, InterruptedRunError
 from train.spec import InputError
 from train.step import TrainState
@@ -64,7 +64,7 @@ def train(experiment: Experiment, folder: Path, config: str, console: Console) -
         console.say(f"{folder} is finished; nothing to do.")
         return summary
     with Flag() as flag:
-        data = experiment.data.open(old.classes if old else ())
+        data = (experiment if old is None else fitted(folder, experiment)).data.open(old.classes if old else ())
         trainer = Trainer(experiment, data)
         first = trainer.train[0]
         shapes = trainer.check(first)
@@ -73,7 +73,7 @@ def train(experiment: Experiment, folder: Path, config: str, console: Console) -
         steps = experiment.length(len(trainer.train))
         state = trainer.start(shapes, first, steps)  # 1 initialise
         if old is None:
-            record(folder, experiment, config, data.classes)
+            record(folder, experiment, config, data)
         console.plan(trainer, parameters(shapes), steps, folder)
         return Loop(trainer, state, steps, folder, console, flag, began).run()
 

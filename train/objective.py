@@ -129,11 +129,12 @@ class Translation:
                 " below 1, the others count from 1."
             )
 
-    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         plain = _ahead(outputs, batch, 1)
         if not self.smoothing:
             return plain
-        logits, weights = outputs[:, :-1].astype(jnp.float32), _followed(batch, 1)
+        whole = outputs.logits() if isinstance(outputs, Projected) else outputs
+        logits, weights = whole[:, :-1].astype(jnp.float32), _followed(batch, 1)
         spread = _weighted(jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1), weights)
         value = (1 - self.smoothing) * plain["loss"].value + self.smoothing * spread.value
         return plain | {"loss": Sum(value, spread.weight), "token_loss": plain["loss"]}

@@ -17,12 +17,15 @@ from typing import Any
 import jax
 
 import configs
-from models.structure import nearest
+from models.structure import nearest, replace
+from train.data.contracts import Opened
+from train.data.tokens import Learnt
 from train.experiment import Experiment
 from train.spec import InputError, Names, changes, components, decode, encode, override, project
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-UNFINISHED = (".write", "experiment.json.partial")  # what a kill may leave in a folder that is no run yet
+TOKENIZER = "tokenizer.json"
+UNFINISHED = (".write", "experiment.json.partial", TOKENIZER)  # what a kill may leave in a folder that is no run yet
 
 
 def config_names() -> list[str]:
@@ -120,10 +123,16 @@ def versions() -> dict[str, str]:
     return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
-def record(folder: Path, experiment: Experiment, config: str, classes: tuple[str, ...]) -> None:
-    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions."""
+def record(folder: Path, experiment: Experiment, config: str, opened: Opened) -> None:
+    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions.
+
+    A tokenizer that the data learnt is written beside it first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    data = {"experiment": encode(experiment), "config": config, "classes": list(classes), "versions": versions()}
+    tokens = getattr(opened, "tokens", None)
+    if isinstance(tokens, Learnt):
+        (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
+    data = {"experiment": encode(experiment), "config": config, "classes": list(opened.classes), "versions": versions()}
     partial = folder / "experiment.json.partial"
     partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / "experiment.json")
@@ -163,6 +172,12 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
     if not isinstance(experiment, Experiment):
         raise InputError(f"{path} holds no experiment.")
     return Recorded(experiment, name, classes)
+
+
+def fitted(folder: Path, experiment: Experiment) -> Experiment:
+    """The run's experiment, reading text with the tokenizer that the run learnt and keeps, where it has one."""
+    place = folder / TOKENIZER
+    return replace(experiment, "data.tokenizer", str(place)) if place.is_file() else experiment
 
 
 def claim(folder: Path, experiment: Experiment, config: str) -> Recorded | None:

@@ -69,8 +69,7 @@ class Corpus:
         return whole[cut:] if part == "test" else whole[:cut]
 
     def _joined(self, split: Split) -> str:
-        if self.text not in split.examples[0]:
-            raise InputError(f"{split.origin} has no column {self.text!r}; it has {', '.join(split.examples[0])}: set data.text.")
+        split.require(text=self.text)
         texts: list[str] = []
         for index in range(len(split.examples)):
             text = split.examples[index].get(self.text)

@@ -1,19 +1,15 @@
 """Sentences with their translations, and a vocabulary learnt from them."""
 
 import dataclasses
-import hashlib
 import html
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from train.data.batches import Arrays, Batches, Row, of_rows
+from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, lines, read
-from train.data.tokens import BEGIN, END, Tokenizer, learnt, tokenizer
+from train.data.source import Split, dataset, held, lines, read, words
+from train.data.tokens import BEGIN, END, Learnt, Tokenizer, tokenizer
 from train.spec import InputError
 
 Pair = tuple[str, str]
@@ -26,8 +22,8 @@ class Pairs:
     `path` is a CSV, TSV or JSONL file with the columns `source` and `target`; or `path` and `parallel` are two text files, line i of one
     the translation of line i of the other.  So are `test` and `test_parallel`; without them a part `holdout` of the pairs, chosen by the
     md5 of the source, is held out.  `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part
-    (arXiv:1508.07909) and kept, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by length, padded to
-    `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
+    (arXiv:1508.07909) and kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by
+    length, padded to `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
     """
 
     dataset: str = "number_words"
@@ -59,13 +55,15 @@ class Pairs:
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
         """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
-        opened = self.reader()
-        for part in ("train", "test") if only is None else (only,):
-            opened.add(part, self.pairs(part))
+        parts: list[PART] = ["train", "test"] if only is None else [only]
+        found: dict[PART, list[Pair]] = {part: self.pairs(part) for part in parts}
+        opened = OpenedPairs(self, self._tokens(found.get("train")))
+        for part, pairs in found.items():
+            opened.add(part, pairs)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedPairs":
-        """Ready for sentences to translate, without the data; but a vocabulary that is not kept yet is learnt from them."""
+        """Ready for sentences to translate, without the data where the vocabulary is a file: a run keeps what it learnt as one."""
         return OpenedPairs(self, self._tokens())
 
     def pairs(self, part: PART) -> list[Pair]:
@@ -75,8 +73,7 @@ class Pairs:
         if self.test is not None:
             return self._file(*((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)))
         whole = self._file(self.path, self.parallel)
-        limit = self.holdout * 2**32
-        found = [pair for pair in whole if (int(hashlib.md5(pair[0].encode()).hexdigest()[:8], 16) < limit) == (part == "test")]
+        found = [pair for pair in whole if held(pair[0], self.holdout) == (part == "test")]
         if not found:
             raise InputError(f"{self.path} leaves nothing for its {part} part; give more pairs, or another holdout.")
         return found
@@ -96,32 +93,18 @@ class Pairs:
         return list(zip(*both, strict=True))
 
     def _columns(self, split: Split) -> list[Pair]:
-        if not len(split.examples):
-            raise InputError(f"{split.origin} is empty; give at least one pair.")
-        for column in (self.source, self.target):
-            if column not in split.examples[0]:
-                raise InputError(
-                    f"{split.origin} has no column {column!r}; it has {', '.join(split.examples[0])}: set data.source and data.target."
-                )
-        found: list[Pair] = []
-        for index in range(len(split.examples)):
-            example = split.examples[index]
-            given = (example.get(self.source), example.get(self.target))
-            source, target = (text.decode("utf-8") if isinstance(text, bytes) else text for text in given)
-            if not (isinstance(source, str) and isinstance(target, str) and source.strip() and target.strip()):
-                raise InputError(f"{split.where(index)}, lacks a sentence or its translation; remove it or fill it in.")
-            found.append((source.strip(), target.strip()))
-        return found
+        split.require(source=self.source, target=self.target)
+        examples = [split.examples[index] for index in range(len(split.examples))]
+        return [
+            (words(example.get(self.source), split.where(index)).strip(), words(example.get(self.target), split.where(index)).strip())
+            for index, example in enumerate(examples)
+        ]
 
-    def _tokens(self) -> Tokenizer:
+    def _tokens(self, pairs: list[Pair] | None = None) -> Tokenizer:
         size = self.tokenizer.removeprefix("bpe:")
         if size == self.tokenizer:
             return tokenizer(self.tokenizer)
-        name = f"{self.dataset} {self.source} {self.target} {self.splits[0]}" if self.path is None else ""
-        for place in (self.path, self.parallel, self.test, self.test_parallel) if self.path is not None else ():
-            name += "" if place is None else _digest(place)
-        key = hashlib.sha256(f"{name} {self.holdout if self.path else ''}".encode()).hexdigest()[:16]
-        return learnt(key, int(size), lambda: [text for pair in self.pairs("train") for text in pair])
+        return Learnt([text for pair in pairs or self.pairs("train") for text in pair], int(size))
 
 
 class OpenedPairs:
@@ -182,35 +165,17 @@ class OpenedPairs:
 
 
 class Collate:
-    """Pairs as a batch: tokens, segments and positions (b, t), source, source_segments and source_positions (b, t), weights and index (b,).
+    """Pairs as a batch: what `Pad` gives of the translations, and source, source_segments and source_positions (b, t).
 
     Both sides are padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of `multiple`.
     """
 
     def __init__(self, buckets: Sequence[int], rows: int, multiple: int) -> None:
-        self.buckets, self.rows = tuple(buckets), -(-rows // multiple) * multiple
+        self.buckets, self.rows, self.multiple = tuple(buckets), rows, multiple
 
     def __call__(self, members: list[Row]) -> Arrays:
         longest = max(max(len(member["source"]), len(member["tokens"])) for member in members)
-        shape = self.rows, next(bucket for bucket in self.buckets if bucket >= longest)
-        batch: Arrays = {"weights": np.zeros(self.rows, np.float32), "index": np.zeros(self.rows, np.int32)}
-        for name, prefix in (("tokens", ""), ("source", "source_")):
-            arrays: Any = {name: np.zeros(shape, np.int32)}
-            arrays |= {prefix + other: np.zeros(shape, np.int32) for other in ("segments", "positions")}
-            for row, member in enumerate(members):
-                count = len(member[name])
-                arrays[name][row, :count] = member[name]
-                arrays[prefix + "segments"][row, :count] = 1
-                arrays[prefix + "positions"][row, :count] = np.arange(count)
-            batch |= arrays
-        batch["weights"][: len(members)] = 1.0
-        batch["index"][: len(members)] = [member["index"] for member in members]
-        return batch
-
-
-def _digest(path: str) -> str:
-    try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-    except (OSError, RuntimeError) as error:
-        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else error
-        raise InputError(f"{path} cannot be read: {reason}; the vocabulary is learnt from it.") from None
+        pad = Pad([next(bucket for bucket in self.buckets if bucket >= longest)], self.rows, self.multiple)
+        source = pad([{"tokens": member["source"]} for member in members])
+        names = {"source": "tokens", "source_segments": "segments", "source_positions": "positions"}
+        return pad(members) | {name: source[other] for name, other in names.items()}

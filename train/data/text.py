@@ -1,7 +1,6 @@
 """Sentences with a class or a value each."""
 
 import dataclasses
-import hashlib
 import html
 import math
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, read
+from train.data.source import Split, dataset, held, read, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
 
@@ -68,17 +67,13 @@ class Text:
         if self.test is not None:
             return {part: read(self.test if part == "test" else self.path) for part in parts}
         whole = read(self.path)
-        held = [self._held(example) for example in whole.examples]
+        out = [held(str(example.get(self.text)), self.holdout) for example in whole.examples]
         return {
             part: Split(
-                [row for row, out in zip(whole.examples, held, strict=True) if out == (part == "test")], f"{self.path} ({part} part)", {}
+                [row for row, test in zip(whole.examples, out, strict=True) if test == (part == "test")], f"{self.path} ({part} part)", {}
             )
             for part in parts
         }
-
-    def _held(self, example: dict[str, Any]) -> bool:
-        digest = hashlib.md5(str(example.get(self.text)).encode()).hexdigest()
-        return int(digest[:8], 16) < self.holdout * 2**32
 
 
 class OpenedText:
@@ -97,14 +92,9 @@ class OpenedText:
 
     def add(self, part: PART, split: Split) -> None:
         """Reads one split: targets checked, sentences tokenised."""
-        if not len(split.examples):
-            raise InputError(f"{split.origin} is empty; give more data, or another holdout.")
-        columns = split.examples[0]
-        for column in (self.spec.text, self.spec.target):
-            if column not in columns:
-                raise InputError(f"{split.origin} has no column {column!r}; it has {', '.join(columns)}: set data.text and data.target.")
+        split.require(text=self.spec.text, target=self.spec.target)
         examples = [split.examples[index] for index in range(len(split.examples))]
-        texts = [_text(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
+        texts = [words(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
         targets = [example.get(self.spec.target) for example in examples]
         rows = self._tokenised(texts, split)
         if self.spec.kind == "value":
@@ -116,7 +106,7 @@ class OpenedText:
 
     def shown(self, part: PART, index: int) -> str:
         """The sentence, as a piece of a page."""
-        return html.escape(_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index)))
+        return html.escape(words(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index)))
 
     def _label(self, rows: list[Row], targets: list[Any], split: Split) -> None:
         known = split.names.get(self.spec.target)
@@ -164,21 +154,11 @@ class OpenedText:
     def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
         for index, text in enumerate(texts):
-            _text(text, f"text {index + 1}")
+            words(text, f"text {index + 1}")
         return of_rows(self._tokenised(texts, None), Pad(self._buckets(), batch_size, multiple), batch_size)
 
     def _buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
-
-
-def _text(value: Any, where: str) -> str:
-    try:
-        text = value.decode("utf-8") if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        raise InputError(f"{where}, is not UTF-8.") from None
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}, has no text; remove it or fill it in.")
-    return text
 
 
 def _number(value: Any, where: str) -> float:

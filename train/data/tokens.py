@@ -1,14 +1,13 @@
 """Text to token ids: a published tokenizer's own file, byte pairs learnt from texts, or plain bytes."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from train.data.published import cache, locate
+from train.data.published import locate
 from train.spec import InputError
 
 BEGIN, END = "[BEGIN]", "[END]"
@@ -38,23 +37,9 @@ class Bytes:
         return bytes(ids).decode("utf-8", errors="replace")
 
 
-class FromFile:
-    """The tokenizer of a `tokenizer.json`, with its special tokens and without its truncation and padding.
-
-    Raises InputError where the file is absent or of another format.
-    """
-
-    def __init__(self, reference: str) -> None:
-        try:
-            path = locate(reference)
-        except (LookupError, OSError) as error:
-            raise InputError(f"The tokenizer cannot be had: {error.args[0]}") from None
-        if not path.is_file():
-            raise InputError(f"There is no tokenizer file {path}; give the tokenizer.json that belongs to the weights.")
-        try:
-            self.fast = Fast.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(f"{path} is no tokenizer file: {str(error).splitlines()[0]}.") from None
+class _Fast:
+    def __init__(self, fast: Fast) -> None:
+        self.fast = fast
         self.fast.no_truncation()
         self.fast.no_padding()
         vocabulary = {index: name for name, index in self.fast.get_vocab().items()}
@@ -69,23 +54,43 @@ class FromFile:
         return self.fast.decode(list(ids))
 
 
-def tokenizer(reference: str) -> Tokenizer:
-    """`bytes`, or the path of a tokenizer.json (also in a `package:`)."""
-    return Bytes() if reference == "bytes" else FromFile(reference)
+class FromFile(_Fast):
+    """The tokenizer of a `tokenizer.json`, with its special tokens and without its truncation and padding.
+
+    Raises InputError where the file is absent or of another format.
+    """
+
+    def __init__(self, reference: str) -> None:
+        try:
+            path = locate(reference)
+        except (LookupError, OSError) as error:
+            raise InputError(f"The tokenizer cannot be had: {error.args[0]}") from None
+        if not path.is_file():
+            raise InputError(f"There is no tokenizer file {path}; give the tokenizer.json that belongs to the weights.")
+        try:
+            fast = Fast.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(f"{path} is no tokenizer file: {str(error).splitlines()[0]}.") from None
+        super().__init__(fast)
 
 
-def learnt(key: str, size: int, texts: Callable[[], Sequence[str]]) -> Tokenizer:
-    """`size` byte-pair tokens over UTF-8 bytes, learnt from the texts and kept by the `key` of what they are.  arXiv:1508.07909."""
-    place = cache() / "tokenizers" / f"{key}-{size}.json"
-    if not place.is_file():
+class Learnt(_Fast):
+    """`size` byte-pair tokens over UTF-8 bytes, learnt from texts, after [PAD], [BEGIN] and [END].  arXiv:1508.07909."""
+
+    def __init__(self, texts: Sequence[str], size: int) -> None:
         fast = Fast(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         fast.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["[PAD]", BEGIN, END], initial_alphabet=alphabet, show_progress=False)
-        fast.train_from_iterator(texts(), trainer)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_suffix(f".{os.getpid()}.partial")
-        fast.save(str(partial))
-        os.replace(partial, place)
-    return FromFile(str(place))
+        fast.train_from_iterator(texts, trainer)
+        super().__init__(fast)
+
+    def file(self) -> str:
+        """What a tokenizer.json of it says."""
+        return self.fast.to_str()
+
+
+def tokenizer(reference: str) -> Tokenizer:
+    """`bytes`, or the path of a tokenizer.json (also in a `package:`)."""
+    return Bytes() if reference == "bytes" else FromFile(reference)

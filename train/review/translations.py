@@ -31,12 +31,10 @@ class Translations:
         trainer = trained.trainer
         data: Any = trainer.data
         batches = data.batches(trained.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
-        order = [int(index) for batch in batches.stream(0, len(batches)) for index in batch["index"][batch["weights"] > 0]]
-        found = list(translated(trainer, trained.params, batches, trained.stop))
-        if not found or len(found) < len(order):
+        found = sorted(translated(trainer, trained.params, batches, trained.stop))
+        if not found or trained.stop():
             return Findings()
-        texts = [text for _, text in sorted(zip(order, found, strict=True))]
-        pairs = [data.pairs[trained.part][index] for index in sorted(order)]
+        pairs, texts = [data.pairs[trained.part][index] for index, _ in found], [text for _, text in found]
         metrics, each = scored(texts, [target for _, target in pairs])
         pictures = {}
         if self.shown:
@@ -60,13 +58,14 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
     }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
 
 
-def translated(trainer: Trainer, params: Any, batches: Batches, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """The translation of each source, in the order of the batches; ends early where it is stopped."""
+def translated(trainer: Trainer, params: Any, batches: Batches, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
+    """Each source's index and its translation, in the order of the batches; ends early where it is stopped."""
     data: Any = trainer.data
     search = trainer.compiled_search(data.end)
     for batch in batches.stream(0, len(batches)):
         if stop():
             return
-        rows = np.asarray(search(params, trainer.parallel.put(batch)))[batch["weights"] > 0]
-        for row in rows.tolist():
-            yield data.tokens.decode(row[: row.index(data.end)] if data.end in row else row).strip()
+        rows = np.asarray(search(params, trainer.parallel.put(batch))).tolist()
+        for index, row, weight in zip(batch["index"].tolist(), rows, batch["weights"], strict=True):
+            if weight:
+                yield index, data.tokens.decode(row[: row.index(data.end)] if data.end in row else row).strip()

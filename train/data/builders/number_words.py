@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from train.data.published import PACKAGES
+
 BELOW, TRAIN, TEST = 1_000_000, 20_000, 1_000
 
 
@@ -18,7 +20,7 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict({"source": tfds.features.Text(), "target": tfds.features.Text()}),
             supervised_keys=("source", "target"),
-            license="generated with num2words (LGPL-2.1); the numbers are nobody's",
+            license=PACKAGES["num2words"].licence,
             homepage="https://github.com/savoirfairelinux/num2words",
         )
 
@@ -31,6 +33,7 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
         try:
             from num2words import num2words
         except ImportError:
-            raise LookupError("number_words is made with the package num2words, which is absent; pip install num2words==0.5.14.") from None
+            wanted = f"num2words=={PACKAGES['num2words'].version}"
+            raise LookupError(f"number_words is made with the package num2words, which is absent; pip install {wanted}.") from None
         for number in numbers:
             yield str(number), {"source": num2words(number, lang="en"), "target": num2words(number, lang="fr")}
