@@ -42,8 +42,8 @@ class Transformer(nn.Module):
 class EncoderDecoder(nn.Module):
     """head(decoder(embed(tokens), memory)) with memory = encoder(embed(source)).  arXiv:1706.03762.
 
-    The batch has `source` (b, s) and `source_segments` beside the decoder's `tokens` (b, t); one embedding serves both unless
-    `source_embed` is given.  Blocks of the decoder need `cross=Attention(cross=True)`.
+    The batch has `source` (b, s) and `source_segments` beside the decoder's `tokens` (b, t), or what `source_embed` reads, such as
+    `image`; one embedding serves both unless that is given.  Blocks of the decoder need `cross=Attention(cross=True)`.
     """
 
     embed: Embed = TokenEmbed()
@@ -65,8 +65,8 @@ class EncoderDecoder(nn.Module):
         if decoding is not None and not decoding.start:
             memory = self.get_variable("cache", "memory")
         else:
-            source = {name.removeprefix("source_"): value for name, value in batch.items() if name.startswith("source_")}
-            source["tokens"] = batch["source"]
+            own = {name: value for name, value in batch.items() if name not in ("tokens", "segments", "positions", "starts")}
+            source = {"tokens" if name == "source" else name.removeprefix("source_"): value for name, value in own.items()}
             x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train, None, base_of(self)))
             memory = Memory(self.encoder(x, ctx), ctx.segments)
             if decoding is not None:

@@ -153,7 +153,7 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
 
 def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[str, Path], command: Command) -> None:
     answers = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
-    assert [answer["text"] for answer in answers] == list(TEXTS)
+    assert [answer["input"] for answer in answers] == list(TEXTS)
     for answer in answers:
         chances = answer["probabilities"]
         assert set(chances) == {"bad", "good"}

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="ask a trained run", epilog=PREDICT, formatter_class=plain)
     predict.add_argument("folder", type=Path, help="folder of the run")
-    predict.add_argument("texts", nargs="+", metavar="TEXT", help="texts, or - to read them from standard input, one a line")
+    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files by what the run is about; - reads standard input's lines")
     predict.set_defaults(run=_predict)
 
     generate = commands.add_parser("generate", help="let a trained language model go on", epilog=GENERATE, formatter_class=plain)
@@ -222,16 +222,16 @@ def _predict(options: argparse.Namespace) -> int:
 
     run = recorded(options.folder, options.config)
     run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
-    texts = list(_texts(options.texts))
-    if not texts:
-        raise InputError("There is no text to predict from; give one, or lines on standard input.")
-    answers = predict(options.folder, run, texts, options.best)
+    given = list(_texts(options.inputs))
+    if not given:
+        raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
+    answers = predict(options.folder, run, given, options.best)
     if options.json:
-        paired = [{"text": text} | answer for text, answer in zip(texts, answers, strict=True)]
+        paired = [{"input": asked} | answer for asked, answer in answers]
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
         return 0
-    for text, answer in zip(texts, answers, strict=True):
-        print(f"{text}\n    {_worded(answer)}", flush=True)
+    for asked, answer in answers:
+        print(f"{asked}\n    {_worded(answer)}", flush=True)
     return 0
 
 

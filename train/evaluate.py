@@ -39,17 +39,21 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     }
 
 
-def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = False) -> Iterator[dict[str, Any]]:
-    """One answer a text, in order, by a run's last checkpoint (or its best)."""
+def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each question with its answer, in order, by a run's last checkpoint (or its best).
+
+    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.
+    """
     experiment = run.experiment
     trainer = Trainer(experiment, experiment.data.reader(run.classes))
-    size = min(experiment.evaluation.batch_size, len(texts))
-    questions = trainer.data.questions(texts, size, 1)
+    asked: Sequence[str] = getattr(trainer.data, "asked", list)(given)
+    size = min(experiment.evaluation.batch_size, len(asked))
+    questions = trainer.data.questions(asked, size, 1)
     step, params = restored(folder, experiment, trainer.shapes(questions[0]), best)
     del step
 
     if hasattr(experiment.objective, "search"):
-        yield from ({"translation": text} for _, text in translated(trainer, params, questions))
+        yield from ((asked[index], {"translation": text}) for index, text in translated(trainer, params, questions))
         return
 
     @jax.jit
@@ -60,10 +64,12 @@ def predict(folder: Path, run: Recorded, texts: Sequence[str], best: bool = Fals
     answered = 0
     for batch in questions.stream(0, len(questions)):
         batch = {name: value for name, value in batch.items() if name != "weights"}
-        outputs = np.asarray(apply(params, batch), np.float32)
-        lengths = (batch["segments"] > 0).sum(-1)
-        for output, length in list(zip(outputs, lengths, strict=True))[: len(texts) - answered]:
-            yield experiment.objective.answer(output[:length] if output.ndim > 1 else output, trainer.data.names)
+        outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), apply(params, batch))
+        for row in range(min(size, len(asked) - answered)):
+            output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
+            if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
+                output = output[: (batch["segments"][row] > 0).sum()]
+            yield asked[answered], experiment.objective.answer(output, trainer.data.names)
             answered += 1
 
 

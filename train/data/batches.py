@@ -70,6 +70,29 @@ def of_rows(
     return Batches(len(order), make)
 
 
+def of_examples(
+    count: int, one: Callable[[int, np.random.Generator | None], Arrays], batch_size: int, multiple: int, seed: int | None = None
+) -> Batches:
+    """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
+
+    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone; without a seed it is
+    None.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
+    """
+    order, rows = Order(count, batch_size, seed), _rounded(batch_size, multiple)
+
+    def make(step: int) -> Arrays:
+        epoch, members = step // len(order), order(step)
+        chances = [None if seed is None else np.random.default_rng((seed, epoch, index)) for index in members]
+        found = [one(index, chance) for index, chance in zip(members, chances, strict=True)]
+        spare = ((0, rows - len(found)),)
+        batch = {name: np.stack([example[name] for example in found]) for name in found[0]}
+        batch = {name: np.pad(value, spare + ((0, 0),) * (value.ndim - 1)) for name, value in batch.items()}
+        weights, index = np.ones(len(members), np.float32), np.array(members, np.int32)
+        return batch | {"weights": np.pad(weights, spare), "index": np.pad(index, spare)}
+
+    return Batches(len(order), make)
+
+
 class Pack:
     """Several examples in each row of `length` tokens, at most `most` of them, best fit first; segments keep them apart.
 

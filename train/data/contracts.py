@@ -11,8 +11,9 @@ PART = Literal["train", "test"]
 class Opened(Protocol):
     """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions.
 
-    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  A
-    method `shown(part, index)`, where there is one, gives an example as a piece of a page.
+    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  Two methods may be left out:
+    `shown(part, index)` gives an example as a piece of a page; `asked(given)` makes the questions of what a user gives, such as the
+    pictures of a folder.
     """
 
     classes: tuple[str, ...]
@@ -23,7 +24,7 @@ class Opened(Protocol):
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches: ...
 
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches: ...
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches: ...
 
 
 class Data(Protocol):

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from train.data.contracts import PART
@@ -15,9 +16,9 @@ from train.trainer import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One example: what the model gave, the arrays of its batch that belong to it, and its place in the split."""
+    """One example: what the model gave (an array or a tree of them), the arrays of its batch that belong to it, its place in the split."""
 
-    output: np.ndarray
+    output: Any
     target: dict[str, np.ndarray]
     index: int
 
@@ -40,11 +41,12 @@ class Trained:
         for batch in batches.stream(0, len(batches)):
             if self.stop():
                 return
-            given = np.asarray(outputs(self.params, trainer.parallel.put(batch)), np.float32)
+            given = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), outputs(self.params, trainer.parallel.put(batch)))
             weights = batch["weights"]
             own = {name: value for name, value in batch.items() if value.shape[: weights.ndim] == weights.shape}
             for place in zip(*np.nonzero(weights > 0), strict=True):
-                yield Case(given[place], {name: value[place] for name, value in own.items()}, int(batch["index"][place]))
+                output = jax.tree.map(lambda leaf, place=place: leaf[place], given)
+                yield Case(output, {name: value[place] for name, value in own.items()}, int(batch["index"][place]))
 
     def shown(self, index: int) -> str:
         """An example as a piece of a page."""
