@@ -138,7 +138,7 @@ def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.Ca
 def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["predict", name, "a ros", "a rose", "--config", "mine.py", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)["answers"]
-    assert [answer["text"] for answer in answers] == ["a ros", "a rose"]
+    assert [answer["input"] for answer in answers] == ["a ros", "a rose"]
     assert all(0 < sum(answer["next"].values()) <= 1 + 1e-6 for answer in answers)
     for answer in answers:
         chances = list(answer["next"].values())

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="ask a trained run", epilog=PREDICT, formatter_class=plain)
     predict.add_argument("folder", type=Path, help="folder of the run")
-    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files by what the run is about; - reads standard input's lines")
+    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input")
     predict.set_defaults(run=_predict)
 
     generate = commands.add_parser("generate", help="let a trained language model go on", epilog=GENERATE, formatter_class=plain)

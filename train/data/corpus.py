@@ -124,10 +124,10 @@ class OpenedCorpus:
 
         return Batches(len(order), make)
 
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
         rows: list[Row] = []
-        for index, ids in enumerate(self.tokens.encode(texts)):
+        for index, ids in enumerate(self.tokens.encode(asked)):
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length}.")
             rows.append({"tokens": ids})

@@ -151,10 +151,10 @@ class OpenedPairs:
         """Batches of `batch_size` pairs of about the same length."""
         return of_rows(self.rows[part], Collate(self._buckets(), batch_size, multiple), batch_size, seed, window=32)
 
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Sentences to translate, one a row, in their order."""
         rows: list[Row] = []
-        for index, ids in enumerate(self.tokens.encode(texts)):
+        for index, ids in enumerate(self.tokens.encode(asked)):
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length}.")
             rows.append({"source": ids, "tokens": np.array([self.begin], np.int32), "index": index})

@@ -26,9 +26,9 @@ class Made:
         rows, root = -(-batch_size // multiple) * multiple, 0 if part == "test" else 1 + (seed or 0)
         return Batches(-(-self.sizes[part] // rows), lambda step: self.make(np.random.default_rng((root, step)), rows))
 
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Raises InputError: there is no text here."""
-        raise InputError(f"This run's data are made by a rule, not from text, so {texts[0]!r} cannot be asked; use morphax eval.")
+        raise InputError(f"This run's data are made by a rule, not from text, so {asked[0]!r} cannot be asked; use morphax eval.")
 
 
 @dataclasses.dataclass(frozen=True)

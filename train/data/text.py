@@ -151,11 +151,11 @@ class OpenedText:
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed)
 
-    def questions(self, texts: Sequence[str], batch_size: int, multiple: int) -> Batches:
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
-        for index, text in enumerate(texts):
+        for index, text in enumerate(asked):
             words(text, f"text {index + 1}")
-        return of_rows(self._tokenised(texts, None), Pad(self._buckets(), batch_size, multiple), batch_size)
+        return of_rows(self._tokenised(asked, None), Pad(self._buckets(), batch_size, multiple), batch_size)
 
     def _buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
