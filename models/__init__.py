@@ -14,7 +14,7 @@ from models.convolution import GatedConvolution, LongConvolution, ShortConvoluti
 from models.depth import MixtureOfDepths
 from models.differential import DifferentialAttention
 from models.dropout import Dropout
-from models.embed import FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, TokenEmbed, TubeletEmbed
+from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, TokenEmbed, TubeletEmbed
 from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE
 from models.families import bert
 from models.feedforward import GLU, MLP, LowRank, Monarch
@@ -68,6 +68,7 @@ __all__ = [
     "CoPE",
     "Concat",
     "Context",
+    "ConvEmbed",
     "Decoding",
     "DeepNorm",
     "DeltaNet",

@@ -6,11 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.activation import gelu
 from models.cache import extended, own_index
 from models.context import Context
 from models.contracts import Batch, Norm, Position
 from models.dropout import Dropout
-from models.structure import require_positive
+from models.norm import LayerNorm
+from models.structure import named, require_positive
 
 
 class TokenEmbed(nn.Module):
@@ -134,6 +136,38 @@ class PatchEmbed(nn.Module):
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         x = _tiles(batch["image"][:, None], (1, self.size, self.size))
         x = nn.Dense(self.width, name="patch")(x)
+        return _registered(self, x, ctx, self.registers, self.position)
+
+
+class ConvEmbed(nn.Module):
+    """A patch embedding by convolutions of 3 x 3 and stride 2, each followed by a norm over channels and GELU, then one of 1 x 1.
+
+    Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches of 2^n x 2^n pixels row by row, with n the number
+    of `channels`, which are those of the convolutions.  Early convolutions, arXiv:2106.14881.  Raises ValueError for an image that
+    patches do not tile.
+    """
+
+    width: int = 384
+    channels: tuple[int, ...] = (48, 96, 192, 384)
+    registers: int = 1
+    position: Position | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "width")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"ConvEmbed.channels is {self.channels}; give one number above 0 for each convolution.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        x, side = batch["image"], 2 ** len(self.channels)
+        b, rows, columns, _ = x.shape
+        if rows % side or columns % side:
+            raise ValueError(f"Patches of {side} x {side} do not tile {rows} x {columns} pixels; change channels or cut the image.")
+        for layer, channels in enumerate(self.channels):
+            x = nn.Conv(channels, (3, 3), (2, 2), use_bias=False, name=f"conv_{layer}")(x)
+            x = gelu(named(LayerNorm(), f"norm_{layer}")(x))
+        x = nn.Dense(self.width, name="out")(x.reshape(b, -1, x.shape[-1]))
         return _registered(self, x, ctx, self.registers, self.position)
 
 

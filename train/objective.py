@@ -60,12 +60,19 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits (..., c)."""
+    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits (..., c).
+
+    Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
+    """
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         labels, weights = batch["labels"], batch.get("weights")
         correct = (outputs.argmax(-1) == labels).astype(jnp.float32)
-        return {"loss": _weighted(_cross_entropy(outputs, labels), weights), "accuracy": _weighted(correct, weights)}
+        if "targets" in batch:
+            losses = -jnp.sum(batch["targets"] * jax.nn.log_softmax(outputs.astype(jnp.float32)), axis=-1)
+        else:
+            losses = _cross_entropy(outputs, labels)
+        return {"loss": _weighted(losses, weights), "accuracy": _weighted(correct, weights)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The likeliest label and the probability of each."""

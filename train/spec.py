@@ -29,6 +29,8 @@ PARTS = (
     "train.data.corpus",
     "train.data.pairs",
     "train.data.synthetic",
+    "train.data.augment",
+    "train.data.images",
 )
 
 

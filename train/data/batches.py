@@ -1,6 +1,6 @@
 """Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to buckets."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -71,12 +71,17 @@ def of_rows(
 
 
 def of_examples(
-    count: int, one: Callable[[int, np.random.Generator | None], Arrays], batch_size: int, multiple: int, seed: int | None = None
+    count: int,
+    one: Callable[[int, np.random.Generator | None], Mapping[str, Any]],
+    batch_size: int,
+    multiple: int,
+    seed: int | None = None,
+    mix: Callable[[Arrays, np.random.Generator], Arrays] | None = None,
 ) -> Batches:
     """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
 
     `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone; without a seed it is
-    None.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
+    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
     """
     order, rows = Order(count, batch_size, seed), _rounded(batch_size, multiple)
 
@@ -85,7 +90,9 @@ def of_examples(
         chances = [None if seed is None else np.random.default_rng((seed, epoch, index)) for index in members]
         found = [one(index, chance) for index, chance in zip(members, chances, strict=True)]
         spare = ((0, rows - len(found)),)
-        batch = {name: np.stack([example[name] for example in found]) for name in found[0]}
+        batch: Arrays = {name: np.stack([example[name] for example in found]) for name in found[0]}
+        if mix is not None and seed is not None:
+            batch = mix(batch, np.random.default_rng((seed, epoch, order.count, step)))
         batch = {name: np.pad(value, spare + ((0, 0),) * (value.ndim - 1)) for name, value in batch.items()}
         weights, index = np.ones(len(members), np.float32), np.array(members, np.int32)
         return batch | {"weights": np.pad(weights, spare), "index": np.pad(index, spare)}

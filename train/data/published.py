@@ -1,6 +1,7 @@
 """Published weights, tokenizers and data: the one place that names them, with version, licence and checksum."""
 
 import dataclasses
+import gzip
 import hashlib
 import importlib.metadata
 import os
@@ -12,6 +13,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 from models.structure import nearest
@@ -30,10 +32,27 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One public file at an address."""
+    """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what it holds.
+
+    `debian` is the package of Debian and Ubuntu that has the file too, in /usr/share/datasets.
+    """
 
     name: str
     url: str
+    sha256: str
+    licence: str
+    inside: bool = False
+    debian: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """A folder of a public archive: `sha256` is that of its lines `checksum  path`, for every file that `kinds` ends, in their order."""
+
+    name: str
+    url: str
+    inner: str
+    kinds: tuple[str, ...]
     sha256: str
     licence: str
 
@@ -76,6 +95,12 @@ PACKAGES = {
         ),
     )
 }
+FASHION = {
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+}
 MULTI30K = {
     "test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
     "test_2016_flickr.en.gz": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
@@ -99,6 +124,17 @@ FILES = {
             )
             for name, sha256 in MULTI30K.items()
         ),
+        *(
+            File(
+                f"fashion-mnist/{name}",
+                f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}",
+                sha256,
+                "MIT, Zalando SE",
+                inside=True,
+                debian="dataset-fashion-mnist",
+            )
+            for name, sha256 in FASHION.items()
+        ),
         File(
             "tinyshakespeare/input.txt",
             "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
@@ -107,6 +143,20 @@ FILES = {
         ),
     )
 }
+TREES = {
+    tree.name: tree
+    for tree in (
+        Tree(
+            "bccd",
+            "https://github.com/Shenggan/BCCD_Dataset/archive/d272fb14cdff6e473fafeeeba32aba5f560e9e43.zip",
+            "BCCD_Dataset-d272fb14cdff6e473fafeeeba32aba5f560e9e43/BCCD",
+            (".jpg", ".xml", "train.txt", "val.txt", "test.txt"),
+            "debd2d76b13c300a3999f96a08cbe9ada5f231c3f882f9877a65a01a695872d1",
+            "MIT, Copyright (c) 2017 shenggan",
+        ),
+    )
+}
+DATASETS = Path("/usr/share/datasets")  # where Debian's and Ubuntu's packages of data put it
 
 
 def cache() -> Path:
@@ -187,34 +237,97 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def file(name: str) -> Path:
-    """A published file: from $MORPHAX_DATA or a `shared/data` folder beside or above the working folder, else fetched once.
+    """A published file: from $MORPHAX_DATA, a `shared/data` folder beside or above the working folder, or a package, else fetched once.
 
     Raises OSError where it is nowhere to be had or its checksum is wrong.
     """
     entry = FILES[name]
-    here = Path.cwd()
-    roots = [Path(os.environ["MORPHAX_DATA"])] if os.environ.get("MORPHAX_DATA") else []
-    roots += [folder / "shared" / "data" for folder in (here, *here.parents)]
     target = cache() / "files" / name
+    roots = _roots() + ([DATASETS] if entry.debian else [])
     for path in (*(root / name for root in roots), target):
         if path.is_file():
             return _verified(path, entry)
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     try:
-        with urllib.request.urlopen(entry.url, timeout=30) as response, partial.open("wb") as out:
-            shutil.copyfileobj(response, out)
-    except (urllib.error.URLError, TimeoutError) as error:
-        reason = getattr(error, "reason", error)
+        _download(entry.url, partial)
+    except OSError as error:
+        if entry.debian and _unpacked(entry.debian):
+            return _verified(target, entry)
+        package = f", or install the package {entry.debian}" if entry.debian else ""
         raise OSError(
-            f"{name} could not be fetched ({reason}); put it below a folder named by MORPHAX_DATA, or give data.path=FILE."
+            f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA{package}, or give data.path=FILE."
         ) from None
     os.replace(_verified(partial, entry), target)
     return target
 
 
+def tree(name: str) -> Path:
+    """A published folder, found or fetched as a `file` is.  Raises OSError where it is nowhere to be had or a checksum is wrong."""
+    entry = TREES[name]
+    target = cache() / "files" / name
+    for path in (*(root / name for root in _roots()), target):
+        if path.is_dir():
+            return _whole(path, entry)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        archive = Path(scratch) / "archive.zip"
+        try:
+            _download(entry.url, archive)
+        except OSError as error:
+            raise OSError(
+                f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA, or give data.path=FOLDER."
+            ) from None
+        unpack(archive, Path(scratch) / "unpacked")
+        os.replace(_whole(Path(scratch) / "unpacked" / entry.inner, entry), target)
+    return target
+
+
+def _roots() -> list[Path]:
+    here = Path.cwd()
+    named = [Path(os.environ["MORPHAX_DATA"])] if os.environ.get("MORPHAX_DATA") else []
+    return named + [folder / "shared" / "data" for folder in (here, *here.parents)]
+
+
+def _download(url: str, target: Path) -> None:
+    """Raises OSError, with the reason, where the address does not answer."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as out:
+            shutil.copyfileobj(response, out)
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise OSError(str(getattr(error, "reason", error))) from None
+
+
+def _unpacked(package: str) -> bool:
+    """Whether a package of Debian or Ubuntu could be fetched; its data are then in the cache, and nothing is installed."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        return False
+    files = cache() / "files"
+    with tempfile.TemporaryDirectory(dir=files) as scratch:
+        if subprocess.run(["apt-get", "download", package], cwd=scratch, capture_output=True, check=False).returncode:
+            return False
+        archive = next(Path(scratch).glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", archive, f"{scratch}/root"], capture_output=True, check=True)
+        for folder in Path(f"{scratch}/root{DATASETS}").iterdir():
+            shutil.copytree(folder, files / folder.name, dirs_exist_ok=True)
+    return True
+
+
 def _verified(path: Path, entry: File) -> Path:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        content = gzip.decompress(path.read_bytes()) if entry.inside else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise OSError(f"{path} is damaged; remove it to fetch it again.") from None
+    return _same(path, hashlib.sha256(content).hexdigest(), entry)
+
+
+def _whole(path: Path, entry: Tree) -> Path:
+    inside = sorted(file for file in path.rglob("*") if file.name.endswith(entry.kinds) and file.is_file())
+    lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n" for file in inside)
+    return _same(path, hashlib.sha256(lines.encode()).hexdigest(), entry)
+
+
+def _same(path: Path, found: str, entry: File | Tree) -> Path:
     if found != entry.sha256:
         raise OSError(f"{path} has sha256 {found[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it again.")
     return path

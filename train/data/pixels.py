@@ -1,0 +1,144 @@
+"""Pictures as arrays: decoded, cut and turned by a view, and written back as pieces of a page."""
+
+import base64
+import dataclasses
+import html
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.spec import InputError
+
+KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None = None) -> np.ndarray:
+    """A picture as (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue; what is transparent is white.
+
+    `draft` lets a JPEG be decoded smaller, but not below so many columns and rows.  Raises ValueError, with the reason, where it cannot.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if draft is not None:
+                image.draft(None, draft)
+            image.load()
+            if image.mode.startswith("I;16") or image.mode == "I":
+                return _channels((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8), channels)
+            if "A" in image.getbands() or "transparency" in image.info:
+                clear = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+            return _channels(np.asarray(image.convert("L" if channels == 1 else "RGB")), channels)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError("it is no picture" if reason.startswith("cannot identify") else reason) from None
+
+
+def _channels(array: np.ndarray, channels: int) -> np.ndarray:
+    array = array[..., None] if array.ndim == 2 else array
+    return np.repeat(array, channels, axis=2) if array.shape[2] == 1 and channels > 1 else array
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture of (rows, columns) pixels, bilinear with antialiasing, as uint8."""
+    from PIL import Image
+
+    if image.shape[:2] == size:
+        return image
+    flat = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    made = np.asarray(flat.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return made[..., None] if made.ndim == 2 else made
+
+
+def scaled(image: np.ndarray) -> np.ndarray:
+    """Pixels from -1 to 1 in float32, as models read them."""
+    return image.astype(np.float32) / 127.5 - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is seen of a picture: a rectangle in shares of its rows and columns, which may reach beyond it, mirrored or upside down."""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+    mirror: bool = False
+    upside: bool = False
+
+    def pixels(self, image: np.ndarray, size: tuple[int, int], fill: int = 0) -> np.ndarray:
+        """The rectangle as (rows, columns, channels) of the size, with `fill` beyond the picture."""
+        rows, columns = image.shape[:2]
+        top, left = round(self.top * rows), round(self.left * columns)
+        height, width = max(1, round(self.height * rows)), max(1, round(self.width * columns))
+        inside = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+        if inside.shape[:2] != (height, width):
+            above, before = min(max(-top, 0), height), min(max(-left, 0), width)
+            whole = np.full((height, width, image.shape[2]), fill, image.dtype)
+            whole[above : above + inside.shape[0], before : before + inside.shape[1]] = inside
+            inside = whole
+        inside = inside[::-1] if self.upside else inside
+        return resized(np.ascontiguousarray(inside[:, ::-1] if self.mirror else inside), size)
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) of left, top, right, bottom in shares of the picture, as shares of what is seen; they may reach beyond it."""
+        place = (boxes - [self.left, self.top, self.left, self.top]) / [self.width, self.height, self.width, self.height]
+        left, top, right, bottom = place.T
+        left, right = (1 - right, 1 - left) if self.mirror else (left, right)
+        top, bottom = (1 - bottom, 1 - top) if self.upside else (top, bottom)
+        return np.stack([left, top, right, bottom], axis=-1)
+
+
+def readable(paths: Iterable[Path], origin: str, noun: str = "pictures") -> list[Path]:
+    """The pictures that can be decoded; those that cannot are counted and named on standard error."""
+    sound: list[Path] = []
+    broken: list[str] = []
+    for path in paths:
+        try:
+            decoded(path, 1, draft=(64, 64))
+            sound.append(path)
+        except ValueError as error:
+            broken.append(f"{path} ({error})")
+    if broken:
+        named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        print(f"{len(broken)} of {len(sound) + len(broken)} {noun} of {origin} cannot be read and are left out: {named}", file=sys.stderr)
+    return sound
+
+
+def pictures(given: Sequence[str]) -> list[str]:
+    """The pictures that files and folders name, those of a folder in the order of their names.  Raises InputError where there is none."""
+    found: list[str] = []
+    for name in given:
+        place = Path(name).expanduser()
+        if place.is_dir():
+            inside = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in KINDS)
+            if not inside:
+                raise InputError(f"The folder {name} has no pictures ({', '.join(KINDS)}); give another.")
+            found.extend(inside)
+        else:
+            found.append(str(place))
+    return found
+
+
+def asked_picture(name: str, channels: int) -> np.ndarray:
+    """A picture to predict from.  Raises InputError where it cannot be read."""
+    try:
+        return decoded(Path(name), channels)
+    except ValueError as error:
+        raise InputError(f"{name} cannot be read as a picture: {error}; give a file such as a PNG or a JPEG.") from None
+
+
+def shown_picture(image: np.ndarray, height: int = 96, alternative: str = "") -> str:
+    """A picture as a piece of a page that needs nothing else."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    made: Any = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    made.save(data, format="PNG")
+    source = base64.b64encode(data.getvalue()).decode()
+    return f'<img alt="{html.escape(alternative)}" style="height: {height}px; image-rendering: auto" src="data:image/png;base64,{source}">'
