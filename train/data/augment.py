@@ -76,7 +76,8 @@ class Augment:
         """A batch whose pictures are mixed with those of the batch reversed, with `targets` (b, c) that say in which shares."""
         images, hot = batch["image"], np.eye(classes, dtype=np.float32)[batch["labels"]]
         cut = self.cutmix > 0 and (not self.mixup or chance.random() < 0.5)
-        share = chance.beta(*[self.cutmix if cut else self.mixup] * 2)
+        form = self.cutmix if cut else self.mixup
+        share = chance.beta(form, form)
         if cut:
             rows, columns = images.shape[1:3]
             height, width = (int(side * np.sqrt(1 - share)) for side in (rows, columns))

@@ -1,6 +1,6 @@
 """Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to buckets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -72,7 +72,7 @@ def of_rows(
 
 def of_examples(
     count: int,
-    one: Callable[[int, np.random.Generator | None], Mapping[str, Any]],
+    one: Callable[[int, np.random.Generator | None], Arrays],
     batch_size: int,
     multiple: int,
     seed: int | None = None,
@@ -81,7 +81,8 @@ def of_examples(
     """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
 
     `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone; without a seed it is
-    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
+    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of
+    `multiple`, the missing ones zeros of weight zero.
     """
     order, rows = Order(count, batch_size, seed), _rounded(batch_size, multiple)
 

@@ -62,8 +62,12 @@ class Images:
         if self.test is not None:
             return {part: by_folder(self.test if part == "test" else self.path) for part in parts}
         whole = by_folder(self.path)
-        found = {part: [row for row in whole.examples if held(row["name"], self.holdout) == (part == "test")] for part in parts}
-        return {part: Split(rows, f"{self.path} ({part} part)", {}) for part, rows in found.items()}
+        return {
+            part: Split(
+                [row for row in whole.examples if held(row["name"], self.holdout) == (part == "test")], f"{self.path} ({part} part)", {}
+            )
+            for part in parts
+        }
 
 
 def by_folder(path: str) -> Split:
@@ -113,9 +117,7 @@ class OpenedImages:
                 if name not in self.classes:
                     raise InputError(f"{split.origin} has the class {name!r}, which training never saw; known are {self._listed()}.")
         elif known is None:
-            raise InputError(
-                f"{split.origin} has no names for the classes of {self.spec.target!r}; set data.target to a column of classes."
-            )
+            raise InputError(f"{split.origin} has no classes in {self.spec.target!r}; set data.target to a column of classes.")
         else:
             self.classes = self.classes or known
             if known != self.classes:
@@ -155,7 +157,7 @@ class OpenedImages:
             image = centred(self.picture(part, index), spec.size)
             if chance is not None:
                 image = spec.augment.colours(spec.augment.view(chance).pixels(image, spec.size), chance)
-            return {"image": scaled(resized(image, spec.size)), "labels": np.int32(self.label(part, index))}
+            return {"image": scaled(resized(image, spec.size)), "labels": np.array(self.label(part, index), np.int32)}
 
         mix = (lambda batch, chance: spec.augment.mixed(batch, chance, len(self.classes))) if spec.augment.mixes else None
         return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix)
