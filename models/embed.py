@@ -193,6 +193,24 @@ class TubeletEmbed(nn.Module):
         return _registered(self, x, ctx, self.registers, self.position)
 
 
+class QueryEmbed(nn.Module):
+    """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).  Gives (b, queries, d)."""
+
+    queries: int = 100
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        require_positive(self, "queries", "width")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        table = self.param("query", nn.initializers.normal(1.0), (self.queries, self.width))
+        b = next(iter(batch.values())).shape[0]
+        own = dataclasses.replace(ctx, positions=None, segments=None, starts=None)
+        return _placed(jnp.broadcast_to(table, (b, *table.shape)), own, None)
+
+
 class FeatureEmbed(nn.Module):
     """W f + b for continuous features.  Reads `features` (b, t, any width); gives (b, t, d)."""
 

@@ -1,6 +1,7 @@
 """What leaves a model: logits over the vocabulary, classes, values."""
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.activation import gelu
+from models.activation import gelu, relu
 from models.context import Context
 from models.contracts import Activation, Layer, Norm, Pool
 from models.dropout import Dropout
@@ -78,6 +79,42 @@ class ValueHead(nn.Module):
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array:
         pooled = Dropout(self.dropout)(self.pool(hidden, ctx), ctx)
         return nn.Dense(self.values, kernel_init=nn.initializers.normal(0.02), name="out")(pooled)
+
+
+class BoxHead(nn.Module):
+    """A class and a box from every token.  (b, t, d) -> `logits` (b, t, c) and `boxes` (b, t, 4) = sigmoid(MLP(h) + start).
+
+    Boxes are centre x, centre y, width, height in shares of the picture; the MLP has two hidden layers (DETR, arXiv:2005.12872).  With
+    `grid` (rows, columns) the tokens are the cells of a picture row by row, and `start` is a box in the middle of the cell (anchors as in
+    arXiv:2010.04159); else it is 0.  Logits start at a probability of 0.01 (arXiv:1708.02002).  Raises ValueError for other tokens than
+    the grid's.
+    """
+
+    classes: int = 80
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "classes")
+        if self.grid is not None and min(self.grid) < 1:
+            raise ValueError(f"BoxHead.grid is {self.grid}; give rows and columns above 0.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> dict[str, jax.Array]:
+        d, start = hidden.shape[-1], jnp.zeros(4)
+        if self.grid is not None:
+            rows, columns = self.grid
+            if hidden.shape[1] != rows * columns:
+                raise ValueError(f"BoxHead has a grid of {self.grid} and {hidden.shape[1]} tokens; change its grid or the embed.")
+            y, x = jnp.divmod(jnp.arange(rows * columns), columns)
+            side = jnp.full(rows * columns, 0.15)
+            middle = jnp.stack([(x + 0.5) / columns, (y + 0.5) / rows, side, side], axis=-1)
+            start = jnp.log(middle) - jnp.log1p(-middle)
+        prior = nn.initializers.constant(-math.log(99))
+        logits = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.02), bias_init=prior, name="class")(hidden)
+        moved = relu(nn.Dense(d, name="box_1")(relu(nn.Dense(d, name="box_0")(hidden))))
+        moved = nn.Dense(4, kernel_init=nn.initializers.normal(0.02), name="box")(moved)
+        return {"logits": logits, "boxes": jax.nn.sigmoid(moved.astype(jnp.float32) + start)}
 
 
 class Transform(nn.Module):

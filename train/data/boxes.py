@@ -1,0 +1,286 @@
+"""Pictures with the boxes of what is in them."""
+
+import dataclasses
+import json
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from train.data.augment import Augment
+from train.data.batches import Arrays, Batches, of_examples
+from train.data.contracts import PART
+from train.data.pixels import asked_picture, decoded, pictures, readable, resized, scaled, shown_picture
+from train.data.source import dataset, held
+from train.spec import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+    """Pictures with boxes and their classes, from a data set by name or from the user's own files.
+
+    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, else beside it) or Pascal VOC folders (Annotations/
+    and JPEGImages/); without `test` a part `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  Pictures are
+    resized to `size` (rows, columns) and seen in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a
+    picture.  `augment` changes those of the training part, boxes with them; a box of which less than a third is left is dropped.
+    """
+
+    dataset: str = "bccd"
+    path: str | None = None
+    test: str | None = None
+    images: str | None = None
+    labels: tuple[str, ...] = ()
+    size: tuple[int, int] = (192, 256)
+    channels: Literal[1, 3] = 3
+    most: int = 32
+    augment: Augment = Augment()
+    holdout: float = 0.1
+    splits: tuple[str, str] = ("train", "test")
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or self.most < 1:
+            raise ValueError(f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0.")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"Boxes.holdout is {self.holdout}; give a part of the pictures between 0 and 1.")
+        if self.test and not self.path:
+            raise ValueError("Boxes.test is given without path; give what to train on too.")
+        if self.augment.mixes:
+            raise ValueError("Boxes.augment has mixup or cutmix, which mix classes, not boxes; set both to 0.")
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedBoxes":
+        """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
+        opened = self.reader(classes)
+        parts: list[PART] = ["train", "test"] if only is None else [only]
+        whole = self._file(self.path) if self.path is not None and self.test is None else None
+        for part in parts:
+            if self.path is None:
+                opened.add(part, self._named(part))
+            elif whole is None:
+                opened.add(part, self._file(self.test if part == "test" else self.path))
+            else:
+                rows = [scene for scene in whole.scenes if held(scene.name, self.holdout) == (part == "test")]
+                opened.add(part, Scenes(rows, whole.classes, f"{self.path} ({part} part)"))
+        return opened
+
+    def reader(self, classes: tuple[str, ...] = ()) -> "OpenedBoxes":
+        """Ready for pictures to predict from, without the data."""
+        return OpenedBoxes(self, classes or self.labels)
+
+    def _named(self, part: PART) -> "Scenes":
+        split = dataset(self.dataset, self.splits[part == "test"])
+        split.require(dataset="image")
+        classes = split.names.get("objects/label", ())
+        if not classes:
+            raise InputError(f"{split.origin} has no classes in objects/label; give a data set of boxes, such as bccd or coco/2017.")
+        scenes = []
+        for index in range(len(split.examples)):
+            objects = split.examples[index]["objects"]
+            boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
+            crowd = np.asarray(objects.get("is_crowd", np.zeros(len(boxes))), bool)
+            scenes.append(Scene((split.examples, index), str(index), boxes, np.asarray(objects["label"], np.int32), crowd))
+        return Scenes(scenes, classes, split.origin)
+
+    def _file(self, path: str | None) -> "Scenes":
+        assert path is not None
+        place = Path(path).expanduser()
+        if place.is_dir():
+            return _voc(place)
+        return _coco(place, Path(self.images).expanduser() if self.images else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares, labels and crowds."""
+
+    source: Any
+    name: str
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """The pictures of a part, the classes that their labels count, and where they come from."""
+
+    scenes: list[Scene]
+    classes: tuple[str, ...]
+    origin: str
+
+
+Object = tuple[str, list[float], bool]  # class, box by left, top, right, bottom in shares, whether it is a crowd
+
+
+def _sound(found: Sequence[tuple[Path, Sequence[Object]]], classes: tuple[str, ...] | None, origin: str) -> Scenes:
+    """Pictures that can be read with boxes cut to them; boxes that reach beyond, or have no area, are counted on standard error."""
+    usable = set(readable([path for path, _ in found], origin))
+    names = classes if classes is not None else tuple(sorted({name for _, objects in found for name, _, _ in objects}))
+    scenes, cut, lost = [], 0, 0
+    for path, objects in found:
+        if path not in usable:
+            continue
+        boxes = np.array([box for _, box, _ in objects], np.float32).reshape(-1, 4)
+        inside = boxes.clip(0, 1)
+        some = ((inside[:, 2:] - inside[:, :2]) > 0).all(-1) if len(boxes) else np.zeros(0, bool)
+        cut, lost = cut + int((np.abs(inside - boxes).max(-1, initial=0) > 1e-3)[some].sum()), lost + int((~some).sum())
+        labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
+        scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some]))
+    if not scenes:
+        raise InputError(f"{origin} has no picture that can be read; give others.")
+    if cut or lost:
+        print(f"{origin}: {cut} boxes reach beyond their pictures and are cut, {lost} have no area and are left out", file=sys.stderr)
+    return Scenes(scenes, names, origin)
+
+
+def _voc(folder: Path) -> Scenes:
+    """A Pascal VOC folder.  Raises InputError, naming the file, for what is not in its format."""
+    files = sorted((folder / "Annotations").glob("*.xml"))
+    if not files:
+        raise InputError(f"{folder} has no Annotations/*.xml; give a Pascal VOC folder, or a COCO file ending in .json.")
+    return _sound([voc(file) for file in files], None, str(folder))
+
+
+def voc(file: Path) -> tuple[Path, list[Object]]:
+    """The picture of a Pascal VOC annotation, and its objects.  Raises InputError where the file is not in that format."""
+    try:
+        root = ET.parse(file).getroot()
+        columns, rows = (float(root.findtext(f"size/{side}") or "") for side in ("width", "height"))
+        if columns <= 0 or rows <= 0:
+            raise ValueError(f"a picture of {columns:g} x {rows:g}")
+        objects: list[Object] = []
+        for item in root.iter("object"):
+            left, top, right, bottom = (float(item.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
+            # pixels count from 1, and the last one belongs to the box
+            box = [(left - 1) / columns, (top - 1) / rows, right / columns, bottom / rows]
+            objects.append(((item.findtext("name") or "").strip() or "object", box, False))
+    except (ET.ParseError, ValueError) as error:
+        raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
+    return file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), objects
+
+
+def _coco(path: Path, images: Path | None) -> Scenes:
+    """A COCO file.  Raises InputError for what is not in its format."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        classes = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
+        listed = {entry["id"]: entry for entry in data["images"]}
+        objects: dict[Any, list[Object]] = {key: [] for key in listed}
+        for entry in data["annotations"]:
+            left, top, width, height = map(float, entry["bbox"])
+            if entry["category_id"] not in classes:
+                raise InputError(f"{path}: annotation {entry.get('id')} has the category {entry['category_id']}, which categories lacks.")
+            if entry["image_id"] not in listed:
+                raise InputError(f"{path}: annotation {entry.get('id')} is of the image {entry['image_id']}, which images lacks.")
+            columns, rows = listed[entry["image_id"]]["width"], listed[entry["image_id"]]["height"]
+            box = [left / columns, top / rows, (left + width) / columns, (top + height) / rows]
+            objects[entry["image_id"]].append((classes[entry["category_id"]], box, bool(entry.get("iscrowd", 0))))
+        folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
+        found = [(folder / entry["file_name"], objects[key]) for key, entry in listed.items()]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give a COCO file or a Pascal VOC folder.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
+        ) from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a COCO file ({error}); a bbox is left, top, width and height.") from None
+    return _sound(found, tuple(classes.values()), str(path))
+
+
+class OpenedBoxes:
+    """See `train.data.contracts.Opened`."""
+
+    vocab = 0
+
+    def __init__(self, spec: Boxes, classes: tuple[str, ...]) -> None:
+        self.spec, self.classes = spec, classes
+        self.parts: dict[str, list[Scene]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, which an answer chooses from."""
+        return self.classes
+
+    def add(self, part: PART, found: Scenes) -> None:
+        """Takes in a part; classes that training never saw, and pictures with too many boxes, are refused."""
+        if not found.scenes:
+            raise InputError(f"{found.origin} is empty; give more pictures, or another holdout.")
+        self.classes = self.classes or found.classes
+        place = np.array([self.classes.index(name) if name in self.classes else -1 for name in found.classes], np.int32)
+        scenes = []
+        for scene in found.scenes:
+            if len(scene.boxes) > self.spec.most:
+                raise InputError(
+                    f"{found.origin}, {scene.name}, has {len(scene.boxes)} boxes and data.most is {self.spec.most}; set"
+                    f" data.most={len(scene.boxes)} or more."
+                )
+            labels = place[scene.labels]
+            if len(labels) and labels.min() < 0:
+                unknown = found.classes[int(scene.labels[labels.argmin()])]
+                listed = ", ".join(self.classes)
+                raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {listed}.")
+            scenes.append(dataclasses.replace(scene, labels=labels))
+        self.parts[part] = scenes
+
+    def picture(self, part: PART, index: int) -> np.ndarray:
+        """A picture of a part as it is, (rows, columns, channels)."""
+        source = self.parts[part][index].source
+        if isinstance(source, Path):
+            return decoded(source, self.spec.channels)
+        examples, place = source
+        array = np.asarray(examples[place]["image"])
+        return array if array.shape[2] == self.spec.channels else np.repeat(array[..., :1], self.spec.channels, axis=2)
+
+    def truth(self, part: PART, index: int) -> Scene:
+        """The boxes of a picture as they are given."""
+        return self.parts[part][index]
+
+    def shown(self, part: PART, index: int) -> str:
+        """The picture, as a piece of a page."""
+        return shown_picture(self.picture(part, index))
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
+        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `labels` and `present` (b, most)."""
+
+        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+            return self._example(self.picture(part, index), self.parts[part][index], chance)
+
+        return of_examples(len(self.parts[part]), one, batch_size, multiple, seed)
+
+    def _example(self, image: np.ndarray, scene: Scene, chance: np.random.Generator | None) -> Arrays:
+        spec = self.spec
+        some = ~scene.crowd
+        boxes, labels = scene.boxes[some], scene.labels[some]
+        if chance is None:
+            image = resized(image, spec.size)
+        else:
+            view = spec.augment.view(chance)
+            image = spec.augment.colours(view.pixels(image, spec.size), chance, geometry=False)
+            seen = view.boxes(boxes)
+            inside = seen.clip(0, 1)
+            left = np.prod(inside[:, 2:] - inside[:, :2], axis=-1) / np.maximum(np.prod(seen[:, 2:] - seen[:, :2], axis=-1), 1e-9)
+            boxes, labels = inside[left > 1 / 3], labels[left > 1 / 3]
+        count = len(boxes)
+        placed = {"boxes": np.zeros((spec.most, 4), np.float32), "labels": np.zeros(spec.most, np.int32)}
+        placed["present"] = np.zeros(spec.most, np.float32)
+        placed["boxes"][:count] = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=-1)
+        placed["labels"][:count], placed["present"][:count] = labels, 1.0
+        return {"image": scaled(image)} | placed
+
+    def asked(self, given: Sequence[str]) -> list[str]:
+        """The pictures that files and folders name."""
+        return pictures(given)
+
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
+        """Pictures to predict from, in their order."""
+
+        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+            del chance
+            return {"image": scaled(resized(asked_picture(asked[index], self.spec.channels), self.spec.size))}
+
+        return of_examples(len(asked), one, batch_size, multiple)
