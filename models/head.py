@@ -101,7 +101,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> dict[str, jax.Array]:
-        d, start = hidden.shape[-1], jnp.zeros(4)
+        d, start = hidden.shape[-1], jnp.zeros(4, hidden.dtype)
         if self.grid is not None:
             rows, columns = self.grid
             if hidden.shape[1] != rows * columns:
@@ -109,12 +109,12 @@ class BoxHead(nn.Module):
             y, x = jnp.divmod(jnp.arange(rows * columns), columns)
             side = jnp.full(rows * columns, 0.15)
             middle = jnp.stack([(x + 0.5) / columns, (y + 0.5) / rows, side, side], axis=-1)
-            start = jnp.log(middle) - jnp.log1p(-middle)
+            start = (jnp.log(middle) - jnp.log1p(-middle)).astype(hidden.dtype)
         prior = nn.initializers.constant(-math.log(99))
         logits = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.02), bias_init=prior, name="class")(hidden)
         moved = relu(nn.Dense(d, name="box_1")(relu(nn.Dense(d, name="box_0")(hidden))))
         moved = nn.Dense(4, kernel_init=nn.initializers.normal(0.02), name="box")(moved)
-        return {"logits": logits, "boxes": jax.nn.sigmoid(moved.astype(jnp.float32) + start)}
+        return {"logits": logits, "boxes": jax.nn.sigmoid(moved + start)}
 
 
 class Transform(nn.Module):

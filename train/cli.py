@@ -186,7 +186,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary))
     else:
-        console.say(f'{folder}/report.html has the curves; ask it with: morphax predict {folder} "a text"')
+        console.say(f"{folder}/report.html has the curves; ask it with: morphax predict {folder} INPUT")
     return 0
 
 

@@ -56,7 +56,7 @@ class SetPrediction:
     -(1 - a) p^2 log(1 - p) elsewhere, a = 1/4 (arXiv:1708.02002).  Objects are matched at the least total of
     `label` (focal cost) + `distance` |.|_1 - `area` GIoU (arXiv:2010.04159).
     Outputs: `logits` (b, q, c), `boxes` (b, q, 4) of centre x, centre y, width, height in shares of the picture.
-    Reads `boxes` (b, m, 4), `labels` and `present` (b, m), and `weights` (b,).
+    Reads `boxes` (b, m, 4), `box_labels` and `present` (b, m), and `weights` (b,).
     """
 
     label: float = 2.0
@@ -78,7 +78,7 @@ class SetPrediction:
                 f"the model has {boxes.shape[1]} queries and data.most is {batch['boxes'].shape[1]} objects a picture; ask for more queries"
             )
         weights = batch["weights"] if "weights" in batch else jnp.ones(logits.shape[0])
-        parts = jax.vmap(self._picture)(logits, boxes, batch["boxes"], batch["labels"], batch["present"])
+        parts = jax.vmap(self._picture)(logits, boxes, batch["boxes"], batch["box_labels"], batch["present"])
         names = ("loss", "label_loss", "distance_loss", "area_loss", "overlap")
         return {name: Sum(jnp.sum(part * weights), jnp.sum(weights)) for name, part in zip(names, parts, strict=True)}
 

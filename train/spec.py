@@ -159,7 +159,8 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two where brackets nest without end
         node = None
-    words = str in choices or any(typing.get_origin(choice) is typing.Literal for choice in choices)
+    listed = [value for choice in choices if typing.get_origin(choice) is typing.Literal for value in typing.get_args(choice)]
+    words = str in choices or any(isinstance(value, str) for value in listed)
     if words and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return text
     if isinstance(node, ast.Name) and set(choices) <= {int, float, bool, type(None)}:

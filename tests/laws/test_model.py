@@ -12,6 +12,7 @@ import pytest
 from models import (
     Attention,
     Block,
+    BoxHead,
     Context,
     EncoderDecoder,
     LayerNorm,
@@ -78,7 +79,7 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     np.testing.assert_allclose(row[0], np.concatenate(alone), atol=1e-5)
 
 
-POOLED = [form for form in forms(Pool, Head) if not isinstance(form.values[0], LogitsHead | MultiTokenHead)]
+POOLED = [form for form in forms(Pool, Head) if not isinstance(form.values[0], LogitsHead | MultiTokenHead | BoxHead)]
 
 
 @pytest.mark.parametrize("component", POOLED)

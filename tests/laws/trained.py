@@ -12,6 +12,7 @@ from models import (
     MLP,
     Attention,
     Block,
+    BoxHead,
     ClassHead,
     EncoderDecoder,
     Experts,
@@ -27,6 +28,7 @@ from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Posit
 from models.routing import Router
 from models.structure import fields
 from tests.laws.components import EMBED, forms_of, module_classes
+from train.detection import SetPrediction
 from train.objective import Classification, MeanSquaredError, NextToken, NextTokens, Objective
 
 CLASSES = 2  # and the fewest rows of any vocabulary among the forms is 5
@@ -119,12 +121,14 @@ def trained(name: str, model: Any) -> Trained:
 
 
 def objective_of(model: Any) -> Objective:
-    """What a model's head can be trained for: classes, several tokens ahead, the next token, else values."""
+    """What a model's head can be trained for: classes, several tokens ahead, the next token, boxes, else values."""
     head = model.head
     if isinstance(head, ClassHead):
         return Classification()
     if isinstance(head, LogitsHead):
         return NextToken()
+    if isinstance(head, BoxHead):
+        return SetPrediction()
     return NextTokens() if hasattr(head, "tokens") else MeanSquaredError()
 
 
@@ -178,5 +182,8 @@ def training_batch(rows: int, length: int) -> Batch:
         "features": normal(length, 3),
         "labels": ids(CLASSES),
         "values": normal(1),
+        "boxes": draw.uniform(0.2, 0.4, (rows, 3, 4)),
+        "box_labels": ids(3, 3),
+        "present": np.tile([1.0, 1.0, 0.0], (rows, 1)),
     }
     return {name: jnp.asarray(value, jnp.float32 if value.dtype.kind == "f" else jnp.int32) for name, value in batch.items()}

@@ -245,7 +245,7 @@ class OpenedBoxes:
         return shown_picture(self.picture(part, index))
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `labels` and `present` (b, most)."""
+        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `box_labels`, `present` (b, most)."""
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             return self._example(self.picture(part, index), self.parts[part][index], chance)
@@ -266,10 +266,10 @@ class OpenedBoxes:
             left = np.prod(inside[:, 2:] - inside[:, :2], axis=-1) / np.maximum(np.prod(seen[:, 2:] - seen[:, :2], axis=-1), 1e-9)
             boxes, labels = inside[left > 1 / 3], labels[left > 1 / 3]
         count = len(boxes)
-        placed = {"boxes": np.zeros((spec.most, 4), np.float32), "labels": np.zeros(spec.most, np.int32)}
+        placed = {"boxes": np.zeros((spec.most, 4), np.float32), "box_labels": np.zeros(spec.most, np.int32)}
         placed["present"] = np.zeros(spec.most, np.float32)
         placed["boxes"][:count] = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=-1)
-        placed["labels"][:count], placed["present"][:count] = labels, 1.0
+        placed["box_labels"][:count], placed["present"][:count] = labels, 1.0
         return {"image": scaled(image)} | placed
 
     def asked(self, given: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Forms of embeds."""
+"""Forms of embeds, and of the head of boxes."""
 
 from typing import Any
 
-from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
+from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TubeletEmbed
+from models.head import BoxHead
 from models.position import LearnedPosition
 
 VARIANTS: dict[type, dict[str, Any]] = {
@@ -12,4 +13,6 @@ VARIANTS: dict[type, dict[str, Any]] = {
     ConvEmbed: {"default": ConvEmbed(16, (4,), position=LearnedPosition(12)), "bare": ConvEmbed(16, (4,), registers=0)},
     TubeletEmbed: {"default": TubeletEmbed(16, 1, 2, registers=2), "boxes": TubeletEmbed(16, 2, 2)},
     FeatureEmbed: {"default": FeatureEmbed(16)},
+    QueryEmbed: {"default": QueryEmbed(5, 16)},
+    BoxHead: {"default": BoxHead(3)},
 }

@@ -1,0 +1,350 @@
+"""Object detection: boxes, matching and precision against formulas and libraries; the user's files; training on any devices."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
+from tests.test_review import WAYS, trained
+from train.console import Console
+from train.data.augment import Augment
+from train.data.boxes import Boxes
+from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
+from train.experiment import Evaluation, Experiment
+from train.loop import train
+from train.objective import mean
+from train.optimizer import AdamW, Constant
+from train.parallel import Jit
+from train.review.detections import Detections, average_precision
+from train.spec import InputError
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+NAMES = ("disc", "bar")
+
+
+def drawn(seed: int) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
+    """A picture of 32 x 48 pixels with bright rectangles, those of the second class three times as wide as high."""
+    chance, image, objects = np.random.default_rng(seed), np.zeros((32, 48, 3), np.uint8), []
+    for place in range(1 + seed % 2):
+        kind, left, top = int(chance.integers(2)), 2 + 24 * place + int(chance.integers(4)), int(chance.integers(2, 20))
+        width, height = ((8, 8), (18, 6))[kind]
+        image[top : top + height, left : left + width] = 255
+        objects.append((NAMES[kind], [left, top, left + width, top + height]))
+    return image, objects
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same twelve pictures as a COCO file and as a Pascal VOC folder."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for inner in ("images", "voc/Annotations", "voc/JPEGImages"):
+        (folder / inner).mkdir(parents=True)
+    data: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "disc"}, {"id": 3, "name": "bar"}]}
+    for number in range(12):
+        image, objects = drawn(number)
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        Image.fromarray(image).save(folder / "voc" / "JPEGImages" / f"{number}.png")
+        data["images"].append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 32})
+        items = ""
+        for name, (left, top, right, bottom) in objects:
+            entry = {"id": len(data["annotations"]), "image_id": number, "category_id": {"disc": 7, "bar": 3}[name], "iscrowd": 0}
+            data["annotations"].append(entry | {"bbox": [left, top, right - left, bottom - top], "area": 1})
+            sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, right, bottom), strict=True)
+            items += f"<object><name>{name}</name><bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in sides)}</bndbox></object>"
+        size = "<size><width>48</width><height>32</height></size>"
+        text = f"<annotation><filename>{number}.png</filename>{size}{items}</annotation>"
+        (folder / "voc" / "Annotations" / f"{number}.xml").write_text(text)
+    (folder / "scenes.json").write_text(json.dumps(data))
+    return folder
+
+
+def experiment(scenes: Path) -> Experiment:
+    """A tiny detector of the two shapes."""
+    embed = ConvEmbed(16, (8, 8, 16), registers=0, position=LearnedPosition(24))
+    return Experiment(
+        model=Transformer(embed, Stack(Block(Attention(2))), BoxHead(2, (4, 6))),
+        objective=SetPrediction(),
+        data=Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "scenes.json"), size=(32, 48), most=3),
+        optimizer=AdamW(Constant(5e-3)),
+        batch_size=6,
+        steps=60,
+        evaluation=Evaluation(batch_size=12),
+        review=Detections(shown=4),
+    )
+
+
+def test_box_operations_are_their_textbook_formulas() -> None:
+    chance = np.random.default_rng(0)
+    low, size = chance.uniform(0, 1, (2, 100, 2)), chance.uniform(0, 0.7, (2, 100, 2))
+    first, second = (np.concatenate([low[side], low[side] + size[side]], -1) for side in (0, 1))
+    shared, general = overlap(jnp.asarray(first), jnp.asarray(second))
+    for row in range(100):
+        (a, b, c, d), (e, f, g, h) = first[row], second[row]
+        both = max(0, min(c, g) - max(a, e)) * max(0, min(d, h) - max(b, f))
+        union = (c - a) * (d - b) + (g - e) * (h - f) - both
+        hull = (max(c, g) - min(a, e)) * (max(d, h) - min(b, f))
+        assert float(shared[row]) == pytest.approx(both / union, abs=1e-5)
+        assert float(general[row]) == pytest.approx(both / union - (hull - union) / hull, abs=1e-5)
+    np.testing.assert_allclose(corners(centres(jnp.asarray(first))), first, atol=1e-6)
+    nothing = jnp.zeros(4)
+    assert [float(value) for value in overlap(nothing, nothing)] == [0, 0]
+    assert np.isfinite(jax.grad(lambda box: overlap(box, nothing)[1])(nothing)).all()
+
+
+def test_matching_is_that_of_scipy() -> None:
+    match = jax.jit(matched)
+    for seed in range(100):
+        chance = np.random.default_rng(seed)
+        cost, present = chance.normal(size=(9, 5)).astype(np.float32), (np.arange(5) < chance.integers(0, 6)).astype(np.float32)
+        place, real = np.asarray(match(cost, present)), present > 0
+        assert len(set(place.tolist())) == 5
+        rows, columns = linear_sum_assignment(cost[:, real])
+        assert cost[place[real], np.nonzero(real)[0]].sum() == pytest.approx(cost[:, real][rows, columns].sum(), abs=1e-4)
+
+
+def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
+    chance, objective = np.random.default_rng(1), SetPrediction()
+    logits, boxes = chance.normal(size=(2, 6, 3)), chance.uniform(0.2, 0.5, (2, 6, 4))
+    truth, labels, present = chance.uniform(0.2, 0.5, (2, 4, 4)), chance.integers(0, 3, (2, 4)), np.array([[1, 1, 0, 0], [0.0] * 4])
+    batch: Any = {"boxes": truth, "box_labels": labels, "present": present, "weights": np.ones(2)}
+    found = mean(objective({"logits": jnp.asarray(logits), "boxes": jnp.asarray(boxes)}, jax.tree.map(jnp.asarray, batch)))
+    chances = 1 / (1 + np.exp(-logits))
+    yes, no = -0.25 * (1 - chances) ** 2 * np.log(chances), -0.75 * chances**2 * np.log(1 - chances)
+    general = np.asarray(overlap(corners(jnp.asarray(boxes[0]))[:, None], corners(jnp.asarray(truth[0]))[None])[1])
+    apart = np.abs(boxes[0][:, None] - truth[0][None]).sum(-1)
+    cost = 2 * (yes - no)[0][:, labels[0]] + 5 * apart - 2 * general
+    rows, columns = linear_sum_assignment(cost[:, :2])
+    expected = 2 * no[0].sum() + sum(
+        2 * (yes - no)[0][row, labels[0][column]] + 5 * apart[row, column] + 2 * (1 - general[row, column])
+        for row, column in zip(rows, columns, strict=True)
+    )
+    assert found["loss"] == pytest.approx((expected / 2 + 2 * no[1].sum()) / 2, rel=1e-4)
+
+
+def textbook_precision(found: list[Any], truths: list[Any], classes: int) -> list[float]:
+    """Average precision at an overlap of 0.5 of each class: greedy matching by score, the envelope sampled at 101 recalls."""
+    values = []
+    for label in range(classes):
+        total = sum(int((labels == label).sum()) for _, labels, _ in truths)
+        listed = [(image, *row) for image, one in enumerate(found) for row in zip(*one, strict=True)]
+        rows = [(chance, image, box) for image, box, own, chance in listed if own == label]
+        taken: set[tuple[int, int]] = set()
+        right = []
+        for _, image, box in sorted(rows, key=lambda row: -row[0]):
+            shared = np.asarray(overlap(jnp.asarray(box)[None], jnp.asarray(truths[image][0]).reshape(-1, 4))[0])
+            same = truths[image][1] == label
+            free = [(share, place) for place, share in enumerate(shared) if same[place] and (image, place) not in taken]
+            best = max(free, default=(0.0, -1))
+            right.append(best[0] >= 0.5)
+            if right[-1]:
+                taken.add((image, best[1]))
+        if not total:
+            values.append(-1.0)
+            continue
+        hits = np.cumsum(right) if right else np.zeros(0)
+        recall, precision = hits / total, hits / np.arange(1, len(hits) + 1)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        place = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+        values.append(float(np.mean([envelope[one] if one < len(envelope) else 0.0 for one in place])))
+    return values
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_its_definition(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    truths, found = [], []
+    for _ in range(20):
+        low = chance.uniform(0, 0.6, (chance.integers(0, 4), 2))
+        boxes = np.concatenate([low, low + chance.uniform(0.1, 0.4, low.shape)], -1)
+        labels = chance.integers(0, 2, len(boxes))
+        truths.append((boxes, labels, np.zeros(len(boxes), bool)))
+        near = np.concatenate([boxes + chance.normal(0, 0.03, boxes.shape), [[0.1, 0.1, 0.5, 0.5]]]).clip(0, 1)
+        found.append((near, np.append(labels, chance.integers(2)), chance.random(len(near))))
+    metrics, each = average_precision(found, truths, [(100, 200)] * 20, 3)
+    assert each == pytest.approx(textbook_precision(found, truths, 3), abs=1e-6)
+    assert metrics["map50"] == pytest.approx(np.mean(each[:2]), abs=1e-6)
+    assert metrics["map"] < metrics["map50"]
+
+
+def test_true_boxes_have_a_precision_of_one_and_nothing_found_of_zero() -> None:
+    boxes, labels = np.array([[0.1, 0.1, 0.4, 0.6]]), np.array([1])
+    truth = [(boxes, labels, np.zeros(1, bool))] * 3
+    metrics, each = average_precision([(boxes, labels, np.ones(1))] * 3, truth, [(50, 60)] * 3, 2)
+    assert (metrics["map"], each) == (pytest.approx(1), [-1, pytest.approx(1)])
+    nothing = (np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    assert average_precision([nothing] * 3, truth, [(50, 60)] * 3, 2)[0]["map"] == 0
+
+
+def test_coco_and_voc_files_say_the_same(scenes: Path) -> None:
+    coco, voc = (Boxes(path=str(scenes / name), test=str(scenes / name), size=(32, 48)).open() for name in ("scenes.json", "voc"))
+    assert coco.classes == ("disc", "bar")
+    assert voc.classes == ("bar", "disc")
+    by_name = {scene.name: scene for scene in voc.parts["train"]}
+    for index, scene in enumerate(coco.parts["train"]):
+        _, objects = drawn(index)
+        expected = [(name, [side / (48, 32)[place % 2] for place, side in enumerate(box)]) for name, box in objects]
+        for opened, one in ((coco, scene), (voc, by_name[scene.name])):
+            assert [opened.classes[label] for label in one.labels] == [name for name, _ in expected]
+            np.testing.assert_allclose(one.boxes, [box for _, box in expected], atol=1e-6)
+
+
+def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
+    augment = Augment(scale=(0.6, 1.4), mirror=True, upside=True)
+    opened = Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "voc"), size=(64, 96), augment=augment).open(("disc", "bar"))
+    batch = opened.batches("train", 12, 1, 0)[1]
+    for image, boxes, present in zip(batch["image"], batch["boxes"], batch["present"], strict=True):
+        for box in np.asarray(corners(jnp.asarray(boxes[present > 0]))):
+            left, top, right, bottom = (box * [96, 64, 96, 64]).round().astype(int)
+            assert image[top + 2 : bottom - 2, left + 2 : right - 2].mean() > 0.8
+
+
+@pytest.mark.parametrize("way", ["alone", "ragged", "pmap", "mesh"])
+def test_precision_does_not_depend_on_batches_or_devices(way: str, scenes: Path) -> None:
+    one = experiment(scenes)
+    expected = Detections(shown=0).review(trained(one, Jit(), 64)).metrics
+    assert Detections(shown=0).review(trained(one, *WAYS[way])).metrics == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_detector_learns_and_its_report_shows_the_boxes(
+    scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    summary = train(experiment(scenes), tmp_path / "run", "detection.py", Console(silent=True))
+    assert summary["review"]["map50"] > 0.5
+    assert summary["evaluation"]["overlap"]["value"] > 0.6
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1
+    assert "Boxes found" in page
+
+
+def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Path) -> None:
+    """DETR's form: an encoder over patches, learned queries that read it."""
+    encoder, decoder = Block(Attention(2), MLP(2.0)), Block(Attention(2), MLP(2.0), cross=Attention(2, cross=True))
+    embed = PatchEmbed(16, 8, registers=0, position=LearnedPosition(24))
+    model = EncoderDecoder(QueryEmbed(6, 16), Stack(encoder), Stack(decoder), BoxHead(2), source_embed=embed)
+    batch = experiment(scenes).data.open().batches("train", 4, 1, 0)[0]
+    given = {name: jnp.asarray(value) for name, value in batch.items()}
+    params = model.init(jax.random.key(0), given)["params"]
+    outputs = jax.jit(lambda params, batch: model.apply({"params": params}, batch))(params, given)
+    assert outputs["boxes"].shape == (4, 6, 4)
+    gradient = jax.jit(jax.grad(lambda params: SetPrediction()(model.apply({"params": params}, given), given)["loss"].value))(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_answers_are_the_likely_boxes_likeliest_first() -> None:
+    logits = np.log(np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]) / (1 - np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]])))
+    output = {"logits": logits, "boxes": np.array([[0.5, 0.5, 0.2, 0.4]] * 3)}
+    assert ranked(output, 2)[1].tolist() == [0, 1]
+    objects = SetPrediction().answer(output, NAMES)["objects"]
+    assert [next(iter(one)) for one in objects] == ["disc", "bar"]
+    assert objects[0]["disc"] == pytest.approx(0.9)
+    assert objects[0]["box"] == pytest.approx([0.4, 0.3, 0.6, 0.7])
+
+
+def changed(edit: Callable[[Any], Any]) -> Callable[[Path], Any]:
+    def spoil(folder: Path) -> None:
+        data = json.loads((folder / "scenes.json").read_text())
+        edit(data)
+        (folder / "scenes.json").write_text(json.dumps(data))
+
+    return spoil
+
+
+CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
+    "absent": (lambda folder: (folder / "scenes.json").unlink(), {}, "scenes.json cannot be read: No such file"),
+    "no json": (lambda folder: (folder / "scenes.json").write_text("{"), {}, "is not a COCO file .*; it needs images, annotations"),
+    "a list": (lambda folder: (folder / "scenes.json").write_text("[]"), {}, "is not a COCO file"),
+    "no categories": (changed(lambda data: data.pop("categories")), {}, "KeyError: 'categories'"),
+    "short box": (changed(lambda data: data["annotations"][0].update(bbox=[1, 2])), {}, "a bbox is left, top, width and height"),
+    "unknown category": (changed(lambda data: data["annotations"][0].update(category_id=9)), {}, "annotation 0 has the category 9"),
+    "unknown image": (changed(lambda data: data["annotations"][0].update(image_id=99)), {}, "is of the image 99"),
+    "no pictures": (changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]), {}, "no picture that can be read"),
+    "too many boxes": (lambda folder: None, {"most": 1}, "1.png, has 2 boxes and data.most is 1; set data.most=2"),
+    "class never seen": (lambda folder: None, {"classes": ("disc",)}, "'bar', which training never saw; known are disc"),
+    "no annotations": (lambda folder: None, {"path": "images"}, "has no Annotations"),
+    "broken annotation": (
+        lambda folder: (folder / "voc" / "Annotations" / "3.xml").write_text("<annotation>"),
+        {"path": "voc"},
+        "3.xml is not a Pascal VOC annotation",
+    ),
+    "a data set without boxes": (
+        lambda folder: None,
+        {"path": None, "test": None, "dataset": "fashion_mnist"},
+        "no classes in objects/label",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_files_that_cannot_be_used_are_refused_in_one_sentence(
+    name: str, scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    spoil, settings, sentence = CASES[name]
+    spoil(folder)
+    classes = settings.get("classes", ())
+    given: dict[str, Any] = {"path": "scenes.json", "test": "scenes.json"} | {
+        key: value for key, value in settings.items() if key != "classes"
+    }
+    with pytest.raises(InputError, match=sentence):
+        Boxes(**given).open(classes)
+
+
+def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    (folder / "images" / "5.png").write_bytes(b"broken")
+
+    def edit(data: Any) -> None:
+        data["annotations"][0]["bbox"] = [-10, -10, 1000, 1000]
+        data["annotations"].append({"id": 99, "image_id": 1, "category_id": 7, "bbox": [60, 5, 10, 10]})
+
+    changed(edit)(folder)
+    opened = Boxes(path=str(folder / "scenes.json"), test=str(folder / "scenes.json")).open()
+    assert opened.parts["train"][0].boxes.tolist() == [[0, 0, 1, 1]]
+    assert len(opened.parts["train"]) == 11
+    said = capsys.readouterr().err
+    assert "1 of 12 pictures" in said
+    assert "5.png (it is no picture)" in said
+    assert "1 boxes reach beyond their pictures and are cut, 1 have no area" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Boxes(most=0),
+        lambda: Boxes(holdout=0.0),
+        lambda: Boxes(test="a.json"),
+        lambda: Boxes(augment=Augment(mixup=0.2)),
+        lambda: SetPrediction(label=-1.0),
+        lambda: Detections(least=2.0),
+        lambda: BoxHead(grid=(0, 3)),
+        lambda: ConvEmbed(channels=()),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match="give|set both|weights are not"):
+        wrong()
+
+
+def test_fewer_queries_than_objects_are_refused_before_training(scenes: Path, tmp_path: Path) -> None:
+    one = experiment(scenes)
+    assert isinstance(one.data, Boxes)
+    one = dataclasses.replace(one, data=dataclasses.replace(one.data, most=30))
+    with pytest.raises(InputError, match="24 queries and data.most is 30"):
+        train(one, tmp_path / "run", "detection.py", Console(silent=True))
