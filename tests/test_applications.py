@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from train.cli import main
 from train.data.source import dataset
@@ -29,14 +30,22 @@ def texts(config: str, classes: int, question: str) -> Application:
     """A classification of texts."""
     small = (f"model={SMALL.format(classes)}", "initial=none", "data.length=32", "data.truncate=true", "evaluation.batch_size=512")
     small += ("optimizer.rate.peak=0.01", "steps=12")
-    metrics = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
-    return Application(config, small, question, {"label", "probabilities"}, metrics, ("Confusion matrix", "Reliability", "surest of"))
+    return Application(config, small, question, {"label", "probabilities"}, CLASSES, CLASSIFIED)
 
 
 LANGUAGE = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "evaluation.batch_size=64", "steps=12")
 TRANSLATION = ("model.embed.width=16", "model.encoder.repeats=1", "model.decoder.repeats=1", "evaluation.batch_size=250", "steps=12")
 TRANSLATION += ("objective.beams=2", "objective.longest=24")
 SCORES = {"bleu", "chrf", "exact_match"}
+SEEN = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
+IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "evaluation.batch_size=1000")
+DIGITS = (*SEEN, "model.embed.channels=(4, 8, 8)", "batch_size=16", "evaluation.batch_size=250")
+CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation.batch_size=36")
+CLASSES = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
+BOXES = {"map", "map50", "map75", "recall"}
+CELL_BOXES = BOXES | {f"map50_{cell}" for cell in ("RBC", "WBC", "Platelets")}
+DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
+CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
 APPLICATIONS = {
     one.config: one
     for one in (
@@ -45,6 +54,9 @@ APPLICATIONS = {
         texts("tweets_bert", 3, "@united never again"),
         Application("translate_numbers", TRANSLATION, "forty-two", {"translation"}, SCORES, ("the first", "the worst")),
         Application("translate_multi30k", TRANSLATION, "A dog runs.", {"translation"}, SCORES, ("the first", "the worst")),
+        Application("images_vit", IMAGES, "{place}/picture.png", {"label", "probabilities"}, CLASSES, CLASSIFIED),
+        Application("detect_digits", DIGITS, "{place}/picture.png", {"objects"}, DIGIT_BOXES, ("Boxes found",)),
+        Application("detect_cells", CELLS, "{place}", {"objects"}, CELL_BOXES, ("Boxes found",)),
         Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
     )
 }
@@ -52,7 +64,11 @@ APPLICATIONS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("applications")
+    folder = tmp_path_factory.mktemp("applications")
+    (folder / "asked").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "asked" / "picture.png")
+    return folder
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
@@ -76,7 +92,7 @@ def test_an_application_trains_is_measured_answers_and_is_shown(
     assert again["review"] == pytest.approx(summary["review"], rel=1e-4)
     assert again["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-4)
 
-    assert main(["predict", run, one.question, "--json"]) == 0
+    assert main(["predict", run, one.question.format(place=place / "asked"), "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)["answers"]
     assert one.answer <= set(answer)
 
