@@ -4,7 +4,20 @@ python -m train images_vit
 morphax predict runs/images_vit PICTURE.png FOLDER
 """
 
-from models import MLP, Attention, Block, ClassHead, ConvEmbed, LayerNorm, LearnedPosition, MeanPool, PreNorm, Stack, Transformer
+from models import (
+    MLP,
+    Attention,
+    AxialRoPE,
+    Block,
+    ClassHead,
+    ConvEmbed,
+    LayerNorm,
+    LearnedPosition,
+    MeanPool,
+    PreNorm,
+    Stack,
+    Transformer,
+)
 from train.data.augment import Augment
 from train.data.images import Images
 from train.experiment import Evaluation, Experiment
@@ -18,7 +31,11 @@ def experiment() -> Experiment:
     return Experiment(
         model=Transformer(
             embed=ConvEmbed(96, (24, 48), registers=0, position=LearnedPosition(49)),
-            stack=Stack(Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm())), repeats=4, norm=LayerNorm()),
+            stack=Stack(
+                Block(mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(), residual=PreNorm(LayerNorm())),
+                repeats=4,
+                norm=LayerNorm(),
+            ),
             head=ClassHead(10, MeanPool()),
         ),
         objective=Classification(),

@@ -61,6 +61,7 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
         outputs = experiment.model.apply({"params": cast(params, experiment.precision)}, batch)
         return outputs.logits() if isinstance(outputs, Projected) else outputs
 
+    back = getattr(trainer.data, "restored", None)
     answered = 0
     for batch in questions.stream(0, len(questions)):
         batch = {name: value for name, value in batch.items() if name != "weights"}
@@ -69,6 +70,8 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
             output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
             if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
                 output = output[: (batch["segments"][row] > 0).sum()]
+            if back is not None:
+                output = back(output, {name: value[row] for name, value in batch.items()})
             yield asked[answered], experiment.objective.answer(output, trainer.data.names)
             answered += 1
 

@@ -102,6 +102,41 @@ class MeanSquaredError:
 
 
 @dataclasses.dataclass(frozen=True)
+class Quantiles:
+    """loss = mean over quantiles q of max(q e, (q - 1) e) with e = y - y_hat, the pinball loss (Koenker and Bassett, Econometrica 1978).
+
+    Reads `values` (b, t, n), `scale` (b, 1, n) and `weights` (b,); outputs (b, t n q), the quantile last.  `mean_absolute_error` is that
+    of the middle quantile times the scale, in the units of the data.
+    """
+
+    levels: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __post_init__(self) -> None:
+        if not self.levels or not all(0 < low < high < 1 for low, high in zip((1e-9, *self.levels), self.levels, strict=False)):
+            raise ValueError(f"Quantiles.levels is {self.levels}; give ascending numbers between 0 and 1.")
+
+    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        values, count = batch["values"], len(self.levels)
+        if outputs.size != values.size * count:
+            raise ValueError(
+                f"{count} quantiles of {values.shape[1]} steps of {values.shape[2]} series are {values[0].size * count} values, and the"
+                f" model gives {outputs[0].size} (model.head.values)"
+            )
+        error = values[..., None] - outputs.astype(jnp.float32).reshape(*values.shape, count)
+        levels, weights = jnp.asarray(self.levels), batch.get("weights")
+        weights = None if weights is None else weights[:, None, None]
+        pinball = jnp.maximum(levels * error, (levels - 1) * error).mean(-1)
+        absolute = jnp.abs(error[..., count // 2]) * batch.get("scale", 1.0)
+        return {"loss": _weighted(pinball, weights), "mean_absolute_error": _weighted(absolute, weights)}
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """What follows, step by step: every quantile of each series (t, n, q)."""
+        del names
+        steps = output[:, 0] if output.shape[1] == 1 else output
+        return {"forecast": {str(level): steps[..., place].tolist() for place, level in enumerate(self.levels)}}
+
+
+@dataclasses.dataclass(frozen=True)
 class NextToken:
     """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
 

@@ -11,9 +11,9 @@ PART = Literal["train", "test"]
 class Opened(Protocol):
     """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions.
 
-    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  Two methods may be left out:
+    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  Three methods may be left out:
     `shown(part, index)` gives an example as a piece of a page; `asked(given)` makes the questions of what a user gives, such as the
-    pictures of a folder.
+    pictures of a folder; `restored(output, example)` puts what the model gives for an example back into the units of the data.
     """
 
     classes: tuple[str, ...]

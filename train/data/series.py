@@ -1,0 +1,265 @@
+"""Series of numbers at equal steps of time, to be continued."""
+
+import dataclasses
+import datetime
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from train.data.batches import Arrays, Batches, of_examples
+from train.data.contracts import PART
+from train.data.source import Split, dataset, read
+from train.spec import InputError
+
+CALENDAR = 4  # sine and cosine of the hour of the day and of the day of the week
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a user's CSV or TSV.
+
+    `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
+    `time` a column of ISO 8601 times, whose hour and weekday are seen in context and horizon; without such a column there is no calendar.
+    The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
+    targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of their
+    window's context (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
+    model all of them at once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
+
+    A batch has `features` (b, context / patch, patch (n + k)), patches of values and of the k covariates and calendar numbers, with one
+    more patch for every `patch` steps of the horizon, values and covariates zero; `values` (b, horizon, n); `mean`, `scale` (b, 1, n).
+    """
+
+    dataset: str = "traffic_occupancy"
+    path: str | None = None
+    test: str | None = None
+    time: str = "time"
+    values: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+    context: int = 336
+    horizon: int = 24
+    patch: int = 12
+    channels: Literal["each", "together"] = "each"
+    holdout: float = 0.2
+    stride: int = 1
+    gaps: int = 0
+    split: str = "hours"
+
+    def __post_init__(self) -> None:
+        if min(self.context, self.horizon, self.patch, self.stride) < 1 or self.gaps < 0:
+            raise ValueError(
+                f"Series has context {self.context}, horizon {self.horizon}, patch {self.patch}, stride {self.stride} and gaps {self.gaps};"
+                " gaps is 0 or more, give 1 or more for the others."
+            )
+        if self.context % self.patch or self.horizon % self.patch:
+            raise ValueError(f"Series.patch {self.patch} does not divide context {self.context} and horizon {self.horizon}; give another.")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"Series.holdout is {self.holdout}; give a part of the time between 0 and 1.")
+        if self.test and not self.path:
+            raise ValueError("Series.test is given without path; give the training file too.")
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedSeries":
+        """The series, read and checked.  Raises InputError for what cannot be used."""
+        del only
+        opened = self.reader(classes)
+        split = dataset(self.dataset, self.split) if self.path is None else read(self.path)
+        names, values, seen = self.table(split, classes)
+        cut = len(values) - round(self.holdout * len(values))
+        if self.test is not None:
+            later = self.table(read(self.test), names)
+            seen, cut = np.concatenate([seen[: len(values)], later[2]]), len(values)
+            values = np.concatenate([values, later[1]])
+        opened.take(names, values, seen, cut, split.origin)
+        return opened
+
+    def reader(self, classes: tuple[str, ...] = ()) -> "OpenedSeries":
+        """Ready for series to continue, without the data."""
+        return OpenedSeries(self, classes)
+
+    def table(self, split: Split, names: tuple[str, ...] = ()) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        """The names of the values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody knows ahead,
+        and the calendar, which goes on.  Raises InputError, with the place.
+        """
+        rows = [split.examples[index] for index in range(len(split.examples))]
+        if not rows:
+            raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
+        timed = self.time in rows[0]
+        used = {self.time, *self.covariates}
+        names = names or self.values or tuple(name for name in rows[0] if name not in used)
+        for name in (*names, *self.covariates):
+            if name not in rows[0]:
+                listed = ", ".join(rows[0])
+                raise InputError(f"{split.origin} has no column {name!r}; it has {listed}: set data.values and data.covariates.")
+        columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
+        found = np.stack(columns, axis=-1)
+        covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
+        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if timed else []
+        return names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1)
+
+    def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
+        column = np.full(len(cells), np.nan)
+        for index, cell in enumerate(cells):
+            text = cell.decode() if isinstance(cell, bytes) else cell
+            if text is None or (isinstance(text, str) and text.strip().lower() in ("", "nan", "na", "null", "none")):
+                continue
+            try:
+                column[index] = float(text)
+            except (TypeError, ValueError):
+                raise InputError(f"{split.where(index)}, has {text!r} in the column {name!r}, where a number is expected.") from None
+        column[~np.isfinite(column)] = np.nan
+        missing, run, start = np.isnan(column), 0, 0
+        for index in range(len(column) + 1):
+            if index < len(column) and missing[index]:
+                run, start = run + 1, start if run else index
+                continue
+            if run > self.gaps or (run and (start == 0 or index == len(column))):
+                raise InputError(
+                    f"{split.where(start)}, lacks {run} values of {name!r} in a row; fill them in, or set data.gaps={run} to draw a line"
+                    " across gaps that lie between values."
+                )
+            run = 0
+        if missing.any():
+            print(f"{split.origin}: {int(missing.sum())} missing values of {name} were filled in a straight line", file=sys.stderr)
+            column[missing] = np.interp(np.nonzero(missing)[0], np.nonzero(~missing)[0], column[~missing])
+        return column.astype(np.float32)
+
+    def _calendar(self, cells: list[Any], split: Split) -> np.ndarray:
+        times: list[datetime.datetime] = []
+        for index, cell in enumerate(cells):
+            text = cell.decode() if isinstance(cell, bytes) else str(cell)
+            try:
+                times.append(datetime.datetime.fromisoformat(text.strip()))
+            except ValueError:
+                raise InputError(f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00.") from None
+            if index and times[index] <= times[index - 1]:
+                raise InputError(f"{split.where(index)}, is at {text}, which is not after the row before; sort the rows and drop repeats.")
+        steps = {later - earlier for earlier, later in zip(times, times[1:], strict=False)}
+        if len(steps) > 1:
+            usual = min(steps)
+            place = next(index for index in range(1, len(times)) if times[index] - times[index - 1] != usual)
+            late = times[place] - times[place - 1]
+            raise InputError(f"{split.where(place)}, comes {late} after the row before and not {usual}; add the rows between.")
+        step = min(steps, default=datetime.timedelta(hours=1))
+        times += [times[-1] + step * ahead for ahead in range(1, self.horizon + 1)]
+        hours = np.array([time.hour + time.minute / 60 for time in times]) * math.tau / 24
+        days = np.array([time.weekday() for time in times]) * math.tau / 7
+        return np.stack([np.sin(hours), np.cos(hours), np.sin(days), np.cos(days)], axis=-1).astype(np.float32)
+
+
+class OpenedSeries:
+    """See `train.data.contracts.Opened`; `classes` are the names of the series."""
+
+    vocab = 0
+
+    def __init__(self, spec: Series, classes: tuple[str, ...]) -> None:
+        self.spec, self.classes = spec, classes
+        self.values, self.seen = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
+        self.origins: dict[str, np.ndarray] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The series, which an answer is about."""
+        return self.classes
+
+    @property
+    def together(self) -> bool:
+        """Whether an example has all series."""
+        return self.spec.channels == "together"
+
+    def take(self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cut: int, origin: str) -> None:
+        """Takes in series, of which those steps before `cut` are to train on."""
+        context, horizon = self.spec.context, self.spec.horizon
+        self.classes, self.values, self.seen = names, values, seen
+        first = max(cut, context)
+        self.origins = {
+            "train": np.arange(context, cut - horizon + 1),
+            "test": np.arange(first, len(values) - horizon + 1, self.spec.stride),
+        }
+        for part, origins in self.origins.items():
+            if not len(origins):
+                steps = cut if part == "train" else len(values) - cut
+                raise InputError(
+                    f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of {context} and a"
+                    f" horizon of {horizon}; give a longer series, or lower data.context or data.horizon."
+                )
+
+    def count(self, part: PART) -> int:
+        """How many examples a part has."""
+        return len(self.origins[part]) * (1 if self.together else self.values.shape[1])
+
+    def window(self, part: PART, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is seen (context, n) and what follows (horizon, n) in an example, in the units of the data."""
+        origin, series = self._place(part, index)
+        return self.values[origin - self.spec.context : origin, series], self.values[origin : origin + self.spec.horizon, series]
+
+    def _place(self, part: PART, index: int) -> tuple[int, slice]:
+        if self.together:
+            return int(self.origins[part][index]), slice(None)
+        origin, series = divmod(index, self.values.shape[1])
+        return int(self.origins[part][origin]), slice(series, series + 1)
+
+    def shown(self, part: PART, index: int) -> str:
+        """Which window it is."""
+        origin, series = self._place(part, index)
+        return f"{', '.join(self.classes[series])} from step {origin + 1}"
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
+        """Batches of windows, as `Series` says."""
+        spec = self.spec
+
+        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+            del chance
+            past, future = self.window(part, index)
+            origin, _ = self._place(part, index)
+            known = self.seen[origin - spec.context : origin + spec.horizon]
+            example = self._example(past, known)
+            return example | {"values": (future - example["mean"]) / example["scale"]}
+
+        return of_examples(self.count(part), one, batch_size, multiple, seed)
+
+    def _example(self, past: np.ndarray, known: np.ndarray) -> Arrays:
+        spec = self.spec
+        mean, scale = past.mean(0, keepdims=True), past.std(0, keepdims=True)
+        scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, 1.0).astype(np.float32)
+        rows = np.zeros((spec.context + spec.horizon, past.shape[1] + known.shape[1]), np.float32)
+        rows[: spec.context, : past.shape[1]] = (past - mean) / scale
+        rows[:, past.shape[1] :] = known
+        outer = known.shape[1] - len(spec.covariates)  # the calendar, which is known ahead
+        rows[spec.context :, past.shape[1] : rows.shape[1] - outer] = 0
+        own = rows[: spec.context, past.shape[1] : rows.shape[1] - outer]
+        if own.size:
+            middle, spread = own.mean(0), own.std(0)
+            rows[: spec.context, past.shape[1] : rows.shape[1] - outer] = (own - middle) / np.where(spread > 1e-6, spread, 1.0)
+        return {"features": rows.reshape(-1, spec.patch * rows.shape[1]), "mean": mean, "scale": scale}
+
+    def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
+        """What a model gives for an example, (horizon n q,), in the units of the data: (horizon, n, q)."""
+        series = example["mean"].shape[-1]
+        shaped = output.reshape(self.spec.horizon, series, -1)
+        return shaped * example["scale"][..., None] + example["mean"][..., None]
+
+    def asked(self, given: Sequence[str]) -> list[str]:
+        """A question for each series of each file, or one for each file where they are seen together."""
+        names = ("",) if self.together else self.classes
+        return [f"{name}:{series}" if series else name for name in given for series in names]
+
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
+        """Series to continue: the last `context` rows of files."""
+        spec, tables = self.spec, dict[str, tuple[np.ndarray, np.ndarray]]()
+
+        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+            del chance
+            path, _, name = (asked[index], "", "") if self.together else asked[index].rpartition(":")
+            if path not in tables:
+                _, values, seen = spec.table(read(str(Path(path).expanduser())), self.classes)
+                if len(values) < spec.context:
+                    raise InputError(f"{path} has {len(values)} rows and the model sees {spec.context}; give at least as many.")
+                tables[path] = values[-spec.context :], seen[-spec.context - spec.horizon :]
+            values, known = tables[path]
+            series = slice(None) if self.together else slice(self.classes.index(name), self.classes.index(name) + 1)
+            return self._example(values[:, series], known)
+
+        return of_examples(len(asked), one, batch_size, multiple)

@@ -1,0 +1,101 @@
+"""Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was forecast."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from train.review.findings import Findings
+from train.review.trained import Trained, drawn, table
+
+BLUE, GREY = "#4269d0", "#555555"
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecasts:
+    """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1), in the units of the data.
+
+    The forecast is the middle quantile; `coverage` is the share of values between the outer two.  Beside them stand the errors of two
+    forecasts that need no model, on the same windows: the last value, and the value `season` steps before.  Draws `shown` windows.
+    """
+
+    horizons: tuple[int, ...] = (1, 3, 12)
+    season: int = 168
+    shown: int = 6
+
+    def __post_init__(self) -> None:
+        if not self.horizons or min(*self.horizons, self.season) < 1 or self.shown < 0:
+            raise ValueError(
+                f"Forecasts has horizons {self.horizons}, season {self.season} and shown {self.shown}; steps count from 1, shown from 0."
+            )
+
+    def review(self, trained: Trained) -> Findings:
+        """The findings on all windows."""
+        data: Any = trained.trainer.data
+        horizon = data.spec.horizon
+        steps = [step for step in self.horizons if step <= horizon]
+        truths, guesses, lasts, seasons, inside = [], [], [], [], []
+        panels: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+        every = max(1, data.count(trained.part) // max(1, self.shown))
+        ahead = np.array(steps) - 1
+        back = ahead - self.season
+        for case in trained.cases():
+            past, future = data.window(trained.part, case.index)
+            quantiles = data.restored(case.output, case.target)
+            truths.append(future[ahead])
+            guesses.append(quantiles[ahead, :, quantiles.shape[-1] // 2])
+            lasts.append(np.repeat(past[-1:], len(ahead), 0))
+            seasons.append(past[back] if self.season <= len(past) and max(ahead) < self.season else np.full_like(future[ahead], np.nan))
+            inside.append(np.mean((future >= quantiles[..., 0]) & (future <= quantiles[..., -1])))
+            if case.index % every == every // 2 and len(panels) < self.shown:
+                panels.append((case.index, past, future, quantiles))
+        if not truths or trained.stop():
+            return Findings()
+        truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
+        metrics, rows = {"coverage": coverage}, []
+        for place, step in enumerate(steps):
+            cells = []
+            for name, given in (("", guesses), ("last value", lasts), (f"{self.season} steps before", seasons)):
+                absolute, square = errors(truth[place], np.stack(given, 1)[place])
+                cells.append(f"{absolute:.4g} / {square:.4g}")
+                if not name:
+                    metrics |= {f"mae_{step}": absolute, f"rmse_{step}": square}
+            rows.append((str(step), *cells))
+        columns = ("steps ahead", "model: MAE / RMSE", "last value", f"{self.season} steps before")
+        pictures = {"Errors on the test part": table(columns, rows)}
+        if panels:
+            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, trained, panels)
+        return Findings(metrics, pictures)
+
+    def drawn(self, data: Any, trained: Trained, panels: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]) -> str:
+        """The windows, each with the last steps that were seen."""
+        from matplotlib.figure import Figure
+
+        across = 2 if len(panels) > 1 else 1
+        down = -(-len(panels) // across)
+        figure = Figure((10, 2.3 * down), layout="tight")
+        grid = figure.subplots(down, across, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.axis("off")
+        for axes, (index, past, future, quantiles) in zip(grid.flat, panels, strict=False):
+            shown, horizon = past[-4 * len(future) :, 0], np.arange(len(future))
+            axes.plot(np.arange(-len(shown), 0), shown, color=GREY, linewidth=1)
+            axes.plot(horizon, future[:, 0], color=GREY, linewidth=1, linestyle="--", label="came")
+            axes.fill_between(horizon, quantiles[:, 0, 0], quantiles[:, 0, -1], color=BLUE, alpha=0.25, linewidth=0)
+            axes.plot(horizon, quantiles[:, 0, quantiles.shape[-1] // 2], color=BLUE, linewidth=1.5, label="forecast")
+            axes.axvline(-0.5, color="#bbbbbb", linewidth=0.8)
+            axes.set_title(data.shown(trained.part, index), size=8)
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right"]].set_visible(False)
+        grid.flat[0].legend(frameon=False, fontsize=7)
+        return drawn(figure)
+
+
+def errors(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
+    """Mean absolute and root mean squared error, not a number where there is no guess."""
+    from sklearn import metrics
+
+    if np.isnan(guess).any():
+        return float("nan"), float("nan")
+    flat = truth.reshape(-1), guess.reshape(-1)
+    return float(metrics.mean_absolute_error(*flat)), float(metrics.root_mean_squared_error(*flat))
