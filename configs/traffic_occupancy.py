@@ -28,7 +28,7 @@ def experiment() -> Experiment:
     return Experiment(
         model=model(patches=30, width=96, repeats=3, values=24 * 3),
         objective=Quantiles(),
-        data=Series("traffic_occupancy"),
+        data=Series("traffic_occupancy", time=None),
         optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
         steps=3000,

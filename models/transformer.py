@@ -66,7 +66,9 @@ class EncoderDecoder(nn.Module):
             memory = self.get_variable("cache", "memory")
         else:
             own = {name: value for name, value in batch.items() if name not in ("tokens", "segments", "positions", "starts")}
-            source = {"tokens" if name == "source" else name.removeprefix("source_"): value for name, value in own.items()}
+            source = {name.removeprefix("source_"): value for name, value in own.items() if name != "source"}
+            if self.source_embed is None or "source" in batch:
+                source["tokens"] = batch["source"]
             x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train, None, base_of(self)))
             memory = Memory(self.encoder(x, ctx), ctx.segments)
             if decoding is not None:

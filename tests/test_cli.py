@@ -162,7 +162,7 @@ def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[
     plain = command("predict", str(runs["classes"]), *TEXTS).out
     for answer in answers:
         chances = ", ".join(f"{name} {chance:.3f}" for name, chance in answer["probabilities"].items())
-        assert f"{answer['text']}\n    {answer['label']}  {chances}\n" in plain
+        assert f"{answer['input']}\n    {answer['label']}  {chances}\n" in plain
 
 
 def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_model(runs: dict[str, Path], command: Command) -> None:

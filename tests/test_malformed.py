@@ -59,7 +59,7 @@ CASES = (
     # The command line.
     Malformed("no command", "", r"COMMAND.*morphax --help"),
     Malformed("unknown option", "train config.py --rum run", r"--rum.*--help"),
-    Malformed("predict without texts", "predict run", r"TEXT.*--help"),
+    Malformed("predict without texts", "predict run", r"INPUT.*--help"),
     Malformed("unknown action", "data fetch", r"'fetch'.*list.*prepare.*show"),
     # Paths of overrides.
     Malformed("misspelt field", "train config.py bach_size=3", r"'bach_size': Experiment.*did you mean 'batch_size'\?"),

@@ -183,8 +183,13 @@ CASES = (
     ),
     Malformed("text too long", f"predict run film {'x' * 60}", r"text 2 has 60 tokens and data\.length is 48"),
     Malformed("empty text", "predict run film ''", r"text 2, has no text; remove it or fill it in"),
-    Malformed("nothing on standard input", "predict run -", r"no text to predict from; give one, or lines on standard input"),
-    Malformed("blank lines on standard input", "predict run -", r"no text to predict from; give one, or lines", stdin=b"\n  \n"),
+    Malformed("nothing on standard input", "predict run -", r"nothing to predict from; give a text or a file"),
+    Malformed(
+        "blank lines on standard input",
+        "predict run -",
+        r"nothing to predict from; give a text or a file",
+        stdin=b"\n  \n",
+    ),
     Malformed("standard input that is no UTF-8", "predict run -", r"Standard input is not UTF-8; convert it", stdin=b"caf\xe9\n"),
     Malformed("long line on standard input", "predict run --json -", r"text 2 has 60 tokens", stdin=b"film\n" + b"x" * 60),
     Malformed(

@@ -166,6 +166,7 @@ def edited(edit: Callable[[list[list[str]]], Any]) -> Callable[[Path], Any]:
 CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "empty": (lambda path: path.write_text(""), {}, "has no examples"),
     "header alone": (edited(lambda rows: rows.clear()), {}, "has no examples"),
+    "no column of times": (edited(lambda rows: None), {"time": "when"}, "no column .when. of times; name it by data.time"),
     "no such column": (edited(lambda rows: None), {"values": ("east",)}, "no column 'east'; it has time, north, south, rain"),
     "words": (edited(lambda rows: rows[7].__setitem__(1, "many")), {}, "example 8, has 'many' in the column 'north'"),
     "a gap": (edited(lambda rows: [row.__setitem__(2, "") for row in rows[30:33]]), {}, "example 31, lacks 3 values .*data.gaps=3"),

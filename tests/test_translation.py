@@ -179,7 +179,7 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
     questions = ["predict", "run", "the red house", "a lynx", "--json"]
     assert main(questions) == 0
     first = json.loads(capsys.readouterr().out)["answers"]
-    assert [set(one) for one in first] == [{"text", "translation"}] * 2
+    assert [set(one) for one in first] == [{"input", "translation"}] * 2
 
     more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not held(text, 0.3)]
     for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):  # the same test part; from this training part one would learn other tokens

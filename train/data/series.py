@@ -23,7 +23,7 @@ class Series:
     """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a user's CSV or TSV.
 
     `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
-    `time` a column of ISO 8601 times, whose hour and weekday are seen in context and horizon; without such a column there is no calendar.
+    `time` a column of ISO 8601 times, whose hour and weekday are seen in context and horizon; with none there is no calendar.
     The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
     targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of their
     window's context (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
@@ -36,7 +36,7 @@ class Series:
     dataset: str = "traffic_occupancy"
     path: str | None = None
     test: str | None = None
-    time: str = "time"
+    time: str | None = "time"
     values: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     context: int = 336
@@ -86,7 +86,8 @@ class Series:
         rows = [split.examples[index] for index in range(len(split.examples))]
         if not rows:
             raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
-        timed = self.time in rows[0]
+        if self.time is not None and self.time not in rows[0]:
+            raise InputError(f"{split.origin} has no column {self.time!r} of times; name it by data.time, or set data.time=none.")
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
         for name in (*names, *self.covariates):
@@ -96,7 +97,7 @@ class Series:
         columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
-        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if timed else []
+        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if self.time is not None else []
         return names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1)
 
     def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
