@@ -5,7 +5,7 @@ python -m train traffic_occupancy data.channels=together model.head.values=1440 
 morphax predict runs/traffic_occupancy LAST_TWO_WEEKS.csv
 """
 
-from models import MLP, Attention, Block, FeatureEmbed, LayerNorm, LearnedPosition, MeanPool, PreNorm, Stack, Transformer, ValueHead
+from models import MLP, Attention, Block, FeatureEmbed, LastTokens, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer, ValueHead
 from train.data.series import Series
 from train.experiment import Evaluation, Experiment
 from train.objective import Quantiles
@@ -13,20 +13,20 @@ from train.optimizer import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 
-def model(patches: int, width: int, repeats: int, values: int, dropout: float = 0.1) -> Transformer:
-    """An encoder over patches of a series (PatchTST, arXiv:2211.14730), pooled to all values that follow."""
+def model(patches: int, width: int, repeats: int, values: int, read: int, dropout: float = 0.1) -> Transformer:
+    """An encoder over patches of a series (PatchTST, arXiv:2211.14730); the last `read` of them give all that follows."""
     block = Block(mixer=Attention(4), feedforward=MLP(2.0), residual=PreNorm(LayerNorm()), dropout=dropout)
     return Transformer(
         embed=FeatureEmbed(width, LearnedPosition(patches)),
         stack=Stack(block, repeats=repeats, norm=LayerNorm()),
-        head=ValueHead(values, MeanPool()),
+        head=ValueHead(values, LastTokens(read), dropout),
     )
 
 
 def experiment() -> Experiment:
     """3 layers of width 96 over two weeks in patches of 12 hours; every sensor is an example of its own, 128 windows a step."""
     return Experiment(
-        model=model(patches=30, width=96, repeats=3, values=24 * 3),
+        model=model(patches=30, width=96, repeats=3, values=24 * 3, read=30),
         objective=Quantiles(),
         data=Series("traffic_occupancy", time=None),
         optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

@@ -19,7 +19,7 @@ WEATHER = ("kelvin", "clouds", "rain", "snow")
 def experiment() -> Experiment:
     """2 layers of width 96 over two weeks in patches of 12 hours, with weather, hour and weekday; 64 windows a step."""
     return Experiment(
-        model=model(patches=30, width=96, repeats=2, values=24 * 3, dropout=0.2),
+        model=model(patches=30, width=96, repeats=2, values=24 * 3, read=4, dropout=0.2),
         objective=Quantiles(),
         data=Series("traffic_weather", values=("vehicles",), covariates=WEATHER, gaps=12),
         optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

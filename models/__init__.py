@@ -21,7 +21,7 @@ from models.feedforward import GLU, MLP, LowRank, Monarch
 from models.forgetting import ForgettingAttention
 from models.generate import Sampler, beam, generate, padded
 from models.growth import deepened
-from models.head import BoxHead, ClassHead, FirstToken, LogitsHead, MeanPool, MultiTokenHead, Transform, ValueHead
+from models.head import BoxHead, ClassHead, FirstToken, LastTokens, LogitsHead, MeanPool, MultiTokenHead, Transform, ValueHead
 from models.interop import load_hf, save_hf
 from models.latent import LatentAttention
 from models.mixing import Fourier, Pooling, TokenMLP
@@ -98,6 +98,7 @@ __all__ = [
     "InterpolatedRoPE",
     "KimiDeltaAttention",
     "L2Norm",
+    "LastTokens",
     "LatentAttention",
     "LayerNorm",
     "LayerScale",

@@ -105,6 +105,22 @@ def test_together_and_restored_give_the_units_of_the_data(path: str) -> None:
     assert batch["features"].shape == (5, 5, 12 * (2 + 1 + 4))
 
 
+def test_lags_stand_beside_every_step_and_none_is_later_than_what_is_seen(path: str) -> None:
+    opened = spec(path, lags=(12, 24)).open()
+    table = np.array([[float(row[1]), float(row[2])] for row in cells()], np.float32)
+    assert opened.count("train") == 2 * (192 - 12 - (48 + 24) + 1)
+    batch = opened.batches("train", 64, 1, None)[0]
+    for row in range(64):
+        origin, series = 48 + 24 + row // 2, row % 2
+        past = table[origin - 48 : origin, series]
+        features = batch["features"][row].reshape(60, -1)
+        for place, lag in enumerate((12, 24)):
+            expected = (table[origin - 48 - lag : origin + 12 - lag, series] - past.mean()) / past.std()
+            np.testing.assert_allclose(features[:, 1 + place], expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"a lag must be known ahead"):
+        spec(path, lags=(11,))
+
+
 def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
     for seed in range(100):
         chance = np.random.default_rng(seed)

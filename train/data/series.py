@@ -29,8 +29,11 @@ class Series:
     window's context (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
     model all of them at once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
 
-    A batch has `features` (b, context / patch, patch (n + k)), patches of values and of the k covariates and calendar numbers, with one
-    more patch for every `patch` steps of the horizon, values and covariates zero; `values` (b, horizon, n); `mean`, `scale` (b, 1, n).
+    `lags` gives the model, beside every step of context and horizon, the values so many steps before it (arXiv:1704.04110); a lag of at
+    least the horizon is known ahead.
+
+    A batch has `features` (b, (context + horizon) / patch, patch (n + n lags + k)), patches of values, of their lags, of covariates and
+    calendar (k), values and covariates zero in the horizon; `values` (b, horizon, n); `mean`, `scale` (b, 1, n).
     """
 
     dataset: str = "traffic_occupancy"
@@ -39,6 +42,7 @@ class Series:
     time: str | None = "time"
     values: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    lags: tuple[int, ...] = ()
     context: int = 336
     horizon: int = 24
     patch: int = 12
@@ -56,10 +60,17 @@ class Series:
             )
         if self.context % self.patch or self.horizon % self.patch:
             raise ValueError(f"Series.patch {self.patch} does not divide context {self.context} and horizon {self.horizon}; give another.")
+        if min(self.lags, default=self.horizon) < self.horizon:
+            raise ValueError(f"Series.lags is {self.lags} and horizon {self.horizon}; a lag must be known ahead: give no less.")
         if not 0 < self.holdout < 1:
             raise ValueError(f"Series.holdout is {self.holdout}; give a part of the time between 0 and 1.")
         if self.test and not self.path:
             raise ValueError("Series.test is given without path; give the training file too.")
+
+    @property
+    def before(self) -> int:
+        """How many steps before its horizon a window needs."""
+        return self.context + max(self.lags, default=0)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedSeries":
         """The series, read and checked.  Raises InputError for what cannot be used."""
@@ -174,17 +185,20 @@ class OpenedSeries:
         """Takes in series, of which those steps before `cut` are to train on."""
         context, horizon = self.spec.context, self.spec.horizon
         self.classes, self.values, self.seen = names, values, seen
-        first = max(cut, context)
+        before = self.spec.before
+        first = max(cut, before)
+        lags = f" with lags of {max(self.spec.lags)}" if self.spec.lags else ""
         self.origins = {
-            "train": np.arange(context, cut - horizon + 1),
+            "train": np.arange(before, cut - horizon + 1),
             "test": np.arange(first, len(values) - horizon + 1, self.spec.stride),
         }
         for part, origins in self.origins.items():
             if not len(origins):
                 steps = cut if part == "train" else len(values) - cut
                 raise InputError(
-                    f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of {context} and a"
-                    f" horizon of {horizon}; give a longer series, or lower data.context or data.horizon."
+                    f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of {context}"
+                    f"{lags} and a horizon of {horizon}; give a longer series, or"
+                    " lower data.context or data.horizon."
                 )
 
     def count(self, part: PART) -> int:
@@ -213,8 +227,8 @@ class OpenedSeries:
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            past, future = self.window(part, index)
-            origin, _ = self._place(part, index)
+            origin, series = self._place(part, index)
+            past, future = self.values[origin - spec.before : origin, series], self.values[origin : origin + spec.horizon, series]
             known = self.seen[origin - spec.context : origin + spec.horizon]
             example = self._example(past, known)
             return example | {"values": (future - example["mean"]) / example["scale"]}
@@ -222,18 +236,17 @@ class OpenedSeries:
         return of_examples(self.count(part), one, batch_size, multiple, seed)
 
     def _example(self, past: np.ndarray, known: np.ndarray) -> Arrays:
-        spec = self.spec
-        mean, scale = past.mean(0, keepdims=True), past.std(0, keepdims=True)
-        scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, 1.0).astype(np.float32)
-        rows = np.zeros((spec.context + spec.horizon, past.shape[1] + known.shape[1]), np.float32)
-        rows[: spec.context, : past.shape[1]] = (past - mean) / scale
-        rows[:, past.shape[1] :] = known
-        outer = known.shape[1] - len(spec.covariates)  # the calendar, which is known ahead
-        rows[spec.context :, past.shape[1] : rows.shape[1] - outer] = 0
-        own = rows[: spec.context, past.shape[1] : rows.shape[1] - outer]
-        if own.size:
-            middle, spread = own.mean(0), own.std(0)
-            rows[: spec.context, past.shape[1] : rows.shape[1] - outer] = (own - middle) / np.where(spread > 1e-6, spread, 1.0)
+        """What is seen of the values (before, n) and of what stands beside them (context + horizon, k)."""
+        spec, covariates = self.spec, len(self.spec.covariates)
+        mean, scale = _spread(past[-spec.context :])
+        past = np.pad((past - mean) / scale, ((0, spec.horizon), (0, 0)))
+        steps = spec.context + spec.horizon
+        lagged = [past[len(past) - steps - lag : len(past) - lag] for lag in spec.lags]
+        own, calendar = known[:, :covariates].copy(), known[:, covariates:]  # the calendar is known ahead
+        middle, spread = _spread(own[: spec.context])
+        own = (own - middle) / spread
+        own[spec.context :] = 0
+        rows = np.concatenate([past[-steps:], *lagged, own, calendar], axis=-1, dtype=np.float32)
         return {"features": rows.reshape(-1, spec.patch * rows.shape[1]), "mean": mean, "scale": scale}
 
     def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
@@ -256,11 +269,17 @@ class OpenedSeries:
             path, _, name = (asked[index], "", "") if self.together else asked[index].rpartition(":")
             if path not in tables:
                 _, values, seen = spec.table(read(str(Path(path).expanduser())), self.classes)
-                if len(values) < spec.context:
-                    raise InputError(f"{path} has {len(values)} rows and the model sees {spec.context}; give at least as many.")
-                tables[path] = values[-spec.context :], seen[-spec.context - spec.horizon :]
+                if len(values) < spec.before:
+                    raise InputError(f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many.")
+                tables[path] = values[-spec.before :], seen[-spec.context - spec.horizon :]
             values, known = tables[path]
             series = slice(None) if self.together else slice(self.classes.index(name), self.classes.index(name) + 1)
             return self._example(values[:, series], known)
 
         return of_examples(len(asked), one, batch_size, multiple)
+
+
+def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, (1, n); 1 for a column that hardly changes."""
+    mean, scale = values.mean(0, keepdims=True), values.std(0, keepdims=True)
+    return mean, np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, 1.0).astype(np.float32)
