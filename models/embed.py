@@ -1,6 +1,7 @@
 """What enters a model."""
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -140,32 +141,36 @@ class PatchEmbed(nn.Module):
 
 
 class ConvEmbed(nn.Module):
-    """A patch embedding by convolutions of 3 x 3 and stride 2, each followed by a norm over channels and GELU, then one of 1 x 1.
+    """A patch embedding by convolutions of 3 x 3, each followed by a norm over channels and GELU, then one of 1 x 1.
 
-    Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches of 2^n x 2^n pixels row by row, with n the number
-    of `channels`, which are those of the convolutions.  Early convolutions, arXiv:2106.14881.  Raises ValueError for an image that
-    patches do not tile.
+    Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches row by row.  `channels` are those of the
+    convolutions and `strides` theirs, 2 where none are given; a patch is as many pixels wide as their product.  Early convolutions,
+    arXiv:2106.14881.  Raises ValueError for an image that patches do not tile.
     """
 
     width: int = 384
     channels: tuple[int, ...] = (48, 96, 192, 384)
+    strides: tuple[int, ...] = ()
     registers: int = 1
     position: Position | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "width")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"ConvEmbed.channels is {self.channels}; give one number above 0 for each convolution.")
+        if not self.channels or min(self.channels + self.strides) < 1 or len(self.strides) not in (0, len(self.channels)):
+            raise ValueError(
+                f"ConvEmbed has channels {self.channels} and strides {self.strides}; give one number above 0 for each convolution."
+            )
         super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
-        x, side = batch["image"], 2 ** len(self.channels)
+        x, strides = batch["image"], self.strides or (2,) * len(self.channels)
+        side = math.prod(strides)
         b, rows, columns, _ = x.shape
         if rows % side or columns % side:
             raise ValueError(f"Patches of {side} x {side} do not tile {rows} x {columns} pixels; change channels or cut the image.")
-        for layer, channels in enumerate(self.channels):
-            x = nn.Conv(channels, (3, 3), (2, 2), use_bias=False, name=f"conv_{layer}")(x)
+        for layer, (channels, stride) in enumerate(zip(self.channels, strides, strict=True)):
+            x = nn.Conv(channels, (3, 3), (stride, stride), use_bias=False, name=f"conv_{layer}")(x)
             x = gelu(named(LayerNorm(), f"norm_{layer}")(x))
         x = nn.Dense(self.width, name="out")(x.reshape(b, -1, x.shape[-1]))
         return _registered(self, x, ctx, self.registers, self.position)

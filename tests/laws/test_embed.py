@@ -11,8 +11,8 @@ import pytest
 from models import Context, Decoding, LogitsHead, Stack, TokenEmbed, Transformer
 from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
 from models.generate import generate, padded
-from models.head import MultiTokenHead
-from tests.laws.components import BLOCK, normal, parameters, tokens
+from models.head import LastTokens, MultiTokenHead
+from tests.laws.components import BLOCK, normal, packed_context, parameters, tokens
 from train.objective import NextToken, NextTokens
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -151,3 +151,16 @@ def test_a_head_for_several_tokens_trains_on_all_and_decodes_the_first() -> None
     whole = np.asarray(model.apply({"params": params}, {"tokens": jnp.asarray([[1, 2, 3]])}))
     assert whole.shape == (1, 3, 2, 11)
     assert int(next(generate(model, params, padded([[1, 2, 3]]), 1))[0]) == int(whole[0, -1, 0].argmax())
+
+
+def test_the_last_tokens_are_those_of_each_example_and_zeros_before_it() -> None:
+    hidden, ctx = np.asarray(normal(1, 2, 8, 16)), packed_context()
+    found = np.asarray(LastTokens(4).apply({}, jnp.asarray(hidden), ctx)).reshape(2, 2, 4, 16)
+    for row, lengths in enumerate(((3, 4), (5, 3))):
+        start = 0
+        for place, length in enumerate(lengths):
+            own = np.concatenate([np.zeros((4, 16)), hidden[row, start : start + length]])[-4:]
+            np.testing.assert_array_equal(found[row, place], own)
+            start += length
+    alone = np.asarray(LastTokens(2).apply({}, jnp.asarray(hidden), Context()))
+    np.testing.assert_array_equal(alone, hidden[:, -2:].reshape(2, -1))
