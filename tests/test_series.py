@@ -102,7 +102,7 @@ def test_together_and_restored_give_the_units_of_the_data(path: str) -> None:
     example = {name: value[3] for name, value in batch.items()}
     perfect = np.repeat(example["values"][..., None], 3, -1).reshape(-1)
     np.testing.assert_allclose(opened.restored(perfect, example)[..., 1], opened.window("test", 3)[1], atol=1e-4)
-    assert batch["features"].shape == (5, 5, 12 * (2 + 1 + 4))
+    assert batch["features"].shape == (5, 5, 12 * (2 + 1 + 6))
 
 
 def test_lags_stand_beside_every_step_and_none_is_later_than_what_is_seen(path: str) -> None:
@@ -112,13 +112,20 @@ def test_lags_stand_beside_every_step_and_none_is_later_than_what_is_seen(path: 
     batch = opened.batches("train", 64, 1, None)[0]
     for row in range(64):
         origin, series = 48 + 24 + row // 2, row % 2
-        past = table[origin - 48 : origin, series]
+        past = table[origin - 48 - 24 : origin, series]
         features = batch["features"][row].reshape(60, -1)
         for place, lag in enumerate((12, 24)):
             expected = (table[origin - 48 - lag : origin + 12 - lag, series] - past.mean()) / past.std()
             np.testing.assert_allclose(features[:, 1 + place], expected, atol=1e-4)
     with pytest.raises(ValueError, match=r"a lag must be known ahead"):
         spec(path, lags=(11,))
+
+
+def test_a_file_can_be_for_testing_alone(path: str) -> None:
+    opened = spec(path, test=path).open(only="test")
+    assert opened.count("test") == 2 * (HOURS - 12 - 48 + 1)
+    with pytest.raises(InputError, match="too few for a context of 48"):
+        spec(path, test=path).open()
 
 
 def test_the_pinball_loss_is_that_of_scikit_learn() -> None:

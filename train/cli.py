@@ -26,7 +26,8 @@ EVAL = """
 examples:
   morphax eval runs/sentiment_bert                          the last checkpoint on the test split
   morphax eval runs/sentiment_bert --best                   the checkpoint with the best metric
-  morphax eval runs/sentiment_bert data.path=a.csv data.test=b.csv
+  morphax eval runs/sentiment_bert --data reviews.csv       on all of your own file, or folder
+  morphax eval runs/sentiment_bert evaluation.batch_size=256
 """
 PREDICT = """
 examples:
@@ -107,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="measure a trained run on its test split", epilog=EVAL, formatter_class=plain)
     evaluate.add_argument("folder", type=Path, help="folder of the run")
-    evaluate.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.path")
+    evaluate.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.split")
+    evaluate.add_argument("--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH")
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="ask a trained run", epilog=PREDICT, formatter_class=plain)
@@ -200,7 +202,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     run = recorded(options.folder, options.config)
     experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
-    experiment = overridden(experiment, options.overrides, project())
+    if options.data is not None and not hasattr(experiment.data, "path"):
+        raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
+    own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
+    experiment = overridden(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if options.json:
         print(json.dumps(result))

@@ -1,27 +1,17 @@
 """A TPU's compiler without a TPU; a line for each model that it compiles, and a summary."""
 
-import os
-
-import jax
 import pytest
-from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-os.environ |= {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
-jax.config.update("jax_platforms", "cpu")
+from train.study.topology import v5e
+
 seen: list[tuple[str, float]] = []
 
 
 @pytest.fixture(scope="session")
 def device() -> SingleDeviceSharding:
     """One chip of a TPU v5e, to place abstract arrays on."""
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1", chips_per_host_bounds=(1, 1, 1))
-    return SingleDeviceSharding(topology.devices[0])
+    return v5e()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -15,7 +15,7 @@ from train.data.contracts import PART
 from train.data.source import Split, dataset, read
 from train.spec import InputError
 
-CALENDAR = 4  # sine and cosine of the hour of the day and of the day of the week
+CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, of the day of the year
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Series:
     """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a user's CSV or TSV.
 
     `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
-    `time` a column of ISO 8601 times, whose hour and weekday are seen in context and horizon; with none there is no calendar.
+    `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.
     The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
-    targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of their
-    window's context (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
+    targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of what their
+    window sees of them (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
     model all of them at once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
 
     `lags` gives the model, beside every step of context and horizon, the values so many steps before it (arXiv:1704.04110); a lag of at
@@ -74,16 +74,17 @@ class Series:
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedSeries":
         """The series, read and checked.  Raises InputError for what cannot be used."""
-        del only
         opened = self.reader(classes)
         split = dataset(self.dataset, self.split) if self.path is None else read(self.path)
         names, values, seen = self.table(split, classes)
         cut = len(values) - round(self.holdout * len(values))
-        if self.test is not None:
+        if self.test is not None and self.test == self.path:
+            cut = 0  # all of it is to test on
+        elif self.test is not None:
             later = self.table(read(self.test), names)
             seen, cut = np.concatenate([seen[: len(values)], later[2]]), len(values)
             values = np.concatenate([values, later[1]])
-        opened.take(names, values, seen, cut, split.origin)
+        opened.take(names, values, seen, cut, split.origin, only)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedSeries":
@@ -158,7 +159,9 @@ class Series:
         times += [times[-1] + step * ahead for ahead in range(1, self.horizon + 1)]
         hours = np.array([time.hour + time.minute / 60 for time in times]) * math.tau / 24
         days = np.array([time.weekday() for time in times]) * math.tau / 7
-        return np.stack([np.sin(hours), np.cos(hours), np.sin(days), np.cos(days)], axis=-1).astype(np.float32)
+        year = np.array([time.timetuple().tm_yday for time in times]) * math.tau / 366
+        turns = np.stack([hours, days, year], axis=-1)
+        return np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(len(turns), CALENDAR).astype(np.float32)
 
 
 class OpenedSeries:
@@ -181,8 +184,8 @@ class OpenedSeries:
         """Whether an example has all series."""
         return self.spec.channels == "together"
 
-    def take(self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cut: int, origin: str) -> None:
-        """Takes in series, of which those steps before `cut` are to train on."""
+    def take(self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cut: int, origin: str, only: PART | None = None) -> None:
+        """Takes in series, of which those steps before `cut` are to train on; a part that is not asked for may be too short."""
         context, horizon = self.spec.context, self.spec.horizon
         self.classes, self.values, self.seen = names, values, seen
         before = self.spec.before
@@ -193,7 +196,7 @@ class OpenedSeries:
             "test": np.arange(first, len(values) - horizon + 1, self.spec.stride),
         }
         for part, origins in self.origins.items():
-            if not len(origins):
+            if not len(origins) and only in (None, part):
                 steps = cut if part == "train" else len(values) - cut
                 raise InputError(
                     f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of {context}"
@@ -238,7 +241,7 @@ class OpenedSeries:
     def _example(self, past: np.ndarray, known: np.ndarray) -> Arrays:
         """What is seen of the values (before, n) and of what stands beside them (context + horizon, k)."""
         spec, covariates = self.spec, len(self.spec.covariates)
-        mean, scale = _spread(past[-spec.context :])
+        mean, scale = _spread(past)
         past = np.pad((past - mean) / scale, ((0, spec.horizon), (0, 0)))
         steps = spec.context + spec.horizon
         lagged = [past[len(past) - steps - lag : len(past) - lag] for lag in spec.lags]

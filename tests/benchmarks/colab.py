@@ -1,0 +1,91 @@
+"""What each config costs on the TPU v5e-1 of Colab, by the compiler, without a TPU: batch, memory, expected milliseconds a step.
+
+    make tpu-configs          # or: python -m tests.benchmarks.colab [--only NAME ...] [--json FILE], where libtpu is installed
+
+The training step of every config, in bfloat16 with float32 parameters at the batch for Colab named below, is compiled for one chip;
+milliseconds are the compiler's own estimate of cycles over the chip's clock.  Loops of unknown length (the matching of boxes) count one
+trip, and what the host does is not in it.  Shapes are those of the first training batch of the real data.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from tests.benchmarks.measure import finish, note, parser, report, selected
+from train.run import config_names, load_config
+from train.step import initialise
+from train.study.compiled import estimated_cycles
+from train.study.topology import V5E_HERTZ, v5e
+from train.trainer import Trainer
+
+# Batches that fill the chip better than those for two cores; a config that is not here keeps its own.
+BATCHES = {
+    "detect_cells": 32,
+    "detect_digits": 128,
+    "drive_decision": 512,
+    "drive_highway": 512,
+    "images_vit": 512,
+    "lm_shakespeare": 64,
+    "sentiment_bert": 128,
+    "topics_bert": 128,
+    "traffic_occupancy": 1024,
+    "traffic_weather": 256,
+    "translate_multi30k": 256,
+    "translate_numbers": 256,
+    "tweets_bert": 128,
+    "video_manoeuvres": 128,
+    "video_motion": 256,
+}
+
+
+def figures_of(name: str, device: Any) -> dict[str, float]:
+    """A config's batch, peak MiB, milliseconds a step, examples a second, seconds to compile."""
+    experiment, _ = load_config(name, ["precision=bfloat16"])
+    experiment = dataclasses.replace(experiment, batch_size=BATCHES.get(name, experiment.batch_size))
+    trainer = Trainer(experiment, experiment.data.open())
+    batch = trainer.train[0]
+    shapes = trainer.check(batch)
+    trainer.optimise(shapes, batch, 1000)
+    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
+    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), (state, trainer.example(batch)))
+    began = time.perf_counter()
+    program: Any = jax.jit(trainer.step(), donate_argnums=0).lower(*given).compile()
+    taken = time.perf_counter() - began
+    seconds = estimated_cycles(program.as_text()) / V5E_HERTZ
+    return {
+        "batch": experiment.batch_size,
+        "peak_mib": program.memory_analysis().peak_memory_in_bytes / 2**20,
+        "milliseconds": seconds * 1e3,
+        "examples_per_second": experiment.batch_size / seconds,
+        "compile_seconds": taken,
+    }
+
+
+def main() -> None:
+    """Compiles and prints the table."""
+    options = parser(__doc__).parse_args()
+    device, figures = v5e(), dict[str, dict[str, float]]()
+    for name in selected(config_names(), options.only):
+        figures[name] = figures_of(name, device)
+        note(f"{name}: {figures[name]}")
+    rows = [
+        (
+            name,
+            f"{one['batch']:.0f}",
+            f"{one['peak_mib']:,.0f}",
+            f"{one['milliseconds']:.2f}",
+            f"{one['examples_per_second']:,.0f}",
+            f"{one['compile_seconds']:.0f}",
+        )
+        for name, one in figures.items()
+    ]
+    report(
+        ("config", "batch", "peak MiB", "ms a step", "examples/s", "s to compile"), rows, "TPU v5e-1, bfloat16, by the compiler's estimate"
+    )
+    finish(figures, options.json, [])
+
+
+if __name__ == "__main__":
+    main()
