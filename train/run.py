@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from tensorflow_datasets.core import registered
 
 import configs
 from models.structure import nearest, replace
@@ -109,7 +110,8 @@ def _own_file(path: Path, source: bytes) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
+    with registered.skip_registration():  # a data set of its own may have the name of another
+        spec.loader.exec_module(module)
     return module
 
 
