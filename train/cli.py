@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="list, prepare or look at data sets", epilog=DATA, formatter_class=plain)
     data.add_argument("action", choices=("list", "prepare", "show"))
     data.add_argument("names", nargs="*", metavar="NAME", help="data sets, as name or name/configuration")
+    data.add_argument("--config", help="the config file that defines data sets of its own")
     data.set_defaults(run=_data)
 
     coordinates = commands.add_parser(
@@ -290,18 +291,51 @@ def _texts(given: Sequence[str]) -> Iterator[str]:
 def _worded(answer: dict[str, Any]) -> str:
     words: list[str] = []
     for name, value in answer.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and any(isinstance(one, list) for one in value.values()):
+            words.append("\n    ".join(line for key, one in value.items() for line in _lines(f"{name} {key}", one)))
+        elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             words.append("; ".join(f"{next(iter(one))} {next(iter(one.values())):.2f}" for one in value))
+        elif isinstance(value, list) and value and isinstance(value[0], float):
+            words.append("".join(_lines(name, value)))
         else:
             words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
     return "  ".join(words)
 
 
+def _lines(name: str, values: list[Any]) -> Iterator[str]:
+    """A line of numbers step by step; one for each series where every step has several."""
+    if values and isinstance(values[0], list):
+        for number, series in enumerate(zip(*values, strict=True), 1):
+            yield from _lines(f"{name} series {number}", list(series))
+    else:
+        yield f"{name}  {' '.join(f'{value:.4g}' for value in values)}"
+
+
+def _shown(value: Any) -> str:
+    """A value of an example: text as it is, of many numbers their shape, kind and range."""
+    import numpy as np
+
+    if isinstance(value, str | bytes):
+        return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items()) + "}"
+    array = np.asarray(value)
+    if array.size <= 8:
+        return np.array2string(array, precision=6, separator=", ")
+    if array.dtype.kind not in "biuf":
+        return f"{array.size} values, the first {_shown(array.flat[0])}"
+    return f"{array.dtype} {array.shape} from {array.min():.6g} to {array.max():.6g}"
+
+
 def _data(options: argparse.Namespace) -> int:
     from train.data.source import own_names, prepare
 
+    if options.config:
+        from train.run import load_config
+
+        load_config(options.config, [])
     if options.action == "list":
         print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
         return 0
@@ -321,14 +355,14 @@ def _data(options: argparse.Namespace) -> int:
         }
         if options.action == "show":
             example = prepare(name).as_data_source(next(iter(splits)))[0]
-            one["first"] = {key: value.decode() if isinstance(value, bytes) else str(value) for key, value in example.items()}
+            one["first"] = {key: _shown(value) for key, value in example.items()}
         shown.append(one)
     if options.json:
         print(json.dumps({"data": shown}))
         return 0
     for one in shown:
         for key, value in one.items():
-            print(f"{key:<10}{value}")
+            print(f"{key:<10}{_shown(value)}")
     return 0
 
 

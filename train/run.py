@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from tensorflow_datasets.core import registered
 
 import configs
 from models.structure import nearest, replace
@@ -104,12 +105,14 @@ def _told(error: Exception, file: str) -> str:
 @functools.cache
 def _own_file(path: Path, source: bytes) -> Any:
     del source  # the same text is run once, so that its classes stay the same ones
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    folder = [str(path.parent)]  # TFDS asks where a builder's package is
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path, submodule_search_locations=folder)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
+    with registered.skip_registration():  # a data set of its own may have the name of another
+        spec.loader.exec_module(module)
     return module
 
 

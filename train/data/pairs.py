@@ -160,6 +160,16 @@ class OpenedPairs:
             rows.append({"source": ids, "tokens": np.array([self.begin], np.int32), "index": index})
         return of_rows(rows, Collate(self._buckets(), batch_size, multiple), batch_size)
 
+    def beside(self, pairs: Sequence[Pair], multiple: int) -> Arrays:
+        """Sources with translations that somebody gives, as one batch in their order."""
+        both = [self.tokens.encode([pair[side] for pair in pairs]) for side in (0, 1)]
+        rows: list[Row] = [
+            {"source": source, "tokens": np.array([self.begin, *target, self.end], np.int32), "index": index}
+            for index, (source, target) in enumerate(zip(*both, strict=True))
+        ]
+        longest = max(len(row[name]) for row in rows for name in ("source", "tokens"))
+        return Collate([longest], len(rows), multiple)(rows)
+
     def _buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 

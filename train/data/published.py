@@ -3,20 +3,20 @@
 import dataclasses
 import gzip
 import hashlib
+import http.client
 import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zipfile
 import zlib
 from pathlib import Path
 
 from models.structure import nearest
+from train.data.archive import unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Package:
 class File:
     """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what it holds.
 
-    `debian` is the package of Debian and Ubuntu that has the file too, in /usr/share/datasets.
+    `debian` is the package of Debian and Ubuntu that has the file too, in /usr/share/datasets; `size` is in megabytes, 0 for a small one.
     """
 
     name: str
@@ -43,6 +43,7 @@ class File:
     licence: str
     inside: bool = False
     debian: str = ""
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +160,28 @@ FILES = {
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
             "MIT; the text is in the public domain",
         ),
+        # Checksums of archives as TensorFlow Datasets publishes them.
+        File(
+            "glue/SST-2.zip",
+            "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip",
+            "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa",
+            "none given with the Stanford Sentiment Treebank; for research",
+            size=7,
+        ),
+        File(
+            "imdb/aclImdb_v1.tar.gz",
+            "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+            "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+            "none given with the Large Movie Review Dataset; for research, reviews by users of IMDb",
+            size=84,
+        ),
+        File(
+            "cifar/cifar-10-binary.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            "none given with CIFAR-10; for research, citing Krizhevsky 2009",
+            size=170,
+        ),
     )
 }
 TREES = {
@@ -244,16 +267,6 @@ def _fetched(package: Package) -> Path:
     return target
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Extracts a wheel, zip or tar archive; members that point outside the folder are refused."""
-    if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as members:
-            members.extractall(folder)
-    else:
-        with tarfile.open(archive) as members:
-            members.extractall(folder, filter="data")
-
-
 def file(name: str) -> Path:
     """A published file: from $MORPHAX_DATA, a `shared/data` folder beside or above the working folder, or a package, else fetched once.
 
@@ -265,17 +278,23 @@ def file(name: str) -> Path:
     for path in (*(root / name for root in roots), target):
         if path.is_file():
             return _verified(path, entry)
-    partial = target.with_suffix(".partial")
+    partial = target.with_name(f"{target.name}.partial")
     try:
-        _download(entry.url, partial)
+        _download(entry.url, partial, f"{name}{f', {entry.size} MB' if entry.size else ''} ({entry.licence})")
+        found = _checksum(partial, entry)
+        if found != entry.sha256:
+            raise OSError(f"what came has sha256 {found[:12]}..., not {entry.sha256[:12]}...")
+        os.replace(partial, target)
     except OSError as error:
         if entry.debian and _unpacked(entry.debian):
             return _verified(target, entry)
         package = f", or install the package {entry.debian}" if entry.debian else ""
         raise OSError(
-            f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA{package}, or give data.path=FILE."
+            f"{name} could not be fetched ({error}); download {entry.url} to {target}, or below a folder named by MORPHAX_DATA"
+            f"{package}, or give data.path."
         ) from None
-    os.replace(_verified(partial, entry), target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -290,7 +309,7 @@ def tree(name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         archive = Path(scratch) / "archive.zip"
         try:
-            _download(entry.url, archive)
+            _download(entry.url, archive, f"{name} ({entry.licence})")
         except OSError as error:
             raise OSError(
                 f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA, or give data.path=FOLDER."
@@ -306,14 +325,21 @@ def _roots() -> list[Path]:
     return named + [folder / "shared" / "data" for folder in (here, *here.parents)]
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, said: str) -> None:
     """Raises OSError, with the reason, where the address does not answer."""
+    import rich.console
+    import rich.progress
+
     target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {said}", file=sys.stderr, flush=True)
+    console, quiet = rich.console.Console(stderr=True), not sys.stderr.isatty()
     try:
         with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as out:
-            shutil.copyfileobj(response, out)
-    except (urllib.error.URLError, TimeoutError) as error:
-        raise OSError(str(getattr(error, "reason", error))) from None
+            total = int(response.headers.get("Content-Length") or 0)
+            with rich.progress.wrap_file(response, total, description=target.name, console=console, disable=quiet) as coming:
+                shutil.copyfileobj(coming, out)
+    except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
+        raise OSError(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
 def _unpacked(package: str) -> bool:
@@ -331,12 +357,17 @@ def _unpacked(package: str) -> bool:
     return True
 
 
-def _verified(path: Path, entry: File) -> Path:
+def _checksum(path: Path, entry: File) -> str:
+    """Raises OSError where it is packed and cannot be unpacked."""
     try:
         content = gzip.decompress(path.read_bytes()) if entry.inside else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise OSError(f"{path} is damaged; remove it to fetch it again.") from None
-    return _same(path, hashlib.sha256(content).hexdigest(), entry)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _verified(path: Path, entry: File) -> Path:
+    return _same(path, _checksum(path, entry), entry)
 
 
 def _whole(path: Path, entry: Tree) -> Path:

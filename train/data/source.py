@@ -19,6 +19,8 @@ from train.data.published import cache
 from train.spec import InputError
 
 READERS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
+CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
+CATALOGUE += ("translate", "video")
 Example = dict[str, Any]
 
 
@@ -45,15 +47,23 @@ class Split:
 
 
 def own(name: str) -> type | None:
-    """This project's builder of that name: the one in the file train/data/builders/NAME.py."""
+    """The builder of that name, or `name/configuration`, that a config's file or this project defines, in train/data/builders/NAME.py."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
 
-    base = name.partition("/")[0]
-    if not base.isidentifier() or importlib.util.find_spec(f"train.data.builders.{base}") is None:
+    base, _, config = name.partition("/")
+    if not base.isidentifier():
         return None
-    module = importlib.import_module(f"train.data.builders.{base}")
-    found = getattr(module, "".join(word.title() for word in base.split("_")), None)
-    return found if isinstance(found, type) and issubclass(found, tfds.core.DatasetBuilder) else None
+    if importlib.util.find_spec(f"train.data.builders.{base}") is not None:
+        with registered.skip_registration():  # the catalogue may have the name too
+            importlib.import_module(f"train.data.builders.{base}")
+    found = [one for one in _below(tfds.core.DatasetBuilder) if one.name == base and not one.__module__.startswith("tensorflow_datasets.")]
+    found.sort(key=lambda one: one.__module__ != f"train.data.builders.{base}")  # a file's before the project's, the newest last
+    return next((one for one in reversed(found) if not config or config in one.builder_configs), None)
+
+
+def _below(owner: Any) -> list[Any]:
+    return [one for inner in owner.__subclasses__() for one in (inner, *_below(inner))]
 
 
 def own_names() -> list[str]:
@@ -62,37 +72,57 @@ def own_names() -> list[str]:
 
 
 def builder(name: str) -> Any:
-    """The TFDS builder of a data set `name` or `name/configuration`.  Raises InputError for a name nobody knows."""
-    import tensorflow_datasets as tfds
+    """The TFDS builder of a data set `name` or `name/configuration`: an own one, one of what is prepared, or the catalogue's.
 
-    config = name.partition("/")[2] or None
-    folder = cache() / "datasets"
-    mine = own(name)
+    Raises InputError for a name that nobody knows, and where the catalogue's needs TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    base, _, config = name.partition("/")
+    folder, mine = cache() / "datasets", own(name)
     try:
         with quiet():
             if mine is not None:
-                return mine(config=config, data_dir=folder, file_format="array_record")
+                return mine(config=config or None, data_dir=folder, file_format="array_record")
             if ":" in name:
                 raise ValueError("a data set of another index")
+            with contextlib.suppress(tfds.core.DatasetNotFoundError):
+                return read_only_builder.builder_from_files(name, data_dir=folder)
+            _catalogue()
             return tfds.builder(name, data_dir=folder, file_format="array_record")
+    except ImportError:
+        raise InputError(_unprepared(name)) from None
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        if mine is not None and config:
-            known = ", ".join(f"{name.partition('/')[0]}/{one}" for one in getattr(mine, "builder_configs", {}))
-            raise InputError(f"No data set is called {name!r}; valid names are {known or name.partition('/')[0]}.") from None
+        if config and (ours := own(base)) is not None:
+            known = ", ".join(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
+            raise InputError(f"No data set is called {name!r}; valid names are {known or base}.") from None
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
+
+
+def _catalogue() -> None:
+    """Imports the catalogue part by part: without TensorFlow some cannot be, and TFDS itself stops at the first of these."""
+    for part in CATALOGUE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"tensorflow_datasets.{part}")
+
+
+def _unprepared(name: str) -> str:
+    return (
+        f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
+        f" where there is a network, then copy {cache() / 'datasets' / name.partition('/')[0]} to the same place."
+    )
 
 
 def prepare(name: str) -> Any:
     """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared here."""
     made = builder(name)
-    if made.is_prepared():
-        return made
+    with quiet():
+        if made.is_prepared():
+            return made
     if own(name) is None and importlib.util.find_spec("tensorflow") is None:
-        raise InputError(
-            f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
-            f" where there is a network, then copy {made.data_path} to the same place."
-        )
+        raise InputError(_unprepared(name))
     print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
     try:
         with quiet():
@@ -105,11 +135,14 @@ def prepare(name: str) -> Any:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps a library's warnings out, its words off standard output, and its bars off a standard error that is no terminal."""
+    import tensorflow_datasets as tfds
+
     level = logging.getLogger("absl").level
     logging.getLogger("absl").setLevel(logging.ERROR)
-    bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
-        with bars, contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.getLogger("absl").setLevel(level)
@@ -119,7 +152,7 @@ def dataset(name: str, split: str) -> Split:
     """A split of a data set by name.  Raises InputError for a split it does not have."""
     made = prepare(name)
     if split not in made.info.splits:
-        raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}.")
+        raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}: set data.splits.")
     return Split(made.as_data_source(split), f"{name} {split}", dict(_classes(made.info.features, "")))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.data.batches import Batches
+from train.review.attention import heat, looked
 from train.review.findings import Findings
 from train.review.trained import Trained, table
 from train.trainer import Trainer
@@ -17,14 +18,15 @@ from train.trainer import Trainer
 class Translations:
     """BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015), both from 0 to 100, and exact match.
 
-    Shows `shown` translations: the first ones, and the worst by chrF.
+    Shows `shown` translations: the first ones, and the worst by chrF; and of the first `attention` where each word looked in the source.
     """
 
     shown: int = 8
+    attention: int = 4
 
     def __post_init__(self) -> None:
-        if self.shown < 0:
-            raise ValueError(f"Translations.shown is {self.shown}; give 0 sentences or more.")
+        if self.shown < 0 or self.attention < 0:
+            raise ValueError(f"Translations has shown {self.shown} and attention {self.attention}; give 0 sentences or more.")
 
     def review(self, trained: Trained) -> Findings:
         """The findings on all sentences."""
@@ -44,6 +46,11 @@ class Translations:
             pictures["Translations: the first of the test part"] = table(columns, rows[: self.shown])
             worst = [rows[place] for place in np.argsort(each, kind="stable")[: self.shown]]
             pictures["Translations: the worst by chrF"] = table(columns, worst)
+        written = [(source, text) for (source, _), text in zip(pairs, texts, strict=True) if text][: self.attention]
+        if written and (panels := looked(trained, written)):
+            pictures["Attention: where each word of the translation looked in the source, mean of the decoder's layers and heads"] = heat(
+                panels
+            )
         return Findings(metrics, pictures)
 
 

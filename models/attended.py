@@ -1,0 +1,42 @@
+"""What attention looked at: the weights of every attention of a model, by where it stands."""
+
+import re
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from models.contracts import Batch, Model, Weigh, kind_of
+
+CALLED = "__call__"
+
+
+def attention_weights(model: Model, params: Any, batch: Batch) -> dict[str, jax.Array]:
+    """The weights (b, h, t, s) of every attention of a model on a batch, by its path, such as `decoder/layer_1/cross`.  Pure.
+
+    A scanned stack's are those of its layers as a loop.  An attention that sees only a neighbourhood gives its blocks, (b n, h, t / n, s).
+    They are what the components of the kind `Weigh` give, caught on their way out: nothing is computed for it where nobody asks.
+    """
+    _, state = model.apply({"params": params}, batch, capture_intermediates=_weighs, mutable=["intermediates"])
+    found: dict[str, jax.Array] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
+        keys = [str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        calls = keys[: keys.index(CALLED)]
+        found |= _layers("/".join(calls[:-1]), leaf, state["intermediates"])
+    return found
+
+
+def _weighs(module: nn.Module, method: str) -> bool:
+    return method == CALLED and kind_of(module) is Weigh
+
+
+def _layers(path: str, weights: jax.Array, whole: Any) -> dict[str, jax.Array]:
+    """The weights of the layers that a scan has along its first axis."""
+    place = re.search(r"(?:^|(?<=/))blocks/block_(\d+)", path)
+    if place is None:
+        return {path: weights}
+    for name in path[: place.start()].split("/")[:-1]:
+        whole = whole[name]
+    width = len([name for name in whole["blocks"] if name.startswith("block_")])
+    before, after, block = path[: place.start()], path[place.end() :], int(place[1])
+    return {f"{before}layer_{row * width + block}{after}": weights[row] for row in range(len(weights))}

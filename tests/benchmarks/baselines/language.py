@@ -1,0 +1,83 @@
+"""Languages: characters that usually follow, and words that usually stand for each other."""
+
+import collections
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.baselines import Figures
+from train.data.source import dataset
+from train.review.translations import scored
+
+
+def characters(name: str, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
+    """Nats a character of models that see the n - 1 before it, smoothed by Witten and Bell (IEEE Transactions 37, 1991).
+
+    p(c | context) = (count(context, c) + kinds p(c | shorter context)) / (count(context) + kinds), kinds the different ones that followed.
+    """
+    texts: dict[str, str] = {}
+    for part in ("train", "test"):
+        examples: Any = dataset(name, part).examples
+        texts[part] = "\n".join(examples[index]["text"].decode() for index in range(len(examples)))
+    train, test = texts["train"], texts["test"]
+    most = max(orders)
+    alphabet = len(set(train + test))
+    followed: list[dict[str, collections.Counter[str]]] = [collections.defaultdict(collections.Counter) for _ in range(most)]
+    for place, character in enumerate(train):
+        for seen in range(min(most, place + 1)):
+            followed[seen][train[place - seen : place]][character] += 1
+    totals = [{context: counts.total() for context, counts in level.items()} for level in followed]
+    nats = np.zeros(most)
+    for place, character in enumerate(test):
+        chance = 1 / alphabet
+        for seen in range(most):
+            context = test[place - seen : place] if seen <= place else None
+            counts = followed[seen].get(context) if context is not None else None
+            if counts is not None and context is not None:
+                chance = (counts[character] + len(counts) * chance) / (totals[seen][context] + len(counts))
+            nats[seen] -= math.log(chance)
+    return {f"{order}-grams of characters": {"loss": float(nats[order - 1]) / len(test)} for order in orders}
+
+
+def dictionary(name: str, turns: int = 8) -> Figures:
+    """The likeliest word for every word, in the order of the source, by IBM's model 1 (Brown et al. 1993, J93-2003)."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for part in ("train", "test"):
+        examples: Any = dataset(name, part).examples
+        rows = [examples[index] for index in range(len(examples))]
+        parts[part] = [(row["source"].decode(), row["target"].decode()) for row in rows]
+    pairs = [(split(source), split(target)) for source, target in parts["train"]]
+    sides = [{word: number for number, word in enumerate(dict.fromkeys(word for pair in pairs for word in pair[side]))} for side in (0, 1)]
+    names = list(sides[1])
+    sources, targets, written = [], [], []  # of every word with every word of its translation; which written word it may explain
+    count = 0
+    for source, target in pairs:
+        own, other = [sides[0][word] for word in source], [sides[1][word] for word in target]
+        sources.append(np.repeat(own, len(other)))
+        targets.append(np.tile(other, len(own)))
+        written.append(np.tile(np.arange(count, count + len(other)), len(own)))
+        count += len(other)
+    flat = np.concatenate(sources).astype(np.int64) * len(names) + np.concatenate(targets)
+    kinds, inverse = np.unique(flat, return_inverse=True)
+    place, owner = np.concatenate(written), kinds // len(names)
+    chances = np.ones(len(kinds))
+    for _ in range(turns):
+        given = chances[inverse]
+        shares = np.bincount(inverse, given / np.bincount(place, given)[place], len(kinds))
+        chances = shares / np.bincount(owner, shares)[owner]
+    best = {int(owner[entry]): int(kinds[entry] % len(names)) for entry in np.argsort(chances, kind="stable")}
+    told = {word: names[best[number]] for word, number in sides[0].items()}
+    said = [joined([told.get(word, word) for word in split(source)]) for source, _ in parts["test"]]
+    return {"word for word, IBM model 1": scored(said, [target for _, target in parts["test"]])[0]}
+
+
+def split(text: str) -> list[str]:
+    """Words and marks."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def joined(words: list[str]) -> str:
+    """A sentence of words and marks."""
+    return re.sub(r"\s*([-'])\s*", r"\1", re.sub(r"\s+([^\w\s])", r"\1", " ".join(words)))

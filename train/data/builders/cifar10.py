@@ -1,0 +1,49 @@
+"""Pictures of vehicles and animals, 32 x 32 pixels in colour, as a TFDS builder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from train.data.archive import members
+from train.data.published import FILES, file
+
+NAME = "cifar/cifar-10-binary.tar.gz"
+KINDS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+PARTS = {"train": "data_batch_[1-5]", "test": "test_batch"}
+PIXELS = 32 * 32 * 3
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder):
+    """`image` (32, 32, 3) and `label`, one of ten kinds: 50,000 / 10,000, the splits of the source."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(shape=(32, 32, 3), dtype=np.uint8),
+                    "label": tfds.features.ClassLabel(names=KINDS),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            license=FILES[NAME].licence,
+            homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+            citation="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        archive = file(NAME)
+        return {part: self._generate_examples(archive, names) for part, names in PARTS.items()}
+
+    def _generate_examples(self, archive: Any, names: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for place, content in members(archive, rf"cifar-10-batches-bin/(?P<name>{names})\.bin"):
+            if len(content) % (1 + PIXELS):
+                raise OSError(f"{archive} is damaged ({place[0]} has {len(content):,} bytes); remove it to fetch it again.")
+            rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)  # a label, then the reds, greens and blues row by row
+            for number, row in enumerate(rows):
+                image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
+                yield f"{place['name']}-{number:05}", {"image": image, "label": int(row[0])}

@@ -1,0 +1,37 @@
+"""Film reviews by users of IMDb, positive or negative, as a TFDS builder."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from train.data.archive import members
+from train.data.published import FILES, file
+
+NAME = "imdb/aclImdb_v1.tar.gz"
+
+
+class ImdbReviews(tfds.core.GeneratorBasedBuilder):
+    """`text` and its `label`, neg or pos: 25,000 / 25,000 reviews, the splits of the source; no film is in both."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar[list[Any]] = [tfds.core.BuilderConfig(name="plain_text")]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["neg", "pos"])}),
+            supervised_keys=("text", "label"),
+            license=FILES[NAME].licence,
+            homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
+            citation="Maas et al., Learning word vectors for sentiment analysis, ACL 2011 (P11-1015)",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        archive = file(NAME)
+        return {part: self._generate_examples(archive, part) for part in ("train", "test")}
+
+    def _generate_examples(self, archive: Any, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for place, content in members(archive, rf"(?:\./)?aclImdb/{part}/(?P<label>neg|pos)/(?P<name>[^/]+)\.txt"):
+            text = content.decode("utf-8").strip()
+            yield f"{place['label']}/{place['name']}", {"text": text, "label": place["label"]}

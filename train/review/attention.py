@@ -1,0 +1,85 @@
+"""Where the words of a translation looked in their source: the weights of the decoder's attention to what the encoder gave, by words."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from models.attended import attention_weights
+from models.contracts import Batch, Model
+from train.data.tokens import Tokenizer
+from train.review.trained import Trained, drawn
+from train.step import Precision, cast
+
+
+def make_cross_attention(model: Model, precision: Precision = "float32") -> Any:
+    """The weights of the last layer's attention to the memory, the mean of its heads, as a pure function (params, batch) -> (b, t, s).
+
+    (b, 0, 0) where the model has no such attention.  Earlier layers look at more words at once and are harder to read.
+    """
+
+    def depth(path: str) -> tuple[bool, list[int]]:
+        return "layer_" in path, [int(number) for number in re.findall(r"\d+", path)]
+
+    def outputs(params: Any, batch: Batch) -> Any:
+        found = attention_weights(model, cast(params, precision), cast(dict(batch), precision))
+        last = max((path for path in found if path.rpartition("/")[2] == "cross"), key=depth, default=None)
+        return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else found[last].astype(jnp.float32).mean(1)
+
+    return outputs
+
+
+def looked(trained: Trained, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
+    """For each source and its translation the source's words, the translation's words, and where these looked when they were written.
+
+    Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens, and the mean over
+    the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
+    """
+    trainer = trained.trainer
+    data: Any = trainer.data
+    batch = data.beside(pairs, trainer.parallel.size())
+    compiled = trainer.parallel.compile_outputs(make_cross_attention(trainer.experiment.model, trainer.experiment.precision))
+    weights = np.asarray(compiled(trained.params, trainer.parallel.put(batch)))
+    if not weights.size:
+        return []
+    tokens: Tokenizer = data.tokens
+    found = []
+    for row in range(len(pairs)):
+        source = batch["source"][row, : (batch["source_segments"][row] > 0).sum()].tolist()
+        written = batch["tokens"][row, 1 : (batch["segments"][row] > 0).sum() - 1].tolist()  # after begin, before end
+        (asked, begins), (said, starts) = by_words(tokens, source), by_words(tokens, written)
+        matrix = np.add.reduceat(weights[row, : len(written), : len(source)], begins, axis=1)
+        counts = np.diff([*starts, len(written)])[:, None]
+        found.append((asked, said, np.add.reduceat(matrix, starts, axis=0) / counts))
+    return found
+
+
+def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+    """The words that tokens spell, and where each begins; the tokens themselves where none of them begins with a space."""
+    pieces = [tokens.decode([token]) for token in ids]
+    begins = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith(" ")]
+    if len(begins) == 1:
+        begins = list(range(len(ids)))
+    return [tokens.decode(ids[start:stop]).strip() for start, stop in zip(begins, [*begins[1:], len(ids)], strict=True)], begins
+
+
+def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> str:
+    """The matrices as pictures, the translation downwards, the source across."""
+    from matplotlib.figure import Figure
+
+    across = 2 if len(panels) > 1 else 1
+    down = -(-len(panels) // across)
+    largest = [max(len(panel[place]) for panel in panels) for place in (0, 1)]
+    figure = Figure((across * (1.6 + 0.34 * largest[0]), down * (1.3 + 0.28 * largest[1])), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (source, written, matrix) in zip(grid.flat, panels, strict=False):
+        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(source)), source, rotation=45, ha="left", size=8)
+        axes.set_yticks(range(len(written)), written, size=8)
+        axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
+    return drawn(figure)
