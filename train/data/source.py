@@ -68,6 +68,10 @@ def builder(name: str) -> Any:
     config = name.partition("/")[2] or None
     folder = cache() / "datasets"
     mine = own(name)
+    if mine is None and (module := _older(name.partition("/")[0])) is not None:
+        if importlib.util.find_spec("tensorflow") is None:
+            return _copied(name, folder / name)
+        importlib.import_module(module)  # which makes its name known
     try:
         with quiet():
             if mine is not None:
@@ -83,16 +87,43 @@ def builder(name: str) -> Any:
         raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
 
 
+def _older(base: str) -> str | None:
+    """The module of a data set of the catalogue that is found only once it is imported, which takes TensorFlow; such as ucf101."""
+    import tensorflow_datasets as tfds
+
+    root = Path(tfds.__file__).parent
+    found = [*root.glob(f"*/{base}.py"), *root.glob(f"*/{base}/{base}.py")] if base.isidentifier() else []
+    modules = [".".join(("tensorflow_datasets", *path.relative_to(root).with_suffix("").parts)) for path in sorted(found)]
+    return next((module for module in modules if module.split(".")[1] not in ("core", "scripts", "testing", "datasets")), None)
+
+
+def _copied(name: str, place: Path) -> Any:
+    """The builder of what was prepared elsewhere, by the files that describe it."""
+    import tensorflow_datasets as tfds
+
+    prepared = sorted(place.rglob("dataset_info.json"))
+    if not prepared:
+        raise _needs_tensorflow(name, place)
+    try:
+        return tfds.builder_from_directory(prepared[-1].parent)
+    except ImportError:
+        raise InputError(f"{name} cannot be read without TensorFlow; run `pip install 'morphax[tf]'`.") from None
+
+
+def _needs_tensorflow(name: str, place: Any) -> InputError:
+    return InputError(
+        f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
+        f" where there is a network, then copy {place} to the same place."
+    )
+
+
 def prepare(name: str) -> Any:
     """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared here."""
     made = builder(name)
     if made.is_prepared():
         return made
     if own(name) is None and importlib.util.find_spec("tensorflow") is None:
-        raise InputError(
-            f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
-            f" where there is a network, then copy {made.data_path} to the same place."
-        )
+        raise _needs_tensorflow(name, made.data_path)
     print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
     try:
         with quiet():

@@ -1,4 +1,4 @@
-"""Clips of handwritten digits, one of which moves steadily in one of eight directions, as a TFDS builder."""
+"""Clips of four handwritten digits, one of which moves steadily in one of eight directions, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from train.data.digits import digits
 from train.data.pixels import resized
 from train.data.published import PACKAGES
 
-FRAMES, SIDE, INK, STEP = 8, 32, 10, 4
+FRAMES, SIDE, INK, STEP = 8, 16, 10, 2  # of a quarter: its side, that of a digit, pixels a frame
 DIRECTIONS = {"right": (0, 1), "down-right": (1, 1), "down": (1, 0), "down-left": (1, -1)}
 DIRECTIONS |= {"left": (0, -1), "up-left": (-1, -1), "up": (-1, 0), "up-right": (-1, 1)}
 SIZES = {"train": 8000, "test": 1000}
@@ -19,11 +19,11 @@ SIZES = {"train": 8000, "test": 1000}
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
     """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips.
 
-    Each digit has a line of its own (a row, a column, or one of the two diagonals, which leave the picture on one side and come in on the
-    other) and stands once at each of eight places of it, from a start drawn by chance.  One goes from place to place in their order, four
-    pixels a frame, and its direction is the class; the others visit theirs in an order drawn by chance.  So the same frames in any order
-    are as likely for every direction, and a single one too: only their order says which it is.  The digits are real, and no digit is in
-    both splits.
+    Each digit is in a quarter of the picture of its own, drawn by chance, and leaves it on one side to come in on the other.  Its line is
+    one of four (a row, a column, the two diagonals), no two on the same; on it are eight places, two pixels apart, from a start drawn
+    by chance, and it stands at each of them once.  One digit goes from place to place in their order, and its direction is the class; the
+    others visit theirs in an order drawn by chance.  So the frames of a clip in any order are as likely for every direction, and each
+    of them alone is: only their order says which it is.  The digits are real, and no digit is in both splits.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -32,7 +32,7 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
-                    "video": tfds.features.Tensor(shape=(FRAMES, SIDE, SIDE, 1), dtype=np.uint8),
+                    "video": tfds.features.Tensor(shape=(FRAMES, 2 * SIDE, 2 * SIDE, 1), dtype=np.uint8),
                     "label": tfds.features.ClassLabel(names=list(DIRECTIONS)),
                 }
             ),
@@ -54,12 +54,13 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
 def clip(inks: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
     """Four digits, one on each line, of which the one on the label's line goes its way: (frames, rows, columns, 1)."""
-    video, ways = np.zeros((FRAMES, SIDE, SIDE), np.uint8), np.array(list(DIRECTIONS.values()))
-    for line in range(len(ways) // 2):
-        steady = line == label % (len(ways) // 2)
+    video, ways = np.zeros((FRAMES, 2, SIDE, 2, SIDE), np.uint8), np.array(list(DIRECTIONS.values()))
+    lines = len(ways) // 2
+    for line, quarter in enumerate(chance.permutation(lines)):
+        steady = line == label % lines
         order = np.arange(FRAMES) if steady else chance.permutation(FRAMES)
         places = chance.integers(SIDE, size=2) + STEP * order[:, None] * ways[label if steady else line]
         rows, columns = ((places[:, axis, None] + np.arange(INK)) % SIDE for axis in (0, 1))
-        where = (np.arange(FRAMES)[:, None, None], rows[:, :, None], columns[:, None])
-        video[where] = np.maximum(video[where], inks[chance.integers(len(inks))])
-    return video[..., None]
+        where = (np.arange(FRAMES)[:, None, None], quarter // 2, rows[:, :, None], quarter % 2, columns[:, None])
+        video[where] = inks[chance.integers(len(inks))]
+    return video.reshape(FRAMES, 2 * SIDE, 2 * SIDE, 1)
