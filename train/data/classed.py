@@ -51,8 +51,10 @@ class Classed:
         if self.test is not None:
             return {part: self.by_folder(self.test if part == "test" else self.path) for part in parts}
         rows = self.by_folder(self.path).examples
-        own = {part: [row for row in rows if held(row["name"], self.holdout) == (part == "test")] for part in parts}
-        return {part: Split(some, f"{self.path} ({part} part)", {}) for part, some in own.items()}
+        return {
+            part: Split([row for row in rows if held(row["name"], self.holdout) == (part == "test")], f"{self.path} ({part} part)", {})
+            for part in parts
+        }
 
     def by_folder(self, path: str) -> Split:
         """The files of a folder of folders, each named by its class; those that cannot be read are counted and named.

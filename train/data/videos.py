@@ -15,6 +15,7 @@ WHOLE = 0.9  # a video that has less than this part of the frames that it announ
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """A file and its first video; what FFmpeg finds wrong is a ValueError with the reason."""
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as container:
@@ -23,7 +24,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"it is no video, or damaged: {reason}") from None
 

@@ -76,8 +76,8 @@ def simulated(chance: np.random.Generator) -> tuple[Any, np.ndarray]:
         from highway_env.vehicle.behavior import IDMVehicle
     except ImportError:
         raise LookupError("highway_manoeuvres is simulated by highway-env; run `pip install 'morphax[drive]'`.") from None
-    network = RoadNetwork.straight_road_network(LANES, length=10_000, speed_limit=None)
-    road = Road(network, np_random=np.random.RandomState(chance.integers(2**31)))
+    network = RoadNetwork.straight_road_network(LANES, length=10_000, speed_limit=60)  # which nobody wants to reach
+    road: Any = Road(network, np_random=np.random.RandomState(chance.integers(2**31)))
     for lane in range(LANES):
         place = chance.uniform(100, 120)  # the road begins at 0
         for _ in range(VEHICLES // LANES):
@@ -120,7 +120,8 @@ def drawn(road: Any, log: np.ndarray, start: int, vehicle: int, chance: np.rando
     from highway_env.road.graphics import RoadGraphics, WorldSurface
 
     size = (COLUMNS * DETAIL, ROWS * DETAIL)
-    surface = WorldSurface(size, 0, pygame.Surface(size))
+    canvas: Any = pygame.Surface(size)
+    surface = WorldSurface(size, 0, canvas)
     surface.scaling = SCALE * DETAIL
     middle = np.array([log[start, vehicle, 0] + chance.uniform(-5, 5), (LANES - 1) * LANE / 2 + chance.uniform(-1, 1)])
     frames = []
