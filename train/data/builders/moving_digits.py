@@ -1,5 +1,6 @@
 """Clips of four handwritten digits, one of which moves steadily in one of eight directions, as a TFDS builder."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,18 @@ from train.data.published import PACKAGES
 FRAMES, SIDE, INK, STEP = 8, 16, 10, 2  # of a quarter: its side, that of a digit, pixels a frame
 DIRECTIONS = {"right": (0, 1), "down-right": (1, 1), "down": (1, 0), "down-left": (1, -1)}
 DIRECTIONS |= {"left": (0, -1), "up-left": (-1, -1), "up": (-1, 0), "up-right": (-1, 1)}
-SIZES = {"train": 8000, "test": 1000}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Sizes(tfds.core.BuilderConfig):
+    """How many clips there are to train and to test."""
+
+    train: int = 8000
+    test: int = 1000
 
 
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips.
+    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips, or 32 / 40.
 
     Each digit is in a quarter of the picture of its own, drawn by chance, and leaves it on one side to come in on the other.  Its line is
     one of four (a row, a column, the two diagonals), no two on the same; on it are eight places, two pixels apart, from a start drawn
@@ -27,6 +35,7 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [Sizes(name="whole"), Sizes(name="few", train=32, test=40)]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -42,11 +51,12 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # the package index is the source
-        return {part: self._generate_examples(part) for part in SIZES}
+        sizes: Any = self.builder_config
+        return {"train": self._generate_examples("train", sizes.train), "test": self._generate_examples("test", sizes.test)}
 
-    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         inks = np.stack([resized(image, (INK, INK))[..., 0] for image in digits(part)[0]])
-        for number in range(SIZES[part]):
+        for number in range(count):
             chance = np.random.default_rng((number, part == "test"))
             label = number % len(DIRECTIONS)
             yield f"{number:05}", {"video": clip(inks, label, chance), "label": label}
