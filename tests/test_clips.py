@@ -1,6 +1,7 @@
 """Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and what a classifier of them answers."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from train.data.augment import Augment
 from train.data.builders.highway_manoeuvres import MANOEUVRES
 from train.data.builders.moving_digits import DIRECTIONS, SIDE, STEP, clip
 from train.data.clips import Clips
+from train.data.digits import digits
 from train.data.pixels import filmstrip
 from train.data.source import dataset
 from train.data.videos import KINDS, counted, decoded, sampled
@@ -339,12 +341,30 @@ def test_one_digit_in_four_goes_its_way_and_only_the_order_of_frames_tells_which
         assert len(steady) == 1
         np.testing.assert_allclose(steady[0], np.tile(STEP * np.array(ways[label]), (7, 1)), atol=1e-6)
         # On every line one digit, at each of its eight places once, whatever the class.
-        lines = {
-            tuple(np.round(np.abs(quarter).max(0) > 0.5)) + (bool((quarter[:, 0] * quarter[:, 1]).round().sum() < 0),) for quarter in moved
-        }
-        assert len({line[:2] for line in lines}) == 3
+        lines = set()
+        for down, across in np.round(moved).astype(int).transpose(0, 2, 1):
+            lines.add((down.any(), across.any(), not ((down - across) % SIDE).any(), not ((down + across) % SIDE).any()))
+        assert lines == {(False, True, False, False), (True, False, False, False), (True, True, True, False), (True, True, False, True)}
         frames = video[..., 0].reshape(8, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, 8, -1)
         assert all(len({frame.tobytes() for frame in quarter}) == 8 for quarter in frames)
+
+
+def test_no_digit_is_in_both_splits() -> None:
+    train, test = ({image.tobytes() for image in digits(part)[0]} for part in ("train", "test"))
+    assert (len(train), len(test)) == (4000, 1000)
+    assert not train & test
+
+
+def test_a_set_of_the_catalogue_that_was_prepared_elsewhere_is_read_without_tensorflow(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    own = Clips("moving_digits/few").open(only="test").batches("test", 40, 1, None)[0]
+    shutil.copytree(cache / "datasets" / "moving_digits" / "few", tmp_path / "datasets" / "ucf101")
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    copied = Clips("ucf101").open(only="test").batches("test", 40, 1, None)[0]
+    np.testing.assert_array_equal(copied["video"], own["video"])
+    assert set(copied["labels"].tolist()) == set(range(8))
 
 
 @pytest.fixture(scope="module")
