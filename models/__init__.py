@@ -6,6 +6,7 @@ a row, l layers, v vocabulary, c classes.
 
 from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared_relu
 from models.attention import Attention
+from models.axial import Along
 from models.backend import sum_correctly
 from models.block import Block
 from models.combine import Concat, Sum
@@ -59,6 +60,7 @@ sum_correctly()
 
 __all__ = [
     "ALiBi",
+    "Along",
     "Attention",
     "AuxiliaryLossFree",
     "AxialRoPE",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.test_clips import moving, write
 from train.cli import main
 from train.data.source import dataset
 
@@ -42,14 +43,24 @@ SEEN = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixe
 IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "evaluation.batch_size=1000")
 DIGITS = (*SEEN, "model.embed.channels=(4, 8, 8)", "batch_size=16", "evaluation.batch_size=250")
 CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation.batch_size=36")
+CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "batch_size=32")
 SERIES = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
 SERIES += ("data.stride=50", "evaluation.batch_size=256")
 CLASSES = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
+MOVED = CLASSES | {"accuracy_shuffled"}
 AHEAD = {"coverage", "mae_1", "rmse_1", "mae_12", "rmse_12"}
 BOXES = {"map", "map50", "map75", "recall"}
 CELL_BOXES = BOXES | {f"map50_{cell}" for cell in ("RBC", "WBC", "Platelets")}
 DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
 CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
+
+
+def clips(config: str, dataset: str) -> Application:
+    """A classification of clips."""
+    shown = (*CLASSIFIED, "Clips, with what was predicted")
+    return Application(config, (*CLIPS, f"data.dataset={dataset}"), "{place}/clip.mp4", {"label", "probabilities"}, MOVED, shown)
+
+
 APPLICATIONS = {
     one.config: one
     for one in (
@@ -61,6 +72,8 @@ APPLICATIONS = {
         Application("images_vit", IMAGES, "{place}/picture.png", {"label", "probabilities"}, CLASSES, CLASSIFIED),
         Application("detect_digits", DIGITS, "{place}/picture.png", {"objects"}, DIGIT_BOXES, ("Boxes found",)),
         Application("detect_cells", CELLS, "{place}", {"objects"}, CELL_BOXES, ("Boxes found",)),
+        clips("video_motion", "moving_digits/few"),
+        clips("video_manoeuvres", "highway_manoeuvres/few"),
         Application("traffic_occupancy", SERIES, "{place}/roads.csv", {"forecast"}, AHEAD | {"mae_3", "rmse_3"}, ("Errors", "Forecasts")),
         Application("traffic_weather", SERIES, "{place}/roads.csv", {"forecast"}, AHEAD | {"mae_24", "rmse_24"}, ("Errors", "Forecasts")),
         Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
@@ -74,6 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "asked").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "asked" / "picture.png")
+    write(folder / "asked" / "clip.mp4", moving(0, 1))
     hours = [f"{datetime.datetime(2026, 1, 5) + datetime.timedelta(hours=hour)}" for hour in range(340)]
     columns = ["vehicles", "kelvin", "clouds", "rain", "snow", *(f"sensor_{number:02}" for number in range(20))]
     rows = [f"{time},{','.join(str(hour % 24 + place) for place in range(len(columns)))}" for hour, time in enumerate(hours)]

@@ -24,6 +24,7 @@ PARTS = (
     "train.initial",
     "train.data.text",
     "train.review.classes",
+    "train.review.clips",
     "train.review.detections",
     "train.review.forecasts",
     "train.review.language",
@@ -34,6 +35,7 @@ PARTS = (
     "train.data.synthetic",
     "train.data.augment",
     "train.data.boxes",
+    "train.data.clips",
     "train.data.images",
     "train.detection",
 )

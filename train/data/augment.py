@@ -47,6 +47,10 @@ class Augment:
         """Whether pictures are mixed with each other."""
         return self.mixup > 0 or self.cutmix > 0
 
+    def mixture(self, classes: int, name: str) -> Callable[[Arrays, np.random.Generator], Arrays] | None:
+        """How to mix a batch whose pictures or clips have this name, with so many classes; None where nothing is mixed."""
+        return (lambda batch, chance: self.mixed(batch, chance, classes, name)) if self.mixes else None
+
     def view(self, chance: np.random.Generator) -> View:
         """Which part of a picture is seen, and which way up."""
         height = width = 1.0
@@ -72,22 +76,22 @@ class Augment:
             image[top : top + height, left : left + width] = chance.integers(0, 256, (height, width, channels))
         return image
 
-    def mixed(self, batch: Arrays, chance: np.random.Generator, classes: int) -> Arrays:
+    def mixed(self, batch: Arrays, chance: np.random.Generator, classes: int, name: str = "image") -> Arrays:
         """A batch whose pictures are mixed with those of the batch reversed, with `targets` (b, c) that say in which shares."""
-        images, hot = batch["image"], np.eye(classes, dtype=np.float32)[batch["labels"]]
+        images, hot = batch[name], np.eye(classes, dtype=np.float32)[batch["labels"]]
         cut = self.cutmix > 0 and (not self.mixup or chance.random() < 0.5)
         form = self.cutmix if cut else self.mixup
         share = chance.beta(form, form)
         if cut:
-            rows, columns = images.shape[1:3]
+            rows, columns = images.shape[-3:-1]
             height, width = (int(side * np.sqrt(1 - share)) for side in (rows, columns))
             top, left = chance.integers(0, rows - height + 1), chance.integers(0, columns - width + 1)
             images, share = images.copy(), 1 - height * width / (rows * columns)
-            window = (slice(None), slice(top, top + height), slice(left, left + width))
-            images[window] = batch["image"][::-1][window]
+            window = (..., slice(top, top + height), slice(left, left + width), slice(None))
+            images[window] = batch[name][::-1][window]
         else:
             images = (share * images + (1 - share) * images[::-1]).astype(np.float32)
-        return batch | {"image": images, "targets": (share * hot + (1 - share) * hot[::-1]).astype(np.float32)}
+        return batch | {name: images, "targets": (share * hot + (1 - share) * hot[::-1]).astype(np.float32)}
 
 
 def _signed(value: float, chance: np.random.Generator) -> float:

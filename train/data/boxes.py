@@ -13,7 +13,7 @@ import numpy as np
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.pixels import asked_picture, decoded, pictures, readable, resized, scaled, shown_picture
+from train.data.pixels import asked_picture, decoded, files, readable, resized, scaled, shown_picture
 from train.data.source import dataset, held
 from train.spec import InputError
 
@@ -274,7 +274,7 @@ class OpenedBoxes:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name."""
-        return pictures(given)
+        return files(given)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Pictures to predict from, in their order."""

@@ -5,7 +5,7 @@ import dataclasses
 import html
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,14 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return made[..., None] if made.ndim == 2 else made
 
 
+def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """An array (..., channels) of 0 to 255 in one grey or three colour channels."""
+    if array.shape[-1] == channels:
+        return array
+    grey = array[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) if channels == 1 else array[..., 0]
+    return np.repeat(grey[..., None].astype(np.uint8), channels, axis=-1)
+
+
 def scaled(image: np.ndarray) -> np.ndarray:
     """Pixels from -1 to 1 in float32, as models read them."""
     return image.astype(np.float32) / 127.5 - 1.0
@@ -94,14 +102,28 @@ class View:
         return np.stack([left, top, right, bottom], axis=-1)
 
 
-def readable(paths: Iterable[Path], origin: str, noun: str = "pictures") -> list[Path]:
-    """The pictures that can be decoded; those that cannot are counted and named on standard error."""
-    sound: list[Path] = []
+def centred(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The largest middle part of a picture that has the shape of `size`."""
+    rows, columns = image.shape[:2]
+    height, width = min(rows, round(columns * size[0] / size[1])), min(columns, round(rows * size[1] / size[0]))
+    if (height, width) == (rows, columns):
+        return image
+    height, width = max(height, 1), max(width, 1)
+    view = View((rows - height) // 2 / rows, (columns - width) // 2 / columns, height / rows, width / columns)
+    return view.pixels(image, (height, width))
+
+
+def _decodes(path: Path) -> None:
+    decoded(path, 1, draft=(64, 64))
+
+
+def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: Callable[[Path], Any] = _decodes) -> dict[Path, Any]:
+    """The files that `read` raises no ValueError for, with what it gives; the others are counted and named on standard error."""
+    sound: dict[Path, Any] = {}
     broken: list[str] = []
     for path in paths:
         try:
-            decoded(path, 1, draft=(64, 64))
-            sound.append(path)
+            sound[path] = read(path)
         except ValueError as error:
             broken.append(f"{path} ({error})")
     if broken:
@@ -110,15 +132,15 @@ def readable(paths: Iterable[Path], origin: str, noun: str = "pictures") -> list
     return sound
 
 
-def pictures(given: Sequence[str]) -> list[str]:
-    """The pictures that files and folders name, those of a folder in the order of their names.  Raises InputError where there is none."""
+def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pictures") -> list[str]:
+    """The files that files and folders name, those of a folder in the order of their names.  Raises InputError where there is none."""
     found: list[str] = []
     for name in given:
         place = Path(name).expanduser()
         if place.is_dir():
-            inside = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in KINDS)
+            inside = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in kinds)
             if not inside:
-                raise InputError(f"The folder {name} has no pictures ({', '.join(KINDS)}); give another.")
+                raise InputError(f"The folder {name} has no {noun} ({', '.join(kinds)}); give another.")
             found.extend(inside)
         else:
             found.append(str(place))
@@ -131,6 +153,12 @@ def asked_picture(name: str, channels: int) -> np.ndarray:
         return decoded(Path(name), channels)
     except ValueError as error:
         raise InputError(f"{name} cannot be read as a picture: {error}; give a file such as a PNG or a JPEG.") from None
+
+
+def filmstrip(frames: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
+    """Pictures of one size side by side, with a white gap between them."""
+    white = np.full((frames[0].shape[0], gap, frames[0].shape[2]), 255, np.uint8)
+    return np.concatenate([part for frame in frames for part in (white, frame)][1:], axis=1)
 
 
 def shown_picture(image: np.ndarray, height: int = 96, alternative: str = "") -> str:

@@ -28,7 +28,10 @@ class Classes:
 
     def review(self, trained: Trained) -> Findings:
         """The findings on all examples."""
-        cases = list(trained.cases())
+        return self.found(trained, list(trained.cases()))
+
+    def found(self, trained: Trained, cases: list[Case]) -> Findings:
+        """The findings on these cases."""
         if not cases:
             return Findings()
         logits = np.stack([case.output for case in cases])

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from train.data.batches import Arrays
 from train.data.contracts import PART
 from train.trainer import Trainer
 
@@ -33,14 +34,18 @@ class Trained:
     part: PART = "test"
     stop: Callable[[], bool] = lambda: False
 
-    def cases(self) -> Iterator[Case]:
-        """Every example exactly once, with what the model gives for it, in the order of the batches.  Ends early where it is stopped."""
+    def cases(self, changed: Callable[[Arrays], Arrays] = lambda batch: batch) -> Iterator[Case]:
+        """Every example exactly once, with what the model gives for it, in the order of the batches.  Ends early where it is stopped.
+
+        `changed` gives the batch that the model sees in the place of one of the data's.
+        """
         trainer = self.trainer
         outputs = trainer.compiled_outputs()
         batches = trainer.data.batches(self.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
         for batch in batches.stream(0, len(batches)):
             if self.stop():
                 return
+            batch = changed(batch)
             given = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), outputs(self.params, trainer.parallel.put(batch)))
             weights = batch["weights"]
             own = {name: value for name, value in batch.items() if value.shape[: weights.ndim] == weights.shape}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.benchmarks.baselines import Figures
+from tests.benchmarks.baselines.clips import clips
 from tests.benchmarks.baselines.language import characters, dictionary
 from tests.benchmarks.baselines.pictures import components, pixels
 from tests.benchmarks.baselines.series import forecasts
@@ -25,6 +26,8 @@ BASELINES: dict[str, Callable[[], Figures]] = {
     "images_vit": partial(pixels, "fashion_mnist"),
     "detect_digits": partial(components, "digit_scenes"),
     "detect_cells": partial(components, "bccd"),
+    "video_motion": partial(clips, "moving_digits"),
+    "video_manoeuvres": partial(clips, "highway_manoeuvres/whole"),
     "traffic_occupancy": partial(forecasts, "traffic_occupancy"),
     "traffic_weather": partial(forecasts, "traffic_weather"),
 }

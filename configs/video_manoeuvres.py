@@ -1,0 +1,28 @@
+"""What a vehicle on a highway does, seen from above for 2.8 seconds: keep, left, right, accelerate or brake; 2,000 / 400 clips.
+
+python -m train video_manoeuvres
+morphax predict runs/video_manoeuvres VIDEO.mp4 FOLDER
+
+The traffic is simulated by highway-env (`pip install 'morphax[drive]'`), once, in about a minute.
+"""
+
+from configs.video_motion import model
+from train.data.clips import Clips
+from train.experiment import Evaluation, Experiment
+from train.objective import Classification
+from train.optimizer import AdamW, Cosine
+from train.review.clips import ClipClasses
+
+
+def experiment() -> Experiment:
+    """2 times two layers of width 64 over 4 x 4 x 8 tubelets of 2 frames and 8 x 8 pixels, 32 clips a step."""
+    return Experiment(
+        model=model((4, 4, 8), frames=2, size=8, width=64, repeats=2, classes=5),
+        objective=Classification(),
+        data=Clips("highway_manoeuvres/whole", size=(32, 64)),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=32,
+        epochs=20,
+        evaluation=Evaluation(batch_size=200, metric="accuracy", greater=True),
+        review=ClipClasses(),
+    )

@@ -1,0 +1,51 @@
+"""Which of four handwritten digits moves steadily, and where to: 8,000 / 1,000 clips, eight directions.
+
+python -m train video_motion
+morphax predict runs/video_motion VIDEO.mp4 FOLDER
+"""
+
+from models import (
+    MLP,
+    Along,
+    Attention,
+    AxialRoPE,
+    Block,
+    ClassHead,
+    LayerNorm,
+    LearnedPosition,
+    MeanPool,
+    RoPE,
+    Stack,
+    Transformer,
+    TubeletEmbed,
+)
+from train.data.clips import Clips
+from train.experiment import Evaluation, Experiment
+from train.objective import Classification
+from train.optimizer import AdamW, Cosine
+from train.review.clips import ClipClasses
+
+
+def model(grid: tuple[int, int, int], frames: int, size: int, width: int, repeats: int, classes: int) -> Transformer:
+    """Tubelets of so many frames and pixels; attention over space, then over time, then the MLP (ViViT's model 3, arXiv:2103.15691)."""
+    space = Block(Along(grid, (1, 2), Attention(4, position=AxialRoPE(grid[1:]))), None)
+    time = Block(Along(grid, (0,), Attention(4, position=RoPE())), MLP(2.0))
+    return Transformer(
+        embed=TubeletEmbed(width, frames, size, position=LearnedPosition(grid[0] * grid[1] * grid[2])),
+        stack=Stack((space, time), repeats, LayerNorm()),
+        head=ClassHead(classes, MeanPool()),
+    )
+
+
+def experiment() -> Experiment:
+    """3 times two layers of width 64 over 4 x 4 x 4 tubelets of 2 frames and 8 x 8 pixels, 64 clips a step."""
+    return Experiment(
+        model=model((4, 4, 4), frames=2, size=8, width=64, repeats=3, classes=8),
+        objective=Classification(),
+        data=Clips("moving_digits"),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=64,
+        steps=2000,
+        evaluation=Evaluation(every=500, batch_size=250, metric="accuracy", greater=True),
+        review=ClipClasses(),
+    )

@@ -1,0 +1,136 @@
+"""Examples with a class each, whatever they are: the splits of a data set by name, or of folders named by the classes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from train.data.contracts import PART
+from train.data.source import Split, dataset, held
+from train.spec import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Classed:
+    """A data set by name, or the user's folders with one folder of files a class.
+
+    `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
+    files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order.
+    """
+
+    column: ClassVar[str]  # the setting that names a data set's column of examples
+    noun: ClassVar[str]  # what the files are
+    kinds: ClassVar[tuple[str, ...]]  # how their names end
+
+    dataset: str = ""
+    path: str | None = None
+    test: str | None = None
+    target: str = "label"
+    labels: tuple[str, ...] = ()
+    size: tuple[int, int] = (28, 28)
+    holdout: float = 0.1
+    splits: tuple[str, str] = ("train", "test")
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if min(self.size) < 1:
+            raise ValueError(f"{name}.size is {self.size}; give rows and columns above 0.")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"{name}.holdout is {self.holdout}; give a part of the {self.noun} between 0 and 1.")
+        if self.test and not self.path:
+            raise ValueError(f"{name}.test is given without path; give the folder to train on too.")
+
+    def sound(self, files: Sequence[Path], origin: str) -> Mapping[Path, Any]:
+        """The files that can be read, with what is to be remembered of each."""
+        raise NotImplementedError
+
+    def found(self, parts: Sequence[PART]) -> dict[PART, Split]:
+        """The splits of the parts."""
+        if self.path is None:
+            return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
+        if self.test is not None:
+            return {part: self.by_folder(self.test if part == "test" else self.path) for part in parts}
+        rows = self.by_folder(self.path).examples
+        return {
+            part: Split([row for row in rows if held(row["name"], self.holdout) == (part == "test")], f"{self.path} ({part} part)", {})
+            for part in parts
+        }
+
+    def by_folder(self, path: str) -> Split:
+        """The files of a folder of folders, each named by its class; those that cannot be read are counted and named.
+
+        Raises InputError where there is no such folder, no class, or a class without a file.
+        """
+        place = Path(path).expanduser()
+        if not place.is_dir():
+            raise InputError(f"{path} is no folder; give one that has a folder of {self.noun} for each class.")
+        folders = sorted(inside for inside in place.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+        if not folders:
+            raise InputError(f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside.")
+        rows: list[dict[str, Any]] = []
+        for folder in folders:
+            listed = sorted(inside for inside in folder.rglob("*") if inside.suffix.lower() in self.kinds and inside.is_file())
+            sound = self.sound(listed, str(folder))
+            if not sound:
+                raise InputError(f"{folder} has no {self.noun} that can be read ({', '.join(self.kinds)}); add some, or remove the folder.")
+            rows += [{"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"} for file in sound]
+        return Split(rows, path, {})
+
+
+class OpenedClassed:
+    """Splits whose examples have a class each, and what the classes are called: see `train.data.contracts.Opened`."""
+
+    vocab = 0
+
+    def __init__(self, settings: Classed, classes: tuple[str, ...]) -> None:
+        self.settings, self.classes = settings, classes or settings.labels
+        self.splits: dict[str, Split] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, which an answer chooses from."""
+        return self.classes
+
+    def add(self, part: PART, split: Split) -> None:
+        """Takes in a split; classes that training never saw are refused."""
+        settings, own = self.settings, self.settings.path is not None
+        split.require(**({} if own else {settings.column: getattr(settings, settings.column), "target": settings.target}))
+        known = split.names.get(settings.target)
+        if own:
+            found = sorted({row["label"] for row in split.examples})
+            self.classes = self.classes or tuple(found)
+            for name in found:
+                if name not in self.classes:
+                    raise InputError(f"{split.origin} has the class {name!r}, which training never saw; known are {self._listed()}.")
+        elif known is None:
+            raise InputError(f"{split.origin} has no classes in {settings.target!r}; set data.target to a column of classes.")
+        else:
+            self.classes = self.classes or known
+            if known != self.classes:
+                raise InputError(f"{split.origin} has the classes {', '.join(known[:5])}, and training had {self._listed()}.")
+        self.splits[part] = split
+
+    def _listed(self) -> str:
+        return ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
+
+    def content(self, part: PART, index: int) -> tuple[Path | None, Any]:
+        """An example's file and what is known of it, or None and what the data set holds."""
+        row = self.splits[part].examples[index]
+        own = self.settings.path is not None
+        return (row["file"], row["known"]) if own else (None, row[getattr(self.settings, self.settings.column)])
+
+    def label(self, part: PART, index: int) -> int:
+        """The class of an example, by its place in `classes`."""
+        row = self.splits[part].examples[index]
+        return self.classes.index(row["label"]) if self.settings.path is not None else int(row[self.settings.target])
+
+
+Own = TypeVar("Own", bound=OpenedClassed)
+
+
+def filled(opened: Own, only: PART | None) -> Own:
+    """What is opened with both splits, or the one asked for, found and checked.  Raises InputError for what cannot be used."""
+    parts: list[PART] = ["train", "test"] if only is None else [only]
+    for part, split in opened.settings.found(parts).items():
+        opened.add(part, split)
+    return opened

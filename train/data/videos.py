@@ -1,0 +1,75 @@
+"""Videos as arrays: counted, sampled, decoded by FFmpeg.  What takes long to import is imported when it is needed."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
+WHOLE = 0.9  # a video that has less than this part of the frames that it announces was cut off
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A file and its first video; what FFmpeg finds wrong is a ValueError with the reason."""
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("it has no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"it is no video, or damaged: {reason}") from None
+
+
+def counted(path: Path) -> int:
+    """How many frames a video has, by decoding all of them.  Raises ValueError where it has none, is damaged, or was cut off."""
+    with _opened(path) as (container, stream):
+        count = sum(1 for _ in container.decode(stream))
+        told = stream.frames
+        if not told and container.duration and stream.average_rate:
+            told = int(container.duration / 1e6 * stream.average_rate)
+    if not count:
+        raise ValueError("it has no frames")
+    if path.suffix.lower() == ".gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):  # it announces none, and ends so
+        raise ValueError(f"it was cut off after {count} frames")
+    if count < WHOLE * told:
+        raise ValueError(f"it was cut off after {count} of {told} frames")
+    return count
+
+
+def decoded(path: Path, channels: int, places: Sequence[int]) -> list[np.ndarray]:
+    """The frames at some places, ascending, each (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue.
+
+    A video is decoded from its start.  Raises ValueError, with the reason, where it cannot be.
+    """
+    wanted, found = set(places), dict[int, np.ndarray]()
+    with _opened(path) as (container, stream):
+        for place, frame in enumerate(container.decode(stream)):
+            if place in wanted:
+                array = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
+                found[place] = array[..., None] if array.ndim == 2 else array
+            if place >= places[-1]:
+                break
+    if len(found) < len(wanted):
+        raise ValueError(f"it has {len(found)} of the frames {', '.join(map(str, sorted(wanted)))}")
+    return [found[place] for place in places]
+
+
+def sampled(count: int, frames: int, span: float = 1.0, chance: np.random.Generator | None = None) -> list[int]:
+    """Which `frames` of `count` frames are seen: the middles of equal parts, or by chance one at the same place of each part.
+
+    By chance the parts cover the share `span` of the video, from a start drawn too.  A video that is too short repeats its last frame.
+    """
+    if count <= frames:
+        return [min(place, count - 1) for place in range(frames)]
+    length = float(count) if chance is None else max(float(frames), span * count)
+    start, place = (0.0, 0.5) if chance is None else (chance.random() * (count - length), chance.random())
+    return [int(start + (part + place) * length / frames) for part in range(frames)]
