@@ -1,7 +1,6 @@
 """Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and what a classifier of them answers."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -353,18 +352,6 @@ def test_no_digit_is_in_both_splits() -> None:
     train, test = ({image.tobytes() for image in digits(part)[0]} for part in ("train", "test"))
     assert (len(train), len(test)) == (4000, 1000)
     assert not train & test
-
-
-def test_a_set_of_the_catalogue_that_was_prepared_elsewhere_is_read_without_tensorflow(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    own = Clips("moving_digits/few").open(only="test").batches("test", 40, 1, None)[0]
-    shutil.copytree(cache / "datasets" / "moving_digits" / "few", tmp_path / "datasets" / "ucf101")
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    copied = Clips("ucf101").open(only="test").batches("test", 40, 1, None)[0]
-    np.testing.assert_array_equal(copied["video"], own["video"])
-    assert set(copied["labels"].tolist()) == set(range(8))
 
 
 @pytest.fixture(scope="module")
