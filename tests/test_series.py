@@ -121,6 +121,21 @@ def test_lags_stand_beside_every_step_and_none_is_later_than_what_is_seen(path: 
         spec(path, lags=(11,))
 
 
+def test_public_holidays_are_seen_and_those_of_the_lags(path: str) -> None:
+    opened = spec(path, lags=(24,), holidays="US").open()  # from 5 January 2026, a Monday; the 19th is the day of Martin Luther King
+    flags = opened.seen[:, -2:]
+    assert opened.seen.shape == (HOURS + 12, 1 + 6 + 2)
+    assert not flags.any()
+    later = write(Path(path).with_name("later.csv"), [[row[0].replace("2026-01-0", "2026-01-1"), *row[1:]] for row in cells()[: 24 * 5]])
+    opened = spec(later, lags=(24,), holidays="US", context=24, horizon=12, holdout=0.4).open()  # from the 15th to the 19th
+    np.testing.assert_array_equal(opened.seen[:, -2], [float(hour // 24 == 4) for hour in range(24 * 5 + 12)])
+    np.testing.assert_array_equal(opened.seen[:, -1], [float(hour // 24 == 5) for hour in range(24 * 5 + 12)])
+    with pytest.raises(ValueError, match="a country such as US"):
+        spec(path, holidays="Atlantis")
+    with pytest.raises(ValueError, match="give a column of times"):
+        spec(path, holidays="US", time=None)
+
+
 def test_a_file_can_be_for_testing_alone(path: str) -> None:
     opened = spec(path, test=path).open(only="test")
     assert opened.count("test") == 2 * (HOURS - 12 - 48 + 1)

@@ -24,6 +24,7 @@ class Series:
 
     `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
     `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.
+    `holidays` is a country (ISO 3166, such as "US") whose public holidays are seen with them, of a step and of its lags.
     The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
     targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of what their
     window sees of them (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
@@ -42,6 +43,7 @@ class Series:
     time: str | None = "time"
     values: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    holidays: str | None = None
     lags: tuple[int, ...] = ()
     context: int = 336
     horizon: int = 24
@@ -62,6 +64,10 @@ class Series:
             raise ValueError(f"Series.patch {self.patch} does not divide context {self.context} and horizon {self.horizon}; give another.")
         if min(self.lags, default=self.horizon) < self.horizon:
             raise ValueError(f"Series.lags is {self.lags} and horizon {self.horizon}; a lag must be known ahead: give no less.")
+        if self.holidays is not None and (self.time is None or self.holidays not in _countries()):
+            raise ValueError(
+                f"Series has holidays {self.holidays!r} and time {self.time!r}; give a column of times, and a country such as US."
+            )
         if not 0 < self.holdout < 1:
             raise ValueError(f"Series.holdout is {self.holdout}; give a part of the time between 0 and 1.")
         if self.test and not self.path:
@@ -161,7 +167,12 @@ class Series:
         days = np.array([time.weekday() for time in times]) * math.tau / 7
         year = np.array([time.timetuple().tm_yday for time in times]) * math.tau / 366
         turns = np.stack([hours, days, year], axis=-1)
-        return np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(len(turns), CALENDAR).astype(np.float32)
+        calendar = np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(len(turns), CALENDAR)
+        if self.holidays is None:
+            return calendar.astype(np.float32)
+        free = _public(self.holidays)
+        off = [[time - lag * step in free for lag in (0, *self.lags)] for time in times]
+        return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
 
 
 class OpenedSeries:
@@ -280,6 +291,19 @@ class OpenedSeries:
             return self._example(values[:, series], known)
 
         return of_examples(len(asked), one, batch_size, multiple)
+
+
+def _countries() -> tuple[str, ...]:
+    import holidays
+
+    return tuple(holidays.list_supported_countries())
+
+
+def _public(country: str) -> Any:
+    """The public holidays of a country, as a container of days."""
+    import holidays
+
+    return holidays.country_holidays(country)
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
