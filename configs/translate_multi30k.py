@@ -2,6 +2,7 @@
 
 python -m train translate_multi30k     # 50 minutes on two busy CPU cores; BLEU 38.1, chrF 61.9 with 4 beams (seed 0)
 morphax predict runs/translate_multi30k "A man is riding a bicycle."
+python -m tests.benchmarks.baselines --only translate_multi30k     # word for word: BLEU 15.9, chrF 53.5
 """
 
 from configs.translate_numbers import model

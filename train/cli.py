@@ -47,6 +47,7 @@ examples:
   morphax data list                                         this project's data sets
   morphax data prepare movie_snippets/labels                fetch and prepare one, once
   morphax data show movie_snippets/labels                   its splits, features, licence and first example
+  morphax data show my_set --config my_config.py            one that your own file defines
 """
 COORDINATES = """
 examples:

@@ -49,6 +49,8 @@ def looked(trained: Trained, pairs: Sequence[tuple[str, str]]) -> list[tuple[lis
     for row in range(len(pairs)):
         source = batch["source"][row, : (batch["source_segments"][row] > 0).sum()].tolist()
         written = batch["tokens"][row, 1 : (batch["segments"][row] > 0).sum() - 1].tolist()  # after begin, before end
+        if not source or not written:  # a tokenizer that knows none of the characters
+            continue
         (asked, begins), (said, starts) = by_words(tokens, source), by_words(tokens, written)
         matrix = np.add.reduceat(weights[row, : len(written), : len(source)], begins, axis=1)
         counts = np.diff([*starts, len(written)])[:, None]
@@ -69,9 +71,9 @@ def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> str:
     """The matrices as pictures, the translation downwards, the source across."""
     from matplotlib.figure import Figure
 
-    across = 2 if len(panels) > 1 else 1
-    down = -(-len(panels) // across)
     largest = [max(len(panel[place]) for panel in panels) for place in (0, 1)]
+    across = 2 if len(panels) > 1 and largest[0] <= 16 else 1
+    down = -(-len(panels) // across)
     figure = Figure((across * (1.6 + 0.34 * largest[0]), down * (1.3 + 0.28 * largest[1])), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
     for axes in grid.flat[len(panels) :]:

@@ -51,21 +51,18 @@ def dictionary(name: str, turns: int = 8) -> Figures:
     pairs = [(split(source), split(target)) for source, target in parts["train"]]
     sides = [{word: number for number, word in enumerate(dict.fromkeys(word for pair in pairs for word in pair[side]))} for side in (0, 1)]
     names = list(sides[1])
-    sources, targets, written = [], [], []  # of every word with every word of its translation; which written word it may explain
-    count = 0
+    meeting, written, count = [], [], 0  # every word with every word of its translation; which written word of all it may explain
     for source, target in pairs:
-        own, other = [sides[0][word] for word in source], [sides[1][word] for word in target]
-        sources.append(np.repeat(own, len(other)))
-        targets.append(np.tile(other, len(own)))
+        own, other = (np.array([sides[side][word] for word in words], np.int64) for side, words in enumerate((source, target)))
+        meeting.append((own[:, None] * len(names) + other).ravel())
         written.append(np.tile(np.arange(count, count + len(other)), len(own)))
         count += len(other)
-    flat = np.concatenate(sources).astype(np.int64) * len(names) + np.concatenate(targets)
-    kinds, inverse = np.unique(flat, return_inverse=True)
+    kinds, inverse = np.unique(np.concatenate(meeting), return_inverse=True)
     place, owner = np.concatenate(written), kinds // len(names)
     chances = np.ones(len(kinds))
     for _ in range(turns):
-        given = chances[inverse]
-        shares = np.bincount(inverse, given / np.bincount(place, given)[place], len(kinds))
+        each = chances[inverse]
+        shares = np.bincount(inverse, each / np.bincount(place, each)[place], len(kinds))
         chances = shares / np.bincount(owner, shares)[owner]
     best = {int(owner[entry]): int(kinds[entry] % len(names)) for entry in np.argsort(chances, kind="stable")}
     told = {word: names[best[number]] for word, number in sides[0].items()}
@@ -74,10 +71,10 @@ def dictionary(name: str, turns: int = 8) -> Figures:
 
 
 def split(text: str) -> list[str]:
-    """Words and marks."""
-    return re.findall(r"\w+|[^\w\s]", text)
+    """Words, with the marks inside of them and after them but for those that end a sentence."""
+    return re.findall(r"[^\s.!?]+|[.!?]", text)
 
 
 def joined(words: list[str]) -> str:
-    """A sentence of words and marks."""
-    return re.sub(r"\s*([-'])\s*", r"\1", re.sub(r"\s+([^\w\s])", r"\1", " ".join(words)))
+    """A sentence of such words."""
+    return re.sub(r"\s+([.!?])", r"\1", " ".join(words))
