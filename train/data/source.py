@@ -47,11 +47,13 @@ class Split:
 def own(name: str) -> type | None:
     """This project's builder of that name: the one in the file train/data/builders/NAME.py."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
 
     base = name.partition("/")[0]
     if not base.isidentifier() or importlib.util.find_spec(f"train.data.builders.{base}") is None:
         return None
-    module = importlib.import_module(f"train.data.builders.{base}")
+    with registered.skip_registration():  # the catalogue may have the name too
+        module = importlib.import_module(f"train.data.builders.{base}")
     found = getattr(module, "".join(word.title() for word in base.split("_")), None)
     return found if isinstance(found, type) and issubclass(found, tfds.core.DatasetBuilder) else None
 
