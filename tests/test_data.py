@@ -358,6 +358,13 @@ def test_a_data_set_of_ours_may_have_a_name_of_the_catalogue(monkeypatch: pytest
     assert builder("fashion_mnist").info.features["label"].names[0] == "t-shirt"
 
 
+def test_clips_that_are_simulated_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
+    with pytest.raises(InputError, match=r"simulated by highway-env; run `pip install 'morphax\[drive\]'`"):
+        dataset("highway_manoeuvres/few", "train")
+
+
 DRY = """
 import sys
 from train.data.text import Text
