@@ -286,6 +286,7 @@ def test_shuffled_frames_are_the_same_frames_in_an_order_that_the_clip_decides()
     mixed = ClipClasses(seed=7).shuffled(batch)["video"]
     assert (mixed != video).any()
     np.testing.assert_array_equal(np.sort(mixed, 1), video)
+    assert len({tuple(row) for row in np.argsort(mixed[..., 0, 0, 0], 1)}) > 1
     some = ClipClasses(seed=7).shuffled({"video": video[2:3], "index": batch["index"][2:3]})["video"]
     np.testing.assert_array_equal(some, mixed[2:3])
     assert (ClipClasses(seed=8).shuffled(batch)["video"] != mixed).any()

@@ -13,8 +13,9 @@ import pytest
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
 from train.data.corpus import Corpus, Masking
-from train.data.source import dataset, quiet, read
+from train.data.source import builder, dataset, quiet, read
 from train.data.text import Text
+from train.spec import InputError
 
 COUNT, LENGTH = 101, 24
 
@@ -348,6 +349,20 @@ def test_a_split_of_a_data_set_is_read_by_place() -> None:
     assert len(split.examples) == 2049
     assert split.names == {"label": ("negative", "positive")}
     assert split.examples[7] == split.examples[7]
+
+
+def test_a_data_set_of_ours_may_have_a_name_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="No data set is called"):
+        builder("no_such_set")  # after which the catalogue is known
+    monkeypatch.delitem(sys.modules, "train.data.builders.fashion_mnist", raising=False)
+    assert builder("fashion_mnist").info.features["label"].names[0] == "t-shirt"
+
+
+def test_clips_that_are_simulated_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
+    with pytest.raises(InputError, match=r"simulated by highway-env; run `pip install 'morphax\[drive\]'`"):
+        dataset("highway_manoeuvres/few", "train")
 
 
 DRY = """
