@@ -47,6 +47,23 @@ class MeanPool(nn.Module):
         return mean[:, 0] if ctx.starts is None else mean
 
 
+class EveryToken(nn.Module):
+    """The hidden vector of every token, or of each `step`-th from `first` on, where each is an example.  (b, t, d) -> (b, t / step, d)."""
+
+    step: int = 1
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "step")
+        if not 0 <= self.first < self.step:
+            raise ValueError(f"EveryToken has first {self.first} and step {self.step}; first is from 0 to below step.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array:
+        return hidden[:, self.first :: self.step]
+
+
 class ClassHead(nn.Module):
     """Logits over classes from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, c), or (b, n, c) where rows are packed."""
 

@@ -1,0 +1,43 @@
+"""A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 880 drives, timid to hasty.
+
+python -m train drive_decision
+"""
+
+from models import (
+    MLP,
+    Attention,
+    Block,
+    EveryToken,
+    LayerNorm,
+    LearnedPosition,
+    PreNorm,
+    RoPE,
+    Stack,
+    TrajectoryEmbed,
+    Transformer,
+    ValueHead,
+)
+from train.data.drives import Drives
+from train.experiment import Evaluation, Experiment
+from train.objective import MeanSquaredError
+from train.optimizer import AdamW, Cosine
+from train.review.driving import ClosedLoop
+
+
+def experiment() -> Experiment:
+    """3 layers of width 96 over return to go, sight and action of ten steps, which are 30 tokens; 64 windows a step."""
+    block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
+    return Experiment(
+        model=Transformer(
+            embed=TrajectoryEmbed(96, LearnedPosition(200)),
+            stack=Stack(block, repeats=3, norm=LayerNorm()),
+            head=ValueHead(2, EveryToken(3, 1)),
+        ),
+        objective=MeanSquaredError(),
+        data=Drives("highway_drives/mixed"),
+        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=64,
+        steps=3000,
+        evaluation=Evaluation(every=1000, batch_size=256),
+        review=ClosedLoop(episodes=12, asked=(135.0, 145.0, 155.0, 165.0, 175.0)),
+    )
