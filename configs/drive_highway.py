@@ -14,7 +14,7 @@ from train.review.driving import ClosedLoop
 
 
 def experiment() -> Experiment:
-    """3 layers of width 96 over the last two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128 windows a step."""
+    """3 layers of width 96 over two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128 windows a step."""
     block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
     return Experiment(
         model=Transformer(

@@ -149,7 +149,7 @@ def film(model: Trip, expert: Trip) -> str:
     frames = []
     for step in range(0, count, 2):
         panels = [panel(trip, step) for trip in (model, expert)]
-        whole = Image.new("P", (panels[0].width, 2 * panels[0].height + 8), 255)
+        whole = Image.new("P", (panels[0].width, 2 * panels[0].height + 8), len(PALETTE) - 1)
         for place, one in enumerate(panels):
             whole.paste(one, (0, place * (one.height + 8)))
         whole.putpalette([channel for colour in PALETTE for channel in colour])
