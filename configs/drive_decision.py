@@ -25,17 +25,17 @@ from train.review.driving import ClosedLoop
 
 
 def experiment() -> Experiment:
-    """3 layers of width 96 over return to go, sight and action of ten steps, which are 30 tokens; 64 windows a step."""
+    """2 layers of width 64 over return to go, sight and action of ten steps, which are 30 tokens; 64 windows a step."""
     block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
     return Experiment(
         model=Transformer(
-            embed=TrajectoryEmbed(96, LearnedPosition(200)),
-            stack=Stack(block, repeats=3, norm=LayerNorm()),
+            embed=TrajectoryEmbed(64, LearnedPosition(200)),
+            stack=Stack(block, repeats=2, norm=LayerNorm()),
             head=ValueHead(2, EveryToken(3, 1)),
         ),
         objective=MeanSquaredError(),
         data=Drives("highway_drives/mixed"),
-        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
         steps=3000,
         evaluation=Evaluation(every=1000, batch_size=256),

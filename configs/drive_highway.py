@@ -14,19 +14,19 @@ from train.review.driving import ClosedLoop
 
 
 def experiment() -> Experiment:
-    """3 layers of width 96 over two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128 windows a step."""
+    """2 layers of width 64 over two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128 windows a step."""
     block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
     return Experiment(
         model=Transformer(
-            embed=FeatureEmbed(96),
-            stack=Stack(block, repeats=3, norm=LayerNorm()),
+            embed=FeatureEmbed(64),
+            stack=Stack(block, repeats=2, norm=LayerNorm()),
             head=ValueHead(2, EveryToken()),
         ),
         objective=MeanSquaredError(),
         data=Drives("highway_drives/expert"),
-        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
-        steps=3000,
+        steps=4000,
         evaluation=Evaluation(every=1000, batch_size=512),
         review=ClosedLoop(),
     )

@@ -338,8 +338,9 @@ def test_trajectories_that_cannot_be_used_are_refused_in_one_sentence(name: str,
     write(tmp_path / "drives")
     spoil, settings, sentence = CASES[name]
     spoil(tmp_path / "drives")
+    given: dict[str, Any] = {"path": "drives"} | settings
     with pytest.raises(InputError, match=sentence):
-        Drives(**{"path": "drives"} | settings).open()
+        Drives(**given).open()
 
 
 @pytest.mark.parametrize(

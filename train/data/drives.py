@@ -46,7 +46,7 @@ class Drives:
     test: str | None = None
     context: int = 10
     balance: float = 0.3
-    turn: float = 0.3
+    turn: float = 0.5
     scale: float = 100.0
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
@@ -154,7 +154,8 @@ def window(trajectory: Arrays, start: int, context: int) -> Arrays:
     """`context` steps of a trajectory's arrays from one on, zeros beyond its end, with their `positions`; arrays keep their other axes."""
     cut = {name: value[start : start + context] for name, value in trajectory.items()}
     missing = context - len(next(iter(cut.values())))
-    cut = {name: np.pad(value, ((0, missing),) + ((0, 0),) * (value.ndim - 1)) for name, value in cut.items()}
+    if missing:
+        cut = {name: np.pad(value, ((0, missing),) + ((0, 0),) * (value.ndim - 1)) for name, value in cut.items()}
     return cut | {"positions": np.arange(start, start + context, dtype=np.int32)}
 
 
