@@ -34,7 +34,7 @@ def experiment() -> Experiment:
             head=ValueHead(2, EveryToken(3, 1)),
         ),
         objective=MeanSquaredError(),
-        data=Drives("highway_drives/mixed"),
+        data=Drives("highway_drives/mixed", horizon=200),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
         steps=3000,

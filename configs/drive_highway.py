@@ -26,7 +26,7 @@ def experiment() -> Experiment:
         data=Drives("highway_drives/expert"),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
-        steps=4000,
+        steps=3000,
         evaluation=Evaluation(every=1000, batch_size=512),
         review=ClosedLoop(),
     )

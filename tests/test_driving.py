@@ -205,6 +205,13 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
     assert opened.shown("test", 9 + 3).endswith("1.npz, step 4")
 
 
+def test_returns_over_the_steps_left_mean_the_same_at_every_step(tmp_path: Path) -> None:
+    np.savez(tmp_path / "even.npz", features=np.ones((10, 3)), actions=np.ones((10, 2)), rewards=np.full(10, 0.7))
+    path = str(tmp_path / "even.npz")
+    batch = Drives(path=path, test=path, context=10, horizon=10).open().batches("test", 1, 1, None)[0]
+    np.testing.assert_allclose(batch["returns"][0, :, 0], 0.7, rtol=1e-5)
+
+
 def test_windows_with_a_turn_are_drawn_as_often_as_asked() -> None:
     shares = []
     for balance in (0.0, 0.4):
@@ -221,7 +228,7 @@ def test_an_action_is_predicted_from_nothing_that_comes_later_nor_from_itself() 
     shapes = {"returns": (1, 5, 1), "features": (1, 5, 3), "actions": (1, 5, 2)}
     batch = {name: jnp.asarray(chance.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
     batch["positions"] = jnp.arange(7, 12)[None]
-    params = jax.tree.map(lambda leaf: 3 * leaf, DECIDING.init(jax.random.key(0), batch)["params"])
+    params = DECIDING.init(jax.random.key(0), batch)["params"]
 
     @jax.jit
     def jacobian(given: dict[str, jax.Array]) -> Any:
@@ -348,6 +355,7 @@ def test_trajectories_that_cannot_be_used_are_refused_in_one_sentence(name: str,
     [
         lambda: Drives(context=0),
         lambda: Drives(balance=1.0),
+        lambda: Drives(horizon=0),
         lambda: Drives(holdout=0.0),
         lambda: Drives(test="drives"),
         lambda: ClosedLoop(episodes=0),

@@ -12,6 +12,7 @@ import numpy as np
 LANES, WIDTH, CARS, SPACE = 4, 4.0, 20, 2.0  # the lanes and their metres; the vehicles on the road, and how far apart (1 is dense)
 SECONDS, STEPS = 0.2, 200  # a step, and an episode
 RANGES = np.array([5.0, 0.4])  # what an action of 1 is: metres a second squared, and radians of the front wheels
+ANEW = np.array([0.1, 0.3])  # how often the noise of acceleration and steering is drawn anew: what is held leads somewhere
 FEATURES = 31
 PARTS = ("train", "test", "closed")  # each has seeds of its own
 
@@ -128,8 +129,8 @@ def simulator() -> Any:
             if self.command is None:
                 super().act()
                 self.meant = np.clip(np.array([self.action["acceleration"], self.action["steering"]]) / RANGES, -1, 1)
-                if any(self.style.noise) and self.chance.random() < 0.3:  # held for a few steps, so that it leads somewhere
-                    self.push = self.chance.normal(0, self.style.noise)
+                anew = self.chance.random(2) < ANEW
+                self.push = np.where(anew, self.chance.normal(0, self.style.noise), self.push)
             else:
                 self.target_lane_index, self.meant = self.lane_index, np.clip(self.command, -1, 1)
             acceleration, steering = np.clip(self.meant + self.push, -1, 1) * RANGES

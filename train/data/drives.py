@@ -38,7 +38,8 @@ class Drives:
     they are the share `balance`.  Test windows follow each other, so that every step is measured once.
 
     A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum of all rewards
-    from a step to the end over `scale`; `positions` (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
+    from a step to the end over `scale`, or with a `horizon` over the steps until then, which means the same at every step; `positions`
+    (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
     """
 
     dataset: str = "highway_drives/expert"
@@ -48,16 +49,24 @@ class Drives:
     balance: float = 0.3
     turn: float = 0.5
     scale: float = 100.0
+    horizon: int | None = None
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
 
     def __post_init__(self) -> None:
-        if self.context < 1 or self.scale <= 0:
-            raise ValueError(f"Drives has context {self.context} and scale {self.scale}; give 1 step or more, and a scale above 0.")
+        if self.context < 1 or self.scale <= 0 or (self.horizon is not None and self.horizon < 1):
+            given = f"context {self.context}, scale {self.scale} and horizon {self.horizon}"
+            raise ValueError(f"Drives has {given}; give 1 step or more, a scale above 0, and a horizon of 1 step or more, or none.")
         if not 0 <= self.balance < 1 or not 0 < self.holdout < 1:
             raise ValueError(f"Drives has balance {self.balance} and holdout {self.holdout}; give shares below 1, and above 0 to hold out.")
         if self.test and not self.path:
             raise ValueError("Drives.test is given without path; give the trajectories to train on too.")
+
+    def scaled(self, returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Returns from steps on, as models read them."""
+        return (
+            returns / np.float32(self.scale) if self.horizon is None else returns / np.maximum(self.horizon - steps, 1).astype(np.float32)
+        )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedDrives":
         """Both parts (or the one asked for), read and checked.  Raises InputError for what cannot be used."""
@@ -113,9 +122,10 @@ def _files(path: str) -> list[Path]:
 
 def _read(file: Path) -> Trajectory:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if not hasattr(arrays, "files"):
-                raise ValueError("it is a single array")
+        opened = np.load(file, allow_pickle=False)
+        if not hasattr(opened, "files"):
+            raise ValueError("a single array")
+        with opened as arrays:
             return checked({name: arrays[name] for name in COLUMNS if name in arrays.files}, str(file))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {os.strerror(error.errno or 0) if error.errno else error}.") from None
@@ -188,7 +198,7 @@ class OpenedDrives:
 
     def _arrays(self, one: Trajectory, first: int) -> Arrays:
         length = len(one.rewards)
-        ahead = returns(one.rewards)[:, None] / np.float32(self.spec.scale)
+        ahead = self.spec.scaled(returns(one.rewards), np.arange(length))[:, None]
         placed = {"weights": np.ones(length, np.float32), "index": np.arange(first, first + length, dtype=np.int32)}
         return {"features": one.features, "actions": one.actions, "values": one.actions, "returns": ahead} | placed
 

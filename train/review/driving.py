@@ -87,12 +87,12 @@ class Wheel:
 
     def __init__(self, trained: Trained, asked: np.ndarray, steps: int) -> None:
         trainer, data = trained.trainer, trained.trainer.data
-        spec: Any = getattr(data, "spec", None)
+        self.spec: Any = getattr(data, "spec", None)
         experiment = trainer.experiment
         self.params = jax.device_get(trainer.parallel.whole(trained.params))
         self.outputs = jax.jit(make_outputs(experiment.model, experiment.precision))
-        self.context, self.scale, self.left, self.step = spec.context, spec.scale, asked.astype(np.float64), 0
-        room = (len(asked), steps + spec.context)
+        self.context, self.left, self.step = self.spec.context, asked.astype(np.float64), 0
+        room = (len(asked), steps + self.context)
         self.known = {
             name: np.zeros((*room, width), np.float32) for name, width in (("features", FEATURES), ("actions", 2), ("returns", 1))
         }
@@ -100,7 +100,7 @@ class Wheel:
     def __call__(self, seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         step, first = self.step, max(self.step + 1 - self.context, 0)
         self.left = self.left - rewards
-        self.known["features"][:, step], self.known["returns"][:, step, 0] = seen, self.left / self.scale
+        self.known["features"][:, step], self.known["returns"][:, step, 0] = seen, self.spec.scaled(self.left, np.array(step))
         batch = {name: value[:, first : first + self.context] for name, value in self.known.items()}
         positions = np.arange(first, first + self.context, dtype=np.int32)
         outputs = self.outputs(self.params, batch | {"positions": np.tile(positions, (len(seen), 1))})

@@ -17,8 +17,9 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
     """`features` (t, 31) as `train.driving.features` has them, `actions` (t, 2), acceleration and steering, and `rewards` (t,).
 
     100 / 10 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a crash.  `expert`:
-    all want 30 m/s, and three in four are pushed off their course and log how they mean to come back (DART, arXiv:1703.09327).  `mixed`:
-    each wants another speed and dares more or less.  `tiny` is `mixed`, 3 / 1 simulations of 50 steps.  Generated.
+    all want 30 m/s, and two in three are pushed off their course and log how they mean to come back (DART, arXiv:1703.09327).  `mixed`:
+    each wants another speed, dares more or less, and is pushed to other speeds.  `tiny` is `mixed` with 3 / 1 simulations of 50 steps.
+    Generated.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -53,7 +54,8 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
 
 def style(kind: str, chance: np.random.Generator) -> Style:
     """How a driver drives, by chance."""
-    noise = float(chance.choice([0.0, 0.1, 0.2, 0.3]))
+    steering = float(chance.choice([0.0, 0.06, 0.12]))
     if kind == EXPERT:
-        return Style(noise=(noise, 0.6 * noise))
-    return Style(float(chance.uniform(18, 30)), float(chance.uniform(0.7, 2.0)), float(chance.uniform(0, 1)), (noise, 0.6 * noise))
+        return Style(noise=(2 * steering, steering))
+    noise = float(chance.choice([0.1, 0.3, 0.5])), steering
+    return Style(float(chance.uniform(18, 30)), float(chance.uniform(0.7, 2.0)), float(chance.uniform(0, 1)), noise)
