@@ -1,4 +1,4 @@
-"""A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 880 drives, timid to hasty.
+"""A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 528 drives, timid to hasty.
 
 python -m train drive_decision
 """

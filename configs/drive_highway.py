@@ -1,4 +1,4 @@
-"""A vehicle driven by what experts did: behaviour cloning on a simulated highway, 880 drives of 40 seconds.
+"""A vehicle driven by what experts did: behaviour cloning on a simulated highway, 528 drives of 40 seconds.
 
 python -m train drive_highway
 python -m train drive_highway data.path=FOLDER     # your own trajectories, a .npz file each

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LANES, WIDTH, CARS, SPACE = 4, 4.0, 20, 2.0  # the lanes and their metres; the vehicles on the road, and how far apart (1 is dense)
+SLOW, STARTS = (16.0, 24.0), (20.0, 30.0)  # the speeds of the others, and those at which drivers begin
 SECONDS, STEPS = 0.2, 200  # a step, and an episode
 RANGES = np.array([5.0, 0.4])  # what an action of 1 is: metres a second squared, and radians of the front wheels
 ANEW = np.array([0.1, 0.3])  # how often the noise of acceleration and steering is drawn anew: what is held leads somewhere
@@ -169,10 +170,12 @@ class Highway:
     def __init__(self, part: str, number: int, styles: Sequence[Style]) -> None:
         road, network, traffic, driver = simulator()
         seed = PARTS.index(part), number
-        self.road = road(network.straight_road_network(LANES, speed_limit=30), np_random=np.random.default_rng(seed))
+        chance = np.random.default_rng(seed)
+        self.road = road(network.straight_road_network(LANES, speed_limit=30), np_random=chance)
         self.own = [index * CARS // len(styles) for index in range(len(styles))]
         for index in range(CARS):
-            vehicle = (driver if index in self.own else traffic).create_random(self.road, spacing=SPACE)
+            speed = chance.uniform(*(STARTS if index in self.own else SLOW))
+            vehicle = (driver if index in self.own else traffic).create_random(self.road, speed, spacing=SPACE)
             vehicle.randomize_behavior()
             vehicle.check_collisions = index in self.own  # those of the others with each other take time and are not looked at
             self.road.vehicles.append(vehicle)

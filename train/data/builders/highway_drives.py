@@ -9,14 +9,14 @@ import tensorflow_datasets as tfds
 from train.driving import FEATURES, STEPS, Highway, Style, drive
 
 EXPERT, MIXED, TINY = "expert", "mixed", "tiny"
-SIZES = {EXPERT: {"train": 100, "test": 10}, MIXED: {"train": 100, "test": 10}, TINY: {"train": 3, "test": 1}}
+SIZES = {EXPERT: {"train": 60, "test": 6}, MIXED: {"train": 60, "test": 6}, TINY: {"train": 3, "test": 1}}
 DRIVERS = 8  # of a simulation
 
 
 class HighwayDrives(tfds.core.GeneratorBasedBuilder):
     """`features` (t, 31) as `train.driving.features` has them, `actions` (t, 2), acceleration and steering, and `rewards` (t,).
 
-    100 / 10 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a crash.  `expert`:
+    60 / 6 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a crash.  `expert`:
     all want 30 m/s, and two in three are pushed off their course and log how they mean to come back (DART, arXiv:1703.09327).  `mixed`:
     each wants another speed, dares more or less, and is pushed to other speeds.  `tiny` is `mixed` with 3 / 1 simulations of 50 steps.
     Generated.
