@@ -34,10 +34,10 @@ def experiment() -> Experiment:
             head=ValueHead(2, EveryToken(3, 1)),
         ),
         objective=MeanSquaredError(),
-        data=Drives("highway_drives/mixed", horizon=200),
+        data=Drives("highway_drives/mixed", horizon=200, middle=0.77, scale=0.07),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
         steps=3000,
         evaluation=Evaluation(every=1000, batch_size=256),
-        review=ClosedLoop(episodes=12, asked=(135.0, 145.0, 155.0, 165.0, 175.0)),
+        review=ClosedLoop(episodes=12, asked=(140.0, 148.0, 156.0, 164.0, 172.0)),
     )

@@ -173,7 +173,7 @@ def test_noise_moves_the_vehicle_and_not_what_is_logged() -> None:
 
 def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
     path = write(tmp_path / "drives")
-    opened = Drives(path=path, test=path, context=5, scale=2.0, balance=0.0).open()
+    opened = Drives(path=path, test=path, context=5, scale=10.0, balance=0.0).open()
     batches = {part: opened.batches(part, 4, 4, None) for part in ("train", "test")}
     known = trajectories(path)
     seen: dict[str, list[int]] = {"train": [], "test": []}
@@ -198,7 +198,7 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
                     np.testing.assert_array_equal(batch["features"][row, place], one.features[at])
                     np.testing.assert_array_equal(batch["actions"][row, place], one.actions[at])
                     np.testing.assert_array_equal(batch["values"][row, place], one.actions[at])
-                    ahead = sum(float(value) for value in one.rewards[at:]) / 2
+                    ahead = sum(float(value) for value in one.rewards[at:]) / 10
                     assert batch["returns"][row, place, 0] == pytest.approx(ahead, rel=1e-5)
     assert sorted(seen["test"]) == list(range(9 + 12 + 3 + 7))  # every step once
     assert starts == [(0, step) for step in range(5)] + [(1, step) for step in range(8)] + [(2, 0)] + [(3, step) for step in range(3)]
@@ -208,8 +208,10 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
 def test_returns_over_the_steps_left_mean_the_same_at_every_step(tmp_path: Path) -> None:
     np.savez(tmp_path / "even.npz", features=np.ones((10, 3)), actions=np.ones((10, 2)), rewards=np.full(10, 0.7))
     path = str(tmp_path / "even.npz")
-    batch = Drives(path=path, test=path, context=10, horizon=10).open().batches("test", 1, 1, None)[0]
-    np.testing.assert_allclose(batch["returns"][0, :, 0], 0.7, rtol=1e-5)
+    batch = Drives(path=path, test=path, context=10, horizon=10, middle=0.5, scale=0.1).open().batches("test", 1, 1, None)[0]
+    np.testing.assert_allclose(batch["returns"][0, :, 0], 2.0, rtol=1e-5)
+    batch = Drives(path=path, test=path, context=10, scale=0.5).open().batches("test", 1, 1, None)[0]
+    np.testing.assert_allclose(batch["returns"][0, :, 0], [3, 3, 3, 3, 3, 3, 3, 3, 2.8, 1.4], rtol=1e-5)
 
 
 def test_windows_with_a_turn_are_drawn_as_often_as_asked() -> None:

@@ -38,8 +38,8 @@ class Drives:
     they are the share `balance`.  Test windows follow each other, so that every step is measured once.
 
     A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum of all rewards
-    from a step to the end over `scale`, or with a `horizon` over the steps until then, which means the same at every step; `positions`
-    (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
+    from a step to the end, with a `horizon` over the steps until then, which means the same at every step, less `middle`, over `scale`,
+    from -3 to 3; `positions` (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
     """
 
     dataset: str = "highway_drives/expert"
@@ -48,8 +48,9 @@ class Drives:
     context: int = 10
     balance: float = 0.3
     turn: float = 0.5
-    scale: float = 100.0
     horizon: int | None = None
+    middle: float = 0.0
+    scale: float = 100.0
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
 
