@@ -65,9 +65,8 @@ class Drives:
 
     def scaled(self, returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Returns from steps on, as models read them."""
-        return (
-            returns / np.float32(self.scale) if self.horizon is None else returns / np.maximum(self.horizon - steps, 1).astype(np.float32)
-        )
+        left = 1 if self.horizon is None else np.maximum(self.horizon - steps, 1)
+        return np.clip((returns / left - self.middle) / self.scale, -3, 3).astype(np.float32)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedDrives":
         """Both parts (or the one asked for), read and checked.  Raises InputError for what cannot be used."""
