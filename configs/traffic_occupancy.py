@@ -1,11 +1,11 @@
 """How full roads will be over the next day: PeMS occupancy, 17,544 hours at 20 sensors, the last fifth to test on.
 
 python -m train traffic_occupancy
-python -m train traffic_occupancy data.channels=together model.head.values=1440     # all sensors seen at once
+python -m train traffic_occupancy data.channels=together model.head.values=60     # all sensors seen at once
 morphax predict runs/traffic_occupancy LAST_TWO_WEEKS.csv
 """
 
-from models import MLP, Attention, Block, FeatureEmbed, LastTokens, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer, ValueHead
+from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer, ValueHead
 from train.data.series import Series
 from train.experiment import Evaluation, Experiment
 from train.objective import Quantiles
@@ -13,25 +13,25 @@ from train.optimizer import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 
-def model(patches: int, width: int, repeats: int, values: int, read: int, dropout: float = 0.1) -> Transformer:
-    """An encoder over patches of a series (PatchTST, arXiv:2211.14730); the last `read` of them give all that follows."""
-    block = Block(mixer=Attention(4), feedforward=MLP(2.0), residual=PreNorm(LayerNorm()), dropout=dropout)
+def model(context: int, horizon: int, width: int, quantiles: int, dropout: float = 0.0) -> Transformer:
+    """An encoder over the steps of context and horizon, each with its lags and calendar; those of the horizon give their quantiles."""
+    block = Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm()), dropout=dropout)
     return Transformer(
-        embed=FeatureEmbed(width, LearnedPosition(patches)),
-        stack=Stack(block, repeats=repeats, norm=LayerNorm()),
-        head=ValueHead(values, LastTokens(read), dropout),
+        embed=FeatureEmbed(width, LearnedPosition(context + horizon)),
+        stack=Stack(block, repeats=2, norm=LayerNorm()),
+        head=ValueHead(quantiles, EveryToken(1, -horizon)),
     )
 
 
 def experiment() -> Experiment:
-    """3 layers of width 96 over two weeks in patches of 12 hours; every sensor is an example of its own, 128 windows a step."""
+    """2 layers of width 64 over 48 hours, with the same hours of a day, a week and two weeks before; 128 windows of one sensor a step."""
     return Experiment(
-        model=model(patches=30, width=96, repeats=3, values=24 * 3, read=30),
+        model=model(48, 24, 64, 3),
         objective=Quantiles(),
-        data=Series("traffic_occupancy", time=None),
-        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        data=Series("traffic_occupancy", time=None, context=48, patch=1, lags=(24, 168, 336)),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
-        steps=3000,
+        steps=2000,
         evaluation=Evaluation(every=1000, batch_size=1024, metric="mean_absolute_error"),
         review=Forecasts(),
     )

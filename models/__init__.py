@@ -15,14 +15,24 @@ from models.convolution import GatedConvolution, LongConvolution, ShortConvoluti
 from models.depth import MixtureOfDepths
 from models.differential import DifferentialAttention
 from models.dropout import Dropout
-from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TokenEmbed, TubeletEmbed
+from models.embed import (
+    ConvEmbed,
+    FactorisedEmbed,
+    FeatureEmbed,
+    HashedNgramEmbed,
+    PatchEmbed,
+    QueryEmbed,
+    TokenEmbed,
+    TrajectoryEmbed,
+    TubeletEmbed,
+)
 from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE
 from models.families import bert
 from models.feedforward import GLU, MLP, LowRank, Monarch
 from models.forgetting import ForgettingAttention
 from models.generate import Sampler, beam, generate, padded
 from models.growth import deepened
-from models.head import BoxHead, ClassHead, FirstToken, LastTokens, LogitsHead, MeanPool, MultiTokenHead, Transform, ValueHead
+from models.head import BoxHead, ClassHead, EveryToken, FirstToken, LogitsHead, MeanPool, MultiTokenHead, Transform, ValueHead
 from models.interop import load_hf, save_hf
 from models.latent import LatentAttention
 from models.mixing import Fourier, Pooling, TokenMLP
@@ -80,6 +90,7 @@ __all__ = [
     "Dropout",
     "DynamicTanh",
     "EncoderDecoder",
+    "EveryToken",
     "ExpertChoice",
     "Experts",
     "FIRE",
@@ -100,7 +111,6 @@ __all__ = [
     "InterpolatedRoPE",
     "KimiDeltaAttention",
     "L2Norm",
-    "LastTokens",
     "LatentAttention",
     "LayerNorm",
     "LayerScale",
@@ -154,6 +164,7 @@ __all__ = [
     "T5Bias",
     "TokenEmbed",
     "TokenMLP",
+    "TrajectoryEmbed",
     "Transform",
     "Transformer",
     "TubeletEmbed",

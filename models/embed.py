@@ -231,6 +231,32 @@ class FeatureEmbed(nn.Module):
         return _placed(nn.Dense(self.width, name="in")(batch["features"]), ctx, self.position)
 
 
+class TrajectoryEmbed(nn.Module):
+    """Three tokens a step, a map of each of return to go, features and action, with one position.  Decision Transformer, arXiv:2106.01345.
+
+    Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m), `positions` (b, t); gives (b, 3 t, d), in that order.  What is at
+    the features' places knows no action of its own step, where attention is causal: `EveryToken(3, 1)` takes it.
+    """
+
+    width: int = 128
+    position: Position | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "width")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        x = [nn.Dense(self.width, name=name)(batch[name]) for name in ("returns", "features", "actions")]
+        b, t, d = x[0].shape
+        positions = own_index(ctx, t)[None] if ctx.positions is None else ctx.positions
+        x = x if self.position is None else [self.position(one, positions) for one in x]
+        own = (3 * positions[..., None] + jnp.arange(3)).reshape(positions.shape[0], 3 * t)
+        segments = None if ctx.segments is None else jnp.repeat(ctx.segments, 3, axis=1)
+        starts = None if ctx.starts is None else 3 * ctx.starts
+        return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(ctx, positions=own, segments=segments, starts=starts)
+
+
 def _placed(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:
     """With positions, in the stream and in the context."""
     positions = own_index(ctx, x.shape[1])[None] if ctx.positions is None else ctx.positions

@@ -47,30 +47,24 @@ class MeanPool(nn.Module):
         return mean[:, 0] if ctx.starts is None else mean
 
 
-class LastTokens(nn.Module):
-    """The last `tokens` hidden vectors of each example side by side, zeros where it has fewer.  PatchTST's flattened head,
-    arXiv:2211.14730; one token is what decoders classify by.
+class EveryToken(nn.Module):
+    """The hidden vector of every token, or of each `step`-th from `first` on: outputs for tokens, not for examples.
 
-    (b, t, d) -> (b, tokens d), or (b, n, tokens d) where rows are packed.
+    (b, t, d) -> (b, t / step, d), or of the last tokens alone where `first` is negative and counts from the end.
     """
 
-    tokens: int = 1
+    step: int = 1
+    first: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "tokens")
+        require_positive(self, "step")
+        if self.first >= self.step:
+            raise ValueError(f"EveryToken has first {self.first} and step {self.step}; first is below step, or counts from the end.")
         super().__post_init__()
 
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array:
-        b, t, d = hidden.shape
-        segments = jnp.ones((b, t), jnp.int32) if ctx.segments is None else ctx.segments
-        starts = jnp.zeros((b, 1), jnp.int32) if ctx.starts is None else ctx.starts
-        own = jnp.take_along_axis(segments, starts, axis=1)  # (b, n): the segment that each example is
-        member = (segments[:, None] == own[..., None]) & (segments[:, None] > 0)
-        places = starts[..., None] + member.sum(-1, keepdims=True) - self.tokens + jnp.arange(self.tokens)  # (b, n, tokens)
-        found = hidden[jnp.arange(b)[:, None, None], jnp.clip(places, 0, t - 1)]
-        last = jnp.where((places >= starts[..., None])[..., None], found, 0).reshape(b, -1, self.tokens * d)
-        return last[:, 0] if ctx.starts is None else last
+        return hidden[:, self.first :: self.step]
 
 
 class ClassHead(nn.Module):

@@ -1,6 +1,7 @@
 """Every application, shortened: its real data, a small model in the place of its own, trained, measured, asked, and shown."""
 
 import datetime
+import html
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -46,12 +47,16 @@ CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation
 CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "batch_size=32")
 SERIES = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
 SERIES += ("data.stride=50", "evaluation.batch_size=256")
+DRIVING = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
+DRIVING += ("data.dataset=highway_drives/tiny", "review.episodes=2", "review.steps=20")
 CLASSES = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
 MOVED = CLASSES | {"accuracy_shuffled"}
 AHEAD = {"coverage", "mae_1", "rmse_1", "mae_12", "rmse_12"}
 BOXES = {"map", "map50", "map75", "recall"}
 CELL_BOXES = BOXES | {f"map50_{cell}" for cell in ("RBC", "WBC", "Platelets")}
 DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
+DRIVEN = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio"}
+ASKED = {"return_correlation", "reached_12", "reached_16"}
 CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
 
 
@@ -76,6 +81,15 @@ APPLICATIONS = {
         clips("video_manoeuvres", "highway_manoeuvres/few"),
         Application("traffic_occupancy", SERIES, "{place}/roads.csv", {"forecast"}, AHEAD | {"mae_3", "rmse_3"}, ("Errors", "Forecasts")),
         Application("traffic_weather", SERIES, "{place}/roads.csv", {"forecast"}, AHEAD | {"mae_24", "rmse_24"}, ("Errors", "Forecasts")),
+        Application("drive_highway", DRIVING, "{place}/drive.npz", {"value"}, DRIVEN, ("2 drives", "The model's drive above")),
+        Application(
+            "drive_decision",
+            (*DRIVING, "review.asked=(12.0, 16.0)"),
+            "{place}/drive.npz",
+            {"value"},
+            DRIVEN | ASKED,
+            ("2 drives", "Return reached", "The model's drive above"),
+        ),
         Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
     )
 }
@@ -92,6 +106,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = ["vehicles", "kelvin", "clouds", "rain", "snow", *(f"sensor_{number:02}" for number in range(20))]
     rows = [f"{time},{','.join(str(hour % 24 + place) for place in range(len(columns)))}" for hour, time in enumerate(hours)]
     (folder / "asked" / "roads.csv").write_text("\n".join([",".join(["time", *columns]), *rows]) + "\n")
+    drive = {name: np.random.default_rng(0).uniform(0, 1, shape) for name, shape in (("features", (6, 31)), ("actions", (6, 2)))}
+    np.savez(folder / "asked" / "drive.npz", **drive, rewards=np.ones(6))
     return folder
 
 
@@ -109,7 +125,7 @@ def test_an_application_trains_is_measured_answers_and_is_shown(
     found = [loss for loss in losses if loss is not None]
     assert found[-1] < found[0]
     page = (Path(run) / "report.html").read_text(encoding="utf-8")
-    assert all(caption in page for caption in one.captions)
+    assert all(html.escape(caption) in page for caption in one.captions)
 
     assert main(["eval", run, "evaluation.batch_size=100", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)

@@ -64,6 +64,15 @@ class Trainer:
             raise InputError(
                 f"The data has {labels} classes ({listed}) and model.head.classes is {classes}; set model.head.classes={labels}."
             )
+        values, actions = _field(experiment, "model.head.values"), getattr(self.data, "actions", None)
+        if values is not None and actions and values != actions:
+            raise InputError(f"The data has {actions} actions a step and model.head.values is {values}; set model.head.values={actions}.")
+        longest = getattr(self.data, "longest", 0)
+        if places is not None and longest > places:
+            raise InputError(
+                f"The data has trajectories of {longest} steps and model.embed.position.length holds {places} places;"
+                f" set model.embed.position.length={longest}."
+            )
 
     @property
     def train(self) -> Batches:

@@ -185,6 +185,8 @@ def batch() -> dict[str, jax.Array]:
         "image": normal(7, 2, 4, 6, 3),
         "video": normal(8, 2, 2, 4, 6, 3),
         "features": normal(9, 2, 8, 3),
+        "returns": normal(10, 2, 8, 1),
+        "actions": normal(11, 2, 8, 2),
         "source_segments": jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]]),
     }
 

@@ -11,8 +11,8 @@ import pytest
 from models import Context, Decoding, LogitsHead, Stack, TokenEmbed, Transformer
 from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
 from models.generate import generate, padded
-from models.head import LastTokens, MultiTokenHead
-from tests.laws.components import BLOCK, normal, packed_context, parameters, tokens
+from models.head import EveryToken, MultiTokenHead
+from tests.laws.components import BLOCK, normal, parameters, tokens
 from train.objective import NextToken, NextTokens
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -153,14 +153,14 @@ def test_a_head_for_several_tokens_trains_on_all_and_decodes_the_first() -> None
     assert int(next(generate(model, params, padded([[1, 2, 3]]), 1))[0]) == int(whole[0, -1, 0].argmax())
 
 
-def test_the_last_tokens_are_those_of_each_example_and_zeros_before_it() -> None:
-    hidden, ctx = np.asarray(normal(1, 2, 8, 16)), packed_context()
-    found = np.asarray(LastTokens(4).apply({}, jnp.asarray(hidden), ctx)).reshape(2, 2, 4, 16)
-    for row, lengths in enumerate(((3, 4), (5, 3))):
-        start = 0
-        for place, length in enumerate(lengths):
-            own = np.concatenate([np.zeros((4, 16)), hidden[row, start : start + length]])[-4:]
-            np.testing.assert_array_equal(found[row, place], own)
-            start += length
-    alone = np.asarray(LastTokens(2).apply({}, jnp.asarray(hidden), Context()))
-    np.testing.assert_array_equal(alone, hidden[:, -2:].reshape(2, -1))
+def test_every_token_counts_from_the_start_or_from_the_end() -> None:
+    hidden = normal(1, 2, 8, 16)
+    for pool, places in (
+        (EveryToken(), range(8)),
+        (EveryToken(3, 1), (1, 4, 7)),
+        (EveryToken(1, -3), (5, 6, 7)),
+        (EveryToken(2, -3), (5, 7)),
+    ):
+        np.testing.assert_array_equal(pool.apply({}, hidden, Context()), hidden[:, jnp.array(places)])
+    with pytest.raises(ValueError, match="first is below step"):
+        EveryToken(2, 2)

@@ -15,6 +15,7 @@ from models import (
     BoxHead,
     Context,
     EncoderDecoder,
+    EveryToken,
     LayerNorm,
     LearnedPosition,
     LogitsHead,
@@ -79,7 +80,8 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     np.testing.assert_allclose(row[0], np.concatenate(alone), atol=1e-5)
 
 
-POOLED = [form for form in forms(Pool, Head) if not isinstance(form.values[0], LogitsHead | MultiTokenHead | BoxHead)]
+EVERY = LogitsHead | MultiTokenHead | BoxHead | EveryToken  # an output for every token, of no one example
+POOLED = [form for form in forms(Pool, Head) if not isinstance(form.values[0], EVERY)]
 
 
 @pytest.mark.parametrize("component", POOLED)

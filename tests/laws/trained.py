@@ -15,6 +15,7 @@ from models import (
     BoxHead,
     ClassHead,
     EncoderDecoder,
+    EveryToken,
     Experts,
     LogitsHead,
     MeanPool,
@@ -23,6 +24,7 @@ from models import (
     SharedAttention,
     Stack,
     Transformer,
+    ValueHead,
 )
 from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, conforms, kind_of
 from models.routing import Router
@@ -89,7 +91,7 @@ ALONE: dict[Any, Callable[[Any], Any]] = {
     Block: lambda block: decoder(PLAIN, block),
     Residual: lambda residual: decoder(Block(MIXER, FEEDFORWARD, residual)),
     Embed: lambda embed: Transformer(embed, deep(PLAIN), ClassHead(CLASSES, MeanPool())),
-    Pool: lambda pool: Transformer(EMBED, deep(PLAIN), ClassHead(CLASSES, pool)),
+    Pool: lambda pool: Transformer(EMBED, deep(PLAIN), (ValueHead if isinstance(pool, EveryToken) else ClassHead)(CLASSES, pool)),
     Head: lambda head: Transformer(EMBED, deep(PLAIN), head),
     Model: lambda model: model if model.head is not None else dataclasses.replace(model, head=LogitsHead()),
 }
@@ -180,8 +182,10 @@ def training_batch(rows: int, length: int) -> Batch:
         "image": normal(4, length // 2, 3),
         "video": normal(2, 4, length // 2, 3),
         "features": normal(length, 3),
+        "returns": normal(length, 1),
+        "actions": normal(length, 2),
         "labels": ids(CLASSES),
-        "values": normal(1),
+        "values": normal(1, 1),  # also for heads that give values for every token
         "boxes": draw.uniform(0.2, 0.4, (rows, 3, 4)),
         "box_labels": ids(3, 3),
         "present": np.tile([1.0, 1.0, 0.0], (rows, 1)),

@@ -81,8 +81,8 @@ def of_examples(
     """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
 
     `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone; without a seed it is
-    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,); always `batch_size` rows in multiples of
-    `multiple`, the missing ones zeros of weight zero.
+    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,) where examples have none of their own; always
+    `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
     """
     order, rows = Order(count, batch_size, seed), _rounded(batch_size, multiple)
 
@@ -96,7 +96,7 @@ def of_examples(
             batch = mix(batch, np.random.default_rng((seed, epoch, order.count, step)))
         batch = {name: np.pad(value, spare + ((0, 0),) * (value.ndim - 1)) for name, value in batch.items()}
         weights, index = np.ones(len(members), np.float32), np.array(members, np.int32)
-        return batch | {"weights": np.pad(weights, spare), "index": np.pad(index, spare)}
+        return {"weights": np.pad(weights, spare), "index": np.pad(index, spare)} | batch
 
     return Batches(len(order), make)
 

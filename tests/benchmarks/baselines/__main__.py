@@ -10,6 +10,7 @@ from functools import partial
 
 from tests.benchmarks.baselines import Figures
 from tests.benchmarks.baselines.clips import clips
+from tests.benchmarks.baselines.drives import drives
 from tests.benchmarks.baselines.language import characters, dictionary
 from tests.benchmarks.baselines.pictures import components, pixels
 from tests.benchmarks.baselines.series import forecasts
@@ -30,6 +31,7 @@ BASELINES: dict[str, Callable[[], Figures]] = {
     "video_manoeuvres": partial(clips, "highway_manoeuvres/whole"),
     "traffic_occupancy": partial(forecasts, "traffic_occupancy"),
     "traffic_weather": partial(forecasts, "traffic_weather"),
+    "drive_highway": partial(drives, "highway_drives/expert"),
 }
 
 

@@ -1,9 +1,9 @@
-"""Forms of embeds, of a pool, and of the head of boxes."""
+"""Forms of embeds, of the head of boxes, of pools of many tokens."""
 
 from typing import Any
 
-from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TubeletEmbed
-from models.head import BoxHead, LastTokens
+from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TrajectoryEmbed, TubeletEmbed
+from models.head import BoxHead, EveryToken
 from models.position import LearnedPosition
 
 VARIANTS: dict[type, dict[str, Any]] = {
@@ -14,6 +14,7 @@ VARIANTS: dict[type, dict[str, Any]] = {
     TubeletEmbed: {"default": TubeletEmbed(16, 1, 2, registers=2), "boxes": TubeletEmbed(16, 2, 2)},
     FeatureEmbed: {"default": FeatureEmbed(16)},
     QueryEmbed: {"default": QueryEmbed(5, 16)},
-    LastTokens: {"one": LastTokens(), "more": LastTokens(4)},
+    TrajectoryEmbed: {"default": TrajectoryEmbed(16), "placed": TrajectoryEmbed(16, LearnedPosition(12))},
+    EveryToken: {"default": EveryToken(), "third": EveryToken(3, 1), "last": EveryToken(1, -2)},
     BoxHead: {"default": BoxHead(3)},
 }

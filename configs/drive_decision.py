@@ -1,0 +1,43 @@
+"""A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 528 drives, timid to hasty.
+
+python -m train drive_decision
+"""
+
+from models import (
+    MLP,
+    Attention,
+    Block,
+    EveryToken,
+    LayerNorm,
+    LearnedPosition,
+    PreNorm,
+    RoPE,
+    Stack,
+    TrajectoryEmbed,
+    Transformer,
+    ValueHead,
+)
+from train.data.drives import Drives
+from train.experiment import Evaluation, Experiment
+from train.objective import MeanSquaredError
+from train.optimizer import AdamW, Cosine
+from train.review.driving import ClosedLoop
+
+
+def experiment() -> Experiment:
+    """2 layers of width 64 over return to go, sight and action of ten steps, which are 30 tokens; 64 windows a step."""
+    block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
+    return Experiment(
+        model=Transformer(
+            embed=TrajectoryEmbed(64, LearnedPosition(200)),
+            stack=Stack(block, repeats=2, norm=LayerNorm()),
+            head=ValueHead(2, EveryToken(3, 1)),
+        ),
+        objective=MeanSquaredError(),
+        data=Drives("highway_drives/mixed", horizon=200, middle=0.77, scale=0.07),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=64,
+        steps=3000,
+        evaluation=Evaluation(every=1000, batch_size=256),
+        review=ClosedLoop(episodes=12, asked=(140.0, 148.0, 156.0, 164.0, 172.0)),
+    )

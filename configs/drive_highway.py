@@ -1,0 +1,32 @@
+"""A vehicle driven by what experts did: behaviour cloning on a simulated highway, 528 drives of 40 seconds.
+
+python -m train drive_highway
+python -m train drive_highway data.path=FOLDER     # your own trajectories, a .npz file each
+morphax predict runs/drive_highway DRIVE.npz
+"""
+
+from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, PreNorm, RoPE, Stack, Transformer, ValueHead
+from train.data.drives import Drives
+from train.experiment import Evaluation, Experiment
+from train.objective import MeanSquaredError
+from train.optimizer import AdamW, Cosine
+from train.review.driving import ClosedLoop
+
+
+def experiment() -> Experiment:
+    """2 layers of width 64 over two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128 windows a step."""
+    block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
+    return Experiment(
+        model=Transformer(
+            embed=FeatureEmbed(64),
+            stack=Stack(block, repeats=2, norm=LayerNorm()),
+            head=ValueHead(2, EveryToken()),
+        ),
+        objective=MeanSquaredError(),
+        data=Drives("highway_drives/expert"),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        batch_size=128,
+        steps=3000,
+        evaluation=Evaluation(every=1000, batch_size=512),
+        review=ClosedLoop(),
+    )
