@@ -27,12 +27,12 @@ from train.review.classes import Classes
 
 
 def experiment() -> Experiment:
-    """4 layers of width 96 over 49 patches of 4 x 4 pixels, 128 pictures a step, moved by up to two pixels and mirrored."""
+    """4 layers of width 96 over 7 x 7 patches of a convolutional stem, 128 pictures a step, moved by up to two pixels and mirrored."""
     return Experiment(
         model=Transformer(
-            embed=ConvEmbed(96, (24, 48), registers=0, position=LearnedPosition(49)),
+            embed=ConvEmbed(96, (32, 64, 64), (2, 1, 2), registers=0, position=LearnedPosition(49)),
             stack=Stack(
-                Block(mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(), residual=PreNorm(LayerNorm())),
+                Block(mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(2.0), residual=PreNorm(LayerNorm())),
                 repeats=4,
                 norm=LayerNorm(),
             ),
@@ -40,7 +40,7 @@ def experiment() -> Experiment:
         ),
         objective=Classification(),
         data=Images("fashion_mnist", augment=Augment(shift=0.07, mirror=True)),
-        optimizer=AdamW(Cosine(2e-3, warmup=0.1, end=0.01), decay=0.05, clip=1.0),
+        optimizer=AdamW(Cosine(1e-3, warmup=0.1, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
         epochs=8,
         evaluation=Evaluation(batch_size=500, metric="accuracy", greater=True),

@@ -16,7 +16,7 @@ WEATHER = ("kelvin", "clouds", "rain", "snow")
 
 
 def experiment() -> Experiment:
-    """2 layers of width 64 over 72 hours with weather, calendar and holidays, and the same hours of a day and of one to four weeks before."""
+    """2 layers of width 64 over 72 hours with weather, calendar and holidays, and the same hours of a day and one to four weeks before."""
     return Experiment(
         model=model(72, 24, 64, 3, dropout=0.1),
         objective=Quantiles(),
