@@ -102,7 +102,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "asked" / "picture.png")
     write(folder / "asked" / "clip.mp4", moving(0, 1))
-    hours = [f"{datetime.datetime(2026, 1, 5) + datetime.timedelta(hours=hour)}" for hour in range(340)]
+    hours = [f"{datetime.datetime(2026, 1, 5) + datetime.timedelta(hours=hour)}" for hour in range(800)]
     columns = ["vehicles", "kelvin", "clouds", "rain", "snow", *(f"sensor_{number:02}" for number in range(20))]
     rows = [f"{time},{','.join(str(hour % 24 + place) for place in range(len(columns)))}" for hour, time in enumerate(hours)]
     (folder / "asked" / "roads.csv").write_text("\n".join([",".join(["time", *columns]), *rows]) + "\n")
