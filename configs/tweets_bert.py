@@ -1,8 +1,7 @@
 """MiniLM fine-tuned for the sentiment of tweets: negative, neutral or positive, 29,814 / 7,383 of them.
 
 python -m train tweets_bert     # 12 minutes on two CPU cores; accuracy 0.815, macro-F1 0.803 (seed 0)
-
-Baseline: TF-IDF and logistic regression 0.759, 0.740 (python -m tests.benchmarks.baselines --only tweets_bert).
+python -m tests.benchmarks.baselines --only tweets_bert     # TF-IDF and logistic regression: 0.759, 0.740
 """
 
 from configs.sentiment_bert import WEIGHTS
