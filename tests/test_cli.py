@@ -151,18 +151,6 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
         assert all(f"{name} " in said.out and f"{both['value']:.4f}" in said.out for name, both in summary["evaluation"].items())
 
 
-def test_a_run_is_measured_on_all_of_ones_own_file(runs: dict[str, Path], command: Command, tmp_path: Path) -> None:
-    texts = {"a fine film, number 1": "good", "a dull film, number 2": "bad", "a cold film, number 3": "good"}
-    (own := tmp_path / "own.csv").write_text(
-        "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in texts.items()), encoding="utf-8"
-    )
-    answers = json.loads(command("predict", str(runs["classes"]), *texts, "--json").out)["answers"]
-    right = [answer["label"] == label for answer, label in zip(answers, texts.values(), strict=True)]
-    found = json.loads(command("eval", str(runs["classes"]), "--data", str(own), "--json").out)["evaluation"]
-    assert found["accuracy"]["value"] == pytest.approx(sum(right) / 3)
-    assert "nowhere.csv cannot be read: No such file" in command("eval", str(runs["classes"]), "--data", "nowhere.csv").err
-
-
 def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[str, Path], command: Command) -> None:
     answers = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     assert [answer["input"] for answer in answers] == list(TEXTS)

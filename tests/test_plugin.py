@@ -134,6 +134,17 @@ def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.Ca
     assert found["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-5)
 
 
+def test_a_run_is_measured_on_all_of_ones_own_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "own.txt").write_text("any other name is as sweet as a rose. " * 20, encoding="utf-8")
+    found: list[float] = []
+    for options in ([], ["--data", "own.txt"], ["data.path=own.txt", "data.test=own.txt"]):
+        assert main(["eval", "mixer", *options, "--config", "mine.py", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["evaluation"]["loss"]["value"])
+    assert found[1] == found[2] > found[0] + 0.5
+    assert main(["eval", "mixer", "--data", "nowhere.txt", "--config", "mine.py"]) == 2
+    assert "nowhere.txt cannot be read: No such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["predict", name, "a ros", "a rose", "--config", "mine.py", "--json"]) == 0
