@@ -14,6 +14,7 @@ import pytest
 from models import (
     Attention,
     Block,
+    Context,
     EveryToken,
     FeatureEmbed,
     LearnedPosition,
@@ -66,12 +67,8 @@ def write(folder: Path, lengths: tuple[int, ...] = (9, 12, 3, 7), k: int = 3, m:
     folder.mkdir(exist_ok=True)
     for number, length in enumerate(lengths):
         chance = np.random.default_rng(number)
-        arrays = {
-            "features": chance.normal(size=(length, k)),
-            "actions": chance.uniform(-1, 1, (length, m)),
-            "rewards": chance.random(length),
-        }
-        np.savez(folder / f"{number}.npz", **arrays)
+        seen, done = chance.normal(size=(length, k)), chance.uniform(-1, 1, (length, m))
+        np.savez(folder / f"{number}.npz", features=seen, actions=done, rewards=chance.random(length))
     return str(folder)
 
 
@@ -250,11 +247,13 @@ def test_an_action_is_predicted_from_nothing_that_comes_later_nor_from_itself() 
 
 def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> None:
     hidden = jnp.arange(12.0).reshape(1, 6, 2)
-    assert EveryToken(3, 1).apply({}, hidden, None).tolist() == [[[2, 3], [8, 9]]]
+    assert np.asarray(EveryToken(3, 1).apply({}, hidden, Context())).tolist() == [[[2, 3], [8, 9]]]
     batch = {"returns": jnp.ones((1, 2, 1)), "features": jnp.ones((1, 2, 3)), "actions": jnp.ones((1, 2, 2))}
     params = DECIDING.init(jax.random.key(0), batch)["params"]
-    ways = [DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])}) for places in ([0, 1], [30, 31])]
-    assert not np.allclose(*map(np.asarray, ways))
+    first, later = (
+        np.asarray(DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])})) for places in ([0, 1], [30, 31])
+    )
+    assert not np.allclose(first, later)
 
 
 @pytest.mark.parametrize(
