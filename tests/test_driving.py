@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,12 +295,15 @@ def test_a_stopped_review_finds_nothing() -> None:
     assert not ClosedLoop(episodes=1).review(one).metrics
 
 
-def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset("highway_drives/tiny", "train")
     driving.simulator.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "highway_env.road.road", None)
-    one = trained(experiment(), Jit(), 64)
-    with pytest.raises(InputError, match=r"package highway-env, which is absent; pip install 'morphax\[drive\]'"):
-        ClosedLoop(episodes=1).review(one)
+    monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
+    assert main(["train", "drive_highway", "data.dataset=highway_drives/tiny", "--run", str(tmp_path / "run")]) == 2
+    assert "package highway-env, which is absent; pip install 'morphax[drive]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
     driving.simulator.cache_clear()
 
 
@@ -312,11 +316,6 @@ def spoiled(**changes: Any) -> Callable[[Path], Any]:
         np.savez(folder / "1.npz", **{name: value for name, value in arrays.items() if value is not None})
 
     return spoil
-
-
-def holed(array: np.ndarray) -> np.ndarray:
-    array[4] = np.nan
-    return array
 
 
 CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
@@ -332,8 +331,13 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "one axis": (spoiled(features=lambda array: array[:, 0]), {}, "has features of shape .12,. .* give numbers of shape .t, k."),
     "no steps": (spoiled(actions=lambda array: array[:0]), {}, "has actions of shape .0, 2."),
     "another length": (spoiled(rewards=lambda array: array[:-2]), {}, "has 12 features, 12 actions, 10 rewards; give one of each"),
-    "not a number": (spoiled(features=holed), {}, "1.npz, step 5, has features that are not finite"),
+    "not a number": (
+        spoiled(features=lambda array: np.where(np.arange(12)[:, None] == 4, np.nan, array)),
+        {},
+        "1.npz, step 5, has features that are not finite",
+    ),
     "other features": (spoiled(features=lambda array: array[:, :2]), {}, "1.npz has 2 features at a step and .*0.npz has 3"),
+    "beyond the horizon": (lambda folder: None, {"horizon": 11}, "1.npz has 12 steps and data.horizon is 11; set data.horizon=12"),
     "another test part": (lambda folder: write(folder.parent / "other", k=5), {"test": "other"}, "has 5 features and 2 actions at a step"),
 }
 
