@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from models import (
     Attention,
     Block,
+    Context,
     EveryToken,
     FeatureEmbed,
     LearnedPosition,
@@ -66,12 +68,8 @@ def write(folder: Path, lengths: tuple[int, ...] = (9, 12, 3, 7), k: int = 3, m:
     folder.mkdir(exist_ok=True)
     for number, length in enumerate(lengths):
         chance = np.random.default_rng(number)
-        arrays = {
-            "features": chance.normal(size=(length, k)),
-            "actions": chance.uniform(-1, 1, (length, m)),
-            "rewards": chance.random(length),
-        }
-        np.savez(folder / f"{number}.npz", **arrays)
+        seen, done = chance.normal(size=(length, k)), chance.uniform(-1, 1, (length, m))
+        np.savez(folder / f"{number}.npz", features=seen, actions=done, rewards=chance.random(length))
     return str(folder)
 
 
@@ -250,11 +248,13 @@ def test_an_action_is_predicted_from_nothing_that_comes_later_nor_from_itself() 
 
 def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> None:
     hidden = jnp.arange(12.0).reshape(1, 6, 2)
-    assert EveryToken(3, 1).apply({}, hidden, None).tolist() == [[[2, 3], [8, 9]]]
+    assert np.asarray(EveryToken(3, 1).apply({}, hidden, Context())).tolist() == [[[2, 3], [8, 9]]]
     batch = {"returns": jnp.ones((1, 2, 1)), "features": jnp.ones((1, 2, 3)), "actions": jnp.ones((1, 2, 2))}
     params = DECIDING.init(jax.random.key(0), batch)["params"]
-    ways = [DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])}) for places in ([0, 1], [30, 31])]
-    assert not np.allclose(*map(np.asarray, ways))
+    first, later = (
+        np.asarray(DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])})) for places in ([0, 1], [30, 31])
+    )
+    assert not np.allclose(first, later)
 
 
 @pytest.mark.parametrize(
@@ -274,10 +274,8 @@ def test_drives_are_the_same_twice_and_are_shown() -> None:
     one = trained(experiment(DECIDING), Jit(), 64)
     first, second = review.review(one), review.review(one)
     assert first == second
-    assert set(first.metrics) == {
-        *("collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio"),
-        *("return_correlation", "reached_8", "reached_16"),
-    }
+    measured = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio", "return_correlation"}
+    assert set(first.metrics) == measured | {"reached_8", "reached_16"}
     (film,) = (piece for caption, piece in first.pictures.items() if "above" in caption)
     assert "data:image/gif;base64," in film
     assert len(film) < 1_000_000
@@ -297,12 +295,15 @@ def test_a_stopped_review_finds_nothing() -> None:
     assert not ClosedLoop(episodes=1).review(one).metrics
 
 
-def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset("highway_drives/tiny", "train")
     driving.simulator.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "highway_env.road.road", None)
-    one = trained(experiment(), Jit(), 64)
-    with pytest.raises(InputError, match=r"package highway-env, which is absent; pip install 'morphax\[drive\]'"):
-        ClosedLoop(episodes=1).review(one)
+    monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
+    assert main(["train", "drive_highway", "data.dataset=highway_drives/tiny", "--run", str(tmp_path / "run")]) == 2
+    assert "package highway-env, which is absent; pip install 'morphax[drive]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
     driving.simulator.cache_clear()
 
 
@@ -315,11 +316,6 @@ def spoiled(**changes: Any) -> Callable[[Path], Any]:
         np.savez(folder / "1.npz", **{name: value for name, value in arrays.items() if value is not None})
 
     return spoil
-
-
-def holed(array: np.ndarray) -> np.ndarray:
-    array[4] = np.nan
-    return array
 
 
 CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
@@ -335,8 +331,9 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "one axis": (spoiled(features=lambda array: array[:, 0]), {}, "has features of shape .12,. .* give numbers of shape .t, k."),
     "no steps": (spoiled(actions=lambda array: array[:0]), {}, "has actions of shape .0, 2."),
     "another length": (spoiled(rewards=lambda array: array[:-2]), {}, "has 12 features, 12 actions, 10 rewards; give one of each"),
-    "not a number": (spoiled(features=holed), {}, "1.npz, step 5, has features that are not finite"),
+    "not a number": (spoiled(rewards=lambda some: np.where(some == some[4], np.nan, some)), {}, "step 5, has rewards that are not finite"),
     "other features": (spoiled(features=lambda array: array[:, :2]), {}, "1.npz has 2 features at a step and .*0.npz has 3"),
+    "beyond the horizon": (lambda folder: None, {"horizon": 11}, "1.npz has 12 steps and data.horizon is 11; set data.horizon=12"),
     "another test part": (lambda folder: write(folder.parent / "other", k=5), {"test": "other"}, "has 5 features and 2 actions at a step"),
 }
 

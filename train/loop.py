@@ -66,6 +66,7 @@ def train(experiment: Experiment, folder: Path, config: str, console: Console) -
     with Flag() as flag:
         data = (experiment if old is None else fitted(folder, experiment)).data.open(old.classes if old else ())
         trainer = Trainer(experiment, data)
+        getattr(experiment.review, "ready", lambda data: None)(data)
         first = trainer.train[0]
         shapes = trainer.check(first)
         for checkpoint in sorted((folder / "checkpoints").glob("[0-9]*")):

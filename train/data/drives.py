@@ -197,7 +197,9 @@ class OpenedDrives:
         self.windows[part] = self._turning(found) if part == "train" else self._following(found)
 
     def _arrays(self, one: Trajectory, first: int) -> Arrays:
-        length = len(one.rewards)
+        length, horizon = len(one.rewards), self.spec.horizon
+        if horizon is not None and length > horizon:
+            raise InputError(f"{one.origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it.")
         ahead = self.spec.scaled(returns(one.rewards), np.arange(length))[:, None]
         placed = {"weights": np.ones(length, np.float32), "index": np.arange(first, first + length, dtype=np.int32)}
         return {"features": one.features, "actions": one.actions, "values": one.actions, "returns": ahead} | placed

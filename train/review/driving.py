@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive
+from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
 from train.spec import InputError
@@ -39,16 +39,22 @@ class ClosedLoop:
         if self.episodes < 1 or self.steps < 1:
             raise ValueError(f"ClosedLoop has episodes {self.episodes} and steps {self.steps}; give 1 or more of each.")
 
+    def ready(self, data: Any) -> None:
+        """Raises InputError where drives are to be simulated and the package for it is absent."""
+        if (data.features, data.actions) == (FEATURES, 2):
+            try:
+                simulator()
+            except LookupError as error:
+                raise InputError(str(error)) from None
+
     def review(self, trained: Trained) -> Findings:
         """The findings of all drives; none where what the model sees and does is not what the simulation has."""
         data: Any = trained.trainer.data
         if (data.features, data.actions) != (FEATURES, 2):
             said = f"The data has {data.features} features and {data.actions} actions, and the simulation has {FEATURES} and 2."
             return Findings(pictures={"No drive with the model at the wheel": said})
-        try:
-            expert = drive(self._highways(), None, self.steps, trained.stop)
-        except LookupError as error:
-            raise InputError(str(error)) from None
+        self.ready(data)
+        expert = drive(self._highways(), None, self.steps, trained.stop)
         asked = np.repeat(self.asked or (0.0,), self.episodes)
         wheel = Wheel(trained, asked, self.steps)
         highways = [highway for _ in self.asked or (0.0,) for highway in self._highways()]

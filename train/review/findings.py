@@ -13,6 +13,9 @@ class Findings:
 
 
 class Review(Protocol):
-    """Looks at a trained model (`train.review.trained.Trained`); its metrics must depend on no batch size and no number of devices."""
+    """Looks at a trained model (`train.review.trained.Trained`); its metrics must depend on no batch size and no number of devices.
+
+    A method `ready(data)` may be left out: it raises InputError, before anything is compiled, where the review will lack something.
+    """
 
     def review(self, trained: Any) -> Findings: ...
