@@ -141,16 +141,18 @@ class PatchEmbed(nn.Module):
 
 
 class ConvEmbed(nn.Module):
-    """A patch embedding by convolutions of 3 x 3, each followed by a norm over channels and GELU, then one of 1 x 1.
+    """A patch embedding by convolutions of 3 x 3, each followed by `norm` over channels and GELU, then one of 1 x 1.
 
     Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches row by row.  `channels` are those of the
-    convolutions and `strides` theirs, 2 where none are given; a patch is as many pixels wide as their product.  Early convolutions,
-    arXiv:2106.14881.  Raises ValueError for an image that patches do not tile.
+    convolutions and `strides` theirs, 2 where none are given; a patch is as many pixels wide as their product.  A norm
+    forgets how bright a place is; without one the convolutions have biases.  Early convolutions, arXiv:2106.14881, where the norm is over
+    batches.  Raises ValueError for an image that patches do not tile.
     """
 
     width: int = 384
     channels: tuple[int, ...] = (48, 96, 192, 384)
     strides: tuple[int, ...] = ()
+    norm: Norm | None = LayerNorm()
     registers: int = 1
     position: Position | None = None
 
@@ -170,8 +172,8 @@ class ConvEmbed(nn.Module):
         if rows % side or columns % side:
             raise ValueError(f"Patches of {side} x {side} do not tile {rows} x {columns} pixels; change channels or cut the image.")
         for layer, (channels, stride) in enumerate(zip(self.channels, strides, strict=True)):
-            x = nn.Conv(channels, (3, 3), (stride, stride), use_bias=False, name=f"conv_{layer}")(x)
-            x = gelu(named(LayerNorm(), f"norm_{layer}")(x))
+            x = nn.Conv(channels, (3, 3), (stride, stride), use_bias=self.norm is None, name=f"conv_{layer}")(x)
+            x = gelu(x if self.norm is None else named(self.norm, f"norm_{layer}")(x))
         x = nn.Dense(self.width, name="out")(x.reshape(b, -1, x.shape[-1]))
         return _registered(self, x, ctx, self.registers, self.position)
 
