@@ -25,6 +25,6 @@ def experiment() -> Experiment:
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=32,
         epochs=20,
-        evaluation=Evaluation(batch_size=200, metric="accuracy", greater=True),
+        evaluation=Evaluation(batch_size=50, metric="accuracy", greater=True),
         review=ClipClasses(),
     )

@@ -50,6 +50,6 @@ def experiment() -> Experiment:
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
         steps=2000,
-        evaluation=Evaluation(every=500, batch_size=250, metric="accuracy", greater=True),
+        evaluation=Evaluation(every=500, batch_size=100, metric="accuracy", greater=True),
         review=ClipClasses(),
     )
