@@ -3,7 +3,9 @@
 python -m train video_manoeuvres
 morphax predict runs/video_manoeuvres VIDEO.mp4 FOLDER
 
-The traffic is simulated by highway-env (`pip install 'morphax[drive]'`), once, in about a minute.
+2 minutes on two busy CPU cores, after the traffic is simulated once by highway-env (`pip install 'morphax[drive]'`), 1 minute; accuracy
+0.970 (seed 0), and 0.685 with the frames of each clip shuffled.  Logistic regression on the pixels of all frames gives 0.943, on those of
+the first and the last 0.958: where the vehicle ends says most (`python -m tests.benchmarks.baselines --only highway_manoeuvres`).
 """
 
 from configs.video_motion import model
@@ -23,6 +25,6 @@ def experiment() -> Experiment:
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=32,
         epochs=20,
-        evaluation=Evaluation(batch_size=200, metric="accuracy", greater=True),
+        evaluation=Evaluation(batch_size=50, metric="accuracy", greater=True),
         review=ClipClasses(),
     )

@@ -31,8 +31,8 @@ class HighwayManoeuvres(tfds.core.GeneratorBasedBuilder):
     The traffic is highway-env's: vehicles follow by the Intelligent Driver Model and change lanes by MOBIL, and now and then want another
     speed.  A label says what was driven: `left` and `right` end more than 3 m to the side (a lane has 4), the others keep their lane;
     `accelerate` and `brake` end more than 3 m/s faster or slower, `keep` stays within 0.7 m/s; what is in between is left out.  There
-    are as many clips of each.  The camera flies along at the speed that the vehicle has at first.  Training and test come from other
-    simulations.
+    are as many clips of each.  The camera starts within a metre of the vehicle and flies along at the speed that it has at first.
+    Training and test come from other simulations.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -123,7 +123,7 @@ def drawn(road: Any, log: np.ndarray, start: int, vehicle: int, chance: np.rando
     canvas: Any = pygame.Surface(size)
     surface = WorldSurface(size, 0, canvas)
     surface.scaling = SCALE * DETAIL
-    middle = np.array([log[start, vehicle, 0] + chance.uniform(-5, 5), (LANES - 1) * LANE / 2 + chance.uniform(-1, 1)])
+    middle = log[start, vehicle, POSITION] + chance.uniform(-1, 1, 2)
     frames = []
     for step in range(start, start + SPAN + 1, EVERY):
         for number, (other, row) in enumerate(zip(road.vehicles, log[step], strict=True)):
