@@ -30,7 +30,7 @@ def experiment() -> Experiment:
     """3 layers of width 64 over 7 x 7 patches of a convolutional stem, 64 pictures a step, moved by a pixel and mirrored."""
     return Experiment(
         model=Transformer(
-            embed=ConvEmbed(64, (32, 64, 64), (2, 1, 2), registers=0, position=LearnedPosition(49)),
+            embed=ConvEmbed(64, (32, 64, 128), (2, 1, 2), None, 0, position=LearnedPosition(49)),
             stack=Stack(
                 Block(mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(2.0), residual=PreNorm(LayerNorm())),
                 repeats=3,
@@ -40,9 +40,9 @@ def experiment() -> Experiment:
         ),
         objective=Classification(),
         data=Images("fashion_mnist", augment=Augment(shift=0.04, mirror=True)),
-        optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
+        optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
-        epochs=8,
+        epochs=10,
         evaluation=Evaluation(batch_size=500, metric="accuracy", greater=True),
         review=Classes(),
     )
