@@ -5,7 +5,7 @@ python -m train drive_highway data.path=FOLDER     # your own trajectories, a .n
 morphax predict runs/drive_highway DRIVE.npz
 
 In the same 50 drives 64 % of those without any action crash, with 0.70 of the expert's reward; a linear regression of the expert's actions
-on what it saw crashes in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only highway_drives`.
+on what it saw crashes in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only drive_highway`.
 """
 
 from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, PreNorm, RoPE, Stack, Transformer, ValueHead

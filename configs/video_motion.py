@@ -5,7 +5,7 @@ morphax predict runs/video_motion VIDEO.mp4 FOLDER
 
 5 minutes on two busy CPU cores; accuracy 0.993 (seed 0), and 0.116 with the frames of each clip shuffled, where no model can do better
 than chance, 0.125 (the builder says why).  Logistic regression on the pixels of all frames gives 0.170, on those of the first and the
-last 0.144 (`python -m tests.benchmarks.baselines --only moving_digits`).
+last 0.144 (`python -m tests.benchmarks.baselines --only video_motion`).
 """
 
 from models import (
