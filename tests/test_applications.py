@@ -41,7 +41,7 @@ TRANSLATION = ("model.embed.width=16", "model.encoder.repeats=1", "model.decoder
 TRANSLATION += ("objective.beams=2", "objective.longest=24")
 SCORES = {"bleu", "chrf", "exact_match"}
 SEEN = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
-IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "evaluation.batch_size=1000")
+IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "model.embed.strides=(2, 2)", "evaluation.batch_size=1000")
 DIGITS = (*SEEN, "model.embed.channels=(4, 8, 8)", "batch_size=16", "evaluation.batch_size=250")
 CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation.batch_size=36")
 CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "batch_size=32")
