@@ -189,7 +189,8 @@ def test_of_an_archive_only_plain_files_are_read(tmp_path: Path) -> None:
 
 SMALL = "Transformer(TokenEmbed(512, 16), Stack(Block(Attention(2), MLP(2.0)), repeats=1), ClassHead(2, MeanPool()))"
 TEXT = (f"model={SMALL}", "initial=none", "data.tokenizer=bytes", "data.length=64", "optimizer.rate.peak=0.01")
-SEEN = ("model.embed.width=16", "model.embed.channels=(4, 8)", "model.embed.position.length=64", "model.stack.repeats=1")
+SEEN = ("model.embed.width=16", "model.embed.channels=(4, 8)", "model.embed.strides=(2, 2)", "model.embed.position.length=64")
+SEEN += ("model.stack.repeats=1",)
 SEEN += ("model.stack.block.mixer=Attention(2, position=AxialRoPE((8, 8)))", "data.size=(32, 32)", "data.channels=3")
 RUNS = {
     "glue/sst2": ("sentiment_bert", *TEXT, "data.text=sentence", "data.splits=('train', 'validation')"),
