@@ -106,8 +106,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = ["vehicles", "kelvin", "clouds", "rain", "snow", *(f"sensor_{number:02}" for number in range(20))]
     rows = [f"{time},{','.join(str(hour % 24 + place) for place in range(len(columns)))}" for hour, time in enumerate(hours)]
     (folder / "asked" / "roads.csv").write_text("\n".join([",".join(["time", *columns]), *rows]) + "\n")
-    drive = {name: np.random.default_rng(0).uniform(0, 1, shape) for name, shape in (("features", (6, 31)), ("actions", (6, 2)))}
-    np.savez(folder / "asked" / "drive.npz", **drive, rewards=np.ones(6))
+    features, actions = (np.random.default_rng(0).uniform(0, 1, shape) for shape in ((6, 31), (6, 2)))
+    np.savez(folder / "asked" / "drive.npz", features=features, actions=actions, rewards=np.ones(6))
     return folder
 
 
