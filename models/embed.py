@@ -158,15 +158,15 @@ class ConvEmbed(nn.Module):
 
     def __post_init__(self) -> None:
         require_positive(self, "width")
-        if not self.channels or min(self.channels + self.strides) < 1 or len(self.strides) not in (0, len(self.channels)):
-            raise ValueError(
-                f"ConvEmbed has channels {self.channels} and strides {self.strides}; give one number above 0 for each convolution."
-            )
+        if not self.channels or min(self.channels + self.strides) < 1:
+            raise ValueError(_uneven(self.channels, self.strides))
         super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         x, strides = batch["image"], self.strides or (2,) * len(self.channels)
+        if len(strides) != len(self.channels):
+            raise ValueError(_uneven(self.channels, self.strides))
         side = math.prod(strides)
         b, rows, columns, _ = x.shape
         if rows % side or columns % side:
@@ -257,6 +257,10 @@ class TrajectoryEmbed(nn.Module):
         segments = None if ctx.segments is None else jnp.repeat(ctx.segments, 3, axis=1)
         starts = None if ctx.starts is None else 3 * ctx.starts
         return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(ctx, positions=own, segments=segments, starts=starts)
+
+
+def _uneven(channels: tuple[int, ...], strides: tuple[int, ...]) -> str:
+    return f"ConvEmbed has channels {channels} and strides {strides}; give one number above 0 for each convolution."
 
 
 def _placed(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:

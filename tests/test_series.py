@@ -257,8 +257,9 @@ def test_a_users_table_is_forecast_beyond_its_end(
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     run = str(tmp_path / "run")
-    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.values=36", "steps=60", "optimizer.rate.peak=0.01"]
+    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.pool.first=-12", "steps=60", "optimizer.rate.peak=0.01"]
     data = [f"data.path={path}", "data.values=('north', 'south')", "data.covariates=('rain',)", "data.context=48", "data.horizon=12"]
+    data += ["data.lags=(24,)"]
     assert main(["train", "traffic_weather", *small, *data, "batch_size=32", "--run", run, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["review"]["mae_1"] < 0.8
@@ -272,4 +273,4 @@ def test_a_users_table_is_forecast_beyond_its_end(
     with open(short, "w", newline="") as file:
         csv.writer(file).writerows([["time", "north", "south", "rain"], *cells()[:20]])
     assert main(["predict", run, str(short)]) == 2
-    assert "short.csv has 20 rows and the model sees 48" in capsys.readouterr().err
+    assert "short.csv has 20 rows and the model sees 72" in capsys.readouterr().err

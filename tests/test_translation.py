@@ -231,7 +231,8 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("number_words", (20_000, 1_000)), ("multi30k/en-de", (29_000, 1_000))])
-def test_published_pairs_are_in_one_split_only(name: str, sizes: tuple[int, int]) -> None:
+def test_published_pairs_are_in_one_split_only(name: str, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)  # above which published files may be
     train, test = (dataset(name, part).examples for part in ("train", "test"))
     assert (len(train), len(test)) == sizes
     assert not {train[index]["source"] for index in range(sizes[0])} & {test[index]["source"] for index in range(sizes[1])}

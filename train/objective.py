@@ -120,7 +120,7 @@ class Quantiles:
         if outputs.size != values.size * count:
             raise ValueError(
                 f"{count} quantiles of {values.shape[1]} steps of {values.shape[2]} series are {values[0].size * count} values, and the"
-                f" model gives {outputs[0].size} (model.head.values)"
+                f" model gives {outputs[0].size} (model.head.values, model.head.pool)"
             )
         error = values[..., None] - outputs.astype(jnp.float32).reshape(*values.shape, count)
         levels, weights = jnp.asarray(self.levels), batch.get("weights")
