@@ -42,7 +42,7 @@ def experiment() -> Experiment:
         data=Images("fashion_mnist", augment=Augment(shift=0.04, mirror=True)),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
-        epochs=10,
+        epochs=16,
         evaluation=Evaluation(batch_size=500, metric="accuracy", greater=True),
         review=Classes(),
     )
