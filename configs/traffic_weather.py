@@ -1,7 +1,11 @@
 """How many vehicles will pass over the next day: Interstate 94, 17,520 hours with the weather, the last fifth to test on.
 
-python -m train traffic_weather
+python -m train traffic_weather     # 4 minutes on one busy CPU core; MAE 174, 187, 178 vehicles an hour a day ahead (seeds 0, 1, 2)
 morphax predict runs/traffic_weather LAST_FIVE_WEEKS.csv
+python -m tests.benchmarks.baselines --only traffic_weather
+
+At 1, 12, 24 h ahead it is 175, 178, 180 off (means of the seeds); last week's hour 261, 262, 262, ridge regression on the context 164, 251,
+246.
 """
 
 from configs.traffic_occupancy import model
