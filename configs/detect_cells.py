@@ -3,6 +3,8 @@
 python -m train detect_cells     # 25 minutes on one busy CPU core; mAP50 0.794, mAP 0.431 (seed 0)
 morphax predict runs/detect_cells PICTURE.jpg
 python -m tests.benchmarks.baselines --only detect_cells     # mAP50 0.275, mAP 0.108: connected regions, logistic regression
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler (`make tpu-configs`).
 """
 
 from configs.detect_digits import model

@@ -4,6 +4,8 @@ python -m train drive_decision     # 3 minutes on two busy CPU cores; rank corre
 morphax predict runs/drive_decision DRIVE.npz
 
 Asked for 140, 148, 156, 164 and 172 it reaches 149, 154, 158, 164 and 168 on average over 12 drives, and none of the 60 crashes.
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.8 ms a step or more, 98 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import (

@@ -6,6 +6,8 @@ morphax predict runs/drive_highway DRIVE.npz
 
 In the same 50 drives 64 % of those without any action crash, with 0.70 of the expert's reward; a linear regression of the expert's actions
 on what it saw crashes in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only drive_highway`.
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.0 ms a step or more, 114 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, PreNorm, RoPE, Stack, Transformer, ValueHead

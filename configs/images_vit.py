@@ -2,6 +2,8 @@
 
 python -m train images_vit
 morphax predict runs/images_vit PICTURE.png FOLDER
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import (

@@ -4,6 +4,8 @@ python -m train lm_shakespeare                                    # loss 1.627 Â
 python -m train lm_shakespeare data.dataset=shakespeare_plays     # 5 MB, four whole plays held out
 morphax generate runs/lm_shakespeare "ROMEO:" --temperature 0.8
 python -m tests.benchmarks.baselines --only lm_shakespeare        # 1.669 nats a character: 5-grams of characters, which see across windows
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler (`make tpu-configs`).
 """
 
 from configs import tiny_lm

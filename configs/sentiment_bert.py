@@ -2,6 +2,8 @@
 
 python -m train sentiment_bert     # 8 minutes on two CPU cores; accuracy 0.870 on 2,049 held-out sentences (mean of 3 seeds; TF-IDF: 0.795)
 python -m train sentiment_bert data.dataset=glue/sst2 data.text=sentence "data.splits=('train', 'validation')"     # SST-2, 67,349 / 872
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.7 ms a step or more, 702 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import bert

@@ -6,6 +6,8 @@ morphax predict runs/traffic_occupancy LAST_THREE_WEEKS.csv
 python -m tests.benchmarks.baselines --only traffic_occupancy
 
 The last value is 0.0174, 0.0394, 0.0698 off, last week's hour 0.0148, ridge regression on the context 0.0112, 0.0139, 0.0138.
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=1024, 10.8 ms a step or more, 673 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer, ValueHead

@@ -6,6 +6,8 @@ python -m tests.benchmarks.baselines --only traffic_weather
 
 At 1, 12, 24 h ahead it is 175, 178, 180 off (means of the seeds); last week's hour 261, 262, 262, ridge regression on the context 164, 251,
 246.
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 2.2 ms a step or more, 132 MiB, by the compiler (`make tpu-configs`).
 """
 
 from configs.traffic_occupancy import model

@@ -3,6 +3,8 @@
 python -m train translate_multi30k     # 50 minutes on two busy CPU cores; BLEU 38.1, chrF 61.9 with 4 beams (seed 0)
 morphax predict runs/translate_multi30k "A man is riding a bicycle."
 python -m tests.benchmarks.baselines --only translate_multi30k     # word for word: BLEU 15.9, chrF 53.5
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler (`make tpu-configs`).
 """
 
 from configs.translate_numbers import model
