@@ -3,6 +3,8 @@
 python -m train detect_digits     # 20 minutes on two busy CPU cores; mAP50 0.965, mAP 0.762 (seed 0)
 morphax predict runs/detect_digits PICTURE.png
 python -m tests.benchmarks.baselines --only detect_digits     # mAP50 0.911, mAP 0.733: connected regions, logistic regression
+
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 167 MiB, by the compiler (`make tpu-configs`).
 """
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer

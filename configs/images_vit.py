@@ -1,7 +1,8 @@
 """A vision transformer from scratch on pictures of clothes: Fashion-MNIST, 60,000 / 10,000, ten kinds.
 
-python -m train images_vit
+python -m train images_vit     # 24 minutes on one CPU core; accuracy 0.920 (seed 0), and 0.9125 with epochs=10
 morphax predict runs/images_vit PICTURE.png FOLDER
+python -m tests.benchmarks.baselines --only images_vit     # logistic regression on pixels: 0.840
 
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler (`make tpu-configs`).
 """
