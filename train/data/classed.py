@@ -1,11 +1,12 @@
 """Examples with a class each, whatever they are: the splits of a data set by name, or of folders named by the classes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from train.data.contracts import PART
+from train.data.pixels import readable
 from train.data.source import Split, dataset, held
 from train.spec import InputError
 
@@ -21,6 +22,7 @@ class Classed:
     column: ClassVar[str]  # the setting that names a data set's column of examples
     noun: ClassVar[str]  # what the files are
     kinds: ClassVar[tuple[str, ...]]  # how their names end
+    read: ClassVar[Callable[[Path], Any]]  # what is to be remembered of a file; ValueError where it is broken
 
     dataset: str = ""
     path: str | None = None
@@ -39,10 +41,6 @@ class Classed:
             raise ValueError(f"{name}.holdout is {self.holdout}; give a part of the {self.noun} between 0 and 1.")
         if self.test and not self.path:
             raise ValueError(f"{name}.test is given without path; give the folder to train on too.")
-
-    def sound(self, files: Sequence[Path], origin: str) -> Mapping[Path, Any]:
-        """The files that can be read, with what is to be remembered of each."""
-        raise NotImplementedError
 
     def found(self, parts: Sequence[PART]) -> dict[PART, Split]:
         """The splits of the parts."""
@@ -70,7 +68,7 @@ class Classed:
         rows: list[dict[str, Any]] = []
         for folder in folders:
             listed = sorted(inside for inside in folder.rglob("*") if inside.suffix.lower() in self.kinds and inside.is_file())
-            sound = self.sound(listed, str(folder))
+            sound = readable(listed, str(folder), self.noun, type(self).read)
             if not sound:
                 raise InputError(f"{folder} has no {self.noun} that can be read ({', '.join(self.kinds)}); add some, or remove the folder.")
             rows += [{"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"} for file in sound]

@@ -1,7 +1,7 @@
 """Clips of video with a class each."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
 from train.data.contracts import PART
-from train.data.pixels import centred, files, filmstrip, in_channels, readable, resized, scaled, shown_picture
+from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
 from train.data.videos import KINDS, counted, decoded, sampled
 from train.spec import InputError
 
@@ -30,6 +30,7 @@ class Clips(Classed):
     column: ClassVar[str] = "video"
     noun: ClassVar[str] = "videos"
     kinds: ClassVar[tuple[str, ...]] = KINDS
+    read: ClassVar[Callable[[Path], Any]] = counted
 
     dataset: str = "moving_digits"
     video: str = "video"
@@ -51,10 +52,6 @@ class Clips(Classed):
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedClips":
         """Ready for clips to predict from, without the data."""
         return OpenedClips(self, classes)
-
-    def sound(self, files: Sequence[Path], origin: str) -> Mapping[Path, Any]:
-        """The videos that can be decoded to their end, with their numbers of frames."""
-        return readable(files, origin, self.noun, counted)
 
 
 class OpenedClips(OpenedClassed):

@@ -1,7 +1,7 @@
 """Pictures with a class each."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
 from train.data.contracts import PART
-from train.data.pixels import KINDS, asked_picture, centred, decoded, files, in_channels, readable, resized, scaled, shown_picture
+from train.data.pixels import KINDS, asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Images(Classed):
     column: ClassVar[str] = "image"
     noun: ClassVar[str] = "pictures"
     kinds: ClassVar[tuple[str, ...]] = KINDS
+    read: ClassVar[Callable[[Path], Any]] = decodes
 
     dataset: str = "fashion_mnist"
     image: str = "image"
@@ -39,10 +40,6 @@ class Images(Classed):
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedImages":
         """Ready for pictures to predict from, without the data."""
         return OpenedImages(self, classes)
-
-    def sound(self, files: Sequence[Path], origin: str) -> Mapping[Path, Any]:
-        """The pictures that can be decoded."""
-        return readable(files, origin)
 
 
 class OpenedImages(OpenedClassed):

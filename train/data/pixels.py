@@ -113,11 +113,12 @@ def centred(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return view.pixels(image, (height, width))
 
 
-def _decodes(path: Path) -> None:
+def decodes(path: Path) -> None:
+    """Raises ValueError, with the reason, for a file that is no sound picture."""
     decoded(path, 1, draft=(64, 64))
 
 
-def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: Callable[[Path], Any] = _decodes) -> dict[Path, Any]:
+def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: Callable[[Path], Any] = decodes) -> dict[Path, Any]:
     """The files that `read` raises no ValueError for, with what it gives; the others are counted and named on standard error."""
     sound: dict[Path, Any] = {}
     broken: list[str] = []
