@@ -23,7 +23,7 @@ def experiment() -> Experiment:
         data=Pairs("multi30k/en-de", tokenizer="bpe:8000", length=64, skip=True),
         optimizer=AdamW(Cosine(1e-3, warmup=0.1, end=0.02), b2=0.98, decay=0.1, clip=1.0),
         batch_size=64,
-        epochs=10,
+        epochs=6,
         evaluation=Evaluation(batch_size=128, metric="token_loss"),
         review=Translations(),
     )
