@@ -1,10 +1,45 @@
-"""What must be set before jax compiles anything."""
+"""What programs are compiled for, and what must be set before jax compiles anything."""
 
+import contextlib
+import contextvars
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import jax
 import jaxlib.version
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+_target: contextvars.ContextVar[tuple[Any, ...] | None] = contextvars.ContextVar("target", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(devices: Sequence[Any]) -> Iterator[None]:
+    """What is traced inside is meant for these devices, which need not be there: a topology's, compiled for ahead of time."""
+    token = _target.set(tuple(devices))
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def devices() -> list[Any]:
+    """The devices that programs are traced for: all there are, or those of `compiling_for`."""
+    target = _target.get()
+    return jax.devices() if target is None else list(target)
+
+
+def local_devices() -> list[Any]:
+    """Those of the devices that this process has, or the first process of a topology would have."""
+    target = _target.get()
+    return jax.local_devices() if target is None else [device for device in target if device.process_index == target[0].process_index]
+
+
+def platform() -> str:
+    """Their kind: cpu, gpu or tpu.  Known while a function is traced, so that it decides what is compiled."""
+    target = _target.get()
+    return jax.default_backend() if target is None else target[0].platform
 
 
 def sum_correctly() -> None:

@@ -1,11 +1,9 @@
 """What leaves a model: logits over the vocabulary, classes, values."""
 
-import dataclasses
 import math
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +13,7 @@ from models.contracts import Activation, Layer, Norm, Pool
 from models.dropout import Dropout
 from models.feedforward import GLU
 from models.norm import LayerNorm, RMSNorm
+from models.projected import Projected
 from models.structure import named, require_positive
 
 
@@ -146,48 +145,6 @@ class Transform(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         return self.norm(self.activation(nn.Dense(x.shape[-1], name="dense")(x)))
-
-
-@flax.struct.dataclass
-class Projected:
-    """Logits cap * tanh((h E^T + bias) / cap) that are not computed yet: hidden (b, t, d), table (v, d).  What is computed is float32."""
-
-    hidden: jax.Array
-    table: jax.Array
-    bias: jax.Array | None = None
-    cap: float | None = flax.struct.field(pytree_node=False, default=None)
-    chunk: int = flax.struct.field(pytree_node=False, default=1024)
-
-    def __getitem__(self, place: Any) -> "Projected":
-        """Those of some rows and times."""
-        return dataclasses.replace(self, hidden=self.hidden[place])
-
-    def logits(self) -> jax.Array:
-        """All of them, (..., v)."""
-        logits = jnp.einsum("...d,vd->...v", self.hidden, self.table, preferred_element_type=jnp.float32)
-        logits = logits if self.bias is None else logits + self.bias
-        return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
-
-    def chunked(self, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cross-entropy with labels (b, t) in nats, and whether each label is the likeliest; (b, t) both.
-
-        `chunk` tokens at a time, computed again in the backward pass: memory grows with chunk times v, never with b t v.
-        """
-        count = labels.size
-        parts = -(-count // self.chunk)
-        hidden = self.hidden.reshape(count, -1)
-        hidden = jnp.pad(hidden, ((0, parts * self.chunk - count), (0, 0))).reshape(parts, self.chunk, -1)
-        wanted = jnp.pad(labels.reshape(-1), (0, parts * self.chunk - count)).reshape(parts, self.chunk)
-
-        @jax.checkpoint
-        def one(carry: None, part: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
-            logits = dataclasses.replace(self, hidden=part[0]).logits()
-            chosen = jnp.take_along_axis(logits, part[1][:, None], axis=-1)[:, 0]
-            return carry, (jax.nn.logsumexp(logits, axis=-1) - chosen, logits.argmax(-1) == part[1])
-
-        _, found = jax.lax.scan(one, None, (hidden, wanted))
-        losses, right = (leaf.reshape(-1)[:count].reshape(labels.shape) for leaf in found)
-        return losses, right
 
 
 class LogitsHead(nn.Module):

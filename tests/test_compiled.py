@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.study.compiled import estimated_cycles
+from train.study.hlo import Program
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -38,9 +38,9 @@ ENTRY %main (p: (s32[]), q: f32[]) -> (s32[]) {
 
 @pytest.mark.parametrize(("loop", "trips"), [("", 3), (', backend_config={"known_trip_count":{"n":"11"}}', 11)])
 def test_cycles_of_loops_are_counted_by_their_trips_and_of_choices_the_dearest_branch(loop: str, trips: int) -> None:
-    assert estimated_cycles(PROGRAM.replace("%bodyLOOP", f"%body{loop}")) == 1000 + 107 + trips * 6
+    assert Program(PROGRAM.replace("%bodyLOOP", f"%body{loop}")).cycles() == 1000 + 107 + trips * 6
 
 
 def test_a_loop_of_unknown_length_counts_once() -> None:
     text = PROGRAM.replace("constant(3)", "parameter(1)").replace("%bodyLOOP", "%body")
-    assert estimated_cycles(text) == 1000 + 107 + 6
+    assert Program(text).cycles() == 1000 + 107 + 6

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.cli import _shown, _worded, main
+from train.cli import main
+from train.commands.data import shown
+from train.commands.predict import worded
 from train.objective import MeanSquaredError, Quantiles
 
 
@@ -41,12 +43,12 @@ def test_of_a_picture_its_shape_kind_and_range_are_shown(
     ],
 )
 def test_a_value_is_shown_whole_only_where_it_is_short(value: Any, words: str) -> None:
-    assert _shown(value) == words
+    assert shown(value) == words
 
 
 def test_a_forecast_is_a_line_of_rounded_numbers_for_each_quantile() -> None:
     ahead = np.random.default_rng(0).random((24, 1, 3)) * 1000
-    lines = _worded(Quantiles().answer(ahead, ())).splitlines()
+    lines = worded(Quantiles().answer(ahead, ())).splitlines()
     assert [line.split()[:2] for line in lines] == [["forecast", level] for level in ("0.1", "0.5", "0.9")]
     for place, line in enumerate(lines):
         np.testing.assert_allclose([float(number) for number in line.split()[2:]], ahead[:, 0, place], rtol=1e-3)
@@ -55,11 +57,11 @@ def test_a_forecast_is_a_line_of_rounded_numbers_for_each_quantile() -> None:
 
 def test_a_forecast_of_several_series_has_a_line_for_each() -> None:
     ahead = np.random.default_rng(0).random((4, 2, 3))
-    lines = _worded(Quantiles().answer(ahead, ())).splitlines()
+    lines = worded(Quantiles().answer(ahead, ())).splitlines()
     assert [line.split()[1:4] for line in lines[:2]] == [["0.1", "series", "1"], ["0.1", "series", "2"]]
     assert len(lines) == 6
     np.testing.assert_allclose([float(number) for number in lines[3].split()[4:]], ahead[:, 1, 1], rtol=1e-3)
 
 
 def test_several_values_are_rounded() -> None:
-    assert _worded(MeanSquaredError().answer(np.array([1 / 3, 2.0]), ())) == "value  0.3333 2"
+    assert worded(MeanSquaredError().answer(np.array([1 / 3, 2.0]), ())) == "value  0.3333 2"

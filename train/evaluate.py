@@ -9,7 +9,7 @@ import numpy as np
 
 from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
-from models.head import Projected
+from models.projected import Projected
 from train.checkpoint import Store
 from train.experiment import Experiment
 from train.review.trained import Trained

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.contracts import Batch, Model
 from models.generate import beam
-from models.head import Projected
+from models.projected import Projected
 
 
 class Sum(NamedTuple):
@@ -212,12 +212,13 @@ class NextTokens:
 
 def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int) -> Sums:
     """Loss and accuracy of predicting the token n places on, inside each segment."""
-    labels, weights = batch["tokens"][:, n:], _followed(batch, n)
-    outputs = outputs[:, :-n]
-    if isinstance(outputs, Projected):
-        losses, right = outputs.chunked(labels)
-    else:
-        losses, right = _cross_entropy(outputs, labels), outputs.argmax(-1) == labels
+    if isinstance(outputs, Projected):  # whole, as the last places weigh nothing
+        ahead = ((0, 0), (0, n))
+        labels, weights = jnp.pad(batch["tokens"][:, n:], ahead), jnp.pad(_followed(batch, n), ahead)
+        loss, right = outputs.loss(labels, weights)
+        return {"loss": Sum(loss, weights.sum()), "accuracy": Sum(right, weights.sum())}
+    labels, weights, outputs = batch["tokens"][:, n:], _followed(batch, n), outputs[:, :-n]
+    losses, right = _cross_entropy(outputs, labels), outputs.argmax(-1) == labels
     return {"loss": _weighted(losses, weights), "accuracy": _weighted(right.astype(jnp.float32), weights)}
 
 

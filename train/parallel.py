@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from models.backend import devices, local_devices
 from train.optimizer import path_name
 
 AXIS = "devices"
@@ -39,6 +40,8 @@ class Parallel(Protocol):
     def whole(self, tree: Any) -> Any: ...
 
     def spread(self, tree: Any) -> Any: ...
+
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Jit:
         """One logical copy, placed; the inverse of `whole`."""
         return tree
 
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """The shapes of a state and a batch, placed: what the compiled step takes."""
+        return _placed((state, batch), SingleDeviceSharding(devices()[0]))
+
 
 @dataclasses.dataclass(frozen=True)
 class Pmap:
@@ -84,7 +91,7 @@ class Pmap:
 
     def size(self) -> int:
         """Rows of a batch come in multiples of this."""
-        return jax.local_device_count()
+        return len(local_devices())
 
     def start(self, make: Callable[[], Any]) -> Any:
         """The result of `make`, on every device."""
@@ -92,7 +99,7 @@ class Pmap:
 
     def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """(state, batch) -> (state, sums) on every device; the sums are over all of them and come back once."""
-        return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0)
+        return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0, devices=local_devices())
 
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> result over all devices."""
@@ -119,9 +126,21 @@ class Pmap:
         count = self.size()
         return jax.tree.map(lambda leaf: jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding), tree)
 
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """The shapes of a state and a batch, placed."""
+        count, sharding = self.size(), NamedSharding(_line(), PartitionSpec(AXIS))
+        copies = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), state)
+        shares = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, leaf.shape[0] // count, *leaf.shape[1:]), leaf.dtype), batch)
+        return _placed((copies, shares), sharding)
+
 
 def _line() -> jax.sharding.Mesh:
-    return jax.make_mesh((jax.local_device_count(),), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices())
+    own = local_devices()
+    return jax.make_mesh((len(own),), (AXIS,), axis_types=(AxisType.Auto,), devices=own)
+
+
+def _placed(tree: Any, sharding: Sharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +156,12 @@ class Mesh:
 
     def mesh(self) -> jax.sharding.Mesh:
         """The device mesh.  Raises ValueError where the machine has too few devices."""
-        have = jax.device_count()
+        have = len(devices())
         data = self.data or have // max(self.fsdp, 1)
         if data < 1 or self.fsdp < 1 or data * self.fsdp > have:
             raise ValueError(f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower data or fsdp.")
-        devices = jax.devices()[: data * self.fsdp]
-        return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+        used = devices()[: data * self.fsdp]
+        return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=used)
 
     def size(self) -> int:
         """Rows of a batch come in multiples of this."""
@@ -196,3 +215,10 @@ class Mesh:
     def spread(self, tree: Any) -> Any:
         """One logical copy, placed by the rules."""
         return jax.device_put(tree, self.shardings(tree))
+
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """The shapes of a state and a batch, placed by the rules and by rows."""
+        ruled = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, self.shardings(state)
+        )
+        return ruled, _placed(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))

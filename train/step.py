@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from models.contracts import Batch, Model
-from models.head import Projected
+from models.projected import Projected
 from train.objective import Objective, Sum, Sums, add
 
 Precision = Literal["float32", "bfloat16"]

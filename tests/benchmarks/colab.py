@@ -16,7 +16,7 @@ import jax
 from tests.benchmarks.measure import finish, note, parser, report, selected
 from train.run import config_names, load_config
 from train.step import initialise
-from train.study.compiled import estimated_cycles
+from train.study.hlo import Program
 from train.study.topology import V5E_HERTZ, v5e
 from train.trainer import Trainer
 
@@ -53,7 +53,7 @@ def figures_of(name: str, device: Any) -> dict[str, float]:
     began = time.perf_counter()
     program: Any = jax.jit(trainer.step(), donate_argnums=0).lower(*given).compile()
     taken = time.perf_counter() - began
-    seconds = estimated_cycles(program.as_text()) / V5E_HERTZ
+    seconds = Program(program.as_text()).cycles() / V5E_HERTZ
     return {
         "batch": experiment.batch_size,
         "peak_mib": program.memory_analysis().peak_memory_in_bytes / 2**20,

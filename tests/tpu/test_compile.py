@@ -14,7 +14,7 @@ from models import Context
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from train.optimizer import AdamW
 from train.step import initialise, make_step
-from train.study.compiled import estimated_cycles
+from train.study.hlo import Program
 
 ROWS, LENGTH, WIDTH = 2, 128, 128
 
@@ -36,7 +36,7 @@ def test_the_training_step_compiles(trained: Trained, device: SingleDeviceShardi
     record_property("seconds", time.monotonic() - start)
     record_property("name", trained.name)
     record_property("mib", program.memory_analysis().peak_memory_in_bytes / 2**20)
-    record_property("kilocycles", (cycles := estimated_cycles(program.as_text())) / 1000)
+    record_property("kilocycles", (cycles := Program(program.as_text()).cycles()) / 1000)
     assert cycles > 0
 
 

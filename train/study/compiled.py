@@ -1,65 +1,138 @@
-"""What the text of a compiled program says about its cost."""
+"""What a compiled program costs, by its text: operations, bytes, communication, kernels, the compiler's estimate of cycles."""
 
 import functools
 import re
+from collections import Counter
 
-HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = ")
-CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
-LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
-TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
-BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
-CALL = re.compile(r" call\(.*\bto_apply=%?([\w.\-]+)")
-CHOICE = re.compile(r"\b(?:branch_computations=\{([^}]*)\}|true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+))")
+import numpy as np
+
+from train.study.hlo import Instruction, Program
+
+LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
+CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+KERNEL = 'custom_call_target="tpu_custom_call"'
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+# What moves nothing itself; asynchronous copies count where they end, communication by itself.
+STILL = {"", "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "opt-barrier"}
+SLICES = {"dynamic-slice", "slice", "gather"}
 
 
-def estimated_cycles(text: str) -> int:
-    """The compiler's own estimates of a TPU program, added: the bodies of loops times their trips, of a choice the dearest branch.
-
-    `text` is `compiled.as_text()`.  Kernels and communication have no estimate and count nothing, so only programs with the same of
-    these compare.  A loop whose length the text does not tell counts once.
-    """
-    programs, entry = computations(text)
+def operations(program: Program) -> int:
+    """Multiplications and additions of all matrix products and convolutions; those of kernels are not in the text."""
 
     @functools.cache
-    def total(name: str) -> int:
-        return sum(map(cost, programs.get(name, [])))
+    def inside(name: str) -> int:
+        named = program.named[name]
+        return sum(_products(one, named) if one.called is None else inside(one.called) for one in named.values())
 
-    def cost(instruction: str) -> int:
-        if loop := LOOP.search(instruction):
-            condition, body = loop.groups()
-            return trips(instruction, programs.get(condition, [])) * (total(condition) + total(body))
-        if call := CALL.search(instruction):
-            return total(call[1])
-        if choice := CHOICE.search(instruction):
-            names = [choice[2], choice[3]] if choice[1] is None else re.findall(r"[\w.\-]+", choice[1])
-            return max(map(total, names))
-        return sum(int(found) for found in CYCLES.findall(instruction))
-
-    return total(entry)
+    return sum(
+        times * (_products(one, program.named[where]) if one.called is None else inside(one.called))
+        for one, where, times in program.executed
+        if one.op in ("convolution", "dot") or one.called is not None
+    )
 
 
-def trips(loop: str, condition: list[str]) -> int:
-    """How often a loop runs: what is written beside it, else the bound that its condition compares a counter from 0 with, else 1."""
-    if known := TRIPS.search(loop):
-        return int(known[1])
-    bounds = [int(found[1]) for line in condition if (found := BOUND.search(line))]
-    return max(bounds, default=1)
+def _products(one: Instruction, named: dict[str, Instruction]) -> int:
+    if one.op not in ("convolution", "dot"):
+        return 0
+    left, right = (named[name].shapes[0].dims for name in one.operands[:2])
+    out = one.shapes[0].dims
+    if one.op == "dot":
+        contracted = CONTRACTED.search(one.text)
+        sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
+        return 2 * int(np.prod(out) * np.prod(sizes))
+    labels, window = LABELS.search(one.text), WINDOW.search(one.text)
+    assert labels is not None
+    axes = sorted(filter(str.isdigit, labels[1]))
+    settings = dict(setting.split("=") for setting in window[1].split()) if window else {}
+    total = 2 * out[labels[3].index("b")] * out[labels[3].index("f")] * right[labels[2].index("i")]
+    for axis in axes:
+        places = (left[labels[1].index(axis)], right[labels[2].index(axis)], out[labels[3].index(axis)])
+        total *= _pairs(*places, {name: value.split("x")[int(axis)] for name, value in settings.items()})
+    return total
 
 
-def computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation of a program, and the name of the one that is the program."""
-    programs: dict[str, list[str]] = {}
-    entry, own = "", None
-    for line in text.splitlines():
-        if own is None:
-            if header := HEADER.match(line):
-                own = programs.setdefault(header[2], [])
-                entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
-            own = None
-        elif INSTRUCTION.match(line) or not own:
-            own.append(line)
-        else:
-            own[-1] += line
-    return programs, entry
+def _pairs(size: int, kernel: int, out: int, settings: dict[str, str]) -> int:
+    """How many pairs of an output and a place of the kernel meet a real input, along one axis of a convolution."""
+    stride, spread, apart = (int(settings.get(name, 1)) for name in ("stride", "lhs_dilate", "rhs_dilate"))
+    before = int(settings.get("pad", "0_0").split("_")[0])
+    places = np.arange(out)[:, None] * stride + np.arange(kernel) * apart - before
+    return int(((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)).sum())
+
+
+def collectives(program: Program) -> dict[str, tuple[int, float]]:
+    """How often each kind of communication runs and how many bytes its results have in all, those inside fusions among them."""
+
+    def found(one: Instruction, where: str) -> list[tuple[str, float]]:
+        kind = one.op.removesuffix("-start")
+        if kind in COLLECTIVES:
+            # an asynchronous one gives its operands too: the largest is the gathered one, and for the rest all are alike
+            return [(kind, max(shape.bytes for shape in one.shapes) if one.op != kind else sum(shape.bytes for shape in one.shapes))]
+        return [] if one.called is None else [pair for inner in program.computations[one.called] for pair in found(inner, one.called)]
+
+    kinds: dict[str, tuple[int, float]] = {}
+    for one, where, times in program.executed:
+        for kind, size in found(one, where):
+            count, total = kinds.get(kind, (0, 0.0))
+            kinds[kind] = (count + times, total + times * size)
+    return kinds
+
+
+def kernels(program: Program) -> Counter[str]:
+    """How often each kernel, a program of its own inside this one, runs."""
+    counts: Counter[str] = Counter()
+    for one, _, times in program.executed:
+        if one.op == "custom-call" and KERNEL in one.text:
+            counts[re.sub(r"\.\d+$", "", one.name)] += times
+    return counts
+
+
+def moved(program: Program) -> float:
+    """Bytes that go between the chip's large memory and its core: what every instruction reads and writes there.
+
+    A fusion that takes slices of an operand reads these, one that writes a slice writes that.
+    """
+    return sum(times * _moved(program, one, program.named[where]) for one, where, times in program.executed)
+
+
+def _moved(program: Program, one: Instruction, named: dict[str, Instruction]) -> float:
+    if one.op in STILL or one.op.endswith("-start"):
+        return 0.0
+    if one.op.endswith("-done"):  # of a copy: once on either side that is the large memory
+        start = named.get(one.operands[0]) if one.operands else None
+        source = named.get(start.operands[0]) if start is not None and start.operands else None
+        sides = [one.shapes[0].large if one.shapes else False, source is not None and bool(source.shapes) and source.shapes[0].large]
+        return sum(sides) * (one.shapes[0].bytes if one.shapes else 0.0)
+    inner = program.computations.get(one.called or "", [])
+    read = sum(
+        min(shape.bytes, _read(inner, place))
+        for place, name in enumerate(one.operands)
+        if name in named
+        for shape in named[name].shapes
+        if shape.large
+    )
+    written = sum(shape.bytes for shape in one.shapes if shape.large)
+    updates = [inner_one for inner_one in (*inner, one) if inner_one.op == "dynamic-update-slice"]
+    for update in updates:
+        own = named if update is one else {other.name: other for other in inner}
+        part = sum(shape.bytes for shape in own[update.operands[1]].shapes) if update.operands[1] in own else 0.0
+        whole = update.shapes[0].bytes
+        written -= whole - part if written >= whole else 0.0
+        read -= whole if update is one and read >= whole else 0.0
+    return read + written
+
+
+def _read(inner: list[Instruction], place: int) -> float:
+    """The bytes that a fusion reads of an operand: all, or the slices that it takes of it."""
+    parameter = next((one for one in inner if one.op == "parameter" and re.search(rf"\bparameter\({place}\)", one.text)), None)
+    users = [one for one in inner if parameter is not None and parameter.name in one.operands]
+    if not users or parameter is None:
+        return float("inf")
+    total = 0.0
+    for user in users:
+        if user.op in SLICES and user.operands[0] == parameter.name:
+            total += sum(shape.bytes for shape in user.shapes)
+        elif user.op != "dynamic-update-slice" or user.operands[0] != parameter.name:
+            return float("inf")
+    return total

@@ -3,6 +3,7 @@
 import math
 import resource
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,21 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
     """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
-    `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.
+    `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.  A kernel
+    counts every block of its grid.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)[0]
 
 
-def _count(jaxpr: Any) -> tuple[int, bool]:
-    """Operations, and whether all lengths are known."""
+def kernels(function: Callable[..., Any], *args: Any) -> Counter[str]:
+    """The operations that are done inside kernels (Pallas calls), by their names; part of `flops`."""
+    found: Counter[str] = Counter()
+    _count(jax.make_jaxpr(function)(*args).jaxpr, found)
+    return found
+
+
+def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1) -> tuple[int, bool]:
+    """Operations, and whether all lengths are known; those of kernels are added to `kernel` as well."""
     total, known = 0, True
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -40,10 +49,16 @@ def _count(jaxpr: Any) -> tuple[int, bool]:
         elif name == "cond":
             known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr) for branch in params["branches"]))
             total, known = total + count, known and known_first
+        elif name == "pallas_call":
+            count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
+            total += count
+            if kernel is not None:
+                kernel[str(params["name_and_src_info"]).split(" ")[0]] += count * times
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
-            counts = [_count(jaxpr) for jaxpr in inner if hasattr(jaxpr, "eqns")]
-            total += sum(count for count, _ in counts) * (params.get("length", 1) if name == "scan" else 1)
+            trips = params.get("length", 1) if name == "scan" else 1
+            counts = [_count(jaxpr, kernel, times * trips) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known
 

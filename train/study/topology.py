@@ -1,10 +1,16 @@
-"""A TPU's compiler without a TPU."""
+"""A TPU's compiler without a TPU: devices that programs are compiled for and never run on."""
 
+import importlib.util
+import math
 import os
+import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+
+from train.spec import InputError
+from train.study.chips import CHIPS
 
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -12,15 +18,23 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-V5E_HERTZ = 1.5e9  # 197 TFLOP/s in bfloat16 by four units of 128 x 128 products a cycle: cloud.google.com/tpu/docs/v5e
 
 
-def v5e() -> SingleDeviceSharding:
-    """One chip of a TPU v5e, to place abstract arrays on and compile for; needs libtpu, which the extra `tpu` has.
+def topology(name: str) -> list[Any]:
+    """The devices of `v5e:2x4` and the like, to place abstract arrays on and compile for.
 
-    Computations that really run stay on the CPU.
+    Computations that really run stay on the CPU.  Raises InputError where the name is none, and where libtpu is missing.
     """
+    chip, _, shape = name.partition(":")
+    if chip not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+        raise InputError(f"{name!r} is no topology; give CHIP:SHAPE with a chip of {', '.join(CHIPS)}, such as v5e:1x1 or v5p:2x2x1.")
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("Compiling for a TPU needs libtpu, which is not installed; run: pip install 'morphax[tpu]'.")
     os.environ |= ENVIRONMENT
     jax.config.update("jax_platforms", "cpu")
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:1x1", chips_per_host_bounds=(1, 1, 1))
-    return SingleDeviceSharding(topology.devices[0])
+    # A host with a single chip is not the default of any; all others are laid out as the cloud has them.
+    single: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **single).devices)
+    except Exception as error:  # whatever libtpu raises
+        raise InputError(f"libtpu knows no topology {name}: {str(error).splitlines()[0]}") from None

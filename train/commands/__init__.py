@@ -1,0 +1,36 @@
+"""The commands, one file each: `HELP`, `EXAMPLES`, the arguments that `add` gives a parser, and `run`."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from train.spec import InputError
+
+
+def best(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that read a run."""
+    parser.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
+    parser.add_argument("--config", help="the config file that defines the run's own components")
+
+
+def prepare_jax() -> None:
+    """Settings of the process: compiled programs are kept for the next run."""
+    import jax
+
+    from train.data.published import cache
+
+    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def texts(given: Sequence[str]) -> Iterator[str]:
+    """The texts of a command line, where - stands for the lines of standard input."""
+    for text in given:
+        if text != "-":
+            yield text
+            continue
+        try:
+            lines = sys.stdin.buffer.read().decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise InputError("Standard input is not UTF-8; convert it, for example with iconv -t utf-8.") from None
+        yield from (line for line in lines if line.strip())

@@ -1,0 +1,77 @@
+"""`morphax data`: what data sets there are, and what is in one."""
+
+import argparse
+import json
+from typing import Any
+
+from train.spec import InputError
+
+HELP = "list, prepare or look at data sets"
+EXAMPLES = """
+examples:
+  morphax data list                                         this project's data sets
+  morphax data prepare movie_snippets/labels                fetch and prepare one, once
+  morphax data show movie_snippets/labels                   its splits, features, licence and first example
+  morphax data show my_set --config my_config.py            one that your own file defines
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("action", choices=("list", "prepare", "show"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, as name or name/configuration")
+    parser.add_argument("--config", help="the config file that defines data sets of its own")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    from train.data.source import own_names, prepare
+
+    if options.config:
+        from train.run import load_config
+
+        load_config(options.config, [])
+    if options.action == "list":
+        print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
+        return 0
+    if not options.names:
+        raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
+    shown: list[dict[str, Any]] = []
+    for name in options.names:
+        info = prepare(name).info
+        splits = {key: split.num_examples for key, split in info.splits.items()}
+        features = {key: type(feature).__name__ for key, feature in info.features.items()}
+        one = {
+            "name": name,
+            "folder": str(info.data_dir),
+            "splits": splits,
+            "features": features,
+            "licence": str(info.redistribution_info.license or ""),
+        }
+        if options.action == "show":
+            example = prepare(name).as_data_source(next(iter(splits)))[0]
+            one["first"] = {key: shown(value) for key, value in example.items()}
+        shown.append(one)
+    if options.json:
+        print(json.dumps({"data": shown}))
+        return 0
+    for one in shown:
+        for key, value in one.items():
+            print(f"{key:<10}{shown(value)}")
+    return 0
+
+
+def shown(value: Any) -> str:
+    """A value of an example: text as it is, of many numbers their shape, kind and range."""
+    import numpy as np
+
+    if isinstance(value, str | bytes):
+        return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
+    array = np.asarray(value)
+    if array.size <= 8:
+        return np.array2string(array, precision=6, separator=", ")
+    if array.dtype.kind not in "biuf":
+        return f"{array.size} values, the first {shown(array.flat[0])}"
+    return f"{array.dtype} {array.shape} from {array.min():.6g} to {array.max():.6g}"

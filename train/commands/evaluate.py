@@ -1,0 +1,54 @@
+"""`morphax eval`: a trained run on its test split, or on the user's own data."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from train.commands import best, prepare_jax
+from train.spec import InputError
+
+HELP = "measure a trained run on its test split"
+EXAMPLES = """
+examples:
+  morphax eval runs/sentiment_bert                          the last checkpoint on the test split
+  morphax eval runs/sentiment_bert --best                   the checkpoint with the best metric
+  morphax eval runs/sentiment_bert --data reviews.csv       on all of your own file, or folder
+  morphax eval runs/sentiment_bert evaluation.batch_size=256
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.split")
+    parser.add_argument("--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH")
+    best(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    prepare_jax()
+    from train.console import pair
+    from train.evaluate import evaluate
+    from train.parallel import Jit
+    from train.run import fitted, overridden, recorded
+    from train.spec import project
+
+    run = recorded(options.folder, options.config)
+    experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
+    if options.data is not None and not hasattr(experiment.data, "path"):
+        raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
+    own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
+    experiment = overridden(experiment, [*own, *options.overrides], project())
+    result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{options.folder}, step {result['step']}")
+    for name, both in result["evaluation"].items():
+        print(f"{name:<28}{pair(both['value'], both['interval'])}")
+    for name, value in result["review"].items():
+        if name not in result["evaluation"]:
+            print(f"{name:<28}{value:.4f}")
+    return 0

@@ -1,0 +1,67 @@
+"""`morphax generate`: text from a trained language model."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from train.commands import best, prepare_jax, texts
+from train.spec import InputError
+
+HELP = "let a trained language model go on"
+EXAMPLES = """
+examples:
+  morphax generate runs/tiny_lm "ROMEO:"                    the likeliest continuation, 200 tokens, as they come
+  morphax generate runs/tiny_lm "ROMEO:" --temperature 0.8 --top-k 40 --tokens 500
+  morphax generate runs/tiny_lm "ROMEO:" "JULIET:" --beams 4 --json
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("texts", nargs="+", metavar="PROMPT", help="prompts, or - to read them from standard input, one a line")
+    parser.add_argument("--tokens", type=int, default=200, help="how many tokens to add (default: 200)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token; 1 draws by the model's chances")
+    parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this much")
+    parser.add_argument("--min-p", type=float, help="draw from tokens at least this much as likely as the likeliest")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws another text")
+    parser.add_argument("--beams", type=int, default=0, help="search with this many beams in place of drawing")
+    best(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    prepare_jax()
+    from models.generate import Sampler
+    from train.evaluate import generate
+    from train.parallel import Jit
+    from train.run import fitted, recorded
+
+    if options.tokens < 1 or options.beams < 0:
+        raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")
+    try:
+        sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    run = recorded(options.folder, options.config)
+    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
+    prompts = list(texts(options.texts))
+    if not prompts:
+        raise InputError("There is no prompt to go on from; give one, or lines on standard input.")
+    stream = generate(options.folder, run, prompts, options.tokens, sampler, options.seed, options.beams, options.best)
+    live, shown, tails = len(prompts) == 1 and not options.json, "", [""] * len(prompts)
+    for tails in stream:
+        if live:
+            if not shown:
+                print(prompts[0], end="")
+            ready = tails[0].rstrip("\ufffd")  # a character that is not whole yet waits for its other bytes
+            print(ready.removeprefix(shown), end="", flush=True)
+            shown = ready
+    if options.json:
+        answers = [{"prompt": prompt, "text": tail} for prompt, tail in zip(prompts, tails, strict=True)]
+        print(json.dumps({"run": str(options.folder), "answers": answers}, ensure_ascii=False))
+    else:
+        print(tails[0].removeprefix(shown) if live else "\n\n".join(prompt + tail for prompt, tail in zip(prompts, tails, strict=True)))
+    return 0

@@ -1,0 +1,66 @@
+"""`morphax plan`: memory, time and the ceiling on a TPU that need not be there, by its compiler."""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from train.commands import prepare_jax
+from train.spec import InputError
+
+HELP = "compile a step for a TPU that need not be there: memory, cycles, ceiling"
+EXAMPLES = """
+examples:
+  morphax plan lm_tpu                                       the training step on Colab's chip, v5e:1x1
+  morphax plan lm_tpu --topology v5e:1x1,v6e:1x1            on several chips, side by side
+  morphax plan lm_tpu --topology v5e:2x4 parallel="Mesh(fsdp=8)" batch_size=256
+  morphax plan lm_tpu --vary model.stack.block.mixer="GatedDeltaNet(heads=12)" --vary model.stack.remat=full
+  morphax plan lm_tpu --decode                              one step of decoding, a token for every row
+  morphax plan lm_tpu batch_size=512 --advise               the smallest change that makes it fit
+
+Needs libtpu: pip install 'morphax[tpu]'.  Topologies are CHIP:SHAPE with a chip of v2, v3, v4, v5e, v5p, v6e, tpu7x; v4, v5p and tpu7x
+have three dimensions, as in v5p:2x2x1.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("config", help="name of a file in configs/, or the path of your own")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    parser.add_argument("--topology", default="v5e:1x1", help="chips to compile for, with commas between (default: v5e:1x1)")
+    parser.add_argument("--vary", action="append", default=[], metavar="path=value", help="a structure to put beside it; again for more")
+    parser.add_argument("--decode", action="store_true", help="the step that adds a token to every row, not the training step")
+    parser.add_argument("--advise", action="store_true", help="where it does not fit, find the smallest change that does, by compiling")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    from train.run import load_config
+    from train.study.plan import planned
+    from train.study.plan_table import table
+
+    if options.advise and options.decode:
+        raise InputError("--advise finds changes of the training step; leave --decode out.")
+    topologies = [name for name in options.topology.split(",") if name]
+    variants = {"as it is": [], **{text: [text] for text in options.vary}}
+    experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
+    prepare_jax()
+    plans, advice = [], []
+    for where in topologies:
+        for name, experiment in experiments.items():
+            print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
+            plans.append(planned(experiment, name, where, options.decode))
+            if options.advise and not plans[-1].fits:
+                found = advised(experiment, where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+                advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
+                plans += [found.plan] if found else []
+    if options.json:
+        print(json.dumps({"config": options.config, "plans": [dataclasses.asdict(plan) for plan in plans], "advice": advice}))
+        return 0
+    from train.console import Console
+
+    Console().rich.print(table(plans))
+    for one in advice:
+        changes = " ".join(one["changes"]) if one["changes"] else "nothing tried fits; take more chips, or a smaller model"
+        print(f"{one['topology']}, {one['name']}: {changes}")
+    return 0

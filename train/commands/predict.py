@@ -1,0 +1,75 @@
+"""`morphax predict`: a trained run's answers."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from train.commands import best, prepare_jax, texts
+from train.spec import InputError
+
+HELP = "ask a trained run"
+EXAMPLES = """
+examples:
+  morphax predict runs/sentiment_bert "a delightful film"
+  morphax predict runs/sentiment_bert - < sentences.txt     one text a line
+  morphax predict runs/sentiment_bert --json "a delightful film"
+  morphax predict runs/translate_multi30k "A man is riding a bicycle."
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input")
+    best(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    prepare_jax()
+    from train.evaluate import predict
+    from train.parallel import Jit
+    from train.run import fitted, recorded
+
+    run = recorded(options.folder, options.config)
+    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
+    given = list(texts(options.inputs))
+    if not given:
+        raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
+    answers = predict(options.folder, run, given, options.best)
+    if options.json:
+        paired = [{"input": asked} | answer for asked, answer in answers]
+        print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
+        return 0
+    for asked, answer in answers:
+        print(f"{asked}\n    {worded(answer)}", flush=True)
+    return 0
+
+
+def worded(answer: dict[str, Any]) -> str:
+    """An answer as a person reads it."""
+    words: list[str] = []
+    for name, value in answer.items():
+        if isinstance(value, dict) and any(isinstance(one, list) for one in value.values()):
+            words.append("\n    ".join(line for key, one in value.items() for line in _lines(f"{name} {key}", one)))
+        elif isinstance(value, dict):
+            words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            words.append("; ".join(f"{next(iter(one))} {next(iter(one.values())):.2f}" for one in value))
+        elif isinstance(value, list) and value and isinstance(value[0], float):
+            words.append("".join(_lines(name, value)))
+        else:
+            words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
+    return "  ".join(words)
+
+
+def _lines(name: str, values: list[Any]) -> Iterator[str]:
+    """A line of numbers step by step; one for each series where every step has several."""
+    if values and isinstance(values[0], list):
+        for number, series in enumerate(zip(*values, strict=True), 1):
+            yield from _lines(f"{name} series {number}", list(series))
+    else:
+        yield f"{name}  {' '.join(f'{value:.4g}' for value in values)}"

@@ -1,0 +1,56 @@
+"""`morphax train`: an experiment, from its first step or from where it was stopped."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from train.commands import prepare_jax
+
+HELP = "train an experiment, or continue it"
+EXAMPLES = """
+examples:
+  morphax train sentiment_bert                              the config as it is, into runs/sentiment_bert
+  morphax train sentiment_bert optimizer.rate.peak=3e-5     one number changed
+  morphax train tiny_lm model.stack.block.mixer="Attention(heads=8, causal=True)" --run runs/eight_heads
+  morphax train sentiment_bert data.path=reviews.csv        your own table, with the columns text and label
+  morphax train my_config.py                                your own file with a function experiment()
+
+The same command again continues a run that was stopped.  A value is a number, a string, a tuple, or a call of a component.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("config", help="name of a file in configs/, or the path of your own")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    parser.add_argument("--run", dest="folder", type=Path, help="folder of the run (default: runs/CONFIG)")
+    parser.add_argument("--show", action="store_true", help="print the experiment and stop")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    from train.run import load_config
+    from train.spec import encode
+
+    experiment, _ = load_config(options.config, options.overrides)
+    if options.show:
+        print(json.dumps(encode(experiment), indent=2) if options.json else experiment)
+        return 0
+    prepare_jax()
+    from train.console import Console
+    from train.loop import train
+    from train.signals import InterruptedRunError
+
+    folder = options.folder or Path("runs") / Path(options.config).stem
+    console = Console()
+    try:
+        summary = train(experiment, folder, options.config, console)
+    except InterruptedRunError as stop:
+        print(f"morphax: {stop}", file=sys.stderr)
+        return 128 + stop.number
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        console.say(f"{folder}/report.html has the curves; ask it with: morphax predict {folder} INPUT")
+    return 0

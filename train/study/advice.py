@@ -1,0 +1,1 @@
+"""The smallest change that lets a training step fit, found by compiling what might."""

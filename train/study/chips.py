@@ -1,0 +1,68 @@
+"""What each TPU can do, by its maker's pages: cloud.google.com/tpu/docs/NAME unless a line says otherwise.
+
+Where a chip shows itself as two devices (v2, v3, v7x), each device has half of these.
+"""
+
+import dataclasses
+
+GIGA, TERA, GIB = 10**9, 10**12, 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and, both ways together,
+    to other chips (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a cycle of its matrix units).
+    """
+
+    flops: float
+    memory: float
+    bandwidth: float
+    interconnect: float
+    devices: int
+    hertz: float
+
+    @property
+    def share(self) -> "Chip":
+        """What one device has."""
+        return dataclasses.replace(
+            self,
+            flops=self.flops / self.devices,
+            memory=self.memory / self.devices,
+            bandwidth=self.bandwidth / self.devices,
+            interconnect=self.interconnect / self.devices,
+        )
+
+
+def _chip(teraflops: float, gibibytes: float, gigabytes: float, links: float, devices: int, units: int, side: int) -> Chip:
+    """A chip with so many matrix units of side x side products a cycle."""
+    flops = teraflops * TERA
+    return Chip(flops, gibibytes * GIB, gigabytes * GIGA, links * GIGA, devices, flops / (2 * units * side**2))
+
+
+CHIPS = {
+    # Jouppi et al., Communications of the ACM 63(7), 2020, for v2 and v3: links of 496 and 656 Gbit/s each way, four a chip
+    "v2": _chip(46, 16, 700, 496, 2, 2, 128),
+    "v3": _chip(123, 32, 900, 656, 2, 4, 128),
+    "v4": _chip(275, 32, 1228, 600, 1, 8, 128),  # six links of 50 GB/s each way: arXiv:2304.01433
+    "v5e": _chip(197, 16, 819, 400, 1, 4, 128),
+    "v5p": _chip(459, 95, 2765, 1200, 1, 8, 128),
+    "v6e": _chip(918, 32, 1638, 800, 1, 4, 256),
+    "tpu7x": _chip(2307, 192, 7380, 1200, 2, 8, 256),
+}
+KINDS = {  # what jax calls a device
+    "TPU v2": "v2",
+    "TPU v3": "v3",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+}
+
+
+def chip(kind: str) -> Chip | None:
+    """What one device of a `jax.Device.device_kind` has; None where it is no TPU known here."""
+    return CHIPS[KINDS[kind]].share if kind in KINDS else None

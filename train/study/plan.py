@@ -1,0 +1,178 @@
+"""What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by nobody."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.backend import compiling_for
+from models.generate import Sampler, advance, prefill
+from train.experiment import Experiment
+from train.parallel import Jit
+from train.spec import InputError
+from train.step import cast, initialise, make_loss
+from train.study.chips import chip
+from train.study.compiled import collectives, kernels, moved, operations
+from train.study.cost import flops, parameters
+from train.study.cost import kernels as kernel_flops
+from train.study.hlo import Program
+from train.study.topology import topology
+from train.trainer import Trainer
+
+EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (hbm|HBM)")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the compiler says of one program on one topology; bytes, operations and seconds are those of one device.
+
+    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`); `model_flops` three times those of
+    the forward pass, once for decoding, with causal attention counted where it sees: the work that the model itself asks for.
+    `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its links' (the
+    roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.  `ceiling` is the part of
+    the chip's operations a second that the model's own work can reach at most in that time (MFU, arXiv:2204.02311).
+    """
+
+    name: str
+    topology: str
+    devices: int
+    parameters: int
+    rows: int
+    tokens: int
+    model_flops: float
+    peak: float
+    available: float
+    compile_seconds: float
+    fits: bool = True
+    flops: float = 0.0
+    kernel_flops: float = 0.0
+    arguments: float = 0.0
+    temporaries: float = 0.0
+    moved: float = 0.0
+    collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    kernels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    cycles: int = 0
+    roofline: float = 0.0
+    bound: str = ""
+    seconds: float = 0.0
+    ceiling: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all devices together; of rows where what is read has no tokens."""
+        return (self.tokens or self.rows) / self.seconds if self.seconds else 0.0
+
+
+def planned(experiment: Experiment, name: str, where: str, decode: bool = False) -> Plan:
+    """The plan of an experiment's step on a topology such as `v5e:1x1`.
+
+    Shapes are those of the first training batch; parameters stay abstract.  A step that does not fit has no more than its parameters,
+    its model's work and the memory that it asks for.  Raises InputError where the experiment cannot be compiled there.
+    """
+    devices = topology(where)
+    if decode and experiment.parallel != Jit():
+        experiment = dataclasses.replace(experiment, parallel=Jit())
+    with compiling_for(devices):
+        trainer = Trainer(experiment, experiment.data.open(only="train"))
+        used = experiment.parallel.size()
+        batch = trainer.train[0]
+        shapes, example = trainer.check(batch), trainer.example(batch)
+        if decode:
+            compiled, program, given = _decoding(experiment, shapes, example)
+        else:
+            trainer.optimise(shapes, batch, experiment.steps or 1000)
+            state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, experiment.seed), shapes)
+            program, given = trainer.step(), (state, example)
+            compiled = trainer.compiled_step(), experiment.parallel.abstract(state, example)
+        inside = sum(kernel_flops(program, *given).values()) / used
+    # outside, attention is the plain one, whose products are all there to count
+    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
+    model = flops(program, *given) if decode else 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, example)
+    tokens = example["tokens"].shape if "tokens" in example else (0, 0)
+    rows = next(iter(example.values())).shape[0]
+    plan = Plan(
+        name=name,
+        topology=where,
+        devices=used,
+        parameters=parameters(shapes),
+        rows=rows,
+        tokens=tokens[0] if decode else tokens[0] * tokens[1],
+        model_flops=model / used,
+        peak=0.0,
+        available=0.0,
+        compile_seconds=0.0,
+    )
+    return measured(plan, *compiled, devices[0].device_kind, inside)
+
+
+def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """One token more for every row: the program compiled, as it is, and what it takes."""
+    if "tokens" not in example:
+        raise InputError("--decode plans the next token of a language model or a translation, and this experiment's data has no tokens.")
+    length = example["tokens"].shape[1]
+    params = jax.eval_shape(lambda tree: cast(tree, experiment.precision), shapes)
+    named = {name: shape for name, shape in example.items() if re.fullmatch("(source_?)?(tokens|segments|positions|source|image)?", name)}
+    first = {
+        name: jax.ShapeDtypeStruct((shape.shape[0], 1), shape.dtype) if not name.startswith("source") else shape
+        for name, shape in named.items()
+    }
+    try:
+        _, cache = jax.eval_shape(lambda params, batch: prefill(experiment.model, params, batch, length), params, first)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"This model cannot decode: {str(error).splitlines()[0]}") from None
+
+    def step(params: Any, cache: Any, batch: Any, index: jax.Array) -> tuple[jax.Array, Any]:
+        logits, cache = advance(experiment.model, params, cache, batch, index, length)
+        return Sampler()(logits, jax.random.key(0)), cache
+
+    given = (params, cache, first, jax.ShapeDtypeStruct((), jnp.int32))
+    placed, _ = experiment.parallel.abstract(given, {})
+    return (jax.jit(step, donate_argnums=1), placed), step, given
+
+
+def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside: float) -> Plan:
+    """The plan with what the compiler says of a jitted program; `inside` are the operations of its kernels."""
+    own = chip(kind)
+    if own is None:
+        raise InputError(f"{kind!r} is no chip whose speed is known here.")
+    began = time.perf_counter()
+    try:
+        compiled = program.lower(*given).compile()
+    except Exception as error:  # jax raises a private type
+        if (exceeded := EXCEEDED.search(str(error))) is None:
+            raise
+        used, have = (float(exceeded[place]) * UNITS[exceeded[place + 1]] for place in (1, 3))
+        return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
+    taken, memory = time.perf_counter() - began, compiled.memory_analysis()
+    text = Program(compiled.as_text())
+    total, bytes_moved, sent = operations(text) + inside, moved(text), collectives(text)
+    bounds = {
+        "products": total / own.flops,
+        "memory": bytes_moved / own.bandwidth,
+        "links": sum(size for _, size in sent.values()) / own.interconnect,
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    seconds = max(bounds[bound], text.cycles() / own.hertz + inside / own.flops)
+    return dataclasses.replace(
+        plan,
+        peak=float(memory.peak_memory_in_bytes),
+        available=own.memory,
+        compile_seconds=taken,
+        flops=total,
+        kernel_flops=inside,
+        arguments=float(memory.argument_size_in_bytes),
+        temporaries=float(memory.temp_size_in_bytes),
+        moved=bytes_moved,
+        collectives=sent,
+        kernels=dict(kernels(text)),
+        cycles=text.cycles(),
+        roofline=bounds[bound],
+        bound=bound,
+        seconds=seconds,
+        ceiling=plan.model_flops / (own.flops * seconds),
+    )
