@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.names:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
-    shown: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name in options.names:
         info = prepare(name).info
         splits = {key: split.num_examples for key, split in info.splits.items()}
@@ -51,11 +51,11 @@ def run(options: argparse.Namespace) -> int:
         if options.action == "show":
             example = prepare(name).as_data_source(next(iter(splits)))[0]
             one["first"] = {key: shown(value) for key, value in example.items()}
-        shown.append(one)
+        rows.append(one)
     if options.json:
-        print(json.dumps({"data": shown}))
+        print(json.dumps({"data": rows}))
         return 0
-    for one in shown:
+    for one in rows:
         for key, value in one.items():
             print(f"{key:<10}{shown(value)}")
     return 0
