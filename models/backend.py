@@ -1,10 +1,34 @@
-"""What must be set before jax compiles anything."""
+"""The backend: what must be set before jax compiles anything, and what it compiles for."""
 
+import contextlib
+import contextvars
 import os
+from collections.abc import Iterator
 
+import jax
 import jaxlib.version
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
+
+
+def platform() -> str:
+    """What is traced now will run on this: "cpu", "gpu" or "tpu"; jax's default backend, or what `compiling_for` says."""
+    return _target.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(name: str) -> Iterator[None]:
+    """What is traced inside is for this platform, where it is not the one that traces: a TPU's program compiled on a CPU.
+
+    Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.
+    """
+    token = _target.set(name)
+    try:
+        yield
+    finally:
+        _target.reset(token)
 
 
 def sum_correctly() -> None:
