@@ -7,11 +7,15 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from models.backend import platform
 from models.cache import extended, extended_index, own_index
 from models.context import Context
 from models.contracts import Relative, Weigh
-from models.weigh import masked
+from models.implementation import Call, Implementation, implementation_of
+from models.kernels import SAVED, fused, splash
+from models.weigh import Softmax, masked
 
 NOWHERE = -(10**9)  # the index of a token that stands for none
 
@@ -89,13 +93,102 @@ def attend(
     *,
     relative: Relative | None = None,
     decay: tuple[jax.Array, jax.Array] | None = None,
-    dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
+    implementation: Implementation | None = None,
 ) -> jax.Array:
     """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
 
     `other` says where the sources stand, None where they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
-    (b, h, s), adds the query's less the key's.  Scores are float32.  Where a token sees only its neighbourhood, time is cut into
-    blocks, and cost grows with t times the window.
+    (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.
+
+    `implementation` is chosen by `implementation_of` where it is None, and is always "xla" while decoding and where somebody looks at
+    the weights (`attention_weights`).  It stands in the name of what is computed, `attention_xla`, `attention_fused` or
+    `attention_splash`: in the name stacks of a jaxpr, and in a compiled program's text and profile.  The result is named "context" for
+    remat policies such as `jax.checkpoint_policies.save_only_these_names`.
+    """
+    bound = isinstance(weigh, nn.Module) and weigh.scope is not None
+    if (bound and weigh.is_mutable_collection("intermediates")) or (other is not None and reach != Reach()):
+        name = "xla"
+    else:
+        reasons = {
+            "relative positions": relative is not None,
+            "decay": decay is not None,
+            "dropout of weights": dropout is not None,
+            "weights but softmax's": type(weigh) is not Softmax,
+            "sink": type(weigh) is Softmax and weigh.sink,
+        }
+        special = tuple(reason for reason, holds in reasons.items() if holds)
+        name = implementation_of(_call(query, key, value, own, other, reach, weigh, special), implementation, platform())
+    sources = own if other is None else other
+    with jax.named_scope(f"attention_{name}"):
+        if name == "xla":
+            mixed = _by_definition(query, key, value, own, other, reach, weigh, scale, relative, decay, dropout)
+            return checkpoint_name(mixed, SAVED)
+        cap = weigh.cap if isinstance(weigh, Softmax) else None
+        return _by_kernel(name, query * scale, key, value, own, sources, reach, cap)
+
+
+def _call(
+    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, other: Tokens | None, reach: Reach, weigh: Weigh, special: tuple[str, ...]
+) -> Call:
+    t, s = (min(part.shape[2], reach.chunk or part.shape[2]) for part in (query, key))
+    kinds = {str(part.dtype) for part in (query, key, value)}
+    segmented = own.segments is not None and (other is None or other.segments is not None)
+    return Call(
+        length=min(t, s),
+        width=max(query.shape[-1], value.shape[-1]),
+        dtype=" and ".join(sorted(kinds)),
+        even=t % 2 == s % 2 == 0,
+        masked=segmented or (reach.window is not None and not reach.causal) or query.shape[2] % t > 0,
+        capped=isinstance(weigh, Softmax) and weigh.cap is not None,
+        special=special,
+    )
+
+
+def _by_kernel(
+    name: Implementation,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    own: Tokens,
+    sources: Tokens,
+    reach: Reach,
+    cap: float | None,
+) -> jax.Array:
+    """Attention by a fused kernel, for a scaled query."""
+    b, _, t, _ = query.shape
+    if reach.chunk is not None and reach.chunk < t:  # a chunk is a row of its own
+        if own.segments is None and t % reach.chunk:
+            own = own.replace(segments=jnp.ones((b, t), jnp.int32))
+        whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), own)
+        cut = jax.tree.map(lambda leaf: _rows(leaf, reach.chunk, 0, 0), whole)
+        query, key, value = (_blocks(part, reach.chunk, 0, 0) for part in (query, key, value))
+        return _joined(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
+    if name == "fused":
+        rest = Reach(window=None if reach.causal else reach.window)
+        return checkpoint_name(
+            fused(query, key, value, rest.visible(own, sources), reach.causal, reach.window, platform() == "gpu"), SAVED
+        )
+    segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
+    return splash(query, key, value, segments, reach.causal, reach.window, cap, interpret=platform() == "cpu")
+
+
+def _by_definition(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    own: Tokens,
+    other: Tokens | None,
+    reach: Reach,
+    weigh: Weigh,
+    scale: float,
+    relative: Relative | None,
+    decay: tuple[jax.Array, jax.Array] | None,
+    dropout: Callable[[jax.Array], jax.Array] | None,
+) -> jax.Array:
+    """Attention as its equation says.
+
+    Where a token sees only its neighbourhood, time is cut into blocks, and cost grows with t times the window.
     """
     b, h, t, k = query.shape
     span = reach.span or t
@@ -118,11 +211,17 @@ def attend(
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
         scores = relative(masked(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
-    weights = dropout(weigh(scores, visible).astype(value.dtype))
+    weights = weigh(scores, visible).astype(value.dtype)
+    if dropout is not None:
+        weights = dropout(weights)
     mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
-    if local:
-        mixed = mixed.reshape(b, -1, h, *mixed.shape[2:]).swapaxes(1, 2).reshape(b, h, -1, mixed.shape[-1])[:, :, :t]
-    return mixed
+    return _joined(mixed, b, t) if local else mixed
+
+
+def _joined(mixed: jax.Array, b: int, t: int) -> jax.Array:
+    """Blocks of time one after the other again: (b * n, h, size, v) -> (b, h, t, v)."""
+    n, h, size, v = mixed.shape
+    return mixed.reshape(b, n // b, h, size, v).swapaxes(1, 2).reshape(b, h, -1, v)[:, :, :t]
 
 
 def _blocks(x: jax.Array, size: int, before: int, after: int) -> jax.Array:

@@ -9,6 +9,7 @@ from models.cache import extended, remember
 from models.context import Context
 from models.contracts import Norm, Position, Relative, Weigh
 from models.dropout import Dropout
+from models.implementation import Implementation
 from models.structure import named
 from models.weigh import Softmax
 
@@ -39,6 +40,7 @@ class Attention(nn.Module):
     gate: bool = False
     bias: bool = False
     dropout: float = 0.0
+    implementation: Implementation | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.heads % (self.kv_heads or self.heads):
@@ -117,7 +119,8 @@ class Attention(nn.Module):
             self.weigh,
             ctx.score_scale(k),
             relative=self.relative,
-            dropout=lambda weights: dropout(weights, ctx),
+            dropout=(lambda weights: dropout(weights, ctx)) if dropout.acts(ctx) else None,
+            implementation=self.implementation,
         )
         if self.gate:
             mixed = mixed * jax.nn.sigmoid(projected("gate", x, self.heads, k))

@@ -11,13 +11,16 @@ import jaxlib.version
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
-_target: contextvars.ContextVar[tuple[Any, ...] | None] = contextvars.ContextVar("target", default=None)
+_target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.ContextVar("target", default=None)
 
 
 @contextlib.contextmanager
-def compiling_for(devices: Sequence[Any]) -> Iterator[None]:
-    """What is traced inside is meant for these devices, which need not be there: a topology's, compiled for ahead of time."""
-    token = _target.set(tuple(devices))
+def compiling_for(target: Sequence[Any] | str) -> Iterator[None]:
+    """What is traced inside is meant for these devices, which need not be there (a topology's), or for this platform.
+
+    Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.
+    """
+    token = _target.set(target if isinstance(target, str) else tuple(target))
     try:
         yield
     finally:
@@ -27,19 +30,22 @@ def compiling_for(devices: Sequence[Any]) -> Iterator[None]:
 def devices() -> list[Any]:
     """The devices that programs are traced for: all there are, or those of `compiling_for`."""
     target = _target.get()
-    return jax.devices() if target is None else list(target)
+    return list(target) if isinstance(target, tuple) else jax.devices()
 
 
 def local_devices() -> list[Any]:
     """Those of the devices that this process has, or the first process of a topology would have."""
-    target = _target.get()
-    return jax.local_devices() if target is None else [device for device in target if device.process_index == target[0].process_index]
+    found = devices()
+    own = found[0].process_index if isinstance(_target.get(), tuple) else jax.process_index()
+    return [device for device in found if device.process_index == own]
 
 
 def platform() -> str:
     """Their kind: cpu, gpu or tpu.  Known while a function is traced, so that it decides what is compiled."""
     target = _target.get()
-    return jax.default_backend() if target is None else target[0].platform
+    if isinstance(target, tuple):
+        return target[0].platform
+    return target or jax.default_backend()
 
 
 def sum_correctly() -> None:

@@ -8,6 +8,7 @@ from models.attend import Reach, attend, merged, own_tokens, projected, seen_tok
 from models.cache import extended
 from models.context import Context
 from models.contracts import Position
+from models.implementation import Implementation
 from models.norm import RMSNorm
 from models.structure import require_positive
 from models.weigh import Softmax
@@ -24,6 +25,7 @@ class DifferentialAttention(nn.Module):
     causal: bool = False
     window: int | None = None
     position: Position | None = None
+    implementation: Implementation | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads")
@@ -44,7 +46,8 @@ class DifferentialAttention(nn.Module):
         key, value = (extended(self, ctx, name, new, 2, reach.span) for name, new in (("keys", key), ("values", value)))
         other = seen_tokens(self, ctx, t, reach.span)
         values = jnp.repeat(value, 2, axis=1)  # a head's two stand side by side
-        both = attend(query, key, values, own, other, reach, Softmax(), ctx.score_scale(k))
+        scale = ctx.score_scale(k)
+        both = attend(query, key, values, own, other, reach, Softmax(), scale, implementation=self.implementation)
         both = both.reshape(b, h, 2, t, 2 * k).astype(jnp.float32)
         start = 0.8 - 0.6 * jnp.exp(-0.3 * jnp.asarray(ctx.layer, jnp.float32))
         learned = nn.initializers.normal(0.1)

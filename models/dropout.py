@@ -23,10 +23,19 @@ class Dropout(nn.Module):
             raise ValueError(f"Dropout rate is {self.rate}; give a number from 0 up to, not including, 1.")
         super().__post_init__()
 
+    @property
+    def keep(self) -> int:
+        """How many of LEVELS are kept."""
+        return max(LEVELS - round(self.rate * LEVELS), 1)
+
+    def acts(self, ctx: Context) -> bool:
+        """Whether anything is zeroed."""
+        return ctx.train and self.keep < LEVELS
+
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        keep = max(LEVELS - round(self.rate * LEVELS), 1)
-        if not ctx.train or keep == LEVELS:
+        keep = self.keep
+        if not self.acts(ctx):
             return x
         d = x.shape[-1]
         draws = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-d // 4)), jnp.uint32)

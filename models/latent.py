@@ -8,6 +8,7 @@ from models.attend import Reach, attend, merged, own_tokens, projected, seen_tok
 from models.cache import extended
 from models.context import Context
 from models.contracts import Norm, Position, Weigh
+from models.implementation import Implementation
 from models.norm import RMSNorm
 from models.position import RoPE
 from models.structure import named, require_positive
@@ -31,6 +32,7 @@ class LatentAttention(nn.Module):
     position: Position = RoPE()
     norm: Norm = RMSNorm()
     weigh: Weigh = Softmax()
+    implementation: Implementation | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "rank", "rotary")
@@ -57,7 +59,8 @@ class LatentAttention(nn.Module):
             key = jnp.einsum("btr,rhk->bhtk", latent, up_key)
             key = jnp.concatenate([key, jnp.broadcast_to(key_rotary, (b, h, t, self.rotary))], -1)
             value = jnp.einsum("btr,rhk->bhtk", latent, up_value)
-            mixed = attend(jnp.concatenate([query, query_rotary], -1), key, value, own, None, reach, self.weigh, scale)
+            query = jnp.concatenate([query, query_rotary], -1)
+            mixed = attend(query, key, value, own, None, reach, self.weigh, scale, implementation=self.implementation)
         else:
             latents, rotaries = extended(self, ctx, "latents", latent, 1), extended(self, ctx, "rotaries", key_rotary, 2)
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)

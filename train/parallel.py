@@ -187,18 +187,27 @@ class Mesh:
         """(state, batch) -> (state, sums) on the mesh; the state keeps its sharding."""
 
         def pinned(state: Any, batch: Any) -> Any:
-            state, sums = step(state, batch)
+            state, sums = self._within(step)(state, batch)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), self._replicated(sums)
 
         return jax.jit(pinned, donate_argnums=0)
 
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> result on the mesh."""
-        return jax.jit(lambda params, batch: self._replicated(evaluate(params, batch)))
+        return jax.jit(lambda params, batch: self._replicated(self._within(evaluate)(params, batch)))
 
     def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> outputs, a row for each of the batch."""
         return self.compile_evaluation(outputs)
+
+    def _within(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, traced in the context of the mesh: kernels, which are not split by the compiler, split themselves by it."""
+
+        def traced(*args: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh().abstract_mesh):
+                return compute(*args)
+
+        return traced
 
     def _replicated(self, tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh(), PartitionSpec()))

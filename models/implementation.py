@@ -1,0 +1,69 @@
+"""Which program computes attention: chosen by platform and call, with the same results."""
+
+import dataclasses
+from typing import Literal, get_args
+
+Implementation = Literal["xla", "fused", "splash"]
+
+SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is worth its padding
+SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
+FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What decides which implementations can compute an attention.
+
+    length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and values.
+    dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as an array.
+    capped: whether scores are bounded; special: what only "xla" computes, in words.
+    """
+
+    length: int
+    width: int
+    dtype: str
+    even: bool = True
+    masked: bool = False
+    capped: bool = False
+    special: tuple[str, ...] = ()
+
+
+def lacking(implementation: Implementation, call: Call, platform: str) -> str | None:
+    """Why an implementation cannot compute a call on a platform, in a clause; None where it can."""
+    if implementation == "xla":
+        return None
+    if call.special:
+        return f"it has no {call.special[0]}"
+    if implementation == "splash":
+        if platform not in ("tpu", "cpu"):
+            return f"it runs on TPU, and interpreted on CPU, and this is {platform}"
+        if call.dtype not in ("float32", "bfloat16"):
+            return f"it takes float32 or bfloat16, and this is {call.dtype}"
+        return f"its heads are {SPLASH_WIDTH} wide at most, and these are {call.width}" if call.width > SPLASH_WIDTH else None
+    if call.capped:
+        return "it has no bound of scores"
+    if platform != "gpu":
+        return None
+    if call.dtype not in ("float16", "bfloat16"):
+        return f"on GPU it takes float16 or bfloat16, and this is {call.dtype}"
+    if call.width > FUSED_WIDTH:
+        return f"on GPU its heads are {FUSED_WIDTH} wide at most, and these are {call.width}"
+    return "on GPU it hides tokens in rows of even length only, and these are odd" if call.masked and not call.even else None
+
+
+def implementation_of(call: Call, asked: Implementation | None, platform: str) -> Implementation:
+    """The implementation that computes a call: the one asked for; else splash on TPU, fused on GPU, where they can, and xla.
+
+    "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN; "splash" a Pallas kernel
+    for TPU, interpreted on CPU.  The two keep no weights: memory grows with t in place of t^2.
+    Raises ValueError for a name that there is none of, and for an implementation that cannot compute the call.
+    """
+    if asked is None:
+        if platform == "tpu" and call.length >= SHORTEST and lacking("splash", call, platform) is None:
+            return "splash"
+        return "fused" if platform == "gpu" and lacking("fused", call, platform) is None else "xla"
+    if asked not in get_args(Implementation):
+        raise ValueError(f"Attention's implementation is {asked!r}; give one of {', '.join(get_args(Implementation))}, or None to choose.")
+    if (reason := lacking(asked, call, platform)) is not None:
+        raise ValueError(f"Attention's implementation {asked!r} cannot compute this: {reason}; give 'xla', or None to choose.")
+    return asked

@@ -1,0 +1,114 @@
+"""Attention by fused kernels: softmax(q k^T) v without the weights in memory."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as pallas
+from jax.sharding import AxisType, PartitionSpec
+
+SAVED = "context"  # the name by which a remat policy keeps what attention gives
+LANES = 128  # lengths are multiples of it in the TPU's kernel
+BLOCK = 512  # tokens of a block, where the length allows
+PARTIAL = 8  # blocks of sources up to which the backward kernel may write one gradient of the queries for each
+NOBODY = -1  # the segment of padding
+
+
+def splash(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segments: tuple[jax.Array, jax.Array] | None,
+    causal: bool = False,
+    window: int | None = None,
+    cap: float | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """softmax(z) v with z = q k^T, or cap tanh(q k^T / cap): query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v).
+
+    Splash attention, a Pallas kernel for TPU, over the visible j: `causal` j <= i, `window` |i - j| < window, and of one segment, where
+    `segments` has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left out.  Queries are scaled by the
+    caller.  A token that sees nothing gets something finite.  A mesh in the context splits the rows of the batch, over all its axes.
+    Reverse-mode gradients of first order only.
+    """
+    (b, _, t, _), s = query.shape, key.shape[2]
+    window = None if window is None or window >= max(t, s) else window
+    if segments is None and s % LANES and not causal:  # a causal row ends with its padding, which no token of its own sees
+        segments = jnp.zeros((b, t), jnp.int32), jnp.zeros((b, s), jnp.int32)
+    query, key, value = (_lengthened(part, 2) for part in (query, key, value))
+    if segments is not None:
+        segments = _lengthened(segments[0], 1, NOBODY), _lengthened(segments[1], 1, NOBODY)
+    shape, sizes = (query.shape[2], key.shape[2]), _blocks(query.shape[2], key.shape[2], window is None)
+    mask = pallas.CausalMask(shape) if causal else pallas.FullMask(shape)
+    if window is not None:
+        mask = pallas.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
+
+    def rows(query: jax.Array, key: jax.Array, value: jax.Array, segments: Any) -> jax.Array:
+        kernel = pallas.make_splash_mha_single_device(
+            pallas.MultiHeadMask([mask]),  # of every head
+            block_sizes=sizes,
+            attn_logits_soft_cap=cap,
+            residual_checkpoint_name=SAVED,
+            interpret=interpret,
+        )
+        return jax.vmap(kernel)(query, key, value, None if segments is None else pallas.SegmentIds(*segments))
+
+    return _by_rows(rows, b)(query, key, value, segments)[:, :, :t]
+
+
+def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
+    """The array with its time filled up to a multiple of LANES."""
+    return jnp.pad(x, [(0, -size % LANES if place == axis else 0) for place, size in enumerate(x.shape)], constant_values=fill)
+
+
+def _blocks(t: int, s: int, everywhere: bool) -> pallas.BlockSizes:
+    """The sizes of the kernels' blocks: the largest multiples of LANES up to BLOCK that divide the lengths.
+
+    One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not, and writes the
+    queries' gradient once for each block of sources: for short rows without a window.
+    """
+    queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))
+    one = everywhere and s // sources <= PARTIAL
+    return pallas.BlockSizes(
+        block_q=queries,
+        block_kv=sources,
+        block_q_dkv=queries,
+        block_kv_dkv=sources,
+        block_q_dq=None if one else queries,
+        block_kv_dq=None if one else sources,
+        use_fused_bwd_kernel=one,
+    )
+
+
+def _by_rows(compute: Callable[..., jax.Array], b: int) -> Callable[..., jax.Array]:
+    """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not divide."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
+    if not axes:  # one device, or inside of a pmap or shard_map
+        return compute
+    spec = PartitionSpec(axes) if b % math.prod(mesh.shape[name] for name in axes) == 0 else PartitionSpec()
+    return jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
+
+
+def fused(
+    query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array | None, causal: bool, window: int | None, gpu: bool
+) -> jax.Array:
+    """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU cuDNN's: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v).
+
+    Over the j that are `visible` (1 or b, 1, t, s), and not later where `causal`, and then nearer than `window`.  Queries are scaled by
+    the caller.
+    """
+    width = value.shape[-1]
+    widest = -(-max(query.shape[-1], width) // 8) * 8  # one width, a multiple of 8 for cuDNN: zeros add nothing to scores
+    parts = (jnp.pad(part, ((0, 0), (0, 0), (0, 0), (0, widest - part.shape[-1]))).swapaxes(1, 2) for part in (query, key, value))
+    mixed = jax.nn.dot_product_attention(
+        *parts,
+        mask=visible,
+        scale=1.0,
+        is_causal=causal,
+        local_window_size=(window - 1, 0) if window is not None and causal else None,
+        implementation="cudnn" if gpu else "xla",
+    )
+    return mixed.swapaxes(1, 2)[..., :width]
