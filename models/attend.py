@@ -1,7 +1,6 @@
 """The core that every form of attention shares: who sees whom, scores, weights, in blocks where a token sees only its neighbourhood."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -129,7 +128,14 @@ def attend(
 
 
 def _call(
-    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, other: Tokens | None, reach: Reach, weigh: Weigh, special: tuple[str, ...]
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    own: Tokens,
+    other: Tokens | None,
+    reach: Reach,
+    weigh: Weigh,
+    special: tuple[str, ...],
 ) -> Call:
     t, s = (min(part.shape[2], reach.chunk or part.shape[2]) for part in (query, key))
     kinds = {str(part.dtype) for part in (query, key, value)}
@@ -166,9 +172,7 @@ def _by_kernel(
         return _joined(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
     if name == "fused":
         rest = Reach(window=None if reach.causal else reach.window)
-        return checkpoint_name(
-            fused(query, key, value, rest.visible(own, sources), reach.causal, reach.window, platform() == "gpu"), SAVED
-        )
+        return checkpoint_name(fused(query, key, value, rest.visible(own, sources), reach.causal, reach.window, platform() == "gpu"), SAVED)
     segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
     return splash(query, key, value, segments, reach.causal, reach.window, cap, interpret=platform() == "cpu")
 
@@ -237,16 +241,3 @@ def _rows(x: jax.Array, size: int, before: int, after: int) -> jax.Array:
     """The same of (b, t), one number a token: (b * n, (before + 1 + after) * size), NOWHERE in place of tokens that there are none of."""
     shifted = _blocks((x - NOWHERE)[:, None, :, None], size, before, after)
     return shifted[:, 0, :, 0] + NOWHERE
-
-
-def merged(mixed: jax.Array) -> jax.Array:
-    """Heads side by side, tokens flattened: (b, h, t, k) -> (b * t, h * k)."""
-    b, h, t, k = mixed.shape
-    return mixed.swapaxes(1, 2).reshape(b * t, h * k)
-
-
-def projected(module_name: str, x: jax.Array, heads: int, width: int, bias: bool = False, **options: Any) -> jax.Array:
-    """A linear map to heads, under a name in the module that calls: (b, t, d) -> (b, heads, t, width)."""
-    b, t, d = x.shape
-    flat = nn.Dense(heads * width, use_bias=bias, name=module_name, **options)(x.reshape(-1, d))
-    return flat.reshape(b, t, heads, width).swapaxes(1, 2)

@@ -4,11 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, Tokens, attend, merged, own_tokens, projected, seen_tokens
+from models.attend import Reach, Tokens, attend, own_tokens, seen_tokens
 from models.cache import extended, remember
 from models.context import Context
 from models.contracts import Norm, Position, Relative, Weigh
 from models.dropout import Dropout
+from models.heads import merged, projected
 from models.implementation import Implementation
 from models.structure import named
 from models.weigh import Softmax

@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, attend, merged, own_tokens, projected, seen_tokens
+from models.attend import Reach, attend, own_tokens, seen_tokens
 from models.cache import extended
 from models.context import Context
 from models.contracts import Norm
+from models.heads import merged, projected
 from models.recurrence.scan import recurrent
 from models.structure import named, require_positive
 from models.weigh import Softmax

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 SAVED = "context"  # the name by which a remat policy keeps what attention gives
 LANES = 128  # lengths are multiples of it in the TPU's kernel
 BLOCK = 512  # tokens of a block, where the length allows
-PARTIAL = 8  # blocks of sources up to which the backward kernel may write one gradient of the queries for each
+SHORT = 1024  # sources of a row that one backward kernel takes whole
 NOBODY = -1  # the segment of padding
 
 
@@ -40,7 +40,10 @@ def splash(
     query, key, value = (_lengthened(part, 2) for part in (query, key, value))
     if segments is not None:
         segments = _lengthened(segments[0], 1, NOBODY), _lengthened(segments[1], 1, NOBODY)
-    shape, sizes = (query.shape[2], key.shape[2]), _blocks(query.shape[2], key.shape[2], window is None)
+    shape, sizes = (
+        (query.shape[2], key.shape[2]),
+        _blocks(query.shape[2], key.shape[2], max(query.shape[3], value.shape[3]), window is None),
+    )
     mask = pallas.CausalMask(shape) if causal else pallas.FullMask(shape)
     if window is not None:
         mask = pallas.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
@@ -63,22 +66,28 @@ def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
     return jnp.pad(x, [(0, -size % LANES if place == axis else 0) for place, size in enumerate(x.shape)], constant_values=fill)
 
 
-def _blocks(t: int, s: int, everywhere: bool) -> pallas.BlockSizes:
+def _blocks(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
     """The sizes of the kernels' blocks: the largest multiples of LANES up to BLOCK that divide the lengths.
 
     One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not, and writes the
-    queries' gradient once for each block of sources: for short rows without a window.
+    queries' gradient once for each block of sources, to be added: it serves short rows without a window, their sources one block.
+    Heads narrower than a vector have time along it, where they would fill a part.
     """
     queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))
-    one = everywhere and s // sources <= PARTIAL
+    one = everywhere and s <= SHORT and width <= LANES
+    layout = pallas.QKVLayout.SEQ_MINOR if width < LANES else pallas.QKVLayout.HEAD_DIM_MINOR
     return pallas.BlockSizes(
         block_q=queries,
         block_kv=sources,
         block_q_dkv=queries,
-        block_kv_dkv=sources,
+        block_kv_dkv=s if one else sources,
+        block_kv_dkv_compute=sources,
         block_q_dq=None if one else queries,
         block_kv_dq=None if one else sources,
         use_fused_bwd_kernel=one,
+        q_layout=layout,
+        k_layout=layout,
+        v_layout=layout,
     )
 
 
@@ -95,7 +104,7 @@ def _by_rows(compute: Callable[..., jax.Array], b: int) -> Callable[..., jax.Arr
 def fused(
     query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array | None, causal: bool, window: int | None, gpu: bool
 ) -> jax.Array:
-    """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU cuDNN's: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v).
+    """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU cuDNN's: (b, h, t, k), (b, g, s, k), (b, g, s, v) -> (b, h, t, v).
 
     Over the j that are `visible` (1 or b, 1, t, s), and not later where `causal`, and then nearer than `window`.  Queries are scaled by
     the caller.

@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, attend, merged, own_tokens, projected, seen_tokens
+from models.attend import Reach, attend, own_tokens, seen_tokens
 from models.cache import extended
 from models.context import Context
 from models.contracts import Norm, Position, Weigh
+from models.heads import merged, projected
 from models.implementation import Implementation
 from models.norm import RMSNorm
 from models.position import RoPE

@@ -30,7 +30,7 @@ class Projected:
         return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
 
     def loss(self, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """sum w (logsumexp(logits) - logits[label]) in nats, and the sum of w where the label is the likeliest; labels, weights (b, t).
+        """sum w (logsumexp(logits) - logits[label]) in nats, and the sum of w where no logit is above the label's; labels, weights (b, t).
 
         About `chunk` tokens at a time, some times of all rows.  The gradient is made beside the loss, since a sum's is known but for one
         factor: no logits are kept and none are computed again, and memory grows with chunk times v, never with b t v.
@@ -45,8 +45,8 @@ def _loss(
     def one(sums: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]) -> tuple[Any, None]:
         hidden, labels, weights = part
         logits = Projected(hidden, table, bias, cap).logits()
-        loss = jax.nn.logsumexp(logits, axis=-1) - jnp.where(_chosen(logits, labels), logits, 0.0).sum(-1)
-        right = logits.argmax(-1) == labels
+        own = jnp.where(_chosen(logits, labels), logits, 0.0).sum(-1)
+        loss, right = jax.nn.logsumexp(logits, axis=-1) - own, own >= logits.max(-1)
         return (sums[0] + (weights * loss).sum(), sums[1] + (weights * right).sum()), None
 
     zero = jnp.zeros((), jnp.float32)
@@ -65,8 +65,8 @@ def _forward(
         largest = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - largest)
         total = powers.sum(-1, keepdims=True)
-        losses = (jnp.log(total) + largest)[..., 0] - jnp.where(chosen, logits, 0.0).sum(-1)
-        hits = (logits.argmax(-1) == labels).astype(jnp.float32)
+        own = jnp.where(chosen, logits, 0.0).sum(-1)
+        losses, hits = (jnp.log(total) + largest)[..., 0] - own, (own >= largest[..., 0]).astype(jnp.float32)
         gradient = (powers / total - chosen) * weights[..., None]
         if cap is not None:
             gradient = gradient * (1 - jnp.square(logits / cap))

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from models.block import Block
 from models.context import Context
 from models.contracts import Norm
+from models.remat import POLICIES
 from models.structure import named, nearest
-
-POLICIES = [name for name in dir(jax.checkpoint_policies) if not name.startswith(("_", "save_", "offload_"))]
 
 
 class Stack(nn.Module):
@@ -22,8 +21,9 @@ class Stack(nn.Module):
     `tied` gives every repeat the same parameters: with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer
     (arXiv:1807.03819, without its halting).
     `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
-    `remat` recomputes activations in the backward pass instead of keeping them: "full", or what to keep by a name of
-    `jax.checkpoint_policies` (arXiv:1604.06174).
+    `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174): "full" keeps only what enters each
+    block, "dots" the products with parameters, "context" these and what attention gives, "offload" moves the products to the host's
+    memory meanwhile; or what to keep by a name of `jax.checkpoint_policies`.
     """
 
     block: Block | tuple[Block, ...] = Block()
@@ -39,8 +39,8 @@ class Stack(nn.Module):
             raise ValueError("Stack.block is an empty tuple; give a Block, or several.")
         if self.repeats < 1:
             raise ValueError(f"Stack repeats its pattern {self.repeats} times; give 1 or more.")
-        if self.remat not in (None, "full", *POLICIES):
-            raise ValueError(f"Stack.remat is {self.remat!r}: {nearest(str(self.remat), ['full', *POLICIES])}")
+        if self.remat is not None and self.remat not in POLICIES:
+            raise ValueError(f"Stack.remat is {self.remat!r}: {nearest(str(self.remat), list(POLICIES))}")
         super().__post_init__()
 
     @property
@@ -104,8 +104,7 @@ def run(parent: nn.Module, block: Block, name: str, remat: str | None, scanned: 
         return named(block, name)(state, ctx)
 
     if remat is not None:
-        policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
-        apply = nn.remat(apply, policy=policy, prevent_cse=not scanned)
+        apply = nn.remat(apply, policy=POLICIES[remat], prevent_cse=not scanned)
     return lambda state, ctx: apply(parent, state, ctx)
 
 

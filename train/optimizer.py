@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +126,7 @@ class AdamW:
 
     Paths that match `no_decay` are not decayed.  `layer_decay` multiplies the rate of layer l of L by layer_decay^(L - l), the
     embedding counting as layer -1 and the head as L (ULMFiT's discriminative rates, arXiv:1801.06146; as in BEiT, arXiv:2106.08254).
+    `momentum` is the type that the first moment is kept in: bfloat16 saves two bytes a parameter.
     """
 
     rate: Rate = Linear(1e-3)
@@ -135,6 +136,7 @@ class AdamW:
     decay: float = 0.01
     no_decay: tuple[str, ...] = NO_DECAY
     layer_decay: float | None = None
+    momentum: Literal["float32", "bfloat16"] = "float32"
     clip: float | None = 1.0
     freeze: tuple[str, ...] = ()
 
@@ -146,7 +148,7 @@ class AdamW:
         if roles is not None:  # before the decay, whose product with the rate stays
             chain.insert(0, _scaled(_by_role(roles, lambda role: 1 / role.fan_in)))
             epsilon /= max(jax.tree.leaves(_by_role(roles, lambda role: max(role.fan_in, role.fan_out) * role.depth)))
-        chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon))
+        chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon, mu_dtype=self.momentum))
         if self.layer_decay is not None:
             chain.append(_scaled(layer_scales(params, self.layer_decay)))
         return _frozen(_clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, self.freeze)

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import elu_plus_one
-from models.attend import merged, own_tokens, projected
+from models.attend import own_tokens
 from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Activation, Layer, Norm, Position
 from models.convolution import ShortConvolution
+from models.heads import merged, projected
 from models.norm import RMSNorm
 from models.position import RoPE
 from models.structure import require_positive

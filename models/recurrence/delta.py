@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import projected
 from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Layer, Norm
 from models.convolution import ShortConvolution
+from models.heads import projected
 from models.norm import RMSNorm
 from models.recurrence.decayed import Chunks, State, carried, floored, head_width, joined, log_rates, normed, products, step_biases
 from models.structure import named, require_positive

@@ -7,10 +7,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.attend import projected
 from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Norm
+from models.heads import projected
 from models.norm import LayerNorm
 from models.recurrence.decayed import Chunks, carried, head_width, joined, normed
 from models.structure import require_positive

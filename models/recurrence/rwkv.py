@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import merged
 from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Norm
+from models.heads import merged
 from models.norm import LayerNorm
 from models.recurrence.decayed import State, head_width, normed
 from models.recurrence.delta import delta, unit

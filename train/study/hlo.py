@@ -109,7 +109,7 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
             if header := HEADER.match(line):
                 own = programs.setdefault(header[2], [])
                 entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}" or line.startswith("}, execution_thread"):  # a kernel's own text has lines that begin with one, too
             own = None
         elif START.match(line) or not own:
             own.append(line)
