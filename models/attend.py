@@ -1,6 +1,9 @@
 """The core that every form of attention shares: who sees whom, scores, weights, in blocks where a token sees only its neighbourhood."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -105,20 +108,18 @@ def attend(
     `attention_splash`: in the name stacks of a jaxpr, and in a compiled program's text and profile.  The result is named "context" for
     remat policies such as `jax.checkpoint_policies.save_only_these_names`.
     """
-    bound = isinstance(weigh, nn.Module) and weigh.scope is not None
-    if (bound and weigh.is_mutable_collection("intermediates")) or (other is not None and reach != Reach()):
-        name = "xla"
-    else:
+    sources = own if other is None else other
+    name: Implementation = "xla"
+    if not _looked_at(weigh) and (other is None or reach == Reach()):  # where the sources stand elsewhere, they are in the cache
         reasons = {
             "relative positions": relative is not None,
             "decay": decay is not None,
             "dropout of weights": dropout is not None,
             "weights but softmax's": type(weigh) is not Softmax,
-            "sink": type(weigh) is Softmax and weigh.sink,
+            "sink": isinstance(weigh, Softmax) and weigh.sink,
         }
         special = tuple(reason for reason, holds in reasons.items() if holds)
-        name = implementation_of(_call(query, key, value, own, other, reach, weigh, special), implementation, platform())
-    sources = own if other is None else other
+        name = implementation_of(_call(query, key, value, own, sources, reach, weigh, special), implementation, platform())
     with jax.named_scope(f"attention_{name}"):
         if name == "xla":
             mixed = _by_definition(query, key, value, own, other, reach, weigh, scale, relative, decay, dropout)
@@ -127,23 +128,21 @@ def attend(
         return _by_kernel(name, query * scale, key, value, own, sources, reach, cap)
 
 
+def _looked_at(weigh: Weigh) -> bool:
+    """Whether somebody collects what the component gives: weights, which only one implementation has."""
+    return isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
+
+
 def _call(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    own: Tokens,
-    other: Tokens | None,
-    reach: Reach,
-    weigh: Weigh,
-    special: tuple[str, ...],
+    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, sources: Tokens, reach: Reach, weigh: Weigh, special: tuple[str, ...]
 ) -> Call:
+    """What `implementation_of` needs to know."""
     t, s = (min(part.shape[2], reach.chunk or part.shape[2]) for part in (query, key))
-    kinds = {str(part.dtype) for part in (query, key, value)}
-    segmented = own.segments is not None and (other is None or other.segments is not None)
+    segmented = own.segments is not None and sources.segments is not None
     return Call(
         length=min(t, s),
         width=max(query.shape[-1], value.shape[-1]),
-        dtype=" and ".join(sorted(kinds)),
+        dtype=" and ".join(sorted({str(part.dtype) for part in (query, key, value)})),
         even=t % 2 == s % 2 == 0,
         masked=segmented or (reach.window is not None and not reach.causal) or query.shape[2] % t > 0,
         capped=isinstance(weigh, Softmax) and weigh.cap is not None,
@@ -162,19 +161,18 @@ def _by_kernel(
     cap: float | None,
 ) -> jax.Array:
     """Attention by a fused kernel, for a scaled query."""
-    b, _, t, _ = query.shape
-    if reach.chunk is not None and reach.chunk < t:  # a chunk is a row of its own
-        if own.segments is None and t % reach.chunk:
-            own = own.replace(segments=jnp.ones((b, t), jnp.int32))
-        whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), own)
-        cut = jax.tree.map(lambda leaf: _rows(leaf, reach.chunk, 0, 0), whole)
-        query, key, value = (_blocks(part, reach.chunk, 0, 0) for part in (query, key, value))
+    (b, _, t, _), chunk = query.shape, reach.chunk
+    if chunk is not None and chunk < t:  # each is a row of its own
+        if own.segments is None and t % chunk:
+            own = dataclasses.replace(own, segments=jnp.ones((b, t), jnp.int32))
+        cut = jax.tree.map(lambda leaf: _rows(jnp.broadcast_to(leaf, (b, t)), chunk, 0, 0), own)
+        query, key, value = (_blocks(part, chunk, 0, 0) for part in (query, key, value))
         return _joined(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
     if name == "fused":
-        rest = Reach(window=None if reach.causal else reach.window)
-        return checkpoint_name(fused(query, key, value, rest.visible(own, sources), reach.causal, reach.window, platform() == "gpu"), SAVED)
+        visible = Reach(window=None if reach.causal else reach.window).visible(own, sources)
+        return fused(query, key, value, visible, reach.causal, reach.window, platform() == "gpu")
     segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
-    return splash(query, key, value, segments, reach.causal, reach.window, cap, interpret=platform() == "cpu")
+    return splash(query, key, value, segments, reach.causal, reach.window, cap, platform() == "cpu")
 
 
 def _by_definition(
@@ -209,7 +207,8 @@ def _by_definition(
     g, s = key.shape[1:3]
     # Query heads of one group stand below each other, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
-    scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(*query.shape[:3], s)
+    with _half(reach):
+        scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(*query.shape[:3], s)
     visible = reach.visible(own, sources)
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
@@ -218,8 +217,14 @@ def _by_definition(
     weights = weigh(scores, visible).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
-    mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
+    with _half(reach):
+        mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
     return _joined(mixed, b, t) if local else mixed
+
+
+def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
+    """Names products of which half is seen, for who counts them (train/study/cost.py)."""
+    return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
 
 
 def _joined(mixed: jax.Array, b: int, t: int) -> jax.Array:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 from jax.sharding import AxisType, PartitionSpec
 
@@ -56,7 +57,9 @@ def splash(
             residual_checkpoint_name=SAVED,
             interpret=interpret,
         )
-        return jax.vmap(kernel)(query, key, value, None if segments is None else pallas.SegmentIds(*segments))
+        return jax.vmap(cast(Callable[..., jax.Array], kernel))(
+            query, key, value, None if segments is None else pallas.SegmentIds(*segments)
+        )
 
     return _by_rows(rows, b)(query, key, value, segments)[:, :, :t]
 
@@ -104,10 +107,10 @@ def _by_rows(compute: Callable[..., jax.Array], b: int) -> Callable[..., jax.Arr
 def fused(
     query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array | None, causal: bool, window: int | None, gpu: bool
 ) -> jax.Array:
-    """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU cuDNN's: (b, h, t, k), (b, g, s, k), (b, g, s, v) -> (b, h, t, v).
+    """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU by cuDNN's kernel.
 
-    Over the j that are `visible` (1 or b, 1, t, s), and not later where `causal`, and then nearer than `window`.  Queries are scaled by
-    the caller.
+    query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v), over the j that are `visible` (1 or b, 1, t, s), and where
+    `causal` not later and nearer than `window`.  Queries are scaled by the caller.
     """
     width = value.shape[-1]
     widest = -(-max(query.shape[-1], width) // 8) * 8  # one width, a multiple of 8 for cuDNN: zeros add nothing to scores
@@ -120,4 +123,4 @@ def fused(
         local_window_size=(window - 1, 0) if window is not None and causal else None,
         implementation="cudnn" if gpu else "xla",
     )
-    return mixed.swapaxes(1, 2)[..., :width]
+    return checkpoint_name(mixed.swapaxes(1, 2)[..., :width], SAVED)

@@ -36,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     from train.run import load_config
+    from train.study.advice import advised
     from train.study.plan import planned
     from train.study.plan_table import table
 

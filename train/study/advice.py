@@ -1,1 +1,77 @@
 """The smallest change that lets a training step fit, found by compiling what might."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from models import LogitsHead, Stack
+from models.structure import part
+from train.experiment import Experiment
+from train.parallel import Jit
+from train.run import overridden
+from train.spec import InputError, project
+from train.study.plan import Plan, planned
+from train.study.topology import topology
+
+STACKS = ("model.stack", "model.encoder", "model.decoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """Changes as a command line has them, and the plan of the step with them."""
+
+    changes: tuple[str, ...]
+    plan: Plan
+
+
+def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lambda text: None) -> Advice | None:
+    """The first steps of a ladder with which the step fits on a topology, then without those that it fits without; None if none do.
+
+    The ladder begins with what changes no number: logits in chunks, what is computed again (least first), parts of the batch one after
+    the other, parameters spread over the chips.  Then come a first moment in bfloat16 and smaller batches.  Each try is compiled and
+    said.  Of changes to one setting the last counts.
+    """
+
+    def tried(changes: tuple[str, ...]) -> Plan | None:
+        say(f"trying {' '.join(changes)}")
+        try:
+            plan = planned(overridden(experiment, list(changes), project()), " ".join(changes), where)
+        except InputError as error:
+            say(f"  {error}")
+            return None
+        say(f"  {'fits' if plan.fits else 'too much'}: {plan.peak / 2**30:.2f} of {plan.available / 2**30:.2f} GiB")
+        return plan if plan.fits else None
+
+    made: dict[str, str] = {}
+    for changes in ladder(experiment, len(topology(where))):
+        made |= changes
+        if (plan := tried(_written(made))) is not None:
+            for name in list(made)[:-1]:
+                fewer = {other: value for other, value in made.items() if other != name}
+                if (smaller := tried(_written(fewer))) is not None:
+                    made, plan = fewer, smaller
+            return Advice(_written(made), plan)
+    return None
+
+
+def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
+    """Changes in the order of what they cost."""
+    if isinstance(getattr(experiment.model, "head", None), LogitsHead) and part(experiment, "model.head.chunk") is None:
+        yield {"model.head.chunk": "1024"}
+    if devices > 1 and isinstance(experiment.parallel, Jit):
+        yield {"parallel": f"Mesh(fsdp={devices})"}
+    stacks = [path for path in STACKS if isinstance(getattr(experiment.model, path.split(".")[1], None), Stack)]
+    for policy in ("context", "dots", "full"):
+        yield {f"{path}.remat": policy for path in stacks}
+    parts = [parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate) == 0]
+    if parts:
+        yield {"accumulate": str(experiment.accumulate * parts[-1])}
+    if hasattr(experiment.optimizer, "momentum") and part(experiment, "optimizer.momentum") == "float32":
+        yield {"optimizer.momentum": "bfloat16"}
+    for share in (2, 4, 8, 16):
+        if experiment.batch_size % share == 0:
+            yield {"accumulate": "1", "batch_size": str(experiment.batch_size // share)}
+
+
+def _written(changes: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in changes.items())

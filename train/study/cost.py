@@ -10,14 +10,15 @@ from typing import Any
 import jax
 
 
-def flops(function: Callable[..., Any], *args: Any) -> int:
+def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
     """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
     `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.  A kernel
-    counts every block of its grid.
+    counts every block of its grid.  With `seen`, products of queries, keys and values of causal attention count by half, as half of
+    the pairs are hidden.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)[0]
+    return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
 
 def kernels(function: Callable[..., Any], *args: Any) -> Counter[str]:
@@ -27,7 +28,7 @@ def kernels(function: Callable[..., Any], *args: Any) -> Counter[str]:
     return found
 
 
-def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1) -> tuple[int, bool]:
+def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1, seen: bool = False) -> tuple[int, bool]:
     """Operations, and whether all lengths are known; those of kernels are added to `kernel` as well."""
     total, known = 0, True
     for equation in jaxpr.eqns:
@@ -35,7 +36,8 @@ def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1) -> tu
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            count = 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            total += count // 2 if seen and "causal" in str(equation.source_info.name_stack).split("/") else count
         elif name.startswith("ragged_dot"):
             numbers = params["ragged_dot_dimension_numbers"]
             (_, contracted), (_, together) = numbers.dot_dimension_numbers
@@ -47,7 +49,7 @@ def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1) -> tu
             out = params["dimension_numbers"].rhs_spec[0]
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out]
         elif name == "cond":
-            known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr) for branch in params["branches"]))
+            known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr, seen=seen) for branch in params["branches"]))
             total, known = total + count, known and known_first
         elif name == "pallas_call":
             count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
@@ -57,7 +59,7 @@ def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1) -> tu
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [_count(jaxpr, kernel, times * trips) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            counts = [_count(jaxpr, kernel, times * trips, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known

@@ -92,7 +92,7 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
         inside = sum(kernel_flops(program, *given).values()) / used
     # outside, attention is the plain one, whose products are all there to count
     loss = make_loss(experiment.model, experiment.objective, experiment.precision)
-    model = flops(program, *given) if decode else 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, example)
+    model = flops(program, *given) if decode else 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, example, seen=True)
     tokens = example["tokens"].shape if "tokens" in example else (0, 0)
     rows = next(iter(example.values())).shape[0]
     plan = Plan(

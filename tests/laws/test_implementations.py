@@ -1,0 +1,357 @@
+"""Laws of attention's implementations: the same values and gradients as the definition, chosen by platform and call."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from models import Attention, Context, DifferentialAttention, LatentAttention, Memory, Sigmoid, Softmax, kernels
+from models import attend as core
+from models.attend import Reach, Tokens, attend
+from models.attended import attention_weights
+from models.backend import compiling_for, platform
+from models.implementation import Call, Implementation, implementation_of, lacking
+from models.relative import ALiBi
+from tests.laws.components import normal
+from tests.laws.test_attended import BATCH, made
+from train.parallel import Mesh
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+X = normal(0, 2, 256, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call of `attend`: t queries and s sources (t where None), heads and groups, widths, reach, segments, a cap."""
+
+    reach: Reach = Reach()
+    t: int = 200
+    s: int | None = None
+    heads: int = 2
+    groups: int = 2
+    width: int = 8
+    value: int = 8
+    segments: str = ""
+    cap: float | None = None
+
+
+CASES = {
+    "causal": Case(Reach(True), heads=4),
+    "causal of 128": Case(Reach(True), t=128, segments="packed"),
+    "odd": Case(t=131, width=5, value=5),
+    "packed and padded": Case(Reach(True), segments="padded"),
+    "both ways, padded": Case(segments="padded", heads=4, groups=1),
+    "window": Case(Reach(True, 20), t=300, segments="packed", groups=1),
+    "window both ways": Case(Reach(False, 20), t=300),
+    "window of all": Case(Reach(True, 500), t=130),
+    "chunk": Case(Reach(False, None, 60)),
+    "causal chunk, padded": Case(Reach(True, None, 140), t=280, segments="padded"),
+    "capped": Case(Reach(True), cap=1.0, heads=4, groups=2),
+    "wider values": Case(Reach(True), t=150, width=6, value=12),
+    "narrower values": Case(t=128, width=12, value=8, segments="packed"),
+    "cross": Case(t=70, s=300, groups=1),
+    "cross, padded": Case(t=140, s=130, segments="padded"),
+}
+
+
+def segments(kind: str, length: int) -> jax.Array | None:
+    """Two rows: of examples 1 and 2, or one of them with padding at the end."""
+    if not kind:
+        return None
+    rows = np.ones((2, length), np.int32)
+    rows[0, length // 2 :] = 2
+    rows[1, length // 3 :] = 2
+    if kind == "padded":
+        rows[0, -length // 5 :] = 0
+    return jnp.asarray(rows)
+
+
+def values(case: Case, implementation: Implementation, everywhere: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """What attention gives and the gradients of query, key and value, for a cotangent that padding has none of, or all have."""
+    t, s = case.t, case.s or case.t
+    shapes = ((case.heads, t, case.width), (case.groups, s, case.width), (case.groups, s, case.value))
+    given = tuple(normal(seed, 2, *shape) for seed, shape in enumerate(shapes))
+    own = Tokens(jnp.arange(t)[None], jnp.arange(t)[None], segments(case.segments, t))
+    other = None if case.s is None else Tokens(jnp.arange(s)[None], jnp.arange(s)[None], segments(case.segments, s))
+    real = jnp.ones((2, t), bool) if own.segments is None or everywhere else own.segments > 0
+    cotangent = jnp.where(real[:, None, :, None], normal(9, 2, case.heads, t, case.value), 0.0)
+
+    class Core(nn.Module):
+        @nn.compact
+        def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            scale = case.width**-0.5
+            return attend(query, key, value, own, other, case.reach, Softmax(case.cap), scale, implementation=implementation)
+
+    def run(given: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        mixed, back = jax.vjp(lambda *parts: jnp.asarray(Core().apply({}, *parts)), *given)
+        return jnp.where(real[:, None, :, None], mixed, 0.0), back(cotangent)
+
+    return jax.jit(run)(given)
+
+
+@functools.cache
+def defined(name: str) -> Any:
+    return values(CASES[name], "xla")
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks as short as can be, so that short rows have several."""
+    monkeypatch.setattr(kernels, "BLOCK", 128)
+
+
+def law_implementation_is_the_definition(name: str, implementation: Implementation) -> None:
+    for found, expected in zip(jax.tree.leaves(values(CASES[name], implementation)), jax.tree.leaves(defined(name)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("implementation", ["fused", "splash"])
+def test_values_and_gradients_are_those_of_the_definition(name: str, implementation: Implementation) -> None:
+    if implementation == "fused" and CASES[name].cap is not None:
+        with pytest.raises(ValueError, match="no bound of scores"):
+            values(CASES[name], implementation)
+    else:
+        law_implementation_is_the_definition(name, implementation)
+
+
+def blind(query: Any, key: Any, value: Any, segments: Any, *rest: Any) -> jax.Array:
+    """Broken: sees other segments."""
+    return kernels.splash(query, key, value, None, *rest)
+
+
+def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: int, *rest: Any) -> jax.Array:
+    """Broken: sees one token too far."""
+    return kernels.splash(query, key, value, segments, causal, window + 1, *rest)
+
+
+@pytest.mark.parametrize(("name", "broken"), [("packed and padded", blind), ("window", wide)])
+def test_a_kernel_that_sees_too_much_fails(name: str, broken: Callable[..., jax.Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "splash", broken)
+    with pytest.raises(AssertionError):
+        law_implementation_is_the_definition(name, "splash")
+
+
+@pytest.mark.parametrize("name", ["packed and padded", "cross, padded"])
+def test_gradients_from_padding_are_finite(name: str) -> None:
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values(CASES[name], "splash", everywhere=True)))
+
+
+LAYERS = {
+    "attention": Attention(2, causal=True, kv_heads=1, gate=True),
+    "latent": LatentAttention(2, 8, 4, causal=True),
+    "differential": DifferentialAttention(1, causal=True, window=50),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_give_the_same_by_every_implementation(name: str) -> None:
+    layer, ctx = LAYERS[name], Context(segments=segments("packed", 140))
+    x = X[:, :140]
+    params = layer.init(jax.random.key(1), x, ctx)
+    for implementation in ("fused", "splash"):
+        other = dataclasses.replace(layer, implementation=implementation)
+        assert used(other, x, ctx) == {implementation}
+        found, expected = (jax.jit(lambda params, one=one: one.apply(params, x, ctx))(params) for one in (other, layer))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, those of inner ones after their own; of a kernel only its call."""
+    for equation in jaxpr.eqns:
+        yield equation
+        if equation.primitive.name != "pallas_call":
+            for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+                yield from equations(getattr(leaf, "jaxpr", leaf)) if hasattr(leaf, "eqns") else ()
+
+
+def used(layer: Any, x: jax.Array, ctx: Context) -> set[str]:
+    """The implementations that a layer's jaxpr names."""
+    params = jax.eval_shape(layer.init, jax.random.key(0), x, ctx)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, x.dtype), params)
+    jaxpr = jax.make_jaxpr(lambda params, x: layer.apply(params, x, ctx, rngs={"dropout": jax.random.key(0)}))(params, x)
+    stacks = [str(equation.source_info.name_stack) for equation in equations(jaxpr.jaxpr)]
+    return {part.removeprefix("attention_") for stack in stacks for part in stack.split("/") if part.startswith("attention_")}
+
+
+HALF = X.astype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("layer", "on_tpu", "on_gpu"),
+    [
+        (Attention(2), "splash", "fused"),
+        (Attention(2, causal=True, window=16, qk_norm=None), "splash", "fused"),
+        (Attention(2, weigh=Softmax(30.0)), "splash", "xla"),
+        (Attention(2, chunk=128), "xla", "fused"),
+        (Attention(2, weigh=Softmax(sink=True)), "xla", "xla"),
+        (Attention(2, weigh=Sigmoid()), "xla", "xla"),
+        (Attention(2, relative=ALiBi()), "xla", "xla"),
+        (Attention(2, dropout=0.1), "splash", "fused"),
+        (Attention(2, head_width=264), "xla", "xla"),
+        (Attention(2, head_width=136), "splash", "xla"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value.__class__.__name__),
+)
+def test_the_platform_and_the_call_choose(layer: Attention, on_tpu: str, on_gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert used(layer, HALF, Context()) == {"xla"}
+    with compiling_for("tpu"):
+        assert used(layer, HALF, Context()) == {on_tpu}
+        assert used(layer, HALF[:, :255], Context()) == {"xla"}
+    # cuDNN's kernel is asked about at tracing, where there is none
+    monkeypatch.setattr(kernels.jax.nn, "dot_product_attention", lambda query, *rest, **options: jnp.sin(query))
+    with compiling_for("gpu"):
+        assert used(layer, HALF, Context()) == {on_gpu}
+        assert used(layer, X, Context()) == {"xla"}  # float32
+
+
+def test_what_is_traced_for_another_platform_says_so_and_then_no_more() -> None:
+    assert platform() == "cpu"
+    with compiling_for("tpu"), compiling_for("gpu"):
+        assert platform() == "gpu"
+    assert platform() == "cpu"
+
+
+def test_active_dropout_of_weights_decoding_and_weights_that_are_looked_at_are_xla() -> None:
+    with compiling_for("tpu"):
+        assert used(Attention(2, dropout=0.1), X, Context(train=True)) == {"xla"}
+        assert used(Attention(2, cross=True), X, Context(memory=Memory(X[:, :100]))) == {"xla"}  # few sources
+        assert used(Attention(2, cross=True), X, Context(memory=Memory(X))) == {"splash"}
+    model = made(Attention(4, causal=True, implementation="splash"))
+    params = model.init(jax.random.key(0), BATCH)["params"]
+    assert set(attention_weights(model, params, BATCH)) == {"stack/layer_0/mixer", "stack/layer_1/mixer"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "ctx", "sentence"),
+    [
+        (
+            Attention(2, dropout=0.1, implementation="splash"),
+            Context(train=True),
+            "'splash' cannot compute this: it has no dropout of weights",
+        ),
+        (Attention(2, relative=ALiBi(), implementation="fused"), Context(), "it has no relative positions; give 'xla', or None"),
+        (Attention(2, weigh=Softmax(sink=True), implementation="splash"), Context(), "it has no sink"),
+        (Attention(2, weigh=Sigmoid(), implementation="splash"), Context(), "it has no weights but softmax's"),
+        (Attention(2, head_width=300, implementation="splash"), Context(), "its heads are 256 wide at most, and these are 300"),
+    ],
+)
+def test_one_that_cannot_compute_a_call_says_what_it_lacks(layer: Attention, ctx: Context, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        layer.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, X, ctx)
+
+
+CALL = Call(length=1024, width=64, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("implementation", "changes", "on", "reason"),
+    [
+        ("splash", {}, "tpu", None),
+        ("splash", {}, "gpu", "it runs on TPU, and interpreted on CPU, and this is gpu"),
+        ("splash", {"dtype": "float16"}, "tpu", "it takes float32 or bfloat16, and this is float16"),
+        ("fused", {"dtype": "float32"}, "gpu", "on GPU it takes float16 or bfloat16, and this is float32"),
+        ("fused", {"dtype": "float32"}, "cpu", None),
+        ("fused", {"width": 256}, "gpu", "on GPU its heads are 128 wide at most, and these are 256"),
+        ("fused", {"masked": True, "even": False}, "gpu", "on GPU it hides tokens in rows of even length only, and these are odd"),
+        ("xla", {"special": ("sink",)}, "tpu", None),
+    ],
+)
+def test_what_an_implementation_lacks(implementation: Implementation, changes: Any, on: str, reason: str | None) -> None:
+    call = dataclasses.replace(CALL, **changes)
+    assert lacking(implementation, call, on) == reason
+    if reason is None:
+        assert implementation_of(call, implementation, on) == implementation
+    else:
+        assert implementation_of(call, None, on) != implementation
+
+
+def test_a_name_that_there_is_none_of_is_refused() -> None:
+    wrong: Any = "flash"
+    with pytest.raises(ValueError, match="'flash'; give one of xla, fused, splash, or None to choose"):
+        implementation_of(CALL, wrong, "tpu")
+
+
+def gradient(layer: Attention, params: Any, batch: Any) -> Any:
+    """Value and gradient of a sum of squares over a batch of x (b, t, d) and segments."""
+
+    def total(params: Any) -> jax.Array:
+        return (jnp.asarray(layer.apply(params, batch["x"], Context(segments=batch["segments"]))) ** 2).mean()
+
+    return jax.value_and_grad(total)(params)
+
+
+@pytest.mark.parametrize("rows", [8, 3])
+def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
+    layer, mesh = Attention(2, causal=True, implementation="splash"), Mesh(data=4, fsdp=2)
+    batch = {"x": np.asarray(normal(3, rows, 130, 16)), "segments": np.repeat(np.asarray(segments("padded", 130))[:1], rows, 0)}
+    params = layer.init(jax.random.key(0), batch["x"], Context())
+    compute = mesh.compile_evaluation(lambda params, batch: gradient(layer, params, batch))
+    placed = mesh.put(batch) if rows == 8 else batch
+    split = [
+        equation.params["in_specs"]
+        for equation in equations(jax.make_jaxpr(compute)(params, placed).jaxpr)
+        if "in_specs" in equation.params
+    ]
+    assert split
+    assert all(("data", "fsdp") in spec for specs in split for spec in specs if len(spec)) == (rows == 8 or not any(map(len, split[0])))
+    one = jax.jit(lambda params: gradient(layer, params, batch))(params)
+    for found, expected in zip(jax.tree.leaves(compute(mesh.spread(params), placed)), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_devices_of_a_pmap_have_their_kernels_already() -> None:
+    layer = Attention(2, causal=True, implementation="splash")
+    batch = {"x": normal(3, 8, 1, 64, 16), "segments": jnp.ones((8, 1, 64), jnp.int32)}
+    params = layer.init(jax.random.key(0), batch["x"][0], Context())
+    _, found = jax.pmap(lambda params, batch: gradient(layer, params, batch), in_axes=(None, 0))(params, batch)
+    _, expected = jax.jit(lambda params: gradient(layer, params, jax.tree.map(lambda leaf: leaf[5], batch)))(params)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one[5], other, rtol=1e-4, atol=1e-6)
+
+
+def kernel_calls(policy: Any, scan: bool, meshed: bool) -> int:
+    """How many kernels the gradient of two rematerialised layers calls, dead code left out."""
+    layer = Attention(2, causal=True, implementation="splash")
+    params = layer.init(jax.random.key(0), X, Context())
+    apply = jax.checkpoint(lambda x: jnp.asarray(layer.apply(params, x, Context())), policy=policy, prevent_cse=not scan)
+
+    def loss(x: jax.Array) -> jax.Array:
+        if scan:
+            return jax.lax.scan(lambda x, _: (apply(x), None), x, length=2)[0].sum()
+        return apply(apply(x)).sum()
+
+    def computed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        with jax.sharding.use_abstract_mesh(Mesh().mesh().abstract_mesh) if meshed else contextlib.nullcontext():
+            return jax.value_and_grad(loss)(x)
+
+    live, _ = dce_jaxpr(jax.make_jaxpr(computed)(X).jaxpr, [True, True])
+    return sum(equation.primitive.name == "pallas_call" for equation in equations(live))
+
+
+NAMED = jax.checkpoint_policies.save_only_these_names(kernels.SAVED)
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
+@pytest.mark.parametrize("meshed", [False, True], ids=["one device", "mesh"])
+def test_a_policy_that_keeps_the_context_runs_each_kernel_once(scan: bool, meshed: bool) -> None:
+    layers = 1 if scan else 2
+    assert kernel_calls(NAMED, scan, meshed) == 2 * layers  # forward and backward
+    assert kernel_calls(None, scan, meshed) == 3 * layers  # the forward one again
+
+
+def test_every_implementation_names_its_context() -> None:
+    for implementation in ("xla", "fused", "splash"):
+        layer = Attention(2, causal=True, implementation=implementation)
+        jaxpr = jax.make_jaxpr(lambda x, layer=layer: layer.init_with_output(jax.random.key(0), x, Context())[0])(X)
+        names = collections.Counter(equation.params["name"] for equation in equations(jaxpr.jaxpr) if equation.primitive.name == "name")
+        assert set(names) == {kernels.SAVED}
