@@ -55,7 +55,7 @@ def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1, seen:
             count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
             total += count
             if kernel is not None:
-                kernel[str(params["name_and_src_info"]).split(" ")[0]] += count * times
+                kernel[str(params.get("name", name))] += count * times
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1

@@ -77,41 +77,38 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
     devices = topology(where)
     if decode and experiment.parallel != Jit():
         experiment = dataclasses.replace(experiment, parallel=Jit())
+    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
     with compiling_for(devices):
         trainer = Trainer(experiment, experiment.data.open(only="train"))
-        used = experiment.parallel.size()
-        batch = trainer.train[0]
+        used, batch = experiment.parallel.size(), trainer.train[0]
         shapes, example = trainer.check(batch), trainer.example(batch)
         if decode:
-            compiled, program, given = _decoding(experiment, shapes, example)
+            program, given, compiled = _decoding(experiment, shapes, example)
         else:
             trainer.optimise(shapes, batch, experiment.steps or 1000)
             state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, experiment.seed), shapes)
             program, given = trainer.step(), (state, example)
             compiled = trainer.compiled_step(), experiment.parallel.abstract(state, example)
-        inside = sum(kernel_flops(program, *given).values()) / used
-    # outside, attention is the plain one, whose products are all there to count
-    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
-    model = flops(program, *given) if decode else 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, example, seen=True)
-    tokens = example["tokens"].shape if "tokens" in example else (0, 0)
-    rows = next(iter(example.values())).shape[0]
-    plan = Plan(
-        name=name,
-        topology=where,
-        devices=used,
-        parameters=parameters(shapes),
-        rows=rows,
-        tokens=tokens[0] if decode else tokens[0] * tokens[1],
-        model_flops=model / used,
-        peak=0.0,
-        available=0.0,
-        compile_seconds=0.0,
-    )
-    return measured(plan, *compiled, devices[0].device_kind, inside)
+        with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
+            model = flops(program, *given) if decode else 3 * flops(lambda *given: loss(*given)[0], shapes, example, seen=True)
+        tokens = example["tokens"].shape if "tokens" in example else (0, 0)
+        plan = Plan(
+            name=name,
+            topology=where,
+            devices=used,
+            parameters=parameters(shapes),
+            rows=next(iter(example.values())).shape[0],
+            tokens=tokens[0] if decode else tokens[0] * tokens[1],
+            model_flops=model / used,
+            peak=0.0,
+            available=0.0,
+            compile_seconds=0.0,
+        )
+        return measured(plan, *compiled, devices[0].device_kind, sum(kernel_flops(program, *given).values()) / used)
 
 
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """One token more for every row: the program compiled, as it is, and what it takes."""
+    """One token more for every row: the program, what it takes, and both made ready to compile."""
     if "tokens" not in example:
         raise InputError("--decode plans the next token of a language model or a translation, and this experiment's data has no tokens.")
     length = example["tokens"].shape[1]
@@ -132,7 +129,7 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
 
     given = (params, cache, first, jax.ShapeDtypeStruct((), jnp.int32))
     placed, _ = experiment.parallel.abstract(given, {})
-    return (jax.jit(step, donate_argnums=1), placed), step, given
+    return step, given, (jax.jit(step, donate_argnums=1), placed)
 
 
 def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside: float) -> Plan:
