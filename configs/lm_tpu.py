@@ -4,7 +4,8 @@ python -m train lm_tpu
 morphax plan lm_tpu
 """
 
-from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
+from models import MLP, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
+from models.activation import squared_relu
 from train.data.corpus import Corpus
 from train.experiment import Evaluation, Experiment
 from train.objective import NextToken
@@ -16,12 +17,15 @@ def experiment() -> Experiment:
     """8 layers of width 2,048 with heads of 128, 16 windows of 1,024 bytes a step."""
     return Experiment(
         model=Transformer(
-            embed=TokenEmbed(vocab=256, width=2048),
+            embed=TokenEmbed(vocab=256, width=3072),
             stack=Stack(
-                Block(mixer=Attention(heads=16, causal=True, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm())),
-                repeats=8,
+                Block(
+                    mixer=Attention(heads=24, kv_heads=4, causal=True, position=RoPE()),
+                    feedforward=MLP(activation=squared_relu),
+                    residual=PreNorm(RMSNorm()),
+                ),
+                repeats=5,
                 norm=RMSNorm(),
-                scan=True,
                 remat="dots",
             ),
             head=LogitsHead(chunk=4096),

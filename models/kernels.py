@@ -74,11 +74,11 @@ def _blocks(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
 
     One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not, and writes the
     queries' gradient once for each block of sources, to be added: it serves short rows without a window, their sources one block.
-    Heads narrower than a vector have time along it, where they would fill a part.
+    Time lies along vectors, so that narrow heads fill them and rotations, which part a head, need no exchange within one.
     """
     queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))
     one = everywhere and s <= SHORT and width <= LANES
-    layout = pallas.QKVLayout.SEQ_MINOR if width < LANES else pallas.QKVLayout.HEAD_DIM_MINOR
+    layout = pallas.QKVLayout.SEQ_MINOR
     return pallas.BlockSizes(
         block_q=queries,
         block_kv=sources,
