@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes tpu tpu-configs clean help
+.PHONY: train test test-fast lint parity bench lanes tpu tpu-configs tpu-maxtext clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,8 +36,12 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
 
-tpu: .lanes/tpu/installed ## the training step around every component, compiled for a TPU v5e, which need not be there
+tpu: .lanes/tpu/installed ## the training step around every component, and of every config, compiled for a TPU v5e and v6e, which need not be there
+	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal
+
+tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
+	.lanes/tpu/bin/python -m tests.benchmarks.maxtext
 
 tpu-configs: .lanes/tpu/installed ## batch, memory and expected time of a step of every config on Colab's TPU v5e, by the compiler
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt

@@ -1,13 +1,10 @@
 """Layers that transform each token by itself."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from models.activation import gelu, silu
-from models.backend import platform
 from models.context import Context
 from models.contracts import Activation
 from models.structure import require_positive
@@ -27,7 +24,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         d = x.shape[-1]
-        hidden = settled(nn.Dense(round(self.expand * d), use_bias=self.bias, name="up")(x.reshape(-1, d)))
+        hidden = nn.Dense(round(self.expand * d), use_bias=self.bias, name="up")(x.reshape(-1, d))
         return nn.Dense(d, use_bias=self.bias, name="down")(self.activation(hidden)).reshape(x.shape)
 
 
@@ -48,25 +45,7 @@ class GLU(nn.Module):
         tokens = x.reshape(-1, d)
         gate = nn.Dense(round(self.expand * d), use_bias=self.bias, name="gate")(tokens)
         up = nn.Dense(round(self.expand * d), use_bias=self.bias, name="up")(tokens)
-        gate, up = settled((gate, up))
         return nn.Dense(d, use_bias=self.bias, name="down")(self.activation(gate) * up).reshape(x.shape)
-
-
-def settled(x: Any) -> Any:
-    """x; on a TPU its gradient is written down before it is used.
-
-    Else the compiler computes the gradient anew inside of every product that it enters, two for each linear map, where the vector unit
-    then holds up the matrix unit.
-    """
-    return _settled(x) if platform() == "tpu" else x
-
-
-@jax.custom_vjp
-def _settled(x: Any) -> Any:
-    return x
-
-
-_settled.defvjp(lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),))
 
 
 class LowRank(nn.Module):

@@ -115,6 +115,8 @@ def line(values: dict[str, float]) -> str:
         words.append(f"{values['examples_per_second']:.1f} examples/s")
     if values.get("tokens_per_second"):
         words.append(f"{count(values['tokens_per_second'])} tokens/s")
+    if "mfu" in values:
+        words.append(f"MFU {values['mfu']:.1%}")
     return ", ".join(words)
 
 
@@ -127,6 +129,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("time to first step", "-" if summary["seconds_to_first_step"] is None else f"{summary['seconds_to_first_step']:.1f} s"),
         ("examples/s", f"{summary['examples_per_second']:.1f}" if "examples_per_second" in summary else "-"),
         ("tokens/s", f"{summary['tokens_per_second']:.0f}" if summary.get("tokens_per_second") else "-"),
+        *([("MFU", f"{summary['mfu']:.1%}")] if "mfu" in summary else []),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
     ]
     measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]

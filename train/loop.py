@@ -26,6 +26,7 @@ from train.run import claim, fitted, record
 from train.signals import Flag, InterruptedRunError
 from train.spec import InputError
 from train.step import TrainState
+from train.study.chips import chip
 from train.study.cost import parameters, peak_memory
 from train.study.report import write_report
 from train.study.statistics import interval
@@ -38,15 +39,20 @@ Batch = dict[str, np.ndarray]
 class Pace:
     """Work done and the time it took."""
 
+    steps: float = 0.0
     examples: float = 0.0
     tokens: float = 0.0
     seconds: float = 0.0
 
-    def rates(self) -> dict[str, float]:
-        """Examples and tokens a second; empty where nothing was timed."""
+    def rates(self, work: float = 0.0) -> dict[str, float]:
+        """Examples and tokens a second; empty where nothing was timed.
+
+        With `work`, the part of what the chips can do in a second that a step of the model asks for, also `mfu`.
+        """
         if not self.examples or not self.seconds:
             return {}
-        return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds}
+        used = {"mfu": work * self.steps / self.seconds} if work else {}
+        return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds} | used
 
 
 def train(experiment: Experiment, folder: Path, config: str, console: Console) -> dict[str, Any]:
@@ -93,6 +99,8 @@ class Loop:
         self.first_step = math.nan
         self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
         self.pace, self.interval = Pace(), Pace()
+        own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
+        self.share = trainer.model_work / (own.flops * self.parallel.size()) if own else 0.0
 
     def run(self) -> dict[str, Any]:
         """Iterates to the end, saves, reports."""
@@ -133,6 +141,7 @@ class Loop:
                 # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
                 self.state, sums = self.step(self.state, batch)
                 self.pending.append(sums)
+                self.interval.steps += 1
                 self.interval.examples, self.interval.tokens = self.interval.examples + examples, self.interval.tokens + tokens
                 if number == start + 1:
                     jax.block_until_ready(sums)
@@ -172,10 +181,10 @@ class Loop:
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
                 f" earlier checkpoints in {self.folder} are kept."
             )
-        values |= {"rate": float(self.trainer.rate(number - 1))} | self.interval.rates()
+        values |= {"rate": float(self.trainer.rate(number - 1))} | self.interval.rates(self.share)
         self.log.write(number, "train", values)
         bar.update(number, values)
-        for name in ("examples", "tokens", "seconds"):
+        for name in ("steps", "examples", "tokens", "seconds"):
             setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))
         self.interval = Pace()
 
@@ -259,7 +268,7 @@ class Loop:
             "fresh": list(self.trainer.fresh),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
-        } | self.pace.rates()
+        } | self.pace.rates(self.share)
         summary = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in summary.items()}
         write_report(self.folder, self.experiment, summary, findings.pictures)
         partial = self.folder / "summary.json.partial"

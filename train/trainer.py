@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from models.backend import compiling_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
@@ -109,7 +110,11 @@ class Trainer:
         return params
 
     def optimise(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> None:
-        """Makes the optimizer ready for so many steps; nothing is compiled.  Raises InputError where it does not fit the model."""
+        """Makes the optimizer ready for so many steps, and counts what a step does; nothing is compiled.
+
+        `work` is all products of a step, `model_work` three times those of the forward pass, what causal attention hides left out: the
+        work that the model itself asks for (arXiv:2204.02311).  Raises InputError where the optimizer does not fit the model.
+        """
         experiment, abstract = self.experiment, self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
             found = roles(experiment.model, abstract)
@@ -118,6 +123,9 @@ class Trainer:
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             self.work = flops(self.step(), state, abstract)  # traced
+            loss = make_loss(experiment.model, experiment.objective, experiment.precision)
+            with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
+                self.model_work = 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, abstract, seen=True)
 
     def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
         """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""

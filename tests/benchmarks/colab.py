@@ -3,22 +3,15 @@
     make tpu-configs          # or: python -m tests.benchmarks.colab [--only NAME ...] [--json FILE], where libtpu is installed
 
 The training step of every config, in bfloat16 with float32 parameters at the batch for Colab named below, is compiled for one chip;
-milliseconds are the compiler's own estimate of cycles over the chip's clock.  Loops of unknown length (the matching of boxes) count one
+milliseconds are those that `morphax plan` expects.  Loops of unknown length (the matching of boxes) count one
 trip, and what the host does is not in it.  Shapes are those of the first training batch of the real data.
 """
 
 import dataclasses
-import time
-from typing import Any
-
-import jax
 
 from tests.benchmarks.measure import finish, note, parser, report, selected
 from train.run import config_names, load_config
-from train.step import initialise
-from train.study.hlo import Program
-from train.study.topology import V5E_HERTZ, v5e
-from train.trainer import Trainer
+from train.study.plan import planned
 
 # Batches that fill the chip better than those for two cores; a config that is not here keeps its own.
 BATCHES = {
@@ -40,35 +33,26 @@ BATCHES = {
 }
 
 
-def figures_of(name: str, device: Any) -> dict[str, float]:
+def figures_of(name: str) -> dict[str, float]:
     """A config's batch, peak MiB, milliseconds a step, examples a second, seconds to compile."""
     experiment, _ = load_config(name, ["precision=bfloat16"])
     experiment = dataclasses.replace(experiment, batch_size=BATCHES.get(name, experiment.batch_size))
-    trainer = Trainer(experiment, experiment.data.open())
-    batch = trainer.train[0]
-    shapes = trainer.check(batch)
-    trainer.optimise(shapes, batch, 1000)
-    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
-    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), (state, trainer.example(batch)))
-    began = time.perf_counter()
-    program: Any = jax.jit(trainer.step(), donate_argnums=0).lower(*given).compile()
-    taken = time.perf_counter() - began
-    seconds = Program(program.as_text()).cycles() / V5E_HERTZ
+    plan = planned(experiment, name, "v5e:1x1")
     return {
         "batch": experiment.batch_size,
-        "peak_mib": program.memory_analysis().peak_memory_in_bytes / 2**20,
-        "milliseconds": seconds * 1e3,
-        "examples_per_second": experiment.batch_size / seconds,
-        "compile_seconds": taken,
+        "peak_mib": plan.peak / 2**20,
+        "milliseconds": plan.seconds * 1e3,
+        "examples_per_second": experiment.batch_size / plan.seconds,
+        "compile_seconds": plan.compile_seconds,
     }
 
 
 def main() -> None:
     """Compiles and prints the table."""
     options = parser(__doc__).parse_args()
-    device, figures = v5e(), dict[str, dict[str, float]]()
+    figures = dict[str, dict[str, float]]()
     for name in selected(config_names(), options.only):
-        figures[name] = figures_of(name, device)
+        figures[name] = figures_of(name)
         note(f"{name}: {figures[name]}")
     rows = [
         (

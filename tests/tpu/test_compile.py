@@ -11,30 +11,36 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from models import Context
+from models.backend import compiling_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
+from tests.tpu.conftest import TOPOLOGIES
 from train.optimizer import AdamW
 from train.step import initialise, make_step
 from train.study.hlo import Program
+from train.study.topology import topology
 
 ROWS, LENGTH, WIDTH = 2, 128, 128
 
 
-def compiled(trained: Trained, device: SingleDeviceSharding) -> Any:
-    """The training step in bfloat16, with float32 parameters, compiled for a device."""
-    model, batch = resized(trained.model, WIDTH, LENGTH), training_batch(ROWS, LENGTH)
-    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
-    optimizer = AdamW().build(10, params)
-    state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)
-    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), (state, batch))
-    return jax.jit(make_step(model, trained.objective, optimizer, "bfloat16"), donate_argnums=0).lower(*given).compile()
+def compiled(trained: Trained, where: str) -> Any:
+    """The training step in bfloat16, with float32 parameters, compiled for a topology."""
+    model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(ROWS, LENGTH), topology(where)
+    with compiling_for(devices):
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
+        optimizer = AdamW().build(10, params)
+        state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)
+        place = SingleDeviceSharding(devices[0])
+        given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), (state, batch))
+        return jax.jit(make_step(model, trained.objective, optimizer, "bfloat16"), donate_argnums=0).lower(*given).compile()
 
 
+@pytest.mark.parametrize("where", TOPOLOGIES)
 @pytest.mark.parametrize("trained", [pytest.param(one, id=one.name) for one in everything()])
-def test_the_training_step_compiles(trained: Trained, device: SingleDeviceSharding, record_property: Callable[[str, Any], None]) -> None:
+def test_the_training_step_compiles(trained: Trained, where: str, record_property: Callable[[str, Any], None]) -> None:
     start = time.monotonic()
-    program = compiled(trained, device)
+    program = compiled(trained, where)
     record_property("seconds", time.monotonic() - start)
-    record_property("name", trained.name)
+    record_property("name", f"{where} {trained.name}")
     record_property("mib", program.memory_analysis().peak_memory_in_bytes / 2**20)
     record_property("kilocycles", (cycles := Program(program.as_text()).cycles()) / 1000)
     assert cycles > 0
@@ -49,7 +55,7 @@ class Spectral(nn.Module):
         return x * jnp.linalg.eigvals(jax.lax.stop_gradient(kernel).astype(jnp.float32)).real.astype(x.dtype)
 
 
-def test_a_component_that_a_tpu_cannot_run_fails(device: SingleDeviceSharding) -> None:
+def test_a_component_that_a_tpu_cannot_run_fails() -> None:
     (trained,) = trained_with(Spectral)
     with pytest.raises(NotImplementedError, match="eig"):
-        compiled(trained, device)
+        compiled(trained, TOPOLOGIES[0])

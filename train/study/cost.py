@@ -28,8 +28,8 @@ def kernels(function: Callable[..., Any], *args: Any) -> Counter[str]:
     return found
 
 
-def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1, seen: bool = False) -> tuple[int, bool]:
-    """Operations, and whether all lengths are known; those of kernels are added to `kernel` as well."""
+def _count(jaxpr: Any, inside: Counter[str] | None = None, times: int = 1, seen: bool = False) -> tuple[int, bool]:
+    """Operations, and whether all lengths are known; those of kernels are added to `inside` as well."""
     total, known = 0, True
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -54,12 +54,12 @@ def _count(jaxpr: Any, kernel: Counter[str] | None = None, times: int = 1, seen:
         elif name == "pallas_call":
             count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
             total += count
-            if kernel is not None:
-                kernel[str(params.get("name", name))] += count * times
+            if inside is not None:
+                inside[str(params.get("name", name))] += count * times
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [_count(jaxpr, kernel, times * trips, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            counts = [_count(jaxpr, inside, times * trips, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known

@@ -14,7 +14,7 @@ from models.generate import Sampler, advance, prefill
 from train.experiment import Experiment
 from train.parallel import Jit
 from train.spec import InputError
-from train.step import cast, initialise, make_loss
+from train.step import cast, initialise
 from train.study.chips import chip
 from train.study.compiled import collectives, kernels, moved, operations
 from train.study.cost import flops, parameters
@@ -77,20 +77,18 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
     devices = topology(where)
     if decode and experiment.parallel != Jit():
         experiment = dataclasses.replace(experiment, parallel=Jit())
-    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
     with compiling_for(devices):
         trainer = Trainer(experiment, experiment.data.open(only="train"))
         used, batch = experiment.parallel.size(), trainer.train[0]
         shapes, example = trainer.check(batch), trainer.example(batch)
         if decode:
             program, given, compiled = _decoding(experiment, shapes, example)
+            work = flops(program, *given)
         else:
             trainer.optimise(shapes, batch, experiment.steps or 1000)
             state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, experiment.seed), shapes)
             program, given = trainer.step(), (state, example)
-            compiled = trainer.compiled_step(), experiment.parallel.abstract(state, example)
-        with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
-            model = flops(program, *given) if decode else 3 * flops(lambda *given: loss(*given)[0], shapes, example, seen=True)
+            compiled, work = (trainer.compiled_step(), experiment.parallel.abstract(state, example)), trainer.model_work
         tokens = example["tokens"].shape if "tokens" in example else (0, 0)
         plan = Plan(
             name=name,
@@ -99,12 +97,12 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
             parameters=parameters(shapes),
             rows=next(iter(example.values())).shape[0],
             tokens=tokens[0] if decode else tokens[0] * tokens[1],
-            model_flops=model / used,
+            model_flops=work / used,
             peak=0.0,
             available=0.0,
             compile_seconds=0.0,
         )
-        return measured(plan, *compiled, devices[0].device_kind, sum(kernel_flops(program, *given).values()) / used)
+        return measured(plan, compiled[0], compiled[1], devices[0].device_kind, sum(kernel_flops(program, *given).values()) / used)
 
 
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, Any, Any]:

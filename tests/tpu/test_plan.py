@@ -1,0 +1,94 @@
+"""Plans against the programs that they describe, several structures and chips, decoding, and advice that compiles."""
+
+import json
+from typing import Any
+
+import jax
+import pytest
+
+from models.structure import replace
+from train.cli import main
+from train.run import load_config
+from train.step import initialise
+from train.study.advice import advised
+from train.study.cost import flops, parameters
+from train.study.plan import planned
+from train.trainer import Trainer
+
+CONFIGS = (
+    "drive_decision",
+    "drive_highway",
+    "images_vit",
+    "lm_shakespeare",
+    "recall",
+    "selective_copy",
+    "tiny_lm",
+    "traffic_occupancy",
+    "traffic_weather",
+    "translate_numbers",
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_plan_is_what_the_traced_step_and_its_arrays_have(name: str) -> None:
+    experiment, _ = load_config(name, ["precision=bfloat16"])
+    plan = planned(experiment, name, "v5e:1x1")
+    trainer = Trainer(experiment, experiment.data.open(only="train"))
+    batch = trainer.train[0]
+    shapes = trainer.check(batch)
+    trainer.optimise(shapes, batch, 1000)
+    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
+    given = (state, trainer.example(batch))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
+    assert plan.parameters == parameters(shapes)
+    assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
+    assert plan.arguments == pytest.approx(held, rel=0.05, abs=2**18)  # and pads arrays to its tiles
+    assert 0 < plan.arguments <= plan.peak <= plan.available
+
+
+def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
+    mixer = "model.stack.block.mixer=GatedLinearAttention(heads=4)"
+    command = ["plan", "tiny_lm", "batch_size=8", "--topology", "v5e:1x1,v6e:1x1", "--vary", mixer]
+    assert main([*command, "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)["plans"]
+    assert [(plan["topology"], plan["name"]) for plan in plans] == [
+        (where, name) for where in ("v5e:1x1", "v6e:1x1") for name in ("as it is", mixer)
+    ]
+    assert plans[0]["flops"] == plans[2]["flops"] != plans[1]["flops"] == plans[3]["flops"]
+    assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
+
+
+def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:
+    experiment, _ = load_config("tiny_lm", [])
+    alone, shared = planned(experiment, "alone", "v5e:2x4"), planned(*meshed(experiment), "v5e:2x4")
+    assert (alone.devices, shared.devices) == (1, 8)
+    assert alone.collectives == {}
+    assert shared.collectives["all-reduce"][1] > 0
+    assert shared.flops == pytest.approx(alone.flops / 8, rel=0.05)
+
+
+def meshed(experiment: Any) -> tuple[Any, str]:
+    """The experiment over all devices."""
+    from train.parallel import Mesh
+
+    return replace(experiment, "parallel", Mesh()), "meshed"
+
+
+def test_a_step_of_decoding_is_planned_for_every_row() -> None:
+    experiment, _ = load_config("tiny_lm", [])
+    plan = planned(experiment, "decoding", "v5e:1x1", decode=True)
+    assert plan.tokens == experiment.batch_size
+    assert plan.model_flops == pytest.approx(2 * plan.parameters * plan.tokens, rel=0.2)
+    assert plan.fits
+
+
+def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() -> None:
+    width = ["model.embed.vocab=32768", "model.embed.width=2048", "model.stack.repeats=19", "model.stack.block.mixer.heads=16"]
+    experiment, _ = load_config("tiny_lm", [*width, "model.stack.scan=true", "data.length=1024", "batch_size=8", "precision=bfloat16"])
+    said: list[str] = []
+    found = advised(experiment, "v5e:1x1", said.append)
+    assert found is not None
+    assert found.plan.parameters > 1e9
+    assert found.plan.fits
+    assert found.changes
+    assert any("too much" in line for line in said)
