@@ -3,7 +3,7 @@
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from train.study.topology import v5e
+from train.study.topology import topology
 
 seen: list[tuple[str, float]] = []
 
@@ -11,7 +11,7 @@ seen: list[tuple[str, float]] = []
 @pytest.fixture(scope="session")
 def device() -> SingleDeviceSharding:
     """One chip of a TPU v5e, to place abstract arrays on."""
-    return v5e()
+    return SingleDeviceSharding(topology("v5e:1x1")[0])
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
