@@ -23,8 +23,10 @@ class Attention(nn.Module):
     `chunk` only the tokens of its own chunk of that many (arXiv:1904.10509); both cost t times their size.
     `cross` reads keys and values from `ctx.memory`.  `position` acts on queries and keys, `relative` on scores; `qk_norm` normalises
     queries and keys first (arXiv:2010.04245).  `weigh` turns scores into weights.  `gate` multiplies each head's output by a sigmoid of
-    the input (arXiv:2505.06708).  Tokens never see another segment.  Scores and softmax are float32.
-    Raises ValueError for heads that kv_heads does not divide, and for a causal or windowed cross-attention.
+    the input (arXiv:2505.06708).  Tokens never see another segment.  Scores and softmax are float32.  `implementation` is the program
+    that computes it, chosen by platform and call where it is None: see `models.implementation`.
+    Raises ValueError for heads that kv_heads does not divide, for a causal or windowed cross-attention, and for an implementation that
+    cannot compute the call.
     """
 
     heads: int = 8

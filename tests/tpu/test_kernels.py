@@ -43,7 +43,7 @@ def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: A
     params = jax.tree.map(lambda leaf: array(LAYERS, *leaf.shape), params)
     with compiling_for("tpu"):
         program = jax.jit(jax.grad(loss)).lower(params, x, segments).compile().as_text()
-    return collections.Counter(re.findall(r"%splash_mha_(fwd|dq|dkv)\S* = [^\n]*custom_call_target=\"tpu_custom_call\"", program))
+    return collections.Counter(re.findall(r"%splash_mha_(fwd|dq|dkv)\S* = [^\n]*custom_call_target=\"tpu_custom_call\"", program or ""))
 
 
 @pytest.mark.parametrize("name", FORMS)
