@@ -2,6 +2,7 @@
 
 import pytest
 
+from train.study.compiled import collectives, kernels, moved, operations
 from train.study.hlo import Program
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
@@ -44,3 +45,76 @@ def test_cycles_of_loops_are_counted_by_their_trips_and_of_choices_the_dearest_b
 def test_a_loop_of_unknown_length_counts_once() -> None:
     text = PROGRAM.replace("constant(3)", "parameter(1)").replace("%bodyLOOP", "%body")
     assert Program(text).cycles() == 1000 + 107 + 6
+
+
+COSTS = """HloModule jit_step, is_scheduled=true, num_partitions=4
+
+%products (a: bf16[8,16], b: bf16[16,32]) -> f32[8,32] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %b = bf16[16,32]{1,0} parameter(1)
+  ROOT %c = f32[8,32]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%cut (stack: f32[12,8,32], place: s32[]) -> f32[8,32] {
+  %stack = f32[12,8,32]{2,1,0} parameter(0)
+  %place = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,8,32]{2,1,0} dynamic-slice(%stack, %place, %zero, %zero), dynamic_slice_sizes={1,8,32}
+  ROOT %flat = f32[8,32]{1,0} bitcast(%slice)
+}
+
+%body (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32])) -> (s32[], bf16[8,16], bf16[16,32], f32[12,8,32]) {
+  %p = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) parameter(0)
+  %n = s32[] get-tuple-element(%p), index=0
+  %x = bf16[8,16]{1,0} get-tuple-element(%p), index=1
+  %w = bf16[16,32]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%p), index=2
+  %s = f32[12,8,32]{2,1,0} get-tuple-element(%p), index=3
+  %y = f32[8,32]{1,0} fusion(%x, %w), kind=kOutput, calls=%products, backend_config={"window_config":{"estimated_cycles":"10"}}
+  %sum = f32[8,32]{1,0} all-reduce(%y), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
+  %row = f32[8,32]{1,0} fusion(%s, %n), kind=kLoop, calls=%cut
+  ROOT %t = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) tuple(%n, %x, %w, %s)
+}
+
+%condition (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32])) -> pred[] {
+  %p = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) parameter(0)
+  ROOT %less = pred[] constant(true)
+}
+
+ENTRY %main (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32]), image: f32[1,6,6,3], kernel: f32[3,3,3,4]) -> f32[1,4,4,4] {
+  %p = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) parameter(0)
+  %image = f32[1,6,6,3]{3,2,1,0} parameter(1)
+  %kernel = f32[3,3,3,4]{3,2,1,0} parameter(2)
+  %w = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) while(%p), condition=%condition, body=%body, TRIPS
+  %own.3 = f32[8,32]{1,0} custom-call(%image), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"
+}}
+"}}
+  ROOT %out = f32[1,4,4,4]{3,2,1,0} convolution(%image, %kernel), window={size=3x3}, dim_labels=b01f_01io->b01f
+}
+"""
+
+
+def test_products_communication_kernels_and_bytes_are_counted_as_often_as_they_run() -> None:
+    program = Program(COSTS.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}'))
+    assert program.cycles() == 5 * 10
+    assert operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
+    assert collectives(program) == {"all-reduce": (5, 5 * 8 * 32 * 4)}
+    assert kernels(program) == {"own": 1}
+    product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4  # the weights lie beside the core, a row is cut out
+    convolved = (6 * 6 * 3 + 3 * 3 * 3 * 4 + 4 * 4 * 4) * 4
+    kernel = (6 * 6 * 3 + 8 * 32) * 4
+    assert moved(program) == 5 * (product + reduced + row) + convolved + kernel
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "pad"), [(6, 3, 1, 0), (6, 3, 2, 1), (5, 2, 3, 0), (4, 4, 1, 3)])
+def test_products_of_a_convolution_are_those_with_real_inputs(size: int, kernel: int, stride: int, pad: int) -> None:
+    out = (size + 2 * pad - kernel) // stride + 1
+    met = sum(0 <= place * stride + tap - pad < size for place in range(out) for tap in range(kernel))
+    text = f"""HloModule m
+
+ENTRY %main (x: f32[1,{size},3], k: f32[{kernel},3,4]) -> f32[1,{out},4] {{
+  %x = f32[1,{size},3]{{2,1,0}} parameter(0)
+  %k = f32[{kernel},3,4]{{2,1,0}} parameter(1)
+  ROOT %y = f32[1,{out},4]{{2,1,0}} convolution(%x, %k), window={{size={kernel} stride={stride} pad={pad}_{pad}}}, dim_labels=b0f_0io->b0f
+}}
+"""
+    assert operations(Program(text)) == 2 * met * 3 * 4

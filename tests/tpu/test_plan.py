@@ -42,8 +42,8 @@ def test_a_plan_is_what_the_traced_step_and_its_arrays_have(name: str) -> None:
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
     assert plan.parameters == parameters(shapes)
     assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
-    assert plan.arguments == pytest.approx(held, rel=0.05, abs=2**18)  # and pads arrays to its tiles
-    assert 0 < plan.arguments <= plan.peak <= plan.available
+    assert held <= plan.arguments <= 1.1 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles
+    assert plan.arguments <= plan.peak <= plan.available
 
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
