@@ -27,6 +27,7 @@ from train.parallel import Jit
 from train.review.trained import drawn, table
 from train.run import Recorded, fitted, load_config, overridden, recorded
 from train.spec import InputError, components, project
+from train.study.cost import parameters
 from train.trainer import Trainer
 
 COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
@@ -65,6 +66,28 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
         shutil.rmtree(place)
     name = config if isinstance(config, str) else "notebook"
     return Run(place, train(experiment, place, name, Inline(peak)), name if name.endswith(".py") else None)
+
+
+def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
+    """A table with a column for each name, and a row for each key of the first."""
+    keys = list(next(iter(columns.values()), {}))
+    body = [(html.escape(key), *(html.escape(column.get(key, "")) for column in columns.values())) for key in keys]
+    return Piece(table(("", *columns), body))
+
+
+def costs(experiments: Mapping[str, Experiment]) -> Piece:
+    """Parameters of several experiments and the operations of a training step, beside each other, counted before anything is compiled.
+
+    Raises InputError for one that does not fit its data.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, experiment in experiments.items():
+        trainer = Trainer(experiment, experiment.data.open())
+        first = trainer.train[0]
+        shapes = trainer.check(first)
+        trainer.optimise(shapes, first, experiment.length(len(trainer.train)))
+        found[name] = {"parameters": f"{parameters(shapes):,}", "operations a step": f"{trainer.work:,}"}
+    return beside(found)
 
 
 @dataclasses.dataclass(frozen=True)
