@@ -40,7 +40,7 @@ class Piece:
     source: str
 
     def _repr_html_(self) -> str:
-        return self.source
+        return re.sub(r"<(t[dh])>", r'<\1 style="text-align: left">', self.source)  # notebooks set tables to the right
 
 
 def configured(config: str | Experiment, *overrides: str) -> Experiment:
@@ -52,11 +52,14 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
     return overridden(experiment, list(overrides), names | components(sys.modules["__main__"]))
 
 
-def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, peak: float | None = None) -> "Run":
+def fit(
+    config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False, peak: float | None = None
+) -> "Run":
     """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
 
-    `fresh` removes a run that the folder holds first: what a class computes may have changed where its fields have not.  With the
-    `peak` of all devices in FLOP/s the bar says which share of it the model's own operations use (MFU, arXiv:2204.02311).
+    `fresh` removes a run that the folder holds first: what a class computes may have changed where its fields have not.  `brief` shows
+    the bar alone.  With the `peak` of the devices in FLOP/s the bar says which share of it the model's own operations use (MFU,
+    arXiv:2204.02311).
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
     """
     jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
@@ -65,12 +68,12 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
     if fresh and (place / "experiment.json").is_file():
         shutil.rmtree(place)
     name = config if isinstance(config, str) else "notebook"
-    return Run(place, train(experiment, place, name, Inline(peak)), name if name.endswith(".py") else None)
+    return Run(place, train(experiment, place, name, Inline(place, brief, peak)), name if name.endswith(".py") else None)
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
-    """A table with a column for each name, and a row for each key of the first."""
-    keys = list(next(iter(columns.values()), {}))
+    """A table with a column for each name and a row for each key."""
+    keys = dict.fromkeys(key for column in columns.values() for key in column)
     body = [(html.escape(key), *(html.escape(column.get(key, "")) for column in columns.values())) for key in keys]
     return Piece(table(("", *columns), body))
 
@@ -99,7 +102,7 @@ class Run:
     config: str | None = None
 
     def _repr_html_(self) -> str:
-        return table(("", str(self.folder)), [(html.escape(name), html.escape(value)) for name, value in rows(self.summary)])
+        return beside({str(self.folder): dict(rows(self.summary))})._repr_html_()
 
     def recorded(self) -> Recorded:
         """The experiment as it ran, on one device."""
@@ -168,6 +171,7 @@ def labelled(axes: Any, title: str) -> None:
     """Gives axes over steps their title and legend."""
     axes.set_title(title, size=10)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -176,10 +180,10 @@ def labelled(axes: Any, title: str) -> None:
 class Inline(Console):
     """Writes to the output of a cell; the bar is one line that changes where IPython shows it, else lines."""
 
-    def __init__(self, peak: float | None = None) -> None:
+    def __init__(self, folder: Path, brief: bool = False, peak: float | None = None) -> None:
         super().__init__()
-        self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True)
-        self.peak, self.each = peak, 0.0
+        self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief)
+        self.folder, self.peak, self.each = folder, peak, 0.0
 
     def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
         """As any console."""
@@ -209,7 +213,7 @@ class Changing:
 
     def update(self, step: int, values: dict[str, float]) -> None:
         """Moves the bar."""
-        words = [f"step {step}/{self.steps}", line(values)]
+        words = [f"{self.console.folder.name}: step {step}/{self.steps}", line(values)]
         speed = self.console.each * values.get("examples_per_second", 0.0)
         if speed:
             words.append(f"{count(speed)}FLOP/s" + (f", MFU {speed / self.console.peak:.1%}" if self.console.peak else ""))
@@ -217,4 +221,6 @@ class Changing:
         left = spent / (step - self.start) * (self.steps - step)
         words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
         style = "width: 16em; vertical-align: middle"
-        self.handle.update(Piece(f'<progress value="{step}" max="{self.steps}" style="{style}"></progress> {", ".join(words)}'))
+        self.handle.update(
+            Piece(f'<progress value="{step}" max="{self.steps}" style="{style}"></progress> {html.escape(", ".join(words))}')
+        )
