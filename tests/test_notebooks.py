@@ -4,7 +4,9 @@ import ast
 import importlib
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -57,6 +59,37 @@ def test_the_first_cell_installs_at_a_tag_and_the_second_tells_the_backend(path:
     assert "jax.default_backend()" in second
     assert "assert BACKEND in" in second
     assert "Runtime -> Change runtime type" in second
+
+
+def started(monkeypatch: pytest.MonkeyPatch, folder: Path, importable: bool, after: str = "0.7.2") -> list[list[str]]:
+    """The commands that the first cell runs, on a machine that has jax 0.7.2 and then another."""
+    ran: list[list[str]] = []
+    versions = iter(["0.7.2", after])
+    had = [SimpleNamespace(name=name, version=version) for name, version in (("jax", "0.7.2"), ("libtpu", "0.0.21"), ("pip", "26"))]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin="train.py" if importable else None))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: next(versions))
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: had)
+    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append([str(word) for word in command]))
+    exec(next(iter(code(NOTEBOOKS[0]).values())), {})
+    return ran
+
+
+def test_what_is_importable_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert started(monkeypatch, tmp_path, importable=True) == []
+
+
+def test_what_is_installed_keeps_jax_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clone, install = started(monkeypatch, tmp_path, importable=False)
+    assert clone[-4:] == ["--branch", "v0.1.0", "https://github.com/morphax/morphax", str(tmp_path / "morphax")]
+    assert install[-4:] == ["--constraint", "kept.txt", "--editable", f"{tmp_path / 'morphax'}[drive]"]
+    assert (tmp_path / "kept.txt").read_text(encoding="utf-8").split() == ["jax==0.7.2", "libtpu==0.0.21"]
+
+
+def test_another_jax_after_the_installation_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="jax is no longer 0.7.2"):
+        started(monkeypatch, tmp_path, importable=False, after="0.9.0")
 
 
 @EVERY
