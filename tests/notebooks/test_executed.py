@@ -1,5 +1,6 @@
 """Every notebook of colab/ runs to its end, shortened, in a kernel of its own: no error, no warning, pictures where it shows some."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_SHORT", "1")
     monkeypatch.setenv("PYTHONPATH", str(COLAB.parent))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # half the time to compile
 
 
 def executed(book: Any, folder: Path) -> Any:
@@ -78,5 +80,5 @@ def test_a_run_whose_kernel_was_killed_goes_on_when_all_cells_run_again(tmp_path
     book.cells.insert(place, nbformat.v4.new_code_cell(KILL))
     with pytest.raises(DeadKernelError):
         executed(book, tmp_path)
-    again = said(executed(read("train_lm_tpu"), tmp_path), "stdout")
-    assert {"continuing from step 2 of 6", "continuing from step 4 of 6"} & set(again)
+    again = "\n".join(said(executed(read("train_lm_tpu"), tmp_path), "stdout"))
+    assert re.search(r"^continuing from step [2-5] of 6$", again, flags=re.MULTILINE)
