@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes tpu tpu-configs tpu-maxtext clean help
+.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,10 +15,10 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 	$(BIN)/python -m train sentiment_bert
 
 test: .venv/dev ## every test but those against PyTorch
-	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks --ignore tests/notebooks --ignore tests/tpu -n 2 --dist worksteal
 
 test-fast: .venv/dev ## the laws over one form of each component, and what takes seconds
-	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/tpu -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/notebooks --ignore tests/tpu -n 2 --dist worksteal
 
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
@@ -36,7 +36,10 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
 
-tpu: .lanes/tpu/installed ## the training step around every component, and of every config, compiled for a TPU v5e and v6e, which need not be there
+notebooks: ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
+	sh tests/notebooks/run.sh "$(PYTHON313)"
+
+tpu: .lanes/tpu/installed ## the training step around every component and of every config, compiled for TPUs that need not be there
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal
 

@@ -351,6 +351,15 @@ def test_a_split_of_a_data_set_is_read_by_place() -> None:
     assert split.examples[7] == split.examples[7]
 
 
+def test_a_slice_of_a_split_is_its_part_and_a_wrong_one_is_one_sentence() -> None:
+    whole, part = dataset("movie_snippets/labels", "test"), dataset("movie_snippets/labels", "test[10:14]")
+    assert [part.examples[place] for place in range(len(part.examples))] == [whole.examples[place] for place in range(10, 14)]
+    with pytest.raises(InputError, match=r"has no slice 'test\[:x\]' .*write one as 'test\[:500\]'"):
+        dataset("movie_snippets/labels", "test[:x]")
+    with pytest.raises(InputError, match=r"has no slice 'test\[:9999\]' .*2049 examples"):
+        dataset("movie_snippets/labels", "test[:9999]")
+
+
 def test_a_data_set_of_ours_may_have_a_name_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="No data set is called"):
         builder("no_such_set")  # after which the catalogue is known

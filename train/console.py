@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
 
 from models.structure import fields
 from train.trainer import Trainer
@@ -48,9 +49,7 @@ class Console:
             ),
             ("5 iterate", f"{steps} steps of {len(trainer.train)} in an epoch, into {folder}"),
         ]
-        for name, text in lines:
-            self.rich.print(f"[bold]{name:<13}[/bold]", end="")
-            self.rich.print(text, markup=False)
+        self.rich.print(rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines))
 
     @contextlib.contextmanager
     def bar(self, start: int, steps: int) -> Iterator[Bar]:

@@ -163,7 +163,7 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
         written, name, classes = data["experiment"], data["config"], tuple(data["classes"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew.") from None
-    known = project()
+    known = project() | components(sys.modules["__main__"])  # a notebook's own classes
     if config is not None:
         known |= components(_module(config))
     elif name in config_names():

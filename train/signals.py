@@ -12,6 +12,9 @@ class InterruptedRunError(Exception):
         super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; the state is saved: run the same command to continue")
         self.number = number
 
+    def _render_traceback_(self) -> list[str]:
+        return [f"morphax: {self}"]  # what a notebook shows
+
 
 class Flag:
     """While entered, remembers the first SIGTERM or SIGINT in `number` instead of dying; a second one interrupts as usual."""

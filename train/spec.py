@@ -46,6 +46,9 @@ PARTS = (
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence that says what, and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        return [f"morphax: {self}"]  # what a notebook shows
+
 
 def project() -> Names:
     """Every component of this project: the dataclasses of models/ and of the parts of an experiment, and the activations."""

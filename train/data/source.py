@@ -149,11 +149,16 @@ def quiet() -> Iterator[None]:
 
 
 def dataset(name: str, split: str) -> Split:
-    """A split of a data set by name.  Raises InputError for a split it does not have."""
+    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it does not have."""
     made = prepare(name)
-    if split not in made.info.splits:
+    if split.partition("[")[0] not in made.info.splits:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}: set data.splits.")
-    return Split(made.as_data_source(split), f"{name} {split}", dict(_classes(made.info.features, "")))
+    try:
+        examples = made.as_data_source(split)
+    except ValueError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'.") from None
+    return Split(examples, f"{name} {split}", dict(_classes(made.info.features, "")))
 
 
 def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -1,0 +1,84 @@
+"""Every notebook of colab/ runs to its end, shortened, in a kernel of its own: no error, no warning, pictures where it shows some."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from nbclient.exceptions import DeadKernelError
+
+COLAB = Path(__file__).parent.parent.parent / "colab"
+NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
+# What the last cells of each must have shown.
+SHOWN = {
+    "applications": ("Forecasts", "Boxes found", "image/gif"),
+    "import_definitions": ("2 devices", "image/png"),
+    "invent_a_structure": ("BROKEN", "operations a step", "image/png"),
+    "quickstart": ("a delightful film", "Confusion matrix", "image/png"),
+    "train_lm_tpu": ("ROMEO:", "Surprise", "image/png"),
+}
+KILL = """
+import signal
+
+import train.notebook
+
+moved = train.notebook.Changing.update
+
+
+def killed(bar, step, values):
+    moved(bar, step, values)
+    if step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+train.notebook.Changing.update = killed
+"""
+
+
+@pytest.fixture(autouse=True)
+def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel inherits."""
+    monkeypatch.setenv("MORPHAX_SHORT", "1")
+    monkeypatch.setenv("PYTHONPATH", str(COLAB.parent))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # half the time to compile
+
+
+def executed(book: Any, folder: Path) -> Any:
+    """The notebook with its outputs, run in a folder."""
+    return nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def read(name: str) -> Any:
+    return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+def outputs(book: Any) -> list[Any]:
+    return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def said(book: Any, name: str) -> list[str]:
+    """The lines of a stream."""
+    texts = [output.text for output in outputs(book) if output.output_type == "stream" and output.name == name]
+    return [line for line in "".join(texts).splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_a_notebook_runs_to_its_end(name: str, tmp_path: Path) -> None:
+    book = executed(read(name), tmp_path)
+    nbformat.validate(book)
+    assert all(line.startswith(("preparing ", "fetching ")) for line in said(book, "stderr"))
+    page = "\n".join(str(output) for output in outputs(book))
+    assert all(words in page for words in SHOWN[name])
+
+
+def test_a_run_whose_kernel_was_killed_goes_on_when_all_cells_run_again(tmp_path: Path) -> None:
+    book = read("train_lm_tpu")
+    (place,) = [index for index, cell in enumerate(book.cells) if cell.id == "fit"]
+    book.cells.insert(place, nbformat.v4.new_code_cell(KILL))
+    with pytest.raises(DeadKernelError):
+        executed(book, tmp_path)
+    again = "\n".join(said(executed(read("train_lm_tpu"), tmp_path), "stdout"))
+    assert re.search(r"^continuing from step [2-5] of 6$", again, flags=re.MULTILINE)

@@ -1,0 +1,226 @@
+"""Training inside a notebook: an experiment by its config's name, a bar that moves, curves, bands over seeds, predictions, pictures."""
+
+import contextlib
+import dataclasses
+import html
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+from matplotlib.figure import Figure
+
+from models.generate import Sampler
+from train import evaluate
+from train.console import Bar, Console, count, duration, line, rows
+from train.data.published import cache
+from train.experiment import Experiment
+from train.loop import train
+from train.metrics import read_metrics
+from train.parallel import Jit
+from train.review.trained import drawn, table
+from train.run import Recorded, fitted, load_config, overridden, recorded
+from train.spec import InputError, components, project
+from train.study.cost import parameters
+from train.trainer import Trainer
+
+COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A piece of a page, which a notebook shows when it is the last value of a cell."""
+
+    source: str
+
+    def _repr_html_(self) -> str:
+        return re.sub(r"<(t[dh])>", r'<\1 style="text-align: left">', self.source)  # notebooks set tables to the right
+
+
+def configured(config: str | Experiment, *overrides: str) -> Experiment:
+    """The experiment of a config, by its name in configs/ or a file's path, with overrides `path=value` as the command line takes them.
+
+    An override may name classes that the notebook itself defines.  Raises InputError for what does not fit.
+    """
+    experiment, names = (config, project()) if isinstance(config, Experiment) else load_config(config, [])
+    return overridden(experiment, list(overrides), names | components(sys.modules["__main__"]))
+
+
+def fit(
+    config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False, peak: float | None = None
+) -> "Run":
+    """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
+
+    `fresh` removes a run that the folder holds first: what a class computes may have changed where its fields have not.  `brief` shows
+    the bar alone.  With the `peak` of the devices in FLOP/s the bar says which share of it the model's own operations use (MFU,
+    arXiv:2204.02311).
+    Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    experiment, place = configured(config, *overrides), Path(folder)
+    if fresh and (place / "experiment.json").is_file():
+        shutil.rmtree(place)
+    name = config if isinstance(config, str) else "notebook"
+    return Run(place, train(experiment, place, name, Inline(place, brief, peak)), name if name.endswith(".py") else None)
+
+
+def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
+    """A table with a column for each name and a row for each key."""
+    keys = dict.fromkeys(key for column in columns.values() for key in column)
+    body = [(html.escape(key), *(html.escape(column.get(key, "")) for column in columns.values())) for key in keys]
+    return Piece(table(("", *columns), body))
+
+
+def costs(experiments: Mapping[str, Experiment]) -> Piece:
+    """Parameters of several experiments and the operations of a training step, beside each other, counted before anything is compiled.
+
+    Raises InputError for one that does not fit its data.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, experiment in experiments.items():
+        trainer = Trainer(experiment, experiment.data.open())
+        first = trainer.train[0]
+        shapes = trainer.check(first)
+        trainer.optimise(shapes, first, experiment.length(len(trainer.train)))
+        found[name] = {"parameters": f"{parameters(shapes):,}", "operations a step": f"{trainer.work:,}"}
+    return beside(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, what summary.json says, and the file of its own components, if one has them.  Shown as a table."""
+
+    folder: Path
+    summary: dict[str, Any]
+    config: str | None = None
+
+    def _repr_html_(self) -> str:
+        return beside({str(self.folder): dict(rows(self.summary))})._repr_html_()
+
+    def recorded(self) -> Recorded:
+        """The experiment as it ran, on one device."""
+        run = recorded(self.folder, self.config)
+        return dataclasses.replace(run, experiment=dataclasses.replace(fitted(self.folder, run.experiment), parallel=Jit()))
+
+    def predict(self, *inputs: str) -> list[dict[str, Any]]:
+        """An answer to each text or file.  Raises InputError for what the run cannot read."""
+        return [answer for _, answer in evaluate.predict(self.folder, self.recorded(), inputs)]
+
+    def generate(self, prompt: str, tokens: int = 200, temperature: float = 0.8, seed: int = 0) -> str:
+        """What a language model makes follow a prompt, with the prompt.  Raises InputError where the run is none."""
+        tail = ""
+        for tails in evaluate.generate(self.folder, self.recorded(), [prompt], tokens, Sampler(temperature), seed):
+            tail = tails[0]
+        return prompt + tail
+
+    def curve(self, metric: str, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (n,) and values (n,) of a metric in training (`train`) or on the test split (`evaluation`)."""
+        points = [(one["step"], one[f"{part}/{metric}"]) for one in read_metrics(self.folder) if one.get(f"{part}/{metric}") is not None]
+        found = np.array(points, np.float64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+    def curves(self, *metrics: str) -> Piece:
+        """Metrics over steps, side by side, in training and on the test split.  Raises InputError for one that was not measured."""
+        figure = Figure((5 * max(len(metrics), 1), 3.2), layout="tight")
+        for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
+            lines = {part: self.curve(metric, part) for part in ("train", "evaluation")}
+            if not any(len(steps) for steps, _ in lines.values()):
+                raise InputError(f"{self.folder} has no metric {metric!r}; it has {', '.join(self._measured())}.")
+            for (part, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
+                if len(steps):
+                    axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) < 30 else None, markersize=4, label=part)
+            labelled(axes, metric)
+        return Piece(drawn(figure))
+
+    def _measured(self) -> list[str]:
+        return sorted({name.partition("/")[2] for one in read_metrics(self.folder) for name in one if name != "step"})
+
+    def picture(self, caption: str = "") -> Piece:
+        """What the run's review drew on the test split, of which the caption begins so.  Raises InputError where there is none."""
+        page = (self.folder / "report.html").read_text(encoding="utf-8")
+        found = re.findall(r"<figure><figcaption>(.*?)</figcaption>(.*?)</figure>", page, flags=re.DOTALL)
+        for said, piece in found:
+            if html.unescape(said).startswith(caption):
+                return Piece(f"<figure><figcaption><b>{said}</b></figcaption>{piece}</figure>")
+        raise InputError(f"{self.folder} has no picture {caption!r}; it has {', '.join(html.unescape(said) for said, _ in found)}.")
+
+
+def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:
+    """A metric over steps for several structures: the mean over each one's seeds, in a band from the lowest to the highest seed."""
+    figure = Figure((7.5, 4), layout="tight")
+    axes = figure.subplots()
+    for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
+        steps = seeds[0].curve(metric, part)[0]
+        values = np.stack([run.curve(metric, part)[1] for run in seeds])
+        low, mean, high = values.min(0), values.mean(0), values.max(0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        label = f"{name}: {mean[-1]:.3f} ({low[-1]:.3f} to {high[-1]:.3f})"
+        axes.plot(steps, mean, color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
+    labelled(axes, f"{metric}, {part}: mean of the seeds, lowest to highest")
+    return Piece(drawn(figure))
+
+
+def labelled(axes: Any, title: str) -> None:
+    """Gives axes over steps their title and legend."""
+    axes.set_title(title, size=10)
+    axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+
+
+class Inline(Console):
+    """Writes to the output of a cell; the bar is one line that changes where IPython shows it, else lines."""
+
+    def __init__(self, folder: Path, brief: bool = False, peak: float | None = None) -> None:
+        super().__init__()
+        self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief)
+        self.folder, self.peak, self.each = folder, peak, 0.0
+
+    def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
+        """As any console."""
+        self.each = trainer.work / trainer.experiment.batch_size
+        super().plan(trainer, parameters, steps, folder)
+
+    @contextlib.contextmanager
+    def bar(self, start: int, steps: int) -> Iterator[Bar]:
+        """The bar for the steps from `start` on."""
+        shell = sys.modules.get("IPython")
+        if shell is None or shell.get_ipython() is None:
+            with super().bar(start, steps) as bar:
+                yield bar
+        else:
+            yield Changing(self, shell.display.display(Piece("compiling ..."), display_id=True), start, steps)
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """Nothing: a run shows itself."""
+
+
+class Changing:
+    """A bar in the output of a cell, with the time left and the operations a second."""
+
+    def __init__(self, console: Inline, handle: Any, start: int, steps: int) -> None:
+        self.console, self.handle, self.start, self.steps = console, handle, start, steps
+        self.began = time.monotonic()
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Moves the bar."""
+        words = [f"{self.console.folder.name}: step {step}/{self.steps}", line(values)]
+        speed = self.console.each * values.get("examples_per_second", 0.0)
+        if speed:
+            words.append(f"{count(speed)}FLOP/s" + (f", MFU {speed / self.console.peak:.1%}" if self.console.peak else ""))
+        spent = time.monotonic() - self.began
+        left = spent / (step - self.start) * (self.steps - step)
+        words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
+        style = "width: 16em; vertical-align: middle"
+        self.handle.update(
+            Piece(f'<progress value="{step}" max="{self.steps}" style="{style}"></progress> {html.escape(", ".join(words))}')
+        )
