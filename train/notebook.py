@@ -52,14 +52,11 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
     return overridden(experiment, list(overrides), names | components(sys.modules["__main__"]))
 
 
-def fit(
-    config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False, peak: float | None = None
-) -> "Run":
+def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False) -> "Run":
     """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
 
     `fresh` removes a run that the folder holds first: what a class computes may have changed where its fields have not.  `brief` shows
-    the bar alone.  With the `peak` of the devices in FLOP/s the bar says which share of it the model's own operations use (MFU,
-    arXiv:2204.02311).
+    the bar alone.
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
     """
     jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
@@ -68,7 +65,7 @@ def fit(
     if fresh and (place / "experiment.json").is_file():
         shutil.rmtree(place)
     name = config if isinstance(config, str) else "notebook"
-    return Run(place, train(experiment, place, name, Inline(place, brief, peak)), name if name.endswith(".py") else None)
+    return Run(place, train(experiment, place, name, Inline(place, brief)), name if name.endswith(".py") else None)
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
@@ -180,10 +177,10 @@ def labelled(axes: Any, title: str) -> None:
 class Inline(Console):
     """Writes to the output of a cell; the bar is one line that changes where IPython shows it, else lines."""
 
-    def __init__(self, folder: Path, brief: bool = False, peak: float | None = None) -> None:
+    def __init__(self, folder: Path, brief: bool = False) -> None:
         super().__init__()
         self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief)
-        self.folder, self.peak, self.each = folder, peak, 0.0
+        self.folder, self.each = folder, 0.0
 
     def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
         """As any console."""
@@ -216,7 +213,7 @@ class Changing:
         words = [f"{self.console.folder.name}: step {step}/{self.steps}", line(values)]
         speed = self.console.each * values.get("examples_per_second", 0.0)
         if speed:
-            words.append(f"{count(speed)}FLOP/s" + (f", MFU {speed / self.console.peak:.1%}" if self.console.peak else ""))
+            words.append(f"{count(speed)}FLOP/s")
         spent = time.monotonic() - self.began
         left = spent / (step - self.start) * (self.steps - step)
         words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
