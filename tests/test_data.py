@@ -230,6 +230,15 @@ def test_a_holdout_is_the_last_part_of_a_text(prose: str) -> None:
     assert len(opened.ids["test"]) == pytest.approx(0.2 * len(text), abs=1)
 
 
+def test_a_corpus_learns_its_own_byte_pairs_from_the_training_part(prose: str) -> None:
+    opened = Corpus(path=prose, length=32, holdout=0.2, tokenizer="bpe:300").open()
+    assert opened.vocab == 300
+    assert opened.tokens.decode(list(opened.tokens.encode(["it was, and is"])[0])).strip() == "it was, and is"
+    assert len(opened.ids["train"]) < len(Corpus(path=prose, length=32, holdout=0.2).open().ids["train"])
+    with pytest.raises(ValueError, match="Corpus.tokenizer is 'bpe:9'"):
+        Corpus(tokenizer="bpe:9")
+
+
 def test_masking_picks_15_of_100_and_corrupts_80_10_10(tmp_path: Path) -> None:
     path = tmp_path / "letters.txt"
     path.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh"), 100_000)), encoding="utf-8")

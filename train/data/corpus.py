@@ -8,7 +8,7 @@ import numpy as np
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.contracts import PART
 from train.data.source import Split, dataset, read
-from train.data.tokens import Tokenizer, tokenizer
+from train.data.tokens import Tokenizer, require_size, tokenizer
 from train.spec import InputError
 
 
@@ -28,8 +28,9 @@ class Masking:
 class Corpus:
     """Windows of `length` tokens of a text: every epoch cuts the text at another offset and shuffles the windows.
 
-    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `masking` makes the batch one for a
-    masked language model: `tokens` corrupted, `labels` (b, t) as they were, `weights` (b, t) where to predict.
+    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `tokenizer` is `bytes`, a
+    tokenizer.json, or `bpe:N`, N byte-pair tokens learnt from the training part and kept in the run's folder.  `masking` makes the batch
+    one for a masked language model: `tokens` corrupted, `labels` (b, t) as they were, `weights` (b, t) where to predict.
     """
 
     dataset: str = "tiny_shakespeare"
@@ -45,6 +46,7 @@ class Corpus:
     def __post_init__(self) -> None:
         if self.length < 2:
             raise ValueError(f"Corpus.length is {self.length}; a window needs 2 tokens or more.")
+        require_size(self)
         if not 0 < self.holdout < 1:
             raise ValueError(f"Corpus.holdout is {self.holdout}; give a part of the text between 0 and 1.")
 
@@ -57,7 +59,7 @@ class Corpus:
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
         """Ready for texts to predict from, without the data."""
-        return OpenedCorpus(self, tokenizer(self.tokenizer))
+        return OpenedCorpus(self, tokenizer(self.tokenizer, lambda: self._text("train").splitlines()))
 
     def _text(self, part: PART) -> str:
         if self.path is None:

@@ -9,7 +9,7 @@ import numpy as np
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.contracts import PART
 from train.data.source import Split, dataset, held, lines, read, words
-from train.data.tokens import BEGIN, END, Learnt, Tokenizer, tokenizer
+from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
 from train.spec import InputError
 
 Pair = tuple[str, str]
@@ -49,9 +49,7 @@ class Pairs:
             raise ValueError("Pairs has a parallel or a test file and no path; give the file of the training sources too.")
         if self.test is not None and (self.parallel is None) != (self.test_parallel is None):
             raise ValueError("Pairs needs parallel files for training and test alike; give both parallel and test_parallel, or neither.")
-        size = self.tokenizer.removeprefix("bpe:")
-        if size != self.tokenizer and not (size.isdecimal() and int(size) > 260):
-            raise ValueError(f"Pairs.tokenizer is {self.tokenizer!r}; give bpe:N with N above 260, such as bpe:8000, or a tokenizer.json.")
+        require_size(self)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
         """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
@@ -101,10 +99,7 @@ class Pairs:
         ]
 
     def _tokens(self, pairs: list[Pair] | None = None) -> Tokenizer:
-        size = self.tokenizer.removeprefix("bpe:")
-        if size == self.tokenizer:
-            return tokenizer(self.tokenizer)
-        return Learnt([text for pair in pairs or self.pairs("train") for text in pair], int(size))
+        return tokenizer(self.tokenizer, lambda: [text for pair in pairs or self.pairs("train") for text in pair])
 
 
 class OpenedPairs:

@@ -1,7 +1,7 @@
 """Text to token ids: a published tokenizer's own file, byte pairs learnt from texts, or plain bytes."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
@@ -91,6 +91,17 @@ class Learnt(_Fast):
         return self.fast.to_str()
 
 
-def tokenizer(reference: str) -> Tokenizer:
-    """`bytes`, or the path of a tokenizer.json (also in a `package:`)."""
+def tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
+    """`bytes`, the path of a tokenizer.json (also in a `package:`), or where there are `texts` to learn from, `bpe:N` (see `Learnt`)."""
+    size = reference.removeprefix("bpe:")
+    if texts is not None and size != reference:
+        return Learnt(texts(), int(size))
     return Bytes() if reference == "bytes" else FromFile(reference)
+
+
+def require_size(owner: Any) -> None:
+    """Raises ValueError where a spec's `tokenizer` is a bpe:N whose N leaves no room for the bytes themselves."""
+    size = owner.tokenizer.removeprefix("bpe:")
+    if size != owner.tokenizer and not (size.isdecimal() and int(size) > 260):
+        name = type(owner).__name__
+        raise ValueError(f"{name}.tokenizer is {owner.tokenizer!r}; give bpe:N with N above 260, such as bpe:8000, or a tokenizer.json.")
