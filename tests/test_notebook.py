@@ -120,18 +120,18 @@ def test_a_table_has_a_row_for_each_key_and_escapes_what_it_shows() -> None:
     assert shown.count('style="text-align: left"') == 9
 
 
-def test_the_bar_counts_operations_a_second_and_their_share_of_the_peak() -> None:
+def test_the_bar_has_operations_a_second_and_the_share_of_what_the_chip_can_do() -> None:
     shown: list[Any] = []
-    console = Inline(Path("runs/here"), peak=1e12)
+    console = Inline(Path("runs/here"))
     console.each = 2e9
 
     class Handle:
         def update(self, piece: Any) -> None:
             shown.append(pieces(piece))
 
-    Changing(console, Handle(), 0, 10).update(5, {"loss": 1.0, "rate": 0.1, "examples_per_second": 100.0})
+    Changing(console, Handle(), 0, 10).update(5, {"loss": 1.0, "rate": 0.1, "examples_per_second": 100.0, "mfu": 0.2})
     assert "here: step 5/10" in shown[0]
-    assert "200.0GFLOP/s, MFU 20.0%" in shown[0]
+    assert "MFU 20.0%, 200.0GFLOP/s" in shown[0]
     assert 'value="5" max="10"' in shown[0]
 
 
