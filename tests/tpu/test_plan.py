@@ -42,7 +42,7 @@ def test_a_plan_is_what_the_traced_step_and_its_arrays_have(name: str) -> None:
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
     assert plan.parameters == parameters(shapes)
     assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
-    assert held <= plan.arguments <= 1.1 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles
+    assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
     assert plan.arguments <= plan.peak <= plan.available
 
 

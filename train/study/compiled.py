@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from train.study.cost import pairs
 from train.study.hlo import Instruction, Program
 
 LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
@@ -48,17 +49,17 @@ def _products(one: Instruction, named: dict[str, Instruction]) -> int:
     settings = dict(setting.split("=") for setting in window[1].split()) if window else {}
     total = 2 * out[labels[3].index("b")] * out[labels[3].index("f")] * right[labels[2].index("i")]
     for axis in axes:
-        places = (left[labels[1].index(axis)], right[labels[2].index(axis)], out[labels[3].index(axis)])
-        total *= _pairs(*places, {name: value.split("x")[int(axis)] for name, value in settings.items()})
+        own = {name: value.split("x")[int(axis)] for name, value in settings.items()}
+        total *= pairs(
+            left[labels[1].index(axis)],
+            right[labels[2].index(axis)],
+            out[labels[3].index(axis)],
+            stride=int(own.get("stride", 1)),
+            before=int(own.get("pad", "0_0").split("_")[0]),
+            spread=int(own.get("lhs_dilate", 1)),
+            apart=int(own.get("rhs_dilate", 1)),
+        )
     return total
-
-
-def _pairs(size: int, kernel: int, out: int, settings: dict[str, str]) -> int:
-    """How many pairs of an output and a place of the kernel meet a real input, along one axis of a convolution."""
-    stride, spread, apart = (int(settings.get(name, 1)) for name in ("stride", "lhs_dilate", "rhs_dilate"))
-    before = int(settings.get("pad", "0_0").split("_")[0])
-    places = np.arange(out)[:, None] * stride + np.arange(kernel) * apart - before
-    return int(((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)).sum())
 
 
 def collectives(program: Program) -> dict[str, tuple[int, float]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
@@ -45,9 +46,7 @@ def _count(jaxpr: Any, inside: Counter[str] | None = None, times: int = 1, seen:
             used = {*contracted, *together, *numbers.rhs_group_dimensions}
             total += 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in used)
         elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            out = params["dimension_numbers"].rhs_spec[0]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out]
+            total += 2 * _convolved(equation)
         elif name == "cond":
             known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr, seen=seen) for branch in params["branches"]))
             total, known = total + count, known and known_first
@@ -63,6 +62,34 @@ def _count(jaxpr: Any, inside: Counter[str] | None = None, times: int = 1, seen:
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known
+
+
+def _convolved(equation: Any) -> int:
+    """Products of a convolution, those with padding and with the zeros between spread inputs left out."""
+    params, (left, right) = equation.params, (variable.aval.shape for variable in equation.invars[:2])
+    out, numbers = equation.outvars[0].aval.shape, params["dimension_numbers"]
+    rows, features, *places = numbers.out_spec
+    total = out[rows] * out[features] * right[numbers.rhs_spec[1]] // params["batch_group_count"]
+    for axis, place in enumerate(places):
+        total *= pairs(
+            left[numbers.lhs_spec[2 + axis]],
+            right[numbers.rhs_spec[2 + axis]],
+            out[place],
+            stride=params["window_strides"][axis],
+            before=params["padding"][axis][0],
+            spread=params["lhs_dilation"][axis],
+            apart=params["rhs_dilation"][axis],
+        )
+    return total
+
+
+def pairs(size: int, kernel: int, out: int, *, stride: int, before: int, spread: int, apart: int) -> int:
+    """How many pairs of an output and a place of the kernel meet an input, along one axis of a convolution.
+
+    `before` places of padding come first, `spread` is from one input to the next and `apart` from one place of the kernel to the next.
+    """
+    places = np.arange(out)[:, None] * stride + np.arange(kernel) * apart - before
+    return int(((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)).sum())
 
 
 def parameters(tree: Any) -> int:

@@ -1,6 +1,7 @@
 """What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by nobody."""
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from train.study.topology import topology
 from train.trainer import Trainer
 
 EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (hbm|HBM)")
+TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -139,9 +141,11 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside
     try:
         compiled = program.lower(*given).compile()
     except Exception as error:  # jax raises a private type
-        if (exceeded := EXCEEDED.search(str(error))) is None:
+        if (exceeded := EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))) is None:
             raise
         used, have = (float(exceeded[place]) * UNITS[exceeded[place + 1]] for place in (1, 3))
+        if exceeded.re is TEMPORARIES:
+            used += sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(given)) / plan.devices
         return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())

@@ -1,0 +1,58 @@
+"""Operations counted from traced programs, against counts by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from models import Attention, Context
+from models.backend import compiling_for
+from train.study.cost import flops, kernels
+
+X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
+
+
+def test_products_count_and_loops_by_their_trips() -> None:
+    assert flops(lambda x, w: x @ w, X, W) == 2 * 8 * 16 * 32
+    assert flops(lambda x, w: jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, 5), X, W) == 5 * 2 * 8 * 16 * 32
+    assert flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W) == 2 * 8 * 16 * 32
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, "VALID"), (2, "VALID"), (2, "SAME"), (3, "SAME")])
+def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, padding: str) -> None:
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        numbers = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=numbers)
+
+    x, kernel = jnp.ones((2, 11, 3)), jnp.ones((4, 3, 5))
+    one = jnp.ones_like
+    met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())  # pairs of an output and a place of the kernel
+    forward = round(2 * met * 2 * 3 * 5)
+    assert flops(convolved, x, kernel) == forward
+    assert flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
+
+
+def test_of_causal_attention_what_is_seen_is_half_and_its_projections_count_whole() -> None:
+    t, d = 32, 16
+
+    def counted(seen: bool, causal: bool) -> int:
+        layer, x = Attention(2, causal=causal), jnp.ones((3, t, d))
+        params = layer.init(jax.random.key(0), x, Context())
+        return flops(lambda x: layer.apply(params, x, Context()), x, seen=seen)
+
+    scores, projections = 3 * 2 * 2 * t * t * d, 3 * 4 * 2 * t * d * d
+    assert counted(seen=False, causal=True) == counted(seen=True, causal=False) == scores + projections
+    assert counted(seen=True, causal=True) == scores // 2 + projections
+
+
+def test_the_products_inside_a_kernel_are_known_for_every_block_of_its_grid() -> None:
+    t, k = 256, 64
+
+    def attended(x: jax.Array) -> jax.Array:
+        with compiling_for("tpu"):
+            return jnp.asarray(Attention(1, causal=True, implementation="splash").apply(params, x, Context()))
+
+    x = jnp.ones((2, t, k))
+    params = Attention(1, causal=True).init(jax.random.key(0), x, Context())
+    inside = sum(kernels(attended, x).values())
+    assert inside == 2 * 2 * 2 * t * t * k
+    assert flops(attended, x) == inside + 2 * 4 * 2 * t * k * k
