@@ -217,7 +217,7 @@ class Changing:
         spent = time.monotonic() - self.began
         left = spent / (step - self.start) * (self.steps - step)
         words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
-        style = "width: 16em; vertical-align: middle"
+        style = "width: 8em; vertical-align: middle"
         self.handle.update(
             Piece(f'<progress value="{step}" max="{self.steps}" style="{style}"></progress> {html.escape(", ".join(words))}')
         )
