@@ -138,9 +138,10 @@ def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross
     for name in path.split("/"):
         layer, own = layer[name], own[name]
     g = groups or 4
-    values = layer["value"]["__call__"][0].reshape(2, s, g, WIDTH // 4).repeat(4 // g, axis=2)
+    values = layer["value"]["__call__"][0].repeat(4 // g, axis=1)
+    assert values.shape == (2, 4, s, WIDTH // 4)
     weights = seen(model, params)[path]
-    mixed = jnp.einsum("bhts,bshk->bthk", weights, values).reshape(-1, WIDTH) @ own["out"]["kernel"]
+    mixed = jnp.einsum("bhts,bhsk->bthk", weights, values).reshape(-1, WIDTH) @ own["out"]["kernel"]
     np.testing.assert_allclose(mixed, layer["out"]["__call__"][0], rtol=1e-4, atol=1e-5)
 
 
