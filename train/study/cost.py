@@ -3,7 +3,6 @@
 import math
 import resource
 import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -22,15 +21,15 @@ def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
     return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
 
-def kernels(function: Callable[..., Any], *args: Any) -> Counter[str]:
-    """The operations that are done inside kernels (Pallas calls), by their names; part of `flops`."""
-    found: Counter[str] = Counter()
+def kernels(function: Callable[..., Any], *args: Any) -> dict[str, int]:
+    """The operations of one call of each kernel (a Pallas call) of a function, by its name, every block of its grid counted."""
+    found: dict[str, int] = {}
     _count(jax.make_jaxpr(function)(*args).jaxpr, found)
     return found
 
 
-def _count(jaxpr: Any, inside: Counter[str] | None = None, times: int = 1, seen: bool = False) -> tuple[int, bool]:
-    """Operations, and whether all lengths are known; those of kernels are added to `inside` as well."""
+def _count(jaxpr: Any, inside: dict[str, int] | None = None, seen: bool = False) -> tuple[int, bool]:
+    """Operations, and whether all lengths are known; those of a call of each kernel go into `inside` as well."""
     total, known = 0, True
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -54,11 +53,11 @@ def _count(jaxpr: Any, inside: Counter[str] | None = None, times: int = 1, seen:
             count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
             total += count
             if inside is not None:
-                inside[str(params.get("name", name))] += count * times
+                inside[str(params.get("name", name))] = count
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [_count(jaxpr, inside, times * trips, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            counts = [_count(jaxpr, inside, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known

@@ -104,7 +104,7 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
             available=0.0,
             compile_seconds=0.0,
         )
-        return measured(plan, compiled[0], compiled[1], devices[0].device_kind, sum(kernel_flops(program, *given).values()) / used)
+        return measured(plan, compiled[0], compiled[1], devices[0].device_kind, kernel_flops(program, *given))
 
 
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -132,8 +132,8 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
     return step, given, (jax.jit(step, donate_argnums=1), placed)
 
 
-def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside: float) -> Plan:
-    """The plan with what the compiler says of a jitted program; `inside` are the operations of its kernels."""
+def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, calls: Mapping[str, int]) -> Plan:
+    """The plan with what the compiler says of a jitted program; `calls` has the operations of a call of each of its kernels."""
     own = chip(kind)
     if own is None:
         raise InputError(f"{kind!r} is no chip whose speed is known here.")
@@ -149,6 +149,8 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside
         return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())
+    run = kernels(text)
+    inside = float(sum(times * calls.get(name, 0) for name, times in run.items()))
     total, bytes_moved, sent = operations(text) + inside, moved(text), collectives(text)
     bounds = {
         "products": total / own.flops,
@@ -168,7 +170,7 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, inside
         temporaries=float(memory.temp_size_in_bytes),
         moved=bytes_moved,
         collectives=sent,
-        kernels=dict(kernels(text)),
+        kernels=dict(run),
         cycles=text.cycles(),
         roofline=bounds[bound],
         bound=bound,
