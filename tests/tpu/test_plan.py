@@ -10,7 +10,7 @@ from models.structure import replace
 from train.cli import main
 from train.run import load_config
 from train.step import initialise
-from train.study.advice import advised
+from train.study.advice import advised, ladder
 from train.study.cost import flops, parameters
 from train.study.plan import planned
 from train.trainer import Trainer
@@ -83,8 +83,9 @@ def test_a_step_of_decoding_is_planned_for_every_row() -> None:
 
 
 def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() -> None:
-    width = ["model.embed.vocab=32768", "model.embed.width=2048", "model.stack.repeats=19", "model.stack.block.mixer.heads=16"]
-    experiment, _ = load_config("tiny_lm", [*width, "model.stack.scan=true", "data.length=1024", "batch_size=8", "precision=bfloat16"])
+    wide = ["model.embed.vocab=32768", "model.embed.width=2048", "model.stack.repeats=19", "model.stack.block.mixer.heads=16"]
+    shape = [*wide, "model.stack.scan=true", "model.stack.remat=full", "data.length=1024", "batch_size=8", "precision=bfloat16"]
+    experiment, _ = load_config("tiny_lm", shape)
     said: list[str] = []
     found = advised(experiment, "v5e:1x1", said.append)
     assert found is not None
@@ -92,3 +93,15 @@ def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() 
     assert found.plan.fits
     assert found.changes
     assert any("too much" in line for line in said)
+
+
+def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
+    experiment, _ = load_config("tiny_lm", [])
+    rungs = [*ladder(experiment, 1)]
+    assert rungs[0] == {"model.head.chunk": "1024"}
+    assert [rung.get("model.stack.remat") for rung in rungs[1:4]] == ["context", "dots", "full"]
+    assert all("optimizer.momentum" not in rung and "batch_size" not in rung for rung in rungs[:5])
+    assert rungs[-1]["batch_size"] == "1"
+    assert "parallel" in {name for rung in ladder(experiment, 8) for name in rung}
+    full, _ = load_config("tiny_lm", ["model.stack.remat=full"])
+    assert all("model.stack.remat" not in rung for rung in ladder(full, 1))

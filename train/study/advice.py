@@ -25,11 +25,11 @@ class Advice:
 
 
 def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lambda text: None) -> Advice | None:
-    """The first steps of a ladder with which the step fits on a topology, then without those that it fits without; None if none do.
+    """The first rung of a ladder on which the step fits, then less what it fits without; None if it fits on none.
 
-    The ladder begins with what changes no number: logits in chunks, what is computed again (least first), parts of the batch one after
-    the other, parameters spread over the chips.  Then come a first moment in bfloat16 and smaller batches.  Each try is compiled and
-    said.  Of changes to one setting the last counts.
+    The ladder begins with what changes no number: logits in chunks, parameters spread over the chips, what is computed again (least
+    first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller batches.  Each try is compiled
+    and said.
     """
 
     def tried(changes: tuple[str, ...]) -> Plan | None:
@@ -42,35 +42,40 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
         say(f"  {'fits' if plan.fits else 'too much'}: {plan.peak / 2**30:.2f} of {plan.available / 2**30:.2f} GiB")
         return plan if plan.fits else None
 
-    made: dict[str, str] = {}
-    for changes in ladder(experiment, len(topology(where))):
-        made |= changes
-        if (plan := tried(_written(made))) is not None:
-            for name in list(made)[:-1]:
-                fewer = {other: value for other, value in made.items() if other != name}
+    for rung in ladder(experiment, len(topology(where))):
+        if (plan := tried(_written(rung))) is not None:
+            for name in list(rung)[:-1]:
+                fewer = {other: value for other, value in rung.items() if other != name}
                 if (smaller := tried(_written(fewer))) is not None:
-                    made, plan = fewer, smaller
-            return Advice(_written(made), plan)
+                    rung, plan = fewer, smaller
+            return Advice(_written(rung), plan)
     return None
 
 
 def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
-    """Changes in the order of what they cost."""
+    """Sets of changes, in the order of what they cost."""
+    base: dict[str, str] = {}
     if isinstance(getattr(experiment.model, "head", None), LogitsHead) and part(experiment, "model.head.chunk") is None:
-        yield {"model.head.chunk": "1024"}
+        yield (base := {"model.head.chunk": "1024"})
     if devices > 1 and isinstance(experiment.parallel, Jit):
-        yield {"parallel": f"Mesh(fsdp={devices})"}
+        yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})
     stacks = [path for path in STACKS if isinstance(getattr(experiment.model, path.split(".")[1], None), Stack)]
     for policy in ("context", "dots", "full"):
-        yield {f"{path}.remat": policy for path in stacks}
-    parts = [parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate) == 0]
-    if parts:
-        yield {"accumulate": str(experiment.accumulate * parts[-1])}
-    if hasattr(experiment.optimizer, "momentum") and part(experiment, "optimizer.momentum") == "float32":
-        yield {"optimizer.momentum": "bfloat16"}
+        again = {f"{path}.remat": policy for path in stacks if part(experiment, f"{path}.remat") != "full"}
+        if again:
+            yield {**base, **again}
+            base = {**base, **again} if policy == "full" else base
+    parts = max((parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate) == 0), default=1)
+    turns = {"accumulate": str(experiment.accumulate * parts)} if parts > 1 else {}
+    if turns:
+        yield {**base, **turns}
+    if getattr(experiment.optimizer, "momentum", None) == "float32":
+        yield (base := {**base, "optimizer.momentum": "bfloat16"})
+        if turns:
+            yield {**base, **turns}
     for share in (2, 4, 8, 16):
         if experiment.batch_size % share == 0:
-            yield {"accumulate": "1", "batch_size": str(experiment.batch_size // share)}
+            yield {**base, "accumulate": "1", "batch_size": str(experiment.batch_size // share)}
 
 
 def _written(changes: dict[str, str]) -> tuple[str, ...]:
