@@ -1,6 +1,7 @@
 """Series: windows, the calendar, quantiles and errors against formulas and libraries, and the user's own tables."""
 
 import csv
+import dataclasses
 import datetime
 import json
 import math
@@ -179,6 +180,17 @@ def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
         last = np.abs(table[origins + step - 1] - table[origins - 1])
         assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
     assert "base64" in found.pictures["Forecasts: the middle quantile and the outer two, over what came"]
+
+
+def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path: str) -> None:
+    own = experiment(path, "together")
+    found = Forecasts(horizons=(1,), season=72, shown=1).review(
+        trained(dataclasses.replace(own, data=dataclasses.replace(own.data, lags=(72,))), Jit(), 64)
+    )
+    table = np.array([[float(row[1]), float(row[2])] for row in cells()])
+    origins = np.arange(192, HOURS - 12 + 1)
+    error = np.abs(table[origins] - table[origins - 72])
+    assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
 
 
 def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,9 +220,9 @@ class OpenedSeries:
         return len(self.origins[part]) * (1 if self.together else self.values.shape[1])
 
     def window(self, part: PART, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """What is seen (context, n) and what follows (horizon, n) in an example, in the units of the data."""
+        """What lies before (context and the steps that lags reach, n) and what follows (horizon, n), in the units of the data."""
         origin, series = self._place(part, index)
-        return self.values[origin - self.spec.context : origin, series], self.values[origin : origin + self.spec.horizon, series]
+        return self.values[origin - self.spec.before : origin, series], self.values[origin : origin + self.spec.horizon, series]
 
     def _place(self, part: PART, index: int) -> tuple[int, slice]:
         if self.together:

@@ -78,7 +78,8 @@ class Forecasts:
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
         for axes, (index, past, future, quantiles) in zip(grid.flat, panels, strict=False):
-            shown, horizon = past[-4 * len(future) :, 0], np.arange(len(future))
+            seen = min(4 * len(future), data.spec.context)
+            shown, horizon = past[-seen:, 0], np.arange(len(future))
             axes.plot(np.arange(-len(shown), 0), shown, color=GREY, linewidth=1)
             axes.plot(horizon, future[:, 0], color=GREY, linewidth=1, linestyle="--", label="came")
             axes.fill_between(horizon, quantiles[:, 0, 0], quantiles[:, 0, -1], color=BLUE, alpha=0.25, linewidth=0)

@@ -42,6 +42,7 @@ def windows(data: Any, part: str, most: int) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.linspace(0, data.count(part) - 1, min(most, data.count(part))).astype(int)
     both = [data.window(part, int(index)) for index in chosen]
     seen, following = (np.stack([window[side].T for window in both]) for side in (0, 1))
+    seen = seen[..., -data.spec.context :]
     return seen.reshape(-1, seen.shape[-1]), following.reshape(-1, following.shape[-1])
 
 
