@@ -14,7 +14,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
 svg { width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; font-size: 13px; } figure { margin: 1.5rem 0; }
-figcaption { font-weight: 600; margin-bottom: .4rem; }
+figcaption { font-weight: 600; margin-bottom: .4rem; } td img { max-width: 42rem; height: auto; }
 """
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 240, 64, 28
 
