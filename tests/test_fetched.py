@@ -260,3 +260,15 @@ def test_a_set_prepared_elsewhere_is_read_without_tensorflow(name: str, tmp_path
     Elsewhere.name = "elsewhere"
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
     assert rows(name, "train") == [{"text": b"from elsewhere"}]
+
+
+def test_a_folder_that_another_process_put_there_first_is_kept(tmp_path: Path) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    settle(tmp_path / "mine", tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "file").read_text() == "theirs"
+    settle(tmp_path / "mine", tmp_path / "free")
+    assert (tmp_path / "free" / "file").read_text() == "mine"
+    with pytest.raises(OSError, match="No such file"):
+        settle(tmp_path / "absent", tmp_path / "nowhere")

@@ -1,6 +1,7 @@
 """Archives of published files: unpacked inside a folder and nowhere else, or read without being unpacked."""
 
 import gzip
+import os
 import re
 import tarfile
 import zipfile
@@ -50,3 +51,12 @@ def _tarred(archive: Path, wanted: re.Pattern[str]) -> Iterator[tuple[re.Match[s
             file = inside.extractfile(member) if found is not None and member.isreg() else None
             if found is not None and file is not None:
                 yield found, file.read()
+
+
+def settle(folder: Path, target: Path) -> None:
+    """Moves a whole folder to its place, unless another process had it there first."""
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if not target.is_dir():
+            raise

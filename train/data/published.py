@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from models.structure import nearest
-from train.data.archive import unpack
+from train.data.archive import settle, unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _fetched(package: Package) -> Path:
         unpacked = Path(scratch) / "unpacked"
         unpack(archive, unpacked)
         inner = list(unpacked.iterdir())
-        os.replace(inner[0] if package.source and len(inner) == 1 else unpacked, target)
+        settle(inner[0] if package.source and len(inner) == 1 else unpacked, target)
     return target
 
 
@@ -315,7 +315,7 @@ def tree(name: str) -> Path:
                 f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA, or give data.path=FOLDER."
             ) from None
         unpack(archive, Path(scratch) / "unpacked")
-        os.replace(_whole(Path(scratch) / "unpacked" / entry.inner, entry), target)
+        settle(_whole(Path(scratch) / "unpacked" / entry.inner, entry), target)
     return target
 
 
