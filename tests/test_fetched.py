@@ -19,7 +19,7 @@ from tensorflow_datasets.core import registered
 
 from train.cli import main
 from train.data import published
-from train.data.archive import members
+from train.data.archive import members, settle
 from train.data.source import dataset, prepare
 from train.spec import InputError
 
