@@ -1,7 +1,6 @@
 """Series: windows, the calendar, quantiles and errors against formulas and libraries, and the user's own tables."""
 
 import csv
-import dataclasses
 import datetime
 import json
 import math
@@ -15,6 +14,7 @@ import pytest
 from sklearn import metrics
 
 from models import Attention, Block, FeatureEmbed, MeanPool, Stack, Transformer, ValueHead
+from models.structure import replace
 from tests.test_review import WAYS, trained
 from train.cli import main
 from train.data.contracts import PART
@@ -183,10 +183,8 @@ def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
 
 
 def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path: str) -> None:
-    own = experiment(path, "together")
-    found = Forecasts(horizons=(1,), season=72, shown=1).review(
-        trained(dataclasses.replace(own, data=dataclasses.replace(own.data, lags=(72,))), Jit(), 64)
-    )
+    lagged = replace(experiment(path, "together"), "data.lags", (72,))
+    found = Forecasts(horizons=(1,), season=72, shown=1).review(trained(lagged, Jit(), 64))
     table = np.array([[float(row[1]), float(row[2])] for row in cells()])
     origins = np.arange(192, HOURS - 12 + 1)
     error = np.abs(table[origins] - table[origins - 72])
