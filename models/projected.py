@@ -8,6 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.backend import platform
+
 
 @flax.struct.dataclass
 class Projected:
@@ -25,7 +27,7 @@ class Projected:
 
     def logits(self) -> jax.Array:
         """All of them, (..., v)."""
-        logits = jnp.einsum("...d,vd->...v", self.hidden, self.table, preferred_element_type=jnp.float32)
+        logits = _product("...d,vd->...v", self.hidden, self.table)
         logits = logits if self.bias is None else logits + self.bias
         return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
 
@@ -74,7 +76,7 @@ def _forward(
             bias_gradient = bias_gradient + gradient.sum((0, 1))
         gradient = gradient.astype(hidden.dtype)
         hidden_gradient = jnp.einsum("btv,vd->btd", gradient, table)
-        table_gradient = table_gradient + jnp.einsum("btv,btd->vd", gradient, hidden, preferred_element_type=jnp.float32)
+        table_gradient = table_gradient + _product("btv,btd->vd", gradient, hidden)
         sums = (loss + (weights * losses).sum(), right + (weights * hits).sum())
         return (sums, (table_gradient, bias_gradient)), (hidden_gradient, losses, hits)
 
@@ -93,6 +95,13 @@ def _backward(cap: float | None, times: int, kept: Any, given: tuple[jax.Array, 
 
 
 _loss.defvjp(_forward, _backward)
+
+
+def _product(names: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    """A product summed in float32, which jaxlib 0.7 on CPU has for float32 alone."""
+    if platform() == "cpu":
+        left, right = left.astype(jnp.float32), right.astype(jnp.float32)
+    return jnp.einsum(names, left, right, preferred_element_type=jnp.float32)
 
 
 def _chosen(logits: jax.Array, labels: jax.Array) -> jax.Array:
