@@ -11,15 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import rich.console
 from matplotlib.figure import Figure
 
 from models.generate import Sampler
 from train import evaluate
+from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
-from train.data.published import cache
 from train.experiment import Experiment
 from train.loop import train
 from train.metrics import read_metrics
@@ -59,8 +58,7 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
     the bar alone.
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
     """
-    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    prepare_jax()
     experiment, place = configured(config, *overrides), Path(folder)
     if fresh and (place / "experiment.json").is_file():
         shutil.rmtree(place)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -110,10 +111,9 @@ class Trainer:
         return params
 
     def optimise(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> None:
-        """Makes the optimizer ready for so many steps, and counts what a step does; nothing is compiled.
+        """Makes the optimizer ready for so many steps and counts a step's products (`work`); nothing is compiled.
 
-        `work` is all products of a step, `model_work` three times those of the forward pass, what causal attention hides left out: the
-        work that the model itself asks for (arXiv:2204.02311).  Raises InputError where the optimizer does not fit the model.
+        Raises InputError where the optimizer does not fit the model.
         """
         experiment, abstract = self.experiment, self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
@@ -123,9 +123,17 @@ class Trainer:
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             self.work = flops(self.step(), state, abstract)  # traced
-            loss = make_loss(experiment.model, experiment.objective, experiment.precision)
-            with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
-                self.model_work = 3 * flops(lambda params, batch: loss(params, batch)[0], shapes, abstract, seen=True)
+            self.traced = shapes, abstract
+
+    @functools.cached_property
+    def model_work(self) -> int:
+        """Three times the products of the forward pass, what causal attention hides left out: the work that the model itself asks for.
+
+        arXiv:2204.02311.  Traced when first read, after `optimise`.
+        """
+        loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
+        with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
+            return 3 * flops(lambda params, batch: loss(params, batch)[0], *self.traced, seen=True)
 
     def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
         """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""

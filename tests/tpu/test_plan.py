@@ -24,6 +24,17 @@ def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFi
     assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
 
 
+def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_program_calls_it() -> None:
+    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2"])
+    plan = planned(experiment, "splash", "v5e:1x1")
+    t, d, layers, rows = 512, 128, 4, 2
+    forward, backward = 2 * 2 * rows * t * t * d, 5 * 2 * rows * t * t * d
+    assert sum(plan.kernels.values()) == 2 * layers
+    assert plan.kernel_flops == layers * (forward + backward)
+    plain = planned(replace(experiment, "model.stack.block.mixer.implementation", "xla"), "plain", "v5e:1x1")
+    assert (plain.kernels, plain.kernel_flops, plain.model_flops) == ({}, 0.0, plan.model_flops)
+
+
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:
     experiment, _ = load_config("tiny_lm", [])
     alone, shared = planned(experiment, "alone", "v5e:2x4"), planned(*meshed(experiment), "v5e:2x4")

@@ -120,7 +120,7 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def instruction(line: str) -> Instruction:
     """What a line says."""
-    parts = PARTS.match(_without_braces(line))
+    parts = PARTS.match(BRACES.sub("", line))  # without layouts
     if parts is None:
         return Instruction("", "", (), (), False, line)
     given = line[: line.index(f" {parts[4]}(")]
@@ -136,11 +136,6 @@ def shapes(text: str) -> list[Shape]:
         count = functools.reduce(lambda a, b: a * b, sizes, 1)
         found.append(Shape(sizes, count * bits / 8, "S(" not in layout))
     return found
-
-
-def _without_braces(line: str) -> str:
-    """The line up to its attributes, without layouts."""
-    return BRACES.sub("", line)
 
 
 def _operands(rest: str) -> list[str]:

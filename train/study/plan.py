@@ -113,11 +113,11 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
         raise InputError("--decode plans the next token of a language model or a translation, and this experiment's data has no tokens.")
     length = example["tokens"].shape[1]
     params = jax.eval_shape(lambda tree: cast(tree, experiment.precision), shapes)
-    named = {name: shape for name, shape in example.items() if re.fullmatch("(source_?)?(tokens|segments|positions|source|image)?", name)}
-    first = {
-        name: jax.ShapeDtypeStruct((shape.shape[0], 1), shape.dtype) if not name.startswith("source") else shape
-        for name, shape in named.items()
-    }
+    own, read = (
+        ("tokens", "segments", "positions"),
+        {name: shape for name, shape in example.items() if name.startswith(("source", "image"))},
+    )
+    first = read | {name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32) for name in own if name in example}
     try:
         _, cache = jax.eval_shape(lambda params, batch: prefill(experiment.model, params, batch, length), params, first)
     except (ValueError, TypeError) as error:
