@@ -31,6 +31,8 @@ def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_p
     forward, backward = 2 * 2 * rows * t * t * d, 5 * 2 * rows * t * t * d
     assert sum(plan.kernels.values()) == 2 * layers
     assert plan.kernel_flops == layers * (forward + backward)
+    shared = planned(*meshed(replace(experiment, "batch_size", 8 * rows)), "v5e:2x4")
+    assert (shared.kernels, shared.kernel_flops) == (plan.kernels, plan.kernel_flops)
     plain = planned(replace(experiment, "model.stack.block.mixer.implementation", "xla"), "plain", "v5e:1x1")
     assert (plain.kernels, plain.kernel_flops, plain.model_flops) == ({}, 0.0, plan.model_flops)
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import sys
 
-from train.commands import prepare_jax
 from train.spec import InputError
 
 HELP = "compile a step for a TPU that need not be there: memory, cycles, ceiling"
@@ -45,7 +44,6 @@ def run(options: argparse.Namespace) -> int:
     topologies = [name for name in options.topology.split(",") if name]
     variants = {"as it is": [], **{text: [text] for text in options.vary}}
     experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
-    prepare_jax()
     plans, advice = [], []
     for where in topologies:
         for name, experiment in experiments.items():

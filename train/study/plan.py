@@ -83,14 +83,15 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
         trainer = Trainer(experiment, experiment.data.open(only="train"))
         used, batch = experiment.parallel.size(), trainer.train[0]
         shapes, example = trainer.check(batch), trainer.example(batch)
+        program: Any
         if decode:
-            program, given, compiled = _decoding(experiment, shapes, example)
+            program, given = _decoding(experiment, shapes, example)
             work = flops(program, *given)
         else:
             trainer.optimise(shapes, batch, experiment.steps or 1000)
             state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, experiment.seed), shapes)
-            program, given = trainer.step(), (state, example)
-            compiled, work = (trainer.compiled_step(), experiment.parallel.abstract(state, example)), trainer.model_work
+            program, given = trainer.compiled_step(), experiment.parallel.abstract(state, example)
+            work = trainer.model_work
         tokens = example["tokens"].shape if "tokens" in example else (0, 0)
         plan = Plan(
             name=name,
@@ -104,11 +105,11 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
             available=0.0,
             compile_seconds=0.0,
         )
-        return measured(plan, compiled[0], compiled[1], devices[0].device_kind, kernel_flops(program, *given))
+        return measured(plan, program, given, devices[0].device_kind)
 
 
-def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """One token more for every row: the program, what it takes, and both made ready to compile."""
+def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """The program that adds a token to every row, and what it takes, placed."""
     if "tokens" not in example:
         raise InputError("--decode plans the next token of a language model or a translation, and this experiment's data has no tokens.")
     length = example["tokens"].shape[1]
@@ -127,13 +128,12 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
         logits, cache = advance(experiment.model, params, cache, batch, index, length)
         return Sampler()(logits, jax.random.key(0)), cache
 
-    given = (params, cache, first, jax.ShapeDtypeStruct((), jnp.int32))
-    placed, _ = experiment.parallel.abstract(given, {})
-    return step, given, (jax.jit(step, donate_argnums=1), placed)
+    given, _ = experiment.parallel.abstract((params, cache, first, jax.ShapeDtypeStruct((), jnp.int32)), {})
+    return jax.jit(step, donate_argnums=1), given
 
 
-def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, calls: Mapping[str, int]) -> Plan:
-    """The plan with what the compiler says of a jitted program; `calls` has the operations of a call of each of its kernels."""
+def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str) -> Plan:
+    """The plan with what the compiler says of a jitted program on a kind of device."""
     own = chip(kind)
     if own is None:
         raise InputError(f"{kind!r} is no chip whose speed is known here.")
@@ -149,7 +149,7 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str, calls:
         return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())
-    run = kernels(text)
+    run, calls = kernels(text), kernel_flops(program, *given)  # as it is compiled: on a mesh, of a device's share
     inside = float(sum(times * calls.get(name, 0) for name, times in run.items()))
     total, bytes_moved, sent = operations(text) + inside, moved(text), collectives(text)
     bounds = {
