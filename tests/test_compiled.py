@@ -118,3 +118,15 @@ ENTRY %main (x: f32[1,{size},3], k: f32[{kernel},3,4]) -> f32[1,{out},4] {{
 }}
 """
     assert operations(Program(text)) == 2 * met * 3 * 4
+
+
+def test_a_loop_inside_of_a_loop_runs_as_often_as_both_together() -> None:
+    loop = 'condition=%condition, body=%{}, backend_config={{"known_trip_count":{{"n":"{}"}}}}'
+    outer = f"""%outer (p: (s32[])) -> (s32[]) {{
+  %p = (s32[]) parameter(0)
+  ROOT %inner = (s32[]) while(%p), {loop.format("body", 4)}
+}}
+
+ENTRY"""
+    text = PROGRAM.replace("condition=%condition, body=%bodyLOOP", loop.format("outer", 3)).replace("ENTRY", outer)
+    assert Program(text).cycles() == 1000 + 107 + 3 * (1 + 4 * 6)

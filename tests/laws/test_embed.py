@@ -12,6 +12,7 @@ from models import Context, Decoding, LogitsHead, Stack, TokenEmbed, Transformer
 from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
 from models.generate import generate, padded
 from models.head import EveryToken, MultiTokenHead
+from models.projected import Projected
 from tests.laws.components import BLOCK, normal, parameters, tokens
 from train.objective import NextToken, NextTokens
 
@@ -116,6 +117,13 @@ def chunked_and_whole(chunk: int) -> list[Any]:
 def test_logits_in_chunks_give_the_loss_and_gradients_of_whole_ones(chunk: int) -> None:
     left, right = chunked_and_whole(chunk)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), left, right)
+
+
+def test_the_gradient_of_a_chunked_loss_towards_its_weights_is_each_token_s_loss() -> None:
+    outputs, labels, weights = Projected(normal(1, 2, 7, 16), normal(2, 11, 16), chunk=4), tokens(3, 2, 7), jnp.abs(normal(4, 2, 7))
+    chances = jax.nn.log_softmax(outputs.logits(), axis=-1)
+    losses = -jnp.take_along_axis(chances, labels[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(jax.grad(lambda weights: outputs.loss(labels, weights)[0])(weights), losses, atol=1e-5)
 
 
 def test_logits_in_chunks_are_never_held_all_at_once() -> None:
