@@ -38,18 +38,23 @@ def run(options: argparse.Namespace) -> int:
     from train.study.advice import advised
     from train.study.plan import planned
     from train.study.plan_table import table
+    from train.study.topology import topology
 
     if options.advise and options.decode:
         raise InputError("--advise finds changes of the training step; leave --decode out.")
-    topologies = [name for name in options.topology.split(",") if name]
     variants = {"as it is": [], **{text: [text] for text in options.vary}}
     experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
+    topologies = options.topology.split(",")
+    for where in topologies:
+        topology(where)  # a wrong name is said before anything is compiled
     plans, advice = [], []
     for where in topologies:
         for name, experiment in experiments.items():
             print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
             plans.append(planned(experiment, name, where, options.decode))
-            if options.advise and not plans[-1].fits:
+            if options.advise and plans[-1].fits:
+                advice.append({"name": name, "topology": where, "changes": []})
+            elif options.advise:
                 found = advised(experiment, where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
                 advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
                 plans += [found.plan] if found else []
@@ -60,6 +65,6 @@ def run(options: argparse.Namespace) -> int:
 
     Console().rich.print(table(plans))
     for one in advice:
-        changes = " ".join(one["changes"]) if one["changes"] else "nothing tried fits; take more chips, or a smaller model"
-        print(f"{one['topology']}, {one['name']}: {changes}")
+        found = "nothing tried fits; take more chips, or a smaller model" if one["changes"] is None else " ".join(one["changes"])
+        print(f"{one['topology']}, {one['name']}: {found or 'fits, nothing to change'}")
     return 0
