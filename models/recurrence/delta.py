@@ -24,10 +24,13 @@ def inverse(lower: jax.Array) -> jax.Array:
     """
     c = lower.shape[-1]
     rows, columns = jnp.arange(c)[:, None], jnp.arange(c)
-    blocks, size = jnp.broadcast_to(jnp.eye(c, dtype=lower.dtype), lower.shape), 1
+
+    def corners(size: int) -> jax.Array:
+        return jnp.where((rows // (2 * size) == columns // (2 * size)) & (rows // size != columns // size), lower, 0)
+
+    blocks, size = jnp.eye(c, dtype=lower.dtype) + corners(1), 2  # the inverse of a number is no product
     while size < c:
-        corner = (rows // (2 * size) == columns // (2 * size)) & (rows // size != columns // size)
-        blocks, size = blocks + between(blocks, jnp.where(corner, lower, 0)), 2 * size
+        blocks, size = blocks + between(blocks, corners(size)), 2 * size
     return blocks
 
 
