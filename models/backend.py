@@ -48,6 +48,11 @@ def platform() -> str:
     return target or jax.default_backend()
 
 
+def kind() -> str:
+    """What the devices that programs are traced for call themselves, such as "TPU v4"; empty where only their platform is known."""
+    return "" if isinstance(_target.get(), str) else devices()[0].device_kind
+
+
 def sum_correctly() -> None:
     """Keeps jaxlib 0.10.2 to 0.11 from fused sums on CPU, which it gets wrong in silence for long inputs (jax-ml/jax issue 39103).
 

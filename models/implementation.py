@@ -1,12 +1,15 @@
-"""Which program computes attention: chosen by platform and call, with the same results."""
+"""Which program computes attention, or a recurrence: chosen by platform and call, with the same results."""
 
 import dataclasses
 from typing import Literal, get_args
 
 Implementation = Literal["xla", "fused", "splash"]
+Recurrent = Literal["xla", "pallas"]
 
 SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is worth its padding
 SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
+STATE = 512 * 512  # numbers in a head's state, with which a recurrence's kernels fit vector memory and compile in half a minute
+SMALL = ("TPU v2", "TPU v3")  # whose vector memory is 16 MiB
 FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 
 
@@ -66,4 +69,20 @@ def implementation_of(call: Call, asked: Implementation | None, platform: str) -
         raise ValueError(f"Attention's implementation is {asked!r}; give one of {', '.join(get_args(Implementation))}, or None to choose.")
     if (reason := lacking(asked, call, platform)) is not None:
         raise ValueError(f"Attention's implementation {asked!r} cannot compute this: {reason}; give 'xla', or None to choose.")
+    return asked
+
+
+def recurrent_of(asked: Recurrent | None, length: int, state: int, platform: str, kind: str = "") -> Recurrent:
+    """The program of a recurrence over `length` tokens with `state` numbers in a head's state: the one asked for; else Pallas on TPU.
+
+    "xla" computes all chunks at once, each step in the chip's memory; "pallas" is a kernel for TPU, interpreted on CPU, that goes
+    through the chunks with the state in vector memory, for which its rows must be long enough and its state small enough.
+    Raises ValueError for a name that there is none of, and for a program that cannot compute the call.
+    """
+    if asked not in (None, *get_args(Recurrent)):
+        raise ValueError(f"A recurrence's implementation is {asked!r}; give one of {', '.join(get_args(Recurrent))}, or None to choose.")
+    if asked == "pallas" and platform not in ("tpu", "cpu"):
+        raise ValueError(f"A recurrence's kernel runs on TPU, or interpreted on CPU, not on {platform}; give 'xla', or None to choose.")
+    if asked is None:
+        return "pallas" if platform == "tpu" and kind not in SMALL and length >= SHORTEST and state <= STATE else "xla"
     return asked

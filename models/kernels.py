@@ -61,7 +61,7 @@ def splash(
             query, key, value, None if segments is None else pallas.SegmentIds(*segments)
         )
 
-    return _by_rows(rows, b)(query, key, value, segments)[:, :, :t]
+    return by_rows(rows, b)(query, key, value, segments)[:, :, :t]
 
 
 def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
@@ -94,7 +94,7 @@ def _blocks(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
     )
 
 
-def _by_rows(compute: Callable[..., jax.Array], b: int) -> Callable[..., jax.Array]:
+def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
     """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not divide."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)

@@ -1,114 +1,39 @@
 """Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2."""
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from models.activation import elu_plus_one
 from models.attend import own_tokens
-from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Activation, Layer, Norm, Position
 from models.convolution import ShortConvolution
 from models.heads import merged, projected
+from models.implementation import Recurrent
 from models.norm import RMSNorm
 from models.position import RoPE
+from models.recurrence.chunked import Chunks, Rule, State, products, row, sums, turned
+from models.recurrence.through import continued, through
 from models.structure import require_positive
 
 
-@flax.struct.dataclass
-class State:
-    """What a row has come to: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 where there is none yet."""
-
-    memory: jax.Array
-    segment: jax.Array
-
-    @classmethod
-    def empty(cls, b: int, h: int, k: int, v: int) -> "State":
-        """The state before the first token."""
-        return cls(memory=jnp.zeros((b, h, k, v), jnp.float32), segment=jnp.full((b,), -1, jnp.int32))
-
-
-@flax.struct.dataclass
-class Chunks:
-    """Time in n chunks of c tokens, and which tokens touch which.
-
-    seen (b, 1, n, c, c): token j is of token i's segment and not later.  reads and writes (b, 1, n, c, 1): the token is of the
-    segment of the state that enters the chunk, and that leaves it.  keeps (b, 1, n, 1, 1): these are one.  segment (b,): the last.
-    """
-
-    seen: jax.Array
-    reads: jax.Array
-    writes: jax.Array
-    keeps: jax.Array
-    segment: jax.Array
-    size: int = flax.struct.field(pytree_node=False, default=64)
-
-    @classmethod
-    def of(cls, segments: jax.Array | None, before: jax.Array, t: int, size: int) -> "Chunks":
-        """Chunks of t tokens of these segments (b, t), all of them of the segment `before` (b,) where none are given."""
-        size = min(size, t)
-        rows = jnp.broadcast_to(before[:, None], (before.shape[0], t)) if segments is None else segments
-        rows = jnp.pad(rows, ((0, 0), (0, -t % size)), mode="edge").reshape(rows.shape[0], 1, -1, size, 1)
-        leaving = rows[..., -1:, :]
-        entering = jnp.concatenate([before[:, None, None, None, None], leaving[:, :, :-1]], axis=2)
-        seen = (rows == rows.swapaxes(-1, -2)) & jnp.tri(size, dtype=bool)
-        return cls(seen, rows == entering, rows == leaving, leaving == entering, leaving[:, 0, -1, 0, 0], size)
-
-    def cut(self, x: jax.Array, fill: float = 0.0) -> jax.Array:
-        """(b, h, t, k) -> (b, h, n, c, k) in float32, what is missing in the last chunk filled."""
-        b, h, t, k = x.shape
-        padded = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (0, -t % self.size), (0, 0)), constant_values=fill)
-        return padded.reshape(b, h, -1, self.size, k)
-
-    def sums(self, x: jax.Array, first: int = 0) -> jax.Array:
-        """Sums of (b, h, n, c, k) over the tokens of the same segment and chunk, up to the one `first` places before each."""
-        seen = (self.seen & jnp.tri(self.size, k=-first, dtype=bool)).astype(x.dtype)
-        return jnp.matmul(seen, x, precision=jax.lax.Precision.HIGHEST)
+def parts(
+    chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """What a chunk of a decaying memory adds and keeps, and what its tokens give each other and read."""
+    total = sums(log_decay, chunks.seen)
+    whole = row(total, chunks.size - 1)
+    kept = jnp.exp(whole) * chunks.keeps
+    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
+    mixed = products(query, key, total, total, chunks.seen) @ value
+    return (turned(kept), given), (mixed, query * jnp.exp(total) * chunks.reads)
 
 
-def joined(x: jax.Array, t: int) -> jax.Array:
-    """Chunks side by side again: (b, h, n, c, v) -> (b, h, t, v)."""
-    return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]
-
-
-def carried(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
-    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and the last."""
-
-    def step(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        return advance(state, *given), state
-
-    last, entering = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 2, 0) for x in inputs))
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), entering), last
-
-
-def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Array, seen: jax.Array) -> jax.Array:
-    """sum_k left_ik exp(since_ik - until_jk) right_jk where j is seen, else 0: (..., c, k) and decays (..., c, k or 1) -> (..., c, c).
-
-    One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
-    """
-    if since.shape[-1] == 1:
-        decays = jnp.exp(jnp.where(seen, since - until.swapaxes(-1, -2), -jnp.inf))
-        return jnp.einsum("...ik,...jk->...ij", left, right) * decays
-    place = (until.shape[-2] - 1) // 2
-    middle = jax.lax.stop_gradient(until[..., place : place + 1, :])
-    return jnp.where(seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0)
-
-
-def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
-    """Log decays (b, h, t) or (b, h, t, k) with a last axis, and the length of the chunk.
-
-    Chunks are of 64 tokens for decays a head, of 16 for decays a channel.  The latter are raised to -160 / chunk at least, -10 for the
-    default, which keeps the factors of a chunk below e^80, within float32.
-    """
-    if log_decay.ndim == 3:
-        return log_decay[..., None].astype(jnp.float32), chunk or 64
-    return jnp.maximum(log_decay.astype(jnp.float32), -160 / (chunk or 16)), chunk or 16
+DECAYED = Rule("decayed", parts, lambda memory, kept, given: kept * memory + given, lambda memory, mixed, query: mixed + query @ memory)
 
 
 def decayed(
@@ -119,23 +44,14 @@ def decayed(
     segments: jax.Array | None = None,
     state: State | None = None,
     chunk: int | None = None,
+    implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
     """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state after the last token.
 
     query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
     anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
     """
-    (b, h, t, k), (log_decay, size) = key.shape, floored(log_decay, chunk)
-    state = State.empty(b, h, k, value.shape[3]) if state is None else state
-    chunks = Chunks.of(segments, state.segment, t, size)
-    query, key, value, log_decay = (chunks.cut(x) for x in (query, key, value, log_decay))
-    total = chunks.sums(log_decay)
-    whole = total[..., -1:, :]
-    kept = jnp.exp(whole) * chunks.keeps
-    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
-    entering, memory = carried(lambda memory, kept, given: kept * memory + given, state.memory, kept.swapaxes(-1, -2), given)
-    mixed = products(query, key, total, total, chunks.seen) @ value + (query * jnp.exp(total) * chunks.reads) @ entering
-    return joined(mixed, t), State(memory, chunks.segment)
+    return through(DECAYED, (query, key, value, log_decay), segments, state, chunk, implementation)
 
 
 def head_width(owner: nn.Module, width: int, heads: int) -> int:
@@ -171,6 +87,7 @@ class LinearAttention(nn.Module):
     causal: ClassVar[bool] = True
     heads: int = 8
     feature: Activation = elu_plus_one
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads")
@@ -182,9 +99,7 @@ class LinearAttention(nn.Module):
         k = head_width(self, d, self.heads)
         query, key, value = (projected(name, x, self.heads, k) for name in ("query", "key", "value"))
         value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
-        state = remembered(self, ctx, "state", State.empty(b, self.heads, k, k + 1))
-        mixed, state = decayed(self.feature(query), self.feature(key), value, jnp.zeros((b, self.heads, t)), ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, decayed, self.feature(query), self.feature(key), value, jnp.zeros((b, self.heads, t)))
         mixed = mixed[..., :-1] / (mixed[..., -1:] + 1e-6)
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed.astype(x.dtype))).reshape(x.shape)
 
@@ -201,6 +116,7 @@ class Retention(nn.Module):
     expand: float = 2.0  # width of the values over d
     position: Position | None = RoPE()
     norm: Norm = RMSNorm()  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "expand")
@@ -215,9 +131,7 @@ class Retention(nn.Module):
             places = own_tokens(ctx, t).positions[:, None]
             query, key = self.position(query, places), self.position(key, places)
         log_decay = jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(h))))
-        state = remembered(self, ctx, "state", State.empty(b, h, k, v))
-        mixed, state = decayed(query * k**-0.5, key, value, jnp.broadcast_to(log_decay[:, None], (b, h, t)), ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, decayed, query * k**-0.5, key, value, jnp.broadcast_to(log_decay[:, None], (b, h, t)))
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
         return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
 
@@ -232,6 +146,7 @@ class GatedLinearAttention(nn.Module):
     rank: int = 16
     smooth: float = 16.0
     norm: Norm = RMSNorm()  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "key_expand", "expand", "rank", "smooth")
@@ -244,9 +159,7 @@ class GatedLinearAttention(nn.Module):
         query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
         down = nn.Dense(self.rank, use_bias=False, name="decay_down")(x.reshape(-1, d)).reshape(b, t, -1)
         log_decay = nn.log_sigmoid(projected("decay_up", down, h, k, bias=True).astype(jnp.float32)) / self.smooth
-        state = remembered(self, ctx, "state", State.empty(b, h, k, v))
-        mixed, state = decayed(query * k**-0.5, key, value, log_decay, ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, decayed, query * k**-0.5, key, value, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
         return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
 
@@ -265,6 +178,7 @@ class Mamba2(nn.Module):
     groups: int = 1
     convolution: Layer = ShortConvolution(bias=True)
     norm: Norm = RMSNorm()
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "expand", "state_width", "groups")
@@ -285,9 +199,7 @@ class Mamba2(nn.Module):
         rate = jnp.exp(self.param("log_rate", log_rates, (h,)).astype(jnp.float32))
         value = u.reshape(b, t, h, v).swapaxes(1, 2)
         query, key = (jnp.repeat(part.reshape(b, t, self.groups, -1).swapaxes(1, 2), h // self.groups, axis=1) for part in (read, write))
-        state = remembered(self, ctx, "state", State.empty(b, h, self.state_width, v))
-        mixed, state = decayed(query, key, value * step[..., None], -rate[:, None] * step, ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, decayed, query, key, value * step[..., None], -rate[:, None] * step)
         mixed = mixed + self.param("skip", nn.initializers.ones, (h,)).astype(jnp.float32)[:, None, None] * value
         gate = nn.silu(nn.Dense(width, use_bias=False, name="gate")(tokens))
         return nn.Dense(d, use_bias=False, name="out")(self.norm(gate * merged(mixed.astype(x.dtype)))).reshape(x.shape)

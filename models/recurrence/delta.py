@@ -6,13 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Layer, Norm
 from models.convolution import ShortConvolution
 from models.heads import projected
+from models.implementation import Recurrent
 from models.norm import RMSNorm
-from models.recurrence.decayed import Chunks, State, carried, floored, head_width, joined, log_rates, normed, products, step_biases
+from models.recurrence.chunked import Chunks, Rule, State, products, row, sums, turned
+from models.recurrence.decayed import head_width, log_rates, normed, step_biases
+from models.recurrence.through import continued, through
 from models.structure import named, require_positive
 
 
@@ -23,12 +25,12 @@ def inverse(lower: jax.Array) -> jax.Array:
     As exact as substitution, and all of it products: [[A, 0], [-C, B]]^-1 = [[A^-1, 0], [B^-1 C A^-1, B^-1]].
     """
     c = lower.shape[-1]
-    rows, columns = jnp.arange(c)[:, None], jnp.arange(c)
+    apart = jax.lax.broadcasted_iota(jnp.int32, (c, c), 0) ^ jax.lax.broadcasted_iota(jnp.int32, (c, c), 1)
 
     def corners(size: int) -> jax.Array:
-        return jnp.where((rows // (2 * size) == columns // (2 * size)) & (rows // size != columns // size), lower, 0)
+        return jnp.where((apart >= size) & (apart < 2 * size), lower, 0)
 
-    blocks, size = jnp.eye(c, dtype=lower.dtype) + corners(1), 2  # the inverse of a number is no product
+    blocks, size = jnp.where(apart == 0, 1, corners(1)), 2  # the inverse of a number is no product
     while size < c:
         blocks, size = blocks + between(blocks, corners(size)), 2 * size
     return blocks
@@ -46,6 +48,41 @@ def between(outer: jax.Array, inner: jax.Array) -> jax.Array:
     return jnp.matmul(jnp.matmul(outer, inner, precision=jax.lax.Precision.HIGHEST), outer, precision=jax.lax.Precision.HIGHEST)
 
 
+def parts(
+    chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, p: jax.Array, r: jax.Array, log_decay: jax.Array
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """As of a decaying memory, with u = readers @ entering memory + read as one more value, written under the key p."""
+    total, before = sums(log_decay, chunks.seen), sums(log_decay, chunks.earlier)
+    whole = row(total, chunks.size - 1)
+    kept, remains = jnp.exp(whole) * chunks.keeps, jnp.exp(whole - total) * chunks.writes
+    solve = inverse(products(r, p, before, total, chunks.earlier))
+    read = jnp.matmul(solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST)
+    readers = jnp.matmul(solve, r * jnp.exp(before) * chunks.reads, precision=jax.lax.Precision.HIGHEST)
+    left = p * remains
+    given = written(left, read) + written(key * remains, value)
+    among = products(query, p, total, total, chunks.seen)
+    mixed = products(query, key, total, total, chunks.seen) @ value + among @ read
+    return (turned(kept), readers, left, given), (mixed, readers, among, query * jnp.exp(total) * chunks.reads)
+
+
+def written(key: jax.Array, value: jax.Array) -> jax.Array:
+    """sum_t k_t v_t^T: (..., c, k), (..., c, v) -> (..., k, v)."""
+    return jnp.einsum("...ck,...cv->...kv", key, value)
+
+
+def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Array, given: jax.Array) -> jax.Array:
+    """The memory that leaves a chunk."""
+    return kept * memory + written(left, readers @ memory) + given
+
+
+def read(memory: jax.Array, mixed: jax.Array, readers: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
+    """The outputs of a chunk."""
+    return mixed + among @ (readers @ memory) + query @ memory
+
+
+DELTA = Rule("delta", parts, advance, read)
+
+
 def delta(
     query: jax.Array,
     key: jax.Array,
@@ -56,33 +93,14 @@ def delta(
     segments: jax.Array | None = None,
     state: State | None = None,
     chunk: int | None = None,
+    implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
     """S_t = (diag(exp(log_decay_t)) + p_t r_t^T) S_{t-1} + k_t v_t^T, y_t = q_t S_t: (b, h, t, v) and the state after the last token.
 
     As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the chunk, linear in the
     state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under the key p.
     """
-    (b, h, t, k), (log_decay, size) = key.shape, floored(log_decay, chunk)
-    state = State.empty(b, h, k, value.shape[3]) if state is None else state
-    chunks = Chunks.of(segments, state.segment, t, size)
-    query, key, value, p, r, log_decay = (chunks.cut(x) for x in (query, key, value, p, r, log_decay))
-    total, before = chunks.sums(log_decay), chunks.sums(log_decay, 1)
-    earlier = chunks.seen & jnp.tri(chunks.size, k=-1, dtype=bool)
-    whole = total[..., -1:, :]
-    kept, remains = jnp.exp(whole) * chunks.keeps, jnp.exp(whole - total) * chunks.writes
-    solved = jnp.concatenate([r * jnp.exp(before) * chunks.reads, products(r, key, before, total, earlier) @ value], -1)
-    solved = jnp.matmul(inverse(products(r, p, before, total, earlier)), solved, precision=jax.lax.Precision.HIGHEST)
-    readers, read = jnp.split(solved, [k], -1)  # u = readers @ entering state + read
-    p_left = (p * remains).swapaxes(-1, -2)
-    given = p_left @ read + (key * remains).swapaxes(-1, -2) @ value
-
-    def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, p_left: jax.Array, given: jax.Array) -> jax.Array:
-        return kept * memory + p_left @ (readers @ memory) + given
-
-    entering, memory = carried(advance, state.memory, kept.swapaxes(-1, -2), readers, p_left, given)
-    read = read + readers @ entering
-    mixed = products(query, key, total, total, chunks.seen) @ value + products(query, p, total, total, chunks.seen) @ read
-    return joined(mixed + (query * jnp.exp(total) * chunks.reads) @ entering, t), State(memory, chunks.segment)
+    return through(DELTA, (query, key, value, p, r, log_decay), segments, state, chunk, implementation)
 
 
 def convolved(name: str, x: jax.Array, ctx: Context, heads: int, width: int, convolution: Layer | None) -> jax.Array:
@@ -116,6 +134,7 @@ class DeltaNet(nn.Module):
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm()  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "strength")
@@ -127,9 +146,7 @@ class DeltaNet(nn.Module):
         k = head_width(self, d, h)
         query, key, value = (convolved(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
         query, key, strength = unit(query) * k**-0.5, unit(key), beta(x, h, self.strength)
-        state = remembered(self, ctx, "state", State.empty(b, h, k, k))
-        mixed, state = delta(query, key, strength * value, -strength * key, key, jnp.zeros((b, h, t)), ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, key, jnp.zeros((b, h, t)))
         return nn.Dense(d, use_bias=False, name="out")(normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
 
 
@@ -145,6 +162,7 @@ class GatedDeltaNet(nn.Module):
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm()  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "expand", "strength")
@@ -152,7 +170,7 @@ class GatedDeltaNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        (b, _, d), h = x.shape, self.heads
+        d, h = x.shape[2], self.heads
         k, v = head_width(self, d, h), head_width(self, round(self.expand * d), h)
         query, key = (convolved(name, x, ctx, h, k, self.convolution) for name in ("query", "key"))
         value = convolved("value", x, ctx, h, v, self.convolution)
@@ -161,9 +179,7 @@ class GatedDeltaNet(nn.Module):
         step = projected("step", x, h, 1)[..., 0].astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1))
         log_decay = -rate * nn.softplus(step)
         left = jnp.exp(log_decay)[..., None] * key
-        state = remembered(self, ctx, "state", State.empty(b, h, k, v))
-        mixed, state = delta(query, key, strength * value, -strength * key, left, log_decay, ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
         return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
 
@@ -181,6 +197,7 @@ class KimiDeltaAttention(nn.Module):
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm()  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "strength")
@@ -200,9 +217,7 @@ class KimiDeltaAttention(nn.Module):
         rate = jnp.exp(self.param("log_rate", log_rates, (h, 1, 1)).astype(jnp.float32))
         step = projected("step_up", low, h, k).astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1, k))
         log_decay = jnp.maximum(-rate * nn.softplus(step), -10.0)
-        state = remembered(self, ctx, "state", State.empty(b, h, k, k))
         left = jnp.exp(log_decay) * key
-        mixed, state = delta(query, key, strength * value, -strength * key, left, log_decay, ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
         gate = nn.sigmoid(nn.Dense(d, name="gate_up")(gate.reshape(b * t, -1)))
         return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)

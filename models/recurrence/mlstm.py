@@ -12,7 +12,8 @@ from models.context import Context
 from models.contracts import Norm
 from models.heads import projected
 from models.norm import LayerNorm
-from models.recurrence.decayed import Chunks, carried, head_width, joined, normed
+from models.recurrence.chunked import Chunks, carried, joined, sums
+from models.recurrence.decayed import head_width, normed
 from models.structure import require_positive
 
 NOTHING = -1e30  # the logarithm of a weight that is zero
@@ -54,7 +55,7 @@ def matrix_lstm(
     value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     query, key, value, log_forget = (chunks.cut(x) for x in (query, key, value, log_forget[..., None]))
     log_input = chunks.cut(log_input[..., None], NOTHING)
-    total = chunks.sums(log_forget)
+    total = sums(log_forget, chunks.seen)
     whole = total[..., -1:, :]
     left = jnp.where(chunks.writes, whole - total + log_input, NOTHING)
     highest = jax.lax.stop_gradient(left.max(-2, keepdims=True))
@@ -73,7 +74,7 @@ def matrix_lstm(
     mixed = (jnp.einsum("...ik,...jk->...ij", query, key) * jnp.exp(weights - above)) @ value
     mixed = mixed + jnp.exp(carry - above) * (query @ entering)
     mixed = mixed[..., :-1] / jnp.maximum(jnp.abs(mixed[..., -1:]), jnp.exp(-above))
-    return joined(mixed, t), Levelled(last[0], last[1], chunks.segment)
+    return joined(mixed, t), Levelled(last[0], last[1], chunks.last)
 
 
 class MLSTM(nn.Module):

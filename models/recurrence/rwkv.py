@@ -10,9 +10,11 @@ from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Norm
 from models.heads import merged
+from models.implementation import Recurrent
 from models.norm import LayerNorm
-from models.recurrence.decayed import State, head_width, normed
+from models.recurrence.decayed import head_width, normed
 from models.recurrence.delta import delta, unit
+from models.recurrence.through import continued
 from models.structure import require_positive
 
 STRONGEST = -(2.718281828459045**-0.5)  # the log decay that a gate of 1 stands for
@@ -43,6 +45,7 @@ class RWKV7(nn.Module):
     rank: int = 64
     gate_rank: int = 128
     norm: Norm = LayerNorm(64e-5)  # of each head
+    implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "rank", "gate_rank")
@@ -73,9 +76,7 @@ class RWKV7(nn.Module):
         removed = unit(split(key * self.param("removed", nn.initializers.constant(0.71), (d,)).astype(x.dtype)))
         key = key * (1 + (rate - 1) * self.param("replaced", nn.initializers.ones, (d,)).astype(jnp.float32))
         r, keys, values = split(receptance), split(key), split(value)
-        state = remembered(self, ctx, "state", State.empty(b, h, k, k))
-        mixed, state = delta(r, keys, values, -removed * split(rate), removed, split(log_decay), ctx.segments, state)
-        remember(self, ctx, "state", state)
+        mixed = continued(self, ctx, delta, r, keys, values, -removed * split(rate), removed, split(log_decay))
         bonus = self.param("bonus", nn.initializers.constant(-0.04), (h, 1, k)).astype(jnp.float32)
         own = merged((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
         gate = nn.Dense(self.gate_rank, use_bias=False, name="gate_down")(read["gate"])

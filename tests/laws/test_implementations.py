@@ -282,7 +282,7 @@ def test_a_name_that_there_is_none_of_is_refused() -> None:
         implementation_of(CALL, wrong, "tpu")
 
 
-def gradient(layer: Attention, params: Any, batch: Any) -> Any:
+def gradient(layer: Any, params: Any, batch: Any) -> Any:
     """Value and gradient of a sum of squares over a batch of x (b, t, d) and segments."""
 
     def total(params: Any) -> jax.Array:
@@ -316,9 +316,11 @@ def test_the_devices_of_a_pmap_have_their_kernels_already() -> None:
         np.testing.assert_allclose(one[5], other, rtol=1e-4, atol=1e-6)
 
 
-def kernel_calls(policy: Any, scan: bool, meshed: bool) -> int:
+SPLASH = Attention(2, causal=True, implementation="splash")
+
+
+def kernel_calls(policy: Any, scan: bool, meshed: bool, layer: Any = SPLASH) -> int:
     """How many kernels the gradient of two rematerialised layers calls, dead code left out."""
-    layer = Attention(2, causal=True, implementation="splash")
     params = layer.init(jax.random.key(0), X, Context())
     apply = jax.checkpoint(lambda x: jnp.asarray(layer.apply(params, x, Context())), policy=policy, prevent_cse=not scan)
 

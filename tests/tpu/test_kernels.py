@@ -1,4 +1,4 @@
-"""Attention's kernel for TPU compiles, forward and backward, and a remat policy that keeps the context runs each once."""
+"""Kernels for TPU compile, forward and backward, and a remat policy that keeps the context runs each once."""
 
 import collections
 import re
@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from models import Attention, Context, DifferentialAttention, LatentAttention, RoPE, Softmax
+from models import (
+    RWKV7,
+    Attention,
+    Context,
+    DifferentialAttention,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LinearAttention,
+    Mamba2,
+    RoPE,
+    Softmax,
+)
 from models.backend import compiling_for
 from models.kernels import SAVED
 
@@ -24,10 +36,17 @@ FORMS: dict[str, tuple[Any, bool]] = {  # and whether rows have segments
     "differential": (DifferentialAttention(2, causal=True), True),
     "latent": (LatentAttention(4, causal=True), False),
 }
+RECURRENT = {
+    "delta, a decay a head": GatedDeltaNet(2),
+    "delta, decays a channel": KimiDeltaAttention(4),
+    "delta of rwkv": RWKV7(4),
+    "decayed, wide": LinearAttention(1),
+    "decayed": Mamba2(4, state_width=64),
+}
 
 
 def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: Any, length: int = LENGTH) -> dict[str, int]:
-    """How often a compiled gradient of scanned layers in bfloat16 calls each kernel: "fwd", "dq" and "dkv"."""
+    """How often a compiled gradient of scanned layers in bfloat16 calls each kernel: "fwd", "dq" and "dkv", or "forward" and "backward"."""
 
     def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=device)
@@ -43,7 +62,9 @@ def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: A
     params = jax.tree.map(lambda leaf: array(LAYERS, *leaf.shape), params)
     with compiling_for("tpu"):
         program = jax.jit(jax.grad(loss)).lower(params, x, segments).compile().as_text()
-    return collections.Counter(re.findall(r"%splash_mha_(fwd|dq|dkv)\S* = [^\n]*custom_call_target=\"tpu_custom_call\"", program or ""))
+    return collections.Counter(
+        re.findall(r"%\S*(?:splash_mha|delta|decayed)_(fwd|dq|dkv|forward|backward)\S* = [^\n]*tpu_custom_call", program or "")
+    )
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -52,6 +73,11 @@ def test_every_form_runs_each_kernel_once_in_the_body_of_each_loop(name: str, de
     called = kernels(layer, segmented, device, NAMED)
     assert called.pop("dq", 1) == 1  # one backward kernel, or two
     assert called == {"fwd": 1, "dkv": 1}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_every_recurrence_runs_each_kernel_once_in_the_body_of_each_loop(name: str, device: SingleDeviceSharding) -> None:
+    assert kernels(RECURRENT[name], True, device, NAMED) == {"forward": 1, "backward": 1}
 
 
 def test_a_policy_that_keeps_nothing_runs_the_forward_kernel_again(device: SingleDeviceSharding) -> None:

@@ -1,0 +1,136 @@
+"""A recurrence whose state is a matrix a head, in chunks of time: a chunk is matrix products, from chunk to chunk the state is carried."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class State:
+    """What a row has come to: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 where there is none yet."""
+
+    memory: jax.Array
+    segment: jax.Array
+
+    @classmethod
+    def empty(cls, b: int, h: int, k: int, v: int) -> "State":
+        """The state before the first token."""
+        return cls(memory=jnp.zeros((b, h, k, v), jnp.float32), segment=jnp.full((b,), -1, jnp.int32))
+
+
+@flax.struct.dataclass
+class Chunks:
+    """Time in n chunks of c tokens, and which tokens touch which; where there is one chunk alone, axes b, 1 and n are not there.
+
+    seen (b, 1, n, c, c): token j is of token i's segment and not later.  reads and writes (b, 1, n, c, 1): the token is of the
+    segment of the state that enters the chunk, and that leaves it.  keeps (b, 1, n, 1, 1): these are one.  segments (b, 1, n, c, 1).
+    """
+
+    segments: jax.Array
+    seen: jax.Array
+    reads: jax.Array
+    writes: jax.Array
+    keeps: jax.Array
+    size: int = flax.struct.field(pytree_node=False, default=64)
+
+    @classmethod
+    def of(cls, segments: jax.Array | None, before: jax.Array, t: int, size: int) -> "Chunks":
+        """Chunks of t tokens of these segments (b, t), all of them of the segment `before` (b,) where none are given."""
+        size = min(size, t)
+        rows = jnp.broadcast_to(before[:, None], (before.shape[0], t)) if segments is None else segments
+        rows = jnp.pad(rows, ((0, 0), (0, -t % size)), mode="edge").reshape(rows.shape[0], 1, -1, size, 1)
+        leaving = rows[..., -1:, :]
+        entering = jnp.concatenate([before[:, None, None, None, None], leaving[:, :, :-1]], axis=2)
+        seen = (rows == rows.swapaxes(-1, -2)) & jnp.tri(size, dtype=bool)
+        return cls(rows, seen, rows == entering, rows == leaving, leaving == entering, size)
+
+    @property
+    def earlier(self) -> jax.Array:
+        """`seen`, without the token itself."""
+        return self.seen & jnp.tri(self.size, k=-1, dtype=bool)
+
+    @property
+    def last(self) -> jax.Array:
+        """The segment of the last token: (b,)."""
+        return self.segments[:, 0, -1, -1, 0]
+
+    def cut(self, x: jax.Array, fill: float = 0.0) -> jax.Array:
+        """(b, h, t, k) -> (b, h, n, c, k) in float32, what is missing in the last chunk filled."""
+        b, h, t, k = x.shape
+        padded = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (0, -t % self.size), (0, 0)), constant_values=fill)
+        return padded.reshape(b, h, -1, self.size, k)
+
+
+def sums(x: jax.Array, seen: jax.Array) -> jax.Array:
+    """Sums of (..., c, k) over the tokens that each has seen, in full float32."""
+    if x.shape[-1] == 1:
+        return jnp.where(seen, turned(x), 0.0).sum(-1, keepdims=True)
+    return jnp.matmul(seen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
+
+
+# No slices in these two, whose gradients a TPU's kernel would have to pad.
+def row(x: jax.Array, place: int) -> jax.Array:
+    """(..., c, k) -> (..., 1, k)."""
+    places = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
+    return jnp.where(places == place, x, 0.0).sum(-2, keepdims=True)
+
+
+def turned(x: jax.Array) -> jax.Array:
+    """(..., c, 1) -> (..., 1, c), and back."""
+    c = max(x.shape[-2:])
+    same = jax.lax.broadcasted_iota(jnp.int32, (c, c), 0) == jax.lax.broadcasted_iota(jnp.int32, (c, c), 1)
+    return jnp.where(same, x, 0.0).sum(-2 if x.shape[-1] == 1 else -1, keepdims=True)
+
+
+def joined(x: jax.Array, t: int) -> jax.Array:
+    """Chunks side by side again: (b, h, n, c, v) -> (b, h, t, v)."""
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]
+
+
+def carried(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
+    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and the last."""
+
+    def step(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        return advance(state, *given), state
+
+    last, entering = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 2, 0) for x in inputs))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), entering), last
+
+
+def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Array, seen: jax.Array) -> jax.Array:
+    """sum_k left_ik exp(since_ik - until_jk) right_jk where j is seen, else 0: (..., c, k) and decays (..., c, k or 1) -> (..., c, c).
+
+    One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
+    """
+    if since.shape[-1] == 1:
+        decays = jnp.exp(jnp.where(seen, since - turned(until), -jnp.inf))
+        return jnp.einsum("...ik,...jk->...ij", left, right) * decays
+    middle = jax.lax.stop_gradient(row(until, (until.shape[-2] - 1) // 2))
+    return jnp.where(seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0)
+
+
+def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
+    """Log decays (b, h, t) or (b, h, t, k) with a last axis, and the length of the chunk.
+
+    Chunks are of 64 tokens for decays a head, of 16 for decays a channel.  The latter are raised to -160 / chunk at least, -10 for the
+    default, which keeps the factors of a chunk below e^80, within float32.
+    """
+    if log_decay.ndim == 3:
+        return log_decay[..., None].astype(jnp.float32), chunk or 64
+    return jnp.maximum(log_decay.astype(jnp.float32), -160 / (chunk or 16)), chunk or 16
+
+
+class Rule(NamedTuple):
+    """A recurrence over one chunk, or over all at once on axes before the last two; the last input is the log decay.
+
+    parts(chunks, *inputs) gives two tuples: what `advance(memory, *first)` needs to make the memory that leaves a chunk of the one
+    that enters, and what `read(memory, *second)` needs to make the outputs of the chunk of the same.
+    """
+
+    name: str
+    parts: Callable[..., tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]]
+    advance: Callable[..., jax.Array]
+    read: Callable[..., jax.Array]

@@ -1,0 +1,154 @@
+"""A rule over chunks as two kernels for TPU: what a chunk makes stays in vector memory, and so does the state, from first to last."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas
+from jax.experimental.pallas import tpu as pallas_tpu
+
+from models.kernels import SAVED, by_rows
+from models.recurrence.chunked import Chunks, Rule, State, row, turned
+
+TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
+VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take, of 128 MiB on a TPU v4 to v6e
+
+# All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one chunk.
+
+
+def in_kernel(
+    rule: Rule, inputs: Sequence[jax.Array], segments: jax.Array | None, state: State, size: int, interpret: bool = False
+) -> tuple[jax.Array, State]:
+    """A rule over time: inputs (b, h, t, w), the last log decays (b, h, t, 1 or k) -> (b, h, t, v) and the last state.
+
+    The grid is rows, heads, and blocks of a few chunks of `size` tokens.  Backward goes from the last block to the first: each is made
+    again from the memory that entered it, and differentiated, in vector memory.  Reverse-mode gradients of first order only.
+    """
+    b, h, t, _ = inputs[0].shape
+    chunks = -(-t // size)
+    together = min(TOGETHER, chunks)
+    missing = -t % (size * together)
+    if segments is not None:
+        segments = jnp.pad(segments, ((0, 0), (0, missing)), mode="edge")
+    among = Chunks.of(segments, state.segment, t + missing, size)
+    marks = [jnp.broadcast_to(x, among.segments.shape)[..., 0] for x in (among.segments, among.reads, among.writes, among.keeps)]
+    marks = jnp.stack(marks, 3).astype(jnp.float32).reshape(b, 1, -1, together, len(marks), size)
+
+    def blocks(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))).reshape(b, h, -1, together, size, x.shape[3])
+
+    given = [blocks(x) for x in inputs]
+    if given[-1].shape[-1] == 1:
+        given[-1] = given[-1].swapaxes(-1, -2)  # tokens along the vectors
+    memory, y = by_rows(_differentiable(rule, interpret), b)(state.memory[:, :, None, None], marks, *given)
+    return y.reshape(b, h, -1, y.shape[-1])[:, :, :t], State(memory[:, :, 0, 0], among.last)
+
+
+def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The last memory and the outputs, of the first memory, the marks of tokens, and the inputs."""
+
+    def block(marks: Sequence[Chunks], memory: jax.Array, inputs: Sequence[Sequence[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
+        outputs = list[jax.Array]()
+        for chunk, (*wide, log_decay) in zip(marks, inputs, strict=True):
+            column = log_decay if log_decay.shape[0] == chunk.size else turned(log_decay)
+            passing, own = rule.parts(chunk, *(x.astype(jnp.float32) for x in wide), column)
+            outputs.append(rule.read(memory, *own))
+            memory = rule.advance(memory, *passing)
+        return memory, outputs
+
+    def run(name: str, body: Callable[..., None], given: Sequence[jax.Array], made: Sequence[Any], reverse: bool) -> Any:
+        (b, h, *_, k, v), n = made[0].shape, given[0].shape[2]
+        call = pallas.pallas_call(
+            body,
+            grid=(b, h, n),
+            in_specs=[_block(x.shape, n, reverse) for x in given],
+            out_specs=[_block(x.shape, n, reverse) for x in made],
+            out_shape=list(made),
+            scratch_shapes=[pallas_tpu.VMEM((k, v), jnp.float32)],
+            compiler_params=pallas_tpu.CompilerParams(
+                dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VECTOR_MEMORY
+            ),
+            interpret=interpret,
+            name=f"{rule.name}_{name}",
+        )
+        return jax.jit(call)(*given)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
+
+    def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
+        """And the memory that enters each block."""
+
+        def body(marks: Any, start: Any, *refs: Any) -> None:
+            *inputs, last, outputs, entering, held = refs
+            _begin(held, start)
+            entering[0, 0, 0, 0] = held[...]
+            held[...], found = block(_chunks(marks), held[...], _cut(inputs))
+            for place, output in enumerate(found):
+                outputs[0, 0, 0, place] = output
+            last[0, 0, 0, 0] = held[...]
+
+        shapes = memory.shape, inputs[2].shape, (*memory.shape[:2], marks.shape[2], *memory.shape[3:])
+        return run("forward", body, [marks, memory, *inputs], [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], False)
+
+    def backward(saved: Sequence[jax.Array], cotangents: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        marks, entering, *inputs = saved
+
+        def body(marks: Any, last: Any, outputs: Any, entering: Any, *refs: Any) -> None:
+            inputs, (first, *found, held) = refs[: len(saved) - 2], refs[len(saved) - 2 :]
+            _begin(held, last)
+            _, pull = jax.vjp(functools.partial(block, _chunks(marks)), entering[0, 0, 0, 0], _cut(inputs))
+            held[...], gradients = pull((held[...], [chunk for (chunk,) in _cut([outputs])]))
+            for place, chunk in enumerate(gradients):
+                for ref, gradient in zip(found, chunk, strict=True):
+                    ref[0, 0, 0, place] = gradient
+            first[0, 0, 0, 0] = held[...]
+
+        made = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (cotangents[0], *inputs)]
+        memory, *gradients = run("backward", body, [marks, *cotangents, entering, *inputs], made, True)
+        return memory, jnp.zeros_like(marks), *gradients
+
+    @jax.custom_vjp
+    def last_and_outputs(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        last, outputs, _ = forward(memory, marks, *inputs)
+        return last, outputs
+
+    def keeping(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Sequence[jax.Array]]:
+        last, outputs, entering = (checkpoint_name(x, SAVED) for x in forward(memory, marks, *inputs))
+        return (last, outputs), (marks, entering, *inputs)
+
+    last_and_outputs.defvjp(keeping, backward)
+    return last_and_outputs
+
+
+def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
+    """The part of an array for a row, a head and one of n blocks."""
+
+    def places(at_row: Any, head: Any, place: Any) -> tuple[Any, ...]:
+        return at_row, 0 if shape[1] == 1 else head, 0 if shape[2] == 1 else n - 1 - place if reverse else place, 0, 0, 0
+
+    return pallas.BlockSpec((1, 1, 1, *shape[3:]), places)
+
+
+def _begin(held: Any, start: Any) -> None:
+    """The scratch holds `start` where a row's head begins."""
+
+    @pallas.when(pallas.program_id(2) == 0)
+    def _() -> None:
+        held[...] = start[0, 0, 0, 0]
+
+
+def _cut(refs: Sequence[Any]) -> list[list[jax.Array]]:
+    """The inputs of each chunk of a block."""
+    return [[ref[0, 0, 0, place] for ref in refs] for place in range(refs[0].shape[3])]
+
+
+def _chunks(marks: Any) -> list[Chunks]:
+    """Which tokens touch which, in each chunk of a block."""
+    found = list[Chunks]()
+    for (own,) in _cut([marks]):
+        size = own.shape[1]
+        across, *touched = (own[place : place + 1] for place in range(own.shape[0]))
+        segments, reads, writes, keeps = (turned(x) for x in (across, *touched))
+        found.append(Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size))
+    return found
