@@ -57,14 +57,15 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
         stale.unlink()
     with compiling_for([device]):
         compiled = jax.jit(jax.grad(loss)).lower(given, array(values), segments).compile()
-    program, facts = Program(compiled.as_text()), chip(device.device_kind)
+    program, facts, memory = Program(compiled.as_text() or ""), chip(device.device_kind), compiled.memory_analysis()
     assert facts is not None
+    assert memory is not None
     blocks = ROWS * HEADS * LENGTH // (TOGETHER * (16 if channels else 64))
     schedules = [file.read_text() for file in dumped.glob("*ward*schedule-analysis_final_bundles.txt")]
     scheduled = sum(int(number) for text in schedules for number in re.findall(r"total scheduled bundles: *(\d+)", text)) * blocks
     cycles, traffic = program.cycles(), moved(program)
     return {
-        "peak_mib": compiled.memory_analysis().peak_memory_in_bytes / 2**20,
+        "peak_mib": memory.peak_memory_in_bytes / 2**20,
         "moved_mib": traffic / 2**20,
         "kilocycles": cycles / 1e3,
         "kernel_kilocycles": scheduled / 1e3,
