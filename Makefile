@@ -4,9 +4,10 @@ PYTHON ?= $(shell $(call usable,python3 python3.13 python3.12 python3.11,(3$(com
 PYTHON313 ?= $(shell $(call usable,python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python3.13,(3$(comma) 13)))
 comma := ,
 BIN := .venv/bin
+EFFORT ?= -1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-recurrence tpu-v6e clean help
+.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,13 +40,9 @@ lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on wh
 notebooks: ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
 	sh tests/notebooks/run.sh "$(PYTHON313)"
 
-tpu: .lanes/tpu/installed ## the training step around every component, for a TPU v5e and v6e, and of every config, for a v5e, which need not be there
+tpu: .lanes/tpu/installed ## training steps of components and configs, plans and kernels, compiled for a TPU v5e and v6e; EFFORT=0 at full effort
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
-	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal -k "not (test_configs and v6e)"
-
-tpu-v6e: .lanes/tpu/installed ## the training step of every config, compiled for a TPU v6e
-	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
-	.lanes/tpu/bin/python -m pytest tests/tpu/test_configs.py -n 2 --dist worksteal -k v6e
+	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal --effort=$(EFFORT)
 
 tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
 	.lanes/tpu/bin/python -m tests.benchmarks.maxtext

@@ -15,7 +15,7 @@ from train.cli import main
 from train.data.source import dataset
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0))), ClassHead({}, MeanPool()))"
+SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead({}, MeanPool()))"
 
 
 class Application(NamedTuple):

@@ -234,7 +234,7 @@ def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Pa
     model = EncoderDecoder(QueryEmbed(6, 16), Stack(encoder), Stack(decoder), BoxHead(2), source_embed=embed)
     batch = experiment(scenes).data.open().batches("train", 4, 1, 0)[0]
     given = {name: jnp.asarray(value) for name, value in batch.items()}
-    params = model.init(jax.random.key(0), given)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), given)["params"]
     outputs = jax.jit(lambda params, batch: model.apply({"params": params}, batch))(params, given)
     assert outputs["boxes"].shape == (4, 6, 4)
     gradient = jax.jit(jax.grad(lambda params: SetPrediction()(model.apply({"params": params}, given), given)["loss"].value))(params)

@@ -228,7 +228,7 @@ def test_an_action_is_predicted_from_nothing_that_comes_later_nor_from_itself() 
     shapes = {"returns": (1, 5, 1), "features": (1, 5, 3), "actions": (1, 5, 2)}
     batch = {name: jnp.asarray(chance.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
     batch["positions"] = jnp.arange(7, 12)[None]
-    params = DECIDING.init(jax.random.key(0), batch)["params"]
+    params = jax.jit(DECIDING.init)(jax.random.key(0), batch)["params"]
 
     @jax.jit
     def jacobian(given: dict[str, jax.Array]) -> Any:
@@ -250,7 +250,7 @@ def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> Non
     hidden = jnp.arange(12.0).reshape(1, 6, 2)
     assert np.asarray(EveryToken(3, 1).apply({}, hidden, Context())).tolist() == [[[2, 3], [8, 9]]]
     batch = {"returns": jnp.ones((1, 2, 1)), "features": jnp.ones((1, 2, 3)), "actions": jnp.ones((1, 2, 2))}
-    params = DECIDING.init(jax.random.key(0), batch)["params"]
+    params = jax.jit(DECIDING.init)(jax.random.key(0), batch)["params"]
     first, later = (
         np.asarray(DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])})) for places in ([0, 1], [30, 31])
     )

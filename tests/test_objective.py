@@ -12,6 +12,7 @@ import pytest
 from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken, Objective, Sum, Sums, add, mean
 from train.study.statistics import interval
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 ROWS, TIME, VOCAB = 8, 6, 5
 
 

@@ -45,7 +45,7 @@ def trained(experiment: Any, parallel: Parallel, batch_size: int) -> Trained:
     trainer = Trainer(experiment, experiment.data.open())
     batch = trainer.data.batches("test", batch_size, parallel.size(), None)[0]
     given = {name: jax.numpy.asarray(value) for name, value in batch.items()}
-    params = experiment.model.init(jax.random.key(1), given)["params"]
+    params = jax.jit(experiment.model.init)(jax.random.key(1), given)["params"]
     placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
     parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
     assert parts is not None

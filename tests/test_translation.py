@@ -26,6 +26,7 @@ from train.spec import InputError
 from train.step import make_search
 from train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
 
@@ -59,13 +60,15 @@ def test_one_beam_finds_what_taking_the_likeliest_token_finds_and_a_batch_what_a
         batch["source_positions"][row, : len(ids)] = np.arange(len(ids))
     batch |= {"tokens": np.ones((3, 1), np.int32), "segments": np.ones((3, 1), np.int32), "positions": np.zeros((3, 1), np.int32)}
     arrays = jax.tree.map(jnp.asarray, batch)
-    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(1), arrays)["params"])
+    params = jax.tree.map(lambda leaf: 3 * leaf, jax.jit(model.init)(jax.random.key(1), arrays)["params"])
     likeliest: list[list[int]] = []
+    apply = jax.jit(lambda source, tokens: model.apply({"params": params}, {"source": source, "tokens": tokens}))
     for ids in rows:
         tokens = [1]
         while len(tokens) < 9:
-            logits = jnp.asarray(model.apply({"params": params}, {"source": jnp.asarray(ids)[None], "tokens": jnp.asarray([tokens])}))
-            tokens.append(int(logits[0, -1].argmax()))
+            later = [0] * (9 - len(tokens))  # which no token before sees
+            logits = jnp.asarray(apply(jnp.asarray(ids)[None], jnp.asarray([tokens + later])))
+            tokens.append(int(logits[0, len(tokens) - 1].argmax()))
         likeliest.append(tokens[1:])
     end = likeliest[0][3]  # so that one translation ends early, where the model would go on with other tokens
     assert likeliest[0][4] != end
@@ -221,7 +224,7 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
         )
         trainer = Trainer(experiment, opened)
         batches = opened.batches("test", size, parallel.size(), None)
-        params = experiment.model.init(jax.random.key(1), jax.tree.map(jnp.asarray, batches[0]))["params"]
+        params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, batches[0]))["params"]
         placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
         found.append(sorted(translated(trainer, placed, batches)))
         assert Translations().review(Trained(trainer, placed, {})).metrics == scored([text for _, text in found[-1]], GERMAN)[0]

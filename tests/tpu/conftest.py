@@ -9,6 +9,10 @@ TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
 seen: list[tuple[str, float]] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--effort", type=float, default=0.0, help="of the compiler, for the programs of configs: -1 is quickest, 0 its own")
+
+
 @pytest.fixture(scope="session")
 def device() -> SingleDeviceSharding:
     """One chip of a TPU v5e, to place abstract arrays on."""

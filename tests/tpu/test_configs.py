@@ -1,6 +1,9 @@
-"""The training step of every shipped config, at its own shapes, compiled for the chips of Colab, where it must fit."""
+"""The training step of every shipped config, at its own shapes, compiled for the chips of Colab, where it must fit.
 
-from collections.abc import Callable
+With --effort=-1 the compiler takes a third of its time, and gives programs of several times the cycles that `morphax plan` tells of.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -26,6 +29,13 @@ COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the s
     "traffic_weather",
     "translate_numbers",
 )
+
+
+@pytest.fixture(autouse=True)
+def _effort(request: pytest.FixtureRequest) -> Iterator[None]:
+    jax.config.update("jax_exec_time_optimization_effort", request.config.getoption("--effort"))
+    yield
+    jax.config.update("jax_exec_time_optimization_effort", 0.0)
 
 
 @pytest.mark.parametrize("where", TOPOLOGIES)
