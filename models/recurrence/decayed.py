@@ -1,4 +1,8 @@
-"""Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2."""
+"""Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2.
+
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
+`models.implementation`.
+"""
 
 import math
 from typing import ClassVar

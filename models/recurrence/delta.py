@@ -1,4 +1,8 @@
-"""Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a channel."""
+"""Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a channel.
+
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
+`models.implementation`.
+"""
 
 from typing import ClassVar
 
