@@ -14,7 +14,7 @@ from models import Context
 from models.backend import compiling_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tpu.conftest import TOPOLOGIES
-from train.optimizer import AdamW
+from train.optimizer import SGD
 from train.step import initialise, make_step
 from train.study.hlo import Program
 from train.study.topology import topology
@@ -23,11 +23,11 @@ ROWS, LENGTH, WIDTH = 2, 128, 128
 
 
 def compiled(trained: Trained, where: str) -> Any:
-    """The training step in bfloat16, with float32 parameters, compiled for a topology."""
+    """The training step in bfloat16, with float32 parameters and plain descent, compiled for a topology."""
     model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(ROWS, LENGTH), topology(where)
     with compiling_for(devices):
         params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
-        optimizer = AdamW().build(10, params)
+        optimizer = SGD().build(10, params)
         state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)
         place = SingleDeviceSharding(devices[0])
         given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), (state, batch))
