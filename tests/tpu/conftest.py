@@ -1,5 +1,8 @@
 """A TPU's compiler without a TPU; a line for each program that it compiles, and a summary."""
 
+from collections.abc import Iterator
+
+import jax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
@@ -10,7 +13,17 @@ seen: list[tuple[str, float]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--effort", type=float, default=0.0, help="of the compiler, for the programs of configs: -1 is quickest, 0 its own")
+    parser.addoption("--effort", type=float, default=0.0, help="of the compiler, for configs and all of v6e: -1 is quickest, 0 its own")
+
+
+@pytest.fixture(autouse=True)
+def _effort(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --effort=-1 compiling takes down to a third of its time, and programs several times the cycles that `morphax plan` tells of."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    quick = "where" in given and (given["where"] == TOPOLOGIES[1] or "test_configs" in request.node.nodeid)
+    jax.config.update("jax_exec_time_optimization_effort", request.config.getoption("--effort") if quick else 0.0)
+    yield
+    jax.config.update("jax_exec_time_optimization_effort", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +45,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         slowest = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in sorted(seen, key=lambda pair: -pair[1])[:5])
         terminalreporter.line(f"\n{len(seen)} programs compiled; one after the other they would take {total:.0f} s.")
         terminalreporter.line(f"The slowest: {slowest}.")
+        effort = terminalreporter.config.getoption("--effort")
+        terminalreporter.line(f"Configs, and all for {TOPOLOGIES[1]}, at effort {effort:g}; at less than 0 cycles are more than a plan's.")

@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from models import (
-    RWKV7,
     Attention,
     Context,
     DifferentialAttention,
@@ -18,7 +17,6 @@ from models import (
     KimiDeltaAttention,
     LatentAttention,
     LinearAttention,
-    Mamba2,
     RoPE,
     Softmax,
 )
@@ -39,9 +37,7 @@ FORMS: dict[str, tuple[Any, bool]] = {  # and whether rows have segments
 RECURRENT = {
     "delta, a decay a head": GatedDeltaNet(2),
     "delta, decays a channel": KimiDeltaAttention(4),
-    "delta of rwkv": RWKV7(4),
-    "decayed, wide": LinearAttention(1),
-    "decayed": Mamba2(4, state_width=64),
+    "decayed": LinearAttention(1),
 }
 
 
