@@ -55,7 +55,7 @@ def test_a_config_compiles_and_fits(name: str, where: str, record_property: Call
     record_property("kilocycles", plan.cycles / 1000)
     assert plan.fits
     assert plan.cycles > 0
-    if name in COUNTED:
+    if name in COUNTED and where == TOPOLOGIES[0]:
         the_plan_is_what_the_traced_step_and_its_arrays_have(plan, experiment)
 
 
