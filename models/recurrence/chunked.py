@@ -85,6 +85,14 @@ def turned(x: jax.Array) -> jax.Array:
     return jnp.where(same, x, 0.0).sum(-2 if x.shape[-1] == 1 else -1, keepdims=True)
 
 
+def rows(x: jax.Array, k: int) -> jax.Array:
+    """One number, or one a channel, for each of the k rows of a memory: (..., 1, 1 or k) -> (..., k, 1).
+
+    A sum, since the kernels of jax 0.7 cannot broadcast one number to a matrix, and two broadcasts would become one.
+    """
+    return turned(x) + jnp.zeros((k, 1), x.dtype)
+
+
 def joined(x: jax.Array, t: int) -> jax.Array:
     """Chunks side by side again: (b, h, n, c, v) -> (b, h, t, v)."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]

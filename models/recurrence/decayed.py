@@ -20,7 +20,7 @@ from models.heads import merged, projected
 from models.implementation import Recurrent
 from models.norm import RMSNorm
 from models.position import RoPE
-from models.recurrence.chunked import Chunks, Rule, State, products, row, sums, turned
+from models.recurrence.chunked import Chunks, Rule, State, products, row, rows, sums
 from models.recurrence.through import continued, through
 from models.structure import require_positive
 
@@ -34,7 +34,7 @@ def parts(
     kept = jnp.exp(whole) * chunks.keeps
     given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (turned(kept), given), (mixed, query * jnp.exp(total) * chunks.reads)
+    return (rows(kept, key.shape[-1]), given), (mixed, query * jnp.exp(total) * chunks.reads)
 
 
 DECAYED = Rule("decayed", parts, lambda memory, kept, given: kept * memory + given, lambda memory, mixed, query: mixed + query @ memory)

@@ -16,7 +16,7 @@ from models.convolution import ShortConvolution
 from models.heads import projected
 from models.implementation import Recurrent
 from models.norm import RMSNorm
-from models.recurrence.chunked import Chunks, Rule, State, products, row, sums, turned
+from models.recurrence.chunked import Chunks, Rule, State, products, row, rows, sums
 from models.recurrence.decayed import head_width, log_rates, normed, step_biases
 from models.recurrence.through import continued, through
 from models.structure import named, require_positive
@@ -66,7 +66,7 @@ def parts(
     given = written(left, read) + written(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
     mixed = products(query, key, total, total, chunks.seen) @ value + among @ read
-    return (turned(kept), readers, left, given), (mixed, readers, among, query * jnp.exp(total) * chunks.reads)
+    return (rows(kept, key.shape[-1]), readers, left, given), (mixed, readers, among, query * jnp.exp(total) * chunks.reads)
 
 
 def written(key: jax.Array, value: jax.Array) -> jax.Array:
