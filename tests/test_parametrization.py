@@ -98,7 +98,7 @@ def test_initial_scales_follow_the_base_model() -> None:
     kernel = "stack/layer_0/mixer/query/kernel"
     np.testing.assert_allclose(size(at(params, kernel)), size(at(plain, kernel)) / 2, rtol=1e-5)
     np.testing.assert_allclose(size(at(params, "head/out/kernel")), size(at(plain, "head/out/kernel")) / 4, rtol=1e-5)
-    own = jax.jit(model.init)(jax.random.key(0), BATCH)["params"]
+    own = model.init(jax.random.key(0), BATCH)["params"]
     np.testing.assert_array_equal(at(params, "embed/token"), at(own, "embed/token"))
 
 
