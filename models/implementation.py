@@ -8,8 +8,8 @@ Recurrent = Literal["xla", "pallas"]
 
 SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is worth its padding
 SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
-STATE = 512 * 512  # numbers in a head's state, with which a recurrence's kernels fit vector memory and compile in half a minute
-SMALL = ("TPU v2", "TPU v3")  # whose vector memory is 16 MiB
+STATE = 512 * 1024  # numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
+SMALL = ("TPU v2", "TPU v3", "TPU v4")  # whose vector memory of 16 MiB is too little for them
 FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 
 
@@ -76,13 +76,20 @@ def recurrent_of(asked: Recurrent | None, length: int, state: int, platform: str
     """The program of a recurrence over `length` tokens with `state` numbers in a head's state: the one asked for; else Pallas on TPU.
 
     "xla" computes all chunks at once, each step in the chip's memory; "pallas" is a kernel for TPU, interpreted on CPU, that goes
-    through the chunks with the state in vector memory, for which its rows must be long enough and its state small enough.
+    through the chunks with the state in vector memory, for which rows must be long enough and the state and chip such that it fits.
     Raises ValueError for a name that there is none of, and for a program that cannot compute the call.
     """
     if asked not in (None, *get_args(Recurrent)):
         raise ValueError(f"A recurrence's implementation is {asked!r}; give one of {', '.join(get_args(Recurrent))}, or None to choose.")
-    if asked == "pallas" and platform not in ("tpu", "cpu"):
-        raise ValueError(f"A recurrence's kernel runs on TPU, or interpreted on CPU, not on {platform}; give 'xla', or None to choose.")
+    reason = None
+    if platform not in ("tpu", "cpu"):
+        reason = f"runs on TPU, or interpreted on CPU, not on {platform}"
+    elif kind.startswith(SMALL):
+        reason = f"does not fit the vector memory of a {kind}"
+    elif state > STATE:
+        reason = f"takes heads whose state has {STATE:,} numbers at most, and these have {state:,}"
+    if asked == "pallas" and reason is not None:
+        raise ValueError(f"A recurrence's kernel {reason}; give 'xla', or None to choose.")
     if asked is None:
-        return "pallas" if platform == "tpu" and kind not in SMALL and length >= SHORTEST and state <= STATE else "xla"
+        return "pallas" if platform == "tpu" and reason is None and length >= SHORTEST else "xla"
     return asked

@@ -65,8 +65,8 @@ def parts(
     left = p * remains
     given = written(left, read) + written(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
-    mixed = products(query, key, total, total, chunks.seen) @ value + among @ read
-    return (rows(kept, key.shape[-1]), readers, left, given), (mixed, readers, among, query * jnp.exp(total) * chunks.reads)
+    mixed = products(query, key, total, total, chunks.seen) @ value
+    return (rows(kept, key.shape[-1]), readers, left, given), (mixed, readers, read, among, query * jnp.exp(total) * chunks.reads)
 
 
 def written(key: jax.Array, value: jax.Array) -> jax.Array:
@@ -79,12 +79,12 @@ def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Ar
     return kept * memory + written(left, readers @ memory) + given
 
 
-def read(memory: jax.Array, mixed: jax.Array, readers: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
-    """The outputs of a chunk."""
-    return mixed + among @ (readers @ memory) + query @ memory
+def outputs(memory: jax.Array, mixed: jax.Array, readers: jax.Array, read: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
+    """Those of a chunk, which the memory enters."""
+    return mixed + among @ (read + readers @ memory) + query @ memory
 
 
-DELTA = Rule("delta", parts, advance, read)
+DELTA = Rule("delta", parts, advance, outputs)
 
 
 def delta(

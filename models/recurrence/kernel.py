@@ -14,7 +14,7 @@ from models.kernels import SAVED, by_rows
 from models.recurrence.chunked import Chunks, Rule, State, row, turned
 
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
-VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take, of 128 MiB on a TPU v4 to v6e
+VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
 
 # All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one chunk.
 

@@ -143,8 +143,9 @@ def test_the_platform_and_the_call_choose() -> None:
     ("length", "state", "platform", "kind", "found"),
     [
         (1024, 128 * 256, "tpu", "TPU v5 lite", "pallas"),
-        (1024, 128 * 256, "tpu", "TPU v3", "xla"),
-        (1024, 1024 * 512, "tpu", "TPU v5 lite", "xla"),
+        (1024, 1024 * 512, "tpu", "TPU v5 lite", "pallas"),
+        (1024, 128 * 256, "tpu", "TPU v4", "xla"),
+        (1024, 1024 * 512 + 1, "tpu", "TPU v5 lite", "xla"),
         (1, 128 * 256, "tpu", "TPU v5 lite", "xla"),
         (1024, 128 * 256, "gpu", "", "xla"),
     ],
@@ -154,12 +155,18 @@ def test_what_a_kernel_does_not_fit_is_xla(length: int, state: int, platform: st
     assert recurrent_of("xla", length, state, platform, kind) == "xla"
 
 
-def test_what_cannot_be_is_refused() -> None:
-    wrong: Any = "triton"
-    with pytest.raises(ValueError, match="'triton'; give one of xla, pallas, or None to choose"):
-        recurrent_of(wrong, 1024, 1, "tpu")
-    with pytest.raises(ValueError, match="runs on TPU, or interpreted on CPU, not on gpu; give 'xla'"):
-        recurrent_of("pallas", 1024, 1, "gpu")
+@pytest.mark.parametrize(
+    ("asked", "state", "platform", "kind", "sentence"),
+    [
+        ("triton", 1, "tpu", "", "'triton'; give one of xla, pallas, or None to choose"),
+        ("pallas", 1, "gpu", "", "runs on TPU, or interpreted on CPU, not on gpu; give 'xla'"),
+        ("pallas", 1, "tpu", "TPU v4", "does not fit the vector memory of a TPU v4; give 'xla'"),
+        ("pallas", 600_000, "tpu", "TPU v6 lite", "has 524,288 numbers at most, and these have 600,000; give 'xla'"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: Any, state: int, platform: str, kind: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        recurrent_of(asked, 1024, state, platform, kind)
 
 
 @pytest.mark.parametrize("rows", [8, 3])
