@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from models import Context
+from models import Attention, Context, DeltaNet
 from models.backend import compiling_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tpu.conftest import TOPOLOGIES
@@ -59,3 +59,9 @@ def test_a_component_that_a_tpu_cannot_run_fails() -> None:
     (trained,) = trained_with(Spectral)
     with pytest.raises(NotImplementedError, match="eig"):
         compiled(trained, TOPOLOGIES[0])
+
+
+@pytest.mark.parametrize("owner", [Attention, DeltaNet])
+def test_programs_that_broke_the_compiler_for_a_v6e_compile_at_its_full_effort(owner: type) -> None:
+    (trained,) = trained_with(owner)
+    assert compiled(trained, TOPOLOGIES[1])
