@@ -7,7 +7,7 @@ a row, l layers, v vocabulary, c classes.
 from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared_relu
 from models.attention import Attention
 from models.axial import Along
-from models.backend import sum_correctly
+from models.backend import compile_correctly
 from models.block import Block
 from models.combine import Concat, Sum
 from models.context import Context, Decoding, Memory
@@ -66,7 +66,7 @@ from models.structure import part, replace
 from models.transformer import EncoderDecoder, Transformer
 from models.weigh import Sigmoid, Softmax, Softpick
 
-sum_correctly()
+compile_correctly()
 
 __all__ = [
     "ALiBi",

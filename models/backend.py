@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jaxlib.version
 
-FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+SUMS = "--xla_cpu_experimental_ynn_fusion_type"
+STACKS = "--fibers_default_thread_stack_size"
 
 _target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.ContextVar("target", default=None)
 
@@ -53,12 +54,17 @@ def kind() -> str:
     return "" if isinstance(_target.get(), str) else devices()[0].device_kind
 
 
-def sum_correctly() -> None:
-    """Keeps jaxlib 0.10.2 to 0.11 from fused sums on CPU, which it gets wrong in silence for long inputs (jax-ml/jax issue 39103).
+def compile_correctly() -> None:
+    """Keeps compilers from two faults of theirs; without effect after the first computation, and where the settings are made already.
 
-    Without effect in another jaxlib, after the first computation, and where XLA_FLAGS names the setting already.
+    jaxlib 0.10.2 to 0.11 gets fused sums on CPU wrong in silence for long inputs (jax-ml/jax issue 39103).  libtpu 0.0.42, asked for a
+    v6e, overflows its stacks on some fusions, such as those of a narrow attention's backward pass, and ends the process.
     """
     version = tuple(int(part) for part in jaxlib.version.__version__.split(".")[:3])
-    flags = os.environ.get("XLA_FLAGS", "")
-    if (0, 10, 2) <= version < (0, 12) and FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=-reduce".strip()
+    settings = [("LIBTPU_INIT_ARGS", STACKS, "4194304")]
+    if (0, 10, 2) <= version < (0, 12):
+        settings.append(("XLA_FLAGS", SUMS, "-reduce"))
+    for variable, flag, value in settings:
+        flags = os.environ.get(variable, "")
+        if flag not in flags:
+            os.environ[variable] = f"{flags} {flag}={value}".strip()

@@ -18,7 +18,6 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-STACKS = "--fibers_default_thread_stack_size=4194304"  # libtpu 0.0.42's own overflow on some programs for v6e, and end the process
 
 
 def topology(name: str) -> list[Any]:
@@ -32,8 +31,6 @@ def topology(name: str) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("Compiling for a TPU needs libtpu, which is not installed; run: pip install 'morphax[tpu]'.")
     os.environ |= ENVIRONMENT
-    if STACKS.split("=")[0] not in (flags := os.environ.get("LIBTPU_INIT_ARGS", "")):
-        os.environ["LIBTPU_INIT_ARGS"] = f"{flags} {STACKS}".strip()
     jax.config.update("jax_platforms", "cpu")
     # A host with a single chip is not the default of any; all others are laid out as the cloud has them.
     single: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
