@@ -1,6 +1,7 @@
 """Every test sees eight emulated CPU devices.  The tests of malformed input share one small run, and one judge of what is refused."""
 
 import io
+import os
 import random
 import shlex
 import shutil
@@ -77,8 +78,9 @@ class Malformed(NamedTuple):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests of malformed input keep what is prepared or compiled once."""
-    return tmp_path_factory.mktemp("cache")
+    """Where the tests keep what is prepared or compiled once, for all of their processes."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_words_are_the_tokens_that_spell_them() -> None:
 
 
 def test_it_is_the_last_layer_that_is_drawn() -> None:
-    model = replace(small(30, 16, 11, 2), "encoder.repeats", 1)
+    model = replace(replace(small(30, 16, 11, 2), "encoder.repeats", 1), "decoder.block.feedforward", None)
     batch = {"tokens": jnp.asarray([[1, 5, 6]]), "source": jnp.asarray([[7, 8, 9, 4]])}
     params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
     weights = jax.jit(lambda params: attention_weights(model, params, batch))(params)

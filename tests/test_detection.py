@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
-from tests.test_review import WAYS, trained
+from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices
 from train.console import Console
 from train.data.augment import Augment
 from train.data.boxes import Boxes
@@ -24,7 +24,6 @@ from train.experiment import Evaluation, Experiment
 from train.loop import train
 from train.objective import mean
 from train.optimizer import AdamW, Constant
-from train.parallel import Jit
 from train.review.detections import Detections, average_precision
 from train.spec import InputError
 
@@ -208,11 +207,8 @@ def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
             assert image[top + 2 : bottom - 2, left + 2 : right - 2].mean() > 0.8
 
 
-@pytest.mark.parametrize("way", ["alone", "ragged", "pmap", "mesh"])
-def test_precision_does_not_depend_on_batches_or_devices(way: str, scenes: Path) -> None:
-    one = experiment(scenes)
-    expected = Detections(shown=0).review(trained(one, Jit(), 64)).metrics
-    assert Detections(shown=0).review(trained(one, *WAYS[way])).metrics == pytest.approx(expected, abs=1e-4)
+def test_precision_does_not_depend_on_batches_or_devices(scenes: Path) -> None:
+    assert law_metrics_do_not_depend_on_batches_or_devices(experiment(scenes), Detections(shown=0), 1e-4)
 
 
 def test_a_detector_learns_and_its_report_shows_the_boxes(

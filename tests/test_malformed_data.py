@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from tests.conftest import CONFIG, TEST, TRAIN, Malformed
+from train.data.source import prepare
 
 VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' evaluation.metric=loss data.target=label"
 STARS = "train config.py data.path=none data.test=none data.dataset=few_stars"
@@ -77,7 +78,9 @@ class FewStars(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module", autouse=True)
 def few_stars(cache: Path) -> None:
     """Prepares the data set where a session's cache is."""
-    FewStars(data_dir=cache / "datasets", file_format="array_record").download_and_prepare(file_format="array_record")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MORPHAX_CACHE", str(cache))
+        prepare(FewStars.name)
 
 
 CASES = (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import re
 import shutil
@@ -55,8 +56,10 @@ def train(folder: Path, *options: str, config: str = LANGUAGE_MODEL) -> int:
 
 def launched(folder: Path, config: str, stop: Callable[[str], int] = lambda line: 0) -> tuple[int, str]:
     """`python -m train` in a process of its own, which gets the signal that `stop` gives for a line; its exit code and all it wrote."""
-    command = [sys.executable, "-m", "train", config, "--run", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
+    command, quick = [sys.executable, "-m", "train", config, "--run", str(folder)], {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | quick
+    ) as process:
         assert process.stderr is not None
         written: list[str] = []
         for line in process.stderr:

@@ -226,10 +226,12 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
         batches = opened.batches("test", size, parallel.size(), None)
         params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, batches[0]))["params"]
         placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
-        found.append(sorted(translated(trainer, placed, batches)))
-        assert Translations().review(Trained(trainer, placed, {})).metrics == scored([text for _, text in found[-1]], GERMAN)[0]
-    assert [index for index, _ in found[0]] == list(range(len(ENGLISH)))
-    assert len({text for _, text in found[0]}) > 1
+        found.append(Translations(shown=len(ENGLISH), attention=0).review(Trained(trainer, placed, {})))
+        if parallel == Jit() and size == 7:
+            texts = sorted(translated(trainer, placed, batches))
+            assert [index for index, _ in texts] == list(range(len(ENGLISH)))
+            assert len({text for _, text in texts}) > 1
+            assert found[0].metrics == scored([text for _, text in texts], GERMAN)[0]
     assert all(other == found[0] for other in found)
 
 

@@ -108,7 +108,8 @@ def morphax_finetune(steps: int, seed: int) -> dict[str, float]:
     """morphax end to end, by its command."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "train", "sentiment_bert", f"steps={steps}", f"seed={seed}", "--run", str(run), "--json"]
+        command = [sys.executable, "-m", "train", "sentiment_bert", f"optimizer.rate.peak={RATE}", f"steps={steps}", f"seed={seed}"]
+        command += ["--run", str(run), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = json.loads(done.stdout)

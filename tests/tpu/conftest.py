@@ -9,18 +9,19 @@ from jax.sharding import SingleDeviceSharding
 from train.study.topology import topology
 
 TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
+QUICK = f"for configs, plans and all of {TOPOLOGIES[1]}"
 seen: list[tuple[str, float]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--effort", type=float, default=0.0, help="of the compiler, for configs and all of v6e: -1 is quickest, 0 its own")
+    parser.addoption("--effort", type=float, default=0.0, help=f"of the compiler, {QUICK}: -1 is quickest, 0 its own")
 
 
 @pytest.fixture(autouse=True)
 def _effort(request: pytest.FixtureRequest) -> Iterator[None]:
     """With --effort=-1 compiling takes down to a third of its time, and programs several times the cycles that `morphax plan` tells of."""
     given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    quick = "where" in given and (given["where"] == TOPOLOGIES[1] or "test_configs" in request.node.nodeid)
+    quick = given.get("where") == TOPOLOGIES[1] or request.node.path.stem in ("test_configs", "test_plan")
     jax.config.update("jax_exec_time_optimization_effort", request.config.getoption("--effort") if quick else 0.0)
     yield
     jax.config.update("jax_exec_time_optimization_effort", 0.0)
@@ -46,4 +47,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"\n{len(seen)} programs compiled; one after the other they would take {total:.0f} s.")
         terminalreporter.line(f"The slowest: {slowest}.")
         effort = terminalreporter.config.getoption("--effort")
-        terminalreporter.line(f"Configs, and all for {TOPOLOGIES[1]}, at effort {effort:g}; at less than 0 cycles are more than a plan's.")
+        terminalreporter.line(f"Effort {effort:g} {QUICK}; at less than 0 cycles are more than those of `morphax plan`.")

@@ -278,7 +278,7 @@ def file(name: str) -> Path:
     for path in (*(root / name for root in roots), target):
         if path.is_file():
             return _verified(path, entry)
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         _download(entry.url, partial, f"{name}{f', {entry.size} MB' if entry.size else ''} ({entry.licence})")
         found = _checksum(partial, entry)

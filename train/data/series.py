@@ -112,10 +112,10 @@ class Series:
             if name not in rows[0]:
                 listed = ", ".join(rows[0])
                 raise InputError(f"{split.origin} has no column {name!r}; it has {listed}: set data.values and data.covariates.")
-        columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
+        columns = [self._numbers(_steps(rows, name), name, split) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
-        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if self.time is not None else []
+        calendar = [self._calendar(_steps(rows, self.time), split)] if self.time is not None else []
         return names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1)
 
     def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
@@ -173,6 +173,12 @@ class Series:
         free = _public(self.holidays)
         off = [[time - lag * step in free for lag in (0, *self.lags)] for time in times]
         return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
+
+
+def _steps(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    """The cells of a column, step by step; a row of a data set may hold several steps, as arrays."""
+    cells = [row.get(name) for row in rows]
+    return [step for cell in cells for step in cell] if isinstance(cells[0], np.ndarray) else cells
 
 
 class OpenedSeries:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import fcntl
 import hashlib
 import importlib
 import importlib.util
@@ -123,13 +124,26 @@ def prepare(name: str) -> Any:
             return made
     if own(name) is None and importlib.util.find_spec("tensorflow") is None:
         raise InputError(_unprepared(name))
-    print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
     try:
-        with quiet():
-            made.download_and_prepare(file_format="array_record")
+        with _alone(cache() / "datasets" / name.partition("/")[0]), quiet():
+            if not made.is_prepared():  # by another process meanwhile
+                print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
+                made.download_and_prepare(file_format="array_record")
     except (OSError, LookupError) as error:
         raise InputError(str(error)) from None
     return made
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process of this machine prepares what is in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -80,8 +80,12 @@ def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> str:
         axes.axis("off")
     for axes, (source, written, matrix) in zip(grid.flat, panels, strict=False):
         axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(source)), source, rotation=45, ha="left", size=8)
-        axes.set_yticks(range(len(written)), written, size=8)
+        axes.set_xticks(range(len(source)), map(_short, source), rotation=45, ha="left", size=8)
+        axes.set_yticks(range(len(written)), map(_short, written), size=8)
         axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
         axes.spines[:].set_visible(False)
     return drawn(figure)
+
+
+def _short(word: str, most: int = 16) -> str:
+    return word if len(word) <= most else word[: most - 1] + "…"

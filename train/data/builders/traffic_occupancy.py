@@ -13,13 +13,16 @@ SENSORS = [f"sensor_{number:02}" for number in range(20)]
 
 
 class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
-    """`sensor_00` to `sensor_19`, shares of each of 17,544 hours: roads around San Francisco, 2015 and 2016 (PeMS)."""
+    """`sensor_00` to `sensor_19`, shares of each of 17,544 hours: roads around San Francisco, 2015 and 2016 (PeMS).
 
-    VERSION = tfds.core.Version("1.0.0")
+    An example is a day of 24 hours.
+    """
+
+    VERSION = tfds.core.Version("2.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(dict.fromkeys(SENSORS, np.float32)),
+            features=tfds.features.FeaturesDict({name: tfds.features.Tensor(shape=(24,), dtype=np.float32) for name in SENSORS}),
             disable_shuffling=True,
             license=PACKAGES["imputegap"].licence,
             homepage="https://pems.dot.ca.gov",
@@ -31,5 +34,6 @@ class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
         return {"hours": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for hour, row in enumerate(np.loadtxt(locate(TABLE), dtype=np.float32)):
-            yield hour, dict(zip(SENSORS, map(float, row), strict=True))
+        table = np.loadtxt(locate(TABLE), dtype=np.float32)
+        for day, hours in enumerate(table.reshape(-1, 24, len(SENSORS))):
+            yield day, dict(zip(SENSORS, hours.T, strict=True))

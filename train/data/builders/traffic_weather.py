@@ -18,14 +18,17 @@ COLUMNS = {"vehicles": "traffic_volume", "kelvin": "temp", "clouds": "clouds_all
 class TrafficWeather(tfds.core.GeneratorBasedBuilder):
     """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of westbound Interstate 94 by St Paul.
 
-    Not a number where nothing was written down.
+    An example is a day of 24 hours.  Not a number where nothing was written down.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({"time": tfds.features.Text()} | dict.fromkeys(COLUMNS, np.float32)),
+            features=tfds.features.FeaturesDict(
+                {"time": tfds.features.Tensor(shape=(24,), dtype=np.str_)}
+                | {name: tfds.features.Tensor(shape=(24,), dtype=np.float32) for name in COLUMNS}
+            ),
             disable_shuffling=True,
             license=PACKAGES["autots"].licence,
             homepage="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
@@ -38,5 +41,8 @@ class TrafficWeather(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with zipfile.ZipFile(locate(ARCHIVE)) as archive:
             text = archive.read(archive.namelist()[0]).decode("utf-8")
-        for hour, row in enumerate(csv.DictReader(io.StringIO(text, newline=""))):
-            yield hour, {"time": row["datetime"]} | {name: float(row[column] or "nan") for name, column in COLUMNS.items()}
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        for day in range(len(rows) // 24):
+            hours = rows[24 * day : 24 * day + 24]
+            numbers = {name: np.array([row[column] or "nan" for row in hours], np.float32) for name, column in COLUMNS.items()}
+            yield day, {"time": [row["datetime"] for row in hours]} | numbers
