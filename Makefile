@@ -34,8 +34,8 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 	$(BIN)/python -m tests.benchmarks.mixers
 	$(BIN)/python -m tests.benchmarks.decoding
 
-lanes: ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
-	sh tests/lanes/run.sh "$(PYTHON)" "$(PYTHON313)"
+lanes: .venv/core ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
+	sh tests/lanes/run.sh "$(PYTHON313)"
 
 notebooks: ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
 	sh tests/notebooks/run.sh "$(PYTHON313)"

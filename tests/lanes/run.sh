@@ -1,17 +1,15 @@
 #!/bin/sh
-# tiny_lm from scratch in three environments: this Python, Python 3.13 with the current jax, Python 3.13 with stock Colab's versions.
+# tiny_lm from scratch in three environments: the project's own, Python 3.13 with the current jax, Python 3.13 with stock Colab's versions.
 set -eu
-first=$1
-second=$2
-test -n "$second" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path" >&2; exit 2; }
+python=$1
+test -n "$python" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path" >&2; exit 2; }
 
-lane() { # name, python, constraints
+lane() { # name, its environment
     folder=.lanes/$1
-    test -x "$folder/bin/python" || "$2" -m venv "$folder"
-    test -f "$folder/installed" || { "$folder/bin/python" -m pip install --quiet --disable-pip-version-check $3 -e . && touch "$folder/installed"; }
+    mkdir -p "$folder"
     rm -rf "$folder/run"
-    "$folder/bin/python" -m train tiny_lm steps=40 evaluation.every=20 --run "$folder/run" --json >"$folder/summary.json"
-    "$folder/bin/python" - "$1" "$folder/summary.json" <<'PYTHON'
+    "$2/bin/python" -m train tiny_lm steps=40 evaluation.every=20 --run "$folder/run" --json >"$folder/summary.json"
+    "$2/bin/python" - "$1" "$folder/summary.json" <<'PYTHON'
 import json
 import sys
 
@@ -23,7 +21,15 @@ print(f"lane {sys.argv[1]}: Python {sys.version.split()[0]}, jax {jax.__version_
 PYTHON
 }
 
-lane default "$first" ""
-lane current "$second" ""
-lane colab "$second" "-c tests/lanes/colab.txt"
+environment() { # name, constraints
+    folder=.lanes/$1
+    test -x "$folder/bin/python" || "$python" -m venv "$folder"
+    test -f "$folder/installed" || { "$folder/bin/python" -m pip install --quiet --disable-pip-version-check $2 -e . && touch "$folder/installed"; }
+}
+
+environment current ""
+environment colab "-c tests/lanes/colab.txt"
+lane default .venv
+lane current .lanes/current
+lane colab .lanes/colab
 echo "3 passed, 0 failed"

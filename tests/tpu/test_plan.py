@@ -22,6 +22,7 @@ def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFi
     ]
     assert plans[0]["flops"] == plans[2]["flops"] != plans[1]["flops"] == plans[3]["flops"]
     assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
+    assert [plan["available"] / 2**30 for plan in plans] == [15.75, 15.75, 31.25, 31.25]  # of 16 and 32, and the rest is the system's
 
 
 def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_program_calls_it() -> None:

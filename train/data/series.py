@@ -22,6 +22,8 @@ CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, 
 class Series:
     """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a user's CSV or TSV.
 
+    An example of the data is a step, or as many as its arrays are long.
+
     `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
     `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.
     `holidays` is a country (ISO 3166, such as "US") whose public holidays are seen with them, of a step and of its lags.
@@ -177,7 +179,7 @@ class Series:
 
 def _steps(rows: list[dict[str, Any]], name: str) -> list[Any]:
     """The cells of a column, step by step; a row of a data set may hold several steps, as arrays."""
-    cells = [row.get(name) for row in rows]
+    cells: list[Any] = [row.get(name) for row in rows]
     return [step for cell in cells for step in cell] if isinstance(cells[0], np.ndarray) else cells
 
 

@@ -1,6 +1,7 @@
 """What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by nobody."""
 
 import dataclasses
+import functools
 import math
 import re
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
 
 from models.backend import compiling_for
 from models.generate import Sampler, advance, prefill
@@ -105,7 +107,7 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
             available=0.0,
             compile_seconds=0.0,
         )
-        return measured(plan, program, given, devices[0].device_kind)
+        return measured(plan, program, given, devices[0])
 
 
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
@@ -132,19 +134,19 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
     return jax.jit(step, donate_argnums=1), given
 
 
-def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str) -> Plan:
-    """The plan with what the compiler says of a jitted program on a kind of device."""
-    own = chip(kind)
+def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> Plan:
+    """The plan with what the compiler says of a jitted program on a device, or several of its kind."""
+    own = chip(device.device_kind)
     if own is None:
-        raise InputError(f"{kind!r} is no chip whose speed is known here.")
+        raise InputError(f"{device.device_kind!r} is no chip whose speed is known here.")
     began = time.perf_counter()
     try:
         compiled = program.lower(*given).compile()
     except Exception as error:  # jax raises a private type
-        if (exceeded := EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))) is None:
+        if (exceeded := _exceeded(error)) is None:
             raise
-        used, have = (float(exceeded[place]) * UNITS[exceeded[place + 1]] for place in (1, 3))
-        if exceeded.re is TEMPORARIES:
+        used, have, temporaries = exceeded
+        if temporaries:
             used += sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(given)) / plan.devices
         return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
@@ -162,7 +164,7 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str) -> Pla
     return dataclasses.replace(
         plan,
         peak=float(memory.peak_memory_in_bytes),
-        available=own.memory,
+        available=usable(device),
         compile_seconds=taken,
         flops=total,
         kernel_flops=inside,
@@ -177,3 +179,26 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], kind: str) -> Pla
         seconds=seconds,
         ceiling=plan.model_flops / (own.flops * seconds),
     )
+
+
+def _exceeded(error: Exception) -> tuple[float, float, bool] | None:
+    """Of an error that memory is too small: the bytes needed and those there are, and whether what is needed is for temporaries alone."""
+    found = EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))
+    if found is None:
+        return None
+    used, have = (float(found[place]) * UNITS[found[place + 1]] for place in (1, 3))
+    return used, have, found.re is TEMPORARIES
+
+
+@functools.cache
+def usable(device: Any) -> float:
+    """The bytes of a device's memory that programs may have, less than the chip's: the compiler tells when one asks for more than all."""
+    own = chip(device.device_kind)
+    assert own is not None
+    more = jax.ShapeDtypeStruct((int(own.memory) // 2**22, 2**20), jnp.float32, sharding=SingleDeviceSharding(device))
+    try:
+        jax.jit(lambda x: x + 1).lower(more).compile()
+    except Exception as error:  # jax raises a private type
+        if (exceeded := _exceeded(error)) is not None:
+            return exceeded[1]
+    return own.memory
