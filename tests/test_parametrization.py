@@ -42,7 +42,7 @@ from train.study.coordinates import check, flat, planned
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 BATCH = {"tokens": jnp.zeros((2, 8), jnp.int32)}
 BLOCK = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(RMSNorm()))
-MIXED = Block(MinGRU(), Experts(4, 2, 1.0), Sandwich(RMSNorm()))
+MIXED = Block(MinGRU(), Experts(4, 2, 1.0, dispatch="ragged"), Sandwich(RMSNorm()))
 
 
 def mup(stack: Stack, head: Any = None, width: int = 32, base: int = 16, depth: int = 1) -> Any:
