@@ -37,7 +37,7 @@ def part(train: int, test: int) -> str:
 def texts(config: str, classes: int, question: str) -> Application:
     """A classification of texts."""
     small = (f"model={SMALL.format(classes)}", "initial=none", "data.length=32", "data.truncate=true", "evaluation.batch_size=512")
-    small += ("optimizer.rate.peak=0.005", "steps=12", "data.buckets=(32,)", part(1000, 200))
+    small += ("optimizer.rate.peak=0.01", "steps=12", "data.buckets=(32,)", part(64, 200))  # learnt by heart
     return Application(config, small, question, {"label", "probabilities"}, CLASSES, CLASSIFIED)
 
 
@@ -129,7 +129,7 @@ def test_an_application_trains_is_measured_answers_and_is_shown(
     assert set(summary["review"]) == one.metrics
     losses = [json.loads(line).get("train/loss") for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     found = [loss for loss in losses if loss is not None]
-    assert min(found[1:]) < found[0]
+    assert found[-1] < found[0]
     page = (Path(run) / "report.html").read_text(encoding="utf-8")
     assert all(html.escape(caption) in page for caption in one.captions)
 

@@ -1,16 +1,18 @@
 """Public archives fetched from a server of the test's own: what they give, what is refused, what the catalogue's sets ask for."""
 
 import dataclasses
+import fcntl
 import hashlib
 import http.server
 import io
 import json
+import os
 import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -272,3 +274,46 @@ def test_a_folder_that_another_process_put_there_first_is_kept(tmp_path: Path) -
     assert (tmp_path / "free" / "file").read_text() == "mine"
     with pytest.raises(OSError, match="No such file"):
         settle(tmp_path / "absent", tmp_path / "nowhere")
+
+
+class Contended(tfds.core.GeneratorBasedBuilder):
+    """A set that notes, each time it is prepared, whether nobody else could do so at the time."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    alone: ClassVar[list[bool]] = []
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
+        folder = os.open(published.cache() / "datasets" / self.name, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.alone.append(False)
+        except BlockingIOError:
+            self.alone.append(True)
+        finally:
+            os.close(folder)
+        yield 0, {"text": "once"}
+
+
+def test_of_two_processes_that_want_a_set_one_prepares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(Contended, "alone", [])
+    lock = fcntl.flock
+
+    def while_the_other_has_it(folder: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        prepare(Contended.name)  # what the other does before it lets go
+        lock(folder, how)
+
+    monkeypatch.setattr(fcntl, "flock", while_the_other_has_it)
+    assert prepare(Contended.name).is_prepared()
+    assert Contended.alone == [True]
+    assert capsys.readouterr().err.count("preparing contended") == 1

@@ -19,7 +19,7 @@ from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices, t
 from train.cli import main
 from train.data.contracts import PART
 from train.data.series import Series
-from train.data.source import dataset
+from train.data.source import Split, dataset
 from train.experiment import Evaluation, Experiment
 from train.objective import Quantiles, mean
 from train.optimizer import AdamW
@@ -198,6 +198,15 @@ def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pyt
     assert 24 * len(occupancy) == 17_544
     column = np.concatenate([occupancy[index]["sensor_00"] for index in range(20)])
     assert np.corrcoef(column[:-24], column[24:])[0, 1] > 0.5
+
+
+def test_an_example_may_hold_several_steps_and_all_of_its_columns_as_many() -> None:
+    one = [{"a": np.arange(3.0) + 3 * row, "b": np.arange(3.0)} for row in range(2)]
+    names, values, _ = Series(time=None).table(Split(one, "here", {}))
+    assert names == ("a", "b")
+    assert values.T.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]]
+    with pytest.raises(InputError, match=r"here, example 2, has columns of several shapes \(a \(3,\), b \(2,\)\)"):
+        Series(time=None).table(Split([one[0], one[1] | {"b": np.arange(2.0)}], "here", {}))
 
 
 def edited(edit: Callable[[list[list[str]]], Any]) -> Callable[[Path], Any]:

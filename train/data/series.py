@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.source import Split, dataset, read
+from train.data.source import Example, Split, dataset, read
 from train.spec import InputError
 
 CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, of the day of the year
@@ -103,7 +103,7 @@ class Series:
         """The names of the values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody knows ahead,
         and the calendar, which goes on.  Raises InputError, with the place.
         """
-        rows = [split.examples[index] for index in range(len(split.examples))]
+        rows = list(_steps(split))
         if not rows:
             raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
         if self.time is not None and self.time not in rows[0]:
@@ -114,10 +114,10 @@ class Series:
             if name not in rows[0]:
                 listed = ", ".join(rows[0])
                 raise InputError(f"{split.origin} has no column {name!r}; it has {listed}: set data.values and data.covariates.")
-        columns = [self._numbers(_steps(rows, name), name, split) for name in (*names, *self.covariates)]
+        columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
-        calendar = [self._calendar(_steps(rows, self.time), split)] if self.time is not None else []
+        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if self.time is not None else []
         return names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1)
 
     def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
@@ -177,10 +177,18 @@ class Series:
         return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
 
 
-def _steps(rows: list[dict[str, Any]], name: str) -> list[Any]:
-    """The cells of a column, step by step; a row of a data set may hold several steps, as arrays."""
-    cells: list[Any] = [row.get(name) for row in rows]
-    return [step for cell in cells for step in cell] if isinstance(cells[0], np.ndarray) else cells
+def _steps(split: Split) -> Iterator[Example]:
+    """The steps of the examples, in order.  Raises InputError where the arrays of an example are not of one length."""
+    for index in range(len(split.examples)):
+        example = split.examples[index]
+        lengths = {np.shape(cell) for cell in example.values()}
+        if lengths <= {()}:
+            yield example
+        elif len(lengths) == 1 and len(next(iter(lengths))) == 1:
+            yield from (dict(zip(example, cells, strict=True)) for cells in zip(*example.values(), strict=True))
+        else:
+            listed = ", ".join(f"{name} {np.shape(cell)}" for name, cell in example.items())
+            raise InputError(f"{split.where(index)}, has columns of several shapes ({listed}); give each a number, or each as many.")
 
 
 class OpenedSeries:
