@@ -17,7 +17,12 @@ import pytest
 from models import bert, save_hf
 from train.cli import main
 
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
 jax.config.update("jax_num_cpu_devices", 8)
+if (0, 7, 2) <= jax.__version_info__ < (0, 11):  # the first of the two flags is gone later, and an unknown one ends the process
+    # A program of many small kernels compiles in half the time where each is emitted directly, and all as one module.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 # What --fast runs: the laws over every class, and what takes seconds.
 FAST = ("test_components", "test_layer", "test_vector", "test_structure", "test_spec", "test_optimizer", "test_objective", "test_backend")

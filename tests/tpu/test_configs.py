@@ -1,7 +1,4 @@
-"""The training step of every shipped config, at its own shapes, compiled for the chips of Colab, where it must fit.
-
-As it stands for a v5e; for a v6e its layers are scanned, which the compiler needs a fraction of the time for.
-"""
+"""The training step of every shipped config, at its own shapes, compiled for the chips of Colab, where it must fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +6,6 @@ from typing import Any
 import jax
 import pytest
 
-from models import Stack
-from models.structure import replace
 from tests.tpu.conftest import TOPOLOGIES
 from train.experiment import Experiment
 from train.run import config_names, load_config
@@ -33,21 +28,10 @@ COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the s
 )
 
 
-def scanned(experiment: Experiment) -> Experiment:
-    """The same model with its layers as a loop of the program: one layer to compile."""
-    for place in ("stack", "encoder", "decoder"):
-        stack = getattr(experiment.model, place, None)
-        if isinstance(stack, Stack) and stack.repeats > 1 and not stack.scan:
-            experiment = replace(experiment, f"model.{place}.scan", True)
-    return experiment
-
-
 @pytest.mark.parametrize("where", TOPOLOGIES)
 @pytest.mark.parametrize("name", config_names())
 def test_a_config_compiles_and_fits(name: str, where: str, record_property: Callable[[str, Any], None]) -> None:
     experiment, _ = load_config(name, ["precision=bfloat16"])
-    if where != TOPOLOGIES[0]:
-        experiment = scanned(experiment)
     plan = planned(experiment, name, where)
     record_property("seconds", plan.compile_seconds)
     record_property("name", f"{where} {name}")
