@@ -185,6 +185,14 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def prose(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """3,000 bytes of which every three in a row occur once."""
+    path = tmp_path_factory.mktemp("prose") / "prose.txt"
+    path.write_text("".join(f"{number:03d}" for number in range(1000)), encoding="utf-8")
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def compile_quickly() -> Iterator[None]:
     """Half the time to compile: without the passes that only make a program fast."""

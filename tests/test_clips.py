@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,22 @@ from train.spec import InputError
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def write(path: Path, frames: Sequence[np.ndarray], **options: str) -> None:
-    """A video file of frames (rows, columns, 3), with the codec that its kind mostly has."""
+def write(path: Path, frames: Sequence[np.ndarray], ticks: Sequence[int] = (), before: int = 0, **options: str) -> None:
+    """A video of frames (rows, columns, 3), with a usual codec; at the milliseconds `ticks`, so many of them `before` the start."""
     codec = {".webm": "libvpx", ".gif": "gif"}.get(path.suffix, "mpeg4")
     with av.open(str(path), "w", options=options) as container:
         stream: Any = container.add_stream(codec, rate=10)
+        if ticks:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        for number, frame in enumerate(frames):
+            made = av.VideoFrame.from_ndarray(frame, "rgb24")
+            if ticks:
+                made.pts, made.time_base = ticks[number], Fraction(1, 1000)
+            for packet in stream.encode(made):
+                packet.pts, packet.dts = packet.pts - before, packet.dts - before
+                container.mux(packet)
         container.mux(stream.encode())
 
 
@@ -97,6 +105,14 @@ def test_every_kind_of_video_is_counted_and_decoded_in_order(kind: str, tmp_path
         frames = decoded(path, channels, [0, 7, 7, 19])
         assert [frame.shape for frame in frames] == [(32, 48, channels)] * 4
         np.testing.assert_allclose([frame.mean() for frame in frames], [0, 70, 70, 190], atol=8)
+
+
+def test_a_video_is_whole_whose_frames_are_held_for_long_or_cut_by_its_list_of_edits(tmp_path: Path) -> None:
+    for kind in (".mkv", ".mp4", ".webm"):
+        write(tmp_path / f"a{kind}", moving(0, 1, 60), [33 * number + 1000 * min(max(number - 25, 0), 10) for number in range(60)])
+        assert counted(tmp_path / f"a{kind}") == 60
+    write(tmp_path / "video.mp4", moving(0, 1, 60), [33 * number for number in range(60)], before=600)
+    assert 30 < counted(tmp_path / "video.mp4") < 50
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,14 +30,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def prose(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """3,000 bytes of which every three in a row occur once."""
-    path = tmp_path_factory.mktemp("prose") / "prose.txt"
-    path.write_text("".join(f"{number:03d}" for number in range(1000)), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture(params=["packed", "padded", "windows", "masked"])
 def make(request: pytest.FixtureRequest, table: str, prose: str) -> Callable[[int | None], Batches]:
     """seed -> batches, of every kind of data."""
@@ -193,80 +185,6 @@ def test_questions_keep_their_order_and_stand_alone(table: str) -> None:
     assert [text for text in asked if text] == texts
 
 
-def test_windows_are_pieces_of_the_text_from_an_offset_that_changes_by_epoch(prose: str) -> None:
-    text = Path(prose).read_text(encoding="utf-8")
-    batches = Corpus(path=prose, test=prose, length=32).open().batches("train", 8, 1, 5)
-    offsets: list[int] = []
-    for epoch in range(4):
-        starts: list[int] = []
-        for step in range(epoch * len(batches), (epoch + 1) * len(batches)):
-            for tokens, segments in zip(batches[step]["tokens"], batches[step]["segments"], strict=True):
-                if segments.any():
-                    window = bytes(tokens.astype(np.uint8)).decode()
-                    assert segments.all()
-                    assert text.count(window) == 1
-                    starts.append(text.index(window))
-        assert starts != sorted(starts)
-        offset = min(starts)
-        assert sorted(starts) == [offset + 32 * index for index in range(len(starts))]  # each piece once, none overlapping
-        assert len(starts) == (len(text) - 32) // 32
-        offsets.append(offset)
-    assert len(set(offsets)) > 1
-    assert all(0 <= offset < 32 for offset in offsets)
-
-
-def test_windows_of_a_test_split_start_at_the_beginning_in_order(prose: str) -> None:
-    text = Path(prose).read_text(encoding="utf-8")
-    batches = Corpus(path=prose, test=prose, length=32).open().batches("test", 8, 1, None)
-    found = [bytes(row.astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"] if row.any()]
-    assert "".join(found) == text[: 32 * len(found)]
-
-
-def test_a_holdout_is_the_last_part_of_a_text(prose: str) -> None:
-    opened = Corpus(path=prose, length=32, holdout=0.2).open()
-    text = Path(prose).read_text(encoding="utf-8")
-    whole = "".join(bytes(opened.ids[part].astype(np.uint8)).decode() for part in ("train", "test"))
-    assert whole == text
-    assert len(opened.ids["test"]) == pytest.approx(0.2 * len(text), abs=1)
-
-
-def test_a_corpus_learns_its_own_byte_pairs_from_the_training_part(prose: str) -> None:
-    opened = Corpus(path=prose, length=32, holdout=0.2, tokenizer="bpe:300").open()
-    assert opened.vocab == 300
-    assert opened.tokens.decode(list(opened.tokens.encode(["it was, and is"])[0])).strip() == "it was, and is"
-    assert len(opened.ids["train"]) < len(Corpus(path=prose, length=32, holdout=0.2).open().ids["train"])
-    with pytest.raises(ValueError, match="Corpus.tokenizer is 'bpe:9'"):
-        Corpus(tokenizer="bpe:9")
-
-
-def test_masking_picks_15_of_100_and_corrupts_80_10_10(tmp_path: Path) -> None:
-    path = tmp_path / "letters.txt"
-    path.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh"), 100_000)), encoding="utf-8")
-    spec = Corpus(path=str(path), length=64, masking=Masking(0.15, "~"))
-    batches = spec.open().batches("train", 1000, 1, 0)
-    batch = batches[0]
-    picked = batch["weights"] > 0
-    assert picked.mean() == pytest.approx(0.15, abs=0.005)
-    np.testing.assert_array_equal(batch["tokens"][~picked], batch["labels"][~picked])
-    tokens, labels = batch["tokens"][picked], batch["labels"][picked]
-    assert (tokens == ord("~")).mean() == pytest.approx(0.8, abs=0.02)
-    assert (tokens == labels).mean() == pytest.approx(0.1, abs=0.015)
-    other = (tokens != ord("~")) & (tokens != labels)
-    assert other.mean() == pytest.approx(0.1, abs=0.015)
-    assert len(set(tokens[other].tolist())) > 200  # any of the 256 tokens
-    same(spec.open().batches("train", 1000, 1, 0)[0], batch)
-    fresh = spec.open().batches("train", 1000, 1, 1)[0]
-    assert ((fresh["weights"] > 0) != picked).any()
-
-
-def test_padding_is_never_masked(prose: str) -> None:
-    batches = Corpus(path=prose, test=prose, length=32, masking=Masking(0.9, "~")).open().batches("train", 8, 1, 0)
-    last = batches[len(batches) - 1]
-    idle = last["segments"] == 0
-    assert idle.any()
-    assert not last["weights"][idle].any()
-
-
 FILES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "quotes.csv": ('text,label\n"a ""b"", c",x\n', [{"text": 'a "b", c', "label": "x"}]),
     "lines.csv": ('text,label\n"one\ntwo",x\nthree,y\n', [{"text": "one\ntwo", "label": "x"}, {"text": "three", "label": "y"}]),
@@ -278,6 +196,8 @@ FILES: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [{"text": "a\nb", "value": 1.5}, {"text": "\u2028ü", "value": 2}],
     ),
     "mark.jsonl": ('\ufeff{"text": "a"}\n', [{"text": "a"}]),
+    "crlf.txt": ("one\r\n\r\ntwo\r\n", [{"text": "one"}, {"text": "two"}]),
+    "long.csv": (f"text,label\n{'a' * 200_000},x\n", [{"text": "a" * 200_000, "label": "x"}]),
     "plain.txt": ("one, two\n\n\u2028three\n", [{"text": "one, two"}, {"text": "\u2028three"}]),
 }
 
@@ -287,6 +207,13 @@ def test_a_reader_gives_the_rows_of_a_file(tmp_path: Path, name: str) -> None:
     content, rows = FILES[name]
     (tmp_path / name).write_bytes(content.encode("utf-8"))
     assert list(read(str(tmp_path / name)).examples) == rows
+
+
+@pytest.mark.parametrize("holdout", [0.01, 0.3])
+def test_a_row_of_a_file_is_told_by_its_number_in_the_file_whatever_part_it_is_in(tmp_path: Path, holdout: float) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"number {row},{row % 2}\n" for row in range(60)) + " ,0\n")
+    with pytest.raises(InputError, match=r"a\.csv \((train|test) part\), example 61, has no text"):
+        Text(path=str(tmp_path / "a.csv"), length=16, holdout=holdout).open()
 
 
 def written(folder: Path, labels: Sequence[str]) -> str:

@@ -269,6 +269,13 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no pictures": (changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]), {}, "no picture that can be read"),
     "too many boxes": (lambda folder: None, {"most": 1}, "1.png, has 2 boxes and data.most is 1; set data.most=2"),
     "class never seen": (lambda folder: None, {"classes": ("disc",)}, "'bar', which training never saw; known are disc"),
+    "no boxes": (changed(lambda data: data["annotations"].clear()), {}, "scenes.json has no boxes; give one that has"),
+    "nesting without end": (lambda folder: (folder / "scenes.json").write_text("[" * 100_000), {}, "is not a COCO file .RecursionError"),
+    "an encoding that nobody knows": (
+        lambda folder: (folder / "voc" / "Annotations" / "3.xml").write_bytes(b"<?xml version='1.0' encoding='no'?><annotation/>"),
+        {"path": "voc"},
+        "3.xml is not a Pascal VOC annotation .unknown encoding",
+    ),
     "no annotations": (lambda folder: None, {"path": "images"}, "has no Annotations"),
     "broken annotation": (
         lambda folder: (folder / "voc" / "Annotations" / "3.xml").write_text("<annotation>"),

@@ -325,7 +325,12 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "one axis": (spoiled(features=lambda array: array[:, 0]), {}, "has features of shape .12,. .* give numbers of shape .t, k."),
     "no steps": (spoiled(actions=lambda array: array[:0]), {}, "has actions of shape .0, 2."),
     "another length": (spoiled(rewards=lambda array: array[:-2]), {}, "has 12 features, 12 actions, 10 rewards; give one of each"),
-    "not a number": (spoiled(rewards=lambda some: np.where(some == some[4], np.nan, some)), {}, "step 5, has rewards that are not finite"),
+    "not a number": (
+        spoiled(rewards=lambda some: np.where(some == some[4], np.nan, some)),
+        {},
+        "step 5, has rewards that no float32 holds",
+    ),
+    "beyond all numbers": (spoiled(features=lambda array: array * 1e300), {}, "step 1, has features that no float32 holds"),
     "other features": (spoiled(features=lambda array: array[:, :2]), {}, "1.npz has 2 features at a step and .*0.npz has 3"),
     "beyond the horizon": (lambda folder: None, {"horizon": 11}, "1.npz has 12 steps and data.horizon is 11; set data.horizon=12"),
     "another test part": (lambda folder: write(folder.parent / "other", k=5), {"test": "other"}, "has 5 features and 2 actions at a step"),

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import hashlib
 import http.server
+import importlib.util
 import io
 import json
 import os
@@ -20,9 +21,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
 
 from train.cli import main
-from train.data import published
+from train.data import published, source
 from train.data.archive import members, settle
+from train.data.images import Images
 from train.data.source import dataset, prepare
+from train.data.text import Text
 from train.spec import InputError
 
 SENTENCES = [(f"a {('dull', 'fine')[index % 2]} film , number {index} ", index % 2) for index in range(24)]
@@ -317,3 +320,72 @@ def test_of_two_processes_that_want_a_set_one_prepares_it(
     assert prepare(Contended.name).is_prepared()
     assert Contended.alone == [True]
     assert capsys.readouterr().err.count("preparing contended") == 1
+
+
+class Unlabelled(tfds.core.GeneratorBasedBuilder):
+    """Texts and pictures whose part to test on has no classes, as those of several sets of the catalogue."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "text": tfds.features.Text(),
+            "image": tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(names="ab"),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
+        del dl_manager
+        return {
+            "train": self._generate_examples([0, 1]),
+            "validation": self._generate_examples([1, 0]),
+            "test": self._generate_examples([-1]),
+        }
+
+    def _generate_examples(self, labels: list[int]) -> Iterator[tuple[int, dict[str, object]]]:
+        for key, label in enumerate(labels):
+            yield key, {"text": "some", "image": np.zeros((4, 4, 1), np.uint8), "label": label}
+
+
+@pytest.mark.parametrize("data", [Text, Images])
+def test_a_part_without_classes_is_refused_and_another_is_chosen_by_its_name(
+    data: type[Text | Images], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"unlabelled test, example 1, has no class \(-1\); set data.splits to parts that have"):
+        data("unlabelled").open()
+    assert data("unlabelled", splits=("train", "validation")).open().classes == ("a", "b")
+
+
+with registered.skip_registration():
+
+    class ByHand(tfds.core.GeneratorBasedBuilder):
+        """A set of the catalogue whose files have to be fetched by hand."""
+
+        __module__ = "tensorflow_datasets.image_classification.by_hand"
+        VERSION = tfds.core.Version("1.0.0")
+        MANUAL_DOWNLOAD_INSTRUCTIONS = "Register,\n  and put the archive here."
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
+
+        def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
+            return {"train": self._generate_examples(str(dl_manager.manual_dir))}
+
+        def _generate_examples(self, text: str) -> Iterator[tuple[int, dict[str, object]]]:
+            yield 0, {"text": text}
+
+
+def test_what_a_set_of_the_catalogue_needs_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(source, "builder", lambda name: ByHand(data_dir=tmp_path / "datasets", file_format="array_record"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "tensorflow" else find(name))  # as where it is installed
+    monkeypatch.setattr(source, "own", lambda name: None)
+    assert main(["data", "prepare", "by_hand"]) == 2
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("morphax: by_hand cannot be prepared: Manual directory ")
+    assert said.endswith("Register, and put the archive here.")

@@ -230,8 +230,11 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
     small = (f"model={SMALL}", f"data.path={folder}", "data.size=(8, 8)", "data.channels=3", "data.holdout=0.3", "steps=40", "batch_size=8")
     assert main(["train", "images_vit", *small, "optimizer.rate.peak=0.01", "evaluation.batch_size=4", "--run", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evaluation"]["accuracy"]["value"] > 0.8
+    (folder / "dark" / "3b.png").write_bytes(b"not a png")
     assert main(["predict", run, str(folder / "dark"), str(folder / "bright" / "0.jpg"), "--json"]) == 0
-    answers = json.loads(capsys.readouterr().out)["answers"]
+    out, err = capsys.readouterr()
+    assert f"1 of 11 pictures of {folder / 'dark'} cannot be read and are left out: {folder / 'dark' / '3b.png'} (it is no picture)" in err
+    answers = json.loads(out)["answers"]
     assert [Path(answer["input"]).parent.name for answer in answers] == ["dark"] * 10 + ["bright"]
     assert np.mean([answer["label"] == Path(answer["input"]).parent.name for answer in answers]) > 0.8
     assert main(["predict", run, str(folder / "dark" / "notes.txt")]) == 2

@@ -248,7 +248,7 @@ CASES = (
         {"plays.txt": "short"},
     ),
     Malformed("window of one token", f"{CORPUS} data.length=1", r"Corpus\.length is 1; a window needs 2", {"plays.txt": "short"}),
-    Malformed("blank text", CORPUS, r"plays\.txt has no examples", {"plays.txt": "\n \n"}),
+    Malformed("blank text", CORPUS, r"plays\.txt has no text; it needs some", {"plays.txt": "\n \n"}),
     Malformed(
         "corpus without its column",
         "train tiny_lm --run new data.path=train.csv data.text=words",

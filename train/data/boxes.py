@@ -156,7 +156,7 @@ def voc(file: Path) -> tuple[Path, list[Object]]:
             # pixels count from 1, and the last one belongs to the box
             box = [(left - 1) / columns, (top - 1) / rows, right / columns, bottom / rows]
             objects.append(((item.findtext("name") or "").strip() or "object", box, False))
-    except (ET.ParseError, ValueError) as error:
+    except (OSError, ET.ParseError, ValueError, LookupError) as error:  # the last of an encoding that nobody knows
         raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
     return file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), objects
 
@@ -181,7 +181,7 @@ def _coco(path: Path, images: Path | None) -> Scenes:
         found = [(folder / entry["file_name"], objects[key]) for key, entry in listed.items()]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a COCO file or a Pascal VOC folder.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise InputError(
             f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
         ) from None
@@ -225,6 +225,10 @@ class OpenedBoxes:
                 listed = ", ".join(self.classes)
                 raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {listed}.")
             scenes.append(dataclasses.replace(scene, labels=labels))
+        if not any(len(scene.boxes) for scene in scenes):
+            raise InputError(
+                f"{found.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train', 'validation')."
+            )
         self.parts[part] = scenes
 
     def picture(self, part: PART, index: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from train.data.contracts import PART
 from train.data.pixels import readable
-from train.data.source import Split, dataset, held
+from train.data.source import Split, dataset, held, labelled
 from train.spec import InputError
 
 
@@ -48,11 +48,9 @@ class Classed:
             return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
         if self.test is not None:
             return {part: self.by_folder(self.test if part == "test" else self.path) for part in parts}
-        rows = self.by_folder(self.path).examples
-        return {
-            part: Split([row for row in rows if held(row["name"], self.holdout) == (part == "test")], f"{self.path} ({part} part)", {})
-            for part in parts
-        }
+        every = self.by_folder(self.path)
+        tested = [held(row["name"], self.holdout) for row in every.examples]
+        return {part: every.parted(tested, part) for part in parts}
 
     def by_folder(self, path: str) -> Split:
         """The files of a folder of folders, each named by its class; those that cannot be read are counted and named.
@@ -106,6 +104,7 @@ class OpenedClassed:
             self.classes = self.classes or known
             if known != self.classes:
                 raise InputError(f"{split.origin} has the classes {', '.join(known[:5])}, and training had {self._listed()}.")
+            labelled(split.examples[0][settings.target], known, split.where(0))
         self.splits[part] = split
 
     def _listed(self) -> str:
@@ -120,7 +119,9 @@ class OpenedClassed:
     def label(self, part: PART, index: int) -> int:
         """The class of an example, by its place in `classes`."""
         row = self.splits[part].examples[index]
-        return self.classes.index(row["label"]) if self.settings.path is not None else int(row[self.settings.target])
+        if self.settings.path is not None:
+            return self.classes.index(row["label"])
+        return labelled(row[self.settings.target], self.classes, self.splits[part].where(index))
 
 
 Own = TypeVar("Own", bound=OpenedClassed)

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, read
+from train.data.source import Split, dataset, read, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
 from train.spec import InputError
 
@@ -65,10 +66,14 @@ class Corpus:
         if self.path is None:
             return self._joined(dataset(self.dataset, self.splits[part == "test"]))
         if self.test is not None:
-            return self._joined(read(self.test if part == "test" else self.path))
-        whole = self._joined(read(self.path))
-        cut = int(len(whole) * (1 - self.holdout))
-        return whole[cut:] if part == "test" else whole[:cut]
+            return self._file(self.test if part == "test" else self.path)
+        text = self._file(self.path)
+        cut = int(len(text) * (1 - self.holdout))
+        return text[cut:] if part == "test" else text[:cut]
+
+    def _file(self, path: str) -> str:
+        """A text as it stands in its file; of a table or of JSON lines the texts of its rows."""
+        return whole(path) if Path(path).suffix.lower() == ".txt" else self._joined(read(path))
 
     def _joined(self, split: Split) -> str:
         split.require(text=self.text)
@@ -112,15 +117,16 @@ class OpenedCorpus:
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` windows: window i of an epoch starts at its offset + i * length."""
         ids, length, masking, rows = self.ids[part], self.spec.length, self.spec.masking, -(-batch_size // multiple) * multiple
-        order = Order((len(ids) - length) // length, rows, seed)
+        count = -(-len(ids) // length) if seed is None else (len(ids) - length) // length  # all of the text, or what any offset leaves
+        order = Order(count, rows, seed)
 
         def make(step: int) -> Arrays:
             offset = 0 if seed is None else int(np.random.default_rng((seed, step // len(order))).integers(length))
             windows = order(step)
             tokens, segments = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
             for row, window in enumerate(windows):
-                tokens[row] = ids[offset + window * length : offset + (window + 1) * length]
-            segments[: len(windows)] = 1
+                cut = ids[offset + window * length : offset + (window + 1) * length]
+                tokens[row, : len(cut)], segments[row, : len(cut)] = cut, 1
             batch = {"tokens": tokens, "segments": segments}
             return batch if masking is None else self._masked(batch, masking, np.random.default_rng((seed or 0, step)))
 

@@ -144,14 +144,16 @@ def checked(arrays: Arrays, origin: str) -> Trajectory:
         if array.dtype.kind not in "fiub" or array.ndim != axes or 0 in array.shape:
             wanted = {"features": "(t, k)", "actions": "(t, m)", "rewards": "(t,)"}[name]
             raise InputError(f"{origin} has {name} of shape {array.shape} and type {array.dtype}; give numbers of shape {wanted}.")
+        with np.errstate(over="ignore"):
+            arrays = arrays | {name: (array := array.astype(np.float32))}
         if not np.isfinite(array).all():
             step = int(np.nonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0][0])
-            raise InputError(f"{origin}, step {step + 1}, has {name} that are not finite; fill them in, or cut the trajectory there.")
+            raise InputError(f"{origin}, step {step + 1}, has {name} that no float32 holds; fill them in, or cut the trajectory there.")
     lengths = {name: len(arrays[name]) for name in COLUMNS}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in lengths.items())
         raise InputError(f"{origin} has {listed}; give one of each for every step.")
-    features, actions, rewards = (arrays[name].astype(np.float32) for name in COLUMNS)
+    features, actions, rewards = (arrays[name] for name in COLUMNS)
     return Trajectory(features, actions, rewards, origin)
 
 

@@ -133,16 +133,20 @@ def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: C
     return sound
 
 
-def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pictures") -> list[str]:
-    """The files that files and folders name, those of a folder in the order of their names.  Raises InputError where there is none."""
+def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pictures", read: Callable[[Path], Any] = decodes) -> list[str]:
+    """The files that files and folders name, those of a folder in the order of their names without those that cannot be read.
+
+    Raises InputError where a folder has none.
+    """
     found: list[str] = []
     for name in given:
         place = Path(name).expanduser()
         if place.is_dir():
-            inside = sorted(str(path) for path in place.rglob("*") if path.suffix.lower() in kinds)
-            if not inside:
-                raise InputError(f"The folder {name} has no {noun} ({', '.join(kinds)}); give another.")
-            found.extend(inside)
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in kinds and path.is_file())
+            sound = readable(inside, name, noun, read)
+            if not sound:
+                raise InputError(f"The folder {name} has no {noun} that can be read ({', '.join(kinds)}); give another.")
+            found.extend(map(str, sound))
         else:
             found.append(str(place))
     return found

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -84,25 +84,39 @@ class Series:
         """The series, read and checked.  Raises InputError for what cannot be used."""
         opened = self.reader(classes)
         split = dataset(self.dataset, self.split) if self.path is None else read(self.path)
-        names, values, seen = self.table(split, classes)
-        cut = len(values) - round(self.holdout * len(values))
+        table = self.table(split, classes)
+        names, values, seen, _ = table
+        cut = first = len(values) - round(self.holdout * len(values))
         if self.test is not None and self.test == self.path:
-            cut = 0  # all of it is to test on
+            cut = first = 0  # all of it is to test on
         elif self.test is not None:
             later = self.table(read(self.test), names)
-            seen, cut = np.concatenate([seen[: len(values)], later[2]]), len(values)
-            values = np.concatenate([values, later[1]])
-        opened.take(names, values, seen, cut, split.origin, only)
+            cut = first = len(values)
+            seen, values = np.concatenate([seen[:cut], later.seen]), np.concatenate([values, later.values])
+            if table.times and not self.follows(table.times, later.times):
+                first += self.before  # its first windows see nothing but itself
+        opened.take(names, values, seen, (cut, first), split.origin, only)
         return opened
+
+    def follows(self, times: Sequence[datetime.datetime], later: Sequence[datetime.datetime]) -> bool:
+        """Whether `test` goes on where `path` ends.  Raises InputError where they overlap, or their steps differ."""
+        if (times[0].tzinfo is None) != (later[0].tzinfo is None):
+            raise InputError(f"{self.test} and {self.path} differ in whether times have an offset from UTC; give it in both, or in none.")
+        step, own = ({after - before for before, after in zip(part, part[1:], strict=False)} for part in (times, later))
+        if step and own and step != own:
+            raise InputError(f"{self.test} has a row every {min(own)} and {self.path} every {min(step)}; give both at equal steps.")
+        if later[0] <= times[-1] and times[0] <= later[-1]:
+            raise InputError(
+                f"{self.test} begins at {later[0]} and {self.path} ends at {times[-1]}; a test must not hold what is trained on."
+            )
+        return later[0] - times[-1] in step
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedSeries":
         """Ready for series to continue, without the data."""
         return OpenedSeries(self, classes)
 
-    def table(self, split: Split, names: tuple[str, ...] = ()) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-        """The names of the values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody knows ahead,
-        and the calendar, which goes on.  Raises InputError, with the place.
-        """
+    def table(self, split: Split, names: tuple[str, ...] = ()) -> "Table":
+        """The series of a split and what is seen beside them.  Raises InputError, with the place, for what cannot be used."""
         rows = list(_steps(split))
         if not rows:
             raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
@@ -110,6 +124,8 @@ class Series:
             raise InputError(f"{split.origin} has no column {self.time!r} of times; name it by data.time, or set data.time=none.")
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
+        if not names:
+            raise InputError(f"{split.origin} has no column of values beside {', '.join(rows[0])}; add one, or change data.covariates.")
         for name in (*names, *self.covariates):
             if name not in rows[0]:
                 listed = ", ".join(rows[0])
@@ -117,8 +133,9 @@ class Series:
         columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
-        calendar = [self._calendar([row.get(self.time) for row in rows], split)] if self.time is not None else []
-        return names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1)
+        times = self._times([row.get(self.time) for row in rows], split) if self.time is not None else []
+        calendar = [self._calendar(times, split)] if times else []
+        return Table(names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
 
     def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
         column = np.full(len(cells), np.nan)
@@ -128,26 +145,29 @@ class Series:
                 continue
             try:
                 column[index] = float(text)
+            except OverflowError:
+                column[index] = np.inf
             except (TypeError, ValueError):
-                raise InputError(f"{split.where(index)}, has {text!r} in the column {name!r}, where a number is expected.") from None
-        column[~np.isfinite(column)] = np.nan
+                raise InputError(f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, where a number is expected.") from None
+            if abs(column[index]) > np.finfo(np.float32).max:
+                raise InputError(f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, which is too large; change its unit.")
         missing, run, start = np.isnan(column), 0, 0
         for index in range(len(column) + 1):
             if index < len(column) and missing[index]:
                 run, start = run + 1, start if run else index
                 continue
-            if run > self.gaps or (run and (start == 0 or index == len(column))):
-                raise InputError(
-                    f"{split.where(start)}, lacks {run} values of {name!r} in a row; fill them in, or set data.gaps={run} to draw a line"
-                    " across gaps that lie between values."
-                )
+            lacks = f"{split.where(start)}, lacks {run} values of {name!r} in a row; fill them in"
+            if run and (start == 0 or index == len(column)):
+                raise InputError(f"{lacks}, or leave out these rows: a line is drawn between values alone.")
+            if run > self.gaps:
+                raise InputError(f"{lacks}, or set data.gaps={run} to draw a line across gaps that lie between values.")
             run = 0
         if missing.any():
             print(f"{split.origin}: {int(missing.sum())} missing values of {name} were filled in a straight line", file=sys.stderr)
             column[missing] = np.interp(np.nonzero(missing)[0], np.nonzero(~missing)[0], column[~missing])
         return column.astype(np.float32)
 
-    def _calendar(self, cells: list[Any], split: Split) -> np.ndarray:
+    def _times(self, cells: list[Any], split: Split) -> list[datetime.datetime]:
         times: list[datetime.datetime] = []
         for index, cell in enumerate(cells):
             text = cell.decode() if isinstance(cell, bytes) else str(cell)
@@ -155,6 +175,8 @@ class Series:
                 times.append(datetime.datetime.fromisoformat(text.strip()))
             except ValueError:
                 raise InputError(f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00.") from None
+            if (times[index].tzinfo is None) != (times[0].tzinfo is None):
+                raise InputError(f"{split.where(index)}, is at {text}; give all times with their offset from UTC, or none.")
             if index and times[index] <= times[index - 1]:
                 raise InputError(f"{split.where(index)}, is at {text}, which is not after the row before; sort the rows and drop repeats.")
         steps = {later - earlier for earlier, later in zip(times, times[1:], strict=False)}
@@ -163,8 +185,15 @@ class Series:
             place = next(index for index in range(1, len(times)) if times[index] - times[index - 1] != usual)
             late = times[place] - times[place - 1]
             raise InputError(f"{split.where(place)}, comes {late} after the row before and not {usual}; add the rows between.")
-        step = min(steps, default=datetime.timedelta(hours=1))
-        times += [times[-1] + step * ahead for ahead in range(1, self.horizon + 1)]
+        return times
+
+    def _calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
+        step = times[1] - times[0] if len(times) > 1 else datetime.timedelta(hours=1)
+        try:
+            span = [times[0] - max(self.lags, default=0) * step, *(times[-1] + step * ahead for ahead in range(1, self.horizon + 1))]
+        except OverflowError:
+            raise InputError(f"{split.origin} has times near the first or the last year that there is; shift them.") from None
+        times = [*times, *span[1:]]
         hours = np.array([time.hour + time.minute / 60 for time in times]) * math.tau / 24
         days = np.array([time.weekday() for time in times]) * math.tau / 7
         year = np.array([time.timetuple().tm_yday for time in times]) * math.tau / 366
@@ -177,11 +206,25 @@ class Series:
         return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
 
 
+class Table(NamedTuple):
+    """The names of values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody knows ahead, and the
+    calendar, which goes on; and the times of the rows, where they have some.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    seen: np.ndarray
+    times: list[datetime.datetime]
+
+
 def _steps(split: Split) -> Iterator[Example]:
     """The steps of the examples, in order.  Raises InputError where the arrays of an example are not of one length."""
     for index in range(len(split.examples)):
         example = split.examples[index]
-        lengths = {np.shape(cell) for cell in example.values()}
+        try:
+            lengths = {np.shape(cell) for cell in example.values()}
+        except ValueError:
+            raise InputError(f"{split.where(index)}, has a list of lists that differ in length; give a number in each column.") from None
         if lengths <= {()}:
             yield example
         elif len(lengths) == 1 and len(next(iter(lengths))) == 1:
@@ -211,16 +254,20 @@ class OpenedSeries:
         """Whether an example has all series."""
         return self.spec.channels == "together"
 
-    def take(self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cut: int, origin: str, only: PART | None = None) -> None:
-        """Takes in series, of which those steps before `cut` are to train on; a part that is not asked for may be too short."""
+    def take(
+        self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cuts: tuple[int, int], origin: str, only: PART | None = None
+    ) -> None:
+        """Takes in series: where what is to train on ends, and where the first forecast that is tested begins.
+
+        A part that is not asked for may be too short.
+        """
         context, horizon = self.spec.context, self.spec.horizon
         self.classes, self.values, self.seen = names, values, seen
-        before = self.spec.before
-        first = max(cut, before)
+        before, (cut, first) = self.spec.before, cuts
         lags = f" with lags of {max(self.spec.lags)}" if self.spec.lags else ""
         self.origins = {
             "train": np.arange(before, cut - horizon + 1),
-            "test": np.arange(first, len(values) - horizon + 1, self.spec.stride),
+            "test": np.arange(max(first, before), len(values) - horizon + 1, self.spec.stride),
         }
         for part, origins in self.origins.items():
             if not len(origins) and only in (None, part):
@@ -298,7 +345,7 @@ class OpenedSeries:
             del chance
             path, _, name = (asked[index], "", "") if self.together else asked[index].rpartition(":")
             if path not in tables:
-                _, values, seen = spec.table(read(str(Path(path).expanduser())), self.classes)
+                _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes)
                 if len(values) < spec.before:
                     raise InputError(f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many.")
                 tables[path] = values[-spec.before :], seen[-spec.context - spec.horizon :]

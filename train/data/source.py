@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.data.contracts import PART
 from train.data.published import cache
 from train.spec import InputError
 
@@ -27,15 +28,24 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns."""
+    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns.
+
+    `places` are those of the examples in what they are a part of; none, they are all of it.
+    """
 
     examples: Sequence[Example]
     origin: str
     names: dict[str, tuple[str, ...]]
+    places: Sequence[int] = ()
 
     def where(self, index: int) -> str:
         """The place of an example, for a message."""
-        return f"{self.origin}, example {index + 1}"
+        return f"{self.origin}, example {(self.places[index] if self.places else index) + 1}"
+
+    def parted(self, tested: Sequence[bool], part: PART) -> "Split":
+        """The examples of a part, where `tested` says of each whether it is to test on."""
+        places = [place for place, test in enumerate(tested) if test == (part == "test")]
+        return Split([self.examples[place] for place in places], f"{self.origin} ({part} part)", self.names, places)
 
     def require(self, **columns: str) -> None:
         """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
@@ -129,8 +139,11 @@ def prepare(name: str) -> Any:
             if not made.is_prepared():  # by another process meanwhile
                 print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
                 made.download_and_prepare(file_format="array_record")
-    except (OSError, LookupError) as error:
-        raise InputError(str(error)) from None
+    except Exception as error:
+        if own(name) is not None and not isinstance(error, OSError | LookupError):
+            raise  # of a builder of this project, or the user's: what went wrong stands in its lines
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(said if own(name) is not None else f"{name} cannot be prepared: {said}") from None
     return made
 
 
@@ -197,7 +210,7 @@ def read(path: str) -> Split:
     if kind in (".jsonl", ".json"):
         examples = list(_json_lines(text, path))
     elif kind == ".txt":
-        examples = [{"text": line} for line in text.split("\n") if line.strip()]
+        examples = [{"text": line.removesuffix("\r")} for line in text.split("\n") if line.strip()]
     else:
         examples = list(_table(text, path, "\t" if kind == ".tsv" else ","))
     if not examples:
@@ -205,12 +218,17 @@ def read(path: str) -> Split:
     return Split(examples, path, {})
 
 
+def whole(path: str) -> str:
+    """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or not UTF-8."""
+    text = _content(path).replace("\r\n", "\n")
+    if not text.strip():
+        raise InputError(f"{path} has no text; it needs some.")
+    return text
+
+
 def lines(path: str) -> list[str]:
     """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not UTF-8."""
-    text = _content(path)
-    if not text.strip():
-        raise InputError(f"{path} has no lines; it needs at least one.")
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+    return [line.strip() for line in whole(path).removesuffix("\n").split("\n")]
 
 
 def _content(path: str) -> str:
@@ -238,6 +256,13 @@ def words(value: Any, where: str) -> str:
     return text
 
 
+def labelled(value: Any, classes: Sequence[str], where: str) -> int:
+    """The class of an example of a data set, by its place.  Raises InputError where it has none, as some parts to test on."""
+    if not 0 <= int(value) < len(classes):
+        raise InputError(f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train', 'validation').")
+    return int(value)
+
+
 def held(text: str, holdout: float) -> bool:
     """Whether a text belongs to the held-out part: its md5 says so, so that equal texts are on one side."""
     return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < holdout * 2**32
@@ -262,6 +287,7 @@ def _json_lines(text: str, path: str) -> Iterator[Example]:
 
 
 def _table(text: str, path: str, delimiter: str) -> Iterator[Example]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])

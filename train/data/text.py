@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, held, read, words
+from train.data.source import Split, dataset, held, labelled, read, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
 
@@ -66,14 +66,9 @@ class Text:
             return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
         if self.test is not None:
             return {part: read(self.test if part == "test" else self.path) for part in parts}
-        whole = read(self.path)
-        out = [held(str(example.get(self.text)), self.holdout) for example in whole.examples]
-        return {
-            part: Split(
-                [row for row, test in zip(whole.examples, out, strict=True) if test == (part == "test")], f"{self.path} ({part} part)", {}
-            )
-            for part in parts
-        }
+        every = read(self.path)
+        tested = [held(str(example.get(self.text)), self.holdout) for example in every.examples]
+        return {part: every.parted(tested, part) for part in parts}
 
 
 class OpenedText:
@@ -112,7 +107,7 @@ class OpenedText:
         known = split.names.get(self.spec.target)
         if known:
             self.classes = self.classes or known
-            written = [known[int(target)] for target in targets]
+            written = [known[labelled(target, known, split.where(index))] for index, target in enumerate(targets)]
         else:
             for index, target in enumerate(targets):
                 if target is None or isinstance(target, float) or not str(target).strip():

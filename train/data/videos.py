@@ -1,6 +1,7 @@
 """Videos as arrays: counted, sampled, decoded by FFmpeg.  What takes long to import is imported when it is needed."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,31 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def counted(path: Path) -> int:
     """How many frames a video has, by decoding all of them.  Raises ValueError where it has none, is damaged, or was cut off."""
     with _opened(path) as (container, stream):
-        count = sum(1 for _ in container.decode(stream))
-        told = stream.frames
-        if not told and container.duration and stream.average_rate:
-            told = int(container.duration / 1e6 * stream.average_rate)
+        count, seconds = 0, 0.0
+        for frame in container.decode(stream):
+            count += 1
+            seconds = max(seconds, float(((frame.pts or 0) - (stream.start_time or 0) + (frame.duration or 0)) * stream.time_base))
+        told, lasts = stream.frames, _lasts(container, stream)
     if not count:
         raise ValueError("it has no frames")
     if path.suffix.lower() == ".gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):  # it announces none, and ends so
         raise ValueError(f"it was cut off after {count} frames")
-    if count < WHOLE * told:
-        raise ValueError(f"it was cut off after {count} of {told} frames")
+    # Cut frames are announced and may be many; frames that are held for long are few.
+    if (told or lasts) and count < WHOLE * (told or math.inf) and seconds < WHOLE * (lasts or math.inf):
+        raise ValueError(
+            f"it was cut off after {count} of {told} frames" if told else f"it was cut off after {seconds:.2g} of {lasts:.2g} s"
+        )
     return count
+
+
+def _lasts(container: Any, stream: Any) -> float:
+    """How many seconds a video says that it lasts; 0 where it says nothing, or what is said may be of its sound."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    hours, minutes, seconds = ([*stream.metadata.get("DURATION", "").split(":"), "", "", ""])[:3]  # as Matroska writes it
+    with contextlib.suppress(ValueError):
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return 0.0 if container.streams.audio else (container.duration or 0) / 1e6
 
 
 def decoded(path: Path, channels: int, places: Sequence[int]) -> list[np.ndarray]:

@@ -46,10 +46,12 @@ class Language:
         losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[..., 0]
         tokens = getattr(trainer.data, "tokens", None)
         lines = []
-        for row, costs in list(zip(batch["tokens"], losses, strict=True))[: self.windows]:
-            words = [tokens.decode([int(token)]) if tokens else f"{token} " for token in row]
+        for row, costs, length in list(zip(batch["tokens"], losses, (batch["segments"] > 0).sum(1), strict=True))[: self.windows]:
+            if not length:  # the text has fewer windows
+                break
+            words = [tokens.decode([int(token)]) if tokens else f"{token} " for token in row[:length]]
             spans = [html.escape(words[0])]
-            for word, cost in zip(words[1:], costs, strict=True):
+            for word, cost in zip(words[1:], costs, strict=False):
                 shade = min(cost / 6, 1)
                 spans.append(f'<span title="{cost:.2f} nats" style="background: rgb(208 84 44 / {shade:.2f})">{html.escape(word)}</span>')
             lines.append(f"<pre>{''.join(spans)}</pre>")

@@ -48,7 +48,7 @@ class Translations:
             pictures["Translations: the worst by chrF"] = table(columns, worst)
         written = [(source, text) for (source, _), text in zip(pairs, texts, strict=True) if text][: self.attention]
         if written and (panels := looked(trained, written)):
-            pictures["Attention: where each word of the translation looked in the source, mean of the decoder's layers and heads"] = heat(
+            pictures["Attention: where each word of the translation looked in the source, in the last layer, mean of its heads"] = heat(
                 panels
             )
         return Findings(metrics, pictures)
