@@ -45,5 +45,5 @@ def experiment() -> Experiment:
         batch_size=64,
         steps=3000,
         evaluation=Evaluation(every=1000, batch_size=256),
-        review=ClosedLoop(episodes=12, asked=(140.0, 148.0, 156.0, 164.0, 172.0)),
+        review=ClosedLoop(asked=(140.0, 148.0, 156.0, 164.0, 172.0)),
     )

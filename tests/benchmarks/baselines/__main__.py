@@ -10,7 +10,7 @@ from functools import partial
 
 from tests.benchmarks.baselines import Figures
 from tests.benchmarks.baselines.clips import clips
-from tests.benchmarks.baselines.drives import drives
+from tests.benchmarks.baselines.drives import decisions, drives
 from tests.benchmarks.baselines.language import characters, dictionary
 from tests.benchmarks.baselines.pictures import components, pixels
 from tests.benchmarks.baselines.series import forecasts
@@ -32,6 +32,7 @@ BASELINES: dict[str, Callable[[], Figures]] = {
     "traffic_occupancy": partial(forecasts, "traffic_occupancy"),
     "traffic_weather": partial(forecasts, "traffic_weather"),
     "drive_highway": partial(drives, "highway_drives/expert"),
+    "drive_decision": partial(decisions, "highway_drives/mixed"),
 }
 
 

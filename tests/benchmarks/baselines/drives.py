@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
+from configs import drive_decision
 from tests.benchmarks.baselines import Figures
+from train.data.drives import returns
 from train.data.source import dataset
 from train.driving import Highway, Style, drive
-from train.review.driving import ClosedLoop, total
+from train.review.driving import ClosedLoop, correlation, total
 
 
 def drives(name: str) -> Figures:
@@ -27,3 +29,27 @@ def drives(name: str) -> Figures:
         best = best or total(trips)
         found[driver] = review.measured(trips) | {"reward_ratio": total(trips) / best, "reward": total(trips) / len(trips)}
     return found
+
+
+def decisions(name: str) -> Figures:
+    """A linear regression of what was done on what was seen and the return to go, asked for the returns that the config asks for."""
+    config = drive_decision.experiment()
+    spec: Any = config.data
+    review: Any = config.review
+    examples = dataset(name, "train").examples
+    rows: list[Any] = [examples[index] for index in range(len(examples))]
+    ahead = [spec.scaled(returns(row["rewards"]), np.arange(len(row["rewards"])))[:, None] for row in rows]
+    seen = np.concatenate([np.concatenate([row["features"], left], -1) for row, left in zip(rows, ahead, strict=True)])
+    linear = LinearRegression().fit(seen, np.concatenate([row["actions"] for row in rows]))
+    asked = np.repeat(review.asked, review.episodes)
+    left, step = asked.copy(), 0
+
+    def wheel(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        nonlocal left, step
+        left, step = left - rewards, step + 1
+        return linear.predict(np.concatenate([seen, spec.scaled(left, np.array(step - 1))[:, None]], -1)).clip(-1, 1)
+
+    trips = drive([Highway("closed", number, [Style()]) for _ in review.asked for number in range(review.episodes)], wheel, review.steps)
+    reached = np.array([sum(trip.rewards) for trip in trips])
+    means = {f"reached_{one:g}": float(reached[asked == one].mean()) for one in review.asked}
+    return {"linear": review.measured(trips) | {"return_correlation": correlation(asked, reached)} | means}
