@@ -19,6 +19,7 @@ from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices
 from train.console import Console
 from train.data.augment import Augment
 from train.data.boxes import Boxes
+from train.data.source import dataset
 from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
 from train.experiment import Evaluation, Experiment
 from train.loop import train
@@ -207,6 +208,17 @@ def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
         for box in np.asarray(corners(jnp.asarray(boxes[present > 0]))):
             left, top, right, bottom = (box * [96, 64, 96, 64]).round().astype(int)
             assert image[top + 2 : bottom - 2, left + 2 : right - 2].mean() > 0.8
+
+
+def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    whole = dataset("bccd", "test").examples[3]["image"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", None)
+        opened, grey = Boxes("bccd").open(), Boxes("bccd", channels=1).open()  # which read the boxes alone
+    np.testing.assert_array_equal(opened.picture("test", 3), whole)
+    luminance = whole.astype(float) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey.picture("test", 3)[..., 0], luminance, atol=1.5)
 
 
 def test_precision_does_not_depend_on_batches_or_devices(scenes: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.pixels import asked_picture, decoded, files, readable, resized, scaled, shown_picture
+from train.data.pixels import asked_picture, decoded, files, in_channels, readable, resized, scaled, shown_picture
 from train.data.source import dataset, held
 from train.spec import InputError
 
@@ -70,7 +70,7 @@ class Boxes:
         return OpenedBoxes(self, classes or self.labels)
 
     def _named(self, part: PART) -> "Scenes":
-        split = dataset(self.dataset, self.splits[part == "test"])
+        split = dataset(self.dataset, self.splits[part == "test"], encoded=("image",))  # of all pictures the boxes alone are read here
         split.require(dataset="image")
         classes = split.names.get("objects/label", ())
         if not classes:
@@ -237,8 +237,8 @@ class OpenedBoxes:
         if isinstance(source, Path):
             return decoded(source, self.spec.channels)
         examples, place = source
-        array = np.asarray(examples[place]["image"])
-        return array if array.shape[2] == self.spec.channels else np.repeat(array[..., :1], self.spec.channels, axis=2)
+        image = examples[place]["image"]
+        return decoded(image, self.spec.channels) if isinstance(image, bytes) else in_channels(np.asarray(image), self.spec.channels)
 
     def truth(self, part: PART, index: int) -> Scene:
         """The boxes of a picture as they are given."""

@@ -175,13 +175,19 @@ def quiet() -> Iterator[None]:
         logging.getLogger("absl").setLevel(level)
 
 
-def dataset(name: str, split: str) -> Split:
-    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it does not have."""
+def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
+    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it does not have.
+
+    Columns that are `encoded` are left as they are stored: a picture is the bytes of a JPEG or a PNG where it was one.
+    """
+    from tensorflow_datasets import decode
+
     made = prepare(name)
     if split.partition("[")[0] not in made.info.splits:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}: set data.splits.")
     try:
-        examples = made.as_data_source(split)
+        raw = {column: decode.SkipDecoding() for column in encoded if column in made.info.features}
+        examples = made.as_data_source(split, decoders=raw or None)
     except ValueError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'.") from None
