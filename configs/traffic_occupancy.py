@@ -19,22 +19,22 @@ from train.optimizer import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 
-def model(context: int, horizon: int, width: int, quantiles: int, dropout: float = 0.0) -> Transformer:
-    """An encoder over the steps of context and horizon, each with its lags and calendar; those of the horizon give their quantiles."""
+def model(context: int, horizon: int, patch: int, width: int, quantiles: int, dropout: float = 0.0) -> Transformer:
+    """An encoder over patches of context and horizon (arXiv:2211.14730), each with its lags and calendar; the horizon's give quantiles."""
     block = Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm()), dropout=dropout)
     return Transformer(
-        embed=FeatureEmbed(width, LearnedPosition(context + horizon)),
+        embed=FeatureEmbed(width, LearnedPosition((context + horizon) // patch)),
         stack=Stack(block, repeats=2, norm=LayerNorm()),
-        head=ValueHead(quantiles, EveryToken(1, -horizon)),
+        head=ValueHead(patch * quantiles, EveryToken(1, -horizon // patch)),
     )
 
 
 def experiment() -> Experiment:
-    """2 layers of width 64 over 48 hours, with the same hours of a day, a week and two weeks before; 128 windows of one sensor a step."""
+    """2 layers of width 64 over 48 hours, four a token, with those of a day, a week and two weeks before; 128 windows a step."""
     return Experiment(
-        model=model(48, 24, 64, 3),
+        model=model(48, 24, 4, 64, 3),
         objective=Quantiles(),
-        data=Series("traffic_occupancy", time=None, context=48, patch=1, lags=(24, 168, 336)),
+        data=Series("traffic_occupancy", time=None, context=48, patch=4, lags=(24, 168, 336)),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
         steps=2000,

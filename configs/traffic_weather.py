@@ -22,9 +22,9 @@ WEATHER = ("kelvin", "clouds", "rain", "snow")
 
 
 def experiment() -> Experiment:
-    """2 layers of width 64 over 72 hours with weather, calendar and holidays, and the same hours of a day and one to four weeks before."""
+    """2 layers of width 64 over 72 hours, four a token, with weather, calendar, holidays, and those of a day and up to 4 weeks before."""
     return Experiment(
-        model=model(72, 24, 64, 3, dropout=0.1),
+        model=model(72, 24, 4, 64, 3, dropout=0.1),
         objective=Quantiles(),
         data=Series(
             "traffic_weather",
@@ -32,7 +32,7 @@ def experiment() -> Experiment:
             covariates=WEATHER,
             holidays="US",
             context=72,
-            patch=1,
+            patch=4,
             lags=LAGS,
             gaps=12,
         ),

@@ -311,7 +311,7 @@ def test_a_users_table_is_forecast_beyond_its_end(
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     run = str(tmp_path / "run")
-    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.pool.first=-12", "steps=60", "optimizer.rate.peak=0.01"]
+    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.pool.first=-3", "steps=60", "optimizer.rate.peak=0.01"]
     data = [f"data.path={path}", "data.values=('north', 'south')", "data.covariates=('rain',)", "data.context=48", "data.horizon=12"]
     data += ["data.lags=(24,)"]
     assert main(["train", "traffic_weather", *small, *data, "batch_size=32", "--run", run, "--json"]) == 0
