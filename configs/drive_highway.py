@@ -1,11 +1,12 @@
 """A vehicle driven by what experts did: behaviour cloning on a simulated highway, 528 drives of 40 seconds.
 
-python -m train drive_highway     # 3 minutes on two busy CPU cores; 0 of 50 drives crash, reward 0.983 to 0.992 of the expert's (seeds 0-2)
+python -m train drive_highway     # 3 minutes on one CPU core; 0 of 50 drives crash, reward 0.983 to 0.992 of the expert's (seeds 0-2)
 python -m train drive_highway data.path=FOLDER     # your own trajectories, a .npz file each
 morphax predict runs/drive_highway DRIVE.npz
 
-In the same 50 drives 64 % of those without any action crash, with 0.70 of the expert's reward; a linear regression of the expert's actions
-on what it saw crashes in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only drive_highway`.
+All drives stay on the road to their end; the mean squared error of the actions on held-out drives is 0.0195 (seed 0).  In the same drives
+64 % of those without any action crash, with 0.70 of the expert's reward; a linear regression of the expert's actions on what it saw crashes
+in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only drive_highway`.
 
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.0 ms a step or more, 114 MiB, by the compiler (`make tpu-configs`).
 """
