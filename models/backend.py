@@ -54,6 +54,11 @@ def kind() -> str:
     return "" if isinstance(_target.get(), str) else devices()[0].device_kind
 
 
+def capability() -> str:
+    """What the GPU that programs are traced for can do, as its maker counts: "7.5" of a T4, "gfx942"; empty where there is none."""
+    return "" if platform() != "gpu" or isinstance(_target.get(), str) else str(getattr(devices()[0], "compute_capability", ""))
+
+
 def compile_correctly() -> None:
     """Keeps compilers from two faults of theirs; without effect after the first computation, and where the settings are made already.
 

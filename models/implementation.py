@@ -10,6 +10,7 @@ SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is w
 SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
 STATE = 512 * 1024  # numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
 SMALL = ("TPU v2", "TPU v3", "TPU v4")  # whose vector memory of 16 MiB is too little for them
+FUSED_CAPABILITY = 8.0  # Ampere: from which cuDNN has the kernel
 FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 
 
@@ -19,7 +20,7 @@ class Call:
 
     length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and values.
     dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as an array.
-    capped: whether scores are bounded; special: what only "xla" computes, in words.
+    capped: whether scores are bounded; special: what only "xla" computes, in words; capability: the GPU's, as it says it, or nothing.
     """
 
     length: int
@@ -29,6 +30,7 @@ class Call:
     masked: bool = False
     capped: bool = False
     special: tuple[str, ...] = ()
+    capability: str = ""
 
 
 def lacking(implementation: Implementation, call: Call, platform: str) -> str | None:
@@ -47,11 +49,20 @@ def lacking(implementation: Implementation, call: Call, platform: str) -> str | 
         return "it has no bound of scores"
     if platform != "gpu":
         return None
+    if call.capability and not _newer(call.capability):
+        return f"it runs on NVIDIA's GPUs of compute capability {FUSED_CAPABILITY} or more, and this one's is {call.capability}"
     if call.dtype not in ("float16", "bfloat16"):
         return f"on GPU it takes float16 or bfloat16, and this is {call.dtype}"
     if call.width > FUSED_WIDTH:
         return f"on GPU its heads are {FUSED_WIDTH} wide at most, and these are {call.width}"
     return "on GPU it hides tokens in rows of even length only, and these are odd" if call.masked and not call.even else None
+
+
+def _newer(capability: str) -> bool:
+    try:
+        return float(capability) >= FUSED_CAPABILITY
+    except ValueError:  # another maker's, such as gfx942
+        return False
 
 
 def implementation_of(call: Call, asked: Implementation | None, platform: str) -> Implementation:

@@ -130,3 +130,26 @@ def test_a_loop_inside_of_a_loop_runs_as_often_as_both_together() -> None:
 ENTRY"""
     text = PROGRAM.replace("condition=%condition, body=%bodyLOOP", loop.format("outer", 3)).replace("ENTRY", outer)
     assert Program(text).cycles() == 1000 + 107 + 3 * (1 + 4 * 6)
+
+
+ASYNCHRONOUS = """
+ENTRY %main (x: f32[1024], y: f32[2048]) -> f32[1024] {
+  %x = f32[1024]{0} parameter(0)
+  %y = f32[2048]{0} parameter(1)
+  %a = (f32[1024]{0}, f32[2048]{0}) all-reduce-start(%x, %y), channel_id=1, to_apply=%add
+  %b = ((f32[1024]{0}, f32[2048]{0}), (f32[4096]{0}, f32[8192]{0})) all-gather-start(%x, %y), channel_id=2, dimensions={0}
+  %c = (f32[1024]{0}, f32[256]{0}) reduce-scatter-start(%x), channel_id=3, to_apply=%add, dimensions={0}
+  %d = (f32[1024]{0}, f32[1024]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=4, source_target_pairs={{0,1}}
+  %e = f32[256]{0} reduce-scatter(%x), channel_id=5, to_apply=%add, dimensions={0}
+  ROOT %out = f32[1024]{0} collective-permute-done(%d)
+}
+"""
+
+
+def test_what_is_communicated_are_the_results_whether_waited_for_or_not() -> None:
+    assert collectives(Program(ASYNCHRONOUS)) == {
+        "all-reduce": (1, 4 * (1024 + 2048)),
+        "all-gather": (1, 4 * (4096 + 8192)),
+        "reduce-scatter": (2, 2 * 4 * 256),
+        "collective-permute": (1, 4 * 1024),
+    }

@@ -264,6 +264,14 @@ CALL = Call(length=1024, width=64, dtype="bfloat16")
         ("fused", {"dtype": "float32"}, "cpu", None),
         ("fused", {"width": 256}, "gpu", "on GPU its heads are 128 wide at most, and these are 256"),
         ("fused", {"masked": True, "even": False}, "gpu", "on GPU it hides tokens in rows of even length only, and these are odd"),
+        (
+            "fused",
+            {"capability": "7.5"},  # a T4's
+            "gpu",
+            "it runs on NVIDIA's GPUs of compute capability 8.0 or more, and this one's is 7.5",
+        ),
+        ("fused", {"capability": "gfx942"}, "gpu", "it runs on NVIDIA's GPUs of compute capability 8.0 or more, and this one's is gfx942"),
+        ("fused", {"capability": "10.0"}, "gpu", None),
         ("xla", {"special": ("sink",)}, "tpu", None),
     ],
 )

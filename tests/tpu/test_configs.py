@@ -31,7 +31,7 @@ COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the s
 @pytest.mark.parametrize("where", TOPOLOGIES)
 @pytest.mark.parametrize("name", config_names())
 def test_a_config_compiles_and_fits(name: str, where: str, record_property: Callable[[str, Any], None]) -> None:
-    experiment, _ = load_config(name, ["precision=bfloat16"])
+    experiment, _ = load_config(name, ["precision=bfloat16"] if where == TOPOLOGIES[0] else [])  # as Colab is used, and as it is
     plan = planned(experiment, name, where)
     record_property("seconds", plan.compile_seconds)
     record_property("name", f"{where} {name}")
@@ -39,6 +39,8 @@ def test_a_config_compiles_and_fits(name: str, where: str, record_property: Call
     record_property("kilocycles", plan.cycles / 1000)
     assert plan.fits
     assert plan.cycles > 0
+    if name == "lm_tpu" and where == TOPOLOGIES[0]:
+        assert plan.ceiling > 0.6  # compiled at full effort
     if name in COUNTED and where == TOPOLOGIES[0]:
         the_plan_is_what_the_traced_step_and_its_arrays_have(plan, experiment)
 

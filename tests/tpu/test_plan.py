@@ -7,6 +7,7 @@ import pytest
 
 from models.structure import replace
 from train.cli import main
+from train.parallel import Mesh
 from train.run import load_config
 from train.study.advice import advised, ladder
 from train.study.plan import planned
@@ -21,8 +22,17 @@ def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFi
         (where, name) for where in ("v5e:1x1", "v6e:1x1") for name in ("as it is", mixer)
     ]
     assert plans[0]["flops"] == plans[2]["flops"] != plans[1]["flops"] == plans[3]["flops"]
+    assert all(plan["tokens_per_second"] == pytest.approx(plan["tokens"] / plan["seconds"]) for plan in plans)
     assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
     assert [plan["available"] / 2**30 for plan in plans] == [15.75, 15.75, 31.25, 31.25]  # of 16 and 32, and the rest is the system's
+
+
+def test_of_structures_of_which_one_cannot_be_none_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "tiny_lm", "--vary", "model.stack.block.mixer=Attention(heads=7)"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("morphax: ")
+    assert "7" in err
 
 
 def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_program_calls_it() -> None:
@@ -49,8 +59,6 @@ def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other()
 
 def meshed(experiment: Any) -> tuple[Any, str]:
     """The experiment over all devices."""
-    from train.parallel import Mesh
-
     return replace(experiment, "parallel", Mesh()), "meshed"
 
 
@@ -76,6 +84,16 @@ def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() 
     assert found.plan.peak < found.plan.available
 
 
+def test_advice_takes_the_fewest_parts_that_fit() -> None:
+    experiment, _ = load_config("tiny_lm", ["batch_size=4096", "model.stack.scan=true", "model.stack.remat=full", "model.head.chunk=1024"])
+    experiment = replace(experiment, "data.length", 1024)
+    assert not planned(experiment, "as it is", "v5e:1x1").fits
+    found = advised(experiment, "v5e:1x1")
+    assert found is not None
+    assert found.changes == ("accumulate=2",)
+    assert found.plan.fits
+
+
 def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
     experiment, _ = load_config("tiny_lm", [])
     rungs = [*ladder(experiment, 1)]
@@ -83,6 +101,10 @@ def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_tw
     assert [rung.get("model.stack.remat") for rung in rungs[1:4]] == ["context", "dots", "full"]
     assert all("optimizer.momentum" not in rung and "batch_size" not in rung for rung in rungs[:5])
     assert rungs[-1]["batch_size"] == "1"
-    assert "parallel" in {name for rung in ladder(experiment, 8) for name in rung}
+    for spread in (experiment, replace(experiment, "parallel", Mesh(data=8))):
+        assert "Mesh(fsdp=8)" in {rung.get("parallel") for rung in ladder(spread, 8)}
+    assert [rung["accumulate"] for rung in rungs if rung.get("accumulate", "1") != "1"] == ["2", "4", "8", "16", "16"]
+    odd = [rung for rung in ladder(replace(experiment, "batch_size", 25), 1) if "batch_size" in rung]
+    assert [rung["batch_size"] for rung in odd] == ["12", "6", "3", "1"]
     full, _ = load_config("tiny_lm", ["model.stack.remat=full"])
     assert all("model.stack.remat" not in rung for rung in ladder(full, 1))

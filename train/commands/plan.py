@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     from train.run import load_config
     from train.study.advice import advised
-    from train.study.plan import planned
+    from train.study.plan import prepared
     from train.study.plan_table import table
     from train.study.topology import topology
 
@@ -46,20 +46,21 @@ def run(options: argparse.Namespace) -> int:
     experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
     topologies = options.topology.split(",")
     for where in topologies:
-        topology(where)  # a wrong name is said before anything is compiled
+        topology(where)  # what is wrong with any is said before the first is compiled
+    ready = [(name, where, prepared(one, name, where, options.decode)) for where in topologies for name, one in experiments.items()]
     plans, advice = [], []
-    for where in topologies:
-        for name, experiment in experiments.items():
-            print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
-            plans.append(planned(experiment, name, where, options.decode))
-            if options.advise and plans[-1].fits:
-                advice.append({"name": name, "topology": where, "changes": []})
-            elif options.advise:
-                found = advised(experiment, where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
-                advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
-                plans += [found.plan] if found else []
+    for name, where, compiled in ready:
+        print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
+        plans.append(compiled())
+        if options.advise and plans[-1].fits:
+            advice.append({"name": name, "topology": where, "changes": []})
+        elif options.advise:
+            found = advised(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+            advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
+            plans += [found.plan] if found else []
     if options.json:
-        print(json.dumps({"config": options.config, "plans": [dataclasses.asdict(plan) for plan in plans], "advice": advice}))
+        listed = [dataclasses.asdict(plan) | {"tokens_per_second": plan.tokens_per_second} for plan in plans]
+        print(json.dumps({"config": options.config, "plans": listed, "advice": advice}))
         return 0
     from train.console import Console
 

@@ -7,7 +7,7 @@ from typing import Any
 from models import LogitsHead, Stack
 from models.structure import part
 from train.experiment import Experiment
-from train.parallel import Jit
+from train.parallel import Jit, Mesh
 from train.run import overridden
 from train.spec import InputError, project
 from train.study.plan import Plan, planned
@@ -57,7 +57,7 @@ def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
     base: dict[str, str] = {}
     if isinstance(getattr(experiment.model, "head", None), LogitsHead) and part(experiment, "model.head.chunk") is None:
         yield (base := {"model.head.chunk": "1024"})
-    if devices > 1 and isinstance(experiment.parallel, Jit):
+    if devices > 1 and (isinstance(experiment.parallel, Jit) or (isinstance(experiment.parallel, Mesh) and experiment.parallel.fsdp == 1)):
         yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})
     stacks = [path for path in STACKS if isinstance(getattr(experiment.model, path.split(".")[1], None), Stack)]
     for policy in ("context", "dots", "full"):
@@ -65,17 +65,15 @@ def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
         if again:
             yield {**base, **again}
             base = {**base, **again} if policy == "full" else base
-    parts = max((parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate) == 0), default=1)
-    turns = {"accumulate": str(experiment.accumulate * parts)} if parts > 1 else {}
-    if turns:
-        yield {**base, **turns}
+    parts = [parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate * devices) == 0]
+    turns = [{"accumulate": str(experiment.accumulate * each)} for each in parts]
+    yield from ({**base, **turn} for turn in turns)
     if getattr(experiment.optimizer, "momentum", None) == "float32":
         yield (base := {**base, "optimizer.momentum": "bfloat16"})
-        if turns:
-            yield {**base, **turns}
+        yield from ({**base, **turn} for turn in turns[-1:])
     for share in (2, 4, 8, 16):
-        if experiment.batch_size % share == 0:
-            yield {**base, "accumulate": "1", "batch_size": str(experiment.batch_size // share)}
+        if rows := experiment.batch_size // share // devices * devices:
+            yield {**base, "accumulate": "1", "batch_size": str(rows)}
 
 
 def _written(changes: dict[str, str]) -> tuple[str, ...]:

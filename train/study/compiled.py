@@ -68,8 +68,11 @@ def collectives(program: Program) -> dict[str, tuple[int, float]]:
     def found(one: Instruction, where: str) -> list[tuple[str, float]]:
         kind = one.op.removesuffix("-start")
         if kind in COLLECTIVES:
-            # an asynchronous one gives its operands too: the largest is the gathered one, and for the rest all are alike
-            return [(kind, max(shape.bytes for shape in one.shapes) if one.op != kind else sum(shape.bytes for shape in one.shapes))]
+            shapes = one.shapes
+            if one.op != kind and kind != "all-reduce":  # which gives its operands too, before its results, and numbers of its own
+                shapes = [shape for shape in shapes if shape.dims]
+                shapes = shapes[len(shapes) // 2 :]
+            return [(kind, sum(shape.bytes for shape in shapes))]
         return [] if one.called is None else [pair for inner in program.computations[one.called] for pair in found(inner, one.called)]
 
     kinds: dict[str, tuple[int, float]] = {}

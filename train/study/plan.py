@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -73,7 +73,12 @@ class Plan:
 
 
 def planned(experiment: Experiment, name: str, where: str, decode: bool = False) -> Plan:
-    """The plan of an experiment's step on a topology such as `v5e:1x1`.
+    """The plan of an experiment's step on a topology such as `v5e:1x1`.  Raises what `prepared` does."""
+    return prepared(experiment, name, where, decode)()
+
+
+def prepared(experiment: Experiment, name: str, where: str, decode: bool = False) -> Callable[[], Plan]:
+    """What compiles an experiment's step and gives its plan, traced and checked.
 
     Shapes are those of the first training batch; parameters stay abstract.  A step that does not fit has no more than its parameters,
     its model's work and the memory that it asks for.  Raises InputError where the experiment cannot be compiled there.
@@ -107,7 +112,12 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
             available=0.0,
             compile_seconds=0.0,
         )
-        return measured(plan, program, given, devices[0])
+
+    def compiled() -> Plan:
+        with compiling_for(devices):
+            return measured(plan, program, given, devices[0])
+
+    return compiled
 
 
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
