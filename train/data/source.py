@@ -132,7 +132,8 @@ def prepare(name: str) -> Any:
     with quiet():
         if made.is_prepared():
             return made
-    if own(name) is None and importlib.util.find_spec("tensorflow") is None:
+    ours = own(name) is not None
+    if not ours and importlib.util.find_spec("tensorflow") is None:
         raise InputError(_unprepared(name))
     try:
         with _alone(cache() / "datasets" / name.partition("/")[0]), quiet():
@@ -140,10 +141,10 @@ def prepare(name: str) -> Any:
                 print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
                 made.download_and_prepare(file_format="array_record")
     except Exception as error:
-        if own(name) is not None and not isinstance(error, OSError | LookupError):
+        if ours and not isinstance(error, OSError | LookupError):
             raise  # of a builder of this project, or the user's: what went wrong stands in its lines
         said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(said if own(name) is not None else f"{name} cannot be prepared: {said}") from None
+        raise InputError(said if ours else f"{name} cannot be prepared: {said}") from None
     return made
 
 

@@ -67,10 +67,10 @@ def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
             base = {**base, **again} if policy == "full" else base
     parts = [parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate * devices) == 0]
     turns = [{"accumulate": str(experiment.accumulate * each)} for each in parts]
-    yield from ({**base, **turn} for turn in turns)
+    yield from ({**base, **turn} for turn in turns)  # the fewest parts first
     if getattr(experiment.optimizer, "momentum", None) == "float32":
         yield (base := {**base, "optimizer.momentum": "bfloat16"})
-        yield from ({**base, **turn} for turn in turns[-1:])
+        yield from ({**base, **turn} for turn in turns)
     for share in (2, 4, 8, 16):
         if rows := experiment.batch_size // share // devices * devices:
             yield {**base, "accumulate": "1", "batch_size": str(rows)}
