@@ -178,6 +178,8 @@ def test_bits_a_character_are_those_of_the_whole_text() -> None:
     (piece,) = found.pictures.values()
     shown = html.unescape(re.sub(r"<[^>]*>", "", piece))
     assert shown == data.tokens.decode(data.ids["test"][: 2 * data.spec.length].tolist())
+    (every,) = Language(windows=len(data.ids["test"])).review(one).pictures.values()  # more than there are, of which the last is short
+    assert html.unescape(re.sub(r"<[^>]*>", "", every)) == data.tokens.decode(data.ids["test"].tolist())
 
 
 @pytest.mark.parametrize("wrong", [lambda: Classes(bins=0), lambda: Classes(worst=-1), lambda: Language(windows=-1)])

@@ -28,9 +28,10 @@ class Series:
     `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.
     `holidays` is a country (ISO 3166, such as "US") whose public holidays are seen with them, of a step and of its lags.
     The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
-    targets is trained on.  Test windows begin every `stride` steps.  Values are normalised by the mean and standard deviation of what their
-    window sees of them (arXiv:2211.14730, section 3).  `channels`: "each" makes every series an example of its own, "together" gives the
-    model all of them at once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
+    targets is trained on, and a `test` that by its times does not go on where `path` ends is seen by itself.  Test windows begin every
+    `stride` steps.  Values are normalised by the mean and standard deviation of what their window sees of them (arXiv:2211.14730, section
+    3).  `channels`: "each" makes every series an example of its own, "together" gives the model all of them at once.  Missing values are
+    refused, or filled in a straight line where at most `gaps` follow each other.
 
     `lags` gives the model, beside every step of context and horizon, the values so many steps before it (arXiv:1704.04110); a lag of at
     least the horizon is known ahead.
