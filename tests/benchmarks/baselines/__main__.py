@@ -1,14 +1,14 @@
 """What a simple method reaches on the data of the applications: the numbers that their configs have to beat.
 
-    python -m tests.benchmarks.baselines [--only NAME ...] [--json FILE]
+    python -m tests.benchmarks.baselines [--only NAME ...] [--rows N] [--json FILE]
 
-Each is a function that gives the measures of its methods; a new one is one line in the table.
+Each is a function of how many examples to take that gives the measures of its methods; a new one is one line in the table.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-from tests.benchmarks.baselines import Figures
+from tests.benchmarks.baselines import ALL, Figures
 from tests.benchmarks.baselines.clips import clips
 from tests.benchmarks.baselines.drives import decisions, drives
 from tests.benchmarks.baselines.language import characters, dictionary
@@ -17,7 +17,7 @@ from tests.benchmarks.baselines.series import forecasts
 from tests.benchmarks.baselines.texts import texts
 from tests.benchmarks.measure import finish, note, parser, report, selected
 
-BASELINES: dict[str, Callable[[], Figures]] = {
+BASELINES: dict[str, Callable[..., Figures]] = {
     "sentiment_bert": partial(texts, "movie_snippets/labels"),
     "topics_bert": partial(texts, "reuters_r8"),
     "tweets_bert": partial(texts, "tweets"),
@@ -38,10 +38,12 @@ BASELINES: dict[str, Callable[[], Figures]] = {
 
 def main() -> None:
     """Measures and prints the table."""
-    options = parser(__doc__).parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=ALL, metavar="N", help="the first N examples of each part, to try it (all)")
+    options = arguments.parse_args()
     figures: dict[str, Figures] = {}
     for name in selected(BASELINES, options.only):
-        figures[name] = BASELINES[name]()
+        figures[name] = BASELINES[name](most=options.rows)
         note(f"{name}: {figures[name]}")
     rows = [
         (name, method, ", ".join(f"{measure} {value:.4g}" for measure, value in found.items()))

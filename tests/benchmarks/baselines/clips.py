@@ -6,17 +6,15 @@ import numpy as np
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
-from tests.benchmarks.baselines import Figures
-from train.data.source import dataset
+from tests.benchmarks.baselines import ALL, Figures, rows
 
 
-def clips(name: str) -> Figures:
+def clips(name: str, most: int = ALL) -> Figures:
     """Logistic regression on the pixels of all frames, and of the first and the last alone."""
     parts: dict[str, tuple[Any, Any]] = {}
     for part in ("train", "test"):
-        examples = dataset(name, part).examples
-        rows: list[Any] = [examples[index] for index in range(len(examples))]
-        parts[part] = np.stack([row["video"] for row in rows]), np.array([int(row["label"]) for row in rows])
+        some = rows(name, part, most)
+        parts[part] = np.stack([row["video"] for row in some]), np.array([int(row["label"]) for row in some])
     found: Figures = {}
     for which, frames in (("all frames", slice(None)), ("first and last frame", [0, -1])):
         pixels = {part: videos[:, frames].reshape(len(videos), -1) / np.float32(255) for part, (videos, _) in parts.items()}

@@ -6,42 +6,39 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 
 from configs import drive_decision
-from tests.benchmarks.baselines import Figures
+from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.drives import returns
-from train.data.source import dataset
 from train.driving import Highway, Style, drive
 from train.review.driving import ClosedLoop, correlation, total
 
 
-def drives(name: str) -> Figures:
+def drives(name: str, most: int = ALL) -> Figures:
     """The expert, no action at all, and a linear regression of the expert's actions on what it saw."""
-    examples = dataset(name, "train").examples
-    rows: list[Any] = [examples[index] for index in range(len(examples))]
-    linear = LinearRegression().fit(*(np.concatenate([row[key] for row in rows]) for key in ("features", "actions")))
+    logs, review = rows(name, "train", most), ClosedLoop()
+    linear = LinearRegression().fit(*(np.concatenate([row[key] for row in logs]) for key in ("features", "actions")))
     wheels: dict[str, Any] = {
         "expert": None,
         "no action": lambda seen, rewards: np.zeros((len(seen), 2)),
         "linear": lambda seen, rewards: linear.predict(seen),
     }
-    review, found, best = ClosedLoop(), dict[str, dict[str, float]](), 0.0
+    found, best = dict[str, dict[str, float]](), 0.0
     for driver, wheel in wheels.items():
-        trips = drive([Highway("closed", number, [Style()]) for number in range(review.episodes)], wheel, review.steps)
+        trips = drive([Highway("closed", number, [Style()]) for number in range(min(review.episodes, most))], wheel, review.steps)
         best = best or total(trips)
         found[driver] = review.measured(trips) | {"reward_ratio": total(trips) / best, "reward": total(trips) / len(trips)}
     return found
 
 
-def decisions(name: str) -> Figures:
+def decisions(name: str, most: int = ALL) -> Figures:
     """A linear regression of what was done on what was seen and the return to go, asked for the returns that the config asks for."""
     config = drive_decision.experiment()
     spec: Any = config.data
     review: Any = config.review
-    examples = dataset(name, "train").examples
-    rows: list[Any] = [examples[index] for index in range(len(examples))]
-    ahead = [spec.scaled(returns(row["rewards"]), np.arange(len(row["rewards"])))[:, None] for row in rows]
-    seen = np.concatenate([np.concatenate([row["features"], left], -1) for row, left in zip(rows, ahead, strict=True)])
-    linear = LinearRegression().fit(seen, np.concatenate([row["actions"] for row in rows]))
-    asked = np.repeat(review.asked, review.episodes)
+    logs, episodes = rows(name, "train", most), min(review.episodes, most)
+    ahead = [spec.scaled(returns(row["rewards"]), np.arange(len(row["rewards"])))[:, None] for row in logs]
+    seen = np.concatenate([np.concatenate([row["features"], left], -1) for row, left in zip(logs, ahead, strict=True)])
+    linear = LinearRegression().fit(seen, np.concatenate([row["actions"] for row in logs]))
+    asked = np.repeat(review.asked, episodes)
     left, step = asked.copy(), 0
 
     def wheel(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
@@ -49,7 +46,7 @@ def decisions(name: str) -> Figures:
         left, step = left - rewards, step + 1
         return linear.predict(np.concatenate([seen, spec.scaled(left, np.array(step - 1))[:, None]], -1)).clip(-1, 1)
 
-    trips = drive([Highway("closed", number, [Style()]) for _ in review.asked for number in range(review.episodes)], wheel, review.steps)
+    trips = drive([Highway("closed", number, [Style()]) for _ in review.asked for number in range(episodes)], wheel, review.steps)
     reached = np.array([sum(trip.rewards) for trip in trips])
     means = {f"reached_{one:g}": float(reached[asked == one].mean()) for one in review.asked}
     return {"linear": review.measured(trips) | {"return_correlation": correlation(asked, reached)} | means}

@@ -3,36 +3,33 @@
 import collections
 import math
 import re
-from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.baselines import Figures
-from train.data.source import dataset
+from tests.benchmarks.baselines import ALL, Figures, rows
 from train.review.translations import scored
 
 
-def characters(name: str, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
+def characters(name: str, most: int = ALL, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
     """Nats a character of models that see the n - 1 before it, smoothed by Witten and Bell (IEEE Transactions 37, 1991).
 
     p(c | context) = (count(context, c) + kinds p(c | shorter context)) / (count(context) + kinds), kinds the different ones that followed.
     """
     texts: dict[str, str] = {}
     for part in ("train", "test"):
-        examples: Any = dataset(name, part).examples
-        texts[part] = "\n".join(examples[index]["text"].decode() for index in range(len(examples)))
+        texts[part] = "\n".join(row["text"].decode() for row in rows(name, part))[:most]
     train, test = texts["train"], texts["test"]
-    most = max(orders)
+    longest = max(orders)
     alphabet = len(set(train + test))
-    followed: list[dict[str, collections.Counter[str]]] = [collections.defaultdict(collections.Counter) for _ in range(most)]
+    followed: list[dict[str, collections.Counter[str]]] = [collections.defaultdict(collections.Counter) for _ in range(longest)]
     for place, character in enumerate(train):
-        for seen in range(min(most, place + 1)):
+        for seen in range(min(longest, place + 1)):
             followed[seen][train[place - seen : place]][character] += 1
     totals = [{context: counts.total() for context, counts in level.items()} for level in followed]
-    nats = np.zeros(most)
+    nats = np.zeros(longest)
     for place, character in enumerate(test):
         chance = 1 / alphabet
-        for seen in range(most):
+        for seen in range(longest):
             context = test[place - seen : place] if seen <= place else None
             counts = followed[seen].get(context) if context is not None else None
             if counts is not None and context is not None:
@@ -41,13 +38,11 @@ def characters(name: str, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
     return {f"{order}-grams of characters": {"loss": float(nats[order - 1]) / len(test)} for order in orders}
 
 
-def dictionary(name: str, turns: int = 8) -> Figures:
+def dictionary(name: str, most: int = ALL, turns: int = 8) -> Figures:
     """The likeliest word for every word, in the order of the source, by IBM's model 1 (Brown et al. 1993, J93-2003)."""
     parts: dict[str, list[tuple[str, str]]] = {}
     for part in ("train", "test"):
-        examples: Any = dataset(name, part).examples
-        rows = [examples[index] for index in range(len(examples))]
-        parts[part] = [(row["source"].decode(), row["target"].decode()) for row in rows]
+        parts[part] = [(row["source"].decode(), row["target"].decode()) for row in rows(name, part, most)]
     pairs = [(split(source), split(target)) for source, target in parts["train"]]
     sides = [{word: number for number, word in enumerate(dict.fromkeys(word for pair in pairs for word in pair[side]))} for side in (0, 1)]
     names = list(sides[1])

@@ -8,7 +8,7 @@ from scipy import ndimage
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from tests.benchmarks.baselines import Figures
+from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.pixels import resized
 from train.data.source import dataset
 from train.review.detections import average_precision
@@ -17,26 +17,21 @@ SIDE = 14  # pixels that a box is seen by
 LEAST = 1 / 800  # share of a picture that stands out by chance at most
 
 
-def pixels(name: str) -> Figures:
+def pixels(name: str, most: int = ALL) -> Figures:
     """Logistic regression, 60 steps of L-BFGS on all pictures: it has not converged, and more steps gain little."""
     parts: dict[str, tuple[Any, Any]] = {}
     for part in ("train", "test"):
-        examples: Any = dataset(name, part).examples
-        rows = [examples[index] for index in range(len(examples))]
-        seen = np.stack([row["image"] for row in rows]).reshape(len(rows), -1)
-        parts[part] = seen.astype(np.float32) / 255, np.array([int(row["label"]) for row in rows])
+        some = rows(name, part, most)
+        seen = np.stack([row["image"] for row in some]).reshape(len(some), -1)
+        parts[part] = seen.astype(np.float32) / 255, np.array([int(row["label"]) for row in some])
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         model = LogisticRegression(C=0.1, max_iter=60).fit(*parts["train"])
     return {"pixels, logistic regression": {"accuracy": float(model.score(*parts["test"]))}}
 
 
-def components(name: str) -> Figures:
+def components(name: str, most: int = ALL) -> Figures:
     """Each connected region that stands out is a box; logistic regression on what it holds and how large it is gives its class."""
-    parts: dict[str, Any] = {}
-    for part in ("train", "test"):
-        split = dataset(name, part)
-        examples: Any = split.examples
-        parts[part] = [examples[index] for index in range(len(examples))]
+    parts = {part: rows(name, part, most) for part in ("train", "test")}
     classes = len(dataset(name, "train").names["objects/label"])
     known = [(row["image"], boxes_of(row), np.asarray(row["objects"]["label"], int)) for row in parts["train"]]
     held = np.stack([inside(image, box) for image, boxes, _ in known for box in boxes])

@@ -5,23 +5,24 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from tests.benchmarks.baselines import Figures
+from tests.benchmarks.baselines import ALL, Figures
 from train.run import load_config
 
 ROWS = 40_000  # windows that the regression learns from, spread over the training part
 STRENGTH = 10.0
 
 
-def forecasts(config: str) -> Figures:
+def forecasts(config: str, most: int = ALL) -> Figures:
     """Mean absolute error at the horizons of a config's review, on the windows that its model is tested on, in the units of the data.
 
-    The regression sees the context less its mean over its deviation, as the model does, and no covariates.
+    The regression sees every hour that the model may see, of its context and its longest lag, less their mean over their deviation, and
+    no covariates.
     """
     experiment: Any = load_config(config, [])[0]
     data, horizons, season = experiment.data.open(), experiment.review.horizons, experiment.review.season
     ahead = np.array(horizons) - 1
-    seen, following = windows(data, "train", ROWS)
-    past, future = windows(data, "test", data.count("test"))
+    seen, following = windows(data, "train", min(ROWS, most))
+    past, future = windows(data, "test", most)
     truth = future[:, ahead]
     scaled, (middle, spread) = normal(past), places(past)
     own, (before, width) = normal(seen), places(seen)
@@ -38,11 +39,10 @@ def forecasts(config: str) -> Figures:
 
 
 def windows(data: Any, part: str, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is seen (n, context) and what follows (n, horizon) in `most` windows of each series, spread over the part."""
+    """What is seen (n, before) and what follows (n, horizon) in `most` windows of each series, spread over the part."""
     chosen = np.linspace(0, data.count(part) - 1, min(most, data.count(part))).astype(int)
     both = [data.window(part, int(index)) for index in chosen]
     seen, following = (np.stack([window[side].T for window in both]) for side in (0, 1))
-    seen = seen[..., -data.spec.context :]
     return seen.reshape(-1, seen.shape[-1]), following.reshape(-1, following.shape[-1])
 
 
