@@ -29,14 +29,14 @@ from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices, t
 from train import driving
 from train.cli import main
 from train.data.builders.highway_drives import TINY, style
-from train.data.drives import Drives, trajectories
+from train.data.drives import Drives, trajectories, window
 from train.data.source import dataset
 from train.driving import CARS, FEATURES, LANES, WIDTH, Highway, Style, Trip, drive, features, reward
 from train.experiment import Evaluation, Experiment
 from train.objective import MeanSquaredError
 from train.optimizer import AdamW
 from train.parallel import Jit
-from train.review.driving import ClosedLoop, correlation
+from train.review.driving import ClosedLoop, Wheel, correlation
 from train.spec import InputError
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -274,6 +274,58 @@ def test_drives_are_the_same_twice_and_are_shown() -> None:
     assert "data:image/gif;base64," in film
     assert len(film) < 1_000_000
     assert "2 drives from seeds that no log has" in first.pictures
+
+
+def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_left_of_the_return_asked() -> None:
+    steps, asked, context = 9, np.array([4.0, 7.0]), 4
+    data = {"horizon": 50, "middle": 0.3, "scale": 0.5}
+    wheel = Wheel(trained(experiment(DECIDING, **data), Jit(), 64), asked, steps)
+    chance, seen = np.random.default_rng(0), list[dict[str, np.ndarray]]()
+
+    def outputs(params: Any, batch: Any) -> np.ndarray:
+        del params
+        seen.append({name: np.array(value) for name, value in batch.items()})
+        return chance.uniform(-0.05, 0.05, (2, context, 2))
+
+    wheel.outputs = outputs
+    trips = drive([Highway("closed", number, [Style()]) for number in range(2)], wheel, steps)
+    assert [len(trip.rewards) for trip in trips] == [len(seen)] * 2 == [steps] * 2
+    for row, trip in enumerate(trips):
+        left = asked[row] - np.concatenate([[0], np.cumsum(trip.rewards)[:-1]])
+        whole = {
+            "features": np.stack(trip.features),
+            "actions": np.stack(trip.actions),
+            "returns": wheel.spec.scaled(left, np.arange(steps))[:, None],
+        }
+        assert np.ptp(whole["returns"]) > 0.01
+        for step, batch in enumerate(seen):
+            first = max(step + 1 - context, 0)
+            known = {name: value * (np.arange(steps) < step + (name != "actions"))[:, None] for name, value in whole.items()}
+            for name, value in window(known, first, context).items():  # nothing of what comes, and no action of this step
+                np.testing.assert_allclose(batch[name][row], value, atol=1e-5, err_msg=f"{name} at step {step}")
+
+
+def test_no_drive_is_longer_than_what_returns_are_divided_over() -> None:
+    data = experiment(DECIDING, horizon=50).data.open()
+    ClosedLoop(steps=50).ready(data)
+    with pytest.raises(InputError, match=r"review\.steps is 51 and data\.horizon 50; drive no longer than that"):
+        ClosedLoop(steps=51).ready(data)
+
+
+def test_rewards_are_measured_beside_an_expert_s_where_the_highest_return_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = np.zeros((CARS, 4))
+    expert, low, high = (Trip(rewards=[each] * 5, speeds=[20.0] * 5, scenes=[scene]) for each in (1.0, 0.25, 0.75))
+
+    def driven(highways: Any, wheel: Any, *rest: Any) -> list[Trip]:
+        del rest
+        return [expert] * len(highways) if wheel is None else [low, low, high, high][: len(highways)]
+
+    monkeypatch.setattr("train.review.driving.drive", driven)
+    one = trained(experiment(DECIDING), Jit(), 64)
+    found = ClosedLoop(episodes=2, asked=(3.0, 9.0), steps=5, film=False).review(one).metrics
+    assert found["reward_ratio"] == pytest.approx(0.75)
+    assert (found["reached_3"], found["reached_9"], found["return_correlation"]) == pytest.approx((1.25, 3.75, 1))
+    assert ClosedLoop(episodes=2, steps=5, film=False).review(one).metrics["reward_ratio"] == pytest.approx(0.25)
 
 
 def test_measures_of_drives_are_counts_and_shares() -> None:

@@ -1,7 +1,10 @@
 """What reviews find: their metrics against formulas, the same on any devices and in any batches, and what is drawn."""
 
+import base64
 import dataclasses
 import html
+import io
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -11,10 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.configs import language_model, sentences
 from train.console import Console
+from train.experiment import Evaluation
 from train.loop import train
+from train.metrics import finite
 from train.parallel import Jit, Mesh, Parallel, Pmap
 from train.review.classes import Classes
 from train.review.language import Language
@@ -98,6 +104,11 @@ def test_metrics_of_classes_are_their_definitions_on_a_hundred_cases() -> None:
         assert review.metrics_of(logits, labels) == pytest.approx(textbook(logits, labels, review.bins), abs=1e-9)
 
 
+def test_what_is_not_finite_is_null_in_json() -> None:
+    tree = {"a": math.inf, "b": [1.0, math.nan, {"c": -math.inf, "d": "nan", "e": 3}]}
+    assert json.loads(json.dumps(finite(tree), allow_nan=False)) == {"a": None, "b": [1.0, None, {"c": None, "d": "nan", "e": 3}]}
+
+
 def test_nothing_to_review_finds_nothing() -> None:
     nothing: Any = Given([])
     found = Classes().review(nothing)
@@ -149,14 +160,43 @@ def test_the_worst_errors_are_those_that_the_model_was_surest_of(tmp_path: Path)
     assert "good 0.000" in table
 
 
+def test_each_class_has_its_accuracy_where_they_are_few() -> None:
+    pairs = [(0, 0), (0, 0), (1, 0), (1, 1), (1, 1), (2, 3)]
+    cases = [Case(np.eye(4)[chosen], {"labels": np.array(label)}, place) for place, (chosen, label) in enumerate(pairs)]
+    given: Any = Given(cases, ("keep", "left", "right", "<b>brake</b>"))
+    found = Classes().review(given)
+    each = {name: value for name, value in found.metrics.items() if name.startswith("accuracy_")}
+    assert each == pytest.approx({"accuracy_keep": 2 / 3, "accuracy_left": 1, "accuracy_<b>brake</b>": 0})  # none is right
+    assert not any("<b>" in piece for piece in found.pictures.values())
+    many: Any = Given(cases, tuple(map(str, range(13))))
+    assert not any(name.startswith("accuracy_") for name in Classes().review(many).metrics)
+
+
+def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
+    draw, names = np.random.default_rng(0), tuple(f"kind $ {number} $" for number in range(1000))
+    cases = [Case(draw.normal(size=1000), {"labels": np.array(draw.integers(1000))}, place) for place in range(50)]
+    cases += [Case(np.eye(1000)[7], {"labels": np.array(3)}, place) for place in (50, 51)]
+    given: Any = Given(cases, names)
+    found = Classes(worst=1).review(given)
+    matrix = next(piece for caption, piece in found.pictures.items() if "Confusion" in caption)
+    picture = Image.open(io.BytesIO(base64.b64decode(matrix.partition("base64,")[2].partition('"')[0])))
+    assert max(picture.size) < 2500
+    assert "<td>kind $ 3 $</td><td>kind $ 7 $</td><td>2</td>" in found.pictures["What is taken for what most often"]
+    forty: Any = Given([Case(np.eye(40)[7], {"labels": np.array(3)}, 0)], names[:40])
+    assert "Confusion" in next(iter(Classes().review(forty).pictures))
+
+
 def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
-    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes())
+    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(batch_size=64))
     summary = train(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
     assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
     assert 0 <= summary["review"]["macro_f1"] <= 1
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
     assert "Confusion matrix" in page
+    for text in ((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"), json.dumps(summary)):
+        assert "Infinity" not in text  # one batch has no interval
+        assert json.loads(text)["evaluation"]["loss"]["interval"] is None
     assert "film, number" in page
 
 

@@ -188,6 +188,16 @@ def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path:
     assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
 
 
+def test_a_season_out_of_reach_is_left_out_and_a_horizon_that_is_not_forecast_refused(path: str) -> None:
+    one = trained(experiment(path, "together"), Jit(), 64)
+    found = Forecasts(horizons=(1, 500), season=5000, shown=0).review(one)
+    assert set(found.metrics) == {"coverage", "mae_1", "rmse_1"}
+    assert "nan" not in found.pictures["Errors on the test part"]
+    assert "before" not in found.pictures["Errors on the test part"]
+    with pytest.raises(InputError, match=r"review\.horizons is \(500,\) and data\.horizon 12; name a step that is forecast"):
+        Forecasts(horizons=(500,)).ready(one.trainer.data)
+
+
 def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     weather = dataset("traffic_weather", "hours").examples

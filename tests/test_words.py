@@ -10,6 +10,7 @@ import pytest
 from train.cli import main
 from train.commands.data import shown
 from train.commands.predict import worded
+from train.detection import SetPrediction
 from train.objective import MeanSquaredError, Quantiles
 
 
@@ -61,6 +62,17 @@ def test_a_forecast_of_several_series_has_a_line_for_each() -> None:
     assert [line.split()[1:4] for line in lines[:2]] == [["0.1", "series", "1"], ["0.1", "series", "2"]]
     assert len(lines) == 6
     np.testing.assert_allclose([float(number) for number in lines[3].split()[4:]], ahead[:, 1, 1], rtol=1e-3)
+
+
+def test_objects_are_told_with_their_places() -> None:
+    logits, boxes = np.full((4, 2), -9.0), np.full((4, 4), 0.5)
+    assert worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))) == "nothing found"
+    logits[2, 1], logits[3, 0], boxes[2] = 2.0, 1.0, [0.5, 0.4, 0.2, 0.6]
+    lines = worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))).splitlines()
+    assert [line.strip() for line in lines] == [
+        "cat 0.88 at left 0.400 top 0.100 right 0.600 bottom 0.700",
+        "dog 0.73 at left 0.250 top 0.250 right 0.750 bottom 0.750",
+    ]
 
 
 def test_several_values_are_rounded() -> None:

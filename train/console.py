@@ -132,12 +132,13 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
     ]
     measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
-    return named + measured + [(name, f"{value:.4f}") for name, value in summary["review"].items() if name not in summary["evaluation"]]
+    return named + measured + [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
 
 
-def pair(value: float, half: float) -> str:
-    """A value with the half width of its 95 % interval."""
-    return f"{value:.4f} ± {half:.4f}" if math.isfinite(half) else f"{value:.4f}"
+def pair(value: float | None, half: float | None) -> str:
+    """A value with the half width of its 95 % interval, where there is one."""
+    words = "-" if value is None else f"{value:.4f}"
+    return words if half is None or not math.isfinite(half) else f"{words} ± {half:.4f}"
 
 
 def count(number: float) -> str:

@@ -12,6 +12,7 @@ from models.generate import generate as continued
 from models.projected import Projected
 from train.checkpoint import Store
 from train.experiment import Experiment
+from train.metrics import finite
 from train.review.trained import Trained
 from train.review.translations import translated
 from train.run import Recorded
@@ -31,12 +32,13 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     assert parts is not None
     measured = {name: interval(sums) for name, sums in parts.items()}
     review = run.experiment.review
-    return {
+    found = {
         "run": str(folder),
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": {} if review is None else review.review(Trained(trainer, placed, {name: v for name, (v, _) in measured.items()})).metrics,
     }
+    return finite(found)
 
 
 def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:

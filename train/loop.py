@@ -18,7 +18,7 @@ import numpy as np
 from train.checkpoint import Progress, Store, require_structure
 from train.console import Bar, Console
 from train.experiment import Experiment
-from train.metrics import MetricsLog
+from train.metrics import MetricsLog, finite
 from train.objective import Sum, add, mean
 from train.review.findings import Findings
 from train.review.trained import Trained
@@ -269,7 +269,7 @@ class Loop:
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
         } | self.pace.rates(self.share)
-        summary = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in summary.items()}
+        summary = finite(summary)
         write_report(self.folder, self.experiment, summary, findings.pictures)
         partial = self.folder / "summary.json.partial"
         partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any
 
 
+def finite(tree: Any) -> Any:
+    """A tree of dicts, lists and values with None, which JSON has a word for, in the place of numbers that are not finite."""
+    if isinstance(tree, dict):
+        return {name: finite(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 class MetricsLog:
     """Appends numbers by step, each group once a step.  Opened again at a step, it forgets what was written after it."""
 
@@ -26,7 +35,7 @@ class MetricsLog:
         if (step, group) in self.written:
             return
         self.written.add((step, group))
-        line = {"step": step} | {f"{group}/{name}": value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": step} | {f"{group}/{name}": finite(value) for name, value in values.items()}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         for name, value in values.items():

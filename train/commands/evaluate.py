@@ -50,5 +50,5 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name:<28}{pair(both['value'], both['interval'])}")
     for name, value in result["review"].items():
         if name not in result["evaluation"]:
-            print(f"{name:<28}{value:.4f}")
+            print(f"{name:<28}{pair(value, None)}")
     return 0

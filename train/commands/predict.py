@@ -16,6 +16,7 @@ examples:
   morphax predict runs/sentiment_bert "a delightful film"
   morphax predict runs/sentiment_bert - < sentences.txt     one text a line
   morphax predict runs/sentiment_bert --json "a delightful film"
+  morphax predict runs/detect_cells PICTURE.jpg FOLDER      objects; sides of boxes in shares of the picture
   morphax predict runs/translate_multi30k "A man is riding a bicycle."
 """
 
@@ -57,13 +58,20 @@ def worded(answer: dict[str, Any]) -> str:
             words.append("\n    ".join(line for key, one in value.items() for line in _lines(f"{name} {key}", one)))
         elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            words.append("; ".join(f"{next(iter(one))} {next(iter(one.values())):.2f}" for one in value))
+        elif name == "objects":
+            words.append("\n    ".join(map(_object, value)) or "nothing found")
         elif isinstance(value, list) and value and isinstance(value[0], float):
             words.append("".join(_lines(name, value)))
         else:
             words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
     return "  ".join(words)
+
+
+def _object(found: dict[str, Any]) -> str:
+    """An object and where it is."""
+    name, chance = next(iter(found.items()))
+    left, top, right, bottom = (f"{side:.3f}" for side in found["box"])
+    return f"{name} {chance:.2f} at left {left} top {top} right {right} bottom {bottom}"
 
 
 def _lines(name: str, values: list[Any]) -> Iterator[str]:

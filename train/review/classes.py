@@ -1,6 +1,8 @@
 """Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported when it is needed."""
 
 import dataclasses
+import html
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +11,16 @@ from train.review.findings import Findings
 from train.review.trained import Case, Trained, drawn, table
 
 BLUE, GREY = "#4269d0", "#999999"
+FEW = 12  # classes that have a metric each
+NAMED, COUNTED = 40, 20  # classes that the confusion matrix has names for, and numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
     """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins` of confidence.
 
-    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Draws the confusion matrix and the reliability diagram, and
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Of up to 12 classes `accuracy_NAME` is the share of the examples
+    of each that are told (its recall).  Draws the confusion matrix and the reliability diagram, and
     shows the `worst` examples that the model was surest of and wrong about.
     """
 
@@ -43,10 +48,14 @@ class Classes:
             "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
             "Reliability: how often the model is right, by how sure it is": reliability(*self.binned(chosen == labels, surety)),
         }
+        if len(names) > COUNTED:
+            pictures["What is taken for what most often"] = mistaken(labels, chosen, names)
         wrong = [place for place in np.argsort(-surety) if chosen[place] != labels[place]][: self.worst]
         if wrong:
             pictures["The errors that the model was surest of"] = worst(trained, cases, wrong, chances, labels, names)
-        return Findings(self.metrics_of(logits, labels), pictures)
+        found = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
+        each = {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()} if len(names) <= FEW else {}
+        return Findings(self.metrics_of(logits, labels) | each, pictures)
 
     def metrics_of(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The metrics of logits (n, c) against labels (n,)."""
@@ -79,23 +88,33 @@ def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) ->
 
     counts = metrics.confusion_matrix(labels, chosen, labels=range(len(names)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = 2.2 + 0.5 * len(names)
+    size = 2.2 + 0.5 * min(len(names), NAMED / 2)
     figure = Figure((size + 0.6, size))
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    if len(names) <= NAMED:
+        small: Any = {"fontsize": 10 if len(names) <= NAMED / 2 else 6, "parse_math": False}
+        axes.set_xticks(range(len(names)), names, rotation=40 if len(names) <= NAMED / 2 else 90, ha="right", **small)
+        axes.set_yticks(range(len(names)), names, **small)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if len(names) <= 20:
+    if len(names) <= COUNTED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 axes.text(
                     column, row, f"{count:,}", ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black", size=9
                 )
     return drawn(figure)
+
+
+def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> str:
+    """The most frequent pairs of a true class and another that is predicted."""
+    pairs, counts = np.unique(np.stack([labels, chosen], 1)[labels != chosen], axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    rows = [(*(html.escape(names[side]) for side in pairs[place]), f"{counts[place]:,}") for place in order]
+    return table(("true", "predicted", "examples"), rows)
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> str:
@@ -120,6 +139,6 @@ def worst(trained: Trained, cases: list[Case], places: list[int], chances: np.nd
     rows = []
     for place in places:
         chosen = int(chances[place].argmax())
-        said = [f"{names[number]} {chances[place, number]:.3f}" for number in (chosen, int(labels[place]))]
+        said = [html.escape(f"{names[number]} {chances[place, number]:.3f}") for number in (chosen, int(labels[place]))]
         rows.append((trained.shown(cases[place].index), *said))
     return table(("example", "predicted", "true"), rows)

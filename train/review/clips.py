@@ -1,6 +1,7 @@
 """Classification of clips: what it is of pictures, and what is left of it when the frames come in another order."""
 
 import dataclasses
+import html
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,8 @@ class ClipClasses(Classes):
         rows = []
         for case in sorted(cases, key=lambda case: case.index)[every // 2 :: every][: self.shown]:
             chances = probabilities(case.output)
-            said = f"{names[int(chances.argmax())]} {chances.max():.3f}"
-            rows.append((trained.shown(case.index), said, names[int(case.target["labels"])]))
+            said = f"{names[int(chances.argmax())]} {chances.max():.3f}", names[int(case.target["labels"])]
+            rows.append((trained.shown(case.index), *map(html.escape, said)))
         pictures: dict[str, Any] = {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
         return Findings(plain.metrics | {"accuracy_shuffled": float(np.mean(right))}, plain.pictures | pictures)
 

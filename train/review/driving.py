@@ -40,7 +40,9 @@ class ClosedLoop:
             raise ValueError(f"ClosedLoop has episodes {self.episodes} and steps {self.steps}; give 1 or more of each.")
 
     def ready(self, data: Any) -> None:
-        """Raises InputError where drives are to be simulated and the package for it is absent."""
+        """Raises InputError where drives are to be simulated and the package for it is absent, or they are longer than the data's."""
+        if (horizon := data.spec.horizon) is not None and self.steps > horizon:
+            raise InputError(f"review.steps is {self.steps} and data.horizon {horizon}; drive no longer than that.")
         if (data.features, data.actions) == (FEATURES, 2):
             try:
                 simulator()

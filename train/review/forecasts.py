@@ -7,6 +7,7 @@ import numpy as np
 
 from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
+from train.spec import InputError
 
 BLUE, GREY = "#4269d0", "#555555"
 
@@ -16,7 +17,8 @@ class Forecasts:
     """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1), in the units of the data.
 
     The forecast is the middle quantile; `coverage` is the share of values between the outer two.  Beside them stand the errors of two
-    forecasts that need no model, on the same windows: the last value, and the value `season` steps before.  Draws `shown` windows.
+    forecasts that need no model, on the same windows: the last value, and the value `season` steps before, where the windows of the data
+    reach so far back.  Horizons beyond that of the data are left out.  Draws `shown` windows.
     """
 
     horizons: tuple[int, ...] = (1, 3, 12)
@@ -29,23 +31,28 @@ class Forecasts:
                 f"Forecasts has horizons {self.horizons}, season {self.season} and shown {self.shown}; steps count from 1, shown from 0."
             )
 
+    def ready(self, data: Any) -> None:
+        """Raises InputError where none of the horizons is forecast."""
+        if min(self.horizons) > data.spec.horizon:
+            raise InputError(f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is forecast.")
+
     def review(self, trained: Trained) -> Findings:
         """The findings on all windows."""
         data: Any = trained.trainer.data
-        horizon = data.spec.horizon
-        steps = [step for step in self.horizons if step <= horizon]
+        self.ready(data)
+        steps = [step for step in self.horizons if step <= data.spec.horizon]
         truths, guesses, lasts, seasons, inside = [], [], [], [], []
         panels: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
         every = max(1, data.count(trained.part) // max(1, self.shown))
         ahead = np.array(steps) - 1
-        back = ahead - self.season
+        reached = max(ahead) < self.season <= data.spec.before
         for case in trained.cases():
             past, future = data.window(trained.part, case.index)
             quantiles = data.restored(case.output, case.target)
             truths.append(future[ahead])
             guesses.append(quantiles[ahead, :, quantiles.shape[-1] // 2])
             lasts.append(np.repeat(past[-1:], len(ahead), 0))
-            seasons.append(past[back] if self.season <= len(past) and max(ahead) < self.season else np.full_like(future[ahead], np.nan))
+            seasons += [past[ahead - self.season]] if reached else []
             inside.append(np.mean((future >= quantiles[..., 0]) & (future <= quantiles[..., -1])))
             if case.index % every == every // 2 and len(panels) < self.shown:
                 panels.append((case.index, past, future, quantiles))
@@ -53,16 +60,16 @@ class Forecasts:
             return Findings()
         truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
         metrics, rows = {"coverage": coverage}, []
+        methods = {"model: MAE / RMSE": guesses, "last value": lasts} | ({f"{self.season} steps before": seasons} if reached else {})
         for place, step in enumerate(steps):
             cells = []
-            for name, given in (("", guesses), ("last value", lasts), (f"{self.season} steps before", seasons)):
+            for given in methods.values():
                 absolute, square = errors(truth[place], np.stack(given, 1)[place])
                 cells.append(f"{absolute:.4g} / {square:.4g}")
-                if not name:
+                if given is guesses:
                     metrics |= {f"mae_{step}": absolute, f"rmse_{step}": square}
             rows.append((str(step), *cells))
-        columns = ("steps ahead", "model: MAE / RMSE", "last value", f"{self.season} steps before")
-        pictures = {"Errors on the test part": table(columns, rows)}
+        pictures = {"Errors on the test part": table(("steps ahead", *methods), rows)}
         if panels:
             pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, trained, panels)
         return Findings(metrics, pictures)
@@ -93,10 +100,8 @@ class Forecasts:
 
 
 def errors(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
-    """Mean absolute and root mean squared error, not a number where there is no guess."""
+    """Mean absolute and root mean squared error."""
     from sklearn import metrics
 
-    if np.isnan(guess).any():
-        return float("nan"), float("nan")
     flat = truth.reshape(-1), guess.reshape(-1)
     return float(metrics.mean_absolute_error(*flat)), float(metrics.root_mean_squared_error(*flat))
