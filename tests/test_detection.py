@@ -134,9 +134,9 @@ def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
     assert found["loss"] == pytest.approx((expected / 2 + 2 * no[1].sum()) / 2, rel=1e-4)
 
 
-def textbook_precision(found: list[Any], truths: list[Any], classes: int) -> list[float]:
-    """Average precision at an overlap of 0.5 of each class: greedy matching by score, the envelope sampled at 101 recalls."""
-    values = []
+def textbook_precision(found: list[Any], truths: list[Any], classes: int, least: float = 0.5) -> tuple[list[float], list[float]]:
+    """Average precision at an overlap of `least` of each class, and recall: greedy matching by score, envelope at 101 recalls."""
+    values, recalls = [], []
     for label in range(classes):
         total = sum(int((labels == label).sum()) for _, labels, _ in truths)
         listed = [(image, *row) for image, one in enumerate(found) for row in zip(*one, strict=True)]
@@ -147,18 +147,19 @@ def textbook_precision(found: list[Any], truths: list[Any], classes: int) -> lis
             same = [place for place, own in enumerate(truths[image][1]) if own == label and (image, place) not in taken]
             free = [(textbook_overlap(box, truths[image][0][place])[0], place) for place in same]
             best = max(free, default=(0.0, -1))
-            right.append(best[0] >= 0.5)
+            right.append(best[0] >= least)
             if right[-1]:
                 taken.add((image, best[1]))
         if not total:
             values.append(-1.0)
             continue
+        recalls.append(sum(right) / total)
         hits = np.cumsum(right) if right else np.zeros(0)
         recall, precision = hits / total, hits / np.arange(1, len(hits) + 1)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         place = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
         values.append(sum(float(envelope[one]) for one in place if one < len(envelope)) / len(place))
-    return values
+    return values, recalls
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -173,9 +174,34 @@ def test_average_precision_is_its_definition(seed: int) -> None:
         near = np.concatenate([boxes + chance.normal(0, 0.03, boxes.shape).clip(-0.05, 0.05), [[0.1, 0.1, 0.5, 0.5]]]).clip(0, 1)
         found.append((near, np.append(labels, chance.integers(2)), chance.random(len(near))))
     metrics, each = average_precision(found, truths, [(100, 200)] * 20, 3)
-    assert each == pytest.approx(textbook_precision(found, truths, 3), abs=1e-6)
-    assert metrics["map50"] == pytest.approx(sum(each[:2]) / 2, abs=1e-6)
-    assert metrics["map"] < metrics["map50"]
+    known = {round(least, 2): textbook_precision(found, truths, 3, least) for least in np.arange(0.5, 1, 0.05)}
+    means = {least: np.mean([value for value in values if value >= 0]) for least, (values, _) in known.items()}
+    assert each == pytest.approx(known[0.5][0], abs=1e-6)
+    expected = {"map": np.mean([*means.values()]), "map50": means[0.5], "map75": means[0.75]}
+    assert metrics == pytest.approx(expected | {"recall": np.mean([recalls for _, recalls in known.values()])}, abs=1e-6)
+
+
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_learned_from(scenes: Path, tmp_path: Path) -> None:
+    one, crowd = [0.1, 0.1, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]
+    truth = [(np.array([one, crowd]), np.zeros(2, int), np.array([False, True]))]
+    inside = [[0.5, 0.5, 0.6, 0.6], [0.7, 0.7, 0.8, 0.8]]
+    found = [(np.array([*inside, one]), np.zeros(3, int), np.array([0.9, 0.8, 0.7]))]
+    assert average_precision(found, truth, [(100, 100)], 1)[0]["map"] == pytest.approx(1)
+    plain = [(boxes, labels, np.zeros(2, bool)) for boxes, labels, _ in truth]
+    assert average_precision(found, plain, [(100, 100)], 1)[0]["map"] < 0.5
+    data = json.loads((scenes / "scenes.json").read_text())
+    data["annotations"] = [
+        entry | {"iscrowd": int(entry["image_id"] == 1 and place % 2)} for place, entry in enumerate(data["annotations"])
+    ]
+    crowds = [entry for entry in data["annotations"] if entry["iscrowd"]]
+    (tmp_path / "crowds.json").write_text(json.dumps(data))
+    opened = Boxes(
+        path=str(tmp_path / "crowds.json"), test=str(tmp_path / "crowds.json"), images=str(scenes / "images"), size=(32, 48)
+    ).open()
+    (scene,) = [scene for scene in opened.parts["train"] if scene.crowd.any()]
+    assert (len(crowds), int(scene.crowd.sum()), len(scene.boxes)) == (1, 1, 2)
+    batch = opened.batches("test", 12, 1, None)[0]
+    assert batch["present"].sum() == len(data["annotations"]) - 1
 
 
 def test_true_boxes_have_a_precision_of_one_and_nothing_found_of_zero() -> None:

@@ -136,6 +136,21 @@ def test_mixtures_hold_as_much_of_each_picture_as_their_targets_say(augment: Aug
         np.testing.assert_allclose(mixed["image"].mean((1, 2, 3)), mixed["targets"] @ np.arange(3), atol=1e-5)
 
 
+@pytest.mark.parametrize("augment", [Augment(mixup=0.4), Augment(cutmix=1.0), Augment(operations=2, mixup=0.3, cutmix=0.3)])
+def test_training_batches_are_mixed_as_their_seed_and_step_say_whoever_makes_them(folder: Path, augment: Augment) -> None:
+    spec = Images(path=str(folder), size=(8, 8), channels=3, holdout=0.3, augment=augment)
+    batches, again = (spec.open().batches("train", 6, 4, 3) for _ in range(2))  # as a run that goes on makes them
+    for step in range(2 * len(batches)):
+        batch, other = batches[step], again[step]
+        for name in ("image", "targets"):
+            np.testing.assert_array_equal(batch[name], other[name])
+        real = batch["weights"] > 0
+        np.testing.assert_allclose(batch["targets"][real].sum(-1), 1, atol=1e-6)
+        assert not batch["targets"][~real].any()
+    assert len({batches[step]["targets"].tobytes() for step in range(2 * len(batches))}) == 2 * len(batches)
+    assert "targets" not in spec.open().batches("test", 6, 4, None)[0]
+
+
 def test_the_loss_of_a_mixture_is_the_mixture_of_losses() -> None:
     logits: Any = np.random.default_rng(0).normal(size=(5, 3))
     labels: Any = np.array([0, 1, 2, 0, 1])

@@ -72,7 +72,11 @@ def said(book: Any, name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
 def test_a_notebook_runs_to_its_end(name: str, tmp_path: Path) -> None:
-    book = executed(read(name), tmp_path)
+    book = read(name)
+    places = [index for index, cell in enumerate(book.cells) if cell.id in ("install", "backend")]
+    assert len(places) == 2
+    book.cells[places[-1] + 1 : places[-1] + 1] = [nbformat.v4.new_code_cell(book.cells[place].source) for place in places]  # run again
+    book = executed(book, tmp_path)
     nbformat.validate(book)
     assert all(line.startswith(("preparing ", "fetching ")) for line in said(book, "stderr"))
     page = "\n".join(str(output) for output in outputs(book))
