@@ -92,3 +92,33 @@ def test_padding_is_never_masked(prose: str) -> None:
     idle = last["segments"] == 0
     assert idle.any()
     assert not last["weights"][idle].any()
+
+
+def test_what_is_masked_of_a_window_depends_on_no_other_and_on_no_batch(prose: str) -> None:
+    opened = Corpus(path=prose, test=prose, length=32, masking=Masking(0.3, "~")).open()
+    for part, seed in (("train", 3), ("test", None)):
+        found = []
+        for size, multiple in ((4, 1), (16, 1), (5, 8)):
+            batches = opened.batches(part, size, multiple, seed)
+            rows: list[bytes] = []
+            for step in range(len(batches)):
+                batch = batches[step]
+                assert len(batch["tokens"]) == -(-size // multiple) * multiple
+                for row in np.nonzero(batch["segments"].any(1))[0]:
+                    rows.append(b"".join(batch[name][row].tobytes() for name in ("tokens", "labels", "weights")))
+            found.append(rows)
+        assert found[0] == found[1] == found[2]
+        assert len(set(found[0])) == len(found[0])
+    first, again = (opened.batches("train", 8, 1, 3)[step]["weights"] for step in (0, len(opened.batches("train", 8, 1, 3))))
+    assert (first != again).any()
+
+
+def test_a_step_has_the_same_windows_on_one_device_and_on_eight(prose: str) -> None:
+    opened = Corpus(path=prose, test=prose, length=32).open()
+    alone, spread = (opened.batches("train", 12, multiple, 7) for multiple in (1, 8))
+    assert len(alone) == len(spread)
+    for step in range(2 * len(alone)):
+        one, other = alone[step]["tokens"], spread[step]["tokens"]
+        assert other.shape == (16, 32)
+        np.testing.assert_array_equal(one, other[:12])
+        assert not spread[step]["segments"][12:].any()

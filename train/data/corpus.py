@@ -115,20 +115,23 @@ class OpenedCorpus:
         self.ids[part], self.characters[part] = ids, len(text)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `batch_size` windows: window i of an epoch starts at its offset + i * length."""
+        """Batches of `batch_size` windows, and rows without any up to a multiple: window i of an epoch starts at its offset + i * length.
+
+        What is masked of a window depends on (seed, epoch, window) alone.
+        """
         ids, length, masking, rows = self.ids[part], self.spec.length, self.spec.masking, -(-batch_size // multiple) * multiple
         count = -(-len(ids) // length) if seed is None else (len(ids) - length) // length  # all of the text, or what any offset leaves
-        order = Order(count, rows, seed)
+        order = Order(count, batch_size, seed)
 
         def make(step: int) -> Arrays:
-            offset = 0 if seed is None else int(np.random.default_rng((seed, step // len(order))).integers(length))
-            windows = order(step)
+            epoch, windows = step // len(order), order(step)
+            offset = 0 if seed is None else int(np.random.default_rng((seed, epoch)).integers(length))
             tokens, segments = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
             for row, window in enumerate(windows):
                 cut = ids[offset + window * length : offset + (window + 1) * length]
                 tokens[row, : len(cut)], segments[row, : len(cut)] = cut, 1
             batch = {"tokens": tokens, "segments": segments}
-            return batch if masking is None else self._masked(batch, masking, np.random.default_rng((seed or 0, step)))
+            return batch if masking is None else self._masked(batch, masking, [(seed or 0, epoch, window) for window in windows])
 
         return Batches(len(order), make)
 
@@ -141,11 +144,14 @@ class OpenedCorpus:
             rows.append({"tokens": ids})
         return of_rows(rows, Pad([self.spec.length], batch_size, multiple), batch_size)
 
-    def _masked(self, batch: Arrays, masking: Masking, chance: np.random.Generator) -> Arrays:
+    def _masked(self, batch: Arrays, masking: Masking, seeds: Sequence[tuple[int, ...]]) -> Arrays:
         tokens = batch["tokens"]
-        picked = (chance.random(tokens.shape) < masking.rate) & (batch["segments"] > 0)
-        fate = chance.random(tokens.shape)
+        chosen, fate, other = np.ones(tokens.shape), np.ones(tokens.shape), np.zeros(tokens.shape, np.int32)
+        for row, seed in enumerate(seeds):
+            chance = np.random.default_rng(seed)
+            chosen[row], fate[row] = chance.random((2, tokens.shape[1]))
+            other[row] = chance.integers(0, self.vocab, tokens.shape[1])
+        picked = (chosen < masking.rate) & (batch["segments"] > 0)
         mask = self.names.index(masking.token)
-        other = chance.integers(0, self.vocab, tokens.shape)
         corrupted = np.where(picked & (fate < 0.8), mask, np.where(picked & (fate >= 0.9), other, tokens)).astype(np.int32)
         return {**batch, "tokens": corrupted, "labels": tokens, "weights": picked.astype(np.float32)}
