@@ -1,5 +1,6 @@
 """The training step of every shipped config, at its own shapes, compiled for the chips of Colab, where it must fit."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from tests.tpu.conftest import TOPOLOGIES
 from train.experiment import Experiment
 from train.run import config_names, load_config
 from train.step import initialise
-from train.study.cost import flops, parameters
+from train.study.cost import flops
 from train.study.plan import Plan, planned
 from train.trainer import Trainer
 
@@ -30,7 +31,11 @@ COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the s
 
 @pytest.mark.parametrize("where", TOPOLOGIES)
 @pytest.mark.parametrize("name", config_names())
-def test_a_config_compiles_and_fits(name: str, where: str, record_property: Callable[[str, Any], None]) -> None:
+def test_a_config_compiles_and_fits(
+    name: str, where: str, record_property: Callable[[str, Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, compile_it = list[Any](), jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered, *given: programs.append(compile_it(lowered, *given)) or programs[-1])
     experiment, _ = load_config(name, ["precision=bfloat16"] if where == TOPOLOGIES[0] else [])  # as Colab is used, and as it is
     plan = planned(experiment, name, where)
     record_property("seconds", plan.compile_seconds)
@@ -42,10 +47,14 @@ def test_a_config_compiles_and_fits(name: str, where: str, record_property: Call
     if name == "lm_tpu" and where == TOPOLOGIES[0]:
         assert plan.ceiling > 0.6  # compiled at full effort
     if name in COUNTED and where == TOPOLOGIES[0]:
-        the_plan_is_what_the_traced_step_and_its_arrays_have(plan, experiment)
+        the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(plan, programs[-1], experiment)
 
 
-def the_plan_is_what_the_traced_step_and_its_arrays_have(plan: Plan, experiment: Experiment) -> None:
+def the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(plan: Plan, program: Any, experiment: Experiment) -> None:
+    memory, (state, _) = program.memory_analysis(), program.args_info[0]
+    assert plan.parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    assert (plan.arguments, plan.temporaries) == (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
+    assert plan.arguments <= plan.peak <= plan.arguments + plan.temporaries + memory.output_size_in_bytes - memory.alias_size_in_bytes
     trainer = Trainer(experiment, experiment.data.open(only="train"))
     batch = trainer.train[0]
     shapes = trainer.check(batch)
@@ -53,7 +62,6 @@ def the_plan_is_what_the_traced_step_and_its_arrays_have(plan: Plan, experiment:
     state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
     given = (state, trainer.example(batch))
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
-    assert plan.parameters == parameters(shapes)
     assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
     assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
     assert plan.arguments <= plan.peak <= plan.available
