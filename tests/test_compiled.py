@@ -98,7 +98,7 @@ def test_products_communication_kernels_and_bytes_are_counted_as_often_as_they_r
     assert program.cycles() == 5 * 10
     assert operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
     assert collectives(program) == {"all-reduce": (5, 5 * 8 * 32 * 4)}
-    assert kernels(program) == {"own": 1}
+    assert kernels(program) == {("own", ((1, 6, 6, 3), (8, 32))): 1}
     product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4  # the weights lie beside the core, a row is cut out
     convolved = (6 * 6 * 3 + 3 * 3 * 3 * 4 + 4 * 4 * 4) * 4
     kernel = (6 * 6 * 3 + 8 * 32) * 4

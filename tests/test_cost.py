@@ -1,8 +1,11 @@
 """Operations counted from traced programs, against counts by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas
 
 from models import Attention, Context
 from models.backend import compiling_for
@@ -56,3 +59,25 @@ def test_the_products_inside_a_kernel_are_known_for_every_block_of_its_grid() ->
     inside = sum(kernels(attended, x).values())
     assert inside == 2 * 2 * 2 * t * t * k
     assert flops(attended, x) == inside + 2 * 4 * 2 * t * k * k
+
+
+def test_kernels_of_one_name_or_none_are_counted_by_their_shapes_and_calls() -> None:
+    def product(x: jax.Array) -> jax.Array:
+        def body(left: Any, right: Any, out: Any) -> None:
+            out[...] = left[...] @ right[...]
+
+        return pallas.pallas_call(body, out_shape=x)(x, x)
+
+    def twice(x: jax.Array) -> jax.Array:  # of the same shapes, and twice the work
+        def body(left: Any, right: Any, out: Any) -> None:
+            out[...] = left[...] @ right[...] @ right[...]
+
+        return pallas.pallas_call(body, out_shape=x)(x, x)
+
+    def all_of_them(small: jax.Array, large: jax.Array) -> Any:
+        large, _ = jax.lax.scan(lambda x, _: (product(x), None), large, None, 3)
+        large = jax.lax.cond(large.sum() > 0, lambda: twice(large), lambda: large)
+        return product(small), large
+
+    found = kernels(all_of_them, jnp.ones((8, 8)), jnp.ones((16, 16)))
+    assert found == {((8, 8),) * 3: 2 * 8**3, ((16, 16),) * 3: (3 * 2 * 16**3 + 4 * 16**3) / 4}

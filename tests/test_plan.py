@@ -1,5 +1,6 @@
 """What `morphax plan` says before it compiles anything; plans themselves are tested where a TPU's compiler is installed."""
 
+import dataclasses
 import importlib.util
 
 import pytest
@@ -60,3 +61,4 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_has_the_same_lines() -> N
     assert dict(lines(over))["memory"] == "too much by 2.00 GiB: 18.00 GiB of 16.00 GiB"
     assert dict(lines(over))["expected step"] == "-"
     assert fits.tokens_per_second == 16
+    assert dict(lines(dataclasses.replace(fits, uncounted=("own",))))["  in kernels"] == "0, own not counted"

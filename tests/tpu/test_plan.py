@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.structure import replace
+from models.structure import part, replace
 from train.cli import main
 from train.parallel import Mesh
 from train.run import load_config
@@ -46,6 +46,14 @@ def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_p
     assert (shared.kernels, shared.kernel_flops) == (plan.kernels, plan.kernel_flops)
     plain = planned(replace(experiment, "model.stack.block.mixer.implementation", "xla"), "plain", "v5e:1x1")
     assert (plain.kernels, plain.kernel_flops, plain.model_flops) == ({}, 0.0, plan.model_flops)
+
+
+def test_kernels_of_two_shapes_in_one_model_are_each_counted_by_its_own() -> None:
+    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=1"])
+    narrow, wide = (replace(part(experiment, "model.stack.block"), "mixer.head_width", width) for width in (32, 64))
+    plans = [planned(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1") for blocks in (narrow, wide, [narrow, wide])]
+    assert plans[2].kernel_flops == plans[0].kernel_flops + plans[1].kernel_flops == 3 * plans[0].kernel_flops
+    assert plans[2].uncounted == ()
 
 
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from train.study.cost import pairs
+from train.study.cost import Call, pairs
 from train.study.hlo import Instruction, Program
 
 LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
@@ -83,12 +83,13 @@ def collectives(program: Program) -> dict[str, tuple[int, float]]:
     return kinds
 
 
-def kernels(program: Program) -> Counter[str]:
-    """How often each kernel, a program of its own inside this one, runs."""
-    counts: Counter[str] = Counter()
-    for one, _, times in program.executed:
+def kernels(program: Program) -> Counter[tuple[str, Call]]:
+    """How often each kernel, a program of its own inside this one, runs, by its name and the shapes of what it takes and gives."""
+    counts: Counter[tuple[str, Call]] = Counter()
+    for one, where, times in program.executed:
         if one.op == "custom-call" and KERNEL in one.text:
-            counts[re.sub(r"\.\d+$", "", one.name)] += times
+            taken = (shape for name in one.operands for shape in program.named[where][name].shapes)
+            counts[re.sub(r"\.\d+$", "", one.name), tuple(shape.dims for shape in (*taken, *one.shapes))] += times
     return counts
 
 

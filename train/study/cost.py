@@ -21,15 +21,24 @@ def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
     return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
 
-def kernels(function: Callable[..., Any], *args: Any) -> dict[str, int]:
-    """The operations of one call of each kernel (a Pallas call) of a function, by its name, every block of its grid counted."""
-    found: dict[str, int] = {}
+Call = tuple[tuple[int, ...], ...]  # the dimensions of all arrays that a kernel takes and gives: names may change in compilation
+
+
+def kernels(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
+    """The operations of one call of each kernel (a Pallas call) of a function, by the shapes of what it takes and gives.
+
+    Every block of its grid counts; where several kernels have the same shapes, the mean of all their calls.
+    """
+    found: dict[Call, tuple[int, int]] = {}
     _count(jax.make_jaxpr(function)(*args).jaxpr, found)
-    return found
+    return {call: total / times for call, (times, total) in found.items()}
 
 
-def _count(jaxpr: Any, inside: dict[str, int] | None = None, seen: bool = False) -> tuple[int, bool]:
-    """Operations, and whether all lengths are known; those of a call of each kernel go into `inside` as well."""
+def _count(jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1) -> tuple[int, bool]:
+    """Operations, and whether all lengths are known; how often each kernel is called and its operations in all are added to `inside`.
+
+    The program itself runs so many times.
+    """
     total, known = 0, True
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -47,17 +56,20 @@ def _count(jaxpr: Any, inside: dict[str, int] | None = None, seen: bool = False)
         elif name == "conv_general_dilated":
             total += 2 * _convolved(equation)
         elif name == "cond":
-            known_first, count = max((sure, count) for count, sure in (_count(branch.jaxpr, seen=seen) for branch in params["branches"]))
+            branches = (_count(branch.jaxpr, inside, seen, times) for branch in params["branches"])
+            known_first, count = max((sure, count) for count, sure in branches)
             total, known = total + count, known and known_first
         elif name == "pallas_call":
             count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
             total += count
             if inside is not None:
-                inside[str(params.get("name", name))] = count
+                call = tuple(variable.aval.shape for variable in (*equation.invars, *equation.outvars))
+                before, more = inside.get(call, (0, 0))
+                inside[call] = before + times, more + times * count
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [_count(jaxpr, inside, seen) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            counts = [_count(jaxpr, inside, seen, times * trips) for jaxpr in inner if hasattr(jaxpr, "eqns")]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known

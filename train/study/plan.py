@@ -35,7 +35,8 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Plan:
     """What the compiler says of one program on one topology; bytes, operations and seconds are those of one device.
 
-    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`); `model_flops` three times those of
+    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the kernels that are
+    `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times those of
     the forward pass, once for decoding, with causal attention counted where it sees: the work that the model itself asks for.
     `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its links' (the
     roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.  `ceiling` is the part of
@@ -60,6 +61,7 @@ class Plan:
     moved: float = 0.0
     collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    uncounted: tuple[str, ...] = ()
     cycles: int = 0
     roofline: float = 0.0
     bound: str = ""
@@ -162,7 +164,8 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())
     run, calls = kernels(text), kernel_flops(program, *given)  # as it is compiled: on a mesh, of a device's share
-    inside = float(sum(times * calls.get(name, 0) for name, times in run.items()))
+    inside = sum(times * calls.get(call, 0.0) for (_, call), times in run.items())
+    named = {name: sum(times for (own, _), times in run.items() if own == name) for name, _ in run}
     total, bytes_moved, sent = operations(text) + inside, moved(text), collectives(text)
     bounds = {
         "products": total / own.flops,
@@ -182,7 +185,8 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
         temporaries=float(memory.temp_size_in_bytes),
         moved=bytes_moved,
         collectives=sent,
-        kernels=dict(run),
+        kernels=named,
+        uncounted=tuple(dict.fromkeys(name for name, call in run if call not in calls)),
         cycles=text.cycles(),
         roofline=bounds[bound],
         bound=bound,

@@ -33,7 +33,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
     ]
     rest = [
         ("FLOPs that run", count(plan.flops)),
-        ("  in kernels", count(plan.kernel_flops)),
+        ("  in kernels", count(plan.kernel_flops) + "".join(f", {name} not counted" for name in plan.uncounted)),
         ("arguments", _bytes(plan.arguments)),
         ("temporaries", _bytes(plan.temporaries)),
         ("moved", _bytes(plan.moved)),
