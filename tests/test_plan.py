@@ -2,13 +2,20 @@
 
 import dataclasses
 import importlib.util
+import json
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from train.cli import main
+from train.run import load_config
+from train.spec import InputError
 from train.study.chips import CHIPS, chip
-from train.study.plan import EXCEEDED, TEMPORARIES, Plan
-from train.study.plan_table import lines
+from train.study.plan import EXCEEDED, TEMPORARIES, Plan, measured, prepared
+from train.study.plan_table import LABEL, figures, record, table
+from train.study.topology import topology
 
 
 @pytest.mark.parametrize(
@@ -51,14 +58,120 @@ def test_the_compiler_s_two_ways_of_refusing_give_what_was_asked_and_what_there_
     assert two.groups() == ("36.48", "G", "15.75", "G")
 
 
+GIB = 2.0**30
+GIVEN: dict[str, Any] = {"topology": "v5e:1x1", "devices": 1, "parameters": 7, "rows": 2, "tokens": 8, "model_flops": 9.0}
+FITS = Plan(**GIVEN, name="a", peak=GIB, available=16 * GIB, compile_seconds=3.0, seconds=0.5, kernels={"splash_mha_fwd_residuals": 24})
+OVER = Plan(**GIVEN, name="b", peak=18 * GIB, available=16 * GIB, compile_seconds=3.0, fits=False)
+
+
 def test_a_plan_that_does_not_fit_says_by_how_much_and_has_the_same_lines() -> None:
-    gib = 2.0**30
-    given = {"name": "a", "topology": "v5e:1x1", "devices": 1, "parameters": 7, "rows": 2, "tokens": 8, "model_flops": 9.0}
-    fits = Plan(**given, peak=gib, available=16 * gib, compile_seconds=3.0, seconds=0.5)
-    over = Plan(**given, peak=18 * gib, available=16 * gib, compile_seconds=3.0, fits=False)
-    assert [name for name, _ in lines(fits)] == [name for name, _ in lines(over)]
-    assert dict(lines(fits))["memory"] == "fits: 1.00 GiB of 16.00 GiB"
-    assert dict(lines(over))["memory"] == "too much by 2.00 GiB: 18.00 GiB of 16.00 GiB"
-    assert dict(lines(over))["expected step"] == "-"
-    assert fits.tokens_per_second == 16
-    assert dict(lines(dataclasses.replace(fits, uncounted=("own",))))["  in kernels"] == "0, own not counted"
+    assert [name for name, _ in figures(FITS)] == [name for name, _ in figures(OVER)]
+    assert [dict(figures(FITS))[name] for name in ("memory", "  of", "  too much by")] == ["1.00 GiB", "16.00 GiB", "none"]
+    assert [dict(figures(OVER))[name] for name in ("memory", "  of", "  too much by")] == ["18.00 GiB", "16.00 GiB", "2.00 GiB"]
+    assert dict(figures(OVER))["expected step"] == "-"
+    assert record(OVER)["seconds"] is record(OVER)["kernels"] is record(OVER)["tokens_per_second"] is None
+    assert record(FITS)["seconds"] == 0.5
+    assert record(OVER)["peak"] == 18 * GIB
+    assert record(OVER)["fits"] is False
+    assert FITS.tokens_per_second == 16
+
+
+def test_six_plans_stand_beside_each_other_in_80_columns_and_what_is_long_has_a_line_of_its_own() -> None:
+    names = [f"model.stack.block.mixer=[blue]GatedDeltaNet[/b](heads={heads})" for heads in range(7)]
+    plans = [dataclasses.replace(FITS, name=name) for name in names]
+    lines = table(plans[:6]).splitlines()
+    assert lines[:7] == [*(f"{number}  v5e:1x1, {name}" for number, name in enumerate(names[:6], 1)), ""]
+    figured = lines[7 : 8 + len(figures(FITS))]
+    assert max(map(len, figured)) <= 80
+    assert [line[:LABEL].rstrip() for line in figured] == ["", *(name for name, _ in figures(FITS))]
+    assert figured[0].split() == list("123456")
+    assert lines[-1] == "kernels of 6: 24 splash_mha_fwd_residuals"
+    assert table(plans).count("ceiling of MFU") == 2  # the seventh is below
+    unknown = table([dataclasses.replace(FITS, uncounted=("splash_mha_fwd_residuals",))])
+    assert unknown.endswith("kernels of 1: 24 splash_mha_fwd_residuals (not counted)")
+
+
+class Refusing:
+    """A program that the compiler refuses."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def lower(self, *given: Any) -> "Refusing":
+        """Itself."""
+        return self
+
+    def compile(self) -> Any:
+        """Raises what it was given."""
+        raise RuntimeError(self.said)
+
+
+class V5e:
+    """As jax calls it."""
+
+    device_kind = "TPU v5 lite"
+
+
+def test_a_program_that_the_compiler_refuses_is_a_sentence() -> None:
+    with pytest.raises(InputError) as caught:
+        measured(OVER, Refusing("Mosaic failed to compile TPU kernel: no layout\nThe operation\n"), (), V5e())
+    assert str(caught.value) == (
+        "b cannot be compiled for v5e:1x1: Mosaic failed to compile TPU kernel: no layout; change what it names, or the chip."
+    )
+
+
+def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        device_kind = "cpu"
+
+    with pytest.raises(InputError, match="^'cpu' is no chip whose speed is known here; plan for one of v2, v3, v4, v5e, v5p, v6e, tpu7x.$"):
+        measured(OVER, Refusing(""), (), Other())
+
+    def unknown(**given: Any) -> Any:
+        raise ValueError("Not divisible.\nTrace")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: name)
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", unknown)
+    with pytest.raises(InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"):
+        topology("v5e:3x5")
+    monkeypatch.setattr("train.study.plan.topology", lambda name: [])
+    experiment, _ = load_config("tiny_lm", ["parallel=Mesh()"])
+    with pytest.raises(InputError, match=r"^--decode plans one device, and parallel is Mesh; add parallel=Jit\(\).$"):
+        prepared(experiment, "a", "v5e:2x4", decode=True)
+
+
+def test_what_every_device_has_of_the_arrays_is_added_to_the_temporaries() -> None:
+    mesh = jax.sharding.AbstractMesh((8,), ("data",))
+    whole, split = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), ("data",)))
+    given = tuple(jax.ShapeDtypeStruct((8, 2**25), jnp.float32, sharding=place) for place in (whole, split))
+    said = "the total memory required for HLO temporaries (36.00G) exceeds available HBM (15.75G)."
+    plan = measured(dataclasses.replace(OVER, devices=8), Refusing(said), given, V5e())
+    assert (plan.fits, plan.peak / GIB, plan.available / GIB) == (False, 36 + 1 + 1 / 8, 15.75)
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_the_other_columns_go_on_where_one_cannot_be_compiled(
+    json_too: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepared(experiment: Any, name: str, where: str, decode: bool) -> Any:
+        def compiled() -> Plan:
+            return measured(dataclasses.replace(OVER, name=name), Refusing("no eig\nhere"), (), V5e()) if name != "as it is" else FITS
+
+        return compiled
+
+    monkeypatch.setattr("train.study.plan.prepared", prepared)
+    monkeypatch.setattr("train.study.topology.topology", lambda name: [])
+    reason = "steps=3 cannot be compiled for v5e:1x1: no eig; change what it names, or the chip."
+    assert main(["plan", "tiny_lm", "--vary", "steps=3", "--vary", "steps=4", *["--json"] * json_too]) == 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    if json_too:
+        found = json.loads(out)
+        assert [plan["name"] for plan in found["plans"]] == ["a"]
+        assert found["refused"][0] == {"name": "steps=3", "topology": "v5e:1x1", "reason": reason}
+    else:
+        assert out.startswith("1  v5e:1x1, a\n")
+        assert reason in out.splitlines()
+    monkeypatch.setattr("train.study.plan.prepared", lambda *given: prepared(given[0], "steps=3", *given[2:]))
+    assert main(["plan", "tiny_lm"]) == 2
+    assert capsys.readouterr().err.endswith(f"morphax: {reason}\n")

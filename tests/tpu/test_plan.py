@@ -3,14 +3,19 @@
 import json
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from models.structure import part, replace
 from train.cli import main
 from train.parallel import Mesh
 from train.run import load_config
+from train.spec import InputError
 from train.study.advice import advised, ladder
-from train.study.plan import planned
+from train.study.plan import measured, planned
+from train.study.topology import topology
 
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +73,14 @@ def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other()
 def meshed(experiment: Any) -> tuple[Any, str]:
     """The experiment over all devices."""
     return replace(experiment, "parallel", Mesh()), "meshed"
+
+
+def test_what_a_tpu_cannot_do_is_a_sentence() -> None:
+    experiment, _ = load_config("tiny_lm", ["batch_size=1"])
+    plan, device = planned(experiment, "own", "v5e:1x1"), topology("v5e:1x1")[0]
+    given = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=SingleDeviceSharding(device))
+    with pytest.raises(InputError, match="^own cannot be compiled for v5e:1x1: .*eig.*; change what it names, or the chip.$"):
+        measured(plan, jax.jit(jnp.linalg.eigvals), (given,), device)
 
 
 def test_a_step_of_decoding_is_planned_for_every_row() -> None:

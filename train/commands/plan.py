@@ -1,8 +1,8 @@
 """`morphax plan`: memory, time and the ceiling on a TPU that need not be there, by its compiler."""
 
 import argparse
-import dataclasses
 import json
+import shutil
 import sys
 
 from train.spec import InputError
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from train.run import load_config
     from train.study.advice import advised
     from train.study.plan import prepared
-    from train.study.plan_table import table
+    from train.study.plan_table import record, table
     from train.study.topology import topology
 
     if options.advise and options.decode:
@@ -48,23 +48,28 @@ def run(options: argparse.Namespace) -> int:
     for where in topologies:
         topology(where)  # what is wrong with any is said before the first is compiled
     ready = [(name, where, prepared(one, name, where, options.decode)) for where in topologies for name, one in experiments.items()]
-    plans, advice = [], []
+    plans, advice, refused = [], [], []
     for name, where, compiled in ready:
         print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
-        plans.append(compiled())
+        try:
+            plans.append(compiled())
+        except InputError as error:  # of this one, known when it is compiled; the others go on
+            refused.append({"name": name, "topology": where, "reason": str(error)})
+            continue
         if options.advise and plans[-1].fits:
             advice.append({"name": name, "topology": where, "changes": []})
         elif options.advise:
             found = advised(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
             advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
             plans += [found.plan] if found else []
+    if not plans:
+        raise InputError(" ".join(one["reason"] for one in refused))
     if options.json:
-        listed = [dataclasses.asdict(plan) | {"tokens_per_second": plan.tokens_per_second} for plan in plans]
-        print(json.dumps({"config": options.config, "plans": listed, "advice": advice}))
+        print(json.dumps({"config": options.config, "plans": [record(plan) for plan in plans], "advice": advice, "refused": refused}))
         return 0
-    from train.console import Console
-
-    Console().rich.print(table(plans))
+    print(table(plans, shutil.get_terminal_size().columns))
+    for one in refused:
+        print(one["reason"])
     for one in advice:
         found = "nothing tried fits; take more chips, or a smaller model" if one["changes"] is None else " ".join(one["changes"])
         print(f"{one['topology']}, {one['name']}: {found or 'fits, nothing to change'}")

@@ -18,7 +18,7 @@ from train.experiment import Experiment
 from train.parallel import Jit
 from train.spec import InputError
 from train.step import cast, initialise
-from train.study.chips import chip
+from train.study.chips import CHIPS, chip
 from train.study.compiled import collectives, kernels, moved, operations
 from train.study.cost import flops, parameters
 from train.study.cost import kernels as kernel_flops
@@ -87,7 +87,7 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
     """
     devices = topology(where)
     if decode and experiment.parallel != Jit():
-        experiment = dataclasses.replace(experiment, parallel=Jit())
+        raise InputError(f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit().")
     with compiling_for(devices):
         trainer = Trainer(experiment, experiment.data.open(only="train"))
         used, batch = experiment.parallel.size(), trainer.train[0]
@@ -147,19 +147,23 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
 
 
 def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> Plan:
-    """The plan with what the compiler says of a jitted program on a device, or several of its kind."""
+    """The plan with what the compiler says of a jitted program on a device, or several of its kind.
+
+    Raises InputError where it refuses the program for anything else than too little memory (HBM).
+    """
     own = chip(device.device_kind)
     if own is None:
-        raise InputError(f"{device.device_kind!r} is no chip whose speed is known here.")
+        raise InputError(f"{device.device_kind!r} is no chip whose speed is known here; plan for one of {', '.join(CHIPS)}.")
     began = time.perf_counter()
     try:
         compiled = program.lower(*given).compile()
     except Exception as error:  # jax raises a private type
         if (exceeded := _exceeded(error)) is None:
-            raise
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+            raise InputError(f"{plan.name} cannot be compiled for {plan.topology}: {said}; change what it names, or the chip.") from None
         used, have, temporaries = exceeded
         if temporaries:
-            used += sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(given)) / plan.devices
+            used += sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
         return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())

@@ -37,4 +37,5 @@ def topology(name: str) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **single).devices)
     except Exception as error:  # whatever libtpu raises
-        raise InputError(f"libtpu knows no topology {name}: {str(error).splitlines()[0]}") from None
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"libtpu knows no topology {name}: {said}; give another shape, such as {chip}:2x2x1.") from None
