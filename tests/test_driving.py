@@ -364,12 +364,28 @@ def spoiled(**changes: Any) -> Callable[[Path], Any]:
     return spoil
 
 
+def flagged(place: int, value: int) -> Callable[[Path], Any]:
+    """A file whose members are said to be compressed or encrypted, in a field of their entries of the archive's table."""
+
+    def spoil(folder: Path) -> None:
+        data = bytearray((folder / "1.npz").read_bytes())
+        for mark, start in ((b"PK\x01\x02", place + 2), (b"PK\x03\x04", place)):
+            at = -1
+            while (at := data.find(mark, at + 1)) >= 0:
+                data[at + start] = value
+        (folder / "1.npz").write_bytes(data)
+
+    return spoil
+
+
 CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "absent": (lambda folder: None, {"path": "nowhere.npz"}, "nowhere.npz cannot be read: No such file"),
     "empty folder": (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "drives has no .npz files"),
     "one trajectory": (lambda folder: None, {"path": "drives/1.npz"}, "is one trajectory, and none is left to test on"),
     "no archive": (lambda folder: (folder / "1.npz").write_bytes(b"features"), {}, "1.npz is no .npz file of arrays"),
     "cut short": (lambda folder: (folder / "1.npz").write_bytes((folder / "2.npz").read_bytes()[:300]), {}, "1.npz is no .npz file"),
+    "an unknown compression": (flagged(8, 77), {}, "1.npz is no .npz file of arrays"),
+    "encrypted": (flagged(6, 1), {}, "1.npz is no .npz file of arrays"),
     "a single array": (lambda folder: np.save((folder / "1.npz").open("wb"), np.ones(3)), {}, "1.npz is no .npz file of arrays"),
     "objects": (spoiled(rewards=lambda array: array.astype(object)), {}, "1.npz is no .npz file of arrays of numbers"),
     "a missing array": (spoiled(rewards=lambda array: None), {}, "1.npz has no array 'rewards'; a trajectory has features"),
@@ -446,5 +462,7 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
     assert not np.allclose(answers[10]["value"], answers[11]["value"])
 
     np.savez(tmp_path / "narrow.npz", **arrays | {"features": arrays["features"][:, :2]})
+    assert main(["predict", run, f"{path}/1.npz", str(tmp_path / "narrow.npz")]) == 2
+    assert f"narrow.npz has 2 features at a step and {path}/1.npz has 3; give all files the same" in capsys.readouterr().err
     assert main(["predict", run, str(tmp_path / "narrow.npz")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

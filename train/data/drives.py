@@ -101,7 +101,11 @@ class Drives:
 
 def trajectories(path: str) -> list[Trajectory]:
     """The trajectories of a file, or of the files of a folder.  Raises InputError for what cannot be used."""
-    found = [_read(file) for file in _files(path)]
+    return _alike([_read(file) for file in _files(path)])
+
+
+def _alike(found: list[Trajectory]) -> list[Trajectory]:
+    """The same trajectories.  Raises InputError where one has other numbers at a step than the first."""
     for one in found[1:]:
         for name, width in (("features", found[0].features.shape[1]), ("actions", found[0].actions.shape[1])):
             if (own := getattr(one, name).shape[1]) != width:
@@ -131,7 +135,7 @@ def _read(file: Path) -> Trajectory:
         raise InputError(f"{file} cannot be read: {os.strerror(error.errno or 0) if error.errno else error}.") from None
     except InputError:
         raise
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):  # the fourth of a compression, or a password
         raise InputError(f"{file} is no .npz file of arrays of numbers; write one with numpy.savez(file, features=..., ...).") from None
 
 
@@ -257,14 +261,15 @@ class OpenedDrives:
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Steps of trajectories to act on, each the last of its window."""
-        known, context = dict[str, Arrays](), self.spec.context
+        context, names = self.spec.context, list(dict.fromkeys(question.rpartition(":")[0] for question in asked))
+        known: dict[str, Arrays] = {}
+        for name, given in zip(names, _alike([_read(Path(name)) for name in names]), strict=True):
+            arrays = self._arrays(given, 0)
+            known[name] = {key: arrays[key] for key in ("features", "actions", "returns")}
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
             name, _, step = asked[index].rpartition(":")
-            if name not in known:
-                given = self._arrays(_read(Path(name)), 0)
-                known[name] = {key: given[key] for key in ("features", "actions", "returns")}
             start = max(int(step) - context, 0)
             return window(known[name], start, context) | {"last": np.array(int(step) - 1 - start, np.int32)}
 
