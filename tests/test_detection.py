@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices
+from train.cli import main
 from train.console import Console
 from train.data.augment import Augment
 from train.data.boxes import Boxes
@@ -226,6 +227,25 @@ def test_coco_and_voc_files_say_the_same(scenes: Path) -> None:
             np.testing.assert_allclose(one.boxes, [box for _, box in expected], atol=1e-6)
 
 
+def test_a_coco_file_has_its_pictures_in_a_folder_of_its_own(scenes: Path, tmp_path: Path) -> None:
+    """As COCO is published: annotations/, train2017/ and val2017/, here with pictures of one name in both."""
+    (tmp_path / "annotations").mkdir()
+    data = json.loads((scenes / "scenes.json").read_text())
+    for part, first in (("train", 0), ("val", 6)):
+        (tmp_path / f"{part}2017").mkdir()
+        for number in range(6):
+            shutil.copy(scenes / "images" / f"{first + number}.png", tmp_path / f"{part}2017" / f"{number}.png")
+        kept = {"images": data["images"][:6], "annotations": [one for one in data["annotations"] if one["image_id"] < 6]}
+        (tmp_path / "annotations" / f"{part}.json").write_text(json.dumps(data | kept))
+    files = {name: str(tmp_path / "annotations" / f"{part}.json") for name, part in (("path", "train"), ("test", "val"))}
+    spec = Boxes(**files, images=str(tmp_path / "train2017"), test_images=str(tmp_path / "val2017"))
+    opened = spec.open()
+    for number in range(6):
+        np.testing.assert_array_equal(opened.picture("train", number), drawn(number)[0])
+        np.testing.assert_array_equal(opened.picture("test", number), drawn(6 + number)[0])
+    np.testing.assert_array_equal(dataclasses.replace(spec, test_images=None).open().picture("test", 1), drawn(1)[0])
+
+
 def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
     augment = Augment(scale=(0.6, 1.4), mirror=True, upside=True)
     opened = Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "voc"), size=(64, 96), augment=augment).open(("disc", "bar"))
@@ -251,8 +271,8 @@ def test_precision_does_not_depend_on_batches_or_devices(scenes: Path) -> None:
     assert law_metrics_do_not_depend_on_batches_or_devices(experiment(scenes), Detections(shown=0), 1e-4)
 
 
-def test_a_detector_learns_and_its_report_shows_the_boxes(
-    scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_users_file(
+    scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     summary = train(experiment(scenes), tmp_path / "run", "detection.py", Console(silent=True))
@@ -261,6 +281,11 @@ def test_a_detector_learns_and_its_report_shows_the_boxes(
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 1
     assert "Boxes found" in page
+    own = str(shutil.copy(scenes / "scenes.json", tmp_path))  # without the pictures beside it
+    assert main(["eval", str(tmp_path / "run"), "--data", own]) == 2
+    assert f"has no picture that can be read in {tmp_path}; set data.test_images" in capsys.readouterr().err
+    assert main(["eval", str(tmp_path / "run"), "--data", own, f"data.test_images={scenes / 'images'}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["review"]["map50"] == pytest.approx(summary["review"]["map50"], abs=1e-6)
 
 
 def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Path) -> None:
@@ -304,7 +329,21 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "short box": (changed(lambda data: data["annotations"][0].update(bbox=[1, 2])), {}, "a bbox is left, top, width and height"),
     "unknown category": (changed(lambda data: data["annotations"][0].update(category_id=9)), {}, "annotation 0 has the category 9"),
     "unknown image": (changed(lambda data: data["annotations"][0].update(image_id=99)), {}, "is of the image 99"),
-    "no pictures": (changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]), {}, "no picture that can be read"),
+    "no pictures": (
+        changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]),
+        {},
+        "scenes.json has no picture that can be read in images; set data.images to their folder",
+    ),
+    "no pictures to test on": (
+        lambda folder: (folder / "other").mkdir(),
+        {"test_images": "other"},
+        "scenes.json has no picture that can be read in other; set data.test_images to their folder",
+    ),
+    "a folder without pictures": (
+        lambda folder: [file.unlink() for file in (folder / "voc" / "JPEGImages").iterdir()],
+        {"path": "voc"},
+        "voc has no picture that can be read in voc/JPEGImages; put them there",
+    ),
     "too many boxes": (lambda folder: None, {"most": 1}, "1.png, has 2 boxes and data.most is 1; set data.most=2"),
     "class never seen": (lambda folder: None, {"classes": ("disc",)}, "'bar', which training never saw; known are disc"),
     "no boxes": (changed(lambda data: data["annotations"].clear()), {}, "scenes.json has no boxes; give one that has"),
@@ -371,6 +410,7 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
         lambda: Boxes(most=0),
         lambda: Boxes(holdout=0.0),
         lambda: Boxes(test="a.json"),
+        lambda: Boxes(path="a.json", test_images="folder"),
         lambda: Boxes(augment=Augment(mixup=0.2)),
         lambda: SetPrediction(label=-1.0),
         lambda: Detections(least=2.0),

@@ -14,6 +14,7 @@ examples:
   morphax eval runs/sentiment_bert                          the last checkpoint on the test split
   morphax eval runs/sentiment_bert --best                   the checkpoint with the best metric
   morphax eval runs/sentiment_bert --data reviews.csv       on all of your own file, or folder
+  morphax eval runs/own_boxes --data val.json data.test_images=val2017     a COCO file with its pictures
   morphax eval runs/sentiment_bert evaluation.batch_size=256
 """
 

@@ -22,8 +22,9 @@ from train.spec import InputError
 class Boxes:
     """Pictures with boxes and their classes, from a data set by name or from the user's own files.
 
-    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, else beside it) or Pascal VOC folders (Annotations/
-    and JPEGImages/); without `test` a part `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  Pictures are
+    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, those of `test` in `test_images` where it is given;
+    without both in images/ beside the file, else beside it) or Pascal VOC folders (Annotations/ and JPEGImages/); without `test` a part
+    `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  Pictures are
     resized to `size` (rows, columns) and seen in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a
     picture.  `augment` changes those of the training part, boxes with them; a box of which less than a third is left is dropped.
     """
@@ -32,6 +33,7 @@ class Boxes:
     path: str | None = None
     test: str | None = None
     images: str | None = None
+    test_images: str | None = None
     labels: tuple[str, ...] = ()
     size: tuple[int, int] = (192, 256)
     channels: Literal[1, 3] = 3
@@ -47,6 +49,8 @@ class Boxes:
             raise ValueError(f"Boxes.holdout is {self.holdout}; give a part of the pictures between 0 and 1.")
         if self.test and not self.path:
             raise ValueError("Boxes.test is given without path; give what to train on too.")
+        if self.test_images and not self.test:
+            raise ValueError("Boxes.test_images is given without test; give the COCO file of these pictures too.")
         if self.augment.mixes:
             raise ValueError("Boxes.augment has mixup or cutmix, which mix classes, not boxes; set both to 0.")
 
@@ -54,12 +58,12 @@ class Boxes:
         """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
         opened = self.reader(classes)
         parts: list[PART] = ["train", "test"] if only is None else [only]
-        whole = self._file(self.path) if self.path is not None and self.test is None else None
+        whole = self._file("train") if self.path is not None and self.test is None else None
         for part in parts:
             if self.path is None:
                 opened.add(part, self._named(part))
             elif whole is None:
-                opened.add(part, self._file(self.test if part == "test" else self.path))
+                opened.add(part, self._file(part))
             else:
                 rows = [scene for scene in whole.scenes if held(scene.name, self.holdout) == (part == "test")]
                 opened.add(part, Scenes(rows, whole.classes, f"{self.path} ({part} part)"))
@@ -83,12 +87,14 @@ class Boxes:
             scenes.append(Scene((split.examples, index), str(index), boxes, np.asarray(objects["label"], np.int32), crowd))
         return Scenes(scenes, classes, split.origin)
 
-    def _file(self, path: str | None) -> "Scenes":
+    def _file(self, part: PART) -> "Scenes":
+        path, images = (self.path, self.images) if part == "train" else (self.test, self.test_images or self.images)
         assert path is not None
         place = Path(path).expanduser()
         if place.is_dir():
             return _voc(place)
-        return _coco(place, Path(self.images).expanduser() if self.images else None)
+        setting = "data.images" if part == "train" else "data.test_images"
+        return _coco(place, Path(images).expanduser() if images else None, setting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +120,11 @@ class Scenes:
 Object = tuple[str, list[float], bool]  # class, box by left, top, right, bottom in shares, whether it is a crowd
 
 
-def _sound(found: Sequence[tuple[Path, Sequence[Object]]], classes: tuple[str, ...] | None, origin: str) -> Scenes:
-    """Pictures that can be read with boxes cut to them; boxes that reach beyond, or have no area, are counted on standard error."""
+def _sound(found: Sequence[tuple[Path, Sequence[Object]]], classes: tuple[str, ...] | None, origin: str, advice: str) -> Scenes:
+    """Pictures that can be read with boxes cut to them; boxes that reach beyond, or have no area, are counted on standard error.
+
+    Raises InputError where no picture can be read, with the `advice`.
+    """
     usable = set(readable([path for path, _ in found], origin))
     names = classes if classes is not None else tuple(sorted({name for _, objects in found for name, _, _ in objects}))
     scenes, cut, lost = [], 0, 0
@@ -129,7 +138,7 @@ def _sound(found: Sequence[tuple[Path, Sequence[Object]]], classes: tuple[str, .
         labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
         scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some]))
     if not scenes:
-        raise InputError(f"{origin} has no picture that can be read; give others.")
+        raise InputError(f"{origin} has no picture that can be read {advice}.")
     if cut or lost:
         print(f"{origin}: {cut} boxes reach beyond their pictures and are cut, {lost} have no area and are left out", file=sys.stderr)
     return Scenes(scenes, names, origin)
@@ -140,7 +149,7 @@ def _voc(folder: Path) -> Scenes:
     files = sorted((folder / "Annotations").glob("*.xml"))
     if not files:
         raise InputError(f"{folder} has no Annotations/*.xml; give a Pascal VOC folder, or a COCO file ending in .json.")
-    return _sound([voc(file) for file in files], None, str(folder))
+    return _sound([voc(file) for file in files], None, str(folder), f"in {folder / 'JPEGImages'}; put them there")
 
 
 def voc(file: Path) -> tuple[Path, list[Object]]:
@@ -161,8 +170,8 @@ def voc(file: Path) -> tuple[Path, list[Object]]:
     return file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), objects
 
 
-def _coco(path: Path, images: Path | None) -> Scenes:
-    """A COCO file.  Raises InputError for what is not in its format."""
+def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
+    """A COCO file with the folder of its pictures, which a setting names.  Raises InputError for what is not in its format."""
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
         classes = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
@@ -189,7 +198,7 @@ def _coco(path: Path, images: Path | None) -> Scenes:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a COCO file ({error}); a bbox is left, top, width and height.") from None
-    return _sound(found, tuple(classes.values()), str(path))
+    return _sound(found, tuple(classes.values()), str(path), f"in {folder}; set {setting} to their folder")
 
 
 class OpenedBoxes:
