@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.optimize import linear_sum_assignment
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
@@ -20,6 +20,7 @@ from train.cli import main
 from train.console import Console
 from train.data.augment import Augment
 from train.data.boxes import Boxes
+from train.data.pixels import resized, scaled
 from train.data.source import dataset
 from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
 from train.experiment import Evaluation, Experiment
@@ -381,6 +382,48 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(
     classes = given.pop("classes", ())
     with pytest.raises(InputError, match=sentence):
         Boxes(**given).open(classes)
+
+
+@pytest.mark.parametrize("kind", ["scenes.json", "voc"])
+def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(
+    kind: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    changed(lambda data: data["images"][4].update(width=480, height=320))(folder)
+    file = folder / "voc" / "Annotations" / "4.xml"
+    file.write_text(file.read_text().replace("<width>48", "<width>480").replace("<height>32", "<height>320"))
+    opened = Boxes(path=str(folder / kind), test=str(folder / kind)).open()
+    assert [scene.name for scene in opened.parts["train"]] == sorted(
+        {f"{number}.png" for number in range(12)} - {"4.png"}, key=(str if kind == "voc" else lambda name: int(name[:-4]))
+    )
+    said = capsys.readouterr().err
+    assert "1 of 12 pictures of" in said
+    assert "4.png (it has 48 x 32 pixels, and 480 x 320 are listed)" in said
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(turn: int, scenes: Path, tmp_path: Path) -> None:
+    """Its pixels are where the file's boxes frame them, whether the file's sizes are those of the stored picture or not."""
+    image, _ = drawn(3)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(image).save(tmp_path / "3.png", exif=exif)
+    data = json.loads((scenes / "scenes.json").read_text())
+    kept = [entry for entry in data["annotations"] if entry["image_id"] == 3]
+    asked = Boxes().reader().questions([str(tmp_path / "3.png")], 1, 1)[0]["image"][0]
+    for width, height in ((48, 32), (32, 48)):
+        listed = {"images": [{"id": 3, "file_name": "3.png", "width": width, "height": height}], "annotations": kept}
+        (tmp_path / "one.json").write_text(json.dumps(data | listed))
+        spec = Boxes(path=str(tmp_path / "one.json"), test=str(tmp_path / "one.json"))
+        if (width, height) == (32, 48) and turn < 5:
+            with pytest.raises(InputError, match="no picture that can be read"):
+                spec.open()
+            continue
+        found = spec.open().picture("train", 0)
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "3.png")))
+        np.testing.assert_array_equal(found, image if (width, height) == (48, 32) else upright)
+        np.testing.assert_array_equal(asked, scaled(resized(upright, (192, 256))))
 
 
 def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(

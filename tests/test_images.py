@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from train.cli import main
 from train.data.augment import Augment
 from train.data.batches import of_examples
 from train.data.images import Images
-from train.data.pixels import View, decoded, scaled
+from train.data.pixels import View, decoded, resized, scaled
 from train.objective import Classification, mean
 from train.spec import InputError
 
@@ -190,6 +190,45 @@ def test_a_broken_picture_is_left_out_counted_and_named(folder: Path, capsys: py
     assert "3c.png (it is no picture)" in said
 
 
+@pytest.mark.parametrize("turn", range(9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+def test_a_picture_is_seen_upright_and_answered_as_it_is_measured(kind: str, turn: int, tmp_path: Path) -> None:
+    """Of any orientation, 1 to 8 and none, and where a JPEG is decoded smaller."""
+    image = picture(turn, 300, 400).resize((4000, 3000) if kind == "jpg" else (40, 30))
+    exif = Image.Exif()
+    if turn:
+        exif[0x0112] = turn
+    (tmp_path / "pictures" / "one").mkdir(parents=True)
+    file = tmp_path / "pictures" / "one" / f"0.{kind}"
+    image.save(file, exif=exif, **({"lossless": True} if kind == "webp" else {}))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    opened = Images(path=str(file.parent.parent), test=str(file.parent.parent), size=(300, 400), channels=3).open()
+    found = opened.picture("test", 0)
+    if kind == "jpg":
+        small, rows, columns = found.astype(float), *found.shape[:2]
+        assert rows >= 600
+        assert columns >= 800
+        assert max(rows, columns) < 4000
+        np.testing.assert_allclose(small, resized(upright, (rows, columns)), atol=40)
+    else:
+        np.testing.assert_array_equal(found, upright)
+    batch = opened.batches("test", 1, 1, None)[0]
+    np.testing.assert_array_equal(opened.questions([str(file)], 1, 1)[0]["image"], batch["image"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_exif_leaves_the_picture_as_it_is(tmp_path: Path) -> None:
+    image, exif = picture(0), Image.Exif()
+    exif[0x0112] = 6
+    whole = exif.tobytes()
+    for seed in range(200):
+        chance, damaged = np.random.default_rng(seed), bytearray(whole)
+        for _ in range(3):
+            damaged[chance.integers(len(damaged))] = chance.integers(256)
+        image.save(tmp_path / "one.png", exif=bytes(damaged[: chance.integers(8, 2 * len(damaged))]))
+        assert decoded(tmp_path / "one.png", 3, upright=True).shape in ((12, 16, 3), (16, 12, 3))
+
+
 def _without(name: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         for file in (folder / name).iterdir():
@@ -248,7 +287,7 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
     (folder / "dark" / "3b.png").write_bytes(b"not a png")
     assert main(["predict", run, str(folder / "dark"), str(folder / "bright" / "0.jpg"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"1 of 11 pictures of {folder / 'dark'} cannot be read and are left out: {folder / 'dark' / '3b.png'} (it is no picture)" in err
+    assert f"1 of 11 pictures of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / '3b.png'} (it is no picture)" in err
     answers = json.loads(out)["answers"]
     assert [Path(answer["input"]).parent.name for answer in answers] == ["dark"] * 10 + ["bright"]
     assert np.mean([answer["label"] == Path(answer["input"]).parent.name for answer in answers]) > 0.8

@@ -6,14 +6,14 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.pixels import asked_picture, decoded, files, in_channels, readable, resized, scaled, shown_picture
+from train.data.pixels import asked_picture, decoded, files, in_channels, readable, resized, scaled, shown_picture, sizes
 from train.data.source import dataset, held
 from train.spec import InputError
 
@@ -24,7 +24,8 @@ class Boxes:
 
     `path` and `test` are COCO files (.json, with the pictures in the folder `images`, those of `test` in `test_images` where it is given;
     without both in images/ beside the file, else beside it) or Pascal VOC folders (Annotations/ and JPEGImages/); without `test` a part
-    `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  Pictures are
+    `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  A picture is seen as it is stored, or turned as its EXIF
+    orientation says where only then its columns and rows are those that its file lists; one that has others is left out.  Pictures are
     resized to `size` (rows, columns) and seen in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a
     picture.  `augment` changes those of the training part, boxes with them; a box of which less than a third is left is dropped.
     """
@@ -99,13 +100,16 @@ class Boxes:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares, labels and crowds."""
+    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares, labels and crowds;
+    whether it is turned as its EXIF orientation says.
+    """
 
     source: Any
     name: str
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+    turned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,23 +124,42 @@ class Scenes:
 Object = tuple[str, list[float], bool]  # class, box by left, top, right, bottom in shares, whether it is a crowd
 
 
-def _sound(found: Sequence[tuple[Path, Sequence[Object]]], classes: tuple[str, ...] | None, origin: str, advice: str) -> Scenes:
+class Listed(NamedTuple):
+    """What a file says of a picture: where it is, its columns and rows, and its objects."""
+
+    path: Path
+    size: tuple[float, float]
+    objects: list[Object]
+
+
+def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str, advice: str) -> Scenes:
     """Pictures that can be read with boxes cut to them; boxes that reach beyond, or have no area, are counted on standard error.
 
     Raises InputError where no picture can be read, with the `advice`.
     """
-    usable = set(readable([path for path, _ in found], origin))
-    names = classes if classes is not None else tuple(sorted({name for _, objects in found for name, _, _ in objects}))
+    said: dict[Path, set[tuple[float, float]]] = {}
+    for path, size, _ in found:
+        said.setdefault(path, set()).add(size)
+
+    def stored(path: Path) -> tuple[int, int]:
+        both = sizes(path)
+        for size in said[path].difference(both):
+            raise ValueError(f"it has {both[0][0]} x {both[0][1]} pixels, and {size[0]:g} x {size[1]:g} are listed")
+        return both[0]
+
+    usable = readable(said, origin, read=stored)
+    names = classes if classes is not None else tuple(sorted({name for one in found for name, _, _ in one.objects}))
     scenes, cut, lost = [], 0, 0
-    for path, objects in found:
+    for path, size, objects in found:
         if path not in usable:
             continue
+        turned = size != usable[path]
         boxes = np.array([box for _, box, _ in objects], np.float32).reshape(-1, 4)
         inside = boxes.clip(0, 1)
         some = ((inside[:, 2:] - inside[:, :2]) > 0).all(-1) if len(boxes) else np.zeros(0, bool)
         cut, lost = cut + int((np.abs(inside - boxes).max(-1, initial=0) > 1e-3)[some].sum()), lost + int((~some).sum())
         labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
-        scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some]))
+        scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some], turned))
     if not scenes:
         raise InputError(f"{origin} has no picture that can be read {advice}.")
     if cut or lost:
@@ -152,8 +175,8 @@ def _voc(folder: Path) -> Scenes:
     return _sound([voc(file) for file in files], None, str(folder), f"in {folder / 'JPEGImages'}; put them there")
 
 
-def voc(file: Path) -> tuple[Path, list[Object]]:
-    """The picture of a Pascal VOC annotation, and its objects.  Raises InputError where the file is not in that format."""
+def voc(file: Path) -> Listed:
+    """What a Pascal VOC annotation says of its picture.  Raises InputError where the file is not in that format."""
     try:
         root = ET.parse(file).getroot()
         columns, rows = (float(root.findtext(f"size/{side}") or "") for side in ("width", "height"))
@@ -167,7 +190,7 @@ def voc(file: Path) -> tuple[Path, list[Object]]:
             objects.append(((item.findtext("name") or "").strip() or "object", box, False))
     except (OSError, ET.ParseError, ValueError, LookupError) as error:  # the last of an encoding that nobody knows
         raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
-    return file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), objects
+    return Listed(file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), (columns, rows), objects)
 
 
 def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
@@ -176,6 +199,7 @@ def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
         classes = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
         listed = {entry["id"]: entry for entry in data["images"]}
+        sides = {key: (float(entry["width"]), float(entry["height"])) for key, entry in listed.items()}
         objects: dict[Any, list[Object]] = {key: [] for key in listed}
         for entry in data["annotations"]:
             left, top, width, height = map(float, entry["bbox"])
@@ -183,14 +207,14 @@ def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
                 raise InputError(f"{path}: annotation {entry.get('id')} has the category {entry['category_id']}, which categories lacks.")
             if entry["image_id"] not in listed:
                 raise InputError(f"{path}: annotation {entry.get('id')} is of the image {entry['image_id']}, which images lacks.")
-            columns, rows = listed[entry["image_id"]]["width"], listed[entry["image_id"]]["height"]
+            columns, rows = sides[entry["image_id"]]
             box = [left / columns, top / rows, (left + width) / columns, (top + height) / rows]
             objects[entry["image_id"]].append((classes[entry["category_id"]], box, bool(entry.get("iscrowd", 0))))
         folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
-        found = [(folder / entry["file_name"], objects[key]) for key, entry in listed.items()]
+        found = [Listed(folder / entry["file_name"], sides[key], objects[key]) for key, entry in listed.items()]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a COCO file or a Pascal VOC folder.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
         ) from None
@@ -242,9 +266,10 @@ class OpenedBoxes:
 
     def picture(self, part: PART, index: int) -> np.ndarray:
         """A picture of a part as it is, (rows, columns, channels)."""
-        source = self.parts[part][index].source
+        scene = self.parts[part][index]
+        source = scene.source
         if isinstance(source, Path):
-            return decoded(source, self.spec.channels)
+            return decoded(source, self.spec.channels, upright=scene.turned)
         examples, place = source
         image = examples[place]["image"]
         return decoded(image, self.spec.channels) if isinstance(image, bytes) else in_channels(np.asarray(image), self.spec.channels)
@@ -286,7 +311,7 @@ class OpenedBoxes:
         return {"image": scaled(image)} | placed
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """The pictures that files and folders name."""
+        """The pictures that files and folders name; they are seen upright, as their EXIF orientation says."""
         return files(given)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:

@@ -19,7 +19,7 @@ class Images(Classed):
     """Pictures with a class each, from a data set by name or from the user's own folders.
 
     `path` and `test` are folders with one folder of pictures a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    pictures' names, is held out.  Every picture is cut to the middle of the shape of `size` (rows, columns), resized to it, and seen in
+    pictures' names, is held out.  Every picture is turned as its EXIF orientation says, cut to the middle of the shape of `size` (rows, columns), resized to it, and seen in
     one grey or three colour `channels` from -1 to 1.  `augment` changes those of the training part.  `labels` fixes the classes' order.
     """
 
@@ -48,12 +48,13 @@ class OpenedImages(OpenedClassed):
     def __init__(self, spec: Images, classes: tuple[str, ...]) -> None:
         super().__init__(spec, classes)
         self.spec = spec
+        self.draft = (spec.size[1] * 2, spec.size[0] * 2)  # of columns and rows no more are decoded than are of use
 
     def picture(self, part: PART, index: int) -> np.ndarray:
-        """A picture of a split as it is, (rows, columns, channels)."""
+        """A picture of a split as it is, a file's upright, (rows, columns, channels)."""
         file, content = self.content(part, index)
         if file is not None:
-            return decoded(file, self.spec.channels, draft=(self.spec.size[1] * 2, self.spec.size[0] * 2))
+            return decoded(file, self.spec.channels, self.draft, upright=True)
         return in_channels(np.asarray(content), self.spec.channels)
 
     def shown(self, part: PART, index: int) -> str:
@@ -83,6 +84,6 @@ class OpenedImages(OpenedClassed):
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            return {"image": scaled(resized(centred(asked_picture(asked[index], spec.channels), spec.size), spec.size))}
+            return {"image": scaled(resized(centred(asked_picture(asked[index], spec.channels, self.draft), spec.size), spec.size))}
 
         return of_examples(len(asked), one, batch_size, multiple)

@@ -14,20 +14,26 @@ import numpy as np
 from train.spec import InputError
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+ORIENTATION = 0x0112  # the tag of EXIF
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
-def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None = None) -> np.ndarray:
+def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None = None, upright: bool = False) -> np.ndarray:
     """A picture as (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue; what is transparent is white.
 
-    `draft` lets a JPEG be decoded smaller, but not below so many columns and rows.  Raises ValueError, with the reason, where it cannot.
+    `draft` lets a JPEG be decoded smaller, but not below so many columns and rows; `upright` turns it as its EXIF orientation says.
+    Raises ValueError, with the reason, where it cannot.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            turn = _orientation(image) if upright else 1
             if draft is not None:
-                image.draft(None, draft)
+                image.draft(None, draft[::-1] if turn >= 5 else draft)
             image.load()
+            if turn in TURNS:
+                image = image.transpose(Image.Transpose[TURNS[turn]])
             if image.mode.startswith("I;16") or image.mode == "I":
                 return _channels((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8), channels)
             if "A" in image.getbands() or "transparency" in image.info:
@@ -37,6 +43,24 @@ def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None =
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError("it is no picture" if reason.startswith("cannot identify") else reason) from None
+
+
+def _orientation(image: Any) -> int:
+    """How a picture is to be turned, from 1 to 8; 1 where nothing sound is said, and for a TIFF, which the library turns itself."""
+    try:
+        turn = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the library raises many for a damaged EXIF; where the picture is damaged too, decoding it says so
+        return 1
+    return turn if turn in TURNS and image.format != "TIFF" else 1
+
+
+def sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Columns and rows of a picture as it is stored, and upright.  Raises ValueError, with the reason, for a file that is no sound one."""
+    from PIL import Image
+
+    decodes(path)
+    with Image.open(path) as image:
+        return image.size, image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
 def _channels(array: np.ndarray, channels: int) -> np.ndarray:
@@ -129,7 +153,7 @@ def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: C
             broken.append(f"{path} ({error})")
     if broken:
         named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        print(f"{len(broken)} of {len(sound) + len(broken)} {noun} of {origin} cannot be read and are left out: {named}", file=sys.stderr)
+        print(f"{len(broken)} of {len(sound) + len(broken)} {noun} of {origin} cannot be used and are left out: {named}", file=sys.stderr)
     return sound
 
 
@@ -152,10 +176,10 @@ def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pic
     return found
 
 
-def asked_picture(name: str, channels: int) -> np.ndarray:
-    """A picture to predict from.  Raises InputError where it cannot be read."""
+def asked_picture(name: str, channels: int, draft: tuple[int, int] | None = None) -> np.ndarray:
+    """A picture to predict from, upright.  Raises InputError where it cannot be read."""
     try:
-        return decoded(Path(name), channels)
+        return decoded(Path(name), channels, draft, upright=True)
     except ValueError as error:
         raise InputError(f"{name} cannot be read as a picture: {error}; give a file such as a PNG or a JPEG.") from None
 

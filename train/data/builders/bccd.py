@@ -37,7 +37,7 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         folder = tree("bccd")
         for stem in (folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="ascii").split():
-            image, objects = voc(folder / "Annotations" / f"{stem}.xml")
+            image, _, objects = voc(folder / "Annotations" / f"{stem}.xml")
             found = []
             for label, (left, top, right, bottom), _ in objects:
                 if right > left and bottom > top:
