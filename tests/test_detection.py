@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -328,6 +329,24 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "a list": (lambda folder: (folder / "scenes.json").write_text("[]"), {}, "is not a COCO file"),
     "no categories": (changed(lambda data: data.pop("categories")), {}, "KeyError: 'categories'"),
     "short box": (changed(lambda data: data["annotations"][0].update(bbox=[1, 2])), {}, "a bbox is left, top, width and height"),
+    "no number": (changed(lambda data: data["annotations"][0].update(bbox=[1, 1, math.nan, 5])), {}, "annotation 0 has the bbox .*nan"),
+    "a number that no float holds": (
+        changed(lambda data: data["annotations"][1].update(bbox=[10**400, 1, 5, 5])),
+        {},
+        "annotation 1 has the bbox .1000.* in a picture of 48 x 32; give finite numbers of pixels",
+    ),
+    "a side that no float holds": (changed(lambda data: data["annotations"][0].update(bbox=[1e308, 1, 1e308, 5])), {}, "annotation 0 has"),
+    "a picture that is endless": (changed(lambda data: data["images"][1].update(width=10**400)), {}, "is not a COCO file .OverflowError"),
+    "a box that is endless": (
+        lambda folder: [file.write_text(file.read_text().replace("<ymax>", "<ymax>1e999")) for file in folder.glob("voc/*/3.xml")],
+        {"path": "voc"},
+        "3.xml is not a Pascal VOC annotation .a box of .*, inf.; each needs a size and boxes of four numbers",
+    ),
+    "no size": (
+        lambda folder: [file.write_text(file.read_text().replace("<width>48", "<width>nan")) for file in folder.glob("voc/*/3.xml")],
+        {"path": "voc"},
+        "3.xml is not a Pascal VOC annotation .a picture of nan x 32",
+    ),
     "unknown category": (changed(lambda data: data["annotations"][0].update(category_id=9)), {}, "annotation 0 has the category 9"),
     "unknown image": (changed(lambda data: data["annotations"][0].update(image_id=99)), {}, "is of the image 99"),
     "no pictures": (
@@ -368,6 +387,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_files_that_cannot_be_used_are_refused_in_one_sentence(
     name: str, scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -426,6 +446,7 @@ def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(tu
         np.testing.assert_array_equal(asked, scaled(resized(upright, (192, 256))))
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +456,7 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
 
     def edit(data: Any) -> None:
         data["annotations"][0]["bbox"] = [-10, -10, 1000, 1000]
+        data["annotations"][2]["bbox"] = [1e300, 5, 10, 10]
         data["annotations"].append({"id": 99, "image_id": 1, "category_id": 7, "bbox": [60, 5, 10, 10]})
 
     changed(edit)(folder)
@@ -444,7 +466,7 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
     said = capsys.readouterr().err
     assert "1 of 12 pictures" in said
     assert "5.png (it is no picture)" in said
-    assert "1 boxes reach beyond their pictures and are cut, 1 have no area" in said
+    assert "1 boxes reach beyond their pictures and are cut, 2 have no area" in said
 
 
 @pytest.mark.parametrize(
@@ -455,6 +477,7 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
         lambda: Boxes(test="a.json"),
         lambda: Boxes(path="a.json", test_images="folder"),
         lambda: Boxes(augment=Augment(mixup=0.2)),
+        lambda: Boxes(augment=Augment(erase=0.5)),
         lambda: SetPrediction(label=-1.0),
         lambda: Detections(least=2.0),
         lambda: BoxHead(grid=(0, 3)),
@@ -462,7 +485,7 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match="give|set both|weights are not"):
+    with pytest.raises(ValueError, match="give|set both|set it to 0|weights are not"):
         wrong()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ class Boxes:
             raise ValueError("Boxes.test_images is given without test; give the COCO file of these pictures too.")
         if self.augment.mixes:
             raise ValueError("Boxes.augment has mixup or cutmix, which mix classes, not boxes; set both to 0.")
+        if self.augment.erase:
+            raise ValueError(f"Boxes.augment has erase {self.augment.erase}, which may erase what a box frames; set it to 0.")
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedBoxes":
         """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
@@ -154,8 +157,8 @@ def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str
         if path not in usable:
             continue
         turned = size != usable[path]
-        boxes = np.array([box for _, box, _ in objects], np.float32).reshape(-1, 4)
-        inside = boxes.clip(0, 1)
+        boxes = np.array([box for _, box, _ in objects], np.float64).reshape(-1, 4)
+        inside = boxes.clip(0, 1).astype(np.float32)
         some = ((inside[:, 2:] - inside[:, :2]) > 0).all(-1) if len(boxes) else np.zeros(0, bool)
         cut, lost = cut + int((np.abs(inside - boxes).max(-1, initial=0) > 1e-3)[some].sum()), lost + int((~some).sum())
         labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
@@ -180,13 +183,15 @@ def voc(file: Path) -> Listed:
     try:
         root = ET.parse(file).getroot()
         columns, rows = (float(root.findtext(f"size/{side}") or "") for side in ("width", "height"))
-        if columns <= 0 or rows <= 0:
+        if not (0 < columns < math.inf and 0 < rows < math.inf):
             raise ValueError(f"a picture of {columns:g} x {rows:g}")
         objects: list[Object] = []
         for item in root.iter("object"):
             left, top, right, bottom = (float(item.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
             # pixels count from 1, and the last one belongs to the box
             box = [(left - 1) / columns, (top - 1) / rows, right / columns, bottom / rows]
+            if not all(map(math.isfinite, box)):
+                raise ValueError(f"a box of {left:g}, {top:g}, {right:g}, {bottom:g}")
             objects.append(((item.findtext("name") or "").strip() or "object", box, False))
     except (OSError, ET.ParseError, ValueError, LookupError) as error:  # the last of an encoding that nobody knows
         raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
@@ -202,13 +207,19 @@ def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
         sides = {key: (float(entry["width"]), float(entry["height"])) for key, entry in listed.items()}
         objects: dict[Any, list[Object]] = {key: [] for key in listed}
         for entry in data["annotations"]:
-            left, top, width, height = map(float, entry["bbox"])
             if entry["category_id"] not in classes:
                 raise InputError(f"{path}: annotation {entry.get('id')} has the category {entry['category_id']}, which categories lacks.")
             if entry["image_id"] not in listed:
                 raise InputError(f"{path}: annotation {entry.get('id')} is of the image {entry['image_id']}, which images lacks.")
             columns, rows = sides[entry["image_id"]]
+            try:
+                left, top, width, height = map(float, entry["bbox"])
+            except OverflowError:
+                left = top = width = height = math.inf
             box = [left / columns, top / rows, (left + width) / columns, (top + height) / rows]
+            if not all(map(math.isfinite, box)):
+                given = f"the bbox {str(entry['bbox'])[:60]} in a picture of {columns:g} x {rows:g}"
+                raise InputError(f"{path}: annotation {entry.get('id')} has {given}; give finite numbers of pixels.")
             objects[entry["image_id"]].append((classes[entry["category_id"]], box, bool(entry.get("iscrowd", 0))))
         folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
         found = [Listed(folder / entry["file_name"], sides[key], objects[key]) for key, entry in listed.items()]

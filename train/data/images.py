@@ -19,8 +19,9 @@ class Images(Classed):
     """Pictures with a class each, from a data set by name or from the user's own folders.
 
     `path` and `test` are folders with one folder of pictures a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    pictures' names, is held out.  Every picture is turned as its EXIF orientation says, cut to the middle of the shape of `size` (rows, columns), resized to it, and seen in
-    one grey or three colour `channels` from -1 to 1.  `augment` changes those of the training part.  `labels` fixes the classes' order.
+    pictures' names, is held out.  Every picture is turned as its EXIF orientation says, cut to the middle of the shape of `size` (rows,
+    columns), resized to it, and seen in one grey or three colour `channels` from -1 to 1.  `augment` changes those of the training part.
+    `labels` fixes the classes' order.
     """
 
     column: ClassVar[str] = "image"
