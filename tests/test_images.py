@@ -77,18 +77,18 @@ def test_boxes_move_with_what_they_frame() -> None:
     draw = np.random.default_rng(0)
     augment = Augment(shift=0.2, scale=(0.4, 1.6), mirror=True, upside=True)
     for seed in range(100):
-        view, image = augment.view(np.random.default_rng(seed)), np.zeros((64, 96, 1), np.uint8)
+        view, image = augment.view(np.random.default_rng(seed)).whole(64, 96), np.zeros((64, 96, 1), np.uint8)
         (top, bottom), (left, right) = sorted(draw.choice(65, 2, False)), sorted(draw.choice(97, 2, False))
         image[top:bottom, left:right] = 255
         box = np.array([[left / 96, top / 64, right / 96, bottom / 64]])
         seen = view.pixels(image, (256, 256))[..., 0] > 127
         inside = view.boxes(box)[0].clip(0, 1) * 256
         if not seen.any():
-            assert min(inside[2:] - inside[:2]) < 8
+            assert min(inside[2:] - inside[:2]) < 1
             continue
         rows, columns = (np.nonzero(seen.any(axis))[0] for axis in (1, 0))
         found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        np.testing.assert_allclose(found, inside, atol=8, err_msg=str((seed, view)))
+        np.testing.assert_allclose(found, inside, atol=0.75, err_msg=str((seed, view)))
 
 
 def test_chance_depends_on_seed_epoch_and_example_alone() -> None:

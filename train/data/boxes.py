@@ -308,7 +308,7 @@ class OpenedBoxes:
         if chance is None:
             image = resized(image, spec.size)
         else:
-            view = spec.augment.view(chance)
+            view = spec.augment.view(chance).whole(*image.shape[:2])
             image = spec.augment.colours(view.pixels(image, spec.size), chance, geometry=False)
             seen = view.boxes(boxes)
             inside = seen.clip(0, 1)

@@ -103,11 +103,18 @@ class View:
     mirror: bool = False
     upside: bool = False
 
+    def whole(self, rows: int, columns: int) -> "View":
+        """The nearest view of whole pixels of a picture, at least one."""
+        top, left = round(self.top * rows) / rows, round(self.left * columns) / columns
+        height, width = max(1, round(self.height * rows)) / rows, max(1, round(self.width * columns)) / columns
+        return dataclasses.replace(self, top=top, left=left, height=height, width=width)
+
     def pixels(self, image: np.ndarray, size: tuple[int, int], fill: int = 0) -> np.ndarray:
-        """The rectangle as (rows, columns, channels) of the size, with `fill` beyond the picture."""
+        """The rectangle, of whole pixels, as (rows, columns, channels) of the size, with `fill` beyond the picture."""
         rows, columns = image.shape[:2]
-        top, left = round(self.top * rows), round(self.left * columns)
-        height, width = max(1, round(self.height * rows)), max(1, round(self.width * columns))
+        snapped = self.whole(rows, columns)
+        top, left = round(snapped.top * rows), round(snapped.left * columns)
+        height, width = round(snapped.height * rows), round(snapped.width * columns)
         inside = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
         if inside.shape[:2] != (height, width):
             above, before = min(max(-top, 0), height), min(max(-left, 0), width)
