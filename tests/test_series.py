@@ -239,7 +239,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "header alone": (edited(lambda rows: rows.clear()), {}, "has no examples"),
     "no column of times": (edited(lambda rows: None), {"time": "when"}, "no column .when. of times; name it by data.time"),
     "no such column": (edited(lambda rows: None), {"values": ("east",)}, "no column 'east'; it has time, north, south, rain"),
-    "words": (edited(lambda rows: rows[7].__setitem__(1, "many")), {}, "example 8, has 'many' in 'north'"),
+    "words": (edited(lambda rows: rows[7].__setitem__(1, "many")), {}, "example 8, has 'many' in 'north', .* name the columns to forecast"),
     "a gap": (edited(lambda rows: [row.__setitem__(2, "") for row in rows[30:33]]), {}, "example 31, lacks 3 values .*data.gaps=3"),
     "nan": (edited(lambda rows: rows[9].__setitem__(1, "NaN")), {}, "example 10, lacks 1 values"),
     "nothing at the end": (edited(lambda rows: rows[-1].__setitem__(1, "")), {"gaps": 9}, "example 240, lacks 1 .* leave out these rows"),
@@ -288,6 +288,19 @@ def test_a_file_to_test_on_goes_on_where_training_ends_or_stands_alone(tmp_path:
         write(tmp_path / "later.csv", wrong)
         with pytest.raises(InputError, match=sentence):
             spec(before, test=later).open()
+
+
+def test_a_series_and_a_file_may_have_colons_in_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    path = str(tmp_path / "a:b" / "c:d.csv")
+    rows = [["time", "speed", "road:speed", "speed:road"], *([row[0], *row[1:3], row[1]] for row in cells())]
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    opened = spec(path, values=("speed", "road:speed", "speed:road"), covariates=()).open()
+    asked = opened.asked([path])
+    assert asked == [f"{path}:speed", f"{path}:road:speed", f"{path}:speed:road"]
+    batch = opened.questions(asked, 3, 1)[0]
+    np.testing.assert_allclose(batch["mean"][:, 0, 0], opened.values[-opened.spec.before :].mean(0), rtol=1e-5)
 
 
 def test_gaps_between_values_are_filled_in_a_straight_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,10 @@ class Series:
             except OverflowError:
                 column[index] = np.inf
             except (TypeError, ValueError):
-                raise InputError(f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, where a number is expected.") from None
+                raise InputError(
+                    f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, where a number is expected; correct it, or name the columns"
+                    " to forecast by data.values."
+                ) from None
             if abs(column[index]) > np.finfo(np.float32).max:
                 raise InputError(f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, which is too large; change its unit.")
         missing, run, start = np.isnan(column), 0, 0
@@ -338,13 +341,18 @@ class OpenedSeries:
         names = ("",) if self.together else self.classes
         return [f"{name}:{series}" if series else name for name in given for series in names]
 
+    def _named(self, question: str) -> tuple[str, str]:
+        """The file and the series of a question; both may have colons, and the longest known series is meant."""
+        name = "" if self.together else max((name for name in self.classes if question.endswith(f":{name}")), key=len)
+        return question.removesuffix(f":{name}") if name else question, name
+
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Series to continue: the last `context` rows of files."""
         spec, tables = self.spec, dict[str, tuple[np.ndarray, np.ndarray]]()
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            path, _, name = (asked[index], "", "") if self.together else asked[index].rpartition(":")
+            path, name = self._named(asked[index])
             if path not in tables:
                 _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes)
                 if len(values) < spec.before:
