@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from train.cli import main
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
 from train.data.corpus import Corpus, Masking
@@ -324,3 +325,27 @@ def test_tensorflow_is_never_imported() -> None:
     done = subprocess.run([sys.executable, "-c", DRY], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "8021 ('negative', 'positive') 8.0 []"
+
+
+def test_a_run_is_asked_the_texts_of_files_by_the_column_that_holds_them(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path / "cache"))
+    asked, run = ["a fine film, all in all", "dull"], str(sound / "run")
+    Path("a.csv").write_text("label,text\n" + "".join(f'good,"{text}"\n' for text in asked), encoding="utf-8")
+    Path("a.tsv").write_text("text\n" + "".join(f"{text}\n" for text in asked), encoding="utf-8")
+    Path("a.txt").write_text("\n\n".join(asked) + "\n", encoding="utf-8")
+    Path("a.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in asked), encoding="utf-8")
+    Path("b.csv").write_text("text\nfine\n \n", encoding="utf-8")
+    found = []
+    for given in (asked, ["a.csv"], ["a.tsv"], ["a.txt"], ["a.jsonl", "--set", "data.text=review"]):
+        assert main(["predict", run, *given, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["answers"])
+    assert [answer["input"] for answer in found[0]] == asked
+    assert all(answers == found[0] for answers in found)
+    assert main(["predict", run, "a.jsonl"]) == 2
+    assert "a.jsonl has no column 'text'; it has review: set data.text" in capsys.readouterr().err
+    assert main(["predict", run, "b.csv"]) == 2
+    assert "b.csv, example 2, has no text; remove it or fill it in" in capsys.readouterr().err
+    assert main(["predict", run, "absent.csv", "a\0.csv", "--json"]) == 0  # texts, as they name no file

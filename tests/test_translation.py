@@ -183,6 +183,9 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
     assert main(questions) == 0
     first = json.loads(capsys.readouterr().out)["answers"]
     assert [set(one) for one in first] == [{"input", "translation"}] * 2
+    Path("asked.csv").write_text("source,target\nthe red house,\n a lynx ,\n", encoding="utf-8")
+    assert main(["predict", "run", "asked.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answers"] == first
 
     more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not held(text, 0.3)]
     for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):  # the same test part; from this training part one would learn other tokens

@@ -14,6 +14,8 @@ HELP = "ask a trained run"
 EXAMPLES = """
 examples:
   morphax predict runs/sentiment_bert "a delightful film"
+  morphax predict runs/sentiment_bert reviews.csv           a CSV, TSV, JSONL or TXT file, each row or line a text
+  morphax predict runs/sentiment_bert reviews.csv --set data.text=review
   morphax predict runs/sentiment_bert - < sentences.txt     one text a line
   morphax predict runs/sentiment_bert --json "a delightful film"
   morphax predict runs/detect_cells PICTURE.jpg FOLDER      objects; sides of boxes in shares of the picture
@@ -25,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="path=value", help="a setting to change, such as data.text; again for more"
+    )
     best(parser)
 
 
@@ -33,10 +38,12 @@ def run(options: argparse.Namespace) -> int:
     prepare_jax()
     from train.evaluate import predict
     from train.parallel import Jit
-    from train.run import fitted, recorded
+    from train.run import fitted, overridden, recorded
+    from train.spec import project
 
     run = recorded(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
+    experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
+    run = dataclasses.replace(run, experiment=overridden(experiment, options.set, project()))
     given = list(texts(options.inputs))
     if not given:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, read, whole
+from train.data.source import Split, dataset, read, texts, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
 from train.spec import InputError
 
@@ -77,14 +77,14 @@ class Corpus:
 
     def _joined(self, split: Split) -> str:
         split.require(text=self.text)
-        texts: list[str] = []
+        found: list[str] = []
         for index in range(len(split.examples)):
             text = split.examples[index].get(self.text)
             text = text.decode("utf-8") if isinstance(text, bytes) else text
             if not isinstance(text, str):
                 raise InputError(f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in.")
-            texts.append(text)
-        return "\n".join(texts)
+            found.append(text)
+        return "\n".join(found)
 
 
 class OpenedCorpus:
@@ -134,6 +134,10 @@ class OpenedCorpus:
             return batch if masking is None else self._masked(batch, masking, [(seed or 0, epoch, window) for window in windows])
 
         return Batches(len(order), make)
+
+    def asked(self, given: Sequence[str]) -> list[str]:
+        """Texts, and those of the column `text` of files; a .txt has one a line."""
+        return texts(given, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, held, lines, read, words
+from train.data.source import Split, dataset, held, lines, read, texts, words
 from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
 from train.spec import InputError
 
@@ -145,6 +145,10 @@ class OpenedPairs:
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` pairs of about the same length."""
         return of_rows(self.rows[part], Collate(self._buckets(), batch_size, multiple), batch_size, seed, window=32)
+
+    def asked(self, given: Sequence[str]) -> list[str]:
+        """Sentences, and those of the column `source` of files; a .txt has one a line."""
+        return [text.strip() for text in texts(given, source=self.spec.source)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Sentences to translate, one a row, in their order."""

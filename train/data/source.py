@@ -225,6 +225,23 @@ def read(path: str) -> Split:
     return Split(examples, path, {})
 
 
+def texts(given: Sequence[str], **column: str) -> list[str]:
+    """The texts of what is given, where a file of one of the `READERS` stands for that column of its rows, a .txt for its lines.
+
+    The column is named by the setting that chooses it.  Raises InputError for a file that cannot be read or lacks the column.
+    """
+    found: list[str] = []
+    for name in given:
+        kind = os.path.splitext(name)[1].lower()
+        if kind not in READERS or not os.path.isfile(os.path.expanduser(name)):
+            found.append(name)
+            continue
+        split, columns = read(name), {"text": "text"} if kind == ".txt" else column
+        split.require(**columns)
+        found += [words(row.get(one), split.where(index)) for one in columns.values() for index, row in enumerate(split.examples)]
+    return found
+
+
 def whole(path: str) -> str:
     """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or not UTF-8."""
     text = _content(path).replace("\r\n", "\n")

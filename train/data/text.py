@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
-from train.data.source import Split, dataset, held, labelled, read, words
+from train.data.source import Split, dataset, held, labelled, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
 
@@ -89,9 +89,9 @@ class OpenedText:
         """Reads one split: targets checked, sentences tokenised."""
         split.require(text=self.spec.text, target=self.spec.target)
         examples = [split.examples[index] for index in range(len(split.examples))]
-        texts = [words(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
+        sentences = [words(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
         targets = [example.get(self.spec.target) for example in examples]
-        rows = self._tokenised(texts, split)
+        rows = self._tokenised(sentences, split)
         if self.spec.kind == "value":
             for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
                 row["value"] = _number(target, split.where(index))
@@ -122,9 +122,9 @@ class OpenedText:
                 )
             row["label"] = index_of[name]
 
-    def _tokenised(self, texts: Sequence[str], split: Split | None) -> list[Row]:
+    def _tokenised(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
         rows: list[Row] = []
-        for index, ids in enumerate(self.tokens.encode(texts)):
+        for index, ids in enumerate(self.tokens.encode(sentences)):
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
                     where = f"text {index + 1}" if split is None else split.where(index)
@@ -145,6 +145,10 @@ class OpenedText:
         mean = sum(len(row["tokens"]) for row in rows) / len(rows)
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed)
+
+    def asked(self, given: Sequence[str]) -> list[str]:
+        """Texts, and those of the column `text` of files; a .txt has one a line."""
+        return texts(given, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
