@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ SMALLER = {"highway_manoeuvres/whole": "few", "moving_digits": "few", "highway_d
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_gives_finite_measures(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    (data,) = BASELINES[name].args
+    baseline: Any = BASELINES[name]
+    (data,) = baseline.args
     if data in SMALLER:
         data = f"{data.split('/')[0]}/{SMALLER[data]}"
-    most = {"characters": 20_000, "forecasts": 400, "drives": 3, "decisions": 3}.get(BASELINES[name].func.__name__, 200)
-    found = BASELINES[name].func(data, most)
+    most = {"characters": 20_000, "forecasts": 400, "drives": 3, "decisions": 3}.get(baseline.func.__name__, 200)
+    found = baseline.func(data, most)
     assert name in config_names()
     assert found
     assert all(math.isfinite(value) for measures in found.values() for value in measures.values())
@@ -29,7 +31,7 @@ def test_a_baseline_gives_finite_measures(name: str, cache: Path, monkeypatch: p
 
 def test_last_week_s_value_is_that_of_the_hour_to_forecast(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    data = load_config("traffic_weather", [])[0].data
+    data: Any = load_config("traffic_weather", [])[0].data
     split = dataset(data.dataset, data.split)
     hours = np.concatenate([np.atleast_1d(split.examples[index]["vehicles"]) for index in range(len(split.examples))]).astype(float)
     first = len(hours) - round(data.holdout * len(hours))

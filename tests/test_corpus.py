@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from train.data.contracts import PART
 from train.data.corpus import Corpus, Masking
 
 
@@ -102,7 +103,8 @@ def test_padding_is_never_masked(prose: str) -> None:
 
 def test_what_is_masked_of_a_window_depends_on_no_other_and_on_no_batch(prose: str) -> None:
     opened = Corpus(path=prose, test=prose, length=32, masking=Masking(0.3, "~")).open()
-    for part, seed in (("train", 3), ("test", None)):
+    parts: tuple[tuple[PART, int | None], ...] = (("train", 3), ("test", None))
+    for part, seed in parts:
         found = []
         for size, multiple in ((4, 1), (16, 1), (5, 8)):
             batches = opened.batches(part, size, multiple, seed)

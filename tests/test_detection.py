@@ -177,7 +177,7 @@ def test_average_precision_is_its_definition(seed: int) -> None:
         near = np.concatenate([boxes + chance.normal(0, 0.03, boxes.shape).clip(-0.05, 0.05), [[0.1, 0.1, 0.5, 0.5]]]).clip(0, 1)
         found.append((near, np.append(labels, chance.integers(2)), chance.random(len(near))))
     metrics, each = average_precision(found, truths, [(100, 200)] * 20, 3)
-    known = {round(least, 2): textbook_precision(found, truths, 3, least) for least in np.arange(0.5, 1, 0.05)}
+    known = {least / 100: textbook_precision(found, truths, 3, least / 100) for least in range(50, 100, 5)}
     means = {least: np.mean([value for value in values if value >= 0]) for least, (values, _) in known.items()}
     assert each == pytest.approx(known[0.5][0], abs=1e-6)
     expected = {"map": np.mean([*means.values()]), "map50": means[0.5], "map75": means[0.75]}

@@ -279,7 +279,7 @@ def test_drives_are_the_same_twice_and_are_shown() -> None:
 def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_left_of_the_return_asked() -> None:
     steps, asked, context = 9, np.array([4.0, 7.0]), 4
     data = {"horizon": 50, "middle": 0.3, "scale": 0.5}
-    wheel = Wheel(trained(experiment(DECIDING, **data), Jit(), 64), asked, steps)
+    wheel: Any = Wheel(trained(experiment(DECIDING, **data), Jit(), 64), asked, steps)
     chance, seen = np.random.default_rng(0), list[dict[str, np.ndarray]]()
 
     def outputs(params: Any, batch: Any) -> np.ndarray:
