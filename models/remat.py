@@ -16,3 +16,16 @@ POLICIES: dict[str, Callable[..., Any] | None] = {
     "offload": _policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     **{name: getattr(_policies, name) for name in dir(_policies) if not name.startswith(("_", "save_", "offload_"))},
 }
+ORDER: tuple[tuple[str | None, ...], ...] = (  # None keeps everything; each line keeps less in the device's memory than the one before
+    (None, "everything_saveable"),
+    ("checkpoint_dots", "dots_saveable"),
+    ("context", "offload"),
+    ("dots", "checkpoint_dots_with_no_batch_dims", "dots_with_no_batch_dims_saveable"),
+    ("full", "nothing_saveable"),
+)
+
+
+def keeps_less(policy: str, than: str | None) -> bool:
+    """Whether a policy keeps less than another, or than none; of two that jax has and that are not in the order, neither does."""
+    first, second = (next((place for place, same in enumerate(ORDER) if name in same), 0) for name in (policy, than))
+    return first > second

@@ -13,7 +13,7 @@ from train.cli import main
 from train.parallel import Mesh
 from train.run import load_config
 from train.spec import InputError
-from train.study.advice import advised, ladder
+from train.study.advice import advised
 from train.study.plan import measured, planned
 from train.study.topology import topology
 
@@ -113,19 +113,3 @@ def test_advice_takes_the_fewest_parts_that_fit() -> None:
     assert found is not None
     assert found.changes == ("accumulate=4",)  # and 2 was tried before
     assert found.plan.fits
-
-
-def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
-    experiment, _ = load_config("tiny_lm", [])
-    rungs = [*ladder(experiment, 1)]
-    assert rungs[0] == {"model.head.chunk": "1024"}
-    assert [rung.get("model.stack.remat") for rung in rungs[1:4]] == ["context", "dots", "full"]
-    assert all("optimizer.momentum" not in rung and "batch_size" not in rung for rung in rungs[:5])
-    assert rungs[-1]["batch_size"] == "1"
-    for spread in (experiment, replace(experiment, "parallel", Mesh(data=8))):
-        assert "Mesh(fsdp=8)" in {rung.get("parallel") for rung in ladder(spread, 8)}
-    assert [rung["accumulate"] for rung in rungs if rung.get("accumulate", "1") != "1"] == 2 * ["2", "4", "8", "16"]
-    odd = [rung for rung in ladder(replace(experiment, "batch_size", 25), 1) if "batch_size" in rung]
-    assert [rung["batch_size"] for rung in odd] == ["12", "6", "3", "1"]
-    full, _ = load_config("tiny_lm", ["model.stack.remat=full"])
-    assert all("model.stack.remat" not in rung for rung in ladder(full, 1))

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from models import LogitsHead, Stack
+from models.remat import keeps_less
 from models.structure import part
 from train.experiment import Experiment
-from train.parallel import Jit, Mesh
+from train.parallel import Jit, Mesh, Pmap
 from train.run import overridden
 from train.spec import InputError, project
 from train.study.plan import Plan, planned
 from train.study.topology import topology
 
 STACKS = ("model.stack", "model.encoder", "model.decoder")
+HALVINGS = 3  # of what lies between a batch that fits and one that does not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,13 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
     """The first rung of a ladder on which the step fits, then less what it fits without; None if it fits on none.
 
     The ladder begins with what changes no number: logits in chunks, parameters spread over the chips, what is computed again (least
-    first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller batches.  Each try is compiled
-    and said.
+    first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller batches, of which the largest is
+    looked for.  Each try is compiled and said.  What is refused, as logits in chunks by an objective that needs them whole, is on no
+    later rung.
     """
 
-    def tried(changes: tuple[str, ...]) -> Plan | None:
+    def tried(rung: dict[str, str]) -> Plan | None:
+        changes = _written(rung)
         say(f"trying {' '.join(changes)}")
         try:
             plan = planned(overridden(experiment, list(changes), project()), " ".join(changes), where)
@@ -40,28 +44,52 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
             say(f"  {error}")
             return None
         say(f"  {'fits' if plan.fits else 'too much'}: {plan.peak / 2**30:.2f} of {plan.available / 2**30:.2f} GiB")
-        return plan if plan.fits else None
+        return plan
 
-    for rung in ladder(experiment, len(topology(where))):
-        if (plan := tried(_written(rung))) is not None:
-            for name in list(rung)[:-1]:
-                fewer = {other: value for other, value in rung.items() if other != name}
-                if (smaller := tried(_written(fewer))) is not None:
-                    rung, plan = fewer, smaller
-            return Advice(_written(rung), plan)
+    devices, high = len(topology(where)), experiment.batch_size
+    before: list[dict[str, str]] = [{}]
+    taken: set[tuple[str, str]] = set()
+    refused: set[tuple[str, str]] = set()
+    for whole in ladder(experiment, devices):
+        rung = {name: value for name, value in whole.items() if (name, value) not in refused}
+        if rung in before:
+            continue
+        before.append(rung)
+        plan = tried(rung)
+        if plan is None:
+            refused |= rung.items() - taken
+            continue
+        taken |= rung.items()
+        rows = int(rung.get("batch_size", high))
+        if not plan.fits:
+            high = rows
+            continue
+        for _ in range(HALVINGS):
+            if (middle := (rows + high) // 2 // devices * devices) <= rows:
+                break
+            larger = {**rung, "batch_size": str(middle)}
+            if (more := tried(larger)) is not None and more.fits:
+                rung, plan, rows = larger, more, middle
+            else:
+                high = middle
+        for name in list(rung)[:-1]:
+            fewer = {other: value for other, value in rung.items() if other != name}
+            if (smaller := tried(fewer)) is not None and smaller.fits:
+                rung, plan = fewer, smaller
+        return Advice(_written(rung), plan)
     return None
 
 
 def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
-    """Sets of changes, in the order of what they cost."""
+    """Sets of changes, in the order of what they cost; none sets what is so already."""
     base: dict[str, str] = {}
     if isinstance(getattr(experiment.model, "head", None), LogitsHead) and part(experiment, "model.head.chunk") is None:
         yield (base := {"model.head.chunk": "1024"})
-    if devices > 1 and (isinstance(experiment.parallel, Jit) or (isinstance(experiment.parallel, Mesh) and experiment.parallel.fsdp == 1)):
+    if isinstance(experiment.parallel, Jit | Pmap | Mesh) and getattr(experiment.parallel, "fsdp", 1) < devices:
         yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})
     stacks = [path for path in STACKS if isinstance(getattr(experiment.model, path.split(".")[1], None), Stack)]
     for policy in ("context", "dots", "full"):
-        again = {f"{path}.remat": policy for path in stacks if part(experiment, f"{path}.remat") != "full"}
+        again = {f"{path}.remat": policy for path in stacks if keeps_less(policy, part(experiment, f"{path}.remat"))}
         if again:
             yield {**base, **again}
             base = {**base, **again} if policy == "full" else base
@@ -71,9 +99,10 @@ def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
     if getattr(experiment.optimizer, "momentum", None) == "float32":
         yield (base := {**base, "optimizer.momentum": "bfloat16"})
         yield from ({**base, **turn} for turn in turns)
+    whole = {} if experiment.accumulate == 1 else {"accumulate": "1"}
     for share in (2, 4, 8, 16):
         if rows := experiment.batch_size // share // devices * devices:
-            yield {**base, "accumulate": "1", "batch_size": str(rows)}
+            yield {**base, **whole, "batch_size": str(rows)}
 
 
 def _written(changes: dict[str, str]) -> tuple[str, ...]:
