@@ -20,16 +20,18 @@ def test_products_count_and_loops_by_their_trips() -> None:
     assert flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W) == 2 * 8 * 16 * 32
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize(("stride", "padding"), [(1, "VALID"), (2, "VALID"), (2, "SAME"), (3, "SAME")])
-def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, padding: str) -> None:
+def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, padding: str, groups: int) -> None:
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NWC", "WIO", "NWC")
-        return jax.lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=numbers)
+        count = x.shape[-1] // kernel.shape[1]
+        return jax.lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=numbers, feature_group_count=count)
 
-    x, kernel = jnp.ones((2, 11, 3)), jnp.ones((4, 3, 5))
+    x, kernel = jnp.ones((2, 11, 6)), jnp.ones((4, 6 // groups, 12))
     one = jnp.ones_like
     met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())  # pairs of an output and a place of the kernel
-    forward = round(2 * met * 2 * 3 * 5)
+    forward = round(2 * met * 2 * 6 // groups * 12)
     assert flops(convolved, x, kernel) == forward
     assert flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
 

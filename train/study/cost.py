@@ -15,8 +15,8 @@ def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
     `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.  A kernel
-    counts every block of its grid.  With `seen`, products of queries, keys and values of causal attention count by half, as half of
-    the pairs are hidden.
+    counts every block of its grid, with those that a mask hides and it leaves out.  With `seen`, products of queries, keys and values of
+    causal attention count by half, as half of the pairs are hidden.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
@@ -27,7 +27,8 @@ Call = tuple[tuple[int, ...], ...]  # the dimensions of all arrays that a kernel
 def kernels(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
     """The operations of one call of each kernel (a Pallas call) of a function, by the shapes of what it takes and gives.
 
-    Every block of its grid counts; where several kernels have the same shapes, the mean of all their calls.
+    Every block of its grid counts, with those that a mask hides and it leaves out: the most that may run.  Where several kernels have
+    the same shapes, it is the mean of all their calls.
     """
     found: dict[Call, tuple[int, int]] = {}
     _count(jax.make_jaxpr(function)(*args).jaxpr, found)
@@ -80,7 +81,7 @@ def _convolved(equation: Any) -> int:
     params, (left, right) = equation.params, (variable.aval.shape for variable in equation.invars[:2])
     out, numbers = equation.outvars[0].aval.shape, params["dimension_numbers"]
     rows, features, *places = numbers.out_spec
-    total = out[rows] * out[features] * right[numbers.rhs_spec[1]] // params["batch_group_count"]
+    total = out[rows] * out[features] * right[numbers.rhs_spec[1]]  # of the own group, whether features or rows are grouped
     for axis, place in enumerate(places):
         total *= pairs(
             left[numbers.lhs_spec[2 + axis]],
