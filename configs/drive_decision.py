@@ -1,7 +1,7 @@
 """A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 528 drives, timid to hasty.
 
 python -m train drive_decision     # 5 to 8 minutes on one CPU core, most of it at the wheel
-morphax predict runs/drive_decision DRIVE.npz
+morphax predict runs/drive_decision DRIVE.npz --set data.asked=160     # how to reach 160; else the return that the drive has
 python -m tests.benchmarks.baselines --only drive_decision     # linear regression on sight and return: correlation 0.17, 24 % crash
 
 Asked for 140, 148, 156, 164 and 172, each in 50 drives, it reaches 148, 154, 159, 163 and 167 on average (seed 0).  The rank correlation of
@@ -42,7 +42,7 @@ def experiment() -> Experiment:
             head=ValueHead(2, EveryToken(3, 1)),
         ),
         objective=MeanSquaredError(),
-        data=Drives("highway_drives/mixed", horizon=200, middle=0.77, scale=0.07),
+        data=Drives("highway_drives/mixed", balance=0.3, horizon=200, middle=0.77, scale=0.07),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=64,
         steps=3000,

@@ -29,7 +29,7 @@ def experiment() -> Experiment:
             head=ValueHead(2, EveryToken()),
         ),
         objective=MeanSquaredError(),
-        data=Drives("highway_drives/expert"),
+        data=Drives("highway_drives/expert", balance=0.3),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=128,
         steps=3000,

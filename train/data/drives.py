@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import zipfile
 import zlib
@@ -34,23 +35,27 @@ class Drives:
 
     `path` and `test` are a file or a folder of files, each one trajectory: arrays `features` (t, k) and `actions` (t, m), of the order of
     1, and `rewards` (t,).  Without `test` a part `holdout` of the trajectories, chosen by the md5 of their files' names, is held out.
-    Training windows begin at every step; those in which an action's last number (the steering) goes beyond `turn` are repeated until
-    they are the share `balance`.  Test windows follow each other, so that every step is measured once.
+    Training windows begin at every step; with a `balance` those in which an action's last number (the steering) goes beyond `turn` are
+    repeated until they are that share.  Test windows follow each other, so that every step is measured once.
 
     A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum of all rewards
     from a step to the end, with a `horizon` over the steps until then, which means the same at every step, less `middle`, over `scale`,
     from -3 to 3; `positions` (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
+
+    To act on a trajectory, `asked` is the sum of rewards that is asked of the whole of it: what its rewards before a step leave of it is
+    the return at the step.  None asks for what the trajectory itself reached, so that answers are what would be done to reach the same.
     """
 
     dataset: str = "highway_drives/expert"
     path: str | None = None
     test: str | None = None
     context: int = 10
-    balance: float = 0.3
+    balance: float = 0.0
     turn: float = 0.5
     horizon: int | None = None
     middle: float = 0.0
     scale: float = 100.0
+    asked: float | None = None
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
 
@@ -58,8 +63,11 @@ class Drives:
         if self.context < 1 or self.scale <= 0 or (self.horizon is not None and self.horizon < 1):
             given = f"context {self.context}, scale {self.scale} and horizon {self.horizon}"
             raise ValueError(f"Drives has {given}; give 1 step or more, a scale above 0, and a horizon of 1 step or more, or none.")
+        if self.asked is not None and not math.isfinite(self.asked):
+            raise ValueError(f"Drives.asked is {self.asked}; give the finite return to ask for, or none for that of the trajectory itself.")
         if not 0 <= self.balance < 1 or not 0 < self.holdout < 1:
-            raise ValueError(f"Drives has balance {self.balance} and holdout {self.holdout}; give shares below 1, and above 0 to hold out.")
+            given = f"balance {self.balance} and holdout {self.holdout}"
+            raise ValueError(f"Drives has {given}; give shares below 1, and above 0 to hold out.")
         if self.test and not self.path:
             raise ValueError("Drives.test is given without path; give the trajectories to train on too.")
 
@@ -202,11 +210,14 @@ class OpenedDrives:
         self.arrays[part] = [self._arrays(one, int(start)) for one, start in zip(found, first, strict=False)]
         self.windows[part] = self._turning(found) if part == "train" else self._following(found)
 
-    def _arrays(self, one: Trajectory, first: int) -> Arrays:
+    def _arrays(self, one: Trajectory, first: int, asked: float | None = None) -> Arrays:
         length, horizon = len(one.rewards), self.spec.horizon
         if horizon is not None and length > horizon:
             raise InputError(f"{one.origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it.")
-        ahead = self.spec.scaled(returns(one.rewards), np.arange(length))[:, None]
+        left = returns(one.rewards)
+        if asked is not None:
+            left = left + (asked - left[0])
+        ahead = self.spec.scaled(left, np.arange(length))[:, None]
         placed = {"weights": np.ones(length, np.float32), "index": np.arange(first, first + length, dtype=np.int32)}
         return {"features": one.features, "actions": one.actions, "values": one.actions, "returns": ahead} | placed
 
@@ -264,7 +275,7 @@ class OpenedDrives:
         context, names = self.spec.context, list(dict.fromkeys(question.rpartition(":")[0] for question in asked))
         known: dict[str, Arrays] = {}
         for name, given in zip(names, _alike([_read(Path(name)) for name in names]), strict=True):
-            arrays = self._arrays(given, 0)
+            arrays = self._arrays(given, 0, self.spec.asked)
             known[name] = {key: arrays[key] for key in ("features", "actions", "returns")}
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
