@@ -104,7 +104,7 @@ def test_windows_with_a_turn_are_drawn_as_often_as_asked() -> None:
         batches = opened.batches("train", 64, 1, 0)
         turning = [np.abs(batches[step]["actions"][..., -1]).max(1) > 0.5 for step in range(len(batches))]
         shares.append(np.concatenate(turning).mean())
-    assert 0 < shares[0] < 0.3
+    assert 0 < shares[0] < 0.2  # as many as there are
     assert shares[1] == pytest.approx(0.4, abs=0.01)
 
 
