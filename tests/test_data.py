@@ -327,6 +327,23 @@ def test_tensorflow_is_never_imported() -> None:
     assert done.stdout.split("\n")[-2] == "8021 ('negative', 'positive') 8.0 []"
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_a_table_is_read_whatever_lies_between_its_fields_and_above_its_first_row(mark: str, tmp_path: Path) -> None:
+    rows = [["text", "label"], ["fine, all in all; " + "quite | so\t!", "1"], ["", "2"], ["dull", ""]]
+    lines = [mark.join(f'"{cell}"' if len(cell) > 9 else cell for cell in row) for row in rows]
+    for above in ("", "\n\n", "  \r\n", mark + "\n"):
+        (tmp_path / "table.csv").write_text("\ufeff" + above + "\n".join(lines) + "\n\n", encoding="utf-8", newline="")
+        assert read(str(tmp_path / "table.csv")).examples == [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    (tmp_path / "table.tsv").write_text("a,b\tc;d\n1,2\t3\n")
+    assert read(str(tmp_path / "table.tsv")).examples == [{"a,b": "1,2", "c;d": "3"}]
+
+
+def test_an_array_of_objects_is_refused_with_what_makes_lines_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[\n  {"text": "a", "label": "good"}\n]\n')
+    with pytest.raises(InputError, match=r"line 1, is not JSON .*; each line must be one object, as `jq -c '\.\[\]'` makes them of an"):
+        read(str(tmp_path / "a.json"))
+
+
 def test_a_run_is_asked_the_texts_of_files_by_the_column_that_holds_them(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,7 +200,7 @@ CASES = (
     Malformed(
         "line that is no object",
         "train config.py data.path=a.jsonl",
-        r"a\.jsonl, line 1, holds a list; each line must be one object",
+        r"a\.jsonl, line 1, holds a list; each line must be one object, as `jq -c '\.\[\]'` makes them of an array",
         {"a.jsonl": '["a", "good"]\n'},
     ),
     Malformed(

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -77,6 +78,11 @@ class Pairs:
         return found
 
     def _file(self, path: str, parallel: str | None) -> list[Pair]:
+        if parallel is None and Path(path).suffix.lower() == ".txt":
+            raise InputError(
+                f"{path} has one text a line; give the file of their translations by data.parallel (for data.test by data.test_parallel), or a"
+                " table of both."
+            )
         if parallel is None:
             return self._columns(read(path))
         both = lines(path), lines(parallel)

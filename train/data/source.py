@@ -20,6 +20,7 @@ from train.data.contracts import PART
 from train.data.published import cache
 from train.spec import InputError
 
+DELIMITERS = ",;\t|"
 READERS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
 CATALOGUE += ("translate", "video")
@@ -208,7 +209,7 @@ def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]
 def read(path: str) -> Split:
     """The examples of a user's file, one a row, in UTF-8; .txt has one text a line.
 
-    Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
+    The fields of a .csv lie between the first of `DELIMITERS` that its first row has, those of a .tsv between tabs.  Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
     """
     kind = Path(path).suffix.lower()
     if kind not in READERS:
@@ -219,7 +220,7 @@ def read(path: str) -> Split:
     elif kind == ".txt":
         examples = [{"text": line.removesuffix("\r")} for line in text.split("\n") if line.strip()]
     else:
-        examples = list(_table(text, path, "\t" if kind == ".tsv" else ","))
+        examples = list(_table(text, path, "\t" if kind == ".tsv" else DELIMITERS))
     if not examples:
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
     return Split(examples, path, {})
@@ -304,17 +305,24 @@ def _json_lines(text: str, path: str) -> Iterator[Example]:
             raise InputError(f"{path}, line {number}, has half a surrogate pair, which is no character; remove it.") from None
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", str(error).partition(";")[0])
-            raise InputError(f"{path}, line {number}, is not JSON ({reason}); each line must be one object.") from None
+            raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_each(line)}.") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; each line must be one object.")
+            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; {_each(line)}.")
         yield row
 
 
-def _table(text: str, path: str, delimiter: str) -> Iterator[Example]:
+def _each(line: str) -> str:
+    array = line.lstrip().startswith("[")
+    return "each line must be one object" + (", as `jq -c '.[]'` makes them of an array" if array else "")
+
+
+def _table(text: str, path: str, delimiters: str) -> Iterator[Example]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = next(rows, [])
+        header = next((row for row in rows if any(map(str.strip, row))), [])
         if len(set(header)) < len(header):
             raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}; rename one.")
         for row in rows:
