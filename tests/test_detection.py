@@ -239,7 +239,7 @@ def test_a_coco_file_has_its_pictures_in_a_folder_of_its_own(scenes: Path, tmp_p
             shutil.copy(scenes / "images" / f"{first + number}.png", tmp_path / f"{part}2017" / f"{number}.png")
         kept = {"images": data["images"][:6], "annotations": [one for one in data["annotations"] if one["image_id"] < 6]}
         (tmp_path / "annotations" / f"{part}.json").write_text(json.dumps(data | kept))
-    files = {name: str(tmp_path / "annotations" / f"{part}.json") for name, part in (("path", "train"), ("test", "val"))}
+    files: dict[str, Any] = {name: str(tmp_path / "annotations" / f"{part}.json") for name, part in (("path", "train"), ("test", "val"))}
     spec = Boxes(**files, images=str(tmp_path / "train2017"), test_images=str(tmp_path / "val2017"))
     opened = spec.open()
     for number in range(6):
@@ -287,7 +287,7 @@ def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_us
     assert "Boxes found" in page
     own = str(shutil.copy(scenes / "scenes.json", tmp_path))  # without the pictures beside it
     assert main(["eval", str(tmp_path / "run"), "--data", own]) == 2
-    assert f"has no picture that can be read in {tmp_path}; set data.test_images" in capsys.readouterr().err
+    assert f"has no picture that can be used in {tmp_path}; set data.test_images" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "run"), "--data", own, f"data.test_images={scenes / 'images'}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["review"]["map50"] == pytest.approx(summary["review"]["map50"], abs=1e-6)
 
@@ -354,17 +354,17 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no pictures": (
         changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]),
         {},
-        "scenes.json has no picture that can be read in images; set data.images to their folder",
+        "scenes.json has no picture that can be used in images; set data.images to their folder",
     ),
     "no pictures to test on": (
         lambda folder: (folder / "other").mkdir(),
         {"test_images": "other"},
-        "scenes.json has no picture that can be read in other; set data.test_images to their folder",
+        "scenes.json has no picture that can be used in other; set data.test_images to their folder",
     ),
     "a folder without pictures": (
         lambda folder: [file.unlink() for file in (folder / "voc" / "JPEGImages").iterdir()],
         {"path": "voc"},
-        "voc has no picture that can be read in voc/JPEGImages; put them there",
+        "voc has no picture that can be used in voc/JPEGImages; put them there",
     ),
     "too many boxes": (lambda folder: None, {"most": 1}, "1.png, has 2 boxes and data.most is 1; set data.most=2"),
     "class never seen": (lambda folder: None, {"classes": ("disc",)}, "'bar', which training never saw; known are disc"),
@@ -439,7 +439,7 @@ def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(tu
         (tmp_path / "one.json").write_text(json.dumps(data | listed))
         spec = Boxes(path=str(tmp_path / "one.json"), test=str(tmp_path / "one.json"))
         if (width, height) == (32, 48) and turn < 5:
-            with pytest.raises(InputError, match="no picture that can be read"):
+            with pytest.raises(InputError, match="no picture that can be used"):
                 spec.open()
             continue
         found = spec.open().picture("train", 0)

@@ -200,7 +200,7 @@ def test_a_picture_is_seen_upright_and_answered_as_it_is_measured(kind: str, tur
         exif[0x0112] = turn
     (tmp_path / "pictures" / "one").mkdir(parents=True)
     file = tmp_path / "pictures" / "one" / f"0.{kind}"
-    image.save(file, exif=exif, **({"lossless": True} if kind == "webp" else {}))
+    image.save(file, exif=exif, lossless=True)  # as a WebP can be
     upright = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
     opened = Images(path=str(file.parent.parent), test=str(file.parent.parent), size=(300, 400), channels=3).open()
     found = opened.picture("test", 0)

@@ -98,7 +98,7 @@ def test_a_return_is_asked_for_as_it_is_at_the_wheel(horizon: int | None, tmp_pa
 
 def test_windows_with_a_turn_are_drawn_as_often_as_asked() -> None:
     shares = []
-    settings: list[dict[str, float]] = [{}, {"balance": 0.4, "turn": 0.5}]
+    settings: list[dict[str, Any]] = [{}, {"balance": 0.4, "turn": 0.5}]
     for chosen in settings:
         opened = Drives("highway_drives/tiny", context=4, **chosen).open()
         batches = opened.batches("train", 64, 1, 0)

@@ -138,7 +138,7 @@ def test_a_learnt_vocabulary_spells_every_text() -> None:
         (Pairs(path="a.en", parallel="a.de"), {"a.de": "\n".join(["", *GERMAN[1:]])}, "Line 1 of a.de is empty"),
         (Pairs(path="a.en", parallel="a.de"), {"a.de": ""}, "a.de has no text; it needs some"),
         (Pairs(path="a.en", parallel="none.de"), {}, "none.de cannot be read"),
-        (Pairs(path="a.txt"), {"a.txt": "a hat\n"}, "a.txt has one text a line; give the file of their translations by data.parallel"),
+        (Pairs(path="a.txt"), {"a.txt": "a hat\n"}, "a.txt has one text a line; give the file of the translations by data.parallel"),
         (Pairs(path="a.tsv"), {"a.tsv": "source\tother\na\tb\n"}, "no column 'target'"),
         (Pairs(path="a.tsv"), {"a.tsv": "source\ttarget\na\t\n"}, "has no text"),
         (Pairs(path="a.en", parallel="a.de", length=3, holdout=0.3), {}, "data.length is 3"),

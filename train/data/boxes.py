@@ -164,7 +164,7 @@ def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str
         labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
         scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some], turned))
     if not scenes:
-        raise InputError(f"{origin} has no picture that can be read {advice}.")
+        raise InputError(f"{origin} has no picture that can be used {advice}.")
     if cut or lost:
         print(f"{origin}: {cut} boxes reach beyond their pictures and are cut, {lost} have no area and are left out", file=sys.stderr)
     return Scenes(scenes, names, origin)

@@ -80,8 +80,8 @@ class Pairs:
     def _file(self, path: str, parallel: str | None) -> list[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
             raise InputError(
-                f"{path} has one text a line; give the file of their translations by data.parallel (for data.test by data.test_parallel), or a"
-                " table of both."
+                f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test by data.test_parallel,"
+                " or a table of both."
             )
         if parallel is None:
             return self._columns(read(path))

@@ -30,7 +30,7 @@ def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None =
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             turn = _orientation(image) if upright else 1
             if draft is not None:
-                image.draft(None, draft[::-1] if turn >= 5 else draft)
+                image.draft(None, (draft[1], draft[0]) if turn >= 5 else draft)
             image.load()
             if turn in TURNS:
                 image = image.transpose(Image.Transpose[TURNS[turn]])
@@ -60,7 +60,8 @@ def sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
     decodes(path)
     with Image.open(path) as image:
-        return image.size, image.size[::-1] if _orientation(image) >= 5 else image.size
+        columns, rows = image.size
+        return (columns, rows), (rows, columns) if _orientation(image) >= 5 else (columns, rows)
 
 
 def _channels(array: np.ndarray, channels: int) -> np.ndarray:

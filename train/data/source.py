@@ -209,7 +209,8 @@ def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]
 def read(path: str) -> Split:
     """The examples of a user's file, one a row, in UTF-8; .txt has one text a line.
 
-    The fields of a .csv lie between the first of `DELIMITERS` that its first row has, those of a .tsv between tabs.  Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
+    The fields of a .csv lie between the first of `DELIMITERS` that its first row has, those of a .tsv between tabs.
+    Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
     """
     kind = Path(path).suffix.lower()
     if kind not in READERS:
