@@ -1,6 +1,7 @@
 """Every test sees eight emulated CPU devices.  The tests of malformed input share one small run, and one judge of what is refused."""
 
 import io
+import json
 import os
 import random
 import shlex
@@ -8,11 +9,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from models import bert, save_hf
 from train.cli import main
@@ -199,3 +202,39 @@ def compile_quickly() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def drawn(seed: int) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
+    """A picture of 32 x 48 pixels with bright rectangles, those of the second class three times as wide as high."""
+    chance, image, objects = np.random.default_rng(seed), np.zeros((32, 48, 3), np.uint8), []
+    for place in range(1 + seed % 2):
+        kind, left, top = int(chance.integers(2)), 2 + 24 * place + int(chance.integers(4)), int(chance.integers(2, 20))
+        width, height = ((8, 8), (18, 6))[kind]
+        image[top : top + height, left : left + width] = 255
+        objects.append((("disc", "bar")[kind], [left, top, left + width, top + height]))
+    return image, objects
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same twelve pictures as a COCO file and as a Pascal VOC folder."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for inner in ("images", "voc/Annotations", "voc/JPEGImages"):
+        (folder / inner).mkdir(parents=True)
+    data: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "disc"}, {"id": 3, "name": "bar"}]}
+    for number in range(12):
+        image, objects = drawn(number)
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        Image.fromarray(image).save(folder / "voc" / "JPEGImages" / f"{number}.png")
+        data["images"].append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 32})
+        items = ""
+        for name, (left, top, right, bottom) in objects:
+            entry = {"id": len(data["annotations"]), "image_id": number, "category_id": {"disc": 7, "bar": 3}[name], "iscrowd": 0}
+            data["annotations"].append(entry | {"bbox": [left, top, right - left, bottom - top], "area": 1})
+            sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, right, bottom), strict=True)
+            items += f"<object><name>{name}</name><bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in sides)}</bndbox></object>"
+        size = "<size><width>48</width><height>32</height></size>"
+        text = f"<annotation><filename>{number}.png</filename>{size}{items}</annotation>"
+        (folder / "voc" / "Annotations" / f"{number}.xml").write_text(text)
+    (folder / "scenes.json").write_text(json.dumps(data))
+    return folder
