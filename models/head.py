@@ -151,7 +151,8 @@ class LogitsHead(nn.Module):
     """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding, arXiv:1608.05859.
 
     `cap` bounds them by cap * tanh(logits / cap) (Gemma 2, arXiv:2408.00118).  A head of its own has as many rows as the embedding, or
-    `vocab`.  With `chunk` the logits are left to the loss, which then computes that many tokens' at a time and never holds them all.
+    `vocab`.  With `chunk` the logits are left to the loss, which then computes those of that many tokens of a device at a time and never
+    holds them all.
     """
 
     tied: bool = True
@@ -194,24 +195,30 @@ class MultiTokenHead(nn.Module):
     """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.  (b, t, d) -> (b, t, n, v); (b, t, v) while decoding.
 
     arXiv:2404.19737, where each transform is a whole transformer layer; here it is any layer around the residual stream,
-    h + layer(norm(h)).  E is the token embedding.
+    h + layer(norm(h)).  E is the token embedding.  `chunk` is LogitsHead's: N times as many logits are never held.
     """
 
     tokens: int = 4
     transform: Layer = GLU()
     norm: Norm = RMSNorm()
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens")
+        if self.chunk is not None:
+            require_positive(self, "chunk")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array:
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any:
         if table is None:
             raise ValueError("MultiTokenHead takes its vocabulary from the token embedding, and this model's embed has no table.")
         ahead = [
             hidden + named(self.transform, f"transform_{n}")(named(self.norm, f"norm_{n}")(hidden), ctx)
             for n in range(self.tokens if ctx.decoding is None else 1)
         ]
-        logits = jnp.einsum("btnd,vd->btnv", jnp.stack(ahead, axis=2) * ctx.logit_scale(hidden.shape[-1]), table)
+        x = jnp.stack(ahead, axis=2) * ctx.logit_scale(hidden.shape[-1])
+        if self.chunk is not None and ctx.decoding is None:
+            return Projected(x, table, chunk=self.chunk)
+        logits = jnp.einsum("btnd,vd->btnv", x, table)
         return logits if ctx.decoding is None else logits[:, :, 0]

@@ -96,12 +96,30 @@ def _blocks(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
 
 def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
     """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not divide."""
+    axes, spec = _shares(b)
+    return jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False) if axes else compute
+
+
+def summed_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over them, once."""
+    axes, spec = _shares(b)
+    if not axes:
+        return compute
+
+    def added(whole: Any, rows: Any) -> tuple[Any, Any]:
+        sums, found = compute(whole, rows)
+        return (jax.lax.psum(sums, axes) if len(spec) else sums), found
+
+    whole = PartitionSpec()
+    return jax.shard_map(added, in_specs=(whole, spec), out_specs=(whole, spec), axis_names=set(axes), check_vma=False)
+
+
+def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:
+    """The axes of the mesh in the context that are left to split, none on one device or inside of a pmap or shard_map; rows over them."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
-    if not axes:  # one device, or inside of a pmap or shard_map
-        return compute
-    spec = PartitionSpec(axes) if b % math.prod(mesh.shape[name] for name in axes) == 0 else PartitionSpec()
-    return jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
+    divide = b % math.prod(mesh.shape[name] for name in axes) == 0
+    return axes, PartitionSpec(axes) if divide else PartitionSpec()
 
 
 def fused(

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import platform
+from models.kernels import summed_by_rows
 
 
 @flax.struct.dataclass
 class Projected:
-    """Logits cap * tanh((h E^T + bias) / cap) that are not computed yet: hidden (b, t, d), table (v, d).  What is computed is float32."""
+    """Logits cap * tanh((h E^T + bias) / cap) that are not computed yet: hidden (..., d), table (v, d).  What is computed is float32."""
 
     hidden: jax.Array
     table: jax.Array
@@ -31,70 +32,98 @@ class Projected:
         logits = logits if self.bias is None else logits + self.bias
         return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
 
-    def loss(self, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """sum w (logsumexp(logits) - logits[label]) in nats, and the sum of w where no logit is above the label's; labels, weights (b, t).
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of all logits, (..., v)."""
+        return *self.hidden.shape[:-1], self.table.shape[0]
 
-        About `chunk` tokens at a time, some times of all rows.  The gradient is made beside the loss, since a sum's is known but for one
-        factor: no logits are kept and none are computed again, and memory grows with chunk times v, never with b t v.
+    def loss(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[jax.Array, ...]:
+        """sum w (logsumexp(z) - z[label]) in nats, z the logits, and the sum of w where none is above the label's; labels, weights (b, t).
+
+        With `smoothing` s the first is sum w (logsumexp(z) - (1 - s) z[label] - s mean(z)), whose gradient towards z is
+        w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without it comes third, for the log.
+
+        About `chunk` tokens of a device at a time, some times of all its rows.  The gradient is made beside the loss, since a sum's is
+        known but for one factor: no logits are kept and none are computed again, and memory grows with chunk times v, never with b t v.
+        Only the first has a gradient towards the logits.  A mesh in the context splits the rows, and what its devices find is added once.
         """
-        return _loss(self.hidden, self.table, self.bias, labels, weights, self.cap, max(1, self.chunk // labels.shape[0]))
+        return _loss(self, labels, weights, smoothing)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _loss(
-    hidden: jax.Array, table: jax.Array, bias: jax.Array | None, labels: jax.Array, weights: jax.Array, cap: float | None, times: int
-) -> tuple[jax.Array, jax.Array]:
-    def one(sums: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]) -> tuple[Any, None]:
-        hidden, labels, weights = part
-        logits = Projected(hidden, table, bias, cap).logits()
-        own = jnp.where(_chosen(logits, labels), logits, 0.0).sum(-1)
-        loss, right = jax.nn.logsumexp(logits, axis=-1) - own, own >= logits.max(-1)
-        return (sums[0] + (weights * loss).sum(), sums[1] + (weights * right).sum()), None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
+    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        table, bias = whole
 
-    zero = jnp.zeros((), jnp.float32)
-    sums, _ = jax.lax.scan(one, (zero, zero), _cut((hidden, labels, weights), times))
-    return sums
+        def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, None]:
+            hidden, labels, weights = part
+            logits = Projected(hidden, table, bias, outputs.cap).logits()
+            found = _losses(logits, _chosen(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
+            return _added(sums, weights, found), None
 
+        return jax.lax.scan(one, _nothing(smoothing), _cut(rows, outputs.chunk))
 
-def _forward(
-    hidden: jax.Array, table: jax.Array, bias: jax.Array | None, labels: jax.Array, weights: jax.Array, cap: float | None, times: int
-) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    def one(carry: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        (loss, right), (table_gradient, bias_gradient) = carry
-        hidden, labels, weights = part
-        logits = Projected(hidden, table, bias, cap).logits()
-        chosen = _chosen(logits, labels)
-        largest = logits.max(-1, keepdims=True)
-        powers = jnp.exp(logits - largest)
-        total = powers.sum(-1, keepdims=True)
-        own = jnp.where(chosen, logits, 0.0).sum(-1)
-        losses, hits = (jnp.log(total) + largest)[..., 0] - own, (own >= largest[..., 0]).astype(jnp.float32)
-        gradient = (powers / total - chosen) * weights[..., None]
-        if cap is not None:
-            gradient = gradient * (1 - jnp.square(logits / cap))
-        if bias_gradient is not None:
-            bias_gradient = bias_gradient + gradient.sum((0, 1))
-        gradient = gradient.astype(hidden.dtype)
-        hidden_gradient = jnp.einsum("btv,vd->btd", gradient, table)
-        table_gradient = table_gradient + _product("btv,btd->vd", gradient, hidden)
-        sums = (loss + (weights * losses).sum(), right + (weights * hits).sum())
-        return (sums, (table_gradient, bias_gradient)), (hidden_gradient, losses, hits)
-
-    zero = jnp.zeros((), jnp.float32)
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), (table, bias))
-    (sums, (table_gradient, bias_gradient)), found = jax.lax.scan(one, ((zero, zero), empty), _cut((hidden, labels, weights), times))
-    hidden_gradient, losses, hits = (_joined(leaf, labels.shape[1]) for leaf in found)
-    bias_gradient = None if bias is None or bias_gradient is None else bias_gradient.astype(bias.dtype)
-    return sums, (hidden_gradient, table_gradient.astype(table.dtype), bias_gradient, losses, hits)
+    return summed_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))[0]
 
 
-def _backward(cap: float | None, times: int, kept: Any, given: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
-    *gradients, losses, hits = kept
-    scaled = (None if leaf is None else (leaf * given[0]).astype(leaf.dtype) for leaf in gradients)
-    return (*scaled, None, losses * given[0] + hits * given[1])
+def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[tuple[jax.Array, ...], Any]:
+    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        table, bias = whole
+
+        def one(carry: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+            sums, (table_gradient, bias_gradient) = carry
+            hidden, labels, weights = part
+            logits = Projected(hidden, table, bias, outputs.cap).logits()
+            chosen = _chosen(logits, labels)
+            largest = logits.max(-1, keepdims=True)
+            powers = jnp.exp(logits - largest)
+            total = powers.sum(-1, keepdims=True)
+            found = _losses(logits, chosen, (jnp.log(total) + largest)[..., 0], largest[..., 0], smoothing)
+            target = (1 - smoothing) * chosen + smoothing / logits.shape[-1] if smoothing else chosen
+            gradient = (powers / total - target) * weights[..., None]
+            if outputs.cap is not None:
+                gradient = gradient * (1 - jnp.square(logits / outputs.cap))
+            if bias_gradient is not None:
+                bias_gradient = bias_gradient + gradient.sum((0, 1))
+            gradient = gradient.astype(hidden.dtype)
+            hidden_gradient = jnp.einsum("btv,vd->btd", gradient, table)
+            table_gradient = table_gradient + _product("btv,btd->vd", gradient, hidden)
+            return (_added(sums, weights, found), (table_gradient, bias_gradient)), (hidden_gradient, found)
+
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), whole)
+        sums, found = jax.lax.scan(one, (_nothing(smoothing), empty), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _joined(leaf, labels.shape[1]), found)
+
+    whole = outputs.table, outputs.bias
+    (sums, gradients), (hidden_gradient, found) = summed_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
+    table_gradient, bias_gradient = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradients, whole)
+    return sums, (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), found)
+
+
+def _backward(smoothing: float, kept: tuple[Projected, Any], given: tuple[jax.Array, ...]) -> tuple[Any, ...]:
+    del smoothing
+    gradients = jax.tree.map(lambda leaf: (leaf * given[0]).astype(leaf.dtype), kept[0])
+    return gradients, None, sum(each * factor for each, factor in zip(kept[1], given, strict=True))
 
 
 _loss.defvjp(_forward, _backward)
+
+
+def _losses(logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
+    """Of every token the loss, whether no logit is above the label's, and with smoothing the loss without it; total = logsumexp(logits)."""
+    own = jnp.where(chosen, logits, 0.0).sum(-1)
+    plain, hits = total - own, (own >= largest).astype(jnp.float32)
+    return (total - (1 - smoothing) * own - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
+
+
+def _nothing(smoothing: float) -> tuple[jax.Array, ...]:
+    """The sums of `_losses` before any token."""
+    return (jnp.zeros((), jnp.float32),) * (3 if smoothing else 2)
+
+
+def _added(sums: tuple[jax.Array, ...], weights: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The sums with those of some tokens."""
+    return tuple(total + (weights * each).sum() for total, each in zip(sums, found, strict=True))
 
 
 def _product(names: str, left: jax.Array, right: jax.Array) -> jax.Array:
@@ -109,11 +138,12 @@ def _chosen(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
 
 
-def _cut(leaves: tuple[jax.Array, ...], times: int) -> tuple[jax.Array, ...]:
-    """(b, t, ...) -> (parts, b, times, ...), zeros after the end."""
+def _cut(leaves: tuple[jax.Array, ...], chunk: int) -> tuple[jax.Array, ...]:
+    """(b, t, ...) -> (parts, b, times, ...), about `chunk` tokens a part, zeros after the end."""
 
     def cut(leaf: jax.Array) -> jax.Array:
         b, t, *rest = leaf.shape
+        times = max(1, chunk // b)
         parts = -(-t // times)
         padded = jnp.pad(leaf, ((0, 0), (0, parts * times - t), *((0, 0) for _ in rest)))
         return padded.reshape(b, parts, times, *rest).swapaxes(0, 1)

@@ -8,6 +8,7 @@ import pytest
 from models.remat import ORDER, POLICIES, keeps_less
 from models.structure import part, replace
 from train.experiment import Experiment
+from train.objective import Classification
 from train.parallel import Mesh, Pmap
 from train.run import load_config
 from train.spec import InputError
@@ -25,6 +26,8 @@ def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_tw
     assert [rung["accumulate"] for rung in rungs if "accumulate" in rung] == 2 * ["2", "4", "8", "16"]
     odd = [rung for rung in ladder(replace(experiment, "batch_size", 25), 1) if "batch_size" in rung]
     assert [rung["batch_size"] for rung in odd] == ["12", "6", "3", "1"]
+    whole = ladder(replace(experiment, "objective", Classification()), 1)  # which takes whole logits alone
+    assert all("model.head.chunk" not in rung for rung in whole)
 
 
 @pytest.mark.parametrize(

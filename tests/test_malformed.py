@@ -120,6 +120,11 @@ CASES = (
         "norm for a mixer", "train config.py 'model.stack.block.mixer=RMSNorm()'", r"model.stack.block.mixer takes a Layer; 'RMSNorm'"
     ),
     Malformed("mixer for a norm", "train config.py 'model.embed.norm=Attention()'", r"model.embed.norm takes a Norm or none; 'Attention'"),
+    Malformed(
+        "chunks for an objective of whole logits",
+        "train recall model.head.chunk=64 'objective=Classification()' steps=1",
+        r"logits to be computed in chunks of 64, and the objective Classification takes whole logits; leave model\.head\.chunk out",
+    ),
     Malformed("string for a component", "train config.py \"model.head='none'\"", r"model.head takes a Head or none; 'none'"),
     Malformed("function called", "train config.py 'model.stack.block.feedforward.activation=gelu()'", r"gelu is a function.*name alone"),
     Malformed("unknown activation", "train config.py model.stack.block.feedforward.activation=gellu", r"'gellu'; did you mean 'gelu'\?"),

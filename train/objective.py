@@ -25,7 +25,10 @@ Sums = dict[str, Sum]
 
 
 class Objective(Protocol):
-    """(outputs, batch) -> Sums with at least `loss`.  `keys` are the batch keys it reads; `answer` puts one output in words."""
+    """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
+
+    One that has `in_chunks = True` takes `Projected` logits as well, which a head with `chunk` leaves to it.
+    """
 
     def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
 
@@ -143,6 +146,8 @@ class NextToken:
     Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
     """
 
+    in_chunks = True
+
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _ahead(outputs, batch, 1)
 
@@ -153,11 +158,14 @@ class NextToken:
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """loss = -log softmax(logits[t])[token[t + 1]] towards a label that keeps 1 - `smoothing` and spreads the rest over the vocabulary.
+    """loss = -sum_i q_i log softmax(logits[t])_i, where q_i = (1 - s) [i = token[t + 1]] + s / v is the label, smoothed by s = `smoothing`.
 
-    The smoothing is arXiv:1512.00567's; `token_loss` is the loss without it.  Translations are searched with `beams`, `longest` tokens
-    long at most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b, t); logits (b, t, v).
+    That is logsumexp(logits) - (1 - s) logits[token] - s mean(logits), and its gradient softmax(logits) - q (Szegedy et al.,
+    arXiv:1512.00567, section 7); `token_loss` is the loss without it.  Translations are searched with `beams`, `longest` tokens long at
+    most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones.
     """
+
+    in_chunks = True
 
     smoothing: float = 0.1
     beams: int = 4
@@ -172,14 +180,7 @@ class Translation:
             )
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
-        plain = _ahead(outputs, batch, 1)
-        if not self.smoothing:
-            return plain
-        whole = outputs.logits() if isinstance(outputs, Projected) else outputs
-        logits, weights = whole[:, :-1].astype(jnp.float32), _followed(batch, 1)
-        spread = _weighted(jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1), weights)
-        value = (1 - self.smoothing) * plain["loss"].value + self.smoothing * spread.value
-        return plain | {"loss": Sum(value, spread.weight), "token_loss": plain["loss"]}
+        return _ahead(outputs, batch, 1, self.smoothing)
 
     def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array:
         """The best translation of each source as tokens (b, longest), filled up with `end`.  Pure."""
@@ -196,10 +197,15 @@ class Translation:
 class NextTokens:
     """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens ahead.  arXiv:2404.19737.
 
-    The sum is that of the N means; `next_token_loss` is the first of them.  Reads `tokens` and `segments` (b, t); logits (b, t, n, v).
+    The sum is that of the N means; `next_token_loss` is the first of them.  Reads `tokens` and `segments` (b, t); logits (b, t, n, v), or
+    `Projected` ones.
     """
 
-    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+    in_chunks = True
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        if len(outputs.shape) != 4:
+            raise ValueError(f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}")
         parts = [_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
         first = parts[0]["loss"]
         means = sum(part["loss"].value / jnp.maximum(part["loss"].weight, 1.0) for part in parts)
@@ -210,16 +216,27 @@ class NextTokens:
         return {"next": _likeliest(output[-1, 0], names)}
 
 
-def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int) -> Sums:
+def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: float = 0.0) -> Sums:
     """Loss and accuracy of predicting the token n places on, inside each segment."""
-    if isinstance(outputs, Projected):  # whole, as the last places weigh nothing
-        ahead = ((0, 0), (0, n))
-        labels, weights = jnp.pad(batch["tokens"][:, n:], ahead), jnp.pad(_followed(batch, n), ahead)
-        loss, right = outputs.loss(labels, weights)
-        return {"loss": Sum(loss, weights.sum()), "accuracy": Sum(right, weights.sum())}
-    labels, weights, outputs = batch["tokens"][:, n:], _followed(batch, n), outputs[:, :-n]
-    losses, right = _cross_entropy(outputs, labels), outputs.argmax(-1) == labels
-    return {"loss": _weighted(losses, weights), "accuracy": _weighted(right.astype(jnp.float32), weights)}
+    labels, weights = batch["tokens"][:, n:], _followed(batch, n)
+    if not isinstance(outputs, Projected):
+        return _predicted(outputs[:, :-n], labels, weights, smoothing)
+    ahead = ((0, 0), (0, n))  # whole, as the last places weigh nothing
+    return _predicted(outputs, jnp.pad(labels, ahead), jnp.pad(weights, ahead), smoothing)
+
+
+def _predicted(outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0) -> Sums:
+    """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one without."""
+    if isinstance(outputs, Projected):
+        spread = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+        found = [Sum(value, spread.sum()) for value in outputs.loss(labels, spread, smoothing)]
+    else:
+        logits = outputs.astype(jnp.float32)
+        plain, hits = _cross_entropy(logits, labels), (outputs.argmax(-1) == labels).astype(jnp.float32)
+        even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
+        losses = ((1 - smoothing) * plain + smoothing * even, hits, plain) if smoothing else (plain, hits)
+        found = [_weighted(each, weights) for each in losses]
+    return dict(zip(("loss", "accuracy", "token_loss"), found, strict=False))
 
 
 def _followed(batch: Batch, n: int) -> jax.Array:
@@ -232,10 +249,15 @@ def _followed(batch: Batch, n: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLM:
-    """loss = -log softmax(logits)[label] at masked tokens.  Reads `labels` and `weights` (b, t); logits (b, t, v).  arXiv:1810.04805."""
+    """loss = -log softmax(logits)[label] at masked tokens.  arXiv:1810.04805.
 
-    def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
-        return Classification()(outputs, batch)
+    Reads `labels` and `weights` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
+    """
+
+    in_chunks = True
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        return _predicted(outputs, batch["labels"], batch.get("weights"))
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five likeliest tokens at every place."""

@@ -11,6 +11,7 @@ import optax
 from models.contracts import Batch, Model
 from models.projected import Projected
 from train.objective import Objective, Sum, Sums, add
+from train.spec import InputError
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -41,12 +42,19 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
 
     What layers sow as "losses" (scalars, already weighted) is added in training for every unit of the loss's weight and logged as
     `auxiliary_loss`; what they sow as "metrics", pairs of a sum and its weight, is logged by name, summed over layers.
+
+    Raises InputError where a head leaves its logits in chunks to an objective that takes whole ones.
     """
 
     def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         rngs = None if rng is None else {"dropout": rng}
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision)
         outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
+        if isinstance(outputs, Projected) and not getattr(objective, "in_chunks", False):
+            raise InputError(
+                f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective {type(objective).__name__}"
+                " takes whole logits; leave model.head.chunk out."
+            )
         sums = objective(outputs, batch) | gathered(sown.get("metrics", {}))
         total, weight = sums["loss"]
         if rng is None or "losses" not in sown:
@@ -74,7 +82,8 @@ def make_step(
     """The step as a pure function (state, batch, axis) -> (state, sums).
 
     `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the batch in as many
-    parts, one after the other: less memory, the same numbers, since sums are divided by the weight of the whole batch only.
+    parts, one after the other: less memory, the same numbers, since sums are divided by the weight of the whole batch only.  On a mesh
+    of several devices every part's gradients are added over them, `accumulate` times the communication; a pmap adds them once.
     """
     gradient = accumulated(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 

@@ -1,6 +1,5 @@
 """Laws of what enters and leaves a model besides tokens."""
 
-import functools
 from typing import Any
 
 import jax
@@ -12,9 +11,8 @@ from models import Context, Decoding, LogitsHead, Stack, TokenEmbed, Transformer
 from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
 from models.generate import generate, padded
 from models.head import EveryToken, MultiTokenHead
-from models.projected import Projected
 from tests.laws.components import BLOCK, normal, parameters, tokens
-from train.objective import NextToken, NextTokens
+from train.objective import NextTokens
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -96,52 +94,6 @@ def test_capped_logits_are_bounded_and_near_the_plain_ones_at_zero() -> None:
     plain, capped = (np.asarray(LogitsHead(cap=cap).apply({}, scale * hidden, Context(), table)) for cap, scale in ((None, 1), (3.0, 1)))
     np.testing.assert_allclose(plain, capped, atol=1e-3)
     assert np.abs(np.asarray(LogitsHead(cap=3.0).apply({}, 1e4 * hidden, Context(), table))).max() <= 3.0
-
-
-def chunked_and_whole(chunk: int) -> list[Any]:
-    """Sums and gradients of a next-token loss, with the logits in chunks and whole; packed rows, bias and cap."""
-    heads = [LogitsHead(bias=True, cap=2.0, chunk=size) for size in (chunk, None)]
-    batch = {"tokens": tokens(1, 2, 7), "segments": jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]])}
-    params, hidden, table = parameters(heads[1]), normal(3, 2, 7, 16), normal(4, 11, 16)
-
-    def loss(head: Any, params: Any, hidden: jax.Array, table: jax.Array) -> tuple[jax.Array, Any]:
-        outputs: Any = head.apply({"params": params}, hidden, Context(), table)
-        sums = NextToken()(outputs, batch)
-        return sums["loss"].value, sums
-
-    given = params, hidden, table
-    return [jax.jit(jax.value_and_grad(functools.partial(loss, head), (0, 1, 2), has_aux=True))(*given) for head in heads]
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 64])
-def test_logits_in_chunks_give_the_loss_and_gradients_of_whole_ones(chunk: int) -> None:
-    left, right = chunked_and_whole(chunk)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), left, right)
-
-
-def test_the_gradient_of_a_chunked_loss_towards_its_weights_is_each_token_s_loss() -> None:
-    outputs, labels, weights = Projected(normal(1, 2, 7, 16), normal(2, 11, 16), chunk=4), tokens(3, 2, 7), jnp.abs(normal(4, 2, 7))
-    chances = jax.nn.log_softmax(outputs.logits(), axis=-1)
-    losses = -jnp.take_along_axis(chances, labels[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(jax.grad(lambda weights: outputs.loss(labels, weights)[0])(weights), losses, atol=1e-5)
-
-
-def test_logits_in_chunks_are_never_held_all_at_once() -> None:
-    head: Any = LogitsHead(chunk=8)
-    v = 512
-
-    def loss(hidden: jax.Array, table: jax.Array) -> jax.Array:
-        return NextToken()(head.apply({}, hidden, Context(), table), {"tokens": jnp.zeros((4, 32), jnp.int32)})["loss"].value
-
-    def widest(jaxpr: Any) -> int:
-        inner = [getattr(value, "jaxpr", value) for equation in jaxpr.eqns for value in equation.params.values()]
-        sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
-        return max([*sizes, *(widest(part) for part in inner if hasattr(part, "eqns"))], default=0)
-
-    hidden, table = jnp.zeros((4, 32, 16)), jnp.zeros((v, 16))
-    assert widest(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, table).jaxpr) <= max(8 * v, table.size) < 4 * 31 * v
-    whole = jax.make_jaxpr(lambda h, e: head.apply({}, h, Context(), e).logits())(hidden, table)
-    assert widest(whole.jaxpr) == 4 * 32 * v
 
 
 def test_several_tokens_ahead_are_their_cross_entropies_added() -> None:

@@ -27,6 +27,8 @@ STEPS, CLOSE = 2, 0.1  # a bfloat16 number is within 1/256 of the float32 one; w
 class Watching:
     """An objective that keeps the types of what it is given."""
 
+    in_chunks = True
+
     def __init__(self, objective: Objective) -> None:
         self.objective, self.answer = objective, objective.answer
         self.kinds: set[Any] = set()

@@ -319,7 +319,7 @@ def _each(line: str) -> str:
 
 def _table(text: str, path: str, delimiters: str) -> Iterator[Example]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
     delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:

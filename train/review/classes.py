@@ -20,8 +20,8 @@ class Classes:
     """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins` of confidence.
 
     ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Of up to 12 classes `accuracy_NAME` is the share of the examples
-    of each that are told (its recall).  Draws the confusion matrix and the reliability diagram, and
-    shows the `worst` examples that the model was surest of and wrong about.
+    of each that are told (its recall).  Draws the confusion matrix, with a table of what is mistaken most often where classes are many,
+    and the reliability diagram, and shows the `worst` examples that the model was surest of and wrong about.
     """
 
     bins: int = 10

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from models import LogitsHead, Stack
+from models import LogitsHead, MultiTokenHead, Stack
 from models.remat import keeps_less
 from models.structure import part
 from train.experiment import Experiment
@@ -83,7 +83,8 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
 def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
     """Sets of changes, in the order of what they cost; none sets what is so already."""
     base: dict[str, str] = {}
-    if isinstance(getattr(experiment.model, "head", None), LogitsHead) and part(experiment, "model.head.chunk") is None:
+    head = getattr(experiment.model, "head", None)
+    if isinstance(head, LogitsHead | MultiTokenHead) and head.chunk is None and getattr(experiment.objective, "in_chunks", False):
         yield (base := {"model.head.chunk": "1024"})
     if isinstance(experiment.parallel, Jit | Pmap | Mesh) and getattr(experiment.parallel, "fsdp", 1) < devices:
         yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})
