@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from models.backend import capability, platform
+from models.backend import capability, kind, platform
 from models.cache import extended, extended_index, own_index
 from models.context import Context
 from models.contracts import Relative, Weigh
@@ -147,6 +147,7 @@ def _call(
         masked=segmented or (reach.window is not None and not reach.causal) or query.shape[2] % t > 0,
         capped=isinstance(weigh, Softmax) and weigh.cap is not None,
         special=special,
+        kind=kind(),
         capability=capability(),
     )
 

@@ -97,7 +97,7 @@ def test_products_communication_kernels_and_bytes_are_counted_as_often_as_they_r
     program = Program(COSTS.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}'))
     assert program.cycles() == 5 * 10
     assert operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
-    assert collectives(program) == {"all-reduce": (5, 5 * 8 * 32 * 4)}
+    assert collectives(program) == {"all-reduce": (5, 5 * 2 * 8 * 32 * 4 * 3 / 4)}
     assert kernels(program) == {("own", ((1, 6, 6, 3), (8, 32))): 1}
     product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4  # the weights lie beside the core, a row is cut out
     convolved = (6 * 6 * 3 + 3 * 3 * 3 * 4 + 4 * 4 * 4) * 4
@@ -132,7 +132,24 @@ ENTRY"""
     assert Program(text).cycles() == 1000 + 107 + 3 * (1 + 4 * 6)
 
 
-ASYNCHRONOUS = """
+SENT = """HloModule jit_step, replica_count=2, num_partitions=4
+
+%piece (x: f32[256]) -> f32[1024] {
+  %x = f32[256]{0} parameter(0)
+  ROOT %h = f32[1024]{0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, CHAIN
+}
+
+%all-reduce-scatter.1 (x: f32[1024]) -> f32[128] {
+  %x = f32[1024]{0} parameter(0)
+  %i = f32[1024]{0} all-reduce(%x), channel_id=9, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  ROOT %j = f32[128]{0} dynamic-slice(%i), dynamic_slice_sizes={128}
+}
+
+%aside (x: f32[1024]) -> f32[1024] {
+  %x = f32[1024]{0} parameter(0)
+  ROOT %k = f32[1024]{0} all-reduce(%x), channel_id=1, to_apply=%add
+}
+
 ENTRY %main (x: f32[1024], y: f32[2048]) -> f32[1024] {
   %x = f32[1024]{0} parameter(0)
   %y = f32[2048]{0} parameter(1)
@@ -140,16 +157,23 @@ ENTRY %main (x: f32[1024], y: f32[2048]) -> f32[1024] {
   %b = ((f32[1024]{0}, f32[2048]{0}), (f32[4096]{0}, f32[8192]{0})) all-gather-start(%x, %y), channel_id=2, dimensions={0}
   %c = (f32[1024]{0}, f32[256]{0}) reduce-scatter-start(%x), channel_id=3, to_apply=%add, dimensions={0}
   %d = (f32[1024]{0}, f32[1024]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=4, source_target_pairs={{0,1}}
-  %e = f32[256]{0} reduce-scatter(%x), channel_id=5, to_apply=%add, dimensions={0}
+  %e = f32[256]{0} reduce-scatter(%x), channel_id=5, replica_groups=[2,4]<=[8], to_apply=%add, dimensions={0}
+  %f = f32[256]{0} slice(%x), slice={[0:256]}
+  %g = f32[1024]{0} fusion(%f), kind=kCustom, calls=%piece
+  %h = f32[1024]{0} fusion(%f), kind=kCustom, calls=%piece
+  %i = f32[128]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+  %j = f32[1024]{0} all-to-all(%x), channel_id=6, replica_groups=mesh['a'=8] {'a':(2)4}, dimensions={0}
+  %k = ((f32[1024]{0}), f32[1024]{0}, u32[]) call-start(%x), async_execution_thread="sparsecore", to_apply=%aside
   ROOT %out = f32[1024]{0} collective-permute-done(%d)
 }
 """
 
 
-def test_what_is_communicated_are_the_results_whether_waited_for_or_not() -> None:
-    assert collectives(Program(ASYNCHRONOUS)) == {
-        "all-reduce": (1, 4 * (1024 + 2048)),
-        "all-gather": (1, 4 * (4096 + 8192)),
-        "reduce-scatter": (2, 2 * 4 * 256),
+def test_what_is_communicated_is_what_a_device_of_a_ring_sends_whether_waited_for_or_not() -> None:
+    assert collectives(Program(SENT.replace("CHAIN", 'dimensions={0}, frontend_attributes={chain_id="8"}'))) == {
+        "all-reduce": (2, 2 * 4 * (1024 + 2048 + 1024) * 7 / 8),
+        "all-gather": (2, 4 * (4096 + 8192) * 7 / 8 + 4 * 1024 * 3 / 4),
+        "reduce-scatter": (3, 4 * 1024 * (7 / 8 + 3 / 4 + 7 / 8)),
         "collective-permute": (1, 4 * 1024),
+        "all-to-all": (1, 4 * 1024 * 3 / 4),
     }

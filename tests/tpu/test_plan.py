@@ -14,6 +14,7 @@ from train.parallel import Mesh
 from train.run import load_config
 from train.spec import InputError
 from train.study.advice import advised
+from train.study.chips import chip
 from train.study.plan import measured, planned
 from train.study.topology import topology
 
@@ -59,6 +60,23 @@ def test_kernels_of_two_shapes_in_one_model_are_each_counted_by_its_own() -> Non
     plans = [planned(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1") for blocks in (narrow, wide, [narrow, wide])]
     assert plans[2].kernel_flops == plans[0].kernel_flops + plans[1].kernel_flops == 3 * plans[0].kernel_flops
     assert plans[2].uncounted == ()
+
+
+@pytest.mark.parametrize(
+    ("where", "devices", "kernels"),
+    [("v2:1x1", 2, 0), ("v3:1x1", 2, 0), ("v4:1x1x1", 1, 2), ("v5p:1x1x1", 1, 2), ("tpu7x:1x1x1", 2, 2)],
+)
+def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str, devices: int, kernels: int) -> None:
+    changes = ["data.length=512", "precision=bfloat16", "batch_size=4", "model.stack.repeats=1", "parallel=Pmap()"]
+    experiment, _ = load_config("tiny_lm", changes)
+    plan, own = planned(experiment, where, where), chip(topology(where)[0].device_kind)
+    assert own is not None
+    assert (plan.devices, sum(plan.kernels.values()), plan.uncounted) == (devices, kernels, ())
+    assert 0.9 < plan.available / own.memory < 1.01
+    assert plan.fits
+    assert 0 < plan.ceiling < 1
+    sent = plan.collectives["all-reduce"][1] if devices > 1 else 0.0
+    assert sent == pytest.approx(4 * plan.parameters * 2 * (devices - 1) / devices, rel=0.01)  # gradients in float32
 
 
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:

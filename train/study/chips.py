@@ -10,8 +10,8 @@ GIGA, TERA, GIB = 10**9, 10**12, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and, both ways together,
-    to other chips (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a cycle of its matrix units).
+    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and to other chips by
+    all links (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a cycle of its matrix units).
     """
 
     flops: float
@@ -34,9 +34,9 @@ class Chip:
 
 
 def _chip(teraflops: float, gibibytes: float, gigabytes: float, links: float, devices: int, units: int, side: int) -> Chip:
-    """A chip with so many matrix units of side x side products a cycle."""
+    """A chip with so many matrix units of side x side products a cycle; its links are given as both ways together."""
     flops = teraflops * TERA
-    return Chip(flops, gibibytes * GIB, gigabytes * GIGA, links * GIGA, devices, flops / (2 * units * side**2))
+    return Chip(flops, gibibytes * GIB, gigabytes * GIGA, links * GIGA / 2, devices, flops / (2 * units * side**2))
 
 
 CHIPS = {

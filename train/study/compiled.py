@@ -1,6 +1,7 @@
 """What a compiled program costs, by its text: operations, bytes, communication, kernels, the compiler's estimate of cycles."""
 
 import functools
+import math
 import re
 from collections import Counter
 
@@ -13,6 +14,10 @@ LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
 CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 KERNEL = 'custom_call_target="tpu_custom_call"'
+LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+MESHED = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\S*\))? \{([^}]*)\}")
+CHAIN = re.compile(r"\bchain_id=\"(\d+)\"")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 # What moves nothing itself; asynchronous copies count where they end, communication by itself.
 STILL = {"", "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "opt-barrier"}
@@ -63,24 +68,53 @@ def _products(one: Instruction, named: dict[str, Instruction]) -> int:
 
 
 def collectives(program: Program) -> dict[str, tuple[int, float]]:
-    """How often each kind of communication runs and how many bytes its results have in all, those inside fusions among them."""
+    """How often each kind of communication runs and how many bytes a device sends for it in all, those inside fusions among them.
 
-    def found(one: Instruction, where: str) -> list[tuple[str, float]]:
+    Of n devices in a ring each sends (n - 1) / n of the whole array, twice that to reduce it for all (Patarasuk and Yuan, Journal of
+    Parallel and Distributed Computing 69(2), 2009).  A chain, which fusions share between them, is one communication.
+    """
+
+    def found(one: Instruction, where: str) -> list[tuple[str, Instruction, str]]:
         kind = one.op.removesuffix("-start")
         if kind in COLLECTIVES:
-            shapes = one.shapes
-            if one.op != kind and kind != "all-reduce":  # which gives its operands too, before its results, and numbers of its own
-                shapes = [shape for shape in shapes if shape.dims]
-                shapes = shapes[len(shapes) // 2 :]
-            return [(kind, sum(shape.bytes for shape in shapes))]
+            return [("reduce-scatter" if where.startswith("all-reduce-scatter") else kind, one, where)]  # as the TPU's compiler has it
         return [] if one.called is None else [pair for inner in program.computations[one.called] for pair in found(inner, one.called)]
 
     kinds: dict[str, tuple[int, float]] = {}
+    seen: set[tuple[str, str]] = set()
     for one, where, times in program.executed:
-        for kind, size in found(one, where):
+        for kind, inner, own in found(one, where):
+            if chain := CHAIN.search(inner.text):
+                if (where, chain[1]) in seen:
+                    continue
+                seen.add((where, chain[1]))
             count, total = kinds.get(kind, (0, 0.0))
-            kinds[kind] = (count + times, total + times * size)
+            kinds[kind] = (count + times, total + times * _sent(kind, inner, program.named[own], program.devices))
     return kinds
+
+
+def _sent(kind: str, one: Instruction, named: dict[str, Instruction], devices: int) -> float:
+    """The bytes that a device sends for one communication."""
+    given = one.shapes
+    if one.op.endswith("-start") and not one.op.startswith("all-reduce"):  # gives its operands, its results, and numbers of its own
+        given = [shape for shape in given if shape.dims]
+        given = given[len(given) // 2 :]
+    taken = [shape for name in one.operands if name in named for shape in named[name].shapes]
+    whole = max(sum(shape.bytes for shape in given), sum(shape.bytes for shape in taken))
+    together = _together(one.text) or devices
+    return whole * {"collective-permute": 1.0, "all-reduce": 2 * (1 - 1 / together)}.get(kind, 1 - 1 / together)
+
+
+def _together(text: str) -> int | None:
+    """How many devices take part in a communication; None where all do."""
+    if listed := LISTED.search(text):
+        return len(listed[1].split(","))
+    if counted := COUNTED.search(text):
+        return int(counted[1])
+    if meshed := MESHED.search(text):  # of an axis all, or 'axis':(before)part of it
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", meshed[1]))
+        return math.prod(int(part or sizes[name]) for name, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", meshed[2]))
+    return None
 
 
 def kernels(program: Program) -> Counter[tuple[str, Call]]:

@@ -1,6 +1,7 @@
 """A compiled program read from its text (`compiled.as_text()`): which instructions run, and how often."""
 
 import functools
+import math
 import re
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
+DEVICES = re.compile(r"\b(?:num_partitions|replica_count)=(\d+)")
 CHOICE = re.compile(r"\b(?:branch_computations=\{([^}]*)\}|true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+))")
 
 
@@ -39,7 +41,7 @@ class Instruction(NamedTuple):
     @property
     def called(self) -> str | None:
         """The computation that it is a name for, such as a fusion's."""
-        found = CALLED.search(self.text) if self.op in ("fusion", "call", "async-start") else None
+        found = CALLED.search(self.text) if self.op in ("fusion", "call", "async-start", "call-start") else None
         return found and found[1]
 
     @property
@@ -57,13 +59,15 @@ class Executed(NamedTuple):
 
 
 class Program:
-    """All computations of a program by name, `named` their instructions by theirs; `executed` are those that run, in order.
+    """All computations of a program for so many `devices` by name, `named` their instructions by theirs; `executed` are those that run,
+    in order.
 
     The body of a loop runs as often as its trips, once where the text does not tell; of a choice the branch with the most cycles runs.
     """
 
     def __init__(self, text: str) -> None:
         lines, self.entry = computations(text)
+        self.devices = math.prod(map(int, DEVICES.findall(text.partition("\n")[0])))
         self.computations = {name: [instruction(line) for line in own] for name, own in lines.items()}
         self.named = {where: {one.name: one for one in own} for where, own in self.computations.items()}
         self.executed = self._run(self.entry)

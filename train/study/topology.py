@@ -33,9 +33,11 @@ def topology(name: str) -> list[Any]:
     os.environ |= ENVIRONMENT
     jax.config.update("jax_platforms", "cpu")
     # A host with a single chip is not the default of any; all others are laid out as the cloud has them.
-    single: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    given: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    if chip == "v4":  # whose two cores are one device
+        given["chip_config_name"] = "megacore"
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **single).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **given).devices)
     except Exception as error:  # whatever libtpu raises
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"libtpu knows no topology {name}: {said}; give another shape, such as {chip}:2x2x1.") from None
