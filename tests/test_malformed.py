@@ -172,6 +172,11 @@ CASES = (
         "train config.py model.stack.remat=everythin_saveable",
         r"remat is 'everythin_saveable': did you mean 'everything_saveable'\?",
     ),
+    Malformed(
+        "kernel that lacks what training needs",
+        "train config.py 'model.stack.block.mixer=Attention(2, dropout=0.5, implementation=\"splash\")'",
+        r"model cannot take a training step: .*'splash' cannot compute this: it has no dropout of weights; give 'xla'",
+    ),
     Malformed("negative width", "train config.py model.embed.width=-8", r"width is -8.*above 0"),
     Malformed("feedforward of nothing", "train config.py model.stack.block.feedforward.expand=-1", r"expand.*-1"),
     Malformed(

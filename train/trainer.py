@@ -33,7 +33,7 @@ def refused(before: str = "", after: str = "") -> Iterator[None]:
         yield
     except (InputError, KeyError):
         raise
-    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, re.error) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, OSError, re.error) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{before}{said.rstrip('.') if after else said}{after}") from None
 
@@ -113,7 +113,7 @@ class Trainer:
     def optimise(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> None:
         """Makes the optimizer ready for so many steps and counts a step's products (`work`); nothing is compiled.
 
-        Raises InputError where the optimizer does not fit the model.
+        Raises InputError where the optimizer does not fit the model, and for what the model computes while it is trained only.
         """
         experiment, abstract = self.experiment, self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
@@ -122,8 +122,10 @@ class Trainer:
             self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes, **more)
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
+            jax.eval_shape(self.optimizer.update, shapes, state.opt_state, shapes)
+        with refused("The model cannot take a training step: ", "; change it, or the objective."):
             self.work = flops(self.step(), state, abstract)  # traced
-            self.traced = shapes, abstract
+        self.traced = shapes, abstract
 
     @functools.cached_property
     def model_work(self) -> int:
