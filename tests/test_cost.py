@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import pallas
 
@@ -61,6 +62,28 @@ def test_the_products_inside_a_kernel_are_known_for_every_block_of_its_grid() ->
     inside = sum(kernels(attended, x).values())
     assert inside == 2 * 2 * 2 * t * t * k
     assert flops(attended, x) == inside + 2 * 4 * 2 * t * k * k
+
+
+@pytest.mark.parametrize(("t", "window"), [(1024, None), (2048, None), (4096, 512), (4096, 700)])
+def test_blocks_that_attention_s_kernels_leave_out_do_not_count(t: int, window: int | None) -> None:
+    k, block, layer = 64, 512, Attention(1, causal=True, window=window)
+    behind = np.arange(t)[:, None] - np.arange(t)
+    visible = (behind >= 0) & (behind < (window or t))
+    blocks = int(visible.reshape(t // block, block, t // block, block).any((1, 3)).sum())
+    x = jax.ShapeDtypeStruct((2, t, k), jnp.float32)
+    with compiling_for("tpu"):
+        params = jax.eval_shape(layer.init, jax.random.key(0), x, Context())
+
+        def attended(params: Any, x: jax.Array) -> jax.Array:
+            return jnp.asarray(layer.apply(params, x, Context())).sum()
+
+        forward, both = (sum(kernels(function, params, x).values()) for function in (attended, jax.grad(attended)))
+    product = 2 * 2 * blocks * block**2 * k
+    assert forward == 2 * product
+    if t > 1024:  # of the queries' gradient three products, of the sources' four
+        assert both - forward == pytest.approx((3 + 4) * product)
+    else:  # one kernel of five, which visits every block
+        assert both - forward == 5 * 2 * 2 * t * t * k
 
 
 def test_kernels_of_one_name_or_none_are_counted_by_their_shapes_and_calls() -> None:

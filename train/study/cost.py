@@ -1,6 +1,7 @@
 """What a computation costs, counted from its traced program rather than from formulas about the model."""
 
 import math
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
+RUNNING = re.compile(r"runs:([\w=.,+-]+)")
+PHASE = re.compile(r"_(fwd|dq|dkv)(?:_|\b)")
+
 
 def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
     """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
     `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.  A kernel
-    counts every block of its grid, with those that a mask hides and it leaves out.  With `seen`, products of queries, keys and values of
-    causal attention count by half, as half of the pairs are hidden.
+    counts every block of its grid, without those that it leaves out for a mask which is known before it runs (`runs:` in its name).
+    With `seen`, products of queries, keys and values of causal attention count by half, as half of the pairs are hidden.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
@@ -27,27 +31,29 @@ Call = tuple[tuple[int, ...], ...]  # the dimensions of all arrays that a kernel
 def kernels(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
     """The operations of one call of each kernel (a Pallas call) of a function, by the shapes of what it takes and gives.
 
-    Every block of its grid counts, with those that a mask hides and it leaves out: the most that may run.  Where several kernels have
-    the same shapes, it is the mean of all their calls.
+    As `flops` counts them, so with blocks that only segments hide.  Where several kernels have the same shapes, it is the mean of all
+    their calls.
     """
     found: dict[Call, tuple[int, int]] = {}
     _count(jax.make_jaxpr(function)(*args).jaxpr, found)
     return {call: total / times for call, (times, total) in found.items()}
 
 
-def _count(jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1) -> tuple[int, bool]:
+def _count(
+    jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
+) -> tuple[int, bool]:
     """Operations, and whether all lengths are known; how often each kernel is called and its operations in all are added to `inside`.
 
-    The program itself runs so many times.
+    The program itself runs so many times, within the scopes of these names.
     """
     total, known = 0, True
     for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
+        name, params, own = equation.primitive.name, equation.params, f"{names}/{equation.source_info.name_stack}"
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             count = 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-            total += count // 2 if seen and "causal" in str(equation.source_info.name_stack).split("/") else count
+            total += count // 2 if seen and "causal" in own.split("/") else count
         elif name.startswith("ragged_dot"):
             numbers = params["ragged_dot_dimension_numbers"]
             (_, contracted), (_, together) = numbers.dot_dimension_numbers
@@ -57,11 +63,12 @@ def _count(jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: 
         elif name == "conv_general_dilated":
             total += 2 * _convolved(equation)
         elif name == "cond":
-            branches = (_count(branch.jaxpr, inside, seen, times) for branch in params["branches"])
+            branches = (_count(branch.jaxpr, inside, seen, times, own) for branch in params["branches"])
             known_first, count = max((sure, count) for count, sure in branches)
             total, known = total + count, known and known_first
         elif name == "pallas_call":
-            count = _count(params["jaxpr"])[0] * math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
+            blocks = math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
+            count = round(_count(params["jaxpr"])[0] * blocks * _running(own))
             total += count
             if inside is not None:
                 call = tuple(variable.aval.shape for variable in (*equation.invars, *equation.outvars))
@@ -70,10 +77,16 @@ def _count(jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: 
         else:
             inner = [getattr(value, "jaxpr", value) for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [_count(jaxpr, inside, seen, times * trips) for jaxpr in inner if hasattr(jaxpr, "eqns")]
+            counts = [_count(jaxpr, inside, seen, times * trips, own) for jaxpr in inner if hasattr(jaxpr, "eqns")]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known
+
+
+def _running(names: str) -> float:
+    """The part of a kernel's blocks that run, where its names tell it of the kernel's phase."""
+    told, phase = RUNNING.search(names), PHASE.search(names)
+    return float(dict(pair.split("=") for pair in told[1].split(",")).get(phase[1], 1.0)) if told and phase else 1.0
 
 
 def _convolved(equation: Any) -> int:

@@ -36,9 +36,8 @@ class Plan:
     """What the compiler says of one program on one topology; bytes, operations and seconds are those of one device.
 
     `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the kernels that are
-    `uncounted`: that the compiled program has and the traced one has not; kernels with all blocks, hidden ones too, so that over long
-    causal rows `seconds` are too many and `ceiling` too low; `model_flops` three times those of
-    the forward pass, once for decoding, with causal attention counted where it sees: the work that the model itself asks for.
+    `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times those of the forward pass, once for
+    decoding, with causal attention counted where it sees: the work that the model itself asks for.
     `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its links' (the
     roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.  `ceiling` is the part of
     the chip's operations a second that the model's own work can reach at most in that time (MFU, arXiv:2204.02311).
