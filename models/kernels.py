@@ -44,22 +44,21 @@ def splash(
         segments = _lengthened(segments[0], 1, NOBODY), _lengthened(segments[1], 1, NOBODY)
     shape, sizes = (
         (query.shape[2], key.shape[2]),
-        _blocks(query.shape[2], key.shape[2], max(query.shape[3], value.shape[3]), window is None),
+        block_sizes(query.shape[2], key.shape[2], max(query.shape[3], value.shape[3]), window is None),
     )
     mask = pallas.CausalMask(shape) if causal else pallas.FullMask(shape)
     if window is not None:
         mask = pallas.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
 
     def rows(query: jax.Array, key: jax.Array, value: jax.Array, segments: Any) -> jax.Array:
-        with jax.ensure_compile_time_eval():  # which blocks run is known when it is traced
-            kernel = pallas.make_splash_mha_single_device(
-                pallas.MultiHeadMask([mask]),  # of every head
-                block_sizes=sizes,
-                attn_logits_soft_cap=cap,
-                residual_checkpoint_name=SAVED,
-                interpret=interpret,
-            )
-        with jax.named_scope(_running(kernel)):
+        kernel = pallas.make_splash_mha_single_device(
+            pallas.MultiHeadMask([mask]),  # of every head
+            block_sizes=sizes,
+            attn_logits_soft_cap=cap,
+            residual_checkpoint_name=SAVED,
+            interpret=interpret,
+        )
+        with jax.named_scope(running(shape, sizes, causal, window)):
             return jax.vmap(cast(Callable[..., jax.Array], kernel))(
                 query, key, value, None if segments is None else pallas.SegmentIds(*segments)
             )
@@ -67,11 +66,25 @@ def splash(
     return by_rows(rows, b)(query, key, value, segments)[:, :, :t]
 
 
-def _running(kernel: Any) -> str:
-    """Which part of each program's blocks the mask leaves, as a name that who counts operations finds: "runs:fwd=0.75,dkv=1"."""
-    found = {"fwd": kernel.fwd_mask_info, "dq": kernel.dq_mask_info, "dkv": kernel.dkv_mask_info}
-    masks = {phase: info.block_mask for phase, info in found.items() if info is not None and info.block_mask is not None}
-    return "runs:" + ",".join(f"{phase}={np.mean(np.asarray(mask) > 0):.6g}" for phase, mask in masks.items())
+def running(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
+    """Which part of its grid each kernel runs for the mask, as a name that who counts operations finds: "runs:fwd=0.75,dkv=1".
+
+    A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all the backward work.
+    """
+    blocks = {"fwd": (sizes.block_q, sizes.block_kv), "dq": (sizes.block_q_dq, sizes.block_kv_dq)}
+    blocks |= {"dkv": (sizes.block_q_dkv, sizes.block_kv_dkv)}
+    parts: list[str] = []
+    for phase, (q, kv) in blocks.items():
+        if q is None or kv is None:
+            continue
+        behind = np.arange(0, shape[0], q)[:, None] - np.arange(0, shape[1], kv)  # how far sources are: from 1 - kv more to q - 1 more
+        seen = (behind + q > 0) if causal else np.ones(behind.shape, bool)
+        if window is not None:
+            seen &= (behind - kv < window - 1) & (causal | (behind + q > 1 - window))
+        run = seen.sum(0 if phase == "dkv" else 1)
+        width = seen.shape[0 if phase == "dkv" else 1] if sizes.use_fused_bwd_kernel else run.max()
+        parts.append(f"{phase}={run.sum() / (len(run) * width):.6g}")
+    return "runs:" + ",".join(parts)
 
 
 def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
@@ -79,7 +92,7 @@ def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
     return jnp.pad(x, [(0, -size % LANES if place == axis else 0) for place, size in enumerate(x.shape)], constant_values=fill)
 
 
-def _blocks(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
+def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
     """The sizes of the kernels' blocks: the largest multiples of LANES up to BLOCK that divide the lengths.
 
     One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not, and writes the

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas
+from jax.experimental.pallas.ops.tpu import splash_attention
 
-from models import Attention, Context
+from models import Attention, Block, Context, PreNorm, RMSNorm, Stack
 from models.backend import compiling_for
+from models.kernels import block_sizes, running
 from train.study.cost import flops, kernels
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
@@ -84,6 +86,34 @@ def test_blocks_that_attention_s_kernels_leave_out_do_not_count(t: int, window: 
         assert both - forward == pytest.approx((3 + 4) * product)
     else:  # one kernel of five, which visits every block
         assert both - forward == 5 * 2 * 2 * t * t * k
+
+
+@pytest.mark.parametrize("window", [None, 1, 129, 512, 513, 2000])
+@pytest.mark.parametrize(("t", "s", "causal"), [(384, 384, True), (1024, 1024, True), (3072, 3072, True), (2048, 3072, False)])
+def test_the_blocks_that_run_are_those_of_the_library_s_masks(t: int, s: int, causal: bool, window: int | None) -> None:
+    if window is not None and window >= max(t, s):
+        window = None
+    sizes = block_sizes(t, s, 64, everywhere=window is None)
+    mask = splash_attention.CausalMask((t, s)) if causal else splash_attention.FullMask((t, s))
+    if window is not None:
+        mask = splash_attention.LocalMask((t, s), (window - 1, 0 if causal else window - 1), 0)
+    kernel = splash_attention.make_splash_mha_single_device(splash_attention.MultiHeadMask([mask]), block_sizes=sizes)
+    told = dict(pair.split("=") for pair in running((t, s), sizes, causal, window).removeprefix("runs:").split(","))
+    infos = {"fwd": kernel.fwd_mask_info, "dq": kernel.dq_mask_info, "dkv": kernel.dkv_mask_info}
+    masks = {phase: info.block_mask for phase, info in infos.items() if info is not None}
+    real = {phase: 1.0 if blocks is None else float(np.mean(np.asarray(blocks) > 0)) for phase, blocks in masks.items()}
+    assert {phase: float(part) for phase, part in told.items()} == pytest.approx(real, rel=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_blocks_are_known_in_loops_and_where_they_are_computed_again(scan: bool) -> None:
+    block = Block(mixer=Attention(1, causal=True), feedforward=None, residual=PreNorm(RMSNorm()))
+    stack, x = Stack(block, repeats=3, scan=scan, remat="full"), jax.ShapeDtypeStruct((2, 1024, 64), jnp.float32)
+    with compiling_for("tpu"):
+        params = jax.eval_shape(lambda x: stack.init(jax.random.key(0), x, Context()), x)
+        inside = kernels(jax.grad(lambda params, x: jnp.asarray(stack.apply(params, x, Context())).sum()), params, x)
+    one = 2 * 2 * 1024**2 * 64
+    assert sorted(inside.values()) == [2 * 0.75 * one, 5 * one]  # of one call
 
 
 def test_kernels_of_one_name_or_none_are_counted_by_their_shapes_and_calls() -> None:
