@@ -79,6 +79,17 @@ def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str,
     assert sent == pytest.approx(4 * plan.parameters * 2 * (devices - 1) / devices, rel=0.01)  # gradients in float32
 
 
+def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
+    changes = ["data.length=256", "precision=bfloat16", "batch_size=8", "model.stack.scan=true"]
+    dots, offloaded = (
+        planned(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1") for name in ("dots", "offload")
+    )
+    assert dots.host == 0
+    assert offloaded.host > 0
+    assert offloaded.temporaries < dots.temporaries
+    assert offloaded.peak < dots.peak
+
+
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:
     experiment, _ = load_config("tiny_lm", [])
     alone, shared = planned(experiment, "alone", "v5e:2x4"), planned(*meshed(experiment), "v5e:2x4")

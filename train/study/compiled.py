@@ -118,12 +118,15 @@ def _together(text: str) -> int | None:
 
 
 def kernels(program: Program) -> Counter[tuple[str, Call]]:
-    """How often each kernel, a program of its own inside this one, runs, by its name and the shapes of what it takes and gives."""
+    """How often each kernel, a program of its own inside this one, runs, by its name and the shapes of what it takes and gives.
+
+    Names are without the sizes of blocks, which older versions of jax put there.
+    """
     counts: Counter[tuple[str, Call]] = Counter()
     for one, where, times in program.executed:
         if one.op == "custom-call" and KERNEL in one.text:
             taken = (shape for name in one.operands for shape in program.named[where][name].shapes)
-            counts[re.sub(r"\.\d+$", "", one.name), tuple(shape.dims for shape in (*taken, *one.shapes))] += times
+            counts[re.sub(r"_block_(?:q|kv)_.*|\.\d+$", "", one.name), tuple(shape.dims for shape in (*taken, *one.shapes))] += times
     return counts
 
 

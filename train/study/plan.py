@@ -37,7 +37,8 @@ class Plan:
 
     `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the kernels that are
     `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times those of the forward pass, once for
-    decoding, with causal attention counted where it sees: the work that the model itself asks for.
+    decoding, with causal attention counted where it sees: the work that the model itself asks for.  `host` is what is kept in the
+    host's memory (remat "offload"); the time of its way there is not known.
     `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its links' (the
     roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.  `ceiling` is the part of
     the chip's operations a second that the model's own work can reach at most in that time (MFU, arXiv:2204.02311).
@@ -58,6 +59,7 @@ class Plan:
     kernel_flops: float = 0.0
     arguments: float = 0.0
     temporaries: float = 0.0
+    host: float = 0.0
     moved: float = 0.0
     collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -187,6 +189,7 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
         kernel_flops=inside,
         arguments=float(memory.argument_size_in_bytes),
         temporaries=float(memory.temp_size_in_bytes),
+        host=float(memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes),
         moved=bytes_moved,
         collectives=sent,
         kernels=named,

@@ -42,6 +42,7 @@ def figures(plan: Plan) -> list[tuple[str, str]]:
         ("  in kernels", count(plan.kernel_flops)),
         ("arguments", _bytes(plan.arguments)),
         ("temporaries", _bytes(plan.temporaries)),
+        ("in host memory", _bytes(plan.host)),
         ("moved", _bytes(plan.moved)),
         ("communication", _bytes(sum(size for _, size in plan.collectives.values()))),
         ("cycles", count(plan.cycles)),
