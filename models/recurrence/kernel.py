@@ -74,7 +74,8 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             interpret=interpret,
             name=f"{rule.name}_{name}",
         )
-        return jax.jit(call)(*given)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
+        with jax.named_scope(f"{rule.name}_{name}"):  # as older versions of jax do not
+            return jax.jit(call)(*given)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
 
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
         """And the memory that enters each block."""
