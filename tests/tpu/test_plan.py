@@ -21,7 +21,7 @@ from train.study.topology import topology
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
     mixer = "model.stack.block.mixer=GatedLinearAttention(heads=4)"
-    command = ["plan", "tiny_lm", "batch_size=8", "--topology", "v5e:1x1,v6e:1x1", "--vary", mixer]
+    command = ["plan", "tiny_lm", "batch_size=8", "model.stack.repeats=1", "--topology", "v5e:1x1,v6e:1x1", "--vary", mixer]
     assert main([*command, "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)["plans"]
     assert [(plan["topology"], plan["name"]) for plan in plans] == [
@@ -30,7 +30,8 @@ def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFi
     assert plans[0]["flops"] == plans[2]["flops"] != plans[1]["flops"] == plans[3]["flops"]
     assert all(plan["tokens_per_second"] == pytest.approx(plan["tokens"] / plan["seconds"]) for plan in plans)
     assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
-    assert [plan["available"] / 2**30 for plan in plans] == [15.75, 15.75, 31.25, 31.25]  # of 16 and 32, and the rest is the system's
+    available = [plan["available"] / 2**30 for plan in plans]
+    assert available == pytest.approx([15.75, 15.75, 31.25, 31.25], abs=0.02)  # of 16 and 32, and the rest is the system's
 
 
 def test_of_structures_of_which_one_cannot_be_none_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,9 +43,9 @@ def test_of_structures_of_which_one_cannot_be_none_is_compiled(capsys: pytest.Ca
 
 
 def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_program_calls_it() -> None:
-    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2"])
+    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=2"])
     plan = planned(experiment, "splash", "v5e:1x1")
-    t, d, layers, rows = 512, 128, 4, 2
+    t, d, layers, rows = 512, 128, 2, 2
     forward, backward = 2 * 2 * rows * t * t * d, 5 * 2 * rows * t * t * d
     assert sum(plan.kernels.values()) == 2 * layers
     assert plan.kernel_flops == layers * (forward + backward)
@@ -80,7 +81,7 @@ def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str,
 
 
 def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
-    changes = ["data.length=256", "precision=bfloat16", "batch_size=8", "model.stack.scan=true"]
+    changes = ["data.length=256", "precision=bfloat16", "batch_size=128", "model.stack.scan=true"]
     dots, offloaded = (
         planned(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1") for name in ("dots", "offload")
     )
@@ -91,7 +92,7 @@ def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
 
 
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:
-    experiment, _ = load_config("tiny_lm", [])
+    experiment, _ = load_config("tiny_lm", ["model.stack.repeats=1"])
     alone, shared = planned(experiment, "alone", "v5e:2x4"), planned(*meshed(experiment), "v5e:2x4")
     assert (alone.devices, shared.devices) == (1, 8)
     assert alone.collectives == {}
