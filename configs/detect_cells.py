@@ -1,6 +1,6 @@
 """Blood cells found under a microscope: BCCD, 205 pictures to train on and 72 to test on, three kinds of cells.
 
-python -m train detect_cells     # 25 to 34 minutes on one busy CPU core; mAP50 0.794, 0.799, mAP 0.431, 0.428 (seed 0, two runs)
+python -m train detect_cells     # 11 minutes on one CPU core; mAP50 0.782, 0.799, mAP 0.426, 0.429 (seeds 0, 1)
 morphax predict runs/detect_cells PICTURE.jpg
 python -m tests.benchmarks.baselines --only detect_cells     # mAP50 0.275, mAP 0.108: connected regions, logistic regression
 
