@@ -62,6 +62,10 @@ def test_a_config_trains_is_shown_and_is_only_read_the_second_time(folder: Path,
 def test_a_run_answers_and_writes(folder: Path) -> None:
     run = fit(CONFIG, "run", *SHORT, brief=True)
     assert sum(run.predict("a fine")[0]["next"].values()) <= 1
+    (asked, rounded) = (run.predict("a fine", settings=settings) for settings in ([], ["precision=bfloat16"]))
+    assert asked == run.predict("a fine") != rounded
+    with pytest.raises(InputError, match="txt"):
+        run.predict("a fine", settings=["data.txt=review"])
     text = run.generate("a fine", tokens=5)
     assert text.startswith("a fine")
     assert len(text) > len("a fine")

@@ -104,9 +104,14 @@ class Run:
         run = recorded(self.folder, self.config)
         return dataclasses.replace(run, experiment=dataclasses.replace(fitted(self.folder, run.experiment), parallel=Jit()))
 
-    def predict(self, *inputs: str) -> list[dict[str, Any]]:
-        """An answer to each text or file.  Raises InputError for what the run cannot read."""
-        return [answer for _, answer in evaluate.predict(self.folder, self.recorded(), inputs)]
+    def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """An answer to each text or file, with settings changed, such as "data.text=review" for the column of a table.
+
+        Raises InputError for what the run cannot read.
+        """
+        run = self.recorded()
+        run = dataclasses.replace(run, experiment=configured(run.experiment, *settings))
+        return [answer for _, answer in evaluate.predict(self.folder, run, inputs)]
 
     def generate(self, prompt: str, tokens: int = 200, temperature: float = 0.8, seed: int = 0) -> str:
         """What a language model makes follow a prompt, with the prompt.  Raises InputError where the run is none."""
