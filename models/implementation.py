@@ -10,7 +10,7 @@ SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is w
 SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
 STATE = 512 * 1024  # numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
 SMALL = ("TPU v2", "TPU v3", "TPU v4")  # whose vector memory of 16 MiB is too little for them
-WIDE = ("TPU v2", "TPU v3")  # whose kernels multiply float32 alone
+FLOAT32_KERNELS = ("TPU v2", "TPU v3")  # whose kernels multiply no other type
 FUSED_CAPABILITY = 8.0  # Ampere: from which cuDNN has the kernel
 FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 
@@ -47,7 +47,7 @@ def lacking(implementation: Implementation, call: Call, platform: str) -> str | 
             return f"it runs on TPU, and interpreted on CPU, and this is {platform}"
         if call.dtype not in ("float32", "bfloat16"):
             return f"it takes float32 or bfloat16, and this is {call.dtype}"
-        if call.dtype == "bfloat16" and call.kind.startswith(WIDE):
+        if call.dtype == "bfloat16" and call.kind.startswith(FLOAT32_KERNELS):
             return f"a {call.kind} multiplies no bfloat16 in kernels"
         return f"its heads are {SPLASH_WIDTH} wide at most, and these are {call.width}" if call.width > SPLASH_WIDTH else None
     if call.capped:

@@ -39,6 +39,15 @@ class GatedMean(nn.Module):
         return nn.sigmoid(nn.Dense(x.shape[-1], use_bias=self.bias, name="gate")(x)) * mean
 
 
+class Spectral(nn.Module):
+    """Broken: eigenvectors, which have no gradient."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], x.shape[-1]))
+        return x @ jnp.linalg.eig(kernel)[1].real
+
+
 class HyperConnections(nn.Module):
     """Static hyper-connections: `streams` copies of the stream, read, written and mixed by learned weights.  arXiv:2409.19606."""
 
@@ -107,6 +116,14 @@ def test_a_component_of_ones_own_learns(folder: Path, name: str) -> None:
     assert len(losses) == 3
     assert losses[2] < losses[1] < losses[0]
     assert losses[2] < 0.75 * losses[0]
+
+
+def test_what_has_no_gradient_is_a_sentence_about_the_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "mine.py", "model.stack.block.mixer=Spectral()", "--run", "broken"]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith("morphax: The model cannot take a training step: ")
+    assert "eigenvectors" in said
+    assert not (here / "broken").exists()
 
 
 @pytest.mark.parametrize(
