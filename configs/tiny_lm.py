@@ -24,7 +24,7 @@ def experiment() -> Experiment:
             head=LogitsHead(),
         ),
         objective=NextToken(),
-        data=Corpus("tiny_shakespeare", length=64),
+        data=Corpus("shakespeare_plays", length=64),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1), b2=0.99, decay=0.1),
         batch_size=16,
         steps=1000,

@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from models import bert, save_hf
+from tests import standins as stands
+from tests.tiers import pytest_addoption, pytest_collection_modifyitems
 from train.cli import main
 
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems"]  # hooks, which pytest finds here
 
 jax.config.update("jax_num_cpu_devices", 8)
 if (0, 7, 2) <= jax.__version_info__ < (0, 11):  # the first of the two flags is gone later, and an unknown one ends the process
     # A program of many small kernels compiles in half the time where each is emitted directly, and all as one module.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
-
-# What --fast runs: the laws over every class, and what takes seconds.
-FAST = ("test_components", "test_layer", "test_vector", "test_structure", "test_spec", "test_optimizer", "test_objective", "test_backend")
 
 CONFIG = """
 from models import bert
@@ -55,25 +55,6 @@ TRAIN = "text,label\n" + "".join(f"review {index},{('bad', 'good')[index % 2]}\n
 TEST = "text,label\na fine film,good\na dull film,bad\n"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="the laws over one form of each component, and what takes seconds")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --fast only the first of the tests that differ in the form of a component alone, of the files that are fast."""
-    if not config.getoption("--fast"):
-        return
-    first: dict[tuple[object, ...], pytest.Item] = {}
-    for item in items:
-        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        form = tuple((name, type(value) if isinstance(value, nn.Module) else str(value)) for name, value in given.items())
-        if item.path.stem in FAST:
-            first.setdefault((item.path, getattr(item, "originalname", item.name), form), item)
-    kept = set(first.values())
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = [item for item in items if item in kept]
-
-
 class Malformed(NamedTuple):
     """A case: what is spoiled before (new content, None to remove, or a change in place), the command, what the one sentence says."""
 
@@ -89,6 +70,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests keep what is prepared or compiled once, for all of their processes."""
     own = tmp_path_factory.getbasetemp()
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stand-ins for the published sets that no package index ships."""
+    return stands.make(tmp_path_factory.mktemp("standins"))
+
+
+@pytest.fixture
+def standins(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins take the place of the published sets; what is prepared of them is kept apart."""
+    stands.publish(made, monkeypatch)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache.with_name("standins-cache")))
 
 
 @pytest.fixture(scope="session")

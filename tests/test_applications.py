@@ -12,7 +12,6 @@ from PIL import Image
 
 from tests.test_clips import moving, write
 from train.cli import main
-from train.data.source import dataset
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead({}, MeanPool()))"
@@ -117,11 +116,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("standins")
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_an_application_trains_is_measured_answers_and_is_shown(
-    name: str, place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+def test_an_application_trains_is_measured_answers_and_is_shown(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, run = APPLICATIONS[name], str(place / name)
     assert main(["train", name, "log_every=2", *one.small, "--run", run, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -143,31 +140,3 @@ def test_an_application_trains_is_measured_answers_and_is_shown(
     answers = json.loads(capsys.readouterr().out)["answers"]
     assert answers
     assert all(one.answer <= set(answer) for answer in answers)
-
-
-@pytest.mark.parametrize(
-    ("name", "sizes", "classes"),
-    [("reuters_r8", (5485, 2189), 8), ("tweets", (29814, 7383), 3)],
-)
-def test_texts_are_split_without_a_common_sentence(
-    name: str, sizes: tuple[int, int], classes: int, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    parts = {part: dataset(name, part) for part in ("train", "test")}
-    rows = {part: [split.examples[index] for index in range(len(split.examples))] for part, split in parts.items()}
-    assert tuple(len(some) for some in rows.values()) == sizes
-    assert len(parts["train"].names["label"]) == classes
-    for some in rows.values():
-        assert set(np.unique([row["label"] for row in some])) == set(range(classes))
-    if name == "tweets":
-        texts = [{row["text"] for row in some} for some in rows.values()]
-        assert not texts[0] & texts[1]
-
-
-def test_whole_plays_are_held_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    train, test = (dataset("shakespeare_plays", part).examples for part in ("train", "test"))
-    titles = [{some[index]["title"] for index in range(len(some))} for some in (train, test)]
-    assert (len(titles[0]), len(titles[1])) == (38, 4)
-    assert not titles[0] & titles[1]
-    assert sum(len(train[index]["text"]) for index in range(38)) > 4_000_000

@@ -66,8 +66,8 @@ def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
                 assert min(across.min(), down.min()) > 0  # half as bright is where a rectangle ends
 
 
-def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+@pytest.mark.usefixtures("standins")
+def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dataset("bccd", "test").examples[3]["image"]
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", None)

@@ -15,7 +15,7 @@ import sacrebleu
 from configs.translate_numbers import model as small
 from train.cli import main
 from train.data.pairs import Pairs
-from train.data.source import dataset, held
+from train.data.source import held
 from train.experiment import Evaluation
 from train.objective import Translation, mean
 from train.parallel import Jit, Mesh, Pmap
@@ -237,11 +237,3 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
             assert len({text for _, text in texts}) > 1
             assert found[0].metrics == scored([text for _, text in texts], GERMAN)[0]
     assert all(other == found[0] for other in found)
-
-
-@pytest.mark.parametrize(("name", "sizes"), [("number_words", (20_000, 1_000)), ("multi30k/en-de", (29_000, 1_000))])
-def test_published_pairs_are_in_one_split_only(name: str, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parent)  # above which published files may be
-    train, test = (dataset(name, part).examples for part in ("train", "test"))
-    assert (len(train), len(test)) == sizes
-    assert not {train[index]["source"] for index in range(sizes[0])} & {test[index]["source"] for index in range(sizes[1])}

@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
         head=LogitsHead(tied=False, chunk=1024),
     ),
     objective=NextToken(),
-    data=Corpus("tiny_shakespeare", length=1024),
+    data=Corpus("shakespeare_plays", length=1024),
     optimizer=AdamW(Cosine(3e-4), b2=0.95, decay=0.1, clip=1.0),
     batch_size=8,
     steps=1000,

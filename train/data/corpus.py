@@ -34,7 +34,7 @@ class Corpus:
     one for a masked language model: `tokens` corrupted, `labels` (b, t) as they were, `weights` (b, t) where to predict.
     """
 
-    dataset: str = "tiny_shakespeare"
+    dataset: str = "shakespeare_plays"
     path: str | None = None
     test: str | None = None
     text: str = "text"

@@ -34,7 +34,7 @@ class Package:
 class File:
     """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what it holds.
 
-    `debian` is the package of Debian and Ubuntu that has the file too, in /usr/share/datasets; `size` is in megabytes, 0 for a small one.
+    `debian` is the package of Debian and Ubuntu that installs the file in /usr/share/datasets; `size` is in megabytes, 0 for a small one.
     """
 
     name: str
@@ -268,9 +268,9 @@ def _fetched(package: Package) -> Path:
 
 
 def file(name: str) -> Path:
-    """A published file: from $MORPHAX_DATA, a `shared/data` folder beside or above the working folder, or a package, else fetched once.
+    """Path of a published file: below $MORPHAX_DATA, in an installed package of data, in the cache, else fetched once.
 
-    Raises OSError where it is nowhere to be had or its checksum is wrong.
+    Raises OSError if it is nowhere to be had or its checksum is wrong.
     """
     entry = FILES[name]
     target = cache() / "files" / name
@@ -286,9 +286,7 @@ def file(name: str) -> Path:
             raise OSError(f"what came has sha256 {found[:12]}..., not {entry.sha256[:12]}...")
         os.replace(partial, target)
     except OSError as error:
-        if entry.debian and _unpacked(entry.debian):
-            return _verified(target, entry)
-        package = f", or install the package {entry.debian}" if entry.debian else ""
+        package = f", or install Debian's package {entry.debian}" if entry.debian else ""
         raise OSError(
             f"{name} could not be fetched ({error}); download {entry.url} to {target}, or below a folder named by MORPHAX_DATA"
             f"{package}, or give data.path."
@@ -320,9 +318,8 @@ def tree(name: str) -> Path:
 
 
 def _roots() -> list[Path]:
-    here = Path.cwd()
-    named = [Path(os.environ["MORPHAX_DATA"])] if os.environ.get("MORPHAX_DATA") else []
-    return named + [folder / "shared" / "data" for folder in (here, *here.parents)]
+    """The folder of data that the user names, if any."""
+    return [Path(os.environ["MORPHAX_DATA"]).expanduser()] if os.environ.get("MORPHAX_DATA") else []
 
 
 def _download(url: str, target: Path, said: str) -> None:
@@ -342,21 +339,6 @@ def _download(url: str, target: Path, said: str) -> None:
         raise OSError(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
-def _unpacked(package: str) -> bool:
-    """Whether a package of Debian or Ubuntu could be fetched; its data are then in the cache, and nothing is installed."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        return False
-    files = cache() / "files"
-    with tempfile.TemporaryDirectory(dir=files) as scratch:
-        if subprocess.run(["apt-get", "download", package], cwd=scratch, capture_output=True, check=False).returncode:
-            return False
-        archive = next(Path(scratch).glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", archive, f"{scratch}/root"], capture_output=True, check=True)
-        for folder in Path(f"{scratch}/root{DATASETS}").iterdir():
-            shutil.copytree(folder, files / folder.name, dirs_exist_ok=True)
-    return True
-
-
 def _checksum(path: Path, entry: File) -> str:
     """Raises OSError where it is packed and cannot be unpacked."""
     try:
@@ -371,9 +353,14 @@ def _verified(path: Path, entry: File) -> Path:
 
 
 def _whole(path: Path, entry: Tree) -> Path:
+    return _same(path, fingerprint(path, entry), entry)
+
+
+def fingerprint(path: Path, entry: Tree) -> str:
+    """Checksum of a folder, as `Tree` defines it."""
     inside = sorted(file for file in path.rglob("*") if file.name.endswith(entry.kinds) and file.is_file())
     lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n" for file in inside)
-    return _same(path, hashlib.sha256(lines.encode()).hexdigest(), entry)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _same(path: Path, found: str, entry: File | Tree) -> Path:

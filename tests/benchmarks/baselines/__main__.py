@@ -21,7 +21,7 @@ BASELINES: dict[str, Callable[..., Figures]] = {
     "sentiment_bert": partial(texts, "movie_snippets/labels"),
     "topics_bert": partial(texts, "reuters_r8"),
     "tweets_bert": partial(texts, "tweets"),
-    "lm_shakespeare": partial(characters, "tiny_shakespeare"),
+    "lm_shakespeare": partial(characters, "shakespeare_plays"),
     "translate_numbers": partial(dictionary, "number_words"),
     "translate_multi30k": partial(dictionary, "multi30k/en-de"),
     "images_vit": partial(pixels, "fashion_mnist"),
