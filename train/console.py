@@ -13,6 +13,7 @@ import rich.table
 import rich.text
 
 from models.structure import fields
+from models.words import gathered, listed
 from train.trainer import Trainer
 
 
@@ -36,7 +37,8 @@ class Console:
         """The five steps of this run, before it starts."""
         experiment = trainer.experiment
         source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
-        fresh = f", fresh: {', '.join(trainer.fresh)}" if trainer.fresh else ""
+        said = [(what, listed(gathered(names))) for what, names in (("fresh", trainer.fresh), ("unused", trainer.unused)) if names]
+        fresh = "".join(f", {what}: {names}" for what, names in said)
         optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
         settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
         lines = [
@@ -132,7 +134,13 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
     ]
     measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
-    return named + measured + [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
+    left = [(name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)]
+    return (
+        named
+        + left
+        + measured
+        + [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
+    )
 
 
 def pair(value: float | None, half: float | None) -> str:

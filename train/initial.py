@@ -1,7 +1,7 @@
-"""Where the first parameters come from, other than chance."""
+"""Pretrained initial parameters."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -11,21 +11,34 @@ from models.transformer import Transformer
 from train.data.published import locate
 
 
-class Initial(Protocol):
-    """`load(model, key)` gives a model's parameters and the names of those that are fresh."""
+class Start(NamedTuple):
+    """A model's first parameters, the paths of those that are fresh, and the names of the weights that are unused."""
 
-    def load(self, model: Model, key: jax.Array) -> tuple[Any, tuple[str, ...]]: ...
+    params: Any
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+class Initial(Protocol):
+    """`load(model, key)` gives a model's parameters and what of them is fresh."""
+
+    def load(self, model: Model, key: jax.Array) -> Start: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFace:
-    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published package's folder."""
+    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published package's folder.
+
+    The body must be of the model's structure, unless `fit` is set: then what fits a changed structure is loaded, such as another mixer
+    in some layers, fewer layers, another norm or a head of another size, and the rest is fresh.
+    """
 
     folder: str
+    fit: bool = False
 
-    def load(self, model: Model, key: jax.Array) -> tuple[Any, tuple[str, ...]]:
+    def load(self, model: Model, key: jax.Array) -> Start:
         """Parameters that fit the model; those of a new head are initialised from the key."""
         if not isinstance(model, Transformer):
             raise ValueError(f"HuggingFace weights load into a Transformer; this model is a {type(model).__name__}.")
-        loaded = read_hf(locate(self.folder), model, key)
-        return loaded.params, loaded.fresh
+        loaded = read_hf(locate(self.folder), model, key, self.fit)
+        return Start(loaded.params, loaded.fresh, loaded.unused)

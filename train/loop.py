@@ -266,6 +266,7 @@ class Loop:
             "seconds_to_first_step": self.first_step,
             "peak_memory_bytes": peak_memory(),
             "fresh": list(self.trainer.fresh),
+            "unused": list(self.trainer.unused),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
         } | self.pace.rates(self.share)

@@ -19,6 +19,7 @@ from models.structure import part
 from train.data.batches import Batches
 from train.data.contracts import Opened
 from train.experiment import Experiment
+from train.initial import Start
 from train.objective import Sum
 from train.optimizer import Constant
 from train.spec import InputError
@@ -40,11 +41,12 @@ def refused(before: str = "", after: str = "") -> Iterator[None]:
 
 @dataclasses.dataclass
 class Trainer:
-    """An experiment made ready on its data.  `fresh` names the parameters that no weights were loaded for."""
+    """An experiment made ready on its data.  `fresh` names the parameters that no weights were loaded for, `unused` weights left out."""
 
     experiment: Experiment
     data: Opened
     fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         experiment = self.experiment
@@ -147,7 +149,7 @@ class Trainer:
                 return self.parallel.start(
                     lambda: initialise(initialised(experiment.model, key, _zeros(abstract))["params"], self.optimizer, experiment.seed)
                 )
-            params, self.fresh = experiment.initial.load(experiment.model, key)
+            params, self.fresh, self.unused = Start(*experiment.initial.load(experiment.model, key))
             if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, shapes):
                 raise InputError(
                     "The initial weights have other names or shapes than the model's parameters; give weights of the same structure."

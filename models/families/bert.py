@@ -1,15 +1,18 @@
 """BERT: Devlin et al. 2018, arXiv:1810.04805.  Post-norm encoder, learned positions, token types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from models.activation import gelu, gelu_tanh, relu, silu
 from models.attention import Attention
 from models.block import Block
 from models.contracts import Activation, Head
 from models.embed import TokenEmbed
+from models.families.settings import Settings
 from models.feedforward import MLP
-from models.head import ClassHead, FirstToken, LogitsHead, Transform, ValueHead
+from models.head import ClassHead, EveryToken, FirstToken, LogitsHead, Transform, ValueHead
 from models.norm import LayerNorm
 from models.position import LearnedPosition
 from models.residual import PostNorm
@@ -20,6 +23,9 @@ from models.transformer import Transformer
 MODEL_TYPE = "bert"
 PREFIX = "bert."  # before the names of the body wherever a head stands beside it
 ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": relu, "silu": silu, "swish": silu}
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+DEEPEST = 1024  # layers
+Rule = tuple[str, str, bool]  # their name, our path, transposed
 
 
 def transformer(
@@ -76,46 +82,63 @@ def regressor(values: int = 1, body: Transformer | None = None) -> Transformer:
     return replace(body, "head", ValueHead(values, FirstToken(project=True), dropout=part(body, "embed.dropout")))
 
 
-def masked_lm(body: Transformer | None = None) -> Transformer:
-    """A body (bert-base where none is given) with BERT's head over the vocabulary, tied to the embedding."""
+def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer:
+    """A body (bert-base where none is given) with BERT's head over the vocabulary, tied to the embedding or with its own decoder."""
     body = base() if body is None else body
     activation, norm = part(body, "stack.block.feedforward.activation"), part(body, "embed.norm")
-    return replace(body, "head", LogitsHead(bias=True, transform=Transform(activation, norm)))
+    return replace(body, "head", LogitsHead(tied=tied, bias=True, transform=Transform(activation, norm)))
 
 
 def from_config(config: Mapping[str, Any]) -> Transformer:
     """The structure that a Hugging Face `config.json` of a BERT describes, with the head of its first architecture.
 
-    Raises ValueError, naming the key, for what this structure does not express.
+    An absent key takes the default of `transformers.BertConfig`.  Raises ValueError, naming the key, for a value of another type or
+    range and for what this structure does not express.
     """
-    if (kind := config.get("position_embedding_type", "absolute")) != "absolute":
-        raise ValueError(f"BERT with position_embedding_type {kind!r} is not supported; it must be 'absolute'.")
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        raise ValueError("BERT with is_decoder or add_cross_attention is not supported; only the encoder is.")
-    if (name := config["hidden_act"]) not in ACTIVATIONS:
-        raise ValueError(f"BERT with hidden_act {name!r} is not supported; it must be one of {', '.join(ACTIVATIONS)}.")
+    settings = Settings(config)
+    settings.choice("position_embedding_type", ("absolute",), "absolute")
+    for name in ("is_decoder", "add_cross_attention"):
+        if settings.flag(name, False):
+            raise ValueError(f"{name} is True; it must be False, since of BERT the encoder alone is supported.")
+    width, heads = settings.whole("hidden_size", 768), settings.whole("num_attention_heads", 12)
+    if width % heads:
+        raise ValueError(f"num_attention_heads is {heads}; it must divide hidden_size, which is {width}.")
     body = transformer(
-        vocab=config["vocab_size"],
-        width=config["hidden_size"],
-        depth=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        hidden=config["intermediate_size"],
-        length=config["max_position_embeddings"],
-        types=config["type_vocab_size"],
-        dropout=config["hidden_dropout_prob"],
-        attention_dropout=config["attention_probs_dropout_prob"],
-        activation=ACTIVATIONS[name],
-        epsilon=config["layer_norm_eps"],
+        vocab=settings.whole("vocab_size", 30_522),
+        width=width,
+        depth=settings.whole("num_hidden_layers", 12, most=DEEPEST),
+        heads=heads,
+        hidden=settings.whole("intermediate_size", 3072),
+        length=settings.whole("max_position_embeddings", 512),
+        types=settings.whole("type_vocab_size", 2),
+        dropout=settings.share("hidden_dropout_prob", 0.1),
+        attention_dropout=settings.share("attention_probs_dropout_prob", 0.1),
+        activation=ACTIVATIONS[settings.choice("hidden_act", tuple(ACTIVATIONS), "gelu")],
+        epsilon=settings.small("layer_norm_eps", 1e-12),
     )
-    architecture = (config.get("architectures") or ["BertModel"])[0]
+    named = settings.table("id2label")
+    labels = settings.whole("num_labels", 2) if named is None else len(named)
+    problem = None if config.get("problem_type") is None else settings.choice("problem_type", PROBLEMS, PROBLEMS[0])
+    rate = None if config.get("classifier_dropout") is None else settings.share("classifier_dropout", 0.1)
+    tied = settings.flag("tie_word_embeddings", True)
+    architecture = _architecture(settings)
     if architecture == "BertForSequenceClassification":
-        labels = len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
-        model = regressor(labels, body) if config.get("problem_type") == "regression" else classifier(labels, body)
-        rate = config.get("classifier_dropout")
+        model = regressor(labels, body) if problem == "regression" else classifier(labels, body)
         return model if rate is None else replace(model, "head.dropout", rate)
     if architecture in ("BertForMaskedLM", "BertForPreTraining"):
-        return masked_lm(body)
+        return masked_lm(body, tied)
     return body
+
+
+def _architecture(settings: Settings) -> str:
+    return (settings.strings("architectures") or ("BertModel",))[0]
+
+
+def foreign(config: Mapping[str, Any], model: Transformer) -> tuple[str, ...]:
+    """Prefixes of tensors that serve another task than the model's, though their names and shapes may be the same."""
+    other = _architecture(Settings(config)) in ("BertForTokenClassification", "BertForMultipleChoice")
+    pooled = isinstance(model.head, ClassHead | ValueHead) and not isinstance(model.head.pool, EveryToken)
+    return ("classifier.",) if other and pooled else ()
 
 
 def to_config(model: Transformer) -> dict[str, Any]:
@@ -157,20 +180,20 @@ def _read(model: Transformer) -> dict[str, Any]:
         config |= {"architectures": ["BertForSequenceClassification"], "problem_type": kind, "classifier_dropout": head.dropout}
         config |= {"id2label": names, "label2id": {name: int(index) for index, name in names.items()}}
     elif isinstance(head, LogitsHead):
-        config["architectures"] = ["BertForMaskedLM"]
+        config |= {"architectures": ["BertForMaskedLM"], "tie_word_embeddings": head.tied}
     return config
 
 
-def _dense(theirs: str, ours: str) -> list[tuple[str, str, bool]]:
+def _dense(theirs: str, ours: str) -> list[Rule]:
     return [(f"{theirs}.weight", f"{ours}/kernel", True), (f"{theirs}.bias", f"{ours}/bias", False)]
 
 
-def _norm(theirs: str, ours: str) -> list[tuple[str, str, bool]]:
+def _norm(theirs: str, ours: str) -> list[Rule]:
     return [(f"{theirs}.weight", f"{ours}/scale", False), (f"{theirs}.bias", f"{ours}/bias", False)]
 
 
-# (their name, our path, transposed): one table, read in both directions.  {} is the layer.
-RULES: list[tuple[str, str, bool]] = [
+# One table, read in both directions.  {} is the layer.
+RULES: list[Rule] = [
     ("embeddings.word_embeddings.weight", "embed/token", False),
     ("embeddings.position_embeddings.weight", "embed/position/table", False),
     ("embeddings.token_type_embeddings.weight", "embed/type", False),
@@ -190,6 +213,41 @@ RULES: list[tuple[str, str, bool]] = [
     ("cls.predictions.bias", "head/bias", False),
 ]
 HEADS = ("classifier.", "cls.")  # names that never carry the prefix
+BODY = ("embeddings.", "encoder.")  # names of the body, with or without the prefix
+POOLER = "pooler."  # of a head, though its name has the prefix of the body
 RENAMED = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # in checkpoints of TensorFlow's BERT
-# Tensors that repeat or accompany others and are no parameters of this structure.
-IGNORED = ("embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.seq_relationship.")
+IGNORED = ("embeddings.position_ids",)  # no parameters
+DECODER, DECODER_BIAS, BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.predictions.bias"
+REPEATS = {DECODER: "embeddings.word_embeddings.weight", DECODER_BIAS: BIAS, BIAS: DECODER_BIAS}  # often stored twice
+
+
+def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
+    """The table to read a model's parameters by, the preferred name of a path first.
+
+    A decoder of its own is the embedding if the config ties the two; its bias has two names, of which `transformers` computes with
+    the decoder's.
+    """
+    found: list[Rule] = [(DECODER_BIAS, "head/bias", False), *RULES]
+    if isinstance(model.head, LogitsHead) and not model.head.tied:
+        found.append((DECODER, "head/table", False))
+        if Settings(config).flag("tie_word_embeddings", True):
+            found.append((REPEATS[DECODER], "head/table", False))
+    return found
+
+
+def written(model: Transformer) -> list[Rule]:
+    """The table to write a model's parameters by; a decoder of its own has a bias of its own beside the head's."""
+    own = isinstance(model.head, LogitsHead) and not model.head.tied
+    return [*RULES, (DECODER, "head/table", False), (DECODER_BIAS, "head/bias", False)] if own else RULES
+
+
+def untied(model: Transformer, read: Callable[[str], np.ndarray | None]) -> Transformer:
+    """The model with a decoder of its own if the tensors hold one that differs from the embedding, by `read(name)`.
+
+    `transformers` computes with such a decoder even if the config ties it.
+    """
+    if not isinstance(model.head, LogitsHead) or not model.head.tied:
+        return model
+    decoder, table = read(DECODER), read(REPEATS[DECODER])
+    same = decoder is None or table is None or np.array_equal(decoder, table)
+    return model if same else replace(model, "head.tied", False)

@@ -1,0 +1,58 @@
+"""Lists in messages: short enough for a line."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+ROOM = 160  # characters of a list in a message
+
+
+def listed(items: Iterable[object], room: int = ROOM) -> str:
+    """The items with commas between, as many as there is room for (one at least), then how many more there are.
+
+    >>> listed(range(100), room=12)
+    '0, 1, 2, 3 and 96 more'
+    """
+    words = [_cut(str(item), room) for item in items]
+    kept, used = 0, -2
+    while kept < len(words) and (not kept or used + 2 + len(words[kept]) <= room):
+        used, kept = used + 2 + len(words[kept]), kept + 1
+    more = len(words) - kept
+    return ", ".join(words[:kept]) + (f" and {more} more" if more else "")
+
+
+def _cut(word: str, room: int) -> str:
+    return word if len(word) <= room else f"{word[: room - 3]}..."
+
+
+def brief(value: Any, room: int = 60) -> str:
+    """A value on one line: a component by its name, anything else as it is written, cut."""
+    return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)
+
+
+def gathered(names: Sequence[str]) -> list[str]:
+    """Names that differ in the number of their layer alone as one, in the order of the first.
+
+    >>> gathered(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
+    ['layer_0-2/up', 'layer_0/down']
+    """
+    found: dict[str, list[int]] = {}
+    for name in names:
+        match = LAYER.search(name)
+        found.setdefault(name if match is None else LAYER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
+    return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in found.items()]
+
+
+LAYER = re.compile(r"(?<=layer[_.])\d+|(?<=first_)\d+")
+
+
+def _spans(numbers: list[int]) -> str:
+    """Whole numbers as spans: 0-3+6."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    return "+".join("-".join(map(str, span)) for span in spans)
