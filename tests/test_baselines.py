@@ -15,9 +15,9 @@ from train.run import config_names, load_config
 SMALLER = {"highway_manoeuvres/whole": "few", "moving_digits": "few", "highway_drives/expert": "tiny", "highway_drives/mixed": "tiny"}
 
 
+@pytest.mark.usefixtures("standins")
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_gives_finite_measures(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+def test_a_baseline_gives_finite_measures(name: str) -> None:
     baseline: Any = BASELINES[name]
     (data,) = baseline.args
     if data in SMALLER:

@@ -4,6 +4,7 @@ A test is slow if it, its class or its file is marked so, and if it differs from
 with the same function and the same types of components the first represents the others.
 """
 
+import re
 import zlib
 
 import flax.linen as nn
@@ -40,9 +41,16 @@ def unit(item: pytest.Item) -> str:
 
 
 def form(item: pytest.Item) -> tuple[tuple[str, str], ...]:
-    """Parameters of a test by name: a component by its type, anything else as it is written."""
+    """Parameters of a test by name."""
     given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return tuple((name, type(value).__name__ if isinstance(value, nn.Module) else str(value)) for name, value in sorted(given.items()))
+    return tuple((name, written(value)) for name, value in sorted(given.items()))
+
+
+def written(value: object) -> str:
+    """A component by its type, a class or a function by its name, anything else as it is written: the same in every process."""
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return str(getattr(value, "__name__", None) or re.sub(r" at 0x[0-9a-f]+", "", str(value)))
 
 
 def representatives(items: list[pytest.Item]) -> set[pytest.Item]:
