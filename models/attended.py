@@ -1,12 +1,12 @@
 """What attention looked at: the weights of every attention of a model, by where it stands."""
 
-import re
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from models.contracts import Batch, Model, Weigh, kind_of
+from models.paths import Layer
 
 CALLED = "__call__"
 
@@ -32,11 +32,11 @@ def _weighs(module: nn.Module, method: str) -> bool:
 
 def _layers(path: str, weights: jax.Array, whole: Any) -> dict[str, jax.Array]:
     """The weights of the layers that a scan has along its first axis."""
-    place = re.search(r"(?:^|(?<=/))blocks/block_(\d+)", path)
-    if place is None:
+    layer = Layer.of(path)
+    if layer is None or not layer.repeats:
         return {path: weights}
-    for name in path[: place.start()].split("/")[:-1]:
+    for name in filter(None, layer.stack.split("/")):
         whole = whole[name]
-    width = len([name for name in whole["blocks"] if name.startswith("block_")])
-    before, after, block = path[: place.start()], path[place.end() :], int(place[1])
-    return {f"{before}layer_{row * width + block}{after}": weights[row] for row in range(len(weights))}
+    width = len([name for name in whole[layer.body] if name.startswith("block_")])
+    before = f"{layer.stack}/" if layer.stack else ""
+    return {f"{before}layer_{row * width + layer.index}/{layer.within}": weights[row] for row in range(len(weights))}

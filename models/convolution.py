@@ -11,6 +11,7 @@ from models.activation import silu
 from models.cache import extended, own_index, remember
 from models.context import Context
 from models.contracts import Activation
+from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
 
@@ -89,6 +90,7 @@ class LongConvolution(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    roles: ClassVar[Roles] = {f"filter_{layer}/kernel": UNDECAYED for layer in (0, 1, "out")}  # as in the paper's code
     length: int = 1024  # in units of which the filter counts positions
     width: int = 3  # of the short convolution
     hidden: int = 64  # width of the filter's network

@@ -1,5 +1,7 @@
 """Attention as the difference of two softmaxes."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from models.contracts import Position
 from models.heads import merged, projected
 from models.implementation import Implementation
 from models.norm import RMSNorm
+from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 from models.weigh import Softmax
 
@@ -22,6 +25,7 @@ class DifferentialAttention(nn.Module):
     as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258.
     """
 
+    roles: ClassVar[Roles] = {"query_weight": UNDECAYED, "key_weight": UNDECAYED}  # two vectors each
     heads: int = 4
     causal: bool = False
     window: int | None = None

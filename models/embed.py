@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,11 @@ from models.context import Context
 from models.contracts import Batch, Norm, Position
 from models.dropout import Dropout
 from models.norm import LayerNorm
+from models.roles import UNDECAYED, Roles
 from models.structure import named, require_positive
+
+# Those of DeiT (arXiv:2012.12877) and later image models; text models decay their table of positions.
+IMAGE_ROLES: Roles = {"registers": UNDECAYED, "position/table": UNDECAYED}
 
 
 class TokenEmbed(nn.Module):
@@ -124,6 +129,7 @@ class PatchEmbed(nn.Module):
     ViT's class token.  Positions count from 0 at the first register.  Raises ValueError for an image that patches do not tile.
     """
 
+    roles: ClassVar[Roles] = IMAGE_ROLES
     width: int = 384
     size: int = 16
     registers: int = 1
@@ -149,6 +155,7 @@ class ConvEmbed(nn.Module):
     batches.  Raises ValueError for an image that patches do not tile.
     """
 
+    roles: ClassVar[Roles] = IMAGE_ROLES
     width: int = 384
     channels: tuple[int, ...] = (48, 96, 192, 384)
     strides: tuple[int, ...] = ()
@@ -184,6 +191,7 @@ class TubeletEmbed(nn.Module):
     Gives (b, registers + boxes, d), frame by frame, then row by row.  ViViT, arXiv:2103.15691.
     """
 
+    roles: ClassVar[Roles] = IMAGE_ROLES
     width: int = 384
     frames: int = 2
     size: int = 16

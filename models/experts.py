@@ -13,6 +13,7 @@ from models.context import Context
 from models.contracts import Activation, Norm
 from models.feedforward import GLU
 from models.norm import LayerNorm
+from models.roles import UNDECAYED, Roles
 from models.routing import Router, SoftmaxRouter, highest, report_load
 from models.structure import require_positive
 
@@ -154,6 +155,7 @@ class ProductKeyMemory(nn.Module):
     arXiv:1907.05242, with `norm` on the queries where the paper has batch normalisation.
     """
 
+    roles: ClassVar[Roles] = {"values": UNDECAYED}  # a step reads few of them, and decay would shrink all
     keys: int = 128
     heads: int = 4
     active: int = 8

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.context import Decoding
 from models.contracts import Batch, Model
+from models.paths import Layer, path_name
 from models.position import LearnedPosition
 from models.weigh import HIDDEN
 
@@ -78,7 +79,10 @@ def padded(prompts: Sequence[Sequence[int]]) -> dict[str, jax.Array]:
 
 
 def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Array, Any]:
-    """The logits (b, v) after the prompts, and the cache for `length` tokens a row in all: arrays (b, ...), under "blocks" (l, b, ...)."""
+    """The logits (b, v) after the prompts, and the cache for `length` tokens a row in all.
+
+    The cache's arrays are (b, ...), those of scanned and tied stacks (l, b, ...).
+    """
     logits, cache = model.apply({"params": params}, batch, decoding=Decoding(0, length, True), mutable=["cache"])
     return logits[:, -1], cache["cache"]
 
@@ -155,7 +159,8 @@ def _beam(model: Model, params: Any, batch: Batch, steps: int, width: int, end: 
 
     def rows(cache: Any, change: Any) -> Any:  # of every array of the cache, along its axis of rows
         def changed(path: Any, leaf: jax.Array) -> jax.Array:
-            return change(leaf, int("blocks" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")))
+            layer = Layer.of(path_name(path))
+            return change(leaf, int(layer is not None and layer.repeats))
 
         return jax.tree_util.tree_map_with_path(changed, cache)
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from models.paths import SCANNED
 from models.residual import LayerScale, PreNorm, ReZero, ScaledNorm
 from models.stack import Stack, scanned, unrolled
 from models.structure import replace
@@ -39,7 +40,7 @@ def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order
             copied = source in sources[:repeat]
             layers[f"layer_{repeat * width + place}"] = silenced(layer) if preserving and copied else layer
     new = {**layers, **{name: value for name, value in loop.items() if not name.startswith("layer_")}}
-    return scanned(new, replace(stack, "repeats", repeats)) if "blocks" in params else new
+    return scanned(new, replace(stack, "repeats", repeats)) if SCANNED in params else new
 
 
 def silenced(block: Mapping[str, Any]) -> dict[str, Any]:

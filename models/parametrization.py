@@ -25,18 +25,10 @@ import jax.numpy as jnp
 
 from models.context import Base
 from models.contracts import Batch, Model
+from models.paths import map_paths
+from models.roles import Growth, Role, roles_of
 
 Parametrization = Literal["standard", "mup"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Role:
-    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it is a head's last matrix."""
-
-    fan_in: float = 1.0
-    fan_out: float = 1.0
-    depth: float = 1.0
-    readout: bool = False
 
 
 def base_of(model: Any) -> Base | None:
@@ -67,42 +59,45 @@ def widened(model: Any, width: int) -> Any:
 
 
 def roles(model: Any, batch: Batch) -> Any:
-    """The Role of each parameter, as a tree like the parameters'; None where the parametrization is standard.
+    """The Role of each parameter, as a tree like the parameters'; their growth is None where the parametrization is standard.
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """
+    found = roles_of(model, batch)
     if getattr(model, "parametrization", "standard") == "standard":
-        return None
+        return found
     own = _shapes(model, batch)
     try:
         base = _shapes(widened(model, model.base_width), batch)
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
-    def role(path: tuple[Any, ...], leaf: Any, other: Any) -> Role:
-        names = [key.key for key in path]
+    def grown(path: str, role: Role, leaf: Any, other: Any) -> Role:
+        names = path.split("/")
         growth = [1.0, 1.0, *(new / old for new, old in zip(leaf.shape, other.shape, strict=True))]
         depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack that it is in
         within = depth is not None and names[1] != "norm"
-        return Role(growth[-2], growth[-1], depth / model.base_depth if within else 1.0, names[0] == "head" and growth[-1] == 1)
+        readout = names[0] == "head" and growth[-1] == 1
+        return dataclasses.replace(role, growth=Growth(growth[-2], growth[-1], depth / model.base_depth if within else 1.0, readout))
 
-    return jax.tree_util.tree_map_with_path(role, own, base)
+    return map_paths(grown, found, own, base)
 
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
     """{"params": ...} as `model.init(key, batch)` gives them, with the scales that the parametrization asks for."""
-    variables, found, whole = model.init(key, batch), roles(model, batch), cast(Any, model)
-    if found is None:
+    variables, whole = model.init(key, batch), cast(Any, model)
+    if getattr(model, "parametrization", "standard") == "standard":
         return variables
 
     def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
-        if role.fan_in == 1:
+        growth = role.growth or Growth()
+        if growth.fan_in == 1:
             return own
-        wanted = _size(other) * role.fan_in ** (-1.0 if role.readout else -0.5)
+        wanted = _size(other) * growth.fan_in ** (-1.0 if growth.readout else -0.5)
         return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
 
     base = widened(whole, whole.base_width).init(key, batch)["params"]
-    return {"params": jax.tree.map(scaled, variables["params"], base, found)}
+    return {"params": jax.tree.map(scaled, variables["params"], base, roles(model, batch))}
 
 
 def _size(x: jax.Array) -> jax.Array:

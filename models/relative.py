@@ -1,12 +1,14 @@
 """Biases of attention scores by how far apart two tokens stand; what is hidden, at -1e30, stays hidden under any of them."""
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
 
@@ -33,6 +35,7 @@ class T5Bias(nn.Module):
     T5 leaves out the division of scores by sqrt(k), which attention here makes.
     """
 
+    roles: ClassVar[Roles] = {"table": UNDECAYED}
     buckets: int = 32
     distance: int = 128
     bidirectional: bool = True
@@ -95,6 +98,7 @@ class CoPE(nn.Module):
     query decides: meant for causal attention, where that is the query's own.  All heads share e; the query is scaled as scores are.
     """
 
+    roles: ClassVar[Roles] = {"table": UNDECAYED}
     places: int = 64
 
     def __post_init__(self) -> None:

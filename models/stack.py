@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from models.block import Block
 from models.context import Context
 from models.contracts import Norm
+from models.paths import SCANNED, TIED
 from models.remat import POLICIES
 from models.structure import named, nearest
 
@@ -74,7 +75,7 @@ class Stack(nn.Module):
             )
             free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
             layers = first + jnp.arange(self.repeats) * len(self.pattern)
-            state, _ = lifted(free, remat=self.remat, scanned=True, name="blocks")(state, ctx, layers)
+            state, _ = lifted(free, remat=self.remat, scanned=True, name=TIED if self.tied else SCANNED)(state, ctx, layers)
         else:
             for index in range(self.repeats * len(self.pattern)):
                 block = self.pattern[index % len(self.pattern)]
@@ -110,14 +111,14 @@ def run(parent: nn.Module, block: Block, name: str, remat: str | None, scanned: 
 
 def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
     """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays, and what is tied."""
-    if "blocks" not in params or stack.tied:
+    if SCANNED not in params:
         return dict(params)
     width = len(stack.pattern)
     layers = {
-        f"layer_{index}": jax.tree.map(lambda leaf, row=index // width: leaf[row], params["blocks"][f"block_{index % width}"])
+        f"layer_{index}": jax.tree.map(lambda leaf, row=index // width: leaf[row], params[SCANNED][f"block_{index % width}"])
         for index in range(stack.repeats * width)
     }
-    return {**layers, **{name: value for name, value in params.items() if name != "blocks"}}
+    return {**layers, **{name: value for name, value in params.items() if name != SCANNED}}
 
 
 def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
@@ -131,4 +132,4 @@ def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
         )
         for place in range(width)
     }
-    return {"blocks": blocks, **{name: value for name, value in params.items() if not name.startswith("layer_")}}
+    return {SCANNED: blocks, **{name: value for name, value in params.items() if not name.startswith("layer_")}}

@@ -1,5 +1,7 @@
 """Residuals whose state is more than one stream: parallel streams that mix, and streams that remember earlier blocks."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 from models.context import Context
 from models.contracts import Branch, Norm
 from models.norm import LayerNorm, RMSNorm
+from models.roles import UNDECAYED, Role, Roles
 from models.structure import named, require_positive
 
 
@@ -19,6 +22,8 @@ class HyperConnections(nn.Module):
     Streams start as copies and end as their mean, where the paper ends with their sum: the same before a norm.
     """
 
+    # as in the paper: what depends on the token is decayed, what does not is not
+    roles: ClassVar[Roles] = {"mix": UNDECAYED} | {f"{name}_weight": Role(decay=True) for name in ("read", "write", "mix")}
     streams: int = 4
     dynamic: bool = False
     norm: Norm = LayerNorm()

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from models import Stack, Transformer, bert, scanned
+from models.paths import path_name
 from models.structure import part
 from train.optimizer import (
     SGD,
@@ -23,7 +24,6 @@ from train.optimizer import (
     Rate,
     WarmupStableDecay,
     layer_scales,
-    path_name,
 )
 
 STEPS = 100
@@ -235,7 +235,8 @@ def test_adamw_is_its_recurrence() -> None:
     rate, b1, b2, epsilon, decay = 0.1, 0.8, 0.95, 1e-6, 0.2
     theta, slopes = np.array([1.0, -2.0, 0.5]), np.array([0.3, -0.1, 2.0])
     params = {"kernel": jnp.asarray(theta, jnp.float32)}
-    found = updated(AdamW(Constant(rate), b1, b2, epsilon, decay, clip=None), params, {"kernel": jnp.asarray(slopes, jnp.float32)}, 3)
+    optimizer = AdamW(Constant(rate), b1, b2, epsilon, decay, no_decay=(), clip=None)
+    found = updated(optimizer, params, {"kernel": jnp.asarray(slopes, jnp.float32)}, 3)
     m, v = np.zeros(3), np.zeros(3)
     for step in (1, 2, 3):
         m, v = b1 * m + (1 - b1) * slopes, b2 * v + (1 - b2) * slopes**2

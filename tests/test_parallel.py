@@ -29,10 +29,11 @@ from models import (
     replace,
 )
 from models.contracts import Batch
+from models.paths import path_name
 from train.data.batches import Arrays
 from train.data.text import Text
 from train.objective import Classification, NextToken, Sum, Sums, mean
-from train.optimizer import SGD, AdamW, Constant, path_name
+from train.optimizer import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Parallel, Pmap
 from train.step import TrainState, initialise, make_evaluation, make_step
 

@@ -31,7 +31,8 @@ from models import (
     TokenEmbed,
     Transformer,
 )
-from models.parametrization import Role, initialised, roles, widened
+from models.parametrization import initialised, roles, widened
+from models.roles import Growth, roles_of
 from train.cli import main
 from train.data.synthetic import Recall
 from train.experiment import Experiment
@@ -55,37 +56,37 @@ def at(tree: Any, path: str) -> Any:
     return tree
 
 
-MATRIX, VECTOR = Role(2, 2, 4), Role(1, 2, 4)
+MATRIX, VECTOR = Growth(2, 2, 4), Growth(1, 2, 4)
 
 
 @pytest.mark.parametrize(
-    ("stack", "path", "role"),
+    ("stack", "path", "growth"),
     [
-        (Stack(BLOCK, 4), "embed/token", Role(1, 2)),
+        (Stack(BLOCK, 4), "embed/token", Growth(1, 2)),
         (Stack(BLOCK, 4), "stack/layer_3/mixer/out/kernel", MATRIX),
         (Stack(BLOCK, 4), "stack/layer_3/mixer_residual/norm/scale", VECTOR),
         (Stack(BLOCK, 4, scan=True), "stack/blocks/block_0/feedforward/up/kernel", MATRIX),
-        (Stack(BLOCK, 4, norm=RMSNorm()), "stack/norm/scale", Role(1, 2)),
+        (Stack(BLOCK, 4, norm=RMSNorm()), "stack/norm/scale", Growth(1, 2)),
         (Stack(MIXED, 4), "stack/layer_0/feedforward/gate", MATRIX),
-        (Stack(MIXED, 4), "stack/layer_0/feedforward/router/gate/kernel", Role(2, 1, 4)),
+        (Stack(MIXED, 4), "stack/layer_0/feedforward/router/gate/kernel", Growth(2, 1, 4)),
         (Stack(Block(Mamba1()), 4), "stack/layer_0/mixer/log_rates", VECTOR),
-        (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/compress/kernel", Role(2, 1, 4)),
+        (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/compress/kernel", Growth(2, 1, 4)),
         (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/up_key", VECTOR),
     ],
 )
-def test_roles_are_read_off_the_shapes(stack: Stack, path: str, role: Role) -> None:
-    assert at(roles(mup(stack), BATCH), path) == role
+def test_growth_is_read_off_the_shapes(stack: Stack, path: str, growth: Growth) -> None:
+    assert at(roles(mup(stack), BATCH), path).growth == growth
 
 
 def test_a_heads_last_matrix_is_told_from_others_and_both_stacks_have_their_depth() -> None:
-    assert at(roles(mup(Stack(BLOCK, 2), ClassHead(3)), BATCH), "head/out/kernel") == Role(2, 1, readout=True)
+    assert at(roles(mup(Stack(BLOCK, 2), ClassHead(3)), BATCH), "head/out/kernel").growth == Growth(2, 1, readout=True)
     decoder = Stack(Block(Attention(4, causal=True), MLP(), cross=Attention(4, cross=True)), 6)
     both: Any = EncoderDecoder(
         TokenEmbed(11, 32), Stack(BLOCK, 2), decoder, LogitsHead(), parametrization="mup", base_width=16, base_depth=2
     )
     found = roles(both, {**BATCH, "source": BATCH["tokens"]})
-    assert at(found, "encoder/layer_0/mixer/out/kernel") == Role(2, 2, 1)
-    assert at(found, "decoder/layer_0/cross/out/kernel") == Role(2, 2, 3)
+    assert at(found, "encoder/layer_0/mixer/out/kernel").growth == Growth(2, 2, 1)
+    assert at(found, "decoder/layer_0/cross/out/kernel").growth == Growth(2, 2, 3)
 
 
 def size(x: jax.Array) -> float:
@@ -181,7 +182,7 @@ def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametriza
 
 
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.trainer.roles", lambda model, batch: jax.tree.map(lambda _: Role(), roles(model, batch)))
+    monkeypatch.setattr("train.trainer.roles", lambda model, batch: roles_of(model, batch))
     curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
     assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
 

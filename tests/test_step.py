@@ -26,9 +26,10 @@ from models import (
     replace,
 )
 from models.contracts import Batch
+from models.paths import path_name
 from train.data.batches import Pack, Pad, Row
 from train.objective import Classification, MeanSquaredError, NextToken, Objective, Sum, Sums, mean
-from train.optimizer import SGD, AdamW, Constant, path_name
+from train.optimizer import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Parallel
 from train.step import Precision, TrainState, initialise, make_evaluation, make_loss, make_step
 

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from train.optimizer import path_name
+from models.paths import path_name
 from train.spec import InputError
 from train.step import TrainState
 

@@ -3,19 +3,19 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from models.parametrization import Role
+from models.paths import Layer, map_paths, path_name
+from models.roles import Growth, Role, default_roles
 from models.structure import nearest
 
 Params = Any
-Roles = Any  # a tree of Role like the parameters', where the model's parametrization is muP
-NO_DECAY = ("bias$", "scale$", "norm")  # vectors that shift and scale
+Roles = Any  # a tree of Role like the parameters': see `models.parametrization.roles`
 
 
 class Rate(Protocol):
@@ -27,7 +27,7 @@ class Rate(Protocol):
 class Optimizer(Protocol):
     """`build(steps, params)` gives the optax transformation; its `rate` is a Rate.
 
-    A model whose parametrization is muP gives the roles of its parameters too, which scale their rates: see `models.parametrization`.
+    One that takes `roles` too is given those of the model's parameters; without these it knows parameters by path and shape alone.
     """
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
@@ -115,17 +115,19 @@ class SGD:
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
         descend = optax.sgd(self.rate.build(steps), momentum=self.momentum or None, nesterov=self.nesterov)
-        if roles is not None:
-            descend = optax.chain(descend, _scaled(_by_role(roles, lambda role: role.fan_out / role.fan_in * role.depth)))
-        return _frozen(_clipped(self.clip, descend), params, self.freeze)
+        if in_mup(roles):
+            descend = optax.chain(descend, _scaled(_by_growth(roles, lambda growth: growth.fan_out / growth.fan_in * growth.depth)))
+        return routed(_clipped(self.clip, descend), params, roles, self.freeze)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay.  arXiv:1412.6980, arXiv:1711.05101.
 
-    Paths that match `no_decay` are not decayed.  `layer_decay` multiplies the rate of layer l of L by layer_decay^(L - l), the
-    embedding counting as layer -1 and the head as L (ULMFiT's discriminative rates, arXiv:1801.06146; as in BEiT, arXiv:2106.08254).
+    Paths that match `no_decay` are not decayed; None decays by the roles of parameters (`models.roles`): matrices and tables,
+    not vectors and numbers.  `layer_decay` multiplies the rate of block l of the L of a stack by layer_decay^(L - l), the
+    embedding counting as block -1, the head as L and repeats of a tied pattern as one (ULMFiT's discriminative rates,
+    arXiv:1801.06146; as in BEiT, arXiv:2106.08254).
     `momentum` is the type that the first moment is kept in: bfloat16 saves two bytes a parameter.
     """
 
@@ -134,7 +136,7 @@ class AdamW:
     b2: float = 0.999
     epsilon: float = 1e-8
     decay: float = 0.01
-    no_decay: tuple[str, ...] = NO_DECAY
+    no_decay: tuple[str, ...] | None = None
     layer_decay: float | None = None
     momentum: Literal["float32", "bfloat16"] = "float32"
     clip: float | None = 1.0
@@ -143,15 +145,18 @@ class AdamW:
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
         rate, epsilon = self.rate.build(steps), self.epsilon
-        decayed = _tree_of(params, lambda path, _: not any(re.search(pattern, path) for pattern in self.no_decay))
+        if (patterns := self.no_decay) is None:
+            decayed = jax.tree.map(lambda role: bool(role.decay), default_roles(params) if roles is None else roles)
+        else:
+            decayed = map_paths(lambda path, _: not any(re.search(pattern, path) for pattern in patterns), params)
         chain = [optax.add_decayed_weights(self.decay, mask=decayed)]
-        if roles is not None:  # before the decay, whose product with the rate stays
-            chain.insert(0, _scaled(_by_role(roles, lambda role: 1 / role.fan_in)))
-            epsilon /= max(jax.tree.leaves(_by_role(roles, lambda role: max(role.fan_in, role.fan_out) * role.depth)))
+        if in_mup(roles):  # before the decay, whose product with the rate stays
+            chain.insert(0, _scaled(_by_growth(roles, lambda growth: 1 / growth.fan_in)))
+            epsilon /= max(jax.tree.leaves(_by_growth(roles, lambda growth: max(growth.fan_in, growth.fan_out) * growth.depth)))
         chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon, mu_dtype=self.momentum))
         if self.layer_decay is not None:
             chain.append(_scaled(layer_scales(params, self.layer_decay)))
-        return _frozen(_clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, self.freeze)
+        return routed(_clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, roles, self.freeze)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +179,10 @@ class Optax:
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation.  Raises ValueError for a model in muP."""
-        if roles is not None:
+        if in_mup(roles):
             raise ValueError(f"muP's rates are known for AdamW and SGD, and the optimizer is optax.{self.name}; use one of these")
-        return _frozen(_clipped(self.clip, getattr(optax, self.name)(self.rate.build(steps), **self.arguments)), params, self.freeze)
+        made = getattr(optax, self.name)(self.rate.build(steps), **self.arguments)
+        return routed(_clipped(self.clip, made), params, roles, self.freeze)
 
 
 def _optimizers() -> list[str]:
@@ -192,19 +198,40 @@ def _clipped(bound: float | None, transform: optax.GradientTransformation) -> op
     return transform if bound is None else optax.chain(optax.clip_by_global_norm(bound), transform)
 
 
-def _frozen(transform: optax.GradientTransformation, params: Params, patterns: tuple[str, ...]) -> optax.GradientTransformation:
-    if not patterns:
-        return transform
+def routed(transform: optax.GradientTransformation, params: Params, roles: Roles | None, freeze: tuple[str, ...] = ()) -> Any:
+    """The transformation for what it moves: what matches `freeze` stays, and what has a `step` in its role moves by that.
+
+    What moves otherwise enters no norm of the transformation and has no state in it.  Raises ValueError for a pattern of no parameter.
+    """
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for pattern in patterns:
+    for pattern in freeze:
         if not any(re.search(pattern, path) for path in paths):
             raise ValueError(f"freeze has {pattern!r}, which matches no parameter; they have names such as {paths[len(paths) // 2]!r}.")
-    labels = _tree_of(params, lambda path, _: "frozen" if any(re.search(pattern, path) for pattern in patterns) else "trained")
-    return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
+    transforms: dict[Hashable, optax.GradientTransformation] = {"trained": transform, "frozen": optax.set_to_zero()}
+
+    def label(path: str, role: Role) -> str:
+        if any(re.search(pattern, path) for pattern in freeze):
+            return "frozen"
+        if role.step is None:
+            return "trained"
+        transforms[name := f"step {role.step:g}"] = _signed(role.step)
+        return name
+
+    labels = map_paths(label, default_roles(params) if roles is None else roles)
+    return transform if set(jax.tree.leaves(labels)) <= {"trained"} else optax.partition(transforms, labels)
 
 
-def _by_role(roles: Roles, scale: Callable[[Role], float]) -> Params:
-    return jax.tree.map(scale, roles)
+def _signed(step: float) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda update: -step * jnp.sign(update), updates))
+
+
+def in_mup(roles: Roles | None) -> bool:
+    """Whether the roles are those of a model whose parametrization is muP."""
+    return any(role.growth is not None for role in jax.tree.leaves(roles))
+
+
+def _by_growth(roles: Roles, scale: Callable[[Growth], float]) -> Params:
+    return jax.tree.map(lambda role: scale(role.growth or Growth()), roles)
 
 
 def _scaled(scales: Params) -> optax.GradientTransformation:
@@ -215,32 +242,31 @@ def _scaled(scales: Params) -> optax.GradientTransformation:
 
 
 def layer_scales(params: Params, decay: float) -> Params:
-    """decay^(L - l) for each parameter: a number, or one for each row of a scanned parameter."""
-    paths = jax.tree_util.tree_leaves_with_path(params)
-    depth = 0
-    for path, leaf in paths:
-        name = path_name(path)
-        if found := re.search(r"layer_(\d+)/", name):
-            depth = max(depth, int(found[1]) + 1)
-        elif found := re.search(r"blocks/block_(\d+)/", name):
-            width = len({match[1] for other, _ in paths if (match := re.search(r"blocks/block_(\d+)/", path_name(other)))})
-            depth = max(depth, leaf.shape[0] * width)
+    """decay^(L - l) for each parameter, l its block of the L of its stack: a number, or one for each row of a scanned parameter.
+
+    The embedding is below the first block, what else is in no stack has 1.  Repeats of a tied pattern are one.  Raises ValueError if
+    there is no stack.
+    """
+    paths = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    counts: dict[str, dict[str, int]] = {}  # of each stack: blocks of its prefix, blocks of its pattern, and of these the repeats
+    for name, leaf in paths:
+        if layer := Layer.of(name):
+            own = counts.setdefault(layer.stack, {"prefix": 0, "pattern": 0, "repeats": 1})
+            part = "prefix" if layer.kind == "prefix" else "pattern"
+            own[part] = max(own[part], layer.index + 1)
+            own["repeats"] = leaf.shape[0] if layer.kind == "scan" else own["repeats"]
+    if not counts:
+        raise ValueError("layer_decay has a rate for each block of a stack, and no parameter is in one; leave layer_decay out.")
+    depths = {stack: own["prefix"] + own["pattern"] * own["repeats"] for stack, own in counts.items()}
 
     def scale(name: str, leaf: Any) -> Any:
-        if found := re.search(r"layer_(\d+)/", name):
-            return decay ** (depth - int(found[1]))
-        if found := re.search(r"blocks/block_(\d+)/", name):
-            rows = jnp.arange(leaf.shape[0]) * (depth // leaf.shape[0]) + int(found[1])
-            return (decay ** (depth - rows)).reshape(-1, *[1] * (len(leaf.shape) - 1))
-        return decay ** (depth + 1) if "embed" in name else 1.0
+        if (layer := Layer.of(name)) is None:
+            return decay ** (max(depths.values()) + 1) if name.split("/")[0].endswith("embed") else 1.0
+        own, depth = counts[layer.stack], depths[layer.stack]
+        place = layer.index + (0 if layer.kind == "prefix" else own["prefix"])
+        if layer.kind != "scan":
+            return decay ** (depth - place)
+        rows = place + jnp.arange(leaf.shape[0]) * own["pattern"]
+        return (decay ** (depth - rows)).reshape(-1, *[1] * (len(leaf.shape) - 1))
 
-    return _tree_of(params, scale)
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A tree path as `stack/layer_0/mixer/query/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _tree_of(params: Params, function: Callable[[str, Any], Any]) -> Params:
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_name(path), leaf), params)
+    return map_paths(scale, params)

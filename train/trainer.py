@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from train.data.contracts import Opened
 from train.experiment import Experiment
 from train.initial import Start
 from train.objective import Sum
-from train.optimizer import Constant
+from train.optimizer import Constant, in_mup
 from train.spec import InputError
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step
 from train.study.cost import flops
@@ -119,9 +120,10 @@ class Trainer:
         """
         experiment, abstract = self.experiment, self.example(batch)
         with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
-            found = roles(experiment.model, abstract)
-            more = {} if found is None else {"roles": found}  # an optimizer that knows of none is asked for none
-            self.optimizer: optax.GradientTransformation = experiment.optimizer.build(steps, shapes, **more)
+            found, build = roles(experiment.model, abstract), experiment.optimizer.build
+            if in_mup(found) and not _takes_roles(build):
+                raise ValueError("its build takes no roles, which hold muP's rates")
+            self.optimizer: optax.GradientTransformation = build(steps, shapes, **({"roles": found} if _takes_roles(build) else {}))
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             jax.eval_shape(self.optimizer.update, shapes, state.opt_state, shapes)
@@ -197,6 +199,11 @@ def _field(experiment: Experiment, path: str) -> Any:
         return part(experiment, path)
     except LookupError:
         return None
+
+
+def _takes_roles(build: Any) -> bool:
+    taken = inspect.signature(build).parameters
+    return "roles" in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
 
 
 def _zeros(shapes: dict[str, Any]) -> Batch:

@@ -19,6 +19,7 @@ from models.norm import RMSNorm
 from models.recurrence.chunked import Chunks, Rule, State, products, row, rows, sums
 from models.recurrence.decayed import head_width, log_rates, normed, step_biases
 from models.recurrence.through import continued, through
+from models.roles import UNDECAYED, Roles
 from models.structure import named, require_positive
 
 
@@ -161,6 +162,7 @@ class GatedDeltaNet(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    roles: ClassVar[Roles] = {"log_rate": UNDECAYED}
     heads: int = 8
     expand: float = 2.0  # width of the values over d
     strength: float = 1.0
@@ -196,6 +198,7 @@ class KimiDeltaAttention(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    roles: ClassVar[Roles] = {"log_rate": UNDECAYED}
     heads: int = 8
     rank: int | None = None
     strength: float = 1.0

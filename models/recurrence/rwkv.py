@@ -15,6 +15,7 @@ from models.norm import LayerNorm
 from models.recurrence.decayed import head_width, normed
 from models.recurrence.delta import delta, unit
 from models.recurrence.through import continued
+from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
 STRONGEST = -(2.718281828459045**-0.5)  # the log decay that a gate of 1 stands for
@@ -41,6 +42,10 @@ class RWKV7(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    # as in the paper's code, which decays no vector and no low rank
+    roles: ClassVar[Roles] = {f"{name}_{way}/kernel": UNDECAYED for name in ("decay", "rate", "gate") for way in ("down", "up")} | {
+        "bonus": UNDECAYED
+    }
     heads: int = 8
     rank: int = 64
     gate_rank: int = 128

@@ -13,6 +13,7 @@ from models.cache import remember, remembered
 from models.context import Context
 from models.contracts import Activation
 from models.convolution import ShortConvolution
+from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
 CHUNK = 256  # tokens that are scanned at once
@@ -181,6 +182,7 @@ class Mamba1(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    roles: ClassVar[Roles] = {"log_rates": UNDECAYED}
     expand: float = 2.0  # channels over d
     state: int = 16
     rank: int | None = None  # of the map to steps; d / 16

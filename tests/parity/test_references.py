@@ -12,9 +12,10 @@ import torch
 import transformers
 
 from models import load_hf
+from models.paths import path_name
 from tests.parity.test_bert import ragged, saved, tiny
 from train.objective import Classification, MeanSquaredError, mean
-from train.optimizer import AdamW, Constant, Cosine, Linear, WarmupStableDecay, path_name
+from train.optimizer import AdamW, Constant, Cosine, Linear, WarmupStableDecay
 from train.step import initialise, make_loss, make_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -17,6 +17,7 @@ import rich.table
 
 from models.block import Block
 from models.parametrization import Parametrization, widened, width_of
+from models.paths import Layer
 from models.stack import Stack
 from models.structure import fields
 from train.experiment import Experiment
@@ -143,7 +144,7 @@ def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(_first(sown["intermediates"])):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key != "__call__"]
         kind = names[-1] if names[-1] in KINDS else "stream"
-        axes = tuple(range(1, leaf.ndim)) if "blocks" in names else None
+        axes = tuple(range(1, leaf.ndim)) if (layer := Layer.of("/".join(names))) and layer.repeats else None
         found.setdefault(kind, []).append(jnp.sqrt(jnp.mean(jnp.square(leaf.astype(jnp.float32)), axis=axes)).mean())
     return {kind: jnp.stack(sizes).mean() for kind, sizes in found.items()}
 

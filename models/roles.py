@@ -1,0 +1,104 @@
+"""Roles of parameters, for whom changes or places them: weight decay, steps of their own, products that muP scales.
+
+A component says what differs from the defaults, by the parameter's path within it:
+
+    class Mamba1(nn.Module):
+        roles: ClassVar[Roles] = {"log_rates": UNDECAYED}
+
+What the component around says of a parameter comes before what the one within says.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from models.contracts import Batch
+from models.paths import map_paths, stacked
+
+SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scale, however many axes they have
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it is a head's last matrix."""
+
+    fan_in: float = 1.0
+    fan_out: float = 1.0
+    depth: float = 1.0
+    readout: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """What a parameter is to an optimizer.
+
+    decay: whether weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name does not end in
+    `bias` or `scale`.
+    inputs: the axes, -1 the last, that products with it sum over, which muP asks for; () for a parameter that is multiplied element by
+    element, or whose products are scaled with the width (`ctx.score_scale`, `ctx.logit_scale`).  None: read off the traced program.
+    step: how far each update moves it against the sign of its gradient, which then is no gradient of the loss: no clipping, decay,
+    schedule or moments.  None: the optimizer moves it.
+    growth: its size over the base model's where the parametrization is muP, else None.  Filled in by `models.parametrization`.
+    """
+
+    decay: bool | None = None
+    inputs: tuple[int, ...] | None = None
+    step: float | None = None
+    growth: Growth | None = None
+
+
+Roles = Mapping[str, Role]
+UNDECAYED = Role(decay=False)
+SCALED = Role(inputs=())
+
+
+def default_decay(path: str, axes: int) -> bool:
+    """Whether a parameter of so many axes, without those of repeats, is decayed if nobody says."""
+    return axes >= 2 and path.rsplit("/", 1)[-1].rsplit("_", 1)[-1] not in SHIFTS
+
+
+def default_roles(params: Any) -> Any:
+    """The Role of each parameter by its path and shape alone: what components declare is not known."""
+    return map_paths(lambda path, leaf: Role(default_decay(path, len(leaf.shape) - stacked(path))), params)
+
+
+def roles_of(model: Any, batch: Batch) -> Any:
+    """The Role of each parameter of a model, declared or by default, as a tree like the parameters'.
+
+    Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError where a class declares something else than roles.
+    """
+    declared: dict[str, Role] = {}
+    axes: dict[str, int] = {}
+
+    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        given = run(*args, **kwargs)
+        module: nn.Module = context.module
+        if module.scope is not None:
+            place = "".join(f"{name}/" for name in module.path)
+            for name, value in module.variables.get("params", {}).items():  # within a scan, so without its axis
+                if hasattr(value, "shape"):
+                    axes[place + name] = len(value.shape)
+            declared.update({place + path: role for path, role in declarations(module).items()})  # after all that is within
+        return given
+
+    with nn.intercept_methods(record):
+        params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch), dict(batch))["params"]
+
+    def role(path: str, leaf: Any) -> Role:
+        found = declared.get(path, Role())
+        count = axes.get(path, len(leaf.shape) - stacked(path))
+        return found if found.decay is not None else dataclasses.replace(found, decay=default_decay(path, count))
+
+    return map_paths(role, params)
+
+
+def declarations(component: Any) -> Roles:
+    """The roles that a component's class declares.  Raises ValueError where its `roles` are something else."""
+    found = getattr(component, "roles", {})
+    if not isinstance(found, Mapping) or not all(isinstance(role, Role) for role in found.values()):
+        name = type(component).__name__
+        raise ValueError(f"{name}.roles is {found!r}; it is read as the Role of each parameter by name, so rename what is something else.")
+    return found
