@@ -68,6 +68,11 @@ class Attention(nn.Module):
         """Which tokens a token may see."""
         return Reach(self.causal, self.window, self.chunk)
 
+    @property
+    def no_gradient(self) -> tuple[str, ...]:
+        """A key's bias without positions adds the same to all scores of a query, which the softmax takes away."""
+        return ("key/bias",) if self.bias and self.position is None and self.qk_norm is None else ()
+
     def width(self, d: int) -> int:
         """Width of a head."""
         if self.head_width is None and d % self.heads:

@@ -1,6 +1,7 @@
 """Normalisations over the last axis, and what stands in for one; statistics in float32 whatever the compute type."""
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -53,6 +54,7 @@ class L2Norm(nn.Module):
     """x / sqrt(sum(x^2) + epsilon): length one, nothing learned.  (..., d) -> (..., d).  arXiv:2010.04245."""
 
     epsilon: float = 1e-12
+    starts_at: ClassVar[float | None] = None  # sums of squares of one, not means
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,6 +81,8 @@ class DynamicTanh(nn.Module):
     """
 
     slope: float = 0.5  # at the start
+    keeps_scale: ClassVar[bool] = True
+    starts_at: ClassVar[float | None] = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,16 +1,10 @@
 """Every component class of models/, found by walking the package; the forms of each that the laws run over, and their inputs."""
 
-import dataclasses
-import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import models
@@ -20,7 +14,6 @@ from models import (
     Attention,
     Block,
     ClassHead,
-    Context,
     Dropout,
     EncoderDecoder,
     FirstToken,
@@ -28,7 +21,6 @@ from models import (
     LearnedPosition,
     LogitsHead,
     MeanPool,
-    Memory,
     PostNorm,
     PreNorm,
     RMSNorm,
@@ -43,11 +35,37 @@ from models import (
     ValueHead,
     bert,
 )
-from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
-from models.structure import fields
+from models.contracts import kind_of
+from models.laws.inputs import (
+    VOCAB,
+    WIDTH,
+    arguments,
+    batch,
+    modules_run,
+    modules_within,
+    normal,
+    packed_context,
+    parameters,
+    random_like,
+    shapes,
+    tokens,
+)
 from tests.laws import variants
 
-WIDTH, VOCAB = 16, 11
+__all__ = [
+    "VOCAB",
+    "WIDTH",
+    "arguments",
+    "batch",
+    "modules_run",
+    "modules_within",
+    "normal",
+    "packed_context",
+    "parameters",
+    "random_like",
+    "shapes",
+    "tokens",
+]
 
 
 def module_classes() -> list[type]:
@@ -140,117 +158,3 @@ def forms(*kinds: type) -> list[Any]:
     """Every form of every component of the kinds (of all kinds where none is given), as parameters of a test."""
     classes = [component for component in component_classes() if not kinds or kind_of(component) in kinds]
     return [pytest.param(form, id=f"{owner.__name__}-{name}") for owner in classes for name, form in forms_of(owner).items()]
-
-
-def modules_within(component: Any) -> Iterator[nn.Module]:
-    """A component and every module among its parts."""
-    if isinstance(component, nn.Module):
-        yield component
-    inner = component if isinstance(component, tuple) else ()
-    if dataclasses.is_dataclass(component):
-        inner = tuple(getattr(component, field.name) for field in fields(component))
-    for value in inner:
-        yield from modules_within(value)
-
-
-def normal(seed: int, *shape: int) -> jax.Array:
-    """Standard normal numbers; from numpy, which compiles nothing."""
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
-
-
-def tokens(seed: int, *shape: int, below: int = VOCAB) -> jax.Array:
-    """Uniform token ids."""
-    return jnp.asarray(np.random.default_rng(seed).integers(0, below, shape), jnp.int32)
-
-
-def packed_context() -> Context:
-    """Two rows of eight tokens: examples of 3 and 4 tokens and one of padding; examples of 5 and 3."""
-    return Context(
-        positions=jnp.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 1, 2]]),
-        segments=jnp.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 2, 2]]),
-        starts=jnp.array([[0, 3], [0, 5]]),
-        memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]])),
-    )
-
-
-def batch() -> dict[str, jax.Array]:
-    """The keys that some model reads, for two packed rows."""
-    ctx = packed_context()
-    rows = {"positions": ctx.positions, "segments": ctx.segments, "starts": ctx.starts}
-    given = {name: value for name, value in rows.items() if value is not None}
-    return given | {
-        "tokens": tokens(5, 2, 8),
-        "types": jnp.array([[0, 0, 1, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0, 1]]),
-        "source": tokens(6, 2, 8, below=7),
-        "image": normal(7, 2, 4, 6, 3),
-        "video": normal(8, 2, 2, 4, 6, 3),
-        "features": normal(9, 2, 8, 3),
-        "returns": normal(10, 2, 8, 1),
-        "actions": normal(11, 2, 8, 2),
-        "source_segments": jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]]),
-    }
-
-
-def arguments(component: Any) -> tuple[Any, ...]:
-    """What a component of its kind is called with."""
-    kind, x, ctx = kind_of(component), normal(1, 2, 8, WIDTH), packed_context()
-    places = batch()["positions"][:, None]
-    inputs: dict[type | None, tuple[Any, ...]] = {
-        Layer: (x, ctx),
-        Norm: (x,),
-        Position: (x, ctx.positions),
-        Relative: (normal(7, 2, 4, 8, 8), normal(1, 2, 4, 8, 4), places, places),
-        Weigh: (normal(7, 2, 4, 8, 8), jnp.tri(8, dtype=bool)[None, None]),
-        Residual: (x, jnp.sin, ctx),
-        Embed: (batch(), Context.of(batch())),
-        Pool: (x, ctx),
-        Head: (x, ctx, normal(4, VOCAB, WIDTH)),
-        Model: (batch(),),
-    }
-    if kind is Residual and hasattr(component, "expand"):
-        return component.expand(x, ctx), jnp.sin, ctx
-    return inputs[kind]
-
-
-@functools.lru_cache(maxsize=256)
-def _traced(component: Any) -> tuple[Any, frozenset[type]]:
-    seen: set[type] = set()
-
-    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        seen.add(type(context.module))
-        return run(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        variables = jax.eval_shape(lambda: component.init(jax.random.key(0), *arguments(component)))
-    return variables.get("params", {}), frozenset(seen)
-
-
-def shapes(component: Any) -> Any:
-    """The shapes of a component's parameters."""
-    return _traced(component)[0]
-
-
-def modules_run(component: Any) -> frozenset[type]:
-    """The classes of the modules that run when the component runs."""
-    return _traced(component)[1]
-
-
-@functools.lru_cache(maxsize=256)
-def _parameters(component: Any) -> Any:
-    return random_like(shapes(component))
-
-
-def parameters(component: Any) -> Any:
-    """Random parameters of a component, none zero by design and scales around one; an empty tree where it has none."""
-    return _parameters(component)
-
-
-def random_like(tree: Any) -> Any:
-    """Random values for a tree of shapes, each leaf its own."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    drawn: list[jax.Array] = []
-    with jax.ensure_compile_time_eval():
-        for index, (path, leaf) in enumerate(paths):
-            centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-            drawn.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
-    return structure.unflatten(drawn)

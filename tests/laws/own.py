@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from models import Block, Stack
-from tests.laws.test_components import (
+from models.laws.depth import law_scan_equals_loop
+from models.laws.general import (
     law_compiled_equals_eager,
     law_equal_components_have_equal_parameters,
     law_every_parameter_has_a_gradient,
     law_floats_stay_in_their_type,
 )
-from tests.laws.test_layer import law_causal_sees_nothing_later, law_keeps_the_shape, law_segments_do_not_mix
-from tests.laws.test_stack import law_scan_equals_loop
+from models.laws.layer import law_causal_sees_nothing_later, law_keeps_the_shape, law_segments_do_not_mix
 
 Law = Callable[[], None]
 

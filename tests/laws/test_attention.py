@@ -12,10 +12,11 @@ from models import Attention, Block, Context, Decoding, PreNorm, RMSNorm, RoPE, 
 from models.differential import DifferentialAttention
 from models.forgetting import ForgettingAttention
 from models.latent import LatentAttention
+from models.laws.decoding import law_decoding_is_one_pass
+from models.laws.layer import law_segments_do_not_mix
 from models.sharing import SharedAttention, ValueResidual
 from models.sparse import BlockRouting
 from tests.laws.components import WIDTH, normal, parameters
-from tests.laws.test_layer import law_decoding_is_one_pass, law_segments_do_not_mix
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

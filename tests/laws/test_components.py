@@ -1,6 +1,5 @@
 """Laws over every component of every kind."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -26,16 +25,20 @@ from models import (
     Transformer,
 )
 from models.contracts import Norm, kind_of
+from models.laws.general import (
+    law_compiled_equals_eager,
+    law_equal_components_have_equal_parameters,
+    law_every_parameter_has_a_gradient,
+    law_floats_stay_in_their_type,
+)
 from tests.laws.components import (
     VOCAB,
     WIDTH,
-    arguments,
     component_classes,
     forms,
     forms_of,
     module_classes,
     modules_run,
-    modules_within,
     normal,
     parameters,
 )
@@ -45,67 +48,8 @@ from train.study import cost
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def real(outputs: Any) -> list[jax.Array]:
-    return [leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)]
-
-
-@functools.lru_cache(maxsize=256)
-def compiled(component: Any) -> tuple[Any, Any]:
-    """Outputs, and the gradient of a random projection of them, from one program that takes all arrays as arguments."""
-    leaves, tree = jax.tree.flatten(arguments(component))
-    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
-
-    def projected(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
-        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
-        outputs = component.apply({"params": params}, *tree.unflatten(filled))
-        products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
-        return sum(products, jnp.zeros(())), outputs
-
-    (_, outputs), gradient = jax.jit(jax.value_and_grad(projected, has_aux=True))(
-        parameters(component), {place: leaves[place] for place in places}
-    )
-    return outputs, gradient
-
-
-def law_compiled_equals_eager(component: Any) -> None:
-    eager = component.apply({"params": parameters(component)}, *arguments(component))
-    outputs, _ = compiled(component)
-    assert jax.tree.structure(eager) == jax.tree.structure(outputs)
-    for left, right in zip(jax.tree.leaves(eager), jax.tree.leaves(outputs), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
-
-
-def law_floats_stay_in_their_type(component: Any) -> None:
-    def narrowed(leaf: Any) -> Any:
-        return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
-
-    params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
-    narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
-    wide = real(compiled(component)[0])
-    assert len(wide) == len(narrow) > 0
-    assert [(leaf.shape, leaf.dtype) for leaf in wide] == [(leaf.shape, jnp.float32) for leaf in narrow]
-    assert all(leaf.dtype == jnp.bfloat16 for leaf in narrow)
-
-
-def law_every_parameter_has_a_gradient(component: Any) -> None:
-    attentions = [module for module in modules_within(component) if isinstance(module, Attention)]
-    unseen = any(attention.bias and attention.position is None and attention.qk_norm is None for attention in attentions)
-    for path, gradient in jax.tree_util.tree_leaves_with_path(compiled(component)[1]):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        assert np.isfinite(gradient).all(), name
-        if not (unseen and name.endswith("key/bias")):  # see test_a_key_bias_without_positions_moves_no_output
-            assert np.abs(gradient).max() > 1e-5, name
-
-
 def law_json_gives_the_same_component(component: Any) -> None:
     assert decode(encode(component), project()) == component
-
-
-def law_equal_components_have_equal_parameters(component: Any, again: Any = None) -> None:
-    again = decode(encode(component), project()) if again is None else again  # equal, and made of other objects
-    assert again == component
-    trees = [jax.eval_shape(lambda one=one: one.init(jax.random.key(0), *arguments(one))) for one in (component, again)]
-    assert trees[0] == trees[1]
 
 
 def law_parameters_are_the_sum_of_sizes(component: Any) -> None:

@@ -1,7 +1,6 @@
 """Laws of layers: what a token's output may depend on."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,142 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Attention, Context, Decoding, Memory, RoPE, SinusoidalPosition
+from models import Attention, Context, RoPE, SinusoidalPosition
 from models.contracts import Layer
-from tests.laws.components import WIDTH, arguments, forms, modules_within, normal, parameters
+from models.laws.declared import claims, says_causal
+from models.laws.decoding import law_decoding_is_one_pass
+from models.laws.layer import (
+    law_causal_sees_nothing_later,
+    law_cross_reads_the_whole_memory,
+    law_keeps_the_shape,
+    law_only_differences_of_positions_matter,
+    law_segments_do_not_mix,
+    law_window_reaches_as_far_as_it_says,
+    law_without_positions_order_does_not_matter,
+    reach,
+)
+from tests.laws.components import WIDTH, forms, normal, parameters
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
+
 TOKENS = 8
-SEGMENTS = np.array([1, 1, 1, 2, 2, 2, 2, 0])
-MEMORY_SEGMENTS = np.array([1, 1, 2, 2, 2, 0])
-
-
-def applied_to(layer: Any, x: jax.Array, ctx: Context) -> jax.Array:
-    """The output of a layer, without what it may give to later layers."""
-    y = layer.apply({"params": parameters(layer)}, x, ctx)
-    return y[0] if isinstance(y, tuple) else y
-
-
-@functools.lru_cache(maxsize=256)
-def program(layer: Any) -> Any:
-    """(x, memory, positions, segments, memory segments of one row) -> derivatives of the output by x and memory, and the output.
-
-    One program serves every law of the layer.
-    """
-
-    def output(x: jax.Array, memory: jax.Array, *rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        positions, segments, memory_segments = (row[None] for row in rows)
-        ctx = Context(positions=positions, segments=segments, memory=Memory(memory[None], memory_segments))
-        y = applied_to(layer, x[None], ctx)[0]
-        return y, y
-
-    return jax.jit(jax.jacrev(output, argnums=(0, 1), has_aux=True))
-
-
-X, MEMORY = normal(1, TOKENS, WIDTH), normal(3, len(MEMORY_SEGMENTS), WIDTH)
-PLACES, ONE, MEMORY_ONE = np.arange(TOKENS), np.ones_like(SEGMENTS), np.ones_like(MEMORY_SEGMENTS)
-
-
-def output(layer: Any, x: jax.Array = X, positions: np.ndarray = PLACES) -> np.ndarray:
-    """The output for one row that is one example."""
-    return np.asarray(program(layer)(x, MEMORY, positions, ONE, MEMORY_ONE)[1])
-
-
-@functools.lru_cache(maxsize=256)
-def reach(layer: Any, packed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
-    segments, memory_segments = (SEGMENTS, MEMORY_SEGMENTS) if packed else (ONE, MEMORY_ONE)
-    own, other = program(layer)(X, MEMORY, PLACES, segments, memory_segments)[0]
-    return np.abs(own).max((1, 3)), np.abs(other).max((1, 3))
-
-
-def claims(layer: Any, name: str) -> list[Any]:
-    """What the layer and the modules within say under a field's name; cross-attention does not say anything about the stream."""
-    return [getattr(module, name) for module in modules_within(layer) if hasattr(module, name) and not getattr(module, "cross", False)]
-
-
-def law_keeps_the_shape(layer: Any) -> None:
-    x, ctx = arguments(layer)
-    assert jax.eval_shape(lambda: applied_to(layer, x, ctx)).shape == x.shape
-
-
-def law_segments_do_not_mix(layer: Any) -> None:
-    own, other = reach(layer, True)
-    assert (own[SEGMENTS[:, None] != SEGMENTS[None]] == 0).all()
-    assert (other[SEGMENTS[:, None] != MEMORY_SEGMENTS[None]] == 0).all()
-    assert (own.max(1) > 0)[SEGMENTS > 0].all() or other.any()
-
-
-def law_causal_sees_nothing_later(layer: Any) -> None:
-    assert (reach(layer, False)[0][np.triu_indices(TOKENS, 1)] == 0).all()
-
-
-def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
-    distance = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None]
-    inside = (np.abs(distance) < layer.window) & ((distance >= 0) if layer.causal else True)
-    assert ((reach(layer, False)[0] > 0) == inside).all()
-
-
-def law_cross_reads_the_whole_memory(layer: Any) -> None:
-    assert (reach(layer, False)[1] > 0).all()
-
-
-def law_without_positions_order_does_not_matter(layer: Any) -> None:
-    order = np.random.default_rng(0).permutation(TOKENS)
-    np.testing.assert_allclose(output(layer)[order], output(layer, X[order]), atol=1e-5)
-
-
-def law_only_differences_of_positions_matter(layer: Any) -> None:
-    np.testing.assert_allclose(output(layer), output(layer, positions=PLACES + 5), atol=1e-4)
-    assert np.abs(output(layer) - output(layer, positions=PLACES * 2)).max() > 1e-3
-
-
-PADDED_PLACES = jnp.array([[0, 0, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7]])
-PADDED_SEGMENTS = jnp.array([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]])
-PADDED = Context(
-    positions=PADDED_PLACES,
-    segments=PADDED_SEGMENTS,
-    memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])),
-)
-
-
-def law_decoding_is_one_pass(layer: Any) -> None:
-    """Two prompts of unequal length, padded on the left; then one token after the other."""
-    x, params = normal(4, 2, TOKENS, WIDTH), parameters(layer)
-
-    def call(cache: Any, first: int, count: int, start: bool) -> tuple[jax.Array, Any]:
-        ctx = dataclasses.replace(
-            PADDED,
-            positions=jax.lax.dynamic_slice_in_dim(PADDED_PLACES, first, count, 1),
-            segments=jax.lax.dynamic_slice_in_dim(PADDED_SEGMENTS, first, count, 1),
-            decoding=Decoding(first, TOKENS, start),
-        )
-        part = jax.lax.dynamic_slice_in_dim(x, first, count, 1)
-        y, cache = layer.apply({"params": params, **cache}, part, ctx, mutable=["cache"])
-        return y[0] if isinstance(y, tuple) else y, cache
-
-    whole = jax.jit(lambda: applied_to(layer, x, PADDED))()
-    y, cache = jax.jit(lambda: call({}, 0, 4, True))()
-    advance = jax.jit(lambda cache, first: call(cache, first, 1, False))
-    parts = [y]
-    for first in range(4, TOKENS):
-        y, after = advance(cache, first)
-        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
-        cache = after
-        parts.append(y)
-    real = np.asarray(PADDED_SEGMENTS) > 0
-    np.testing.assert_allclose(np.concatenate(parts, 1)[real], np.asarray(whole)[real], atol=1e-4)
+X = normal(1, TOKENS, WIDTH)
 
 
 def selected(condition: Any) -> list[Any]:
     chosen = [form for form in forms(Layer) if condition(form.values[0])]
     assert chosen
     return chosen
-
-
-def says_causal(layer: Any) -> bool:
-    return bool(claims(layer, "causal")) and all(claims(layer, "causal"))
 
 
 def decodes(layer: Any) -> bool:

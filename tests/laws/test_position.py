@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.laws.vector import law_length_is_kept, law_products_depend_on_differences
 from models.position import AxialRoPE, InterpolatedRoPE, NTKRoPE, PartialRoPE, RoPE, YaRN
 from tests.laws.components import WIDTH, normal
-from tests.laws.test_vector import law_length_is_kept, law_products_depend_on_differences
 
 PLACES = np.array([0, 1, 2, 9, 30, 100])
 ROTARY = [PartialRoPE(0.5), InterpolatedRoPE(0.5), NTKRoPE(), YaRN()]

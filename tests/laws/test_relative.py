@@ -12,20 +12,14 @@ import pytest
 
 from models import Attention
 from models.contracts import Relative
+from models.laws.decoding import law_decoding_is_one_pass
+from models.laws.layer import law_causal_sees_nothing_later, law_segments_do_not_mix
+from models.laws.scores import HEADS, POSITIONS, QUERY, SCORES, SOURCES, VISIBLE, S, T, law_hidden_stays_hidden
 from models.relative import FIRE, ALiBi, CoPE, T5Bias
 from models.weigh import HIDDEN
 from tests.laws.components import forms, normal, parameters
-from tests.laws.test_layer import law_causal_sees_nothing_later, law_decoding_is_one_pass, law_segments_do_not_mix
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-HEADS, T, S = 4, 5, 7
-SCORES, QUERY = normal(1, 2, HEADS, T, S), normal(2, 2, HEADS, T, 4)
-POSITIONS, SOURCES = (
-    np.array([[[2, 3, 4, 5, 6]], [[0, 1, 40, 90, 300]]]),
-    np.array([[[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 17, 40, 41, 90, 500]]]),
-)
-VISIBLE = np.arange(S) <= np.arange(T)[:, None] + 2
 
 
 def alibi(pair: tuple[int, int], head: int) -> float:
@@ -120,14 +114,6 @@ def law_cope_is_its_formula(form: Any) -> None:
 
 def test_contextual_positions_are_their_closed_form() -> None:
     law_cope_is_its_formula(CoPE(4))
-
-
-def law_hidden_stays_hidden(form: Any) -> None:
-    scores = jnp.where(VISIBLE, SCORES, HIDDEN)
-    biased = form.apply({"params": parameters(form)}, scores, QUERY, jnp.asarray(POSITIONS), jnp.asarray(SOURCES))
-    assert (np.asarray(jax.nn.softmax(biased, -1))[..., ~VISIBLE] == 0).all()
-    changed = form.apply({"params": parameters(form)}, scores, QUERY, jnp.asarray(POSITIONS), np.where(VISIBLE[-1], SOURCES, 9))
-    np.testing.assert_array_equal(np.asarray(biased)[..., VISIBLE], np.asarray(changed)[..., VISIBLE])
 
 
 @pytest.mark.parametrize("form", forms(Relative))

@@ -1,7 +1,5 @@
 """Laws of depth: residuals, loops and scans, recomputed activations."""
 
-import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,28 +11,23 @@ import pytest
 
 from models import GLU, MLP, Attention, Block, Context, LayerNorm, PostNorm, PreNorm, RMSNorm, Sandwich, Stack, scanned, unrolled
 from models.contracts import Norm, Residual, conforms
+from models.laws.depth import (
+    CONTEXT,
+    X,
+    law_recomputing_changes_nothing,
+    law_residual_keeps_the_shape_of_the_state,
+    law_scan_equals_loop,
+    law_zero_branch_leaves_the_state,
+    looped_parameters,
+)
 from models.stack import POLICIES
 from models.structure import replace
-from tests.laws.components import BLOCK, WIDTH, forms, normal, parameters, random_like
+from tests.laws.components import BLOCK, WIDTH, forms, parameters
 from train.study import cost
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-X = normal(1, 2, 6, WIDTH)
 Branch = Callable[[jax.Array], jax.Array]
-
-
-def law_zero_branch_leaves_the_state(residual: Any) -> None:
-    state = residual.apply({"params": parameters(residual)}, X, lambda x: 0 * x, Context())
-    np.testing.assert_array_equal(state, X)
-
-
-def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
-    state = residual.expand(X, Context()) if hasattr(residual, "expand") else X
-    new = jax.eval_shape(lambda: residual.apply({"params": parameters(residual)}, state, jnp.sin, Context()))
-    assert new.shape == state.shape
-    back = residual.reduce(state, Context()) if hasattr(residual, "reduce") else state
-    assert back.shape == X.shape
 
 
 @pytest.mark.parametrize("residual", forms(Residual))
@@ -100,40 +93,12 @@ class HyperConnection(nn.Module):
 HYPER = Stack(Block(Attention(2, causal=True), None, HyperConnection()), 2)
 PLAIN = Stack(BLOCK, 2)
 PATTERN = Stack((Block(Attention(2, causal=True), None), Block(GLU(2.0), None, Sandwich())), 2, RMSNorm())
-CONTEXT = Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
-
-
-@functools.lru_cache(maxsize=32)
-def _looped_parameters(stack: Any) -> Any:
-    return random_like(jax.eval_shape(stack.init, jax.random.key(0), X, CONTEXT)["params"])
-
-
-def looped_parameters(stack: Any) -> Any:
-    """Random parameters of a stack that is a loop."""
-    return _looped_parameters(stack)
-
-
-def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple[jax.Array, Any]:
-    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        y = stack.apply({"params": params}, X, dataclasses.replace(CONTEXT, train=train), rngs={"dropout": jax.random.key(1)})
-        return jnp.vdot(normal(2, *X.shape), y), y
-
-    (_, y), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    return y, gradients
 
 
 def assert_close(left: Any, right: Any, tolerance: float = 1e-4) -> None:
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(np.abs(a).max())))
-
-
-def law_scan_equals_loop(stack: Stack) -> None:
-    params, scan = looped_parameters(stack), replace(stack, "scan", True)
-    y, gradients = outputs_and_gradients(stack, params)
-    again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
-    assert_close(y, again)
-    assert_close(gradients, unrolled(scanned_gradients, scan))
 
 
 def law_conversions_are_inverses(stack: Stack, into: Any, back: Any) -> None:
@@ -177,23 +142,6 @@ def test_identity_hyper_connections_are_pre_norm() -> None:
     plain = replace(HYPER, "block.residual", PreNorm())
     assert_close(y, plain.apply({"params": pre_norm(hyper)}, X, CONTEXT))
     assert conforms(HyperConnection, Residual)
-
-
-@functools.lru_cache(maxsize=8)
-def _trained(plain: Any) -> tuple[Any, Any]:
-    looped = looped_parameters(replace(plain, "scan", False))
-    params = scanned(looped, plain) if plain.scan else looped
-    return params, outputs_and_gradients(plain, params, train=True)
-
-
-def trained(plain: Any) -> tuple[Any, Any]:
-    """A stack's parameters, and its outputs and gradients in training."""
-    return _trained(plain)
-
-
-def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
-    params, expected = trained(plain)
-    assert_close(expected, outputs_and_gradients(stack, params, train=True))
 
 
 DROPPED = Stack(Block(Attention(2), None, PreNorm(), dropout=0.3), 1)

@@ -24,44 +24,28 @@ from models import (
     squared_relu,
 )
 from models.contracts import Norm, Position
+from models.laws.vector import (
+    drawn_vectors,
+    law_length_is_kept,
+    law_norm_acts_on_each_vector_alone,
+    law_norm_forgets_the_scale,
+    law_norm_starts_with_mean_square_one,
+    law_one_row_of_positions_serves_all,
+    law_position_follows_the_token,
+    law_products_depend_on_differences,
+)
 from models.norm import DynamicTanh, HeadNorm, L2Norm, ScaleNorm
 from tests.laws.components import WIDTH, forms, normal, parameters
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def drawn_vectors() -> jax.Array:
-    return 3 * normal(1, 5, 8, WIDTH) + 2
-
-
-def law_norm_forgets_the_scale(norm: Any) -> None:
-    x, variables = drawn_vectors(), {"params": parameters(norm)}
-    np.testing.assert_allclose(norm.apply(variables, x), norm.apply(variables, 8 * x), atol=1e-4)
-
-
-def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
-    x, variables = drawn_vectors(), {"params": parameters(norm)}
-    moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(-1)
-    assert moved[1, 2] > 1e-3
-    moved[1, 2] = 0
-    assert moved.max() < 1e-6
-
-
-def law_norm_starts_with_mean_square_one(norm: Any) -> None:
-    x = drawn_vectors()
-    np.testing.assert_allclose(np.square(norm.apply(norm.init(jax.random.key(0), x), x)).mean(-1), 1.0, atol=1e-3)
-
-
-REMEMBERS_THE_SCALE = DynamicTanh  # a curve of each number by itself, without statistics
-STARTS_ELSEWHERE = (DynamicTanh, L2Norm)  # the latter with a sum of squares, not a mean, of one
-
-
 @pytest.mark.parametrize("norm", forms(Norm))
 def test_a_norm_acts_on_each_vector_alone_and_forgets_its_scale(norm: Any) -> None:
     law_norm_acts_on_each_vector_alone(norm)
-    if not isinstance(norm, REMEMBERS_THE_SCALE):
+    if not getattr(norm, "keeps_scale", False):
         law_norm_forgets_the_scale(norm)
-    if not isinstance(norm, STARTS_ELSEWHERE):
+    if getattr(norm, "starts_at", 1.0) is not None:
         law_norm_starts_with_mean_square_one(norm)
 
 
@@ -113,41 +97,10 @@ def test_the_one_number_of_a_norm_starts_as_it_says(norm: Any, name: str, start:
     np.testing.assert_allclose(norm.init(jax.random.key(0), drawn_vectors())["params"][name], start, rtol=1e-6)
 
 
-def law_position_follows_the_token(position: Any) -> None:
-    x, places, variables = normal(1, 1, 6, WIDTH), jnp.array([[0, 1, 2, 5, 1, 7]]), {"params": parameters(position)}
-    order = np.array([3, 0, 5, 1, 4, 2])
-    moved = position.apply(variables, x[:, order], places[:, order])
-    np.testing.assert_allclose(np.asarray(position.apply(variables, x, places))[:, order], moved, atol=1e-6)
-    assert np.abs(np.asarray(position.apply(variables, x, places) - position.apply(variables, x, places + 1))).max() > 1e-3
-
-
-def law_one_row_of_positions_serves_all(position: Any) -> None:
-    x, places, variables = normal(1, 2, 6, WIDTH), jnp.arange(6)[None], {"params": parameters(position)}
-    both = jnp.concatenate([places, places])
-    np.testing.assert_array_equal(position.apply(variables, x, places), position.apply(variables, x, both))
-
-
 @pytest.mark.parametrize("position", forms(Position))
 def test_a_position_belongs_to_its_token_wherever_that_stands(position: Any) -> None:
     law_position_follows_the_token(position)
     law_one_row_of_positions_serves_all(position)
-
-
-def law_products_depend_on_differences(position: Any) -> None:
-    query, key = normal(1, 1, 4), normal(2, 1, 4)
-
-    def product(i: int, j: int) -> float:
-        turned = [position.apply({}, vector, jnp.array([place])) for vector, place in ((query, i), (key, j))]
-        return float(jnp.vdot(*turned))
-
-    np.testing.assert_allclose([product(3, 1), product(7, 5)], [product(2, 0), product(2, 0)], atol=1e-5)
-    assert abs(product(3, 1) - product(1, 3)) > 1e-3
-
-
-def law_length_is_kept(position: Any) -> None:
-    x = normal(1, 6, WIDTH)
-    turned = position.apply({}, x, jnp.arange(6))
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
 
 
 def test_rotary_products_depend_on_differences_only_and_lengths_are_kept() -> None:

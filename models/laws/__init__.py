@@ -1,0 +1,1 @@
+"""The laws as functions of a component: each takes one component and raises `BrokenLawError` unless it holds."""

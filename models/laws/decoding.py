@@ -1,0 +1,67 @@
+"""Laws of decoding: one token after the other is one pass."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.context import Context, Decoding, Memory
+from models.laws.inputs import WIDTH, normal, parameters
+from models.laws.layer import SHORT, applied_to
+from models.laws.verdict import BrokenLawError, require, require_close
+
+PROMPT, PADDING = 4, 2  # tokens of the prompt, of which the first row's first are padding
+
+
+def padded(length: int) -> Context:
+    """Two prompts of unequal length, padded on the left, and the tokens after them; with memory."""
+    places = np.arange(length)
+    return Context(
+        positions=jnp.asarray(np.stack([np.maximum(places - PADDING, 0), places])),
+        segments=jnp.asarray(np.stack([(places >= PADDING).astype(int), np.ones(length, int)])),
+        memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def decoded(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Outputs one token after the other, in one pass, and what was kept at the end."""
+    x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), padded(length)
+
+    def call(cache: Any, first: Any, count: int, start: bool) -> tuple[jax.Array, Any]:
+        assert whole.positions is not None
+        assert whole.segments is not None
+        ctx = Context(
+            positions=jax.lax.dynamic_slice_in_dim(whole.positions, first, count, 1),
+            segments=jax.lax.dynamic_slice_in_dim(whole.segments, first, count, 1),
+            memory=whole.memory,
+            decoding=Decoding(first, length, start),
+        )
+        part = jax.lax.dynamic_slice_in_dim(x, first, count, 1)
+        y, cache = layer.apply({"params": params, **cache}, part, ctx, mutable=["cache"])
+        return y[0] if isinstance(y, tuple) else y, cache
+
+    y, cache = jax.jit(lambda: call({}, 0, PROMPT, True))()
+    advance = jax.jit(lambda cache, first: call(cache, first, 1, False))
+    parts = [y]
+    for first in range(PROMPT, length):
+        y, after = advance(cache, first)
+        kept, now = jax.tree.map(jnp.shape, cache), jax.tree.map(jnp.shape, after)
+        require(kept == now, f"what is kept has shapes {kept} before token {first} and {now} after it")
+        cache = after
+        parts.append(y)
+    return np.concatenate(parts, 1), np.asarray(jax.jit(lambda: applied_to(layer, x, whole))()), cache
+
+
+def law_decoding_is_one_pass(layer: Any, length: int = SHORT) -> None:
+    """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one pass."""
+    parts, expected, _ = decoded(layer, length)
+    real = np.asarray(padded(length).segments) > 0
+    for token in range(length):
+        row = real[:, token]
+        try:
+            require_close(parts[row, token], expected[row, token], 1e-4)
+        except BrokenLawError as error:
+            raise BrokenLawError(f"token {token} of {length}, after a prompt of {PROMPT}: {error}") from None

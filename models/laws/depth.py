@@ -1,0 +1,111 @@
+"""Laws of depth: residuals, scans over layers, recomputed activations."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.context import Context
+from models.laws.inputs import WIDTH, normal, parameters, random_like
+from models.laws.verdict import require, require_equal_trees
+from models.stack import Stack, scanned, unrolled
+from models.structure import replace
+
+X = normal(1, 2, 6, WIDTH)
+CONTEXT = Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
+LAYERS, BRANCHES = 4, 2
+
+
+def law_zero_branch_leaves_the_state(residual: Any) -> None:
+    """A branch of zeros leaves the state as it is."""
+    state = residual.apply({"params": parameters(residual)}, X, lambda x: 0 * x, Context())
+    require(np.array_equal(state, X), "a branch of zeros changes the state")
+
+
+def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
+    """The state has the same shapes after a branch as before, and ends as (b, t, d)."""
+    state = residual.expand(X, Context()) if hasattr(residual, "expand") else X
+    new = jax.eval_shape(lambda: residual.apply({"params": parameters(residual)}, state, jnp.sin, Context()))
+    before, after = jax.tree.map(jnp.shape, state), jax.tree.map(jnp.shape, new)
+    require(before == after, f"a state of shape {before} became one of shape {after}")
+    back = residual.reduce(state, Context()) if hasattr(residual, "reduce") else state
+    require(back.shape == X.shape, f"the stream of shape {X.shape} ends with shape {back.shape}")
+
+
+def law_every_branch_counts(residual: Any) -> None:
+    """The output depends on every branch of every block, and on the stream, in a model of four blocks."""
+
+    def ended(gains: jax.Array, x: jax.Array) -> jax.Array:
+        ctx = dataclasses.replace(CONTEXT, depth=LAYERS, branches=BRANCHES)
+        state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
+        for layer in range(LAYERS):
+            for index in range(BRANCHES):
+                ctx = dataclasses.replace(ctx, layer=layer, branch=index)
+                branch = functools.partial(lambda gain, x: gain * (jnp.cos(3 * x) + jnp.roll(x, 1, -1)), gains[layer, index])
+                params = random_like(jax.eval_shape(residual.init, jax.random.key(0), state, branch, ctx).get("params", {}))
+                state = residual.apply({"params": params}, state, branch, ctx)
+        state = residual.reduce(state, ctx) if hasattr(residual, "reduce") else state
+        return jnp.vdot(normal(2, *X.shape), state)
+
+    by_gain, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.ones((LAYERS, BRANCHES)), X)
+    for place, size in np.ndenumerate(np.abs(by_gain)):
+        require(size > 1e-6, f"the output does not depend on branch {place[1]} of block {place[0]} of {LAYERS}, counted from 0")
+    require(np.abs(by_stream).max() > 1e-6, "the output does not depend on the stream")
+
+
+@functools.lru_cache(maxsize=32)
+def _looped_parameters(stack: Any) -> Any:
+    return random_like(jax.eval_shape(stack.init, jax.random.key(0), X, CONTEXT).get("params", {}))
+
+
+def looped_parameters(stack: Any) -> Any:
+    """Random parameters of a stack that is a loop."""
+    return _looped_parameters(stack)
+
+
+def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple[jax.Array, Any]:
+    """Outputs of a stack, and the gradient of a random projection of them."""
+
+    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        y = stack.apply({"params": params}, X, dataclasses.replace(CONTEXT, train=train), rngs={"dropout": jax.random.key(1)})
+        return jnp.vdot(normal(2, *X.shape), y), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return y, gradients
+
+
+@functools.lru_cache(maxsize=32)
+def _looped(stack: Any) -> tuple[jax.Array, Any]:
+    return outputs_and_gradients(stack, looped_parameters(stack))
+
+
+def law_scan_equals_loop(stack: Stack) -> None:
+    """A scan over layers has the outputs and gradients of the loop over them."""
+    params, scan = looped_parameters(stack), replace(stack, "scan", True)
+    y, gradients = _looped(stack)
+    again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
+    require_equal_trees(again, y, words="output")
+    require_equal_trees(unrolled(scanned_gradients, scan), gradients, words="gradient of")
+
+
+@functools.lru_cache(maxsize=8)
+def _trained(plain: Any) -> tuple[Any, Any]:
+    looped = looped_parameters(replace(plain, "scan", False))
+    params = scanned(looped, plain) if plain.scan else looped
+    return params, outputs_and_gradients(plain, params, train=True)
+
+
+def trained(plain: Any) -> tuple[Any, Any]:
+    """A stack's parameters, and its outputs and gradients in training."""
+    return _trained(plain)
+
+
+def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
+    """With `remat` outputs and gradients are those without."""
+    params, (y, gradients) = trained(plain)
+    again, recomputed = outputs_and_gradients(stack, params, train=True)
+    require_equal_trees(again, y, words="output")
+    require_equal_trees(recomputed, gradients, words="gradient of")

@@ -1,0 +1,104 @@
+"""Laws of every component of every kind."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.laws.declared import without_gradient
+from models.laws.inputs import arguments, normal, parameters
+from models.laws.verdict import BrokenLawError, path_name, require, require_close, require_finite
+from models.structure import apart
+
+
+def real(outputs: Any) -> list[jax.Array]:
+    """The floating-point arrays of a tree."""
+    return [leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(component: Any) -> tuple[Any, Any]:
+    """Outputs, and the gradient of a random projection of them, from one program that takes all arrays as arguments."""
+    leaves, tree = jax.tree.flatten(arguments(component))
+    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def projected(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
+        outputs = component.apply({"params": params}, *tree.unflatten(filled))
+        products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
+        return sum(products, jnp.zeros(())), outputs
+
+    (_, outputs), gradient = jax.jit(jax.value_and_grad(projected, has_aux=True))(
+        parameters(component), {place: leaves[place] for place in places}
+    )
+    return outputs, gradient
+
+
+def law_compiled_equals_eager(component: Any) -> None:
+    """jit(f)(x) = f(x), up to rounding."""
+    eager = component.apply({"params": parameters(component)}, *arguments(component))
+    outputs, _ = compiled(component)
+    require(jax.tree.structure(eager) == jax.tree.structure(outputs), "the outputs are of another structure when compiled")
+    for left, right in zip(jax.tree.leaves(outputs), jax.tree.leaves(eager), strict=True):
+        require_close(left, right, 1e-4, relative=1e-4)
+
+
+def law_floats_stay_in_their_type(component: Any) -> None:
+    """bfloat16 parameters and inputs give bfloat16, float32 ones float32, of the same shapes."""
+
+    def narrowed(leaf: Any) -> Any:
+        return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
+
+    params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
+    narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
+    wide = real(compiled(component)[0])
+    require(len(wide) == len(narrow) > 0, f"{len(wide)} arrays of floats in float32, {len(narrow)} in bfloat16")
+    for given, leaf in zip(wide, narrow, strict=True):
+        require(given.shape == leaf.shape, f"shape {given.shape} in float32, {leaf.shape} in bfloat16")
+        require(given.dtype == jnp.float32, f"float32 became {given.dtype}, shape {given.shape}")
+        require(leaf.dtype == jnp.bfloat16, f"bfloat16 became {leaf.dtype}, shape {leaf.shape}")
+
+
+def law_every_parameter_has_a_gradient(component: Any) -> None:
+    """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
+    gradients = compiled(component)[1]
+    require_finite(gradients, "the gradient of")
+    exempt = without_gradient(component)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        name, size = path_name(path), float(np.abs(gradient).max(initial=0))
+        require(size > 1e-5 or name in exempt, f"the largest gradient of {name} is {size:.1g}")
+
+
+def law_equal_components_have_equal_parameters(component: Any, again: Any = None) -> None:
+    """A component made of other objects, yet equal, has the same parameters."""
+    again = apart(component) if again is None else again
+    require(again == component, f"{component} is not equal to a copy of itself")
+    own, other = (jax.eval_shape(lambda one=one: one.init(jax.random.key(0), *arguments(one))) for one in (component, again))
+    require(own == other, "two parts are one object and so share parameters, while an equal component has parameters for each")
+
+
+def law_calling_again_changes_nothing(component: Any) -> None:
+    """The same call gives the same output: nothing is kept outside of the variables."""
+    first, second = (component.apply({"params": parameters(component)}, *arguments(component)) for _ in range(2))
+    for left, right in zip(jax.tree.leaves(second), jax.tree.leaves(first), strict=True):
+        try:
+            np.testing.assert_array_equal(left, right)
+        except AssertionError:
+            raise BrokenLawError("the second call with the same arguments gives another output") from None
+
+
+def law_gradients_at_zero_are_finite(component: Any) -> None:
+    """At inputs of zeros, which padding and a stream's start can be, outputs and gradients are finite."""
+    leaves, tree = jax.tree.flatten(arguments(component))
+    floats = {index: jnp.zeros_like(leaf) for index, leaf in enumerate(leaves) if real(leaf)}
+
+    def total(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+        outputs = component.apply({"params": params}, *tree.unflatten([arrays.get(index, leaf) for index, leaf in enumerate(leaves)]))
+        return sum((leaf.astype(jnp.float32).sum() for leaf in real(outputs)), jnp.zeros(())), real(outputs)
+
+    (_, outputs), (params, inputs) = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(parameters(component), floats)
+    require_finite(outputs, "an output")
+    require_finite(params, "the gradient of")
+    require_finite(inputs, "the gradient of input")

@@ -1,0 +1,161 @@
+"""Laws of layers: what a token's output may depend on, at a length that crosses no chunk (8) or several (264)."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.context import Context, Memory
+from models.laws.inputs import WIDTH, arguments, normal, parameters
+from models.laws.verdict import require, require_close
+
+SHORT, LONG = 8, 264  # the latter crosses chunks of 16, 64 and 256, and is no multiple of any
+MEMORY = 6
+NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transform rounds
+
+
+class Rows(NamedTuple):
+    """Positions and segments of a row's tokens, and segments of its memory; numpy arrays (t,), (t,), (s,)."""
+
+    positions: np.ndarray
+    segments: np.ndarray
+    memory: np.ndarray
+
+
+def one_example(length: int) -> Rows:
+    """A row that is one example."""
+    return Rows(np.arange(length), np.ones(length, int), np.ones(MEMORY, int))
+
+
+def lengths_packed(length: int) -> tuple[int, ...]:
+    """The lengths of the examples of a packed row; some tokens are left for padding."""
+    if length >= LONG:
+        return (3, 18, 70, 150, length - LONG + 20)
+    first = max(1, 3 * length // 8)
+    return (first, length - first - max(1, length // 8))
+
+
+def several_examples(length: int) -> Rows:
+    """A row that packs examples and ends with padding; the memory holds two, and padding."""
+    lengths = lengths_packed(length)
+    positions, segments = np.zeros(length, int), np.zeros(length, int)
+    for number, (start, count) in enumerate(zip(np.cumsum((0, *lengths)), lengths, strict=False), 1):
+        positions[start : start + count] = np.arange(count)
+        segments[start : start + count] = number
+    return Rows(positions, segments, np.array([1, 1, 2, 2, 2, 0]))
+
+
+def applied_to(layer: Any, x: jax.Array, ctx: Context) -> jax.Array:
+    """The output of a layer, without what it may give to later layers."""
+    y = layer.apply({"params": parameters(layer)}, x, ctx)
+    return y[0] if isinstance(y, tuple) else y
+
+
+@functools.lru_cache(maxsize=256)
+def derivatives(layer: Any, length: int) -> Any:
+    """(x, memory, positions, segments, memory segments of one row) -> output, and its derivatives by tokens and by memory.
+
+    The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token.  One
+    program serves every law of the layer.
+    """
+    several = length // SHORT if length % SHORT == 0 else 1
+    weights = normal(9, length, WIDTH)
+
+    @jax.jit
+    def program(x: jax.Array, memory: jax.Array, *rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        positions, segments, memory_segments = (row[None] for row in rows)
+
+        def output(x: jax.Array, memory: jax.Array) -> jax.Array:
+            ctx = Context(positions=positions, segments=segments, memory=Memory(memory[None], memory_segments))
+            return applied_to(layer, x[None], ctx)[0]
+
+        y, pull = jax.vjp(output, x, memory)
+
+        def row(token: jax.Array) -> tuple[jax.Array, jax.Array]:
+            seed = jnp.where(jnp.arange(length)[:, None] == token, weights[:, : y.shape[-1]], 0).astype(y.dtype)
+            return tuple(jnp.abs(leaf).max(-1) for leaf in pull(seed))
+
+        own, other = jax.lax.map(jax.vmap(row), jnp.arange(length).reshape(several, -1))
+        return y, own.reshape(length, -1), other.reshape(length, -1)
+
+    return program
+
+
+@functools.lru_cache(maxsize=256)
+def observed(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Output, derivatives by tokens and derivatives by memory, of a row that is one example or packs several."""
+    rows = several_examples(length) if packed else one_example(length)
+    return tuple(map(np.asarray, derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)))
+
+
+def reach(layer: Any, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
+    """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
+    return observed(layer, length, packed)[1:]
+
+
+def output(layer: Any, x: jax.Array | None = None, positions: np.ndarray | None = None) -> np.ndarray:
+    """The output for one short row that is one example."""
+    rows, x = one_example(SHORT), normal(1, SHORT, WIDTH) if x is None else x
+    places = rows.positions if positions is None else positions
+    return np.asarray(derivatives(layer, SHORT)(x, normal(3, MEMORY, WIDTH), places, rows.segments, rows.memory)[0])
+
+
+def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> None:
+    """Raises BrokenLawError, naming the first pair, unless derivatives are zero (up to rounding) for all forbidden pairs."""
+    limit = NOISE * derivatives.max(initial=0) if len(derivatives) > SHORT else 0
+    wrong = np.argwhere(forbidden & ~(derivatives <= limit))
+    if len(wrong):
+        i, j = map(int, wrong[0])
+        others = f", and {len(wrong) - 1} more pairs" if len(wrong) > 1 else ""
+        require(False, f"output {i} depends on {words} {j}: derivative {derivatives[i, j]:.3g}{others} of {len(derivatives)} tokens")
+
+
+def law_keeps_the_shape(layer: Any) -> None:
+    """(b, t, d) -> (b, t, d)."""
+    x, ctx = arguments(layer)
+    shape = jax.eval_shape(lambda: applied_to(layer, x, ctx)).shape
+    require(shape == x.shape, f"x of shape {x.shape} became {shape}")
+
+
+def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
+    """No output depends on a token, or on a part of the memory, of another example in the row."""
+    own, other = reach(layer, True, length)
+    rows = several_examples(length)
+    require_zero(own, rows.segments[:, None] != rows.segments[None], "token")
+    require_zero(other, rows.segments[:, None] != rows.memory[None], "memory token")
+    blind = (own.max(1) == 0) & (rows.segments > 0)
+    require(not blind.any() or other.any(), f"output {int(blind.argmax())} depends on no token")
+
+
+def law_causal_sees_nothing_later(layer: Any, length: int = SHORT) -> None:
+    """No output depends on a later token."""
+    require_zero(reach(layer, False, length)[0], np.triu(np.ones((length, length), bool), 1), "the later token")
+
+
+def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
+    """Outputs depend on the tokens less than `window` away, and on no others."""
+    distance = np.arange(SHORT)[:, None] - np.arange(SHORT)[None]
+    inside = (np.abs(distance) < layer.window) & ((distance >= 0) if layer.causal else True)
+    wrong = np.argwhere((reach(layer, False)[0] > 0) != inside)
+    require(not len(wrong), f"output and token {wrong[0].tolist() if len(wrong) else ''} against a window of {layer.window}")
+
+
+def law_cross_reads_the_whole_memory(layer: Any) -> None:
+    """Every output depends on every token of the memory."""
+    blind = np.argwhere(reach(layer, False)[1] == 0)
+    require(not len(blind), f"output and memory token {blind[0].tolist() if len(blind) else ''}: derivative 0")
+
+
+def law_without_positions_order_does_not_matter(layer: Any) -> None:
+    """Tokens in another order give the same outputs in that order."""
+    order = np.random.default_rng(0).permutation(SHORT)
+    require_close(output(layer, normal(1, SHORT, WIDTH)[order]), output(layer)[order], 1e-5, "tokens in another order")
+
+
+def law_only_differences_of_positions_matter(layer: Any) -> None:
+    """Positions that are all 5 higher change nothing; twice the positions do."""
+    places = np.arange(SHORT)
+    require_close(output(layer, positions=places + 5), output(layer), 1e-4, "positions that are all 5 higher")
+    require(np.abs(output(layer) - output(layer, positions=places * 2)).max() > 1e-3, "twice the positions change nothing")

@@ -1,0 +1,88 @@
+"""How a law says what it found: where it does not hold and by how much, or why it was not tested."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class BrokenLawError(AssertionError):
+    """A law does not hold; the message says where and by how much."""
+
+
+class NotTestedError(Exception):
+    """A law was not tested; the message says why."""
+
+
+class Law(NamedTuple):
+    """A law that applies to a component: `test()` raises one of the two above, `remedy` says what to do about the former."""
+
+    name: str
+    test: Callable[[], None]
+    remedy: str
+
+
+class Verdict(NamedTuple):
+    """What a law found: "holds", "broken" or "not tested"; where and by how much, or why not; what to do."""
+
+    law: str
+    verdict: str
+    where: str = ""
+    remedy: str = ""
+
+
+def name_of(law: Callable[..., Any]) -> str:
+    """The name of a law from that of its function, as models/README.md lists it."""
+    return law.__name__.removeprefix("law_").replace("_", " ")
+
+
+def require(condition: Any, words: str) -> None:
+    """Raises BrokenLawError with these words unless the condition is true."""
+    if not condition:
+        raise BrokenLawError(words)
+
+
+def require_close(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "", relative: float = 0.0) -> None:
+    """Raises BrokenLawError at the largest difference, unless |actual - expected| <= tolerance + relative * |expected|."""
+    left, right = (np.asarray(value, np.float64) for value in (actual, expected))
+    prefix = f"{words}: " if words else ""
+    require(left.shape == right.shape, f"{prefix}shape {left.shape} where {right.shape} was expected")
+    require(np.isfinite(left).all() or not np.isfinite(right).all(), f"{prefix}not finite at index {_first(~np.isfinite(left))}")
+    excess = np.where(left == right, 0.0, np.abs(left - right)) - relative * np.abs(right)
+    if excess.size and not excess.max() <= tolerance:
+        place = np.unravel_index(np.nanargmax(excess), excess.shape)
+        raise BrokenLawError(f"{prefix}{left[place]:.4g} where {right[place]:.4g} was expected, at index {tuple(map(int, place))}")
+
+
+def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "") -> None:
+    """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to tolerance * (1 + the leaf's largest value)."""
+    kept = jax.tree.structure(actual) == jax.tree.structure(expected)
+    require(kept, f"{words}: leaves {names_of(actual)} where {names_of(expected)} were expected")
+    for (path, left), right in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
+        wide = np.abs(np.asarray(right, np.float64))
+        require_close(left, right, tolerance * (1 + float(wide.max(initial=0))), " ".join(filter(None, (words, path_name(path)))))
+
+
+def names_of(tree: Any) -> str:
+    """The paths of a tree's leaves."""
+    return ", ".join(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)) or "none"
+
+
+def path_name(path: Any) -> str:
+    """A path in a tree as names joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def require_finite(tree: Any, words: str) -> None:
+    """Raises BrokenLawError, naming leaf and index, unless every number of a tree is finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        wide = np.asarray(leaf)
+        if jnp.issubdtype(wide.dtype, jnp.inexact):
+            finite = np.isfinite(wide.astype(np.float32))
+            require(finite.all(), f"{words} {path_name(path)} is not finite at index {_first(~finite)}")
+
+
+def _first(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(np.argmax(mask), np.shape(mask))))
