@@ -303,14 +303,16 @@ def test_a_series_and_a_file_may_have_colons_in_their_names(tmp_path: Path) -> N
     np.testing.assert_allclose(batch["mean"][:, 0, 0], opened.values[-opened.spec.before :].mean(0), rtol=1e-5)
 
 
-def test_gaps_between_values_are_filled_in_a_straight_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gaps_between_values_are_filled_in_a_straight_line(tmp_path: Path) -> None:
     rows = cells()
     for row in rows[30:33]:
         row[1] = ""
     opened = spec(write(tmp_path / "series.csv", rows, "\r\n", "\ufeff"), gaps=3).open()
     before, after = float(rows[29][1]), float(rows[33][1])
     np.testing.assert_allclose(opened.values[30:33, 0], before + (after - before) * np.arange(1, 4) / 4, rtol=1e-5)
-    assert "3 missing values of north were filled" in capsys.readouterr().err
+    (note,) = opened.notes
+    assert str(note).startswith("3 of 240 values of 'north' of ")
+    assert str(note).endswith("were missing and are filled in a straight line: example 31, example 32, example 33")
 
 
 @pytest.mark.parametrize(

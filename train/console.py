@@ -14,6 +14,7 @@ import rich.text
 
 from models.structure import fields
 from models.words import gathered, listed
+from train.data.notes import notes_of
 from train.trainer import Trainer
 
 
@@ -52,6 +53,8 @@ class Console:
             ("5 iterate", f"{steps} steps of {len(trainer.train)} in an epoch, into {folder}"),
         ]
         self.rich.print(rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines))
+        for note in notes_of(trainer.data):
+            self.say(str(note))
 
     @contextlib.contextmanager
     def bar(self, start: int, steps: int) -> Iterator[Bar]:
@@ -135,12 +138,9 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
     left = [(name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)]
-    return (
-        named
-        + left
-        + measured
-        + [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
-    )
+    reviewed = [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
+    read = [("data", note["said"]) for note in summary.get("data", ())]  # a summary of an older version has none
+    return named + left + measured + reviewed + read
 
 
 def pair(value: float | None, half: float | None) -> str:

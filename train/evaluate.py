@@ -1,5 +1,6 @@
 """A trained run used: measured again, or asked."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
 from models.projected import Projected
 from train.checkpoint import Store
+from train.data.notes import notes_of
 from train.experiment import Experiment
 from train.metrics import finite
 from train.review.trained import Trained
@@ -37,6 +39,7 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": {} if review is None else review.review(Trained(trainer, placed, {name: v for name, (v, _) in measured.items()})).metrics,
+        "data": [note.record() for note in notes_of(trainer.data)],
     }
     return finite(found)
 
@@ -53,6 +56,8 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
     questions = trainer.data.questions(asked, size, 1)
     step, params = restored(folder, experiment, trainer.shapes(questions[0]), best)
     del step
+    for note in notes_of(trainer.data):
+        print(note, file=sys.stderr, flush=True)
 
     if hasattr(experiment.objective, "search"):
         yield from ((asked[index], {"translation": text}) for index, text in translated(trainer, params, questions))

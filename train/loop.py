@@ -17,6 +17,7 @@ import numpy as np
 
 from train.checkpoint import Progress, Store, require_structure
 from train.console import Bar, Console
+from train.data.notes import notes_of
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
 from train.objective import Sum, add, mean
@@ -269,6 +270,7 @@ class Loop:
             "unused": list(self.trainer.unused),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
+            "data": [note.record() for note in notes_of(self.trainer.data)],
         } | self.pace.rates(self.share)
         summary = finite(summary)
         write_report(self.folder, self.experiment, summary, findings.pictures)

@@ -52,4 +52,6 @@ def run(options: argparse.Namespace) -> int:
     for name, value in result["review"].items():
         if name not in result["evaluation"]:
             print(f"{name:<28}{pair(value, None)}")
+    for note in result["data"]:
+        print(f"{'data':<28}{note['said']}")
     return 0

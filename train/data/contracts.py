@@ -13,7 +13,8 @@ class Opened(Protocol):
 
     A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  Three methods may be left out:
     `shown(part, index)` gives an example as a piece of a page; `asked(given)` makes the questions of what a user gives, such as the
-    pictures of a folder; `restored(output, example)` puts what the model gives for an example back into the units of the data.
+    pictures of a folder; `restored(output, example)` puts what the model gives for an example back into the units of the data.  So may
+    `notes` (`train.data.notes.Notes`): what the reader left out, cut, filled in or decided, which is shown wherever a run is.
     """
 
     classes: tuple[str, ...]

@@ -8,6 +8,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.contracts import PART
+from train.data.notes import Notes
 from train.data.source import Split, dataset, read, texts, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
 from train.spec import InputError
@@ -55,28 +56,29 @@ class Corpus:
         """Both splits (or the one asked for), tokenised.  Raises InputError for what cannot be used."""
         opened = self.reader()
         for part in ("train", "test") if only is None else (only,):
-            opened.add(part, self._text(part))
+            opened.add(part, self._text(part, opened.notes))
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
         """Ready for texts to predict from, without the data."""
-        return OpenedCorpus(self, tokenizer(self.tokenizer, lambda: self._text("train").splitlines()))
+        return OpenedCorpus(self, tokenizer(self.tokenizer, lambda: self._text("train", Notes()).splitlines()))
 
-    def _text(self, part: PART) -> str:
+    def _text(self, part: PART, notes: Notes) -> str:
         if self.path is None:
-            return self._joined(dataset(self.dataset, self.splits[part == "test"]))
+            return self._joined(dataset(self.dataset, self.splits[part == "test"]), notes)
         if self.test is not None:
-            return self._file(self.test if part == "test" else self.path)
-        text = self._file(self.path)
+            return self._file(self.test if part == "test" else self.path, notes)
+        text = self._file(self.path, notes)
         cut = int(len(text) * (1 - self.holdout))
         return text[cut:] if part == "test" else text[:cut]
 
-    def _file(self, path: str) -> str:
+    def _file(self, path: str, notes: Notes) -> str:
         """A text as it stands in its file; of a table or of JSON lines the texts of its rows."""
-        return whole(path) if Path(path).suffix.lower() == ".txt" else self._joined(read(path))
+        return whole(path) if Path(path).suffix.lower() == ".txt" else self._joined(read(path), notes)
 
-    def _joined(self, split: Split) -> str:
+    def _joined(self, split: Split, notes: Notes) -> str:
         split.require(text=self.text)
+        notes.take(split.notes)
         found: list[str] = []
         for index in range(len(split.examples)):
             text = split.examples[index].get(self.text)
@@ -99,6 +101,7 @@ class OpenedCorpus:
             raise InputError(f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to one it has.")
         self.ids: dict[str, np.ndarray] = {}
         self.characters: dict[str, int] = {}
+        self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,7 +140,7 @@ class OpenedCorpus:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """Texts, and those of the column `text` of files; a .txt has one a line."""
-        return texts(given, text=self.spec.text)
+        return texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.contracts import PART
+from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, held, lines, read, texts, words
 from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
 from train.spec import InputError
@@ -55,8 +56,10 @@ class Pairs:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
         """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
         parts: list[PART] = ["train", "test"] if only is None else [only]
-        found: dict[PART, list[Pair]] = {part: self.pairs(part) for part in parts}
+        notes = Notes()
+        found: dict[PART, list[Pair]] = {part: self.pairs(part, notes) for part in parts}
         opened = OpenedPairs(self, self._tokens(found.get("train")))
+        opened.notes.take(notes)
         for part, pairs in found.items():
             opened.add(part, pairs)
         return opened
@@ -65,26 +68,27 @@ class Pairs:
         """Ready for sentences to translate, without the data where the vocabulary is a file: a run keeps what it learnt as one."""
         return OpenedPairs(self, self._tokens())
 
-    def pairs(self, part: PART) -> list[Pair]:
-        """The sentences of a part.  Raises InputError where one is empty or the files are not parallel."""
+    def pairs(self, part: PART, notes: Notes | None = None) -> list[Pair]:
+        """The sentences of a part; `notes` takes what the reader says.  Raises InputError where one is empty or files are not parallel."""
+        notes = Notes() if notes is None else notes
         if self.path is None:
-            return self._columns(dataset(self.dataset, self.splits[part == "test"]))
+            return self._columns(dataset(self.dataset, self.splits[part == "test"]), notes)
         if self.test is not None:
-            return self._file(*((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)))
-        whole = self._file(self.path, self.parallel)
+            return self._file(*((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)), notes)
+        whole = self._file(self.path, self.parallel, notes)
         found = [pair for pair in whole if held(pair[0], self.holdout) == (part == "test")]
         if not found:
             raise InputError(f"{self.path} leaves nothing for its {part} part; give more pairs, or another holdout.")
         return found
 
-    def _file(self, path: str, parallel: str | None) -> list[Pair]:
+    def _file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
             raise InputError(
                 f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test by data.test_parallel,"
                 " or a table of both."
             )
         if parallel is None:
-            return self._columns(read(path))
+            return self._columns(read(path), notes)
         both = lines(path), lines(parallel)
         if len(both[0]) != len(both[1]):
             raise InputError(
@@ -96,8 +100,9 @@ class Pairs:
                 raise InputError(f"Line {number} of {path if not pair[0] else parallel} is empty; remove it from both files or fill it in.")
         return list(zip(*both, strict=True))
 
-    def _columns(self, split: Split) -> list[Pair]:
+    def _columns(self, split: Split, notes: Notes) -> list[Pair]:
         split.require(source=self.source, target=self.target)
+        notes.take(split.notes)
         examples = [split.examples[index] for index in range(len(split.examples))]
         return [
             (words(example.get(self.source), split.where(index)).strip(), words(example.get(self.target), split.where(index)).strip())
@@ -121,6 +126,7 @@ class OpenedPairs:
         self.begin, self.end = (tokens.names.index(name) for name in (BEGIN, END))
         self.rows: dict[str, list[Row]] = {}
         self.pairs: dict[str, list[Pair]] = {}
+        self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,6 +137,7 @@ class OpenedPairs:
         """Tokenises one split."""
         both = [self.tokens.encode([pair[side] for pair in pairs]) for side in (0, 1)]
         rows: list[Row] = []
+        skipped: list[str] = []
         for index, (source, target) in enumerate(zip(*both, strict=True)):
             longest = max(len(source), len(target) + 2)
             if longest <= self.spec.length:
@@ -140,8 +147,13 @@ class OpenedPairs:
                     f"{part} pair {index + 1} ({pairs[index][0][:40]}...) has {longest} tokens and data.length is {self.spec.length};"
                     " raise it, or set data.skip=true to leave long training pairs out."
                 )
+            else:
+                skipped.append(f"{part} pair {index + 1}")
         if not rows:
             raise InputError(f"No {part} pair has at most {self.spec.length} tokens; raise data.length.")
+        if skipped:
+            done = f"have more than data.length={self.spec.length} tokens and are left out"
+            self.notes.take([Note(self.spec.path or self.spec.dataset, done, "pairs", tuple(skipped), len(pairs))])
         self.rows[part], self.pairs[part] = rows, pairs
 
     def shown(self, part: PART, index: int) -> str:
@@ -154,7 +166,7 @@ class OpenedPairs:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """Sentences, and those of the column `source` of files; a .txt has one a line."""
-        return [text.strip() for text in texts(given, source=self.spec.source)]
+        return [text.strip() for text in texts(given, self.notes, source=self.spec.source)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Sentences to translate, one a row, in their order."""

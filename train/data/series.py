@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +11,10 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.source import Example, Split, dataset, read
+from train.data.formats import Example
+from train.data.notes import Note, Notes
+from train.data.source import Split, dataset, read
+from train.data.steps import parse, refuse_repeat, step
 from train.spec import InputError
 
 CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, of the day of the year
@@ -25,7 +27,8 @@ class Series:
     An example of the data is a step, or as many as its arrays are long.
 
     `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
-    `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.
+    `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.  Times
+    follow each other by a fixed time, by days of the clock or of the week (as business days), or by months (`train.data.steps`).
     `holidays` is a country (ISO 3166, such as "US") whose public holidays are seen with them, of a step and of its lags.
     The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
     targets is trained on, and a `test` that by its times does not go on where `path` ends is seen by itself.  Test windows begin every
@@ -85,13 +88,13 @@ class Series:
         """The series, read and checked.  Raises InputError for what cannot be used."""
         opened = self.reader(classes)
         split = dataset(self.dataset, self.split) if self.path is None else read(self.path)
-        table = self.table(split, classes)
+        table = self.table(split, classes, opened.notes)
         names, values, seen, _ = table
         cut = first = len(values) - round(self.holdout * len(values))
         if self.test is not None and self.test == self.path:
             cut = first = 0  # all of it is to test on
         elif self.test is not None:
-            later = self.table(read(self.test), names)
+            later = self.table(read(self.test), names, opened.notes)
             cut = first = len(values)
             seen, values = np.concatenate([seen[:cut], later.seen]), np.concatenate([values, later.values])
             if table.times and not self.follows(table.times, later.times):
@@ -103,26 +106,34 @@ class Series:
         """Whether `test` goes on where `path` ends.  Raises InputError where they overlap, or their steps differ."""
         if (times[0].tzinfo is None) != (later[0].tzinfo is None):
             raise InputError(f"{self.test} and {self.path} differ in whether times have an offset from UTC; give it in both, or in none.")
-        step, own = ({after - before for before, after in zip(part, part[1:], strict=False)} for part in (times, later))
-        if step and own and step != own:
-            raise InputError(f"{self.test} has a row every {min(own)} and {self.path} every {min(step)}; give both at equal steps.")
+        every, own = step(times, str), step(later, str)
+        if len(times) > 1 and not every.fits(later):
+            raise InputError(f"{self.test} has a row every {own} and {self.path} every {every}; give both at equal steps.")
         if later[0] <= times[-1] and times[0] <= later[-1]:
             raise InputError(
                 f"{self.test} begins at {later[0]} and {self.path} ends at {times[-1]}; a test must not hold what is trained on."
             )
-        return later[0] - times[-1] in step
+        return len(times) > 1 and every.fits([times[-1], later[0]])
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedSeries":
         """Ready for series to continue, without the data."""
         return OpenedSeries(self, classes)
 
-    def table(self, split: Split, names: tuple[str, ...] = ()) -> "Table":
-        """The series of a split and what is seen beside them.  Raises InputError, with the place, for what cannot be used."""
+    def table(self, split: Split, names: tuple[str, ...] = (), notes: Notes | None = None) -> "Table":
+        """The series of a split and what is seen beside them; `notes` takes what the reader says.
+
+        Raises InputError, with the place, for what cannot be used.
+        """
+        notes = Notes() if notes is None else notes
+        notes.take(split.notes)
         rows = list(_steps(split))
         if not rows:
             raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
         if self.time is not None and self.time not in rows[0]:
+            split.require_names({"time": self.time})
             raise InputError(f"{split.origin} has no column {self.time!r} of times; name it by data.time, or set data.time=none.")
+        if not names and not self.values:
+            split.require_names()
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
         if not names:
@@ -131,14 +142,14 @@ class Series:
             if name not in rows[0]:
                 listed = ", ".join(rows[0])
                 raise InputError(f"{split.origin} has no column {name!r}; it has {listed}: set data.values and data.covariates.")
-        columns = [self._numbers([row.get(name) for row in rows], name, split) for name in (*names, *self.covariates)]
+        columns = [self._numbers([row.get(name) for row in rows], name, split, notes) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
         times = self._times([row.get(self.time) for row in rows], split) if self.time is not None else []
         calendar = [self._calendar(times, split)] if times else []
         return Table(names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
 
-    def _numbers(self, cells: list[Any], name: str, split: Split) -> np.ndarray:
+    def _numbers(self, cells: list[Any], name: str, split: Split, notes: Notes) -> np.ndarray:
         column = np.full(len(cells), np.nan)
         for index, cell in enumerate(cells):
             text = cell.decode() if isinstance(cell, bytes) else cell
@@ -167,7 +178,8 @@ class Series:
                 raise InputError(f"{lacks}, or set data.gaps={run} to draw a line across gaps that lie between values.")
             run = 0
         if missing.any():
-            print(f"{split.origin}: {int(missing.sum())} missing values of {name} were filled in a straight line", file=sys.stderr)
+            filled = tuple(split.where(int(place)).rpartition(", ")[2] for place in np.nonzero(missing)[0])
+            notes.take([Note(split.origin, "were missing and are filled in a straight line", f"values of {name!r}", filled, len(cells))])
             column[missing] = np.interp(np.nonzero(missing)[0], np.nonzero(~missing)[0], column[~missing])
         return column.astype(np.float32)
 
@@ -176,28 +188,24 @@ class Series:
         for index, cell in enumerate(cells):
             text = cell.decode() if isinstance(cell, bytes) else str(cell)
             try:
-                times.append(datetime.datetime.fromisoformat(text.strip()))
+                times.append(parse(text))
             except ValueError:
-                raise InputError(f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00.") from None
+                raise InputError(
+                    f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00, 2026-01 or 2026Q1."
+                ) from None
             if (times[index].tzinfo is None) != (times[0].tzinfo is None):
                 raise InputError(f"{split.where(index)}, is at {text}; give all times with their offset from UTC, or none.")
             if index and times[index] <= times[index - 1]:
-                raise InputError(f"{split.where(index)}, is at {text}, which is not after the row before; sort the rows and drop repeats.")
-        steps = {later - earlier for earlier, later in zip(times, times[1:], strict=False)}
-        if len(steps) > 1:
-            usual = min(steps)
-            place = next(index for index in range(1, len(times)) if times[index] - times[index - 1] != usual)
-            late = times[place] - times[place - 1]
-            raise InputError(f"{split.where(place)}, comes {late} after the row before and not {usual}; add the rows between.")
+                refuse_repeat(times, split.where(index), text)
         return times
 
     def _calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
-        step = times[1] - times[0] if len(times) > 1 else datetime.timedelta(hours=1)
+        every, reach = step(times, split.where), max(self.lags, default=0) if self.holidays is not None else 0
         try:
-            span = [times[0] - max(self.lags, default=0) * step, *(times[-1] + step * ahead for ahead in range(1, self.horizon + 1))]
-        except OverflowError:
+            earlier = [every.ahead(times[0], -lag) for lag in range(reach, 0, -1)]
+            times = [*times, *(every.ahead(times[-1], ahead) for ahead in range(1, self.horizon + 1))]
+        except (OverflowError, ValueError):
             raise InputError(f"{split.origin} has times near the first or the last year that there is; shift them.") from None
-        times = [*times, *span[1:]]
         hours = np.array([time.hour + time.minute / 60 for time in times]) * math.tau / 24
         days = np.array([time.weekday() for time in times]) * math.tau / 7
         year = np.array([time.timetuple().tm_yday for time in times]) * math.tau / 366
@@ -206,7 +214,8 @@ class Series:
         if self.holidays is None:
             return calendar.astype(np.float32)
         free = _public(self.holidays)
-        off = [[time - lag * step in free for lag in (0, *self.lags)] for time in times]
+        days = np.array([time in free for time in (*earlier, *times)])
+        off = np.stack([days[reach - lag : len(days) - lag] for lag in (0, *self.lags)], axis=-1)
         return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
 
 
@@ -244,7 +253,7 @@ class OpenedSeries:
     vocab = 0
 
     def __init__(self, spec: Series, classes: tuple[str, ...]) -> None:
-        self.spec, self.classes = spec, classes
+        self.spec, self.classes, self.notes = spec, classes, Notes()
         self.values, self.seen = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
         self.origins: dict[str, np.ndarray] = {}
 
@@ -354,7 +363,7 @@ class OpenedSeries:
             del chance
             path, name = self._named(asked[index])
             if path not in tables:
-                _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes)
+                _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes, self.notes)
                 if len(values) < spec.before:
                     raise InputError(f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many.")
                 tables[path] = values[-spec.before :], seen[-spec.context - spec.horizon :]

@@ -1,14 +1,12 @@
 """Examples by name or by path: TFDS builders prepared once as array_record, and the user's own CSV, TSV and JSONL files."""
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import hashlib
 import importlib
 import importlib.util
 import io
-import json
 import logging
 import os
 import sys
@@ -17,27 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from train.data.contracts import PART
+from train.data.formats import DELIMITERS, Example, content, json_lines, names_missing, table, unnamed
+from train.data.notes import Note, Notes
 from train.data.published import cache
 from train.spec import InputError
 
-DELIMITERS = ",;\t|"
 READERS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
 CATALOGUE += ("translate", "video")
-Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns.
 
-    `places` are those of the examples in what they are a part of; none, they are all of it.
+    `places` are those of the examples in what they are a part of; none, they are all of it.  `notes` say what the reader left out or
+    decided; `delimiter` lies between the cells of a table.
     """
 
     examples: Sequence[Example]
     origin: str
     names: dict[str, tuple[str, ...]]
     places: Sequence[int] = ()
+    notes: tuple[Note, ...] = ()
+    delimiter: str = ""
 
     def where(self, index: int) -> str:
         """The place of an example, for a message."""
@@ -46,7 +47,8 @@ class Split:
     def parted(self, tested: Sequence[bool], part: PART) -> "Split":
         """The examples of a part, where `tested` says of each whether it is to test on."""
         places = [place for place, test in enumerate(tested) if test == (part == "test")]
-        return Split([self.examples[place] for place in places], f"{self.origin} ({part} part)", self.names, places)
+        some = [self.examples[place] for place in places]
+        return dataclasses.replace(self, examples=some, origin=f"{self.origin} ({part} part)", places=places)
 
     def require(self, **columns: str) -> None:
         """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
@@ -55,7 +57,14 @@ class Split:
         known, settings = self.examples[0], " and ".join(f"data.{name}" for name in columns)
         for column in columns.values():
             if column not in known:
+                self.require_names(columns)
                 raise InputError(f"{self.origin} has no column {column!r}; it has {', '.join(known)}: set {settings}.")
+
+    def require_names(self, columns: dict[str, str] | None = None) -> None:
+        """Raises InputError if the first row of a table is data; `columns` that it should name are given by their settings."""
+        if self.delimiter and unnamed(header := list(self.examples[0]), self.examples):
+            path = self.origin.removesuffix(" (train part)").removesuffix(" (test part)")
+            raise InputError(f"{path} {names_missing(path, header, self.examples, self.delimiter, columns or {})}.")
 
 
 def own(name: str) -> type | None:
@@ -215,22 +224,23 @@ def read(path: str) -> Split:
     kind = Path(path).suffix.lower()
     if kind not in READERS:
         raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
-    text = _content(path)
+    text, delimiter, notes = content(path), "", ()
     if kind in (".jsonl", ".json"):
-        examples = list(_json_lines(text, path))
+        examples = list(json_lines(text, path))
     elif kind == ".txt":
         examples = [{"text": line.removesuffix("\r")} for line in text.split("\n") if line.strip()]
     else:
-        examples = list(_table(text, path, "\t" if kind == ".tsv" else DELIMITERS))
+        examples, delimiter, notes = table(text, path, "\t" if kind == ".tsv" else DELIMITERS)
     if not examples:
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
-    return Split(examples, path, {})
+    return Split(examples, path, {}, notes=notes, delimiter=delimiter)
 
 
-def texts(given: Sequence[str], **column: str) -> list[str]:
+def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
     """The texts of what is given, where a file of one of the `READERS` stands for that column of its rows, a .txt for its lines.
 
-    The column is named by the setting that chooses it.  Raises InputError for a file that cannot be read or lacks the column.
+    The column is named by the setting that chooses it; `notes` takes what the reader says.
+    Raises InputError for a file that cannot be read or lacks the column.
     """
     found: list[str] = []
     for name in given:
@@ -240,13 +250,14 @@ def texts(given: Sequence[str], **column: str) -> list[str]:
             continue
         split, columns = read(name), {"text": "text"} if kind == ".txt" else column
         split.require(**columns)
+        notes.take(split.notes)
         found += [words(row.get(one), split.where(index)) for one in columns.values() for index, row in enumerate(split.examples)]
     return found
 
 
 def whole(path: str) -> str:
     """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or not UTF-8."""
-    text = _content(path).replace("\r\n", "\n")
+    text = content(path).replace("\r\n", "\n")
     if not text.strip():
         raise InputError(f"{path} has no text; it needs some.")
     return text
@@ -257,27 +268,15 @@ def lines(path: str) -> list[str]:
     return [line.strip() for line in whole(path).removesuffix("\n").split("\n")]
 
 
-def _content(path: str) -> str:
-    try:
-        data = Path(path).expanduser().read_bytes()
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}, is not UTF-8; convert the file, for example with iconv -t utf-8.") from None
-
-
 def words(value: Any, where: str) -> str:
     """A text as it was written.  Raises InputError where there is none or it is not UTF-8."""
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
     except UnicodeDecodeError:
         raise InputError(f"{where}, is not UTF-8.") from None
-    if not isinstance(text, str) or not text.strip():
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{where}, has no text but {str(text)[:40]!r}, of type {type(text).__name__}; write it as a string.")
+    if text is None or not text.strip():
         raise InputError(f"{where}, has no text; remove it or fill it in.")
     return text
 
@@ -292,48 +291,3 @@ def labelled(value: Any, classes: Sequence[str], where: str) -> int:
 def held(text: str, holdout: float) -> bool:
     """Whether a text belongs to the held-out part: its md5 says so, so that equal texts are on one side."""
     return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < holdout * 2**32
-
-
-def _json_lines(text: str, path: str) -> Iterator[Example]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if "\\ud" in line.lower():  # an escape that may be half a character
-                json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{path}, line {number}, has half a surrogate pair, which is no character; remove it.") from None
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", str(error).partition(";")[0])
-            raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_each(line)}.") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; {_each(line)}.")
-        yield row
-
-
-def _each(line: str) -> str:
-    array = line.lstrip().startswith("[")
-    return "each line must be one object" + (", as `jq -c '.[]'` makes them of an array" if array else "")
-
-
-def _table(text: str, path: str, delimiters: str) -> Iterator[Example]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
-    delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = next((row for row in rows if any(map(str.strip, row))), [])
-        if len(set(header)) < len(header):
-            raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}; rename one.")
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise InputError(
-                    f"{path}, line {rows.line_num}, has {len(row)} fields and the first row names {len(header)};"
-                    " quote a field that holds the delimiter, or add what is missing."
-                )
-            yield dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {rows.line_num}, is not well-formed: {error}.") from None

@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
+from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, held, labelled, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
+
+TYPES = {bool: "a truth value", int: "a whole number", str: "a string"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,7 @@ class OpenedText:
         self.vocab = len(tokens.names)
         self.rows: dict[str, list[Row]] = {}
         self.splits: dict[str, Split] = {}
+        self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,6 +94,7 @@ class OpenedText:
     def add(self, part: PART, split: Split) -> None:
         """Reads one split: targets checked, sentences tokenised."""
         split.require(text=self.spec.text, target=self.spec.target)
+        self.notes.take(split.notes)
         examples = [split.examples[index] for index in range(len(split.examples))]
         sentences = [words(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
         targets = [example.get(self.spec.target) for example in examples]
@@ -109,10 +116,7 @@ class OpenedText:
             self.classes = self.classes or known
             written = [known[labelled(target, known, split.where(index))] for index, target in enumerate(targets)]
         else:
-            for index, target in enumerate(targets):
-                if target is None or isinstance(target, float) or not str(target).strip():
-                    raise InputError(f"{split.where(index)}, has {target!r} for a class; give a name, or set data.kind=value for numbers.")
-            written = [str(target).strip() for target in targets]
+            written = class_names(targets, split)
             self.classes = self.classes or tuple(sorted(set(written)))
         index_of = {name: index for index, name in enumerate(self.classes)}
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
@@ -124,6 +128,7 @@ class OpenedText:
 
     def _tokenised(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
         rows: list[Row] = []
+        cut: list[str] = []
         for index, ids in enumerate(self.tokens.encode(sentences)):
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
@@ -132,9 +137,14 @@ class OpenedText:
                         f"{where} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut."
                     )
                 ids = ids[: self.spec.length]
+                cut.append(f"text {index + 1}" if split is None else split.where(index).rpartition(", ")[2])
             if not len(ids):
                 raise InputError(f"{'text' if split is None else split.origin} {index + 1} has no tokens; give at least one.")
             rows.append({"tokens": ids} if split is None else {"tokens": ids, "index": index})
+        if cut:
+            done = f"have more than data.length={self.spec.length} tokens and are cut"
+            origin = "the texts" if split is None else split.origin
+            self.notes.take([Note(origin, done, "examples", tuple(cut), len(rows))])
         return rows
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
@@ -148,7 +158,7 @@ class OpenedText:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """Texts, and those of the column `text` of files; a .txt has one a line."""
-        return texts(given, text=self.spec.text)
+        return texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
@@ -160,7 +170,29 @@ class OpenedText:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 
 
+def class_names(targets: Sequence[Any], split: Split) -> list[str]:
+    """Names of classes, from targets that are all strings, all whole numbers, or all true and false.
+
+    Raises InputError, with the place and the way out, for a target that is missing, a fraction, nested, or of another type than the first.
+    """
+    values = [target.item() if isinstance(target, np.generic) else target for target in targets]
+    values = [value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value for value in values]
+    for index, value in enumerate(values):
+        if isinstance(value, list | tuple | dict | np.ndarray):
+            raise InputError(f"{split.where(index)}, has {str(value)[:40]} for a class; an example has one: give its name as a string.")
+        if not isinstance(value, bool | int | str) or not str(value).strip():
+            raise InputError(f"{split.where(index)}, has {value!r} for a class; give a name, or set data.kind=value for numbers.")
+        if type(value) is not type(values[0]):
+            raise InputError(
+                f"{split.where(index)}, has {value!r} for a class, {TYPES[type(value)]}, and {split.where(0)}, has {values[0]!r},"
+                f" {TYPES[type(values[0])]}; write all classes as strings."
+            )
+    return [str(value).strip() for value in values]
+
+
 def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool | np.bool_):
+        raise InputError(f"{where}, has {value} where a number is expected; write 1 or 0, or set data.kind=class.")
     try:
         number = float(value)
     except OverflowError:
