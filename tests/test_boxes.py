@@ -168,9 +168,7 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("kind", ["scenes.json", "voc"])
-def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(
-    kind: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(kind: str, scenes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     changed(lambda data: data["images"][4].update(width=480, height=320))(folder)
@@ -180,9 +178,11 @@ def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(
     assert [scene.name for scene in opened.parts["train"]] == sorted(
         {f"{number}.png" for number in range(12)} - {"4.png"}, key=(str if kind == "voc" else lambda name: int(name[:-4]))
     )
-    said = capsys.readouterr().err
-    assert "1 of 12 pictures of" in said
-    assert "4.png (it has 48 x 32 pixels, and 480 x 320 are listed)" in said
+    (note,) = opened.notes
+    assert str(note).startswith("1 of 12 pictures of")
+    assert note.names == (
+        f"{folder / ('images' if kind == 'scenes.json' else 'voc/JPEGImages') / '4.png'} (it has 48 x 32 pixels, and 480 x 320 are listed)",
+    )
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -210,9 +210,7 @@ def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(tu
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(scenes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     (folder / "images" / "5.png").write_bytes(b"broken")
@@ -226,7 +224,8 @@ def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_lef
     opened = Boxes(path=str(folder / "scenes.json"), test=str(folder / "scenes.json")).open()
     assert opened.parts["train"][0].boxes.tolist() == [[0, 0, 1, 1]]
     assert len(opened.parts["train"]) == 11
-    said = capsys.readouterr().err
-    assert "1 of 12 pictures" in said
-    assert "5.png (it is no picture)" in said
-    assert "1 boxes reach beyond their pictures and are cut, 2 have no area" in said
+    left, cut, lost = opened.notes
+    assert str(left).startswith("1 of 12 pictures of")
+    assert str(left).endswith("5.png (it is no picture)")
+    assert ("reach beyond their pictures and are cut" in str(cut), cut.names) == (True, ("annotation 0",))
+    assert ("have no area and are left out" in str(lost), lost.names) == (True, ("annotation 2", "annotation 99"))

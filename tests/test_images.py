@@ -1,5 +1,6 @@
 """Pictures: what is read of a user's folders, how they are changed for training, and what a classifier of them answers."""
 
+import html
 import io
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from train.data.augment import Augment
 from train.data.batches import of_examples
 from train.data.images import Images
 from train.data.pixels import View, decoded, resized, scaled
+from train.notebook import Run
 from train.objective import Classification, mean
 from train.spec import InputError
 
@@ -178,16 +180,16 @@ def test_a_folder_of_classes_is_split_by_name_and_read_in_the_middle(folder: Pat
     assert opened.shown("test", 0).startswith("<img")
 
 
-def test_a_broken_picture_is_left_out_counted_and_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_picture_is_left_out_counted_and_named(folder: Path) -> None:
     whole = jpeg(picture(0, 200, 300))
     (folder / "dark" / "3b.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "dark" / "3c.png").write_bytes(b"not a png")
     opened = Images(path=str(folder), size=(8, 8), channels=3).open()
     assert sum(len(split.examples) for split in opened.splits.values()) == 20
-    said = capsys.readouterr().err
-    assert "2 of 12 pictures" in said
-    assert "3b.jpg (" in said
-    assert "3c.png (it is no picture)" in said
+    (note,) = opened.notes
+    assert str(note).startswith(f"3 of 13 files of {folder / 'dark'} cannot be used and are left out: ")
+    assert [name.partition(" (")[0].rpartition("/")[2] for name in note.names] == ["3b.jpg", "3c.png", "notes.txt"]
+    assert note.names[1].endswith("3c.png (it is no picture)")
 
 
 @pytest.mark.parametrize("turn", range(9))
@@ -283,11 +285,22 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
     run = str(tmp_path / "run")
     small = (f"model={SMALL}", f"data.path={folder}", "data.size=(8, 8)", "data.channels=3", "data.holdout=0.3", "steps=40", "batch_size=8")
     assert main(["train", "images_vit", *small, "optimizer.rate.peak=0.01", "evaluation.batch_size=4", "--run", run, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["evaluation"]["accuracy"]["value"] > 0.8
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert summary["evaluation"]["accuracy"]["value"] > 0.8
+    said = f"1 of 11 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / 'notes.txt'} (it is no picture)"
+    assert [(note["said"], note["count"], note["of"]) for note in summary["data"]] == [(said, 1, 11)]
+    assert err.index(said) < err.index("step 20/40")  # before the first step, and in the table at the end
+    assert "data" in err.rpartition("accuracy")[2]
+    assert json.loads(Path(run, "summary.json").read_text(encoding="utf-8"))["data"] == summary["data"]
+    for page in (Path(run, "report.html").read_text(encoding="utf-8"), Run(Path(run), summary)._repr_html_()):
+        assert html.escape(said) in page
+    assert main(["eval", run]) == 0
+    assert said in capsys.readouterr().out
     (folder / "dark" / "3b.png").write_bytes(b"not a png")
     assert main(["predict", run, str(folder / "dark"), str(folder / "bright" / "0.jpg"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"1 of 11 pictures of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / '3b.png'} (it is no picture)" in err
+    assert f"2 of 12 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / '3b.png'} (it is no picture), " in err
     answers = json.loads(out)["answers"]
     assert [Path(answer["input"]).parent.name for answer in answers] == ["dark"] * 10 + ["bright"]
     assert np.mean([answer["label"] == Path(answer["input"]).parent.name for answer in answers]) > 0.8

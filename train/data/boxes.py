@@ -1,20 +1,18 @@
 """Pictures with the boxes of what is in them."""
 
 import dataclasses
-import json
-import math
-import sys
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
-from train.data.pixels import asked_picture, decoded, files, in_channels, readable, resized, scaled, shown_picture, sizes
+from train.data.notes import Notes
+from train.data.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
+from train.data.scenes import Scene, Scenes, coco, unlisted, voc
 from train.data.source import dataset, held
 from train.spec import InputError
 
@@ -63,14 +61,18 @@ class Boxes:
         opened = self.reader(classes)
         parts: list[PART] = ["train", "test"] if only is None else [only]
         whole = self._file("train") if self.path is not None and self.test is None else None
+        read: list[Scenes] = [] if whole is None else [whole]
         for part in parts:
             if self.path is None:
                 opened.add(part, self._named(part))
             elif whole is None:
-                opened.add(part, self._file(part))
+                read.append(self._file(part))
+                opened.add(part, read[-1])
             else:
                 rows = [scene for scene in whole.scenes if held(scene.name, self.holdout) == (part == "test")]
-                opened.add(part, Scenes(rows, whole.classes, f"{self.path} ({part} part)"))
+                opened.add(part, dataclasses.replace(whole, scenes=rows, origin=f"{self.path} ({part} part)"))
+        if read and (whole is not None or len(read) == 2 or self.test == self.path):  # what one file leaves out the other may list
+            opened.notes.take(unlisted(read))
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedBoxes":
@@ -96,144 +98,9 @@ class Boxes:
         assert path is not None
         place = Path(path).expanduser()
         if place.is_dir():
-            return _voc(place)
+            return voc(place)
         setting = "data.images" if part == "train" else "data.test_images"
-        return _coco(place, Path(images).expanduser() if images else None, setting)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares, labels and crowds;
-    whether it is turned as its EXIF orientation says.
-    """
-
-    source: Any
-    name: str
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    turned: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenes:
-    """The pictures of a part, the classes that their labels count, and where they come from."""
-
-    scenes: list[Scene]
-    classes: tuple[str, ...]
-    origin: str
-
-
-Object = tuple[str, list[float], bool]  # class, box by left, top, right, bottom in shares, whether it is a crowd
-
-
-class Listed(NamedTuple):
-    """What a file says of a picture: where it is, its columns and rows, and its objects."""
-
-    path: Path
-    size: tuple[float, float]
-    objects: list[Object]
-
-
-def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str, advice: str) -> Scenes:
-    """Pictures that can be read with boxes cut to them; boxes that reach beyond, or have no area, are counted on standard error.
-
-    Raises InputError where no picture can be read, with the `advice`.
-    """
-    said: dict[Path, set[tuple[float, float]]] = {}
-    for path, size, _ in found:
-        said.setdefault(path, set()).add(size)
-
-    def stored(path: Path) -> tuple[int, int]:
-        both = sizes(path)
-        for size in said[path].difference(both):
-            raise ValueError(f"it has {both[0][0]} x {both[0][1]} pixels, and {size[0]:g} x {size[1]:g} are listed")
-        return both[0]
-
-    usable = readable(said, origin, read=stored)
-    names = classes if classes is not None else tuple(sorted({name for one in found for name, _, _ in one.objects}))
-    scenes, cut, lost = [], 0, 0
-    for path, size, objects in found:
-        if path not in usable:
-            continue
-        turned = size != usable[path]
-        boxes = np.array([box for _, box, _ in objects], np.float64).reshape(-1, 4)
-        inside = boxes.clip(0, 1).astype(np.float32)
-        some = ((inside[:, 2:] - inside[:, :2]) > 0).all(-1) if len(boxes) else np.zeros(0, bool)
-        cut, lost = cut + int((np.abs(inside - boxes).max(-1, initial=0) > 1e-3)[some].sum()), lost + int((~some).sum())
-        labels = np.array([names.index(name) for name, _, _ in objects], np.int32)
-        scenes.append(Scene(path, path.name, inside[some], labels[some], np.array([crowd for *_, crowd in objects], bool)[some], turned))
-    if not scenes:
-        raise InputError(f"{origin} has no picture that can be used {advice}.")
-    if cut or lost:
-        print(f"{origin}: {cut} boxes reach beyond their pictures and are cut, {lost} have no area and are left out", file=sys.stderr)
-    return Scenes(scenes, names, origin)
-
-
-def _voc(folder: Path) -> Scenes:
-    """A Pascal VOC folder.  Raises InputError, naming the file, for what is not in its format."""
-    files = sorted((folder / "Annotations").glob("*.xml"))
-    if not files:
-        raise InputError(f"{folder} has no Annotations/*.xml; give a Pascal VOC folder, or a COCO file ending in .json.")
-    return _sound([voc(file) for file in files], None, str(folder), f"in {folder / 'JPEGImages'}; put them there")
-
-
-def voc(file: Path) -> Listed:
-    """What a Pascal VOC annotation says of its picture.  Raises InputError where the file is not in that format."""
-    try:
-        root = ET.parse(file).getroot()
-        columns, rows = (float(root.findtext(f"size/{side}") or "") for side in ("width", "height"))
-        if not (0 < columns < math.inf and 0 < rows < math.inf):
-            raise ValueError(f"a picture of {columns:g} x {rows:g}")
-        objects: list[Object] = []
-        for item in root.iter("object"):
-            left, top, right, bottom = (float(item.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax"))
-            # pixels count from 1, and the last one belongs to the box
-            box = [(left - 1) / columns, (top - 1) / rows, right / columns, bottom / rows]
-            if not all(map(math.isfinite, box)):
-                raise ValueError(f"a box of {left:g}, {top:g}, {right:g}, {bottom:g}")
-            objects.append(((item.findtext("name") or "").strip() or "object", box, False))
-    except (OSError, ET.ParseError, ValueError, LookupError) as error:  # the last of an encoding that nobody knows
-        raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
-    return Listed(file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), (columns, rows), objects)
-
-
-def _coco(path: Path, images: Path | None, setting: str) -> Scenes:
-    """A COCO file with the folder of its pictures, which a setting names.  Raises InputError for what is not in its format."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-        classes = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
-        listed = {entry["id"]: entry for entry in data["images"]}
-        sides = {key: (float(entry["width"]), float(entry["height"])) for key, entry in listed.items()}
-        objects: dict[Any, list[Object]] = {key: [] for key in listed}
-        for entry in data["annotations"]:
-            if entry["category_id"] not in classes:
-                raise InputError(f"{path}: annotation {entry.get('id')} has the category {entry['category_id']}, which categories lacks.")
-            if entry["image_id"] not in listed:
-                raise InputError(f"{path}: annotation {entry.get('id')} is of the image {entry['image_id']}, which images lacks.")
-            columns, rows = sides[entry["image_id"]]
-            try:
-                left, top, width, height = map(float, entry["bbox"])
-            except OverflowError:
-                left = top = width = height = math.inf
-            box = [left / columns, top / rows, (left + width) / columns, (top + height) / rows]
-            if not all(map(math.isfinite, box)):
-                given = f"the bbox {str(entry['bbox'])[:60]} in a picture of {columns:g} x {rows:g}"
-                raise InputError(f"{path}: annotation {entry.get('id')} has {given}; give finite numbers of pixels.")
-            objects[entry["image_id"]].append((classes[entry["category_id"]], box, bool(entry.get("iscrowd", 0))))
-        folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
-        found = [Listed(folder / entry["file_name"], sides[key], objects[key]) for key, entry in listed.items()]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give a COCO file or a Pascal VOC folder.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        raise InputError(
-            f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
-        ) from None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a COCO file ({error}); a bbox is left, top, width and height.") from None
-    return _sound(found, tuple(classes.values()), str(path), f"in {folder}; set {setting} to their folder")
+        return coco(place, Path(images).expanduser() if images else None, setting)
 
 
 class OpenedBoxes:
@@ -244,6 +111,7 @@ class OpenedBoxes:
     def __init__(self, spec: Boxes, classes: tuple[str, ...]) -> None:
         self.spec, self.classes = spec, classes
         self.parts: dict[str, list[Scene]] = {}
+        self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -274,6 +142,7 @@ class OpenedBoxes:
                 f"{found.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train', 'validation')."
             )
         self.parts[part] = scenes
+        self.notes.take(found.notes)
 
     def picture(self, part: PART, index: int) -> np.ndarray:
         """A picture of a part as it is, (rows, columns, channels)."""
@@ -323,7 +192,7 @@ class OpenedBoxes:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name; they are seen upright, as their EXIF orientation says."""
-        return files(given)
+        return files(given, self.notes)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Pictures to predict from, in their order."""

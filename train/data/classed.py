@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from train.data.contracts import PART
-from train.data.pixels import readable
+from train.data.notes import Note, Notes
+from train.data.pixels import below, readable, unread
 from train.data.source import Split, dataset, held, labelled
 from train.spec import InputError
 
@@ -21,7 +22,7 @@ class Classed:
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
     noun: ClassVar[str]  # what the files are
-    kinds: ClassVar[tuple[str, ...]]  # how their names end
+    kinds: ClassVar[tuple[str, ...]]  # how their names end; none, as they like
     read: ClassVar[Callable[[Path], Any]]  # what is to be remembered of a file; ValueError where it is broken
 
     dataset: str = ""
@@ -64,13 +65,15 @@ class Classed:
         if not folders:
             raise InputError(f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside.")
         rows: list[dict[str, Any]] = []
+        outside = tuple(str(file) for file in below(place) if place / file.relative_to(place).parts[0] not in folders)
+        notes = [Note(path, "are in no folder of a class and are left out", "files", outside)] if outside else []
         for folder in folders:
-            listed = sorted(inside for inside in folder.rglob("*") if inside.suffix.lower() in self.kinds and inside.is_file())
-            sound = readable(listed, str(folder), self.noun, type(self).read)
+            sound, left = readable(below(folder), str(folder), type(self).read, self.kinds)
             if not sound:
-                raise InputError(f"{folder} has no {self.noun} that can be read ({', '.join(self.kinds)}); add some, or remove the folder.")
+                raise InputError(f"{folder} has no {self.noun} that can be read{unread(left, self.kinds)}; add some, or remove the folder.")
+            notes += left
             rows += [{"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"} for file in sound]
-        return Split(rows, path, {})
+        return Split(rows, path, {}, notes=tuple(notes))
 
 
 class OpenedClassed:
@@ -81,6 +84,7 @@ class OpenedClassed:
     def __init__(self, settings: Classed, classes: tuple[str, ...]) -> None:
         self.settings, self.classes = settings, classes or settings.labels
         self.splits: dict[str, Split] = {}
+        self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,6 +110,7 @@ class OpenedClassed:
                 raise InputError(f"{split.origin} has the classes {', '.join(known[:5])}, and training had {self._listed()}.")
             labelled(split.examples[0][settings.target], known, split.where(0))
         self.splits[part] = split
+        self.notes.take(split.notes)
 
     def _listed(self) -> str:
         return ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")

@@ -95,7 +95,7 @@ class OpenedClips(OpenedClassed):
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The videos that files and folders name."""
-        return files(given, KINDS, "videos", counted)
+        return files(given, self.notes, KINDS, "videos", counted)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Videos to predict from, in their order."""

@@ -14,6 +14,8 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
+from train.data.notes import Note, Notes
+from train.data.pixels import below
 from train.data.source import dataset
 from train.spec import InputError
 
@@ -80,7 +82,7 @@ class Drives:
         """Both parts (or the one asked for), read and checked.  Raises InputError for what cannot be used."""
         opened = self.reader(classes)
         parts: list[PART] = ["train", "test"] if only is None else [only]
-        for part, some in self._parts(parts).items():
+        for part, some in self._parts(parts, opened.notes).items():
             opened.take(part, some)
         return opened
 
@@ -89,12 +91,12 @@ class Drives:
         del classes
         return OpenedDrives(self)
 
-    def _parts(self, parts: list[PART]) -> dict[PART, list[Trajectory]]:
+    def _parts(self, parts: list[PART], notes: Notes) -> dict[PART, list[Trajectory]]:
         if self.path is None:
             return {part: self._prepared(self.splits[part == "test"]) for part in parts}
         if self.test is not None:
-            return {part: trajectories(self.test if part == "test" else self.path) for part in parts}
-        found = sorted(trajectories(self.path), key=lambda one: hashlib.md5(Path(one.origin).name.encode()).hexdigest())
+            return {part: trajectories(self.test if part == "test" else self.path, notes) for part in parts}
+        found = sorted(trajectories(self.path, notes), key=lambda one: hashlib.md5(Path(one.origin).name.encode()).hexdigest())
         if len(found) < 2:
             raise InputError(f"{self.path} is one trajectory, and none is left to test on; give a folder of several, or data.test.")
         cut = min(max(1, round(self.holdout * len(found))), len(found) - 1)
@@ -107,9 +109,12 @@ class Drives:
         return [checked({name: np.asarray(row[name]) for name in COLUMNS}, found.where(index)) for index, row in enumerate(rows)]
 
 
-def trajectories(path: str) -> list[Trajectory]:
-    """The trajectories of a file, or of the files of a folder.  Raises InputError for what cannot be used."""
-    return _alike([_read(file) for file in _files(path)])
+def trajectories(path: str, notes: Notes | None = None) -> list[Trajectory]:
+    """The trajectories of a file, or of the .npz files of a folder; `notes` takes its others.
+
+    Raises InputError for what cannot be used.
+    """
+    return _alike([_read(file) for file in _files(path, Notes() if notes is None else notes)])
 
 
 def _alike(found: list[Trajectory]) -> list[Trajectory]:
@@ -121,14 +126,17 @@ def _alike(found: list[Trajectory]) -> list[Trajectory]:
     return found
 
 
-def _files(path: str) -> list[Path]:
-    """A file, or the files of a folder in the order of their names."""
+def _files(path: str, notes: Notes) -> list[Path]:
+    """A file, or the .npz files of a folder in the order of their names; `notes` takes its others."""
     place = Path(path).expanduser()
     if not place.is_dir():
         return [place]
     files = sorted(place.glob("*.npz"))
     if not files:
         raise InputError(f"The folder {path} has no .npz files; give one that has a file for each trajectory.")
+    every = below(place)
+    if others := tuple(str(file) for file in every if file not in files):
+        notes.take([Note(path, "are no .npz files in the folder itself and are left out", "files", others, len(every))])
     return files
 
 
@@ -196,6 +204,7 @@ class OpenedDrives:
         self.parts: dict[PART, list[Trajectory]] = {}
         self.arrays: dict[PART, list[Arrays]] = {}
         self.windows: dict[PART, np.ndarray] = {}  # (n, 2): a trajectory and a step
+        self.notes = Notes()
 
     def take(self, part: PART, found: list[Trajectory]) -> None:
         """Takes in the trajectories of a part; raises InputError where they have other numbers than those of the other part."""
@@ -267,7 +276,7 @@ class OpenedDrives:
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """A question for each step of each file, and of each file of a folder."""
-        files = [file for name in given for file in _files(name)]
+        files = [file for name in given for file in _files(name, self.notes)]
         return [f"{file}:{step}" for file in files for step in range(1, len(_read(file).rewards) + 1)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:

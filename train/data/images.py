@@ -11,7 +11,7 @@ from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
 from train.data.contracts import PART
-from train.data.pixels import KINDS, asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
+from train.data.pixels import asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Images(Classed):
 
     column: ClassVar[str] = "image"
     noun: ClassVar[str] = "pictures"
-    kinds: ClassVar[tuple[str, ...]] = KINDS
+    kinds: ClassVar[tuple[str, ...]] = ()
     read: ClassVar[Callable[[Path], Any]] = decodes
 
     dataset: str = "fashion_mnist"
@@ -77,7 +77,7 @@ class OpenedImages(OpenedClassed):
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name."""
-        return files(given)
+        return files(given, self.notes)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Pictures to predict from, in their order."""

@@ -4,45 +4,101 @@ import base64
 import dataclasses
 import html
 import io
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from train.data.notes import Note, Notes
 from train.spec import InputError
 
-KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-ORIENTATION = 0x0112  # the tag of EXIF
+ORIENTATION, BITS, PHOTOMETRIC, LEAST, LARGEST = 0x0112, 0x0102, 0x0106, 0x0154, 0x0155  # tags of EXIF and TIFF
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
 def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None = None, upright: bool = False) -> np.ndarray:
     """A picture as (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue; what is transparent is white.
 
-    `draft` lets a JPEG be decoded smaller, but not below so many columns and rows; `upright` turns it as its EXIF orientation says.
-    Raises ValueError, with the reason, where it cannot.
+    Grey of more than 8 bits is scaled as `_bytes` says.  `draft` lets a JPEG be decoded smaller, but not below so many columns and rows;
+    `upright` turns it as its EXIF orientation says.  Raises ValueError, with the reason, where it cannot.
     """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with _opened(source) as image:
             turn = _orientation(image) if upright else 1
             if draft is not None:
                 image.draft(None, (draft[1], draft[0]) if turn >= 5 else draft)
             image.load()
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                return _channels(oriented(_bytes(image), turn), channels)
             if turn in TURNS:
                 image = image.transpose(Image.Transpose[TURNS[turn]])
-            if image.mode.startswith("I;16") or image.mode == "I":
-                return _channels((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8), channels)
-            if "A" in image.getbands() or "transparency" in image.info:
+            if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
                 clear = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+            if image.mode == "LAB":
+                image = _coloured(image)
             return _channels(np.asarray(image.convert("L" if channels == 1 else "RGB")), channels)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # the library's readers of damaged files raise many
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ValueError("it is no picture" if reason.startswith("cannot identify") else reason) from None
+
+
+def _opened(source: Path | bytes) -> Any:
+    """A picture of any format that the library decodes by itself: PostScript is a program, and another one would run it."""
+    from PIL import Image
+
+    Image.init()
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=[one for one in Image.OPEN if one != "EPS"])
+
+
+def _bytes(image: Any) -> np.ndarray:
+    """A grey picture of more than 8 bits as (rows, columns) of 0 to 255.
+
+    Of whole numbers with 16 bits, or as many as a TIFF says that they have, 255 is the largest that there is.  Of 32 bits, signed numbers
+    and fractions it is the largest that a TIFF says that its values have, else the first of 1 (of fractions), 255 and 65,535 that no value
+    exceeds by more than a hundredth, with 0 for 0; values beyond these, and below 0, go from the picture's least to its largest.
+    """
+    values, tags = np.asarray(image).astype(np.float64), dict(getattr(image, "tag_v2", {}))
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 2.0 ** _number(tags.get(BITS), 16) - 1
+    elif image.format in ("PNG", "PPM"):
+        low, high = 0.0, 65535.0
+    else:
+        least, most = float(values.min()), float(values.max())
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        low, high = next(((0.0, top) for top in tops if least >= 0 and most <= 1.01 * top), (least, most))
+        low, high = _number(tags.get(LEAST), low), _number(tags.get(LARGEST), high)
+    grey = np.rint(np.clip((values - low) / ((high - low) or 1.0), 0, 1) * 255).astype(np.uint8)
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero
+        grey = 255 - grey
+    clear = image.info.get("transparency")
+    return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
+
+
+def _number(value: Any, otherwise: float) -> float:
+    """The number of a tag, or its first."""
+    numbers = [one for one in np.atleast_1d(value) if one is not None]
+    return float(numbers[0]) if numbers else otherwise
+
+
+def _coloured(image: Any) -> Any:
+    """A picture in L*a*b* as red, green and blue."""
+    from PIL import ImageCms
+
+    profiles: Any = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+
+
+def oriented(array: np.ndarray, turn: int) -> np.ndarray:
+    """An array (rows, columns, ...) turned as an EXIF orientation from 1 to 8 says."""
+    array = array.swapaxes(0, 1) if turn >= 5 else array
+    array = array[:, ::-1] if turn in (2, 3, 6, 7) else array
+    return array[::-1] if turn in (3, 4, 7, 8) else array
 
 
 def _orientation(image: Any) -> int:
@@ -56,10 +112,8 @@ def _orientation(image: Any) -> int:
 
 def sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """Columns and rows of a picture as it is stored, and upright.  Raises ValueError, with the reason, for a file that is no sound one."""
-    from PIL import Image
-
     decodes(path)
-    with Image.open(path) as image:
+    with _opened(path) as image:
         columns, rows = image.size
         return (columns, rows), (rows, columns) if _orientation(image) >= 5 else (columns, rows)
 
@@ -150,23 +204,36 @@ def decodes(path: Path) -> None:
     decoded(path, 1, draft=(64, 64))
 
 
-def readable(paths: Iterable[Path], origin: str, noun: str = "pictures", read: Callable[[Path], Any] = decodes) -> dict[Path, Any]:
-    """The files that `read` raises no ValueError for, with what it gives; the others are counted and named on standard error."""
+def below(folder: Path) -> list[Path]:
+    """All files below a folder, and links to folders, which are not followed, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def readable(
+    paths: Iterable[Path], origin: str, read: Callable[[Path], Any] = decodes, kinds: tuple[str, ...] = (), things: str = "files"
+) -> tuple[dict[Path, Any], tuple[Note, ...]]:
+    """The files that end as one of the `kinds` (none: any) and that `read` raises no ValueError for, with what it gives; and a note of
+    the others.
+    """
     sound: dict[Path, Any] = {}
     broken: list[str] = []
     for path in paths:
         try:
+            if path.is_dir():
+                raise ValueError("it is a folder")
+            if kinds and path.suffix.lower() not in kinds:
+                raise ValueError(f"its name ends in none of {', '.join(kinds)}")
             sound[path] = read(path)
         except ValueError as error:
             broken.append(f"{path} ({error})")
-    if broken:
-        named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        print(f"{len(broken)} of {len(sound) + len(broken)} {noun} of {origin} cannot be used and are left out: {named}", file=sys.stderr)
-    return sound
+    note = Note(origin, "cannot be used and are left out", things, tuple(broken), len(sound) + len(broken))
+    return sound, (note,) if broken else ()
 
 
-def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pictures", read: Callable[[Path], Any] = decodes) -> list[str]:
-    """The files that files and folders name, those of a folder in the order of their names without those that cannot be read.
+def files(
+    given: Sequence[str], notes: Notes, kinds: tuple[str, ...] = (), noun: str = "pictures", read: Callable[[Path], Any] = decodes
+) -> list[str]:
+    """The files that files and folders name, those of a folder in the order of their names; `notes` takes those that cannot be read.
 
     Raises InputError where a folder has none.
     """
@@ -174,14 +241,19 @@ def files(given: Sequence[str], kinds: tuple[str, ...] = KINDS, noun: str = "pic
     for name in given:
         place = Path(name).expanduser()
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in kinds and path.is_file())
-            sound = readable(inside, name, noun, read)
+            sound, left = readable(below(place), name, read, kinds)
             if not sound:
-                raise InputError(f"The folder {name} has no {noun} that can be read ({', '.join(kinds)}); give another.")
+                raise InputError(f"The folder {name} has no {noun} that can be read{unread(left, kinds)}; give another.")
+            notes.take(left)
             found.extend(map(str, sound))
         else:
             found.append(str(place))
     return found
+
+
+def unread(notes: Sequence[Note], kinds: Sequence[str]) -> str:
+    """Words of a sentence: how names of files must end, and the files that cannot be read."""
+    return f" ({', '.join(kinds)})" * bool(kinds) + "".join(f", as {note}" for note in notes)
 
 
 def asked_picture(name: str, channels: int, draft: tuple[int, int] | None = None) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from train.data.pixels import oriented
+
 KINDS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 WHOLE = 0.9  # a video that has less than this part of the frames that it announces was cut off
 
@@ -63,19 +65,35 @@ def _lasts(container: Any, stream: Any) -> float:
 def decoded(path: Path, channels: int, places: Sequence[int]) -> list[np.ndarray]:
     """The frames at some places, ascending, each (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue.
 
-    A video is decoded from its start.  Raises ValueError, with the reason, where it cannot be.
+    A video is decoded from its start; its frames are turned upright, as its display matrix says.
+    Raises ValueError, with the reason, where it cannot be.
     """
     wanted, found = set(places), dict[int, np.ndarray]()
     with _opened(path) as (container, stream):
         for place, frame in enumerate(container.decode(stream)):
             if place in wanted:
                 array = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
-                found[place] = array[..., None] if array.ndim == 2 else array
+                found[place] = oriented(array[..., None] if array.ndim == 2 else array, _orientation(frame))
             if place >= places[-1]:
                 break
     if len(found) < len(wanted):
         raise ValueError(f"it has {len(found)} of the frames {', '.join(map(str, sorted(wanted)))}")
     return [found[place] for place in places]
+
+
+def _orientation(frame: Any) -> int:
+    """How a frame is to be turned for display, as an EXIF orientation from 1 to 8; 1 unless its display matrix says otherwise.
+
+    The matrix is of 3 x 3 numbers, of which the upper left 2 x 2, (a, b) and (c, d), map a column and a row (x, y) to
+    (a x + c y, b x + d y).  It is taken for the nearest that keeps rows and columns straight.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.float64)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # rows become columns
+        return {(False, False): 5, (True, False): 6, (True, True): 7, (False, True): 8}[bool(c < 0), bool(b < 0)]
+    return {(False, False): 1, (True, False): 2, (True, True): 3, (False, True): 4}[bool(a < 0), bool(d < 0)]
 
 
 def sampled(count: int, frames: int, span: float = 1.0, chance: np.random.Generator | None = None) -> list[int]:

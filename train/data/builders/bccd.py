@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from train.data.boxes import voc
 from train.data.published import TREES, tree
+from train.data.scenes import voc_file
 
 CELLS = ["RBC", "WBC", "Platelets"]
 PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -37,9 +37,9 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         folder = tree("bccd")
         for stem in (folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="ascii").split():
-            image, _, objects = voc(folder / "Annotations" / f"{stem}.xml")
+            image, _, objects = voc_file(folder / "Annotations" / f"{stem}.xml")
             found = []
-            for label, (left, top, right, bottom), _ in objects:
+            for label, (left, top, right, bottom), *_ in objects:
                 if right > left and bottom > top:
                     box = tfds.features.BBox(ymin=max(top, 0), xmin=max(left, 0), ymax=min(bottom, 1), xmax=min(right, 1))
                     found.append({"bbox": box, "label": label})
