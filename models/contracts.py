@@ -51,6 +51,12 @@ class Weigh(Protocol):
     def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array: ...
 
 
+class Router(Protocol):
+    """Chooses `active` experts for each token: tokens (n, d), which of them are real (n,) -> float32 weights (n, k), numbers (n, k)."""
+
+    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
+
+
 class Residual(Protocol):
     """Joins a branch to the stream: (state, branch, ctx) -> state.
 
@@ -92,7 +98,7 @@ class Model(Protocol):
     def apply(self, variables: Any, *args: Any, rngs: Any = None, **kwargs: Any) -> Any: ...
 
 
-KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Residual, Embed, Pool, Head, Model)
+KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Router, Residual, Embed, Pool, Head, Model)
 
 
 def conforms(component: Any, kind: Any) -> bool:

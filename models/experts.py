@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from models.activation import silu
 from models.context import Context
-from models.contracts import Activation, Norm
+from models.contracts import Activation, Norm, Router
 from models.feedforward import GLU
 from models.norm import LayerNorm
 from models.roles import UNDECAYED, Roles
-from models.routing import Router, SoftmaxRouter, highest, report_load
+from models.routing import SoftmaxRouter, highest, report_load
 from models.structure import require_positive
 
 KERNEL = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))

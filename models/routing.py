@@ -1,18 +1,12 @@
 """Which tokens go where: routers of experts, their balance, and choices within examples."""
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-class Router(Protocol):
-    """Chooses `active` experts for each token: tokens (n, d), which of them are real (n,) -> float32 weights (n, k), numbers (n, k)."""
-
-    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
 
 
 class SoftmaxRouter(nn.Module):

@@ -17,6 +17,7 @@ COMMANDS = {  # by the module of train.commands that has it
     "plan": "plan",
     "data": "data",
     "coordinates": "coordinates",
+    "check": "check",
 }
 
 

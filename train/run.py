@@ -93,6 +93,17 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"configs.{name}")
 
 
+def loaded(file: str) -> Any:
+    """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code raises."""
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"There is no file {file}.")
+    try:
+        return _own_file(path.resolve(), path.read_bytes())
+    except Exception as error:  # whatever the file's own code raises
+        raise InputError(f"{file} cannot be read: {_told(error, str(path.resolve()))}") from None
+
+
 def _told(error: Exception, file: str) -> str:
     """What a config's own code raised, and the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Decoding, Memory
+from models.laws.carrier import applied_to
 from models.laws.inputs import WIDTH, normal, parameters
-from models.laws.layer import SHORT, applied_to
+from models.laws.layer import SHORT
 from models.laws.verdict import BrokenLawError, require, require_close
 
 PROMPT, PADDING = 4, 2  # tokens of the prompt, of which the first row's first are padding
@@ -30,7 +31,7 @@ def decoded(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
     """Outputs one token after the other, in one pass, and what was kept at the end."""
     x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), padded(length)
 
-    def call(cache: Any, first: Any, count: int, start: bool) -> tuple[jax.Array, Any]:
+    def call(x: jax.Array, cache: Any, first: Any, count: int, start: bool) -> tuple[jax.Array, Any]:
         assert whole.positions is not None
         assert whole.segments is not None
         ctx = Context(
@@ -43,16 +44,16 @@ def decoded(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
         y, cache = layer.apply({"params": params, **cache}, part, ctx, mutable=["cache"])
         return y[0] if isinstance(y, tuple) else y, cache
 
-    y, cache = jax.jit(lambda: call({}, 0, PROMPT, True))()
-    advance = jax.jit(lambda cache, first: call(cache, first, 1, False))
+    y, cache = jax.jit(lambda x: call(x, {}, 0, PROMPT, True))(x)
+    advance = jax.jit(lambda x, cache, first: call(x, cache, first, 1, False))
     parts = [y]
     for first in range(PROMPT, length):
-        y, after = advance(cache, first)
+        y, after = advance(x, cache, first)
         kept, now = jax.tree.map(jnp.shape, cache), jax.tree.map(jnp.shape, after)
         require(kept == now, f"what is kept has shapes {kept} before token {first} and {now} after it")
         cache = after
         parts.append(y)
-    return np.concatenate(parts, 1), np.asarray(jax.jit(lambda: applied_to(layer, x, whole))()), cache
+    return np.concatenate(parts, 1), np.asarray(jax.jit(lambda x: applied_to(layer, x, whole))(x)), cache
 
 
 def law_decoding_is_one_pass(layer: Any, length: int = SHORT) -> None:

@@ -9,48 +9,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context
+from models.laws.carrier import BRANCHES, LAYERS, chained, parameters_of
 from models.laws.inputs import WIDTH, normal, parameters, random_like
 from models.laws.verdict import require, require_equal_trees
 from models.stack import Stack, scanned, unrolled
 from models.structure import replace
 
-X = normal(1, 2, 6, WIDTH)
-CONTEXT = Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
-LAYERS, BRANCHES = 4, 2
+
+def stream() -> jax.Array:
+    """Two rows of six tokens."""
+    return normal(1, 2, 6, WIDTH)
+
+
+def context() -> Context:
+    """Their context: two examples of three tokens; one of five and padding."""
+    return Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
 
 
 def law_zero_branch_leaves_the_state(residual: Any) -> None:
     """A branch of zeros leaves the state as it is."""
-    state = residual.apply({"params": parameters(residual)}, X, lambda x: 0 * x, Context())
-    require(np.array_equal(state, X), "a branch of zeros changes the state")
+    state = residual.apply({"params": parameters(residual)}, stream(), lambda x: 0 * x, Context())
+    require(np.array_equal(state, stream()), "a branch of zeros changes the state")
 
 
 def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
     """The state has the same shapes after a branch as before, and ends as (b, t, d)."""
-    state = residual.expand(X, Context()) if hasattr(residual, "expand") else X
+    state = residual.expand(stream(), Context()) if hasattr(residual, "expand") else stream()
     new = jax.eval_shape(lambda: residual.apply({"params": parameters(residual)}, state, jnp.sin, Context()))
     before, after = jax.tree.map(jnp.shape, state), jax.tree.map(jnp.shape, new)
     require(before == after, f"a state of shape {before} became one of shape {after}")
     back = residual.reduce(state, Context()) if hasattr(residual, "reduce") else state
-    require(back.shape == X.shape, f"the stream of shape {X.shape} ends with shape {back.shape}")
+    require(back.shape == stream().shape, f"the stream of shape {stream().shape} ends with shape {back.shape}")
 
 
 def law_every_branch_counts(residual: Any) -> None:
     """The output depends on every branch of every block, and on the stream, in a model of four blocks."""
 
-    def ended(gains: jax.Array, x: jax.Array) -> jax.Array:
-        ctx = dataclasses.replace(CONTEXT, depth=LAYERS, branches=BRANCHES)
-        state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
-        for layer in range(LAYERS):
-            for index in range(BRANCHES):
-                ctx = dataclasses.replace(ctx, layer=layer, branch=index)
-                branch = functools.partial(lambda gain, x: gain * (jnp.cos(3 * x) + jnp.roll(x, 1, -1)), gains[layer, index])
-                params = random_like(jax.eval_shape(residual.init, jax.random.key(0), state, branch, ctx).get("params", {}))
-                state = residual.apply({"params": params}, state, branch, ctx)
-        state = residual.reduce(state, ctx) if hasattr(residual, "reduce") else state
-        return jnp.vdot(normal(2, *X.shape), state)
+    params = parameters_of(residual)
 
-    by_gain, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.ones((LAYERS, BRANCHES)), X)
+    def ended(gains: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.vdot(normal(2, *stream().shape), chained(residual, params, x, context(), gains))
+
+    by_gain, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.ones((LAYERS, BRANCHES)), stream())
     for place, size in np.ndenumerate(np.abs(by_gain)):
         require(size > 1e-6, f"the output does not depend on branch {place[1]} of block {place[0]} of {LAYERS}, counted from 0")
     require(np.abs(by_stream).max() > 1e-6, "the output does not depend on the stream")
@@ -58,7 +58,7 @@ def law_every_branch_counts(residual: Any) -> None:
 
 @functools.lru_cache(maxsize=32)
 def _looped_parameters(stack: Any) -> Any:
-    return random_like(jax.eval_shape(stack.init, jax.random.key(0), X, CONTEXT).get("params", {}))
+    return random_like(jax.eval_shape(stack.init, jax.random.key(0), stream(), context()).get("params", {}))
 
 
 def looped_parameters(stack: Any) -> Any:
@@ -70,8 +70,8 @@ def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple
     """Outputs of a stack, and the gradient of a random projection of them."""
 
     def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        y = stack.apply({"params": params}, X, dataclasses.replace(CONTEXT, train=train), rngs={"dropout": jax.random.key(1)})
-        return jnp.vdot(normal(2, *X.shape), y), y
+        y = stack.apply({"params": params}, stream(), dataclasses.replace(context(), train=train), rngs={"dropout": jax.random.key(1)})
+        return jnp.vdot(normal(2, *stream().shape), y), y
 
     (_, y), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return y, gradients

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context
-from models.laws.inputs import VOCAB, WIDTH, normal, parameters, tokens
-from models.laws.verdict import require, require_close
+from models.contracts import Head, kind_of
+from models.laws.inputs import VOCAB, WIDTH, batch, normal, parameters, tokens
+from models.laws.verdict import NotTestedError, require, require_close
+from models.projected import Projected
 
 LENGTHS, SOURCES = (5, 5), (3, 3)  # alike, so that both examples run in one program
 
@@ -55,3 +57,36 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     require(row.shape[:2] == (1, 2), f"a row of two examples gave shape {row.shape}; (1, 2, ...) was expected")
     require(alone[0].shape == (1, row.shape[-1]), f"an example alone gave shape {alone[0].shape}; (1, {row.shape[-1]}) was expected")
     require_close(row[0], np.concatenate(alone), 1e-5)
+
+
+def law_packed_examples_give_what_they_give_alone(component: Any) -> None:
+    """A pool or a head gives the examples of a packed row, or their tokens, what it gives them alone."""
+    lengths = (3, 5)
+    hidden, ctx = [normal(length, 1, length, WIDTH) for length in lengths], Context.of(packed(examples(lengths)))
+    rest = [normal(4, VOCAB, WIDTH)] if kind_of(component) is Head else []
+
+    def outputs(x: jax.Array, ctx: Context) -> list[jax.Array]:
+        given = component.apply({"params": parameters(component)}, x, ctx, *rest)
+        return jax.tree.leaves(given.logits() if isinstance(given, Projected) else given)
+
+    row = outputs(jnp.concatenate([*hidden, normal(9, 1, 2, WIDTH)], 1), ctx)
+    alone = [outputs(one, Context(positions=jnp.arange(one.shape[1])[None])) for one in hidden]
+    for place, leaf in enumerate(row):
+        parts = [np.asarray(one[place]) for one in alone]
+        if parts[0].ndim > 2 and parts[0].shape[1] == lengths[0] and leaf.shape[1] == sum(lengths) + 2:  # an output for each token
+            require_close(leaf[:, : sum(lengths)], np.concatenate(parts, 1), 1e-5, "outputs of tokens in a packed row")
+        elif parts[0].shape[0] == 1 and leaf.shape[:2] == (1, 2):
+            require_close(leaf[0], np.concatenate(parts), 1e-5, "outputs of examples in a packed row")
+        elif parts[0].ndim == 2:
+            require(False, f"a row of two examples gave shape {leaf.shape}; (1, 2, {parts[0].shape[-1]}) was expected")
+        else:
+            raise NotTestedError(f"outputs of shape {leaf.shape} belong neither to tokens nor to examples")
+
+
+def law_embed_fills_in_positions(embed: Any) -> None:
+    """An embed gives x (b, t, d) and a context with positions (b or 1, t)."""
+    whole = batch()
+    x, ctx = jax.eval_shape(lambda: embed.apply({"params": parameters(embed)}, whole, Context.of(whole)))
+    require(len(x.shape) == 3 and x.shape[0] == 2, f"x has shape {x.shape}; (b, t, d) was expected, with b = 2")
+    shape = None if ctx.positions is None else ctx.positions.shape
+    require(shape in ((2, x.shape[1]), (1, x.shape[1])), f"positions have shape {shape}; (b, t) was expected, with t = {x.shape[1]}")

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.contracts import Residual, Router, kind_of
+from models.laws.carrier import applied_to, parameters_of
 from models.laws.declared import without_gradient
-from models.laws.inputs import arguments, normal, parameters
+from models.laws.inputs import WIDTH, arguments, normal, packed_context, parameters
 from models.laws.verdict import BrokenLawError, path_name, require, require_close, require_finite
 from models.structure import apart
 
@@ -46,7 +48,7 @@ def law_compiled_equals_eager(component: Any) -> None:
 
 
 def law_floats_stay_in_their_type(component: Any) -> None:
-    """bfloat16 parameters and inputs give bfloat16, float32 ones float32, of the same shapes."""
+    """bfloat16 parameters and inputs give bfloat16 (of a router float32), float32 ones float32, of the same shapes."""
 
     def narrowed(leaf: Any) -> Any:
         return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
@@ -54,21 +56,43 @@ def law_floats_stay_in_their_type(component: Any) -> None:
     params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
     narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
     wide = real(compiled(component)[0])
+    expected = jnp.float32 if kind_of(component) is Router else jnp.bfloat16  # a router's weights are float32
     require(len(wide) == len(narrow) > 0, f"{len(wide)} arrays of floats in float32, {len(narrow)} in bfloat16")
     for given, leaf in zip(wide, narrow, strict=True):
         require(given.shape == leaf.shape, f"shape {given.shape} in float32, {leaf.shape} in bfloat16")
         require(given.dtype == jnp.float32, f"float32 became {given.dtype}, shape {given.shape}")
-        require(leaf.dtype == jnp.bfloat16, f"bfloat16 became {leaf.dtype}, shape {leaf.shape}")
+        require(leaf.dtype == expected, f"bfloat16 became {leaf.dtype}, shape {leaf.shape}")
 
 
 def law_every_parameter_has_a_gradient(component: Any) -> None:
     """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
-    gradients = compiled(component)[1]
+    gradients = over_blocks(component) if kind_of(component) is Residual else compiled(component)[1]
     require_finite(gradients, "the gradient of")
     exempt = without_gradient(component)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         name, size = path_name(path), float(np.abs(gradient).max(initial=0))
         require(size > 1e-5 or name in exempt, f"the largest gradient of {name} is {size:.1g}")
+
+
+def over_blocks(residual: Any) -> Any:
+    """The gradient of a residual's parameters in the branch of a model of four blocks where it is largest.
+
+    A parameter may have nothing to do in some: the first query over earlier outputs has only one to choose.
+    """
+    x, ctx = arguments(residual)[0], packed_context()
+    x = x if x.shape == (2, 8, WIDTH) else normal(1, 2, 8, WIDTH)
+
+    def projected(params: Any) -> jax.Array:
+        return jnp.vdot(normal(2, *x.shape), applied_to(residual, x, ctx, params))
+
+    gradients = jax.jit(jax.grad(projected))(parameters_of(residual))
+    largest: dict[str, np.ndarray] = {}
+    for tree in gradients.values():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name, size = path_name(path), np.asarray(leaf)
+            if name not in largest or not np.abs(size).max(initial=0) <= np.abs(largest[name]).max(initial=0):
+                largest[name] = size
+    return largest
 
 
 def law_equal_components_have_equal_parameters(component: Any, again: Any = None) -> None:

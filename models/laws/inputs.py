@@ -11,15 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Memory
-from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
+from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
 from models.structure import fields
 
 WIDTH, VOCAB = 16, 11
 
 
+def drawn(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal numbers in float32, without jax: a module may have them as constants."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
 def normal(seed: int, *shape: int) -> jax.Array:
     """Standard normal numbers; from numpy, which compiles nothing."""
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+    return jnp.asarray(drawn(seed, *shape))
 
 
 def tokens(seed: int, *shape: int, below: int = VOCAB) -> jax.Array:
@@ -65,6 +70,7 @@ def arguments(component: Any) -> tuple[Any, ...]:
         Position: (x, ctx.positions),
         Relative: (normal(7, 2, 4, 8, 8), normal(1, 2, 4, 8, 4), places, places),
         Weigh: (normal(7, 2, 4, 8, 8), jnp.tri(8, dtype=bool)[None, None]),
+        Router: (normal(1, 8, WIDTH), jnp.arange(8) < 7, 6, 2),
         Residual: (x, jnp.sin, ctx),
         Embed: (batch(), Context.of(batch())),
         Pool: (x, ctx),

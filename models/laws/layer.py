@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Memory
-from models.laws.inputs import WIDTH, arguments, normal, parameters
+from models.laws.carrier import applied_to
+from models.laws.inputs import WIDTH, normal, packed_context
 from models.laws.verdict import require, require_close
 
 SHORT, LONG = 8, 264  # the latter crosses chunks of 16, 64 and 256, and is no multiple of any
@@ -47,21 +48,26 @@ def several_examples(length: int) -> Rows:
     return Rows(positions, segments, np.array([1, 1, 2, 2, 2, 0]))
 
 
-def applied_to(layer: Any, x: jax.Array, ctx: Context) -> jax.Array:
-    """The output of a layer, without what it may give to later layers."""
-    y = layer.apply({"params": parameters(layer)}, x, ctx)
-    return y[0] if isinstance(y, tuple) else y
+EDGES = (1, 3, 5, *range(7, 35), 47, 48, 49, *range(62, 67), 80, 96, 112, 127, 128, 129, 160, 191, 192, 193, 240, 254, 255, 256, 257)
+
+
+def seen_tokens(length: int) -> np.ndarray:
+    """The output tokens whose derivatives are taken: all of a short row, 56 of a long one, those where chunks begin and end among them."""
+    if length <= 2 * SHORT:
+        return np.arange(length)
+    chosen = sorted({*range(SHORT), *(edge for edge in EDGES if edge < length), length - 2, length - 1})
+    spare = [token for token in range(length) if token not in chosen]
+    return np.array(sorted([*chosen, *spare[: -len(chosen) % SHORT]]))
 
 
 @functools.lru_cache(maxsize=256)
 def derivatives(layer: Any, length: int) -> Any:
     """(x, memory, positions, segments, memory segments of one row) -> output, and its derivatives by tokens and by memory.
 
-    The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token.  One
-    program serves every law of the layer.
+    The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token, and zero
+    for outputs that are none of `seen_tokens`.  One program serves every law of the layer.
     """
-    several = length // SHORT if length % SHORT == 0 else 1
-    weights = normal(9, length, WIDTH)
+    weights, seen = normal(9, length, WIDTH), seen_tokens(length)
 
     @jax.jit
     def program(x: jax.Array, memory: jax.Array, *rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -77,8 +83,9 @@ def derivatives(layer: Any, length: int) -> Any:
             seed = jnp.where(jnp.arange(length)[:, None] == token, weights[:, : y.shape[-1]], 0).astype(y.dtype)
             return tuple(jnp.abs(leaf).max(-1) for leaf in pull(seed))
 
-        own, other = jax.lax.map(jax.vmap(row), jnp.arange(length).reshape(several, -1))
-        return y, own.reshape(length, -1), other.reshape(length, -1)
+        own, other = jax.lax.map(jax.vmap(row), jnp.asarray(seen).reshape(-1, SHORT))
+        whole = (jnp.zeros((length, leaf.shape[-1])).at[seen].set(leaf.reshape(len(seen), -1)) for leaf in (own, other))
+        return y, *whole
 
     return program
 
@@ -114,7 +121,7 @@ def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> 
 
 def law_keeps_the_shape(layer: Any) -> None:
     """(b, t, d) -> (b, t, d)."""
-    x, ctx = arguments(layer)
+    x, ctx = normal(1, 2, SHORT, WIDTH), packed_context()
     shape = jax.eval_shape(lambda: applied_to(layer, x, ctx)).shape
     require(shape == x.shape, f"x of shape {x.shape} became {shape}")
 
@@ -125,7 +132,7 @@ def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
     rows = several_examples(length)
     require_zero(own, rows.segments[:, None] != rows.segments[None], "token")
     require_zero(other, rows.segments[:, None] != rows.memory[None], "memory token")
-    blind = (own.max(1) == 0) & (rows.segments > 0)
+    blind = (own.max(1) == 0) & (rows.segments > 0) & np.isin(np.arange(length), seen_tokens(length))
     require(not blind.any() or other.any(), f"output {int(blind.argmax())} depends on no token")
 
 
@@ -159,3 +166,95 @@ def law_only_differences_of_positions_matter(layer: Any) -> None:
     places = np.arange(SHORT)
     require_close(output(layer, positions=places + 5), output(layer), 1e-4, "positions that are all 5 higher")
     require(np.abs(output(layer) - output(layer, positions=places * 2)).max() > 1e-3, "twice the positions change nothing")
+
+
+@functools.lru_cache(maxsize=64)
+def usable_length(layer: Any) -> tuple[int, str]:
+    """The first of LONG, multiples of chunks, and SHORT at which a layer runs, and why it does not at LONG.
+
+    Raises what the layer raises at SHORT if it runs at none.
+    """
+    reason = ""
+    for length in (LONG, 320, 272, 72, 64, 16, SHORT):
+        rows = several_examples(length)
+        ctx = Context(positions=rows.positions[None], segments=rows.segments[None], memory=Memory(normal(3, 1, MEMORY, WIDTH)))
+        try:
+            jax.eval_shape(lambda x, ctx=ctx: applied_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32))
+        except Exception as error:  # whatever the layer's own code raises
+            if length == SHORT:
+                raise
+            reason = reason or f"{length} tokens are refused: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        else:
+            return length, reason
+    raise AssertionError
+
+
+def looks_ahead(layer: Any, length: int = SHORT) -> str:
+    """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all others tell."""
+    own = reach(layer, False, length)[0]
+    ahead = (np.triu(own, 1) > NOISE * own.max(initial=0)).any(1)
+    return "never" if not ahead.any() else "always" if ahead[: SHORT - 1].sum() * 2 > SHORT - 1 else "sometimes"
+
+
+def mixes_tokens(layer: Any, length: int = SHORT) -> bool:
+    """Whether an output depends on another token than its own."""
+    own = reach(layer, False, length)[0]
+    return bool((own - np.diag(np.diag(own)) > NOISE * own.max(initial=0)).any())
+
+
+ROWS = 8
+
+
+@functools.lru_cache(maxsize=64)
+def forward(layer: Any) -> Any:
+    """(x, positions, segments) -> output, compiled; of ROWS rows."""
+
+    def program(x: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
+        memory = Memory(jnp.broadcast_to(normal(3, MEMORY, WIDTH), (len(x), MEMORY, WIDTH)), jnp.ones((len(x), MEMORY), jnp.int32))
+        return applied_to(layer, x, Context(positions=positions, segments=segments, memory=memory))
+
+    return jax.jit(program)
+
+
+def run(layer: Any, x: np.ndarray, rows: list[Rows]) -> np.ndarray:
+    """The output for ROWS rows."""
+    return np.asarray(forward(layer)(x, np.stack([row.positions for row in rows]), np.stack([row.segments for row in rows])))
+
+
+def law_rows_do_not_mix(layer: Any, length: int = SHORT) -> None:
+    """Another row of the batch changes nothing, neither by its tokens nor by their size."""
+    x, rows = np.asarray(normal(1, ROWS, length, WIDTH)), [several_examples(length)] + [one_example(length)] * (ROWS - 1)
+    other = np.concatenate([x[:1], 10 * x[1:] + 1])
+    require_close(run(layer, other, rows)[:1], run(layer, x, rows)[:1], 1e-4, "row 0 after the other rows changed")
+
+
+def law_later_tokens_change_nothing(layer: Any, length: int = SHORT) -> None:
+    """Other values of later tokens change no output, also where no derivative tells."""
+    x, rows = np.asarray(normal(1, length, WIDTH)), [one_example(length)] * ROWS
+    cuts = [cut for cut in EDGES if cut < length]
+    for group in (cuts[index : index + ROWS - 1] for index in range(0, len(cuts), ROWS - 1)):
+        changed = np.stack([x] * ROWS)
+        for row, cut in enumerate(group, 1):
+            changed[row, cut:] = np.asarray(normal(20 + cut, length - cut, WIDTH))
+        y = run(layer, changed, rows)
+        for row, cut in enumerate(group, 1):
+            require_close(y[row, :cut], y[0, :cut], 1e-4, f"outputs before token {cut} after the tokens from there on changed")
+
+
+def law_packed_rows_equal_the_examples_alone(layer: Any, length: int = SHORT) -> None:
+    """A row that packs examples gives each the outputs that it has alone, before padding."""
+    packed, lengths = several_examples(length), lengths_packed(length)
+    x = np.asarray(normal(1, length, WIDTH))
+    starts = np.cumsum((0, *lengths))
+    chosen = sorted(range(len(lengths)), key=lambda number: lengths[number])[-(ROWS - 1) :]
+    inputs, rows = np.stack([x] * ROWS), [packed] + [one_example(length)] * (ROWS - 1)
+    for row, number in enumerate(chosen, 1):
+        count = lengths[number]
+        places = np.arange(length)
+        inputs[row, :count] = x[starts[number] : starts[number] + count]
+        rows[row] = Rows(np.where(places < count, places, 0), (places < count).astype(int), packed.memory)
+    y = run(layer, inputs, rows)
+    for row, number in enumerate(chosen, 1):
+        start, count = int(starts[number]), lengths[number]
+        words = f"example {number} of the row, tokens {start} to {start + count - 1}, against itself alone"
+        require_close(y[0, start : start + count], y[row, :count], 1e-4, words)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.laws.inputs import normal, parameters
+from models.laws.inputs import drawn, parameters
 from models.laws.verdict import require, require_close
 from models.weigh import HIDDEN
 
 HEADS, T, S = 4, 5, 7
-SCORES, QUERY = normal(1, 2, HEADS, T, S), normal(2, 2, HEADS, T, 4)
+SCORES, QUERY = drawn(1, 2, HEADS, T, S), drawn(2, 2, HEADS, T, 4)
 POSITIONS, SOURCES = (
     np.array([[[2, 3, 4, 5, 6]], [[0, 1, 40, 90, 300]]]),
     np.array([[[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 17, 40, 41, 90, 500]]]),
@@ -22,17 +22,19 @@ VISIBLE = np.arange(S) <= np.arange(T)[:, None] + 2
 def law_hidden_stays_hidden(form: Any) -> None:
     """A pair that is hidden keeps a weight of zero, and where it stands changes no other score."""
     scores = jnp.where(VISIBLE, SCORES, HIDDEN)
-    biased = form.apply({"params": parameters(form)}, scores, QUERY, jnp.asarray(POSITIONS), jnp.asarray(SOURCES))
+    biased = form.apply({"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), jnp.asarray(SOURCES))
     weight = np.asarray(jax.nn.softmax(biased, -1))[..., ~VISIBLE].max()
     require(weight == 0, f"a hidden pair has weight {weight:.3g} after the softmax")
-    changed = form.apply({"params": parameters(form)}, scores, QUERY, jnp.asarray(POSITIONS), np.where(VISIBLE[-1], SOURCES, 9))
+    changed = form.apply(
+        {"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), np.where(VISIBLE[-1], SOURCES, 9)
+    )
     require_close(np.asarray(changed)[..., VISIBLE], np.asarray(biased)[..., VISIBLE], 0.0, "scores after hidden sources moved")
 
 
 def law_hidden_sources_get_no_weight(weigh: Any) -> None:
     """What is not visible has weight zero and changes no other weight; a row that sees nothing has finite weights."""
     visible = jnp.asarray(np.where(np.arange(T)[:, None] == 1, False, VISIBLE))[None, None]
-    weights = np.asarray(weigh.apply({"params": parameters(weigh)}, SCORES, visible))
+    weights = np.asarray(weigh.apply({"params": parameters(weigh)}, jnp.asarray(SCORES), visible))
     require(weights.shape == SCORES.shape, f"scores of shape {SCORES.shape} gave weights of shape {weights.shape}")
     require(np.isfinite(weights).all(), "a row that sees nothing has weights that are not finite")
     rows = np.arange(T) != 1

@@ -11,12 +11,12 @@ import pytest
 from models import MLP, Attention, Block, Context, Decoding, LayerNorm, PostNorm, PreNorm, RMSNorm, Stack, scanned
 from models.depth import MixtureOfDepths
 from models.growth import Order, deepened
-from models.laws.depth import CONTEXT, X, law_scan_equals_loop, looped_parameters
+from models.laws.depth import law_scan_equals_loop, looped_parameters
 from models.residual import DeepNorm, Highway, LayerScale, NormalizedResidual, ReZero, ScaledNorm, StochasticDepth
 from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet, doubly_stochastic
 from models.structure import replace
 from tests.laws.components import WIDTH, normal, parameters
-from tests.laws.test_stack import Doubled, assert_close, normalised
+from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
 from train.study import cost
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -12,13 +12,13 @@ import pytest
 from models import GLU, MLP, Attention, Block, Context, LayerNorm, PostNorm, PreNorm, RMSNorm, Sandwich, Stack, scanned, unrolled
 from models.contracts import Norm, Residual, conforms
 from models.laws.depth import (
-    CONTEXT,
-    X,
+    context,
     law_recomputing_changes_nothing,
     law_residual_keeps_the_shape_of_the_state,
     law_scan_equals_loop,
     law_zero_branch_leaves_the_state,
     looped_parameters,
+    stream,
 )
 from models.stack import POLICIES
 from models.structure import replace
@@ -27,6 +27,7 @@ from train.study import cost
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
+X, CONTEXT = stream(), context()
 Branch = Callable[[jax.Array], jax.Array]
 
 

@@ -37,7 +37,8 @@ HEADER = """# The components
 One class each, by its kind; what a kind takes and gives is in `contracts.py`. This page is written by
 `python -m train.study.catalogue` from the classes, and a test fails when it is stale. The numbers are those of the defaults (causal where
 there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, what decoding keeps a row in float32, and the
-operations of decoding the token after 1,024 others. The laws are those that the tests hold the class to, numbered at the end.
+operations of decoding the token after 1,024 others. The laws are those that the tests hold the class to: those of all classes of a kind
+stand above its table. `morphax check my_file.py` tests a component of your own by them, and `--catalogue` gives its row of numbers.
 """
 
 
@@ -65,12 +66,17 @@ def _bytes(tree: Any) -> int:
 
 @functools.cache
 def numbers(owner: type) -> tuple[str, str, str, str]:
-    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer."""
+    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer by its defaults."""
     layer: Any = owner()
     if any(field.name == "causal" for field in fields(owner)):
         layer = dataclasses.replace(layer, causal=True)
     if any(field.name == "length" for field in fields(owner)):
         layer = dataclasses.replace(layer, length=LENGTH)
+    return measured(layer)
+
+
+def measured(layer: Any) -> tuple[str, str, str, str]:
+    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer with its settings."""
 
     def rows(t: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, t, WIDTH), jnp.float32)
@@ -116,22 +122,24 @@ def laws() -> Mapping[str, Sequence[str]]:
 def page() -> str:
     """The catalogue as Markdown."""
     parts, known, held = [HEADER], classes(), laws()
-    numbered = {law: number for number, law in enumerate(sorted({law for some in held.values() for law in some}), 1)}
     for kind in KINDS:
         members = [owner for owner in known if kind_of(owner) is kind]
         if not members:
             continue
         summary = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
         extra = ("parameters", "FLOPs a token", "decoding keeps, bytes", "decoding FLOPs") if kind is Layer else ()
-        lines = [f"## {kind.__name__}", "", summary, ""]
-        lines += ["| " + " | ".join(("class", "what it computes", "paper", *extra, "laws")) + " |", "| --- " * (4 + len(extra)) + "|"]
+        shared = set(held.get(members[0].__name__, ())).intersection(*(held.get(owner.__name__, ()) for owner in members))
+        lines = [f"## {kind.__name__}", "", summary, "", f"All obey: {', '.join(sorted(shared))}.", ""]
+        lines += [
+            "| " + " | ".join(("class", "what it computes", "paper", *extra, "further laws")) + " |",
+            "| --- " * (4 + len(extra)) + "|",
+        ]
         for owner in members:
             file = owner.__module__.removeprefix("models.").replace(".", "/") + ".py"
-            passed = " ".join(str(numbered[law]) for law in held.get(owner.__name__, ()))
+            passed = ", ".join(law for law in held.get(owner.__name__, ()) if law not in shared)
             cells = (f"[`{owner.__name__}`]({file})", *told(owner), *(numbers(owner) if kind is Layer else ()), passed)
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines) + "\n")
-    parts.append("\n".join(["## Laws", "", *(f"{number}. {law}" for law, number in numbered.items())]) + "\n")
     return "\n".join(parts)
 
 

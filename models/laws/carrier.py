@@ -1,0 +1,89 @@
+"""What carries a component while it is tested: a function of tokens, a layer and a stack that have it as a part."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.attention import Attention
+from models.block import Block
+from models.context import Context
+from models.contracts import Layer, Norm, Position, Relative, Residual, Router, Weigh, kind_of
+from models.experts import Experts
+from models.laws.inputs import parameters, random_like
+from models.residual import PreNorm
+from models.stack import Stack
+
+LAYERS, BRANCHES = 4, 2  # of a residual that is tested
+
+
+def layer_of(component: Any) -> Any:
+    """The component if it is a layer or a residual, or a layer with it as a part; None if no layer has such a part."""
+    kind = kind_of(component)
+    if kind in (Layer, Residual):
+        return component
+    parts = {Position: "position", Relative: "relative", Weigh: "weigh", Norm: "qk_norm"}
+    if kind in parts:
+        return dataclasses.replace(Attention(4, causal=True), **{parts[kind]: component})
+    return Experts(4, 2, router=component) if kind is Router else None
+
+
+def stack_of(component: Any) -> Stack | None:
+    """Two blocks with the component as a part of each."""
+    layer, kind = layer_of(component), kind_of(component)
+    if layer is None or isinstance(component, Stack):
+        return None
+    if kind is Residual:
+        return Stack(Block(Attention(4, causal=True), None, component), 2)
+    return Stack(Block(Attention(4, causal=True), None, PreNorm(component)) if kind is Norm else Block(layer, None), 2)
+
+
+def branch(index: int, x: jax.Array, gain: Any = 1.0) -> jax.Array:
+    """What stands in for a layer in a residual: a function of each token alone."""
+    return (gain * (jnp.cos(3 * x) + jnp.roll(x, 1 + index, -1))).astype(x.dtype)
+
+
+def chained(residual: Any, params: Any, x: jax.Array, ctx: Context, gains: Any = None) -> jax.Array:
+    """The stream after a residual around each branch of four blocks; `gains` (blocks, branches) multiply the branches."""
+    ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
+    state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
+    for layer in range(LAYERS):
+        for index in range(BRANCHES):
+            ctx = dataclasses.replace(ctx, layer=layer, branch=index)
+            given = functools.partial(branch, index, gain=1.0 if gains is None else gains[layer, index])
+            state = residual.apply({"params": params[f"{layer}_{index}"]}, state, given, ctx)
+    return residual.reduce(state, ctx) if hasattr(residual, "reduce") else state
+
+
+def _chain_shapes(residual: Any, x: jax.Array) -> Any:
+    ctx = Context(depth=LAYERS, branches=BRANCHES)
+    state, found = residual.expand(x, ctx) if hasattr(residual, "expand") else x, {}
+    for layer in range(LAYERS):
+        for index in range(BRANCHES):
+            ctx, given = dataclasses.replace(ctx, layer=layer, branch=index), functools.partial(branch, index)
+            variables = residual.init(jax.random.key(0), state, given, ctx)
+            found[f"{layer}_{index}"] = variables.get("params", {})
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters_of(component: Any) -> Any:
+    if kind_of(component) is not Residual:
+        return parameters(component)
+    return random_like(jax.eval_shape(functools.partial(_chain_shapes, component), jax.ShapeDtypeStruct((2, 8, 16), jnp.float32)))
+
+
+def parameters_of(component: Any) -> Any:
+    """Random parameters of a component; of a residual those of each branch of each block, by "block_branch"."""
+    return _parameters_of(component)
+
+
+def applied_to(component: Any, x: jax.Array, ctx: Context, params: Any = None) -> jax.Array:
+    """The output of a layer, without what it may give to later layers; of a residual, the stream after four blocks."""
+    params = parameters_of(component) if params is None else params
+    if kind_of(component) is Residual:
+        return chained(component, params, x, ctx)
+    y = component.apply({"params": params}, x, ctx)
+    return y[0] if isinstance(y, tuple) else y

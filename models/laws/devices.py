@@ -1,0 +1,61 @@
+"""Laws of rows on several devices, one part after the other, and of widths."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from models.context import Context
+from models.laws.carrier import applied_to, parameters_of
+from models.laws.inputs import WIDTH, normal
+from models.laws.layer import SHORT, several_examples
+from models.laws.verdict import NotTestedError, require_equal_trees
+
+DEVICES = 8
+
+
+def summed(layer: Any) -> Any:
+    """(params, x of some rows, weights) -> the sum over rows of a projection of the output."""
+    rows = several_examples(SHORT)
+
+    def total(params: Any, x: jax.Array, weights: jax.Array) -> jax.Array:
+        places, segments = (jnp.broadcast_to(jnp.asarray(row), x.shape[:2]) for row in rows[:2])
+        return jnp.vdot(weights, applied_to(layer, x, Context(positions=places, segments=segments), params))
+
+    return total
+
+
+@functools.lru_cache(maxsize=8)
+def whole(layer: Any) -> Any:
+    """The gradient over eight rows in one program."""
+    return jax.jit(jax.grad(summed(layer)))(parameters_of(layer), *inputs())
+
+
+def inputs() -> tuple[jax.Array, jax.Array]:
+    """Eight rows, and the weights of their outputs."""
+    return normal(1, DEVICES, SHORT, WIDTH), normal(2, DEVICES, SHORT, WIDTH)
+
+
+def law_gradients_of_parts_add_up(layer: Any) -> None:
+    """The gradient over a batch is the sum of those over its parts, one after the other or each on a device (pmap)."""
+    x, weights = inputs()
+    expected, part = whole(layer), jax.jit(jax.grad(summed(layer)))
+    total = jax.tree.map(jnp.zeros_like, expected)
+    for first in range(0, DEVICES, 2):
+        total = jax.tree.map(jnp.add, total, part(parameters_of(layer), x[first : first + 2], weights[first : first + 2]))
+    require_equal_trees(total, expected, 2e-4, "the sum over parts of two rows of the gradient of")
+
+
+def law_gradients_on_a_mesh_are_those_on_one_device(layer: Any) -> None:
+    """The gradient is the same with the rows spread over a mesh of eight devices."""
+    if jax.device_count() < DEVICES:
+        raise NotTestedError(f"this process has {jax.device_count()} devices; `morphax check` emulates {DEVICES} on a CPU")
+    devices = np.array(jax.devices()[:DEVICES])
+    mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+    spread = jax.device_put(inputs(), NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(parameters_of(layer), NamedSharding(mesh, PartitionSpec()))
+    found = jax.jit(jax.grad(summed(layer)))(params, *spread)
+    require_equal_trees(jax.device_get(found), whole(layer), 2e-4, "over eight devices, the gradient of")

@@ -1,0 +1,226 @@
+"""Components of one's own, from files and calls, and what the laws find about each."""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from models.backend import compiling_for
+from models.context import Context
+from models.contracts import KINDS, Layer, kind_of
+from models.laws.applying import laws_of, verdict
+from models.laws.carrier import applied_to, layer_of, parameters_of
+from models.laws.devices import DEVICES
+from models.laws.inputs import WIDTH, parameters
+from models.laws.layer import usable_length
+from models.laws.verdict import Law, NotTestedError, Verdict, name_of, require
+from models.structure import fields
+from train.commands import prepare_jax
+from train.run import loaded
+from train.spec import InputError, Names, components, decode, encode, parse, project
+from train.study.catalogue import LENGTH, measured
+from train.study.catalogue import WIDTH as STANDARD_WIDTH
+from train.study.cost import parameters as count_parameters
+from train.study.topology import topology
+
+TOPOLOGY = "v5e:1x1"
+
+
+def prepare() -> None:
+    """Settings of a process that has computed nothing yet: eight emulated devices on a CPU, and programs compiled quickly."""
+    prepare_jax()
+    with contextlib.suppress(RuntimeError):  # where something has computed already, there are the devices that there are
+        jax.config.update("jax_num_cpu_devices", DEVICES)
+
+
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """Without the passes that only make a program fast."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def components_of(targets: Sequence[str]) -> list[Any]:
+    """The components of a command line: those that files define, by their defaults, or those of calls.
+
+    Raises InputError for a file without any, a class that needs arguments, and a call that cannot be read.
+    """
+    files = [target for target in targets if target.endswith(".py")]
+    calls = [target for target in targets if not target.endswith(".py")]
+    modules = {file: loaded(file) for file in files}
+    names: Names = project() | {name: value for module in modules.values() for name, value in components(module).items()}
+    if calls:
+        return [called(call, names) for call in calls]
+    return [component for file, module in modules.items() for component in defined(file, module)]
+
+
+def called(call: str, names: Names) -> Any:
+    """The component of a call such as `MyMixer(heads=4)`, parsed and not evaluated."""
+    try:
+        component = parse(ast.parse(call.strip(), mode="eval").body, names)
+    except SyntaxError:
+        raise InputError(f"{call!r} cannot be read; give a file that ends with .py, or a call such as MyMixer(heads=4).") from None
+    return required(component, call)
+
+
+def defined(file: str, module: Any) -> list[Any]:
+    """Every component class that a file defines itself, with the defaults of its fields."""
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    classes = [value for value in own if issubclass(value, nn.Module) and not value.__name__.startswith("_")]
+    kinds = [owner for owner in classes if kind_of(owner) is not None]
+    if not kinds:
+        others = f" ({', '.join(owner.__name__ for owner in classes)} have arguments of no kind)" if classes else ""
+        listed = "; ".join(f"{kind.__name__}{inspect.signature(kind.__call__)}".replace("self, ", "") for kind in KINDS[:3])
+        raise InputError(f"{file} defines no component{others}: a class of flax.linen with the arguments of a kind, such as {listed}.")
+    for owner in kinds:
+        for field in fields(owner):
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                example = f'morphax check {file} "{owner.__name__}({field.name}=...)"'
+                raise InputError(f"{owner.__name__} has no default for {field.name}: give it one, or a call: {example}.")
+    return [required(owner(), owner.__name__) for owner in kinds]
+
+
+def required(component: Any, words: str) -> Any:
+    """The component, if it is one of a kind.  Raises InputError otherwise."""
+    if kind_of(component) is None:
+        kinds = ", ".join(kind.__name__ for kind in KINDS)
+        raise InputError(f"{words} is no component of a kind ({kinds}): its __call__ has other arguments; see models/contracts.py.")
+    try:
+        hash(component)
+    except TypeError as error:
+        raise InputError(f"{words} has a field whose value cannot be hashed ({error}); use tuples in place of lists.") from None
+    return component
+
+
+def law_json_gives_the_same_component(component: Any, names: Names) -> None:
+    """A component comes back from JSON as an equal one."""
+    again = decode(encode(component), names)
+    require(again == component, f"{component} came back as {again}")
+
+
+def law_compiles_for_a_tpu(component: Any) -> None:
+    """The gradient in bfloat16 compiles for a TPU v5e, by the TPU's own compiler."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise NotTestedError("not run: install morphax[tpu]")
+    layer = layer_of(component)
+    if layer is None:
+        raise NotTestedError("for layers, and parts of layers, alone")
+    devices = topology(TOPOLOGY)
+    mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    t = usable_length(layer)[0]
+
+    def abstract(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=place)
+
+    def total(params: Any, x: jax.Array) -> jax.Array:
+        ctx = Context(positions=jnp.arange(t)[None], segments=jnp.ones((1, t), jnp.int32))
+        return applied_to(layer, x, ctx, params).astype(jnp.float32).sum()
+
+    params = jax.tree.map(abstract, parameters_of(layer))
+    with compiling_for(devices):
+        jax.jit(jax.grad(total, argnums=(0, 1))).lower(params, abstract(jnp.zeros((1, t, WIDTH)))).compile()
+
+
+def catalogued(found: Sequence[Any], as_json: bool = False) -> int:
+    """Prints what models/README.md says in numbers about components; gives the exit code."""
+    columns = ("parameters", "FLOPs a token", "decoding keeps, bytes", "decoding FLOPs")
+    rows = []
+    for component in found:
+        if kind_of(component) is Layer:
+            cells = measured(component)
+        else:
+            cells = (f"{count_parameters(parameters(component)):,} at width {WIDTH}", "", "", "")
+        rows.append((repr_of(component), *cells))
+    if as_json:
+        print(json.dumps([dict(zip(("component", *columns), row, strict=True)) for row in rows], indent=1))
+        return 0
+    shown = rich.table.Table("component", *columns, title=f"width {STANDARD_WIDTH}, {LENGTH:,} tokens", box=rich.box.SIMPLE)
+    for row in rows:
+        shown.add_row(*map(rich.text.Text, row))
+    rich.console.Console().print(shown)
+    return 0
+
+
+def repr_of(component: Any) -> str:
+    """The call that makes a component, with the settings that are not defaults."""
+    given = [field for field in fields(component) if getattr(component, field.name) != field.default]
+    return f"{type(component).__name__}({', '.join(f'{field.name}={getattr(component, field.name)!r}' for field in given)})"
+
+
+REMEDIES = {
+    law_json_gives_the_same_component: "let fields be what was given, and of numbers, strings, tuples, components and named functions",
+    law_compiles_for_a_tpu: "use shapes that are known when the program is traced, and operations that a TPU has",
+}
+
+
+class Report:
+    """The verdicts of the laws about a component, tested when it is made; `words` choose laws by their names."""
+
+    def __init__(self, component: Any, words: Sequence[str] = ()) -> None:
+        self.component = component
+        names = project() | components(sys.modules[type(component).__module__])
+        laws = [
+            *laws_of(component),
+            *(
+                Law(name_of(law), functools.partial(law, component, *given), REMEDIES[law])
+                for law, given in ((law_json_gives_the_same_component, (names,)), (law_compiles_for_a_tpu, ()))
+            ),
+        ]
+        chosen = [law for law in laws if not words or any(word in law.name for word in words)]
+        with compiled_quickly():
+            self.verdicts = [verdict(law) for law in chosen]
+
+    @property
+    def broken(self) -> list[Verdict]:
+        """The verdicts of laws that do not hold."""
+        return [found for found in self.verdicts if found.verdict == "broken"]
+
+    @property
+    def title(self) -> str:
+        """What was tested."""
+        kind = kind_of(self.component)
+        layer = layer_of(self.component)
+        length = ""
+        if layer is not None:
+            with contextlib.suppress(Exception):
+                t, reason = usable_length(layer)
+                length = f", rows of {t} tokens" + (f" ({reason})" if reason else "")
+        return f"{type(self.component).__name__}, a {'' if kind is None else kind.__name__.lower()}{length}"
+
+    def data(self) -> dict[str, Any]:
+        """The verdicts as JSON values."""
+        return {"component": encode(self.component), "laws": [found._asdict() for found in self.verdicts], "broken": len(self.broken)}
+
+    def table(self) -> rich.table.Table:
+        """The verdicts as a table."""
+        shown = rich.table.Table("law", "verdict", "where", "what to do", title=self.title, title_justify="left", box=rich.box.SIMPLE)
+        for found in sorted(self.verdicts, key=lambda found: found.verdict != "broken"):
+            style = {"broken": "bold red", "not tested": "dim"}.get(found.verdict)
+            shown.add_row(*map(rich.text.Text, found[:4]), style=style)
+        return shown
+
+    def show(self) -> None:
+        """Prints the table and one line of counts."""
+        console = rich.console.Console()
+        console.print(self.table())
+        count = {name: sum(found.verdict == name for found in self.verdicts) for name in ("holds", "broken", "not tested")}
+        console.print(f"{count['holds']} laws hold, {count['broken']} broken, {count['not tested']} not tested", highlight=False)
