@@ -87,7 +87,7 @@ def test_every_module_class_of_the_package_runs_in_some_form() -> None:
 
 def test_components_are_found_for_every_kind_of_socket() -> None:
     kinds = {getattr(kind_of(owner), "__name__", "") for owner in component_classes()}
-    assert kinds == {"Layer", "Norm", "Position", "Relative", "Weigh", "Residual", "Embed", "Pool", "Head", "Model"}
+    assert kinds == {"Layer", "Norm", "Position", "Relative", "Weigh", "Router", "Residual", "Embed", "Pool", "Head", "Model"}
 
 
 def test_a_key_bias_without_positions_moves_no_output() -> None:
