@@ -16,7 +16,7 @@ from models.laws.inputs import parameters, random_like
 from models.residual import PreNorm
 from models.stack import Stack
 
-LAYERS, BRANCHES = 4, 2  # of a residual that is tested
+LAYERS, BRANCHES = 3, 2  # of a residual that is tested
 
 
 def layer_of(component: Any) -> Any:
@@ -46,7 +46,7 @@ def branch(index: int, x: jax.Array, gain: Any = 1.0) -> jax.Array:
 
 
 def chained(residual: Any, params: Any, x: jax.Array, ctx: Context, gains: Any = None) -> jax.Array:
-    """The stream after a residual around each branch of four blocks; `gains` (blocks, branches) multiply the branches."""
+    """The stream after a residual around each branch of three blocks; `gains` (blocks, branches) multiply the branches."""
     ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
     state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
     for layer in range(LAYERS):
@@ -81,7 +81,7 @@ def parameters_of(component: Any) -> Any:
 
 
 def applied_to(component: Any, x: jax.Array, ctx: Context, params: Any = None) -> jax.Array:
-    """The output of a layer, without what it may give to later layers; of a residual, the stream after four blocks."""
+    """The output of a layer, without what it may give to later layers; of a residual, the stream after three blocks."""
     params = parameters_of(component) if params is None else params
     if kind_of(component) is Residual:
         return chained(component, params, x, ctx)

@@ -43,7 +43,7 @@ def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
 
 
 def law_every_branch_counts(residual: Any) -> None:
-    """The output depends on every branch of every block, and on the stream, in a model of four blocks."""
+    """The output depends on every branch of every block, and on the stream, in a model of three blocks."""
 
     params = parameters_of(residual)
 

@@ -75,7 +75,7 @@ def law_every_parameter_has_a_gradient(component: Any) -> None:
 
 
 def over_blocks(residual: Any) -> Any:
-    """The gradient of a residual's parameters in the branch of a model of four blocks where it is largest.
+    """The gradient of a residual's parameters in the branch of a model of three blocks where it is largest.
 
     A parameter may have nothing to do in some: the first query over earlier outputs has only one to choose.
     """

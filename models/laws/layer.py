@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Memory
+from models.contracts import Residual, kind_of
 from models.laws.carrier import applied_to
 from models.laws.inputs import WIDTH, normal, packed_context
 from models.laws.verdict import require, require_close
@@ -170,12 +171,12 @@ def law_only_differences_of_positions_matter(layer: Any) -> None:
 
 @functools.lru_cache(maxsize=64)
 def usable_length(layer: Any) -> tuple[int, str]:
-    """The first of LONG, multiples of chunks, and SHORT at which a layer runs, and why it does not at LONG.
+    """The first of LONG (of a residual 72), multiples of chunks, and SHORT at which a layer runs, and why it does not at LONG.
 
     Raises what the layer raises at SHORT if it runs at none.
     """
     reason = ""
-    for length in (LONG, 320, 272, 72, 64, 16, SHORT):
+    for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):  # a chain of eight branches
         rows = several_examples(length)
         ctx = Context(positions=rows.positions[None], segments=rows.segments[None], memory=Memory(normal(3, 1, MEMORY, WIDTH)))
         try:

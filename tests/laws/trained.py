@@ -26,8 +26,7 @@ from models import (
     Transformer,
     ValueHead,
 )
-from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, conforms, kind_of
-from models.routing import Router
+from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
 from models.structure import fields
 from tests.laws.components import EMBED, forms_of, module_classes
 from train.detection import SetPrediction
@@ -99,7 +98,7 @@ ALONE: dict[Any, Callable[[Any], Any]] = {
 
 def socket_of(owner: type) -> Any:
     """The kind of a class, those that only a block or a layer of experts has included; None for what another class makes."""
-    return kind_of(owner) or (Block if issubclass(owner, Block) else Router if conforms(owner, Router) else None)
+    return kind_of(owner) or (Block if issubclass(owner, Block) else None)
 
 
 def trained_with(owner: type) -> list[Trained]:
