@@ -81,6 +81,10 @@ class Context:
         """What logits from a stream of width d over a table are multiplied by: 1, or base width / d."""
         return 1.0 if self.base is None else self.base.width / d
 
+    def product_scale(self, k: int) -> float:
+        """What products of two learned vectors of width k are multiplied by: 1, or 64 / k."""
+        return 1.0 if self.base is None else 64 / k
+
     def score_scale(self, k: int) -> float:
         """What products of queries and keys of width k are multiplied by: 1 / sqrt(k), or 8 / k."""
         return k**-0.5 if self.base is None else 8 / k

@@ -13,7 +13,7 @@ from models.contracts import Position
 from models.heads import merged, projected
 from models.implementation import Implementation
 from models.norm import RMSNorm
-from models.roles import UNDECAYED, Roles
+from models.roles import Role, Roles
 from models.structure import require_positive
 from models.weigh import Softmax
 
@@ -25,7 +25,7 @@ class DifferentialAttention(nn.Module):
     as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258.
     """
 
-    roles: ClassVar[Roles] = {"query_weight": UNDECAYED, "key_weight": UNDECAYED}  # two vectors each
+    roles: ClassVar[Roles] = {name: Role(decay=False, inputs=()) for name in ("query_weight", "key_weight")}  # two vectors each
     heads: int = 4
     causal: bool = False
     window: int | None = None
@@ -57,7 +57,7 @@ class DifferentialAttention(nn.Module):
         start = 0.8 - 0.6 * jnp.exp(-0.3 * jnp.asarray(ctx.layer, jnp.float32))
         learned = nn.initializers.normal(0.1)
         vectors = [self.param(name, learned, (2, k)).astype(jnp.float32) for name in ("query_weight", "key_weight")]
-        left, right = jnp.exp(jnp.sum(vectors[0] * vectors[1], axis=-1))
+        left, right = jnp.exp(ctx.product_scale(k) * jnp.sum(vectors[0] * vectors[1], axis=-1))
         mixed = both[:, :, 0] - (left - right + start) * both[:, :, 1]
         mixed = (RMSNorm(name="norm")(mixed) * (1 - start)).astype(x.dtype)
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)

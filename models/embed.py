@@ -14,7 +14,7 @@ from models.context import Context
 from models.contracts import Batch, Norm, Position
 from models.dropout import Dropout
 from models.norm import LayerNorm
-from models.roles import UNDECAYED, Roles
+from models.roles import SCALED, UNDECAYED, Roles
 from models.structure import named, require_positive
 
 # Those of DeiT (arXiv:2012.12877) and later image models; text models decay their table of positions.
@@ -27,6 +27,7 @@ class TokenEmbed(nn.Module):
     `types` > 0 adds BERT's token types (arXiv:1810.04805).  `table` is shared with a tied head.
     """
 
+    roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it
     vocab: int = 32_000
     width: int = 512
     types: int = 0
@@ -87,6 +88,7 @@ class HashedNgramEmbed(nn.Module):
     not reach over the start of a segment.  While decoding the last `order` - 1 tokens are kept.
     """
 
+    roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it
     vocab: int = 256
     width: int = 512
     order: int = 3
@@ -211,6 +213,7 @@ class TubeletEmbed(nn.Module):
 class QueryEmbed(nn.Module):
     """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).  Gives (b, queries, d)."""
 
+    roles: ClassVar[Roles] = {"query": SCALED}  # a stream, not a kernel
     queries: int = 100
     width: int = 256
 

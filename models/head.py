@@ -1,7 +1,7 @@
 """What leaves a model: logits over the vocabulary, classes, values."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from models.dropout import Dropout
 from models.feedforward import GLU
 from models.norm import LayerNorm, RMSNorm
 from models.projected import Projected
+from models.roles import SCALED, Roles
 from models.structure import named, require_positive
 
 
@@ -155,6 +156,7 @@ class LogitsHead(nn.Module):
     holds them all.
     """
 
+    roles: ClassVar[Roles] = {"table": SCALED}
     tied: bool = True
     bias: bool = False
     transform: Layer | None = None

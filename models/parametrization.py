@@ -9,23 +9,27 @@ arXiv:2505.01618, with alpha = 1):
     attention scores        q k^T 8 / k in place of q k^T / sqrt(k): the same for heads of width 64
     matrices                start with 1 / m_in of the base's variance; AdamW's rate times 1 / m_in; SGD's times m_out / m_in
     all other parameters    start as they are; AdamW's rate as it is; SGD's times m_out
-    a head's last matrix    as matrices, but starts with 1 / m_in^2 of the variance
+    from width to a fixed   as matrices, but start with 1 / m_in^2 of the variance: a head's last, routers, vectors that give a score
     AdamW                   epsilon times 1 / (m_d m_l); weight decay times m_in, so that its product with the rate stays
     SGD                     rates inside blocks times m_l, which undo the branches' 1 / m_l
 
-m_in and m_out tell how much longer than in the base a parameter's last axis but one and its last are; one that is multiplied over an
-axis that grows is a matrix.  They are read off the shapes of both models, so every structure has them and no component knows of them.
+m_in tells how much longer than in the base the axes are that products with a parameter sum over, m_out the others.  Lengths are read off
+the shapes of both models and sums off the traced program, so a vector that is multiplied with the stream and summed counts as a matrix
+with one column, whoever wrote the class; `Role.inputs` says otherwise where a component scales its product itself.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 
+from models.backend import compiling_for
 from models.context import Base
 from models.contracts import Batch, Model
 from models.paths import map_paths
+from models.products import summed_axes
 from models.roles import Growth, Role, roles_of
 
 Parametrization = Literal["standard", "mup"]
@@ -67,20 +71,31 @@ def roles(model: Any, batch: Batch) -> Any:
     if getattr(model, "parametrization", "standard") == "standard":
         return found
     own = _shapes(model, batch)
+    with compiling_for("cpu"):  # where every operation can be read
+        summed, lost = summed_axes(lambda params, batch: model.apply({"params": params}, batch), own, dict(batch))
     try:
         base = _shapes(widened(model, model.base_width), batch)
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
-    def grown(path: str, role: Role, leaf: Any, other: Any) -> Role:
-        names = path.split("/")
-        growth = [1.0, 1.0, *(new / old for new, old in zip(leaf.shape, other.shape, strict=True))]
+    def grown(path: str, role: Role, leaf: Any, other: Any, traced: frozenset[int], unread: bool) -> Role:
+        names, growth = path.split("/"), [new / old for new, old in zip(leaf.shape, other.shape, strict=True)]
+        axes = role.inputs
+        if axes is None:
+            if unread and not traced and len(growth) == 1 and growth != [1]:
+                raise ValueError(
+                    f"muP cannot read how the vector {path} is used; declare it in its class, roles = {{{names[-1]!r}: Role(inputs=())}}"
+                    " if it is multiplied element by element, or Role(inputs=(-1,)) if products sum over it."
+                )
+            axes = tuple(traced) if traced or not unread else (-2,)[: len(growth) - 1]
+        fan_in = math.prod(growth[axis] for axis in axes)
+        fan_out = math.prod(size for axis, size in enumerate(growth, -len(growth)) if axis not in axes)
         depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack that it is in
         within = depth is not None and names[1] != "norm"
-        readout = names[0] == "head" and growth[-1] == 1
-        return dataclasses.replace(role, growth=Growth(growth[-2], growth[-1], depth / model.base_depth if within else 1.0, readout))
+        readout = fan_in > 1 and fan_out == 1
+        return dataclasses.replace(role, growth=Growth(fan_in, fan_out, depth / model.base_depth if within else 1.0, readout))
 
-    return map_paths(grown, found, own, base)
+    return map_paths(grown, found, own, base, summed, lost)
 
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:

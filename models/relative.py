@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.roles import UNDECAYED, Roles
+from models.roles import UNDECAYED, Role, Roles
 from models.structure import require_positive
 
 
@@ -98,7 +98,7 @@ class CoPE(nn.Module):
     query decides: meant for causal attention, where that is the query's own.  All heads share e; the query is scaled as scores are.
     """
 
-    roles: ClassVar[Roles] = {"table": UNDECAYED}
+    roles: ClassVar[Roles] = {"table": Role(decay=False, inputs=())}  # the query that it meets is scaled
     places: int = 64
 
     def __post_init__(self) -> None:

@@ -171,10 +171,11 @@ class NormalizedResidual(nn.Module):
     @nn.compact
     def __call__(self, state: jax.Array, branch: Branch, ctx: Context) -> jax.Array:
         d = state.shape[-1]
-        alpha = self.param("alpha", nn.initializers.constant(d**-0.5), (d,)).astype(jnp.float32)
+        root = (d if ctx.base is None else ctx.base.width) ** 0.5  # muP's rates are those of the base
+        alpha = self.param("alpha", nn.initializers.constant(1 / root), (d,)).astype(jnp.float32)
         start = unit(state.astype(jnp.float32))
         step = unit(branch(start.astype(state.dtype)).astype(jnp.float32)) - start
-        return unit(start + jnp.abs(alpha) * self.initial * d**0.5 * step).astype(state.dtype)
+        return unit(start + jnp.abs(alpha) * self.initial * root * step).astype(state.dtype)
 
 
 def unit(x: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scal
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it is a head's last matrix."""
+    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it leads from the width to a fixed size."""
 
     fan_in: float = 1.0
     fan_out: float = 1.0

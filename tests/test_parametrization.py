@@ -31,6 +31,7 @@ from models import (
     TokenEmbed,
     Transformer,
 )
+from models.context import Base, Context
 from models.parametrization import initialised, roles, widened
 from models.roles import Growth, roles_of
 from train.cli import main
@@ -41,7 +42,7 @@ from train.optimizer import SGD, AdamW, Constant, Optax, Optimizer
 from train.study.coordinates import check, flat, planned
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-BATCH = {"tokens": jnp.zeros((2, 8), jnp.int32)}
+BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}
 BLOCK = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(RMSNorm()))
 MIXED = Block(MinGRU(), Experts(4, 2, 1.0, dispatch="ragged"), Sandwich(RMSNorm()))
 
@@ -68,9 +69,9 @@ MATRIX, VECTOR = Growth(2, 2, 4), Growth(1, 2, 4)
         (Stack(BLOCK, 4, scan=True), "stack/blocks/block_0/feedforward/up/kernel", MATRIX),
         (Stack(BLOCK, 4, norm=RMSNorm()), "stack/norm/scale", Growth(1, 2)),
         (Stack(MIXED, 4), "stack/layer_0/feedforward/gate", MATRIX),
-        (Stack(MIXED, 4), "stack/layer_0/feedforward/router/gate/kernel", Growth(2, 1, 4)),
+        (Stack(MIXED, 4), "stack/layer_0/feedforward/router/gate/kernel", Growth(2, 1, 4, readout=True)),
         (Stack(Block(Mamba1()), 4), "stack/layer_0/mixer/log_rates", VECTOR),
-        (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/compress/kernel", Growth(2, 1, 4)),
+        (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/compress/kernel", Growth(2, 1, 4, readout=True)),
         (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/up_key", VECTOR),
     ],
 )
@@ -78,7 +79,7 @@ def test_growth_is_read_off_the_shapes(stack: Stack, path: str, growth: Growth) 
     assert at(roles(mup(stack), BATCH), path).growth == growth
 
 
-def test_a_heads_last_matrix_is_told_from_others_and_both_stacks_have_their_depth() -> None:
+def test_what_leads_to_a_fixed_size_is_told_from_matrices_and_both_stacks_have_their_depth() -> None:
     assert at(roles(mup(Stack(BLOCK, 2), ClassHead(3)), BATCH), "head/out/kernel").growth == Growth(2, 1, readout=True)
     decoder = Stack(Block(Attention(4, causal=True), MLP(), cross=Attention(4, cross=True)), 6)
     both: Any = EncoderDecoder(
@@ -110,6 +111,21 @@ def test_at_its_base_a_model_is_the_standard_one() -> None:
     params = initialised(model, jax.random.key(1), BATCH)
     jax.tree.map(np.testing.assert_array_equal, params, initialised(standard, jax.random.key(1), BATCH))
     np.testing.assert_allclose(model.apply(params, BATCH), standard.apply(params, BATCH), rtol=1e-5, atol=1e-6)
+
+
+def test_scales_of_scores_logits_branches_and_products_are_their_formulas() -> None:
+    ctx = Context(depth=8, base=Base(width=32, depth=2))
+    assert (ctx.branch_scale, ctx.logit_scale(128), ctx.score_scale(16), ctx.product_scale(16)) == (1 / 4, 1 / 4, 1 / 2, 4.0)
+    plain = Context(depth=8)
+    assert (plain.branch_scale, plain.logit_scale(128), plain.score_scale(16), plain.product_scale(16)) == (1.0, 1.0, 1 / 4, 1.0)
+
+
+@pytest.mark.parametrize("name", ["score_scale", "logit_scale", "branch_scale"])
+def test_at_its_base_another_scale_would_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = {"branch_scale": property(lambda ctx: 1.0 if ctx.base is None else 0.5)}
+    monkeypatch.setattr(Context, name, planted.get(name, lambda ctx, k: 1.0 if ctx.base is None else 0.5))
+    with pytest.raises(AssertionError):
+        test_at_its_base_a_model_is_the_standard_one()
 
 
 def first_update(optimizer: Optimizer, model: Any) -> Any:

@@ -1,6 +1,7 @@
 """Three ways to compile the same step: one device, all local devices by pmap, a mesh of data and fsdp axes."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -10,13 +11,16 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from models.backend import devices, local_devices
-from train.optimizer import path_name
+from models.paths import map_paths, stacked
 
 AXIS = "devices"
-# Path pattern -> mesh axis of each of the last dimensions; the first pattern that is found in a path decides, none replicates.
+SMALL = 4096  # numbers of a parameter that every device may keep: less memory would cost a gathering more
+# Path pattern -> mesh axis of each of the last dimensions; the first pattern that is found in a path decides.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(up|gate|query|key|value)/kernel$", ("fsdp", None)),
     (r"(down|out)/kernel$", (None, "fsdp")),
+    (r"(gate|up)$", ("fsdp", None)),  # of experts, whose first dimension is scanned or grouped
+    (r"down$", (None, "fsdp")),
     (r"(token|table)$", ("fsdp", None)),
     (r"kernel$", ("fsdp", None)),
 )
@@ -147,7 +151,9 @@ def _placed(tree: Any, sharding: Sharding) -> Any:
 class Mesh:
     """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and their optimizer state over fsdp by `rules`.
 
-    data = 0 takes all devices that fsdp leaves.  A dimension that the axis does not divide stays whole.
+    data = 0 takes all devices that fsdp leaves.  What no rule names, and what a rule would split along a dimension that fsdp does not
+    divide, is split along the longer of its last two dimensions that it divides, or an earlier one; less than `SMALL` numbers, vectors
+    and what a rule gives no axis to stay whole.  Repeats of a scanned stack are never split.
     """
 
     data: int = 0
@@ -171,13 +177,23 @@ class Mesh:
         """The sharding of every leaf of a state, by the rules."""
         mesh = self.mesh()
 
-        def shard(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-            axes = next((axes for pattern, axes in self.rules if re.search(pattern, path_name(path))), ())
-            axes = (None,) * (len(leaf.shape) - len(axes)) + axes[max(len(axes) - len(leaf.shape), 0) :]
-            fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, leaf.shape, strict=True)]
+        def shard(path: str, leaf: Any) -> NamedSharding:
+            first, shape = stacked(path), leaf.shape
+            named = next((axes for pattern, axes in self.rules if re.search(pattern, path)), None)
+            axes = () if named is None else named[max(len(named) - len(shape[first:]), 0) :]
+            fitting: list[str | None] = [None] * (len(shape) - len(axes))
+            fitting += [
+                axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape[len(fitting) :], strict=True)
+            ]
+            silent = named is not None and not any(named)
+            if not silent and not any(fitting) and len(shape) - first > 1 and math.prod(shape[first:]) >= SMALL:
+                last = sorted(range(len(shape) - 2, len(shape)), key=lambda place: -shape[place])
+                earlier = range(len(shape) - 3, first - 1, -1)
+                divided = (place for place in (*last, *earlier) if shape[place] % self.fsdp == 0)
+                fitting = ["fsdp" if place == found else None for found in (next(divided, -1),) for place in range(len(shape))]
             return NamedSharding(mesh, PartitionSpec(*fitting))
 
-        return jax.tree_util.tree_map_with_path(shard, tree)
+        return map_paths(shard, tree)
 
     def start(self, make: Callable[[], Any]) -> Any:
         """The result of `make`, born sharded."""

@@ -1,0 +1,214 @@
+"""The axes of parameters that products sum over, read off a traced program."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Literal
+
+LINEAR = ("convert_element_type", "neg", "copy", "copy_p", "reduce_precision", "name", "optimization_barrier", "sharding_constraint")
+SLICES = ("slice", "dynamic_slice", "split", "pad", "rev", "cumsum")  # axes stay where they are
+OPAQUE = ("gather", "fft", "sort", "pallas_call", "scatter", "scatter-add", "custom_call")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A parameter within a value: its number, and which of its axes, counted from the last, each axis of the value runs over."""
+
+    number: int
+    axes: tuple[frozenset[int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """What is known of a value: the parameters that it is made of, and whether data has been multiplied in.  Neither: a constant.
+
+    Data that is no product of a parameter has no traces.  `raw`: a parameter itself, perhaps turned or cut.
+    """
+
+    data: bool = False
+    traces: tuple[Trace, ...] = ()
+    raw: bool = False
+
+
+DATA, CONSTANT = Value(True), Value()
+
+
+def summed_axes(function: Callable[..., Any], params: Any, *args: Any) -> tuple[Any, Any]:
+    """For each parameter the axes (-1 is the last) over which it is multiplied and summed, and whether some use of it could not be read.
+
+    `function(params, *args)` is traced on arrays or shapes.  A mean counts as no sum.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    found: list[set[int]] = [set() for _ in leaves]
+    lost: list[bool] = [False] * len(leaves)
+    inputs = [Value(False, (Trace(i, tuple(frozenset({k}) for k in range(-len(leaf.shape), 0))),), True) for i, leaf in enumerate(leaves)]
+    closed = jax.make_jaxpr(function)(params, *args)
+    _follow(closed.jaxpr, [*inputs, *[DATA] * (len(closed.jaxpr.invars) - len(inputs))], found, lost)
+    return structure.unflatten([frozenset(axes) for axes in found]), structure.unflatten(lost)
+
+
+def _follow(jaxpr: Any, inputs: list[Value], found: list[set[int]], lost: list[bool]) -> list[Value]:
+    """What is known of the outputs of a program, given what is known of its inputs."""
+    known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    divisors = _divisors(jaxpr)
+
+    def of(variable: Any) -> Value:
+        return CONSTANT if isinstance(variable, Literal) else known.get(variable, CONSTANT)
+
+    for equation in jaxpr.eqns:
+        values = [of(variable) for variable in equation.invars]
+        given = _inner(equation, values, found, lost)
+        if given is None:
+            given = [_step(equation, values, found, lost, divisors.get(equation.outvars[0], 1.0))] * len(equation.outvars)
+        known.update(zip(equation.outvars, given, strict=True))
+    return [of(variable) for variable in jaxpr.outvars]
+
+
+def _divisors(jaxpr: Any) -> dict[Any, float]:
+    """The constant that a value is divided by wherever it is used, perhaps after it is given another shape."""
+    found: dict[Any, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        name = equation.primitive.name
+        own = 1.0
+        if name in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type"):
+            own = found.get(equation.outvars[0], 1.0)
+        elif name in ("div", "mul") and isinstance(other := equation.invars[1], Literal) and np.ndim(other.val) == 0 and other.val:
+            own = float(other.val) if name == "div" else 1 / float(other.val)
+        for variable in equation.invars:
+            if not isinstance(variable, Literal):
+                found[variable] = own if found.get(variable, own) == own else 1.0
+    return found
+
+
+def _inner(equation: Any, values: list[Value], found: list[set[int]], lost: list[bool]) -> list[Value] | None:
+    """The outputs of an equation that runs other programs; None for one that runs none."""
+    name, params = equation.primitive.name, equation.params
+    outputs = [DATA] * len(equation.outvars)
+    if name == "scan":
+        consts, carry = params["num_consts"], params["num_carry"]
+        rows = [
+            dataclasses.replace(value, traces=tuple(Trace(trace.number, trace.axes[1:]) for trace in value.traces))
+            for value in values[consts + carry :]
+        ]
+        _follow(params["jaxpr"].jaxpr, [*values[:consts], *[DATA] * carry, *rows], found, lost)
+        return outputs
+    if name == "while":
+        first, body = params["cond_nconsts"], params["body_jaxpr"].jaxpr
+        consts = values[first : first + params["body_nconsts"]]
+        _follow(body, [*consts, *[DATA] * (len(body.invars) - len(consts))], found, lost)
+        return outputs
+    if name == "cond":
+        for branch in params["branches"]:
+            _follow(branch.jaxpr, values[1:], found, lost)
+        return outputs
+    if name == "pallas_call":
+        return None
+    for value in params.values():
+        program = getattr(value, "jaxpr", value)
+        if hasattr(program, "eqns") and len(program.invars) == len(values):
+            return _follow(program, values, found, lost)
+    return None
+
+
+def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[bool], divisor: float) -> Value:
+    """What is known of the output of one operation."""
+    name, params = equation.primitive.name, equation.params
+    shapes = [variable.aval.shape for variable in equation.invars]
+    out = equation.outvars[0].aval.shape
+    if not any(value.data or value.traces for value in values):
+        return CONSTANT
+
+    def summed(value: Value, axes: Any) -> None:
+        for trace in value.traces:
+            found[trace.number] |= frozenset[int]().union(*(trace.axes[axis] for axis in axes))
+
+    if name == "dot_general" or name.startswith("ragged_dot"):
+        numbers = params["dimension_numbers"] if name == "dot_general" else params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+        alone = not any(value.data for value in values) and any(value.raw for value in values)
+        for value, axes in zip(values, numbers[0], strict=False):
+            # data times a vector meets a matrix that sums, and so does a stream that begins as a parameter
+            if not value.data and (value.raw or not alone):
+                summed(value, axes)
+        return DATA if any(value.data for value in values) or name != "dot_general" else _multiplied(values, shapes, numbers)
+    if name == "conv_general_dilated":
+        if not values[1].data:
+            summed(values[1], [params["dimension_numbers"].rhs_spec[1]])
+        return DATA
+    first, whole = values[0], all(len(shape) in (0, len(out)) for shape in shapes)
+    if name == "reduce_sum":
+        several = len({trace.number for trace in first.traces}) > 1
+        mean = math.isclose(divisor, math.prod(shapes[0][axis] for axis in params["axes"]), rel_tol=1e-3)
+        if (first.data or several) and not mean:
+            summed(first, params["axes"])
+        return _mapped(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in params["axes"]))
+    if name == "transpose":
+        return _mapped(first, lambda axes: tuple(axes[place] for place in params["permutation"]))
+    if name == "squeeze":
+        gone = [place % len(shapes[0]) for place in params["dimensions"]]
+        return _mapped(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in gone))
+    if name == "broadcast_in_dim":
+        places = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
+        return _mapped(first, lambda axes: tuple(axes[places[place]] if place in places else frozenset() for place in range(len(out))))
+    if name == "reshape":
+        return _mapped(first, lambda axes: _reshaped(axes, shapes[0], out))
+    if name in SLICES:
+        return first
+    if name in ("mul", "div") and whole:
+        if equation.invars[0] is equation.invars[1] and first.data:
+            return DATA
+        used = values if name == "mul" else values[:1]
+        traces = tuple(trace for value, shape in zip(used, shapes, strict=False) if shape or not out for trace in value.traces)
+        return Value(any(value.data for value in values) or (name == "div" and bool(values[1].traces)), traces)
+    if name == "select_n" and whole:
+        return Value(any(value.data for value in values), tuple(trace for value in values[1:] for trace in value.traces))
+    if name in ("add", "sub") and whole and not any(value.data for value in values):
+        return Value(False, tuple(trace for value in values for trace in value.traces))
+    if name == "concatenate" and not any(value.data for value in values):
+        return Value(False, tuple(trace for value in values for trace in value.traces))
+    if name in OPAQUE:
+        for trace in (trace for value in values if not value.data for trace in value.traces):
+            lost[trace.number] = True
+        return DATA
+    told = [(value, shape) for value, shape in zip(values, shapes, strict=True) if value.traces or value.data]
+    if len(told) == 1 and told[0][1] == out and (name in LINEAR or not told[0][0].data):
+        return dataclasses.replace(told[0][0], raw=told[0][0].raw and name in LINEAR)  # a function of a parameter alone, by element
+    return DATA
+
+
+def _multiplied(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) -> Value:
+    """A product of parameters: kernels of low rank, which the stream meets as one."""
+    contracted, together = numbers
+    free = [[place for place in range(len(shapes[i])) if place not in (*contracted[i], *together[i])] for i in (0, 1)]
+    traces: list[Trace] = []
+    for i in (0, 1):
+        none = [frozenset[int]()] * len(free[1 - i])
+        for trace in values[i].traces:
+            own, shared = [trace.axes[place] for place in free[i]], [trace.axes[place] for place in together[i]]
+            traces.append(Trace(trace.number, (*shared, *own, *none) if i == 0 else (*shared, *none, *own)))
+    return Value(False, tuple(traces), all(value.raw for value in values))
+
+
+def _mapped(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[frozenset[int], ...]]) -> Value:
+    return dataclasses.replace(value, traces=tuple(Trace(trace.number, change(trace.axes)) for trace in value.traces))
+
+
+def _reshaped(axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[frozenset[int], ...]:
+    """The axes of a reshaped value: those of every group of axes that is split, joined or kept as a whole."""
+    result: list[frozenset[int]] = [frozenset()] * len(new)
+    i = j = 0 if math.prod(old) else len(new)
+    while i < len(old) and j < len(new):
+        begin, first = i, j
+        i, j = i + 1, j + 1
+        while math.prod(old[begin:i]) != math.prod(new[first:j]):
+            if math.prod(old[begin:i]) < math.prod(new[first:j]):
+                i += 1
+            else:
+                j += 1
+        for place in range(first, j):
+            if new[place] > 1:
+                result[place] = frozenset().union(*axes[begin:i])
+    return tuple(result)
