@@ -26,6 +26,7 @@ from train.parallel import Jit
 from train.review.trained import drawn, table
 from train.run import Recorded, fitted, load_config, overridden, recorded
 from train.spec import InputError, components, project
+from train.study.check import Report, components_of, required
 from train.study.cost import parameters
 from train.trainer import Trainer
 
@@ -71,6 +72,25 @@ def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
     keys = dict.fromkeys(key for column in columns.values() for key in column)
     body = [(html.escape(key), *(html.escape(column.get(key, "")) for column in columns.values())) for key in keys]
     return Piece(table(("", *columns), body))
+
+
+def check(*given: Any) -> Piece:
+    """A table of what the laws find about components: instances, classes by their defaults, calls as text, or files.
+
+    `check(MyMixer(heads=4))`.  Raises InputError for what is no component.
+    """
+    found: list[Any] = []
+    for component in given:
+        if isinstance(component, str):
+            found += components_of([component], components(sys.modules["__main__"]))
+        else:
+            found.append(required(component() if isinstance(component, type) else component, str(component)))
+    columns: dict[str, dict[str, str]] = {}
+    for report in map(Report, found):
+        said = {one.law: " ".join(filter(None, (one.verdict, one.where and f"({one.where})", one.remedy))) for one in report.verdicts}
+        name = type(report.component).__name__
+        columns[name if name not in columns else f"{name} {len(columns) + 1}"] = said
+    return beside(columns)
 
 
 def costs(experiments: Mapping[str, Experiment]) -> Piece:

@@ -21,20 +21,33 @@ def real(outputs: Any) -> list[jax.Array]:
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(component: Any) -> tuple[Any, Any]:
-    """Outputs, and the gradient of a random projection of them, from one program that takes all arrays as arguments."""
-    leaves, tree = jax.tree.flatten(arguments(component))
-    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+def program(component: Any) -> Any:
+    """(params, floats, other arrays) -> (projection, outputs), gradients by params and floats; the arrays by their place among arguments.
 
-    def projected(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
-        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
+    One program serves several laws: all arrays are its arguments.
+    """
+    leaves, tree = jax.tree.flatten(arguments(component))
+
+    def projected(params: Any, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+        filled = [(floats | others).get(index, leaf) for index, leaf in enumerate(leaves)]
         outputs = component.apply({"params": params}, *tree.unflatten(filled))
         products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
         return sum(products, jnp.zeros(())), outputs
 
-    (_, outputs), gradient = jax.jit(jax.value_and_grad(projected, has_aux=True))(
-        parameters(component), {place: leaves[place] for place in places}
-    )
+    return jax.jit(jax.value_and_grad(projected, argnums=(0, 1), has_aux=True))
+
+
+def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
+    """The floating-point arrays among a component's arguments, by place, and the other arrays."""
+    leaves = {index: leaf for index, leaf in enumerate(jax.tree.leaves(arguments(component))) if isinstance(leaf, jax.Array)}
+    floats = {index: leaf for index, leaf in leaves.items() if real(leaf)}
+    return floats, {index: leaf for index, leaf in leaves.items() if index not in floats}
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(component: Any) -> tuple[Any, Any]:
+    """Outputs, and the gradient of a random projection of them by the parameters."""
+    (_, outputs), (gradient, _) = program(component)(parameters(component), *arrays(component))
     return outputs, gradient
 
 
@@ -115,14 +128,9 @@ def law_calling_again_changes_nothing(component: Any) -> None:
 
 def law_gradients_at_zero_are_finite(component: Any) -> None:
     """At inputs of zeros, which padding and a stream's start can be, outputs and gradients are finite."""
-    leaves, tree = jax.tree.flatten(arguments(component))
-    floats = {index: jnp.zeros_like(leaf) for index, leaf in enumerate(leaves) if real(leaf)}
-
-    def total(params: Any, arrays: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
-        outputs = component.apply({"params": params}, *tree.unflatten([arrays.get(index, leaf) for index, leaf in enumerate(leaves)]))
-        return sum((leaf.astype(jnp.float32).sum() for leaf in real(outputs)), jnp.zeros(())), real(outputs)
-
-    (_, outputs), (params, inputs) = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(parameters(component), floats)
-    require_finite(outputs, "an output")
+    floats, others = arrays(component)
+    zeros = jax.tree.map(jnp.zeros_like, floats)
+    (_, outputs), (params, inputs) = program(component)(parameters(component), zeros, others)
+    require_finite(real(outputs), "an output")
     require_finite(params, "the gradient of")
     require_finite(inputs, "the gradient of input")

@@ -58,15 +58,15 @@ def compiled_quickly() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", before)
 
 
-def components_of(targets: Sequence[str]) -> list[Any]:
-    """The components of a command line: those that files define, by their defaults, or those of calls.
+def components_of(targets: Sequence[str], known: Names | None = None) -> list[Any]:
+    """The components of a command line: those that files define, by their defaults, or those of calls; `known` are further classes.
 
     Raises InputError for a file without any, a class that needs arguments, and a call that cannot be read.
     """
     files = [target for target in targets if target.endswith(".py")]
     calls = [target for target in targets if not target.endswith(".py")]
     modules = {file: loaded(file) for file in files}
-    names: Names = project() | {name: value for module in modules.values() for name, value in components(module).items()}
+    names: Names = project() | (known or {}) | {name: value for module in modules.values() for name, value in components(module).items()}
     if calls:
         return [called(call, names) for call in calls]
     return [component for file, module in modules.items() for component in defined(file, module)]
@@ -193,6 +193,10 @@ class Report:
     def broken(self) -> list[Verdict]:
         """The verdicts of laws that do not hold."""
         return [found for found in self.verdicts if found.verdict == "broken"]
+
+    def __getitem__(self, law: str) -> Verdict:
+        """The verdict of a law by its name."""
+        return next(found for found in self.verdicts if found.law == law)
 
     @property
     def title(self) -> str:
