@@ -17,23 +17,30 @@ from models.context import Context
 from models.contracts import Relative, Weigh
 from models.implementation import Call, Implementation, implementation_of
 from models.kernels import SAVED, fused, splash
-from models.weigh import Softmax, masked
+from models.weigh import HIDDEN, Softmax, masked
 
 NOWHERE = -(10**9)  # the index of a token that stands for none
 
 
 @flax.struct.dataclass
 class Tokens:
-    """Where tokens stand: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None."""
+    """Where tokens stand: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
+
+    `aligned` says that positions are the indices, so that chunks begin at multiples of their length in the row.
+    """
 
     index: jax.Array
     positions: jax.Array
     segments: jax.Array | None = None
+    aligned: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass
 class Reach:
-    """Which tokens a token may see: `causal` none later; `window` |i - j| < window; `chunk` those of its own chunk of that length."""
+    """Which tokens a token may see: `causal` none later; `window` |i - j| < window; `chunk` those of its own chunk of that length.
+
+    Chunks are counted by position, from the first token of each example; windows by index, whose differences within it are the same.
+    """
 
     causal: bool = flax.struct.field(pytree_node=False, default=False)
     window: int | None = flax.struct.field(pytree_node=False, default=None)
@@ -44,6 +51,12 @@ class Reach:
         """How many tokens back decoding must remember, the own one included; None for all."""
         return min([size for size in (self.window, self.chunk) if size is not None], default=None)
 
+    def neighbours(self, own: Tokens) -> tuple[int, int]:
+        """Number of blocks of `span` tokens before and after a block that its tokens may see."""
+        if self.chunk is not None and own.aligned:
+            return 0, 0
+        return 1, 0 if self.causal else 1
+
     def visible(self, own: Tokens, other: Tokens) -> jax.Array | None:
         """Which source j a token i may see, (1 or b, 1, t, s); None where it is all of them."""
         masks: list[jax.Array] = []
@@ -53,7 +66,8 @@ class Reach:
         if self.window is not None:
             masks.append(jnp.abs(left - right) < self.window)
         if self.chunk is not None:
-            masks.append(left // self.chunk == right // self.chunk)
+            chunks = own.positions[:, :, None] // self.chunk == other.positions[:, None, :] // self.chunk
+            masks.append(chunks & (jnp.abs(left - right) < self.chunk))
         if masks:
             masks.append(right >= 0)
         if own.segments is not None and other.segments is not None:
@@ -69,7 +83,7 @@ class Reach:
 def own_tokens(ctx: Context, t: int) -> Tokens:
     """The tokens that a layer is called with."""
     index = own_index(ctx, t)[None]
-    return Tokens(index, index if ctx.positions is None else ctx.positions, ctx.segments)
+    return Tokens(index, index if ctx.positions is None else ctx.positions, ctx.segments, aligned=ctx.positions is None)
 
 
 def seen_tokens(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
@@ -101,7 +115,7 @@ def attend(
     """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
 
     `other` says where the sources stand, None where they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
-    (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.
+    (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees nothing gets zeros.
 
     `implementation` is chosen by `implementation_of` where it is None, and is always "xla" while decoding and where somebody looks at
     the weights (`attention_weights`).  It stands in the name of what is computed, `attention_xla`, `attention_fused` or
@@ -125,7 +139,11 @@ def attend(
             mixed = _by_definition(query, key, value, own, other, reach, weigh, scale, relative, decay, dropout)
             return checkpoint_name(mixed, SAVED)
         cap = weigh.cap if isinstance(weigh, Softmax) else None
-        return _by_kernel(name, query * scale, key, value, own, sources, reach, cap)
+        mixed = _by_kernel(name, query * scale, key, value, own, sources, reach, cap)
+        if other is None or own.segments is None or other.segments is None:  # every token sees itself, or all sources
+            return mixed
+        seen = (own.segments[:, :, None] == other.segments[:, None, :]).any(-1)
+        return jnp.where(seen[:, None, :, None], mixed, 0)
 
 
 def _looked_at(weigh: Weigh) -> bool:
@@ -139,12 +157,13 @@ def _call(
     """What `implementation_of` needs to know."""
     t, s = (min(part.shape[2], reach.chunk or part.shape[2]) for part in (query, key))
     segmented = own.segments is not None and sources.segments is not None
+    crossing = reach.chunk is not None and not own.aligned  # chunks do not begin where blocks of the row do
     return Call(
-        length=min(t, s),
+        length=min(query.shape[2], key.shape[2]) if crossing else min(t, s),
         width=max(query.shape[-1], value.shape[-1]),
         dtype=" and ".join(sorted({str(part.dtype) for part in (query, key, value)})),
         even=t % 2 == s % 2 == 0,
-        masked=segmented or (reach.window is not None and not reach.causal) or query.shape[2] % t > 0,
+        masked=segmented or crossing or (reach.window is not None and not reach.causal) or query.shape[2] % t > 0,
         capped=isinstance(weigh, Softmax) and weigh.cap is not None,
         special=special,
         kind=kind(),
@@ -163,18 +182,36 @@ def _by_kernel(
     cap: float | None,
 ) -> jax.Array:
     """Attention by a fused kernel, for a scaled query."""
-    (b, _, t, _), chunk = query.shape, reach.chunk
-    if chunk is not None and chunk < t:  # each is a row of its own
+    (b, _, t, _), chunk, window = query.shape, reach.chunk, reach.window
+    if chunk is not None and own.aligned and chunk < t:  # each is a row of its own
         if own.segments is None and t % chunk:
             own = dataclasses.replace(own, segments=jnp.ones((b, t), jnp.int32))
-        cut = jax.tree.map(lambda leaf: _rows(jnp.broadcast_to(leaf, (b, t)), chunk, 0, 0), own)
-        query, key, value = (_blocks(part, chunk, 0, 0) for part in (query, key, value))
+        query, key, value, cut, _ = _parted(query, key, value, own, reach)
         return _joined(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
+    if name == "fused" and chunk is not None:
+        near = chunk < t
+        if near:
+            query, key, value, own, sources = _parted(query, key, value, own, reach)
+        mixed = fused(query, key, value, reach.visible(own, sources), False, None, platform() == "gpu")
+        return _joined(mixed, b, t) if near else mixed
     if name == "fused":
-        visible = Reach(window=None if reach.causal else reach.window).visible(own, sources)
-        return fused(query, key, value, visible, reach.causal, reach.window, platform() == "gpu")
+        visible = Reach(window=None if reach.causal else window).visible(own, sources)
+        return fused(query, key, value, visible, reach.causal, window, platform() == "gpu")
+    if chunk is not None:
+        runs = _runs(own, chunk, b, t)
+        return splash(query, key, value, (runs, runs), reach.causal, chunk, cap, platform() == "cpu")
     segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
-    return splash(query, key, value, segments, reach.causal, reach.window, cap, platform() == "cpu")
+    return splash(query, key, value, segments, reach.causal, window, cap, platform() == "cpu")
+
+
+def _runs(own: Tokens, chunk: int, b: int, t: int) -> jax.Array:
+    """The number of each token's run of neighbours of one segment and one chunk, (b, t)."""
+    marks = [own.positions // chunk, *(() if own.segments is None else (own.segments,))]
+    first = jnp.zeros((b, t), bool)
+    for mark in marks:
+        rows = jnp.broadcast_to(mark, (b, t))
+        first = first | (rows != jnp.concatenate([rows[:, :1], rows[:, :-1]], axis=1))
+    return jnp.cumsum(first, axis=1, dtype=jnp.int32)
 
 
 def _by_definition(
@@ -199,13 +236,10 @@ def _by_definition(
     sources = own if other is None else other
     local = other is None and span < t
     if local:
-        before = 1 if reach.window else 0
-        after = 1 if reach.window and not reach.causal else 0
-        query, key, value = _blocks(query, span, 0, 0), _blocks(key, span, before, after), _blocks(value, span, before, after)
         if decay is not None:
-            decay = _blocks(decay[0][..., None], span, 0, 0)[..., 0], _blocks(decay[1][..., None], span, before, after)[..., 0]
-        whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), own)
-        own, sources = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), (before, after)))
+            sides = ((0, 0), reach.neighbours(own))
+            decay = tuple(_blocks(part[..., None], span, *side)[..., 0] for part, side in zip(decay, sides, strict=True))
+        query, key, value, own, sources = _parted(query, key, value, own, reach)
     g, s = key.shape[1:3]
     # Query heads of one group stand below each other, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
@@ -216,6 +250,7 @@ def _by_definition(
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
         scores = relative(masked(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
+        visible = scores > HIDDEN / 2  # it may have hidden more
     weights = weigh(scores, visible).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
@@ -227,6 +262,16 @@ def _by_definition(
 def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
     """Names products of which half is seen, for who counts them (train/study/cost.py)."""
     return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
+
+
+def _parted(
+    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, reach: Reach
+) -> tuple[jax.Array, jax.Array, jax.Array, Tokens, Tokens]:
+    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see, and where both stand."""
+    (b, _, t, _), span, sides = query.shape, reach.span or query.shape[2], reach.neighbours(own)
+    whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), own)
+    near, beside = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), sides))
+    return _blocks(query, span, 0, 0), _blocks(key, span, *sides), _blocks(value, span, *sides), near, beside
 
 
 def _joined(mixed: jax.Array, b: int, t: int) -> jax.Array:

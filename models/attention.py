@@ -9,7 +9,7 @@ from models.cache import extended, remember
 from models.context import Context
 from models.contracts import Norm, Position, Relative, Weigh
 from models.dropout import Dropout
-from models.heads import merged, projected
+from models.heads import merged, of_heads, projected
 from models.implementation import Implementation
 from models.structure import named
 from models.weigh import Softmax
@@ -20,7 +20,8 @@ class Attention(nn.Module):
 
     `kv_heads` keys and values serve the query heads in groups: as many as heads is multi-head, 1 is multi-query
     (arXiv:1911.02150), between is grouped-query (arXiv:2305.13245).  `window` lets token i see |i - j| < window (arXiv:2004.05150),
-    `chunk` only the tokens of its own chunk of that many (arXiv:1904.10509); both cost t times their size.
+    `chunk` only the tokens of its own chunk of that many, counted from the first token of its example (arXiv:1904.10509); both cost t
+    times their size.
     `cross` reads keys and values from `ctx.memory`.  `position` acts on queries and keys, `relative` on scores; `qk_norm` normalises
     queries and keys first (arXiv:2010.04245).  `weigh` turns scores into weights.  `gate` multiplies each head's output by a sigmoid of
     the input (arXiv:2505.06708).  Tokens never see another segment.  Scores and softmax are float32.  `implementation` is the program
@@ -89,7 +90,7 @@ class Attention(nn.Module):
         k, groups = self.width(x.shape[-1]), self.kv_heads or self.heads
         key, value = projected("key", source, groups, k, self.bias), projected("value", source, groups, k, self.bias)
         if self.qk_norm is not None:
-            key = named(self.qk_norm, "key_norm")(key)
+            key = of_heads(named(self.qk_norm, "key_norm"), key)
         if self.position is not None:
             key = self.position(key, own_tokens(ctx, x.shape[1]).positions[:, None])
         return key, value
@@ -113,7 +114,7 @@ class Attention(nn.Module):
         k, own = self.width(d), own_tokens(ctx, t)
         query = projected("query", x, self.heads, k, self.bias)
         if self.qk_norm is not None:
-            query = named(self.qk_norm, "query_norm")(query)
+            query = of_heads(named(self.qk_norm, "query_norm"), query)
         if self.position is not None:
             query = self.position(query, own.positions[:, None])
         dropout = Dropout(self.dropout)

@@ -46,7 +46,10 @@ class Relative(Protocol):
 
 
 class Weigh(Protocol):
-    """Turns attention scores into weights: (b, h, t, s) in float32, and what is visible (b or 1, 1, t, s) or None -> (b, h, t, s)."""
+    """Turns attention scores into weights: (b, h, t, s) in float32, and what is visible (b or 1, h or 1, t, s) or None -> (b, h, t, s).
+
+    The weight of what is not visible is zero, also where nothing is visible.
+    """
 
     def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array: ...
 

@@ -8,7 +8,7 @@ from models.attend import Reach, attend, own_tokens, seen_tokens
 from models.cache import extended
 from models.context import Context
 from models.contracts import Norm
-from models.heads import merged, projected
+from models.heads import merged, of_heads, projected
 from models.recurrence.scan import recurrent
 from models.structure import named, require_positive
 from models.weigh import Softmax
@@ -40,7 +40,7 @@ class ForgettingAttention(nn.Module):
         h, k, own, reach = self.heads, d // self.heads, own_tokens(ctx, t), Reach(True)
         query, key, value = (projected(name, x, h, k) for name in ("query", "key", "value"))
         if self.qk_norm is not None:
-            query, key = named(self.qk_norm, "query_norm")(query), named(self.qk_norm, "key_norm")(key)
+            query, key = of_heads(named(self.qk_norm, "query_norm"), query), of_heads(named(self.qk_norm, "key_norm"), key)
         forget = jax.nn.log_sigmoid(nn.Dense(h, bias_init=nn.initializers.constant(4.0), name="forget")(x).astype(jnp.float32))
         total = recurrent(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
         kept = (("keys", key), ("values", value), ("totals", total))

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.context import Decoding
 from models.contracts import Batch, Model
+from models.decodable import require_decodable
 from models.paths import Layer, path_name
 from models.position import LearnedPosition
 from models.weigh import HIDDEN
@@ -84,14 +85,14 @@ def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.A
     The cache's arrays are (b, ...), those of scanned and tied stacks (l, b, ...).
     """
     logits, cache = model.apply({"params": params}, batch, decoding=Decoding(0, length, True), mutable=["cache"])
-    return logits[:, -1], cache["cache"]
+    return logits[:, -1], cache.get("cache", {})
 
 
 def advance(model: Model, params: Any, cache: Any, batch: Batch, index: jax.Array, length: int) -> tuple[jax.Array, Any]:
     """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the cache already."""
     decoding = Decoding(index, length, False)
     logits, cache = model.apply({"params": params, "cache": cache}, batch, decoding=decoding, mutable=["cache"])
-    return logits[:, -1], cache["cache"]
+    return logits[:, -1], cache.get("cache", {})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -119,7 +120,7 @@ def generate(
 ) -> Iterator[jax.Array]:
     """The tokens (b,) that follow the prompts, `steps` of them, each as soon as it is known.
 
-    `batch` is what `padded` gives (for an EncoderDecoder also `source` and its segments).  Raises ValueError where a layer cannot decode.
+    `batch` is what `padded` gives (for an EncoderDecoder also `source` and its segments).  Raises ValueError if a layer cannot decode.
     """
     batch = _complete(model, batch, steps)
     t = batch["tokens"].shape[1]
@@ -140,14 +141,19 @@ def beam(model: Model, params: Any, batch: Batch, steps: int, width: int = 4, en
 
 
 def _complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
-    """The batch with segments and positions, where it leaves them out.  Raises ValueError where the model has too few positions."""
+    """The batch with segments and positions, where it leaves them out.
+
+    Raises ValueError if the model has too few positions or mixes tokens without keeping them.
+    """
     tokens, position = jnp.asarray(batch["tokens"]), getattr(getattr(model, "embed", None), "position", None)
     if isinstance(position, LearnedPosition) and tokens.shape[1] + steps > position.length:
         raise ValueError(
             f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length} positions: ask for fewer."
         )
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return {"segments": jnp.ones_like(tokens), "positions": places} | {name: jnp.asarray(value) for name, value in batch.items()}
+    batch = {"segments": jnp.ones_like(tokens), "positions": places} | {name: jnp.asarray(value) for name, value in batch.items()}
+    require_decodable(model, batch, tokens.shape[1] + steps)
+    return batch
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))

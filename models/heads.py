@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import platform
+from models.contracts import Norm
 
 
 class Heads(nn.Module):
@@ -41,3 +42,8 @@ def merged(mixed: jax.Array) -> jax.Array:
     """Heads side by side, tokens flattened: (b, h, t, k) -> (b * t, h * k)."""
     b, h, t, k = mixed.shape
     return mixed.swapaxes(1, 2).reshape(b * t, h * k)
+
+
+def of_heads(norm: Norm, x: jax.Array) -> jax.Array:
+    """A norm over each head's vectors, which sees heads and width as its last axes: (b, h, t, k) -> (b, h, t, k)."""
+    return norm(x.swapaxes(1, 2)).swapaxes(1, 2)

@@ -32,7 +32,8 @@ def splash(
 
     Splash attention, a Pallas kernel for TPU, over the visible j: `causal` j <= i, `window` |i - j| < window, and of one segment, where
     `segments` has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left out.  Queries are scaled by the
-    caller.  A token that sees nothing gets something finite.  A mesh in the context splits the rows of the batch, over all its axes.
+    caller.  A token that sees nothing gets something finite, which `attend` replaces by zeros.  A mesh in the context splits the rows of
+    the batch, over all its axes.
     Reverse-mode gradients of first order only.
     """
     (b, _, t, _), s = query.shape, key.shape[2]

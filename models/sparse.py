@@ -25,14 +25,20 @@ class BlockRouting(nn.Module):
 
     @nn.compact
     def __call__(self, scores: jax.Array, query: jax.Array, positions: jax.Array, sources: jax.Array) -> jax.Array:
-        count = -(-scores.shape[-1] // self.block)
-        member = jax.nn.one_hot(sources // self.block, count, dtype=jnp.float32)  # (b, 1, s, n)
-        seen = scores > HIDDEN / 2
-        total = jnp.einsum("bhts,bgsn->bhtn", jnp.where(seen, scores, 0.0), member)
-        number = jnp.einsum("bhts,bgsn->bhtn", seen.astype(jnp.float32), member)
-        mean = jnp.where(number > 0, total / jnp.maximum(number, 1.0), HIDDEN)
-        own = jnp.arange(count) == (positions // self.block)[..., None]
-        mean = jnp.where(own, -HIDDEN, mean)
-        least = jax.lax.top_k(mean, min(self.active, count))[0][..., -1:]
-        chosen = jnp.einsum("bhtn,bgsn->bhts", (mean >= least).astype(jnp.float32), member) > 0
+        (b, _, _, s), seen = scores.shape, scores > HIDDEN / 2
+        block = jnp.broadcast_to(sources[:, 0] // self.block, (b, s))  # tokens of one stand side by side
+        first = block[:, 1:] != block[:, :-1]
+        run = jnp.cumsum(jnp.pad(first, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)  # (b, s), from 0 in each row
+        total, number = (_summed(part, run) for part in (jnp.where(seen, scores, 0.0), seen.astype(jnp.float32)))
+        mean = jnp.where(number > 0, total / jnp.maximum(number, 1.0), HIDDEN)  # (b, h, t, n), n the number of a run
+        blocks = jax.vmap(lambda block, run: jnp.full((s,), -1).at[run].set(block))(block, run)[:, None]
+        own = blocks[..., None, :] == (positions // self.block)[..., None]  # other examples have blocks of the same number
+        mean = jnp.where(own & (number > 0), -HIDDEN, mean)
+        least = jax.lax.top_k(mean, min(self.active, s))[0][..., -1:]
+        chosen = jax.vmap(lambda chosen, run: chosen[..., run])(mean >= least, run)
         return jnp.where(chosen, scores, HIDDEN)
+
+
+def _summed(x: jax.Array, run: jax.Array) -> jax.Array:
+    """Sums over the sources of each run: (b, h, t, s), (b, s) -> (b, h, t, s)."""
+    return jax.vmap(lambda x, run: jnp.zeros_like(x).at[..., run].add(x, indices_are_sorted=True))(x, run)

@@ -18,7 +18,8 @@ class Softmax(nn.Module):
     """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).  (b, h, t, s) -> (b, h, t, s).
 
     `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a head that takes weight and gives nothing
-    (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without them it is the softmax of arXiv:1706.03762.
+    (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without them it is the softmax of arXiv:1706.03762.  Where nothing
+    is visible all weights are zero.
     """
 
     cap: float | None = None
@@ -35,7 +36,8 @@ class Softmax(nn.Module):
             scores = self.cap * jnp.tanh(scores / self.cap)
         scores = masked(scores, visible)
         if not self.sink:
-            return jax.nn.softmax(scores, axis=-1)
+            weights = jax.nn.softmax(scores, axis=-1)
+            return weights if visible is None else jnp.where(visible, weights, 0.0)
         h = scores.shape[1]
         sink = self.param("sink", nn.initializers.zeros, (h,)).astype(scores.dtype)[:, None, None]
         return jax.nn.softmax(jnp.concatenate([scores, jnp.broadcast_to(sink, (*scores.shape[:-1], 1))], -1), axis=-1)[..., :-1]

@@ -56,6 +56,7 @@ def test_a_new_structure_is_one_class_and_one_override(tmp_path: Path) -> None:
     output = run(f"{command} data.path=text.txt steps=20 evaluation.every=20 --json", tmp_path)
     assert '"evaluation"' in output
     assert "RunningMean" in (tmp_path / "runs" / "running_mean" / "experiment.json").read_text(encoding="utf-8")
+    assert run(f"{blocks('sh')[2].strip()} --tokens 8", tmp_path).startswith("ROMEO:")
 
 
 def test_published_packages_and_their_requirements_agree() -> None:

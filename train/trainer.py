@@ -104,6 +104,10 @@ class Trainer:
         try:
             with refused(f"The objective {name} does not fit what the model's head gives or the data asks: ", "; change one of them."):
                 _, sums = jax.eval_shape(loss, params, batch_shapes)
+            if hasattr(self.experiment.objective, "search"):
+                with refused(f"The objective {name} searches with a model that decodes: "):
+                    search = make_search(self.experiment.model, self.experiment.objective, 0, self.experiment.precision)
+                    jax.eval_shape(search, params, batch_shapes)
         except KeyError as error:
             raise InputError(
                 f"The objective {name} needs {error} in a batch, and the data gives {', '.join(batch)}; change one of them."

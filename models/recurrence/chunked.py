@@ -120,6 +120,14 @@ def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Arr
     return jnp.where(seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0)
 
 
+def remaining(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
+    """exp(whole - total), what is left at the end of a chunk of what a token writes; 0 for tokens of other segments than the last.
+
+    Theirs may have decayed further than the last one's, to a power that no float holds.
+    """
+    return jnp.exp(jnp.where(chunks.writes, whole - total, -jnp.inf))
+
+
 def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
     """Log decays (b, h, t) or (b, h, t, k) with a last axis, and the length of the chunk.
 

@@ -20,7 +20,7 @@ from models.heads import merged, projected
 from models.implementation import Recurrent
 from models.norm import RMSNorm
 from models.position import RoPE
-from models.recurrence.chunked import Chunks, Rule, State, products, row, rows, sums
+from models.recurrence.chunked import Chunks, Rule, State, products, remaining, row, rows, sums
 from models.recurrence.through import continued, through
 from models.structure import require_positive
 
@@ -32,7 +32,7 @@ def parts(
     total = sums(log_decay, chunks.seen)
     whole = row(total, chunks.size - 1)
     kept = jnp.exp(whole) * chunks.keeps
-    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(whole - total) * chunks.writes, value)
+    given = jnp.einsum("...ck,...cv->...kv", key * remaining(whole, total, chunks), value)
     mixed = products(query, key, total, total, chunks.seen) @ value
     return (rows(kept, key.shape[-1]), given), (mixed, query * jnp.exp(total) * chunks.reads)
 

@@ -16,7 +16,7 @@ from models.convolution import ShortConvolution
 from models.heads import projected
 from models.implementation import Recurrent
 from models.norm import RMSNorm
-from models.recurrence.chunked import Chunks, Rule, State, products, row, rows, sums
+from models.recurrence.chunked import Chunks, Rule, State, products, remaining, row, rows, sums
 from models.recurrence.decayed import head_width, log_rates, normed, step_biases
 from models.recurrence.through import continued, through
 from models.roles import UNDECAYED, Roles
@@ -59,7 +59,7 @@ def parts(
     """As of a decaying memory, with u = readers @ entering memory + read as one more value, written under the key p."""
     total, before = sums(log_decay, chunks.seen), sums(log_decay, chunks.earlier)
     whole = row(total, chunks.size - 1)
-    kept, remains = jnp.exp(whole) * chunks.keeps, jnp.exp(whole - total) * chunks.writes
+    kept, remains = jnp.exp(whole) * chunks.keeps, remaining(whole, total, chunks)
     solve = inverse(products(r, p, before, total, chunks.earlier))
     read = jnp.matmul(solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST)
     readers = jnp.matmul(solve, r * jnp.exp(before) * chunks.reads, precision=jax.lax.Precision.HIGHEST)

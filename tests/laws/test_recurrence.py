@@ -115,6 +115,21 @@ def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: st
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients))
 
 
+def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None:
+    """An example that decays to less than any float holds stands before another one in the same chunk."""
+    *given, _ = inputs(form, 40)
+    strong = jnp.full(given[0].shape[: 3 + form.endswith("channel")], -5.0 if form.endswith("head") else -9.0)
+    segments = np.repeat([[1, 2]], [30, 10], axis=1).repeat(B, 0)
+    total, gradients = jax.value_and_grad(lambda given: run(*given, segments)[0].sum())((*given, strong))
+    np.testing.assert_allclose(run(*given, strong, segments)[0], one_by_one(form, (*given, strong), segments), atol=1e-3)
+    assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_strong_decays_of_another_segment_do_no_harm(form: str) -> None:
+    law_strong_decays_of_another_segment_do_no_harm(core(form), form)
+
+
 def test_gates_of_a_matrix_lstm_may_be_as_large_as_logarithms_go() -> None:
     query, key, value, enter, forget = inputs("matrix_lstm head")
     y, _ = matrix_lstm(query, key, value, 300 * enter, forget, chunk=4)

@@ -27,7 +27,17 @@ from models.recurrence import kernel
 from models.recurrence.chunked import State
 from tests.laws.components import normal
 from tests.laws.test_implementations import NAMED, equations, gradient, kernel_calls, segments
-from tests.laws.test_recurrence import PACKED, B, H, K, V, core, inputs, law_chunks_are_the_recurrence
+from tests.laws.test_recurrence import (
+    PACKED,
+    B,
+    H,
+    K,
+    V,
+    core,
+    inputs,
+    law_chunks_are_the_recurrence,
+    law_strong_decays_of_another_segment_do_no_harm,
+)
 from train.parallel import Mesh
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -45,6 +55,11 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def by(implementation: Recurrent) -> Callable[[str], Any]:
     """A core by one implementation."""
     return lambda form: functools.partial(core(form), implementation=implementation)
+
+
+@pytest.mark.parametrize("form", ["decayed head", "delta head"])
+def test_strong_decays_of_another_segment_do_no_harm_in_a_kernel(form: str) -> None:
+    law_strong_decays_of_another_segment_do_no_harm(by("pallas")(form), form)
 
 
 def law_chunks_of_a_kernel_are_those_of_xla(run: Any, form: str, packed: bool, dtype: Any = jnp.float32) -> None:

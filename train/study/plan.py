@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from models.backend import compiling_for
+from models.decodable import require_decodable
 from models.generate import Sampler, advance, prefill
 from train.experiment import Experiment
 from train.parallel import Jit
@@ -136,6 +137,7 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
     )
     first = read | {name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32) for name in own if name in example}
     try:
+        require_decodable(experiment.model, first, length)
         _, cache = jax.eval_shape(lambda params, batch: prefill(experiment.model, params, batch, length), params, first)
     except (ValueError, TypeError) as error:
         raise InputError(f"This model cannot decode: {str(error).splitlines()[0]}") from None

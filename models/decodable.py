@@ -1,0 +1,214 @@
+"""Refusal of models in which something mixes tokens and keeps no state for decoding in the collection "cache"."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.context import Context, Decoding
+from models.structure import fields
+
+OURS = "models."  # the package whose classes the laws hold to decode or to refuse it; others are tried
+Path = tuple[str, ...]
+Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A module as a model calls it: its path, itself without a parent, and its variables and arguments, arrays as shapes."""
+
+    path: Path
+    module: nn.Module
+    variables: Any
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None:
+    """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while decoding.
+
+    `batch` has the keys of a prompt, arrays or shapes.  Each part of a class from elsewhere than `models` that is called with a context
+    while decoding, and puts nothing into the collection "cache", is tried alone on random parameters: if what it gives for a token has a
+    derivative by another token, it mixes.  Parts within that do keep something stand aside, so that a layer may mix through them.
+    """
+    if not all(type(module).__module__.startswith(OURS) for module in _modules(model)):
+        shapes = tuple(sorted((name, tuple(leaf.shape[1:]), jnp.dtype(leaf.dtype).name) for name, leaf in batch.items()))
+        with jax.ensure_compile_time_eval():  # a search is traced as part of a larger program
+            sentence = _objection(model, shapes, max(length, 3))
+        if sentence is not None:
+            raise ValueError(sentence)
+
+
+@functools.lru_cache(maxsize=64)
+def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
+    """Why a model cannot decode, as a sentence; None if it can."""
+    step = 2
+    decoding, cache = traced(model, _rows(shapes, step), Decoding(0, length, True))
+    kept = keepers(cache)
+    paths = {call.path for call in decoding if not call.path or _decodes(call, step)} - kept
+    tried: set[Any] = set()
+    for call in traced(model, _rows(shapes, length), None)[0]:
+        shape = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", None), (call.variables, call.args, call.keywords)))
+        key = (call.module, shape, frozenset(path[len(call.path) :] for path in kept if path[: len(call.path)] == call.path))
+        if call.path not in paths or type(call.module).__module__.startswith(OURS) or key in tried:
+            continue
+        tried.add(key)
+        if mixes(call, kept):
+            place = f" at {'/'.join(call.path)}" if call.path else ""
+            return (
+                f"{type(call.module).__name__}{place} mixes tokens and keeps none of them, so it cannot decode one token after the other: "
+                'keep what it needs of earlier tokens in the collection "cache", by `remember` or `extended` of models/cache.py.'
+            )
+    return None
+
+
+def _modules(value: Any) -> Iterator[nn.Module]:
+    """A module and all modules among its fields."""
+    if isinstance(value, nn.Module):
+        yield value
+    inner = value if isinstance(value, tuple) else ()
+    if dataclasses.is_dataclass(value):
+        inner = tuple(getattr(value, field.name, None) for field in fields(value))
+    for part in inner:
+        yield from _modules(part)
+
+
+def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
+    """One row of t tokens, with all keys of a batch; a source keeps its length."""
+    own = {"tokens": np.zeros(t), "segments": np.ones(t), "positions": np.arange(t)}
+    return {name: own.get(name, np.ones(shape)).astype(kind)[None] for name, shape, kind in shapes}
+
+
+def traced(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
+    """The calls of a model's modules with a context, and of itself, in the order in which they end, and the shapes of its cache."""
+    calls: list[Call] = []
+
+    def note(run: Callable[..., Any], args: Any, keywords: Any, at: Any) -> Any:
+        result = run(*args, **keywords)
+        if at.method_name == "__call__" and (not at.module.path or _contexts(args, keywords)):
+            module, variables = at.module.unbind()
+            calls.append(Call(at.module.path, module, *map(_shaped, (variables, args, keywords))))
+        return result
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, decoding=decoding))
+    return calls, variables.get("cache", {})
+
+
+def _contexts(args: Any, keywords: Any) -> list[Context]:
+    return [value for value in (*args, *keywords.values()) if isinstance(value, Context)]
+
+
+def _shaped(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf, tree)
+
+
+def keepers(cache: Any) -> set[Path]:
+    """The paths of the modules that keep something."""
+    paths = [[entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)] for path, _ in jax.tree.leaves_with_path(cache)]
+    return {tuple(str(key) for key in path[:-1]) for path in paths}
+
+
+def _decodes(call: Call, step: int) -> bool:
+    """Whether a call is one of decoding, over the new tokens alone."""
+    decoding = any(ctx.decoding is not None for ctx in _contexts(call.args, call.keywords))
+    return decoding and (isinstance(call.args[0], Mapping) or any(leaf.shape[1:2] == (step,) for leaf in _arrays(call.args[0])))
+
+
+def _arrays(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape") and len(leaf.shape) > 1]
+
+
+def mixes(call: Call, kept: set[Path]) -> bool:
+    """Whether what a module gives for a token depends on another one, other than through modules that keep something."""
+    first, *rest = call.args
+    t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
+    variables, rest, keywords = _drawn(call.variables, t), _drawn(tuple(rest), t), _drawn(call.keywords, t)
+    bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1  # two tokens differ in one of these at least
+    masks = jnp.asarray(np.concatenate([bits, 1 - bits]).astype(bool))
+
+    def run(given: Any) -> list[jax.Array]:
+        with nn.intercept_methods(functools.partial(_aside, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})):
+            y = call.module.apply(variables, given, *rest, **keywords)
+        leaves = _arrays(y[0] if isinstance(y, tuple) else y)
+        return [leaf for leaf in leaves if leaf.shape[1] == t and jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def elsewhere(mask: jax.Array, changes: list[jax.Array]) -> jax.Array:  # the largest change of a token that is not of the mask
+        own = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in changes]
+        return jnp.stack([jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(own, changes, strict=True))]).max()
+
+    if isinstance(first, Mapping):  # whole numbers: another token in their place, rounding aside
+        plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _placed(first, t)
+
+        def change(mask: jax.Array) -> jax.Array:
+            tokens = jnp.where(mask, 1, plain["tokens"])
+            pairs = zip(run({**plain, "tokens": tokens}), run(plain), strict=True)
+            return elsewhere(mask, [jnp.where(jnp.abs(a - b) > 1e-4 * jnp.abs(b).max(), 1.0, 0.0) for a, b in pairs])
+    else:
+        start = _drawn(first, t)
+        leaves, tree = jax.tree.flatten(start)
+        moving = [index for index, leaf in enumerate(leaves) if leaf.ndim > 1 and leaf.shape[1] == t and _floats(leaf)]
+
+        def moved(parts: list[jax.Array]) -> list[jax.Array]:
+            filled = dict(zip(moving, parts, strict=True))
+            return run(tree.unflatten([filled.get(index, leaf) for index, leaf in enumerate(leaves)]))
+
+        def change(mask: jax.Array) -> jax.Array:  # backwards, since whatever can be trained has such a derivative
+            given, back = jax.vjp(moved, [leaves[index] for index in moving])
+            return elsewhere(mask, back([jnp.where(mask.reshape(1, t, *[1] * (leaf.ndim - 2)), jnp.cos(3 * leaf), 0) for leaf in given])[0])
+
+    return bool((jax.jit(lambda: jax.lax.map(change, masks))() > 0).any())
+
+
+def _aside(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
+    """In place of a module that keeps something, the mean of each token's own vector in everything that it gives for the token."""
+    if at.method_name != "__call__" or at.module.path not in kept or not _contexts(args, keywords) or isinstance(args[0], Mapping):
+        return run(*args, **keywords)
+    module, variables = at.module.unbind()
+    given = jax.eval_shape(lambda: module.apply(variables, *args, **keywords))
+    x = jax.tree.leaves(args[0])[0]
+    own = x.reshape(*x.shape[:2], -1).mean(-1)
+
+    def filled(leaf: Any) -> jax.Array:
+        if leaf.shape[:2] != x.shape[:2] or not _floats(leaf):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return jnp.broadcast_to(own.reshape(*own.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(leaf.dtype)
+
+    return jax.tree.map(filled, given)
+
+
+def _below(path: Path, other: Path) -> bool:
+    return path[: len(other)] == other
+
+
+def _floats(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _placed(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
+    """Tokens of a row that is one example, with their places."""
+    own = {"tokens": np.zeros((1, t)), "segments": np.ones((1, t)), "positions": np.arange(t)[None]}
+    return {name: jnp.asarray(value, first[name].dtype) for name, value in own.items() if name in first}
+
+
+def _drawn(tree: Any, t: int) -> Any:
+    """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what they get."""
+    count = iter(range(10**6))
+
+    def drawn(leaf: Any) -> Any:
+        if isinstance(leaf, Context):
+            segments = None if leaf.segments is None else jnp.ones((1, t), jnp.int32)
+            inner = dataclasses.replace(leaf, positions=None, segments=None, starts=None, decoding=None)
+            return dataclasses.replace(jax.tree.map(drawn, inner), positions=jnp.arange(t)[None], segments=segments)
+        if not hasattr(leaf, "dtype"):
+            return (lambda x: x) if callable(leaf) else leaf
+        if not _floats(leaf):
+            return jax.random.key(0) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.ones(leaf.shape, leaf.dtype)
+        return jnp.asarray(0.5 * np.random.default_rng(next(count)).standard_normal(leaf.shape), leaf.dtype)
+
+    return jax.tree.map(drawn, tree, is_leaf=lambda leaf: isinstance(leaf, Context))
