@@ -49,6 +49,25 @@ def scores(params: Any) -> np.ndarray:
     return heads(params, "query") @ heads(params, "key").swapaxes(1, 2) / np.sqrt(K)
 
 
+def shared(params: Any, name: str, count: int) -> np.ndarray:
+    """Keys or values of a few heads, each of which serves as many query heads that stand side by side, (h, t, k)."""
+    return np.stack([heads(params, name, count)[head * count // H] for head in range(H)])
+
+
+def grouped(params: Any, visible: np.ndarray = CAUSAL, count: int = 2) -> np.ndarray:
+    found = heads(params, "query") @ shared(params, "key", count).swapaxes(1, 2) / np.sqrt(K)
+    return out(params, softmax(found, visible) @ shared(params, "value", count))
+
+
+def grouped_window(params: Any) -> np.ndarray:
+    return grouped(params, CAUSAL & (np.arange(T)[:, None] - np.arange(T) < 2))
+
+
+def multi_query_chunk(params: Any) -> np.ndarray:
+    chunk = np.arange(T) // 4
+    return grouped(params, chunk[:, None] == chunk, 1)
+
+
 def windowed(params: Any) -> np.ndarray:
     distance = np.arange(T)[:, None] - np.arange(T)
     return out(params, softmax(scores(params), CAUSAL & (distance < 2)) @ heads(params, "value"))
@@ -135,6 +154,9 @@ DEFINITIONS = [
     (Attention(4, causal=True, window=2), windowed),
     (Attention(4, window=3), both_ways),
     (Attention(4, causal=True, chunk=4), chunked),
+    (Attention(4, kv_heads=2, causal=True), grouped),
+    (Attention(4, kv_heads=2, causal=True, window=2), grouped_window),
+    (Attention(4, kv_heads=1, chunk=4), multi_query_chunk),
     (Attention(4, causal=True, weigh=Softmax(2.0, sink=True)), capped),
     (Attention(4, causal=True, weigh=Sigmoid()), sigmoid),
     (Attention(4, causal=True, weigh=Softpick()), softpick),
@@ -213,7 +235,20 @@ def test_what_sees_later_tokens_refuses_to_decode(layer: Any) -> None:
         layer.init(jax.random.key(0), X, Context(decoding=Decoding(0, T)))
 
 
-BROKEN = [(Attention(4, causal=True), softpick), (Attention(4, causal=True, window=3), windowed), (Attention(4, causal=True), chunked)]
+class Crossed(Attention):
+    """Broken: query heads take turns at the keys."""
+
+    def keyed(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+        key, value = super().keyed(x, ctx)
+        return jnp.tile(key, (1, 2, 1, 1)), jnp.tile(value, (1, 2, 1, 1))
+
+
+BROKEN = [
+    (Crossed(4, kv_heads=2, causal=True), grouped),
+    (Attention(4, causal=True), softpick),
+    (Attention(4, causal=True, window=3), windowed),
+    (Attention(4, causal=True), chunked),
+]
 
 
 @pytest.mark.parametrize(("layer", "definition"), BROKEN)

@@ -175,7 +175,7 @@ def decoded(layer: Any, params: Any) -> jax.Array:
     return jnp.concatenate([y, jax.lax.scan(step, cache, jnp.arange(PREFIX, WAITING))[1].swapaxes(0, 1)], axis=1)
 
 
-def law_packed_and_decoded_are_the_examples_alone(layer: Any, alone: Any, decodes: bool) -> None:
+def law_rows_are_those_of(layer: Any, alone: Any, decodes: bool) -> None:
     """What `layer` gives for packed rows, and while decoding, is what `alone` gives for each example, in value."""
     params = random_like(jax.eval_shape(lambda: alone.init(jax.random.key(0), ALONE, Context(memory=Memory(MEMORY)))).get("params", {}))
 
@@ -191,14 +191,14 @@ def law_packed_and_decoded_are_the_examples_alone(layer: Any, alone: Any, decode
             np.testing.assert_allclose(steps[row, pad:] / size, expected[row, : WAITING - pad] / size, atol=2e-5)
 
 
-def law_of_attention(row: Mapping[str, str]) -> None:
+def law_parts_together_are_the_definition(row: Mapping[str, str]) -> None:
     stack = stack_of(row)
     block = stack.pattern[0]
     given = {
         field.name: getattr(block.mixer, field.name) for field in dataclasses.fields(Attention) if field.name not in ("parent", "name")
     }
     alone = dataclasses.replace(stack, block=dataclasses.replace(block, mixer=Defined(**given)))
-    law_packed_and_decoded_are_the_examples_alone(stack, alone, row["form"].startswith(("causal", "cross")))
+    law_rows_are_those_of(stack, alone, row["form"].startswith(("causal", "cross")))
 
 
 ROWS = covering({name: list(values) for name, values in PARTS.items()}, allowed)
@@ -219,7 +219,7 @@ def test_the_rows_cover_every_pair_and_are_few() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=identifier)
 def test_parts_together_give_what_the_definition_gives_for_each_example_alone(row: Mapping[str, str]) -> None:
-    law_of_attention(row)
+    law_parts_together_are_the_definition(row)
 
 
 FEW = [
@@ -232,7 +232,7 @@ FEW = [
 
 @pytest.mark.parametrize("row", FEW, ids=identifier)
 def test_a_few_parts_together_give_what_the_definition_gives(row: Mapping[str, str]) -> None:
-    law_of_attention(row)
+    law_parts_together_are_the_definition(row)
 
 
 def sequential() -> list[Any]:
@@ -241,20 +241,20 @@ def sequential() -> list[Any]:
     return [pytest.param(form, id=f"{owner.__name__}-{name}") for owner in owners for name, form in forms_of(owner).items()]
 
 
-def law_of_layers(layer: Any) -> None:
+def law_packed_rows_and_decoding_are_the_examples_alone(layer: Any) -> None:
     decodes = getattr(layer, "causal", True)
-    law_packed_and_decoded_are_the_examples_alone(layer, layer, decodes)
+    law_rows_are_those_of(layer, layer, decodes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", sequential())
 def test_a_layer_gives_for_packed_rows_and_decoding_what_it_gives_for_each_example_alone(layer: Any) -> None:
-    law_of_layers(layer)
+    law_packed_rows_and_decoding_are_the_examples_alone(layer)
 
 
 @pytest.mark.parametrize("layer", [MinGRU(), GatedDeltaNet(4), LongConvolution(length=64)], ids=lambda layer: type(layer).__name__)
 def test_a_few_recurrences_and_convolutions_give_for_packed_rows_what_they_give_alone(layer: Any) -> None:
-    law_of_layers(layer)
+    law_packed_rows_and_decoding_are_the_examples_alone(layer)
 
 
 class ByIndex(nn.Module):
@@ -270,4 +270,4 @@ class ByIndex(nn.Module):
 
 def test_broken_components_fail() -> None:
     with pytest.raises(AssertionError):
-        law_packed_and_decoded_are_the_examples_alone(ByIndex(), ByIndex(), False)
+        law_rows_are_those_of(ByIndex(), ByIndex(), False)

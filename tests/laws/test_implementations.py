@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,7 @@ class Case:
     value: int = 8
     segments: str = ""
     cap: float | None = None
+    aligned: bool = False  # positions are the indices, and are known to be
 
 
 CASES = {
@@ -55,7 +56,11 @@ CASES = {
     "window both ways": Case(Reach(False, 20), t=300),
     "window of all": Case(Reach(True, 500), t=130),
     "chunk": Case(Reach(False, None, 60)),
+    "aligned chunk": Case(Reach(False, None, 60), aligned=True),
     "causal chunk, padded": Case(Reach(True, None, 140), t=280, segments="padded"),
+    "causal chunk, packed": Case(Reach(True, None, 30), t=280, segments="packed", groups=1),
+    "chunk, packed": Case(Reach(False, None, 30), segments="packed"),
+    "chunk of more than the row": Case(Reach(False, None, 300), segments="packed"),
     "capped": Case(Reach(True), cap=1.0, heads=4, groups=2),
     "wider values": Case(Reach(True), t=150, width=6, value=12),
     "narrower values": Case(t=128, width=12, value=8, segments="packed"),
@@ -76,12 +81,21 @@ def segments(kind: str, length: int) -> jax.Array | None:
     return jnp.asarray(rows)
 
 
+def places(rows: jax.Array | None, length: int) -> jax.Array:
+    """Positions that count from the first token of each example."""
+    if rows is None:
+        return jnp.arange(length)[None]
+    same = np.asarray(rows)[:, :, None] == np.asarray(rows)[:, None]
+    return jnp.arange(length) - same.argmax(-1)
+
+
 def values(case: Case, implementation: Implementation, everywhere: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """What attention gives and the gradients of query, key and value, for a cotangent that padding has none of, or all have."""
     t, s = case.t, case.s or case.t
     shapes = ((case.heads, t, case.width), (case.groups, s, case.width), (case.groups, s, case.value))
     given = tuple(normal(seed, 2, *shape) for seed, shape in enumerate(shapes))
-    own = Tokens(jnp.arange(t)[None], jnp.arange(t)[None], segments(case.segments, t))
+    rows = segments(case.segments, t)
+    own = Tokens(jnp.arange(t)[None], places(None if case.aligned else rows, t), rows, case.aligned)
     other = None if case.s is None else Tokens(jnp.arange(s)[None], jnp.arange(s)[None], segments(case.segments, s))
     real = jnp.ones((2, t), bool) if own.segments is None or everywhere else own.segments > 0
     cotangent = jnp.where(real[:, None, :, None], normal(9, 2, case.heads, t, case.value), 0.0)
@@ -145,6 +159,25 @@ def test_a_kernel_that_sees_too_much_fails(name: str, broken: Callable[..., jax.
 @pytest.mark.parametrize("name", ["packed and padded", "cross, padded"])
 def test_gradients_from_padding_are_finite(name: str) -> None:
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values(CASES[name], "splash", everywhere=True)))
+
+
+@pytest.mark.parametrize("implementation", get_args(Implementation))
+def test_queries_that_see_nothing_get_zeros_and_pass_nothing_back(implementation: Implementation) -> None:
+    """Half of the queries are of an example that has no sources."""
+    own = Tokens(jnp.arange(64)[None], jnp.arange(64)[None], jnp.repeat(jnp.array([[1, 2]]), 32, axis=1))
+    other = Tokens(jnp.arange(70)[None], jnp.arange(70)[None], jnp.ones((1, 70), jnp.int32))
+
+    class Core(nn.Module):
+        @nn.compact
+        def __call__(self, *parts: jax.Array) -> jax.Array:
+            return attend(*parts, own, other, Reach(), Softmax(), 0.5, implementation=implementation)
+
+    given = (normal(1, 1, 2, 64, 8), normal(2, 1, 2, 70, 8), normal(3, 1, 2, 70, 8))
+    mixed, back = jax.vjp(lambda *parts: jnp.asarray(Core().apply({}, *parts)), *given)
+    assert (np.asarray(mixed)[:, :, 32:] == 0).all()
+    assert (np.asarray(mixed)[:, :, :32] != 0).all()
+    unseen = back(jnp.where(jnp.arange(64)[:, None] < 32, 0.0, jnp.ones_like(mixed)))
+    assert all((np.asarray(leaf) == 0).all() for leaf in unseen)
 
 
 LAYERS = {

@@ -11,7 +11,7 @@ from models.laws.vector import law_length_is_kept, law_products_depend_on_differ
 from models.position import AxialRoPE, InterpolatedRoPE, NTKRoPE, PartialRoPE, RoPE, YaRN
 from tests.laws.components import WIDTH, normal
 
-PLACES = np.array([0, 1, 2, 9, 30, 100])
+PLACES = np.array([0, 1, 2, 9, 30, 100, 301])
 ROTARY = [PartialRoPE(0.5), InterpolatedRoPE(0.5), NTKRoPE(), YaRN()]
 
 
@@ -40,7 +40,7 @@ def partial(x: np.ndarray) -> np.ndarray:
 
 
 def axial(x: np.ndarray) -> np.ndarray:
-    parts, angles = np.split(x, [6, 12], -1), np.unravel_index(PLACES, (11, 2, 5))
+    parts, angles = np.split(x, [6, 12], -1), np.unravel_index(PLACES, (31, 2, 5))
     widths = (6, 6, 4)
     return np.concatenate([turned(*pair) for pair in zip(parts, map(axis, angles, widths), strict=True)], -1)
 
@@ -60,7 +60,7 @@ FORMULAS = [
     (InterpolatedRoPE(8.0), lambda x: turned(x, PLACES[:, None] / 8 * rates(WIDTH))),
     (NTKRoPE(8.0), lambda x: turned(x, PLACES[:, None] * rates(WIDTH, 10_000 * 8 ** (16 / 14)))),
     (YaRN(8.0), lambda x: turned(x, PLACES[:, None] * yarn_rates(YaRN(8.0))) * (0.1 * np.log(8) + 1)),
-    (AxialRoPE((11, 2, 5)), axial),
+    (AxialRoPE((31, 2, 5)), axial),
 ]
 
 
@@ -92,7 +92,7 @@ def test_products_on_a_grid_depend_on_the_differences_along_each_axis() -> None:
 
 def test_a_stretched_position_of_factor_one_is_plain() -> None:
     x = normal(1, len(PLACES), WIDTH)
-    for position in (InterpolatedRoPE(1.0), NTKRoPE(1.0), YaRN(1.0), PartialRoPE(1.0), AxialRoPE((200,), base=10_000.0)):
+    for position in (InterpolatedRoPE(1.0), NTKRoPE(1.0), YaRN(1.0), PartialRoPE(1.0), AxialRoPE((400,), base=10_000.0)):
         y = position.apply({}, x, jnp.asarray(PLACES))
         np.testing.assert_allclose(np.asarray(y), np.asarray(RoPE().apply({}, x, jnp.asarray(PLACES))), atol=1e-4)
 
