@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from train.data.images import Images
-from train.data.pixels import decoded, decodes, oriented
+from train.data.pixels import decoded, decodes, in_channels, oriented
 from train.spec import InputError
 
 GREY = np.arange(0, 256, dtype=np.uint8).reshape(8, 32)[:, :24].copy()
@@ -136,6 +136,18 @@ def test_what_is_transparent_is_white(name: str, channels: int) -> None:
     found = decoded(CLEAR[name], channels)
     assert (found[:, :12] == 255).all()
     np.testing.assert_allclose(found[:, 12:].astype(int), 255 if name.endswith("bit") else 40, atol=2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_of_data_sets_are_seen_as_files_are(channels: int) -> None:
+    expected = decoded(saved(Image.fromarray(GREY), "PNG"), channels)
+    for array in (GREY, DEEP, (GREY / 255).astype(np.float32), GREY.astype(np.int64)):
+        np.testing.assert_array_equal(in_channels(array[..., None], channels), expected)
+    np.testing.assert_array_equal(in_channels(GREY[..., None] > 9, 1)[..., 0], (GREY > 9) * 255)
+    for mode in ("LA", "RGBA"):
+        np.testing.assert_allclose(
+            in_channels(np.asarray(clear(mode)), channels).astype(int), decoded(saved(clear(mode), "PNG"), channels), atol=1
+        )
 
 
 def test_other_spaces_of_colour_are_red_green_and_blue() -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 import re
 import subprocess
 from collections.abc import Sequence
@@ -100,6 +101,30 @@ def test_marks_that_do_not_hold_whole_fields_are_text_between_tabs(rows: list[tu
 def test_marks_that_can_be_read_in_two_ways_are_refused_with_their_row(name: str, content: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=sentence):
         read(of(tmp_path / name, content))
+
+
+def test_what_a_program_quotes_is_read_as_it_was_whatever_it_is(tmp_path: Path) -> None:
+    """Cells of commas, quotation marks and ends of lines, with a class or a number: none is refused, joined or cut."""
+    draw = random.Random(0)
+    for number in range(200):
+        pieces = ["fine", "dull", ", ", '"', "\n", " ", "good", ",", "1"]
+        rows = [
+            ["".join(draw.choices(pieces, k=draw.randrange(1, 9))) for _ in range(1 + number % 2)] + [draw.choice(["good", "bad"])]
+            for _ in range(draw.randrange(1, 9))
+        ]
+        made = io.StringIO()
+        csv.writer(made, lineterminator="\n").writerows([["text", "more"][: 1 + number % 2] + ["label"], *rows])
+        assert [list(row.values()) for row in read(of(tmp_path / "a.csv", made.getvalue())).examples] == rows
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl"])
+def test_lines_may_end_as_any_system_ends_them_and_files_may_be_put_together(suffix: str, tmp_path: Path) -> None:
+    rows = {".txt": "fine\ndull\n", ".jsonl": '{"text": "fine"}\n{"text": "dull"}\n'}.get(suffix, "text\nfine\ndull\n")
+    for end in ("\n", "\r\n", "\r"):
+        path = of(tmp_path / f"a{suffix}", rows.replace("\n", end))
+        assert [row["text"] for row in read(path).examples] == ["fine", "dull"]
+    path = of(tmp_path / f"b{suffix}", "\ufeff" + rows.replace("\n", "\n\ufeff", 1))
+    assert [row["text"] for row in read(path).examples] == ["fine", "dull"]
 
 
 def test_every_reader_of_tables_counts_the_same_rows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import datetime
 import io
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ DELIMITERS = ",;\t|"
 
 
 def content(path: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark.
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark; its lines end in line feeds, before
+    which carriage returns may stand.
 
     Raises InputError, with a command that mends it, for another encoding and for NUL bytes, and if the file cannot be read.
     """
@@ -37,12 +39,14 @@ def content(path: str) -> str:
             raise InputError(f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {_converted(sixteen, path)}.")
         raise InputError(f"{path}, line {line}, has a NUL byte; remove it: tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}.")
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         if encoding != "utf-8-sig":
             raise InputError(f"{path} begins as {encoding.upper()} and is damaged at byte {error.start}; save it again as UTF-8.") from None
         raise InputError(f"{path}, line {line}, is not UTF-8; {converts(data, path)}.") from None
+    text = re.sub("^\ufeff", "", text, flags=re.MULTILINE) if "\ufeff" in text else text  # of files that were put together
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def converts(data: bytes, path: str) -> str:
@@ -187,8 +191,8 @@ def _alike(some: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bo
         there = [row[place].strip() for row in others if place < len(row)]
         if there and all(map(_number, there)):
             said.append(all(map(_number, here)))
-        elif there and len(set(there)) <= len(there) // 2:
-            said.append(not set(there).isdisjoint(here))
+        elif there and len(set(there)) <= len(there) // 2 and (set(here) <= set(there) or set(there).isdisjoint(here)):
+            said.append(set(here) <= set(there))
     return all(said) if said else None
 
 

@@ -61,23 +61,32 @@ def _bytes(image: Any) -> np.ndarray:
     and fractions it is the largest that a TIFF says that its values have, else the first of 1 (of fractions), 255 and 65,535 that no value
     exceeds by more than a hundredth, with 0 for 0; values beyond these, and below 0, go from the picture's least to its largest.
     """
-    values, tags = np.asarray(image).astype(np.float64), dict(getattr(image, "tag_v2", {}))
-    if not np.isfinite(values).all():
-        raise ValueError("it has values that are not finite")
+    values, tags = np.asarray(image), dict(getattr(image, "tag_v2", {}))
     if image.mode.startswith("I;16"):
         low, high = 0.0, 2.0 ** _number(tags.get(BITS), 16) - 1
     elif image.format in ("PNG", "PPM"):
         low, high = 0.0, 65535.0
     else:
-        least, most = float(values.min()), float(values.max())
-        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        low, high = next(((0.0, top) for top in tops if least >= 0 and most <= 1.01 * top), (least, most))
+        low, high = _range(values)
         low, high = _number(tags.get(LEAST), low), _number(tags.get(LARGEST), high)
-    grey = np.rint(np.clip((values - low) / ((high - low) or 1.0), 0, 1) * 255).astype(np.uint8)
+    grey = _spread(values, low, high)
     if tags.get(PHOTOMETRIC) == 0:  # white is zero
         grey = 255 - grey
     clear = image.info.get("transparency")
     return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The values that are to be 0 and 255, of those that `_bytes` says nothing else of.  Raises ValueError for what is not finite."""
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    least, most = float(values.min()), float(values.max())
+    tops = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    return next(((0.0, top) for top in tops if least >= 0 and most <= 1.01 * top), (least, most))
+
+
+def _spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.rint(np.clip((values.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1) * 255).astype(np.uint8)
 
 
 def _number(value: Any, otherwise: float) -> float:
@@ -135,7 +144,17 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """An array (..., channels) of 0 to 255 in one grey or three colour channels."""
+    """An array (..., channels) in one grey or three colour channels of 0 to 255; with a second or a fourth channel for what is opaque,
+    which is seen on white.
+
+    Numbers other than 8 bits are scaled: 16 bits from 0 to 65,535, truth values from 0 to 1, others as `_bytes` does.
+    """
+    if array.dtype != np.uint8:
+        known = {"uint16": (0.0, 65535.0), "bool": (0.0, 1.0)}
+        array = _spread(array, *(known[array.dtype.name] if array.dtype.name in known else _range(array)))
+    if array.shape[-1] in (2, 4):
+        opaque = array[..., -1:].astype(np.float32) / 255
+        array = np.rint(array[..., :-1] * opaque + 255 * (1 - opaque)).astype(np.uint8)
     if array.shape[-1] == channels:
         return array
     grey = array[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) if channels == 1 else array[..., 0]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from train.data.formats import content
 from train.data.notes import Note
 from train.data.pixels import below, readable, sizes
 from train.spec import InputError
@@ -155,7 +156,7 @@ def coco(path: Path, images: Path | None, setting: str) -> Scenes:
     Raises InputError for what is not in its format, naming the image, the category or the annotation.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(content(str(path)))
         classes, notes = _categories(path, data["categories"], data["annotations"])
         listed = _by_id(path, "image", data["images"])
         sides = {key: (_length(path, key, entry, "width"), _length(path, key, entry, "height")) for key, entry in listed.items()}
@@ -172,9 +173,7 @@ def coco(path: Path, images: Path | None, setting: str) -> Scenes:
             objects[entry["image_id"]].append(Object(classes[entry["category_id"]], box, bool(crowd), name))
         folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
         found = [Listed(folder / _file_name(path, key, entry), sides[key], objects[key]) for key, entry in listed.items()]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give a COCO file or a Pascal VOC folder.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
         ) from None
