@@ -22,7 +22,8 @@ class DifferentialAttention(nn.Module):
     """(softmax(q_1 k_1^T / sqrt(k)) - l softmax(q_2 k_2^T / sqrt(k))) v, normalised a head and times 1 - l_0.  (b, t, d) -> (b, t, d).
 
     l = exp(a_1 b_1) - exp(a_2 b_2) + l_0 with learned vectors a, b and l_0 = 0.8 - 0.6 exp(-0.3 layer).  Heads have values twice as wide
-    as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258.
+    as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258, the first version of microsoft/unilm, without
+    its heads that share keys and values; layers count from 0, as there.
     """
 
     roles: ClassVar[Roles] = {name: Role(decay=False, inputs=()) for name in ("query_weight", "key_weight")}  # two vectors each
@@ -59,5 +60,5 @@ class DifferentialAttention(nn.Module):
         vectors = [self.param(name, learned, (2, k)).astype(jnp.float32) for name in ("query_weight", "key_weight")]
         left, right = jnp.exp(ctx.product_scale(k) * jnp.sum(vectors[0] * vectors[1], axis=-1))
         mixed = both[:, :, 0] - (left - right + start) * both[:, :, 1]
-        mixed = (RMSNorm(name="norm")(mixed) * (1 - start)).astype(x.dtype)
+        mixed = (RMSNorm(1e-5, name="norm")(mixed) * (1 - start)).astype(x.dtype)
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)

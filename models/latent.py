@@ -21,13 +21,15 @@ class LatentAttention(nn.Module):
 
     (b, t, d) -> (b, t, d).  DeepSeek-V2, arXiv:2405.04434.  q_r and the one k_r that all heads share, `rotary` wide, carry the
     position.  Decoding keeps c and k_r only, rank + rotary numbers a token, and moves U to the side of the queries.
-    `query_rank` compresses the queries too.
+    `query_rank` compresses the queries too.  Values are as wide as keys unless `value_width` is given; the released model's are: 128, with
+    rotary 64, rank 512 and query_rank 1536, at width 5120.
     """
 
     heads: int = 8
     rank: int = 128
     rotary: int = 32
     head_width: int | None = None  # d / heads
+    value_width: int | None = None  # head_width
     query_rank: int | None = None
     causal: bool = False
     position: Position = RoPE()
@@ -37,6 +39,7 @@ class LatentAttention(nn.Module):
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "rank", "rotary")
+        require_positive(self, *(name for name in ("head_width", "value_width", "query_rank") if getattr(self, name) is not None))
         super().__post_init__()
 
     @nn.compact
@@ -53,13 +56,13 @@ class LatentAttention(nn.Module):
         query_rotary = self.position(projected("query_rotary", source, h, self.rotary), places)
         latent = named(self.norm, "latent_norm")(projected("compress", x, 1, r)[:, 0])
         key_rotary = self.position(projected("key_rotary", x, 1, self.rotary), places)
-        initial = nn.initializers.lecun_normal()
-        up_key, up_value = (self.param(name, initial, (r, h * k)).reshape(r, h, k).astype(x.dtype) for name in ("up_key", "up_value"))
+        initial, widths = nn.initializers.lecun_normal(), {"up_key": k, "up_value": self.value_width or k}
+        up_key, up_value = (self.param(name, initial, (r, h * w)).reshape(r, h, w).astype(x.dtype) for name, w in widths.items())
         reach, scale = Reach(self.causal), ctx.score_scale(k + self.rotary)
         if ctx.decoding is None:
             key = jnp.einsum("btr,rhk->bhtk", latent, up_key)
             key = jnp.concatenate([key, jnp.broadcast_to(key_rotary, (b, h, t, self.rotary))], -1)
-            value = jnp.einsum("btr,rhk->bhtk", latent, up_value)
+            value = jnp.einsum("btr,rhv->bhtv", latent, up_value)
             query = jnp.concatenate([query, query_rotary], -1)
             mixed = attend(query, key, value, own, None, reach, self.weigh, scale, implementation=self.implementation)
         else:
@@ -67,5 +70,5 @@ class LatentAttention(nn.Module):
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)
             key = jnp.concatenate([latents[:, None], rotaries], -1)
             mixed = attend(absorbed, key, latents[:, None], own, seen_tokens(self, ctx, t, None), reach, self.weigh, scale)
-            mixed = jnp.einsum("bhtr,rhk->bhtk", mixed, up_value)
+            mixed = jnp.einsum("bhtr,rhv->bhtv", mixed, up_value)
         return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 
 
 class LayerNorm(nn.Module):
-    """scale * (x - mean) / sqrt(variance + epsilon) + bias.  (..., d) -> (..., d).  arXiv:1607.06450."""
+    """scale * (x - mean) / sqrt(variance + epsilon) + bias.  (..., d) -> (..., d).  arXiv:1607.06450.
+
+    `scale` and `bias` say whether either is learned; without both nothing is.
+    """
 
     epsilon: float = 1e-5
     bias: bool = True
+    scale: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -20,7 +24,8 @@ class LayerNorm(nn.Module):
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        normal = normal * self.param("scale", nn.initializers.ones, (d,)).astype(jnp.float32)
+        if self.scale:
+            normal = normal * self.param("scale", nn.initializers.ones, (d,)).astype(jnp.float32)
         if self.bias:
             normal = normal + self.param("bias", nn.initializers.zeros, (d,)).astype(jnp.float32)
         return normal.astype(x.dtype)

@@ -19,8 +19,8 @@ from models.structure import named, nearest
 class Stack(nn.Module):
     """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t, d) -> (b, t, d).
 
-    `tied` gives every repeat the same parameters: with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer
-    (arXiv:1807.03819, without its halting).
+    `tied` gives every repeat the same parameters, which start as the first repeat's would: with one block ALBERT's sharing
+    (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its halting).
     `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
     `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174): "full" keeps only what enters each
     block, "dots" the products with parameters, "context" these and what attention gives, "offload" moves the products to the host's
@@ -74,8 +74,12 @@ class Stack(nn.Module):
                 length=self.repeats,
             )
             free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
-            layers = first + jnp.arange(self.repeats) * len(self.pattern)
-            state, _ = lifted(free, remat=self.remat, scanned=True, name=TIED if self.tied else SCANNED)(state, ctx, layers)
+            name = TIED if self.tied else SCANNED
+            if self.tied and self.is_initializing():  # what serves every repeat starts as the first one's does
+                state, _ = Pattern(free, remat=self.remat, name=name)(state, ctx, first)
+            else:
+                layers = first + jnp.arange(self.repeats) * len(self.pattern)
+                state, _ = lifted(free, remat=self.remat, scanned=True, name=name)(state, ctx, layers)
         else:
             for index in range(self.repeats * len(self.pattern)):
                 block = self.pattern[index % len(self.pattern)]
@@ -92,7 +96,7 @@ class Pattern(nn.Module):
     scanned: bool = False
 
     @nn.compact
-    def __call__(self, state: Any, ctx: Context, layer: jax.Array) -> tuple[Any, None]:
+    def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
         for index, block in enumerate(self.blocks):
             state, ctx = run(self, block, f"block_{index}", self.remat, self.scanned)(state, dataclasses.replace(ctx, layer=layer + index))
         return state, None

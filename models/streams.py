@@ -19,7 +19,8 @@ class HyperConnections(nn.Module):
 
     `dynamic` adds scale * tanh(state_norm(h) W) of each stream h to its entry of read (n,) and write (n,) and its column of mix (n, n);
     W starts at 0.  Branch k starts reading stream k mod n, mix as the identity and write as ones: pre-norm, whatever n is.
-    Streams start as copies and end as their mean, where the paper ends with their sum: the same before a norm.
+    Streams start as copies and end as their mean, where the paper ends with their sum: the same before a norm.  The paper decays
+    W and not the static read, write and mix.
     """
 
     # as in the paper: what depends on the token is decayed, what does not is not
@@ -66,6 +67,8 @@ class ManifoldHyperConnections(nn.Module):
     m (n, n) are a learned value plus scale * (z W), z the normalised streams of the token side by side; W starts at 0.  Mixing then
     keeps the mean of the streams, and no product of mixes grows.  The start is pre-norm up to the norm's epsilon.
     Streams mix after the branch is written, H <- mix (H + write y); the paper mixes before, where the first mix has nothing to do.
+    The scales start at 0.01 as in the paper, which does not say where the learned values start; here r at 1 for the stream that is read
+    and -1 for the others, w at 0 and m at 8 on its diagonal, where mix is the identity to 0.001.
     """
 
     streams: int = 4

@@ -18,11 +18,13 @@ from models.contracts import Activation, Layer, Norm, Position
 from models.convolution import ShortConvolution
 from models.heads import merged, projected
 from models.implementation import Recurrent
-from models.norm import RMSNorm
+from models.norm import HeadNorm, RMSNorm
 from models.position import RoPE
 from models.recurrence.chunked import Chunks, Rule, State, products, remaining, row, rows, sums
 from models.recurrence.through import continued, through
 from models.structure import require_positive
+
+HEAD = 64  # channels of one of Mamba-2's heads, as released
 
 
 def parts(
@@ -58,10 +60,11 @@ def decayed(
     return through(DECAYED, (query, key, value, log_decay), segments, state, chunk, implementation)
 
 
-def head_width(owner: nn.Module, width: int, heads: int) -> int:
-    """The width of one of the heads that divide a width."""
+def head_width(owner: nn.Module, width: int, heads: int, field: str | None = None) -> int:
+    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.  Raises ValueError."""
     if width % heads:
-        raise ValueError(f"{type(owner).__name__} splits width {width} over {heads} heads: they must divide it.")
+        origin = f", {field} {getattr(owner, field)} times the stream's," if field else ""
+        raise ValueError(f"{type(owner).__name__} splits width {width}{origin} over {heads} heads: they must divide it.")
     return width // heads
 
 
@@ -71,9 +74,9 @@ def normed(mixed: jax.Array, norm: Norm) -> jax.Array:
     return norm(mixed.swapaxes(1, 2)).reshape(b * t, h * v)
 
 
-def log_rates(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Logarithms of rates of decay, uniform from 1 to 16."""
-    return jnp.log(jax.random.uniform(key, shape, minval=1.0, maxval=16.0))
+def log_rates(key: jax.Array, shape: tuple[int, ...], least: float = 1.0) -> jax.Array:
+    """Logarithms of rates of decay, uniform from `least` to 16."""
+    return jnp.log(jax.random.uniform(key, shape, minval=least, maxval=16.0))
 
 
 def step_biases(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -149,7 +152,7 @@ class GatedLinearAttention(nn.Module):
     expand: float = 1.0  # width of the values over d
     rank: int = 16
     smooth: float = 16.0
-    norm: Norm = RMSNorm()  # of each head
+    norm: Norm = RMSNorm(1e-5)  # of each head
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
@@ -159,7 +162,7 @@ class GatedLinearAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
-        k, v = (head_width(self, round(expand * d), h) for expand in (self.key_expand, self.expand))
+        k, v = (head_width(self, round(getattr(self, name) * d), h, name) for name in ("key_expand", "expand"))
         query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
         down = nn.Dense(self.rank, use_bias=False, name="decay_down")(x.reshape(-1, d)).reshape(b, t, -1)
         log_decay = nn.log_sigmoid(projected("decay_up", down, h, k, bias=True).astype(jnp.float32)) / self.smooth
@@ -172,29 +175,39 @@ class Mamba2(nn.Module):
     """S_t = exp(-a dt_t) S_{t-1} + B_t (dt_t u_t)^T, y_t = C_t S_t + D u_t, out(norm(y * silu(z))).  (b, t, d) -> (b, t, d).
 
     arXiv:2405.21060.  u, B and C come from x through a short convolution, dt = softplus(linear(x) + bias) a head; a and D are
-    numbers of the head.  `groups` of B and C serve the heads.
+    numbers of the head.  `groups` of B and C serve the heads, and the norm is of each group's channels.  Defaults and first values are
+    those of state-spaces/mamba: heads of 64 channels, a uniform from 1 to 16, steps log-uniform from 0.001 to 0.1, D = 1; the
+    convolution starts three times as large (see `ShortConvolution`), and the released dt never starts below 1e-4, which is out of reach.
     """
 
     causal: ClassVar[bool] = True
-    heads: int = 8
+    heads: int | None = None  # one for every 64 channels of u
     expand: float = 2.0  # width of u over d
     state_width: int = 128
     groups: int = 1
     convolution: Layer = ShortConvolution(bias=True)
-    norm: Norm = RMSNorm()
+    norm: Norm = HeadNorm(1e-5)  # of each group
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
-        require_positive(self, "heads", "expand", "state_width", "groups")
-        if self.heads % self.groups:
-            raise ValueError(f"Mamba2 has {self.heads} heads and {self.groups} groups; groups must divide heads.")
+        require_positive(self, "expand", "state_width", "groups")
+        if self.heads is not None:
+            require_positive(self, "heads")
+            self.require_groups(self.heads)
         super().__post_init__()
+
+    def require_groups(self, heads: int) -> None:
+        """Raises ValueError unless groups divide heads."""
+        if heads % self.groups:
+            raise ValueError(f"Mamba2 has {heads} heads and {self.groups} groups; groups must divide heads.")
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        (b, t, d), h, n = x.shape, self.heads, self.groups * self.state_width
+        (b, t, d), n = x.shape, self.groups * self.state_width
         width = round(self.expand * d)
-        v = head_width(self, width, h)
+        h = self.heads or -(-width // HEAD)
+        self.require_groups(h)
+        v = head_width(self, width, h, "expand")
         tokens = x.reshape(-1, d)
         inner = nn.Dense(width + 2 * n, use_bias=False, name="in")(tokens).reshape(b, t, -1)
         u, write, read = jnp.split(self.convolution(inner, ctx), [width, width + n], -1)
@@ -206,4 +219,6 @@ class Mamba2(nn.Module):
         mixed = continued(self, ctx, decayed, query, key, value * step[..., None], -rate[:, None] * step)
         mixed = mixed + self.param("skip", nn.initializers.ones, (h,)).astype(jnp.float32)[:, None, None] * value
         gate = nn.silu(nn.Dense(width, use_bias=False, name="gate")(tokens))
-        return nn.Dense(d, use_bias=False, name="out")(self.norm(gate * merged(mixed.astype(x.dtype)))).reshape(x.shape)
+        mixed = gate * merged(mixed.astype(x.dtype))
+        mixed = self.norm(mixed.reshape(b * t, self.groups, -1)).reshape(mixed.shape)
+        return nn.Dense(d, use_bias=False, name="out")(mixed).reshape(x.shape)

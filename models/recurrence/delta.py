@@ -4,6 +4,7 @@
 `models.implementation`.
 """
 
+import functools
 from typing import ClassVar
 
 import flax.linen as nn
@@ -21,6 +22,8 @@ from models.recurrence.decayed import head_width, log_rates, normed, step_biases
 from models.recurrence.through import continued, through
 from models.roles import UNDECAYED, Roles
 from models.structure import named, require_positive
+
+SLOWEST = 1e-6  # the least rate of decay at the start, in place of 0, which has no logarithm
 
 
 @jax.custom_jvp
@@ -138,7 +141,7 @@ class DeltaNet(nn.Module):
     heads: int = 8
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
-    norm: Norm = RMSNorm()  # of each head
+    norm: Norm = RMSNorm(1e-5)  # of each head
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
@@ -158,30 +161,44 @@ class DeltaNet(nn.Module):
 class GatedDeltaNet(nn.Module):
     """S_t = a (I - beta k k^T) S_{t-1} + beta k v^T, out(silu(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t, d).  arXiv:2412.06464.
 
-    a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet, with values `expand` times as wide as keys.
+    a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet.  Sizes and first values are the paper's, as
+    released in flash-linear-attention: 6 d^2 parameters, of which queries and keys have 3/4 d^2 each and values, gate and output 3/2 d^2
+    each; rates uniform from 0 to 16, steps log-uniform from 0.001 to 0.1.  `value_heads` above `heads` lets several heads of values, each
+    with its own a and beta, share one of queries and keys (grouped values); Qwen3-Next at width 2048 is
+    `GatedDeltaNet(16, key_expand=1.0, expand=2.0, value_heads=32)`.
     """
 
     causal: ClassVar[bool] = True
     roles: ClassVar[Roles] = {"log_rate": UNDECAYED}
-    heads: int = 8
-    expand: float = 2.0  # width of the values over d
+    heads: int = 6
+    key_expand: float = 0.75  # width of queries and keys over d
+    expand: float = 1.5  # width of the values over d
+    value_heads: int | None = None  # as many as heads
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
-    norm: Norm = RMSNorm()  # of each head
+    norm: Norm = RMSNorm(1e-5)  # of each head
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
-        require_positive(self, "heads", "expand", "strength")
+        require_positive(self, "heads", "key_expand", "expand", "strength")
+        if self.value_heads is not None:
+            require_positive(self, "value_heads")
+            if self.value_heads % self.heads:
+                raise ValueError(
+                    f"GatedDeltaNet has {self.value_heads} heads of values for {self.heads} of queries and keys; heads must divide value_heads."
+                )
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        d, h = x.shape[2], self.heads
-        k, v = head_width(self, d, h), head_width(self, round(self.expand * d), h)
-        query, key = (convolved(name, x, ctx, h, k, self.convolution) for name in ("query", "key"))
+        d, h = x.shape[2], self.value_heads or self.heads
+        k = head_width(self, round(self.key_expand * d), self.heads, "key_expand")
+        v = head_width(self, round(self.expand * d), h, "expand")
+        query, key = (convolved(name, x, ctx, self.heads, k, self.convolution) for name in ("query", "key"))
         value = convolved("value", x, ctx, h, v, self.convolution)
-        query, key, strength = unit(query) * k**-0.5, unit(key), beta(x, h, self.strength)
-        rate = jnp.exp(self.param("log_rate", log_rates, (h, 1)).astype(jnp.float32))
+        query, key = (jnp.repeat(unit(part), h // self.heads, axis=1) for part in (query, key))
+        query, strength = query * k**-0.5, beta(x, h, self.strength)
+        rate = jnp.exp(self.param("log_rate", functools.partial(log_rates, least=SLOWEST), (h, 1)).astype(jnp.float32))
         step = projected("step", x, h, 1)[..., 0].astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1))
         log_decay = -rate * nn.softplus(step)
         left = jnp.exp(log_decay)[..., None] * key
@@ -203,7 +220,7 @@ class KimiDeltaAttention(nn.Module):
     rank: int | None = None
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
-    norm: Norm = RMSNorm()  # of each head
+    norm: Norm = RMSNorm(1e-5)  # of each head
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:

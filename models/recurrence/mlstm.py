@@ -1,6 +1,6 @@
 """The matrix memory of xLSTM."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -80,28 +80,41 @@ def matrix_lstm(
 class MLSTM(nn.Module):
     """out(sigmoid(gate(x)) * norm(q C_t / max(|q n_t|, 1))) with C_t = f C_{t-1} + i k v^T, n_t = f n_{t-1} + i k.  (b, t, d) -> (b, t, d).
 
-    arXiv:2405.04517.  i = exp(linear(x)) and f = sigmoid(linear(x)) are numbers of the head.  The memory alone, as in the later 7B model
-    (arXiv:2503.13427), without the paper's block around it: no wider stream, convolution or learned skip.
+    arXiv:2405.04517.  i = exp(c(linear(x))) and f = sigmoid(c(linear(x))) are numbers of the head, c(z) = cap * tanh(z / cap).  The
+    memory alone, as released for the 7B model (arXiv:2503.13427, NX-AI/xlstm): queries and keys half as wide as values, gates that
+    start as their biases, capped at 15, and an input gate that starts at exp(-10).  The first paper's has a block around it, of a wider
+    stream, convolution and learned skip; its gates read queries, keys and values, have no cap, and the input gate's bias starts normal
+    with deviation 0.1.  Matrices start as elsewhere here, theirs with variance 2 / (5 d), and that of the output smaller with depth.
     """
 
     causal: ClassVar[bool] = True
     heads: int = 8
-    norm: Norm = LayerNorm(bias=False)  # of each head
+    key_expand: float = 0.5  # width of queries and keys over d
+    cap: float | None = 15.0  # of what enters the gates
+    input_bias: float = -10.0  # of the input gate, at the start
+    norm: Norm = LayerNorm(1e-6, bias=False, scale=False)  # of each head, before a scale of each channel
 
     def __post_init__(self) -> None:
-        require_positive(self, "heads")
+        require_positive(self, "heads", "key_expand")
+        if self.cap is not None:
+            require_positive(self, "cap")
         super().__post_init__()
+
+    def gate(self, name: str, x: jax.Array, start: Any) -> jax.Array:
+        """What a gate is a function of, a number a head that starts as its bias and stays within the cap: (b, h, t) in float32."""
+        z = projected(name, x, self.heads, 1, True, kernel_init=nn.initializers.zeros, bias_init=start)[..., 0].astype(jnp.float32)
+        return z if self.cap is None else self.cap * jnp.tanh(z / self.cap)
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, _, d), h = x.shape, self.heads
-        k, zeros = head_width(self, d, h), nn.initializers.zeros
-        query, key, value = (projected(name, x, h, k) for name in ("query", "key", "value"))
-        enter = projected("input", x, h, 1, True, kernel_init=zeros)[..., 0].astype(jnp.float32)
-        forget = projected("forget", x, h, 1, True, kernel_init=zeros, bias_init=lambda *_: jnp.linspace(3.0, 6.0, h))[..., 0]
-        forget = nn.log_sigmoid(forget.astype(jnp.float32))
-        state = remembered(self, ctx, "state", Levelled.empty(b, h, k, k))
+        k, v = head_width(self, round(self.key_expand * d), h, "key_expand"), head_width(self, d, h)
+        query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
+        enter = self.gate("input", x, nn.initializers.constant(self.input_bias))
+        forget = nn.log_sigmoid(self.gate("forget", x, lambda *_: jnp.linspace(3.0, 6.0, h)))
+        state = remembered(self, ctx, "state", Levelled.empty(b, h, k, v))
         mixed, state = matrix_lstm(query, key * ctx.score_scale(k), value, enter, forget, ctx.segments, state)
         remember(self, ctx, "state", state)
         gate = nn.sigmoid(nn.Dense(d, use_bias=False, name="gate")(x.reshape(-1, d)))
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        scale = self.param("norm_scale", nn.initializers.ones, (d,)).astype(x.dtype)
+        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm) * scale).reshape(x.shape)

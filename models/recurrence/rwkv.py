@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from models.cache import remember, remembered
 from models.context import Context
-from models.contracts import Norm
+from models.contracts import Activation, Norm
 from models.heads import merged
 from models.implementation import Recurrent
 from models.norm import LayerNorm
@@ -19,7 +19,8 @@ from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
 STRONGEST = -(2.718281828459045**-0.5)  # the log decay that a gate of 1 stands for
-SHARES = {"receptance": 0.1, "decay": 0.45, "key": 0.35, "value": 0.35, "rate": 0.45, "gate": 0.1}
+SHARES = {"receptance": 0.2, "decay": 0.9, "key": 0.7, "value": 0.7, "rate": 0.9, "gate": 0.2}
+GAINS = {"receptance": 1.0, "key": 0.1, "value": 1.0}  # of orthogonal matrices at the start
 
 
 def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
@@ -38,53 +39,90 @@ class RWKV7(nn.Module):
 
     r, w, k, v, a and g each read their own mixture of a token with the one before.  w = exp(-sigmoid(.) / sqrt(e)), a = sigmoid(.) and
     g come through low ranks; c is the key, weighed and of length 1; k is the key times 1 + (a - 1) * learned.  Without the first
-    layer's values in later layers; the norm's scale is shared by the heads.
+    layer's values in later layers, and without the paper's channel mixing, which is a feedforward.
+
+    First values are those of RWKV-LM's pretraining (`generate_init_weight`, which replaces its constructor's): out and the maps down to
+    low ranks 0, so that every layer starts as zero; receptance and value orthogonal, the key and the maps up from low ranks a tenth of
+    that; shares, decays and rates as in `starts`, by channel and by how deep the layer stands.  Its optimizer decays matrices alone.
     """
 
     causal: ClassVar[bool] = True
     # as in the paper's code, which decays no vector and no low rank
-    roles: ClassVar[Roles] = {f"{name}_{way}/kernel": UNDECAYED for name in ("decay", "rate", "gate") for way in ("down", "up")} | {
-        "bonus": UNDECAYED
-    }
-    heads: int = 8
-    rank: int = 64
-    gate_rank: int = 128
-    norm: Norm = LayerNorm(64e-5)  # of each head
+    roles: ClassVar[Roles] = {f"{name}_{way}/kernel": UNDECAYED for name in ("decay", "rate", "gate") for way in ("down", "up")}
+    heads: int = 8  # the released models' are 64 wide
+    rank: int | None = None  # of the maps to w and a: 1.8 sqrt(d), to a multiple of 32
+    gate_rank: int | None = None  # 0.6 d^0.8, to a multiple of 32
+    norm: Norm = LayerNorm(64e-5, bias=False, scale=False)  # of each head, before a scale and a bias of each channel
     implementation: Recurrent | None = None  # chosen by platform and call
 
     def __post_init__(self) -> None:
-        require_positive(self, "heads", "rank", "gate_rank")
+        require_positive(self, "heads", *(name for name in ("rank", "gate_rank") if getattr(self, name) is not None))
         super().__post_init__()
 
-    def low_rank(self, name: str, x: jax.Array, bias: jax.Array, tanh: bool = False) -> jax.Array:
-        """bias + up(down(x)), which starts at the bias, in float32."""
-        down = nn.Dense(self.rank, use_bias=False, name=f"{name}_down")(x)
-        up = nn.Dense(x.shape[-1], use_bias=False, kernel_init=nn.initializers.zeros, name=f"{name}_up")
-        start = self.param(f"{name}_bias", lambda _: bias).astype(jnp.float32)
-        return up(jnp.tanh(down) if tanh else down).astype(jnp.float32) + start
+    def low_rank(self, name: str, x: jax.Array, rank: int, between: Activation | None = None) -> jax.Array:
+        """up(between(down(x))), which starts at what the maps up give for between(0)."""
+        down = nn.Dense(rank, use_bias=False, kernel_init=nn.initializers.zeros, name=f"{name}_down")(x)
+        gain = 0.1 * max(1.0, rank / x.shape[-1]) ** 0.5
+        up = nn.Dense(x.shape[-1], use_bias=False, kernel_init=nn.initializers.orthogonal(gain), name=f"{name}_up")
+        return up(down if between is None else between(down))
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
         k = head_width(self, d, h)
-        ramp = jnp.arange(d) / d
+        rank, gate_rank = self.rank or low(1.8 * d**0.5), self.gate_rank or low(0.6 * d**0.8)
+        start = starts(d, k, ctx)
+        learned: dict[str, jax.Array] = {name: self.param(name, lambda _, value=value: value) for name, value in start.items()}
         past = before(self, ctx, x) - x
-        mixture = {name: self.param(f"{name}_share", lambda _, power=power: 1 - ramp**power) for name, power in SHARES.items()}
-        read = {name: (x + past * share.astype(x.dtype)).reshape(-1, d) for name, share in mixture.items()}
+        read = {name: (x + past * learned[f"{name}_share"].astype(x.dtype)).reshape(-1, d) for name in SHARES}
 
         def split(flat: jax.Array) -> jax.Array:
             return flat.reshape(b, t, h, k).swapaxes(1, 2)
 
-        receptance, key, value = (nn.Dense(d, use_bias=False, name=name)(read[name]) for name in ("receptance", "key", "value"))
-        log_decay = STRONGEST * nn.sigmoid(self.low_rank("decay", read["decay"], 6 * ramp**1.5 - 5.5, tanh=True))
-        rate = nn.sigmoid(self.low_rank("rate", read["rate"], jnp.full((d,), -0.19)))
-        removed = unit(split(key * self.param("removed", nn.initializers.constant(0.71), (d,)).astype(x.dtype)))
-        key = key * (1 + (rate - 1) * self.param("replaced", nn.initializers.ones, (d,)).astype(jnp.float32))
+        def wide(name: str, low: jax.Array) -> jax.Array:
+            return low.astype(jnp.float32) + learned[f"{name}_bias"].astype(jnp.float32)
+
+        receptance, key, value = (
+            nn.Dense(d, use_bias=False, kernel_init=nn.initializers.orthogonal(gain), name=name)(read[name]) for name, gain in GAINS.items()
+        )
+        log_decay = STRONGEST * nn.sigmoid(wide("decay", self.low_rank("decay", read["decay"], rank, jnp.tanh)))
+        rate = nn.sigmoid(wide("rate", self.low_rank("rate", read["rate"], rank)))
+        removed = unit(split(key * learned["removed"].astype(x.dtype)))
+        key = key * (1 + (rate - 1) * learned["replaced"].astype(jnp.float32))
         r, keys, values = split(receptance), split(key), split(value)
         mixed = continued(self, ctx, delta, r, keys, values, -removed * split(rate), removed, split(log_decay))
-        bonus = self.param("bonus", nn.initializers.constant(-0.04), (h, 1, k)).astype(jnp.float32)
+        bonus = learned["bonus"].astype(jnp.float32).reshape(h, 1, k)
         own = merged((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
-        gate = nn.Dense(self.gate_rank, use_bias=False, name="gate_down")(read["gate"])
-        gate = nn.Dense(d, use_bias=False, name="gate_up")(nn.sigmoid(gate))
-        y = gate * (normed(mixed.astype(x.dtype), self.norm) + own)
-        return nn.Dense(d, use_bias=False, name="out")(y).reshape(x.shape)
+        gate = self.low_rank("gate", read["gate"], gate_rank, nn.sigmoid)
+        normal = normed(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned["norm_bias"].astype(x.dtype)
+        out = nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="out")
+        return out(gate * (normal + own)).reshape(x.shape)
+
+
+def low(rank: float) -> int:
+    """The multiple of 32, 32 at least, that is nearest to a rank."""
+    return max(32, 32 * round(rank / 32))
+
+
+def starts(d: int, k: int, ctx: Context) -> dict[str, jax.Array]:
+    """First values of a layer's vectors (d,), by channel c in heads of k and by the layer l of L.
+
+    With z = y |y|, y from -1 to 1 within each head, and s from -1/2 to 1/2 over all channels: shares 1 - (c / d)^(p (1 - l / L)) with the
+    p of SHARES; decay bias 6 (s + 1/2)^(1 + (l / (L - 1))^0.3) - 5.5 + 2.5 z; rate bias 0.3 z + 0.4 s - 0.19; the weight of the key that
+    is removed 0.71 - 0.1 s; norm's scale ((l + 1) / L)^0.7.
+    """
+    layer, depth = jnp.asarray(ctx.layer, jnp.float32), ctx.depth
+    channel = jnp.arange(d, dtype=jnp.float32)
+    across = channel / max(d - 1, 1)
+    within = 2 * (channel % k) / max(k - 1, 1) - 1
+    zigzag, slope = within * jnp.abs(within), across - 0.5
+    shares = {f"{name}_share": 1 - (channel / d) ** (power * (1 - layer / depth)) for name, power in SHARES.items()}
+    return shares | {
+        "decay_bias": 6 * across ** (1 + (layer / max(depth - 1, 1)) ** 0.3) - 5.5 + 2.5 * zigzag,
+        "rate_bias": 0.3 * zigzag + 0.4 * slope - 0.19,
+        "removed": 0.71 - 0.1 * slope,
+        "replaced": jnp.full(d, 1.02),
+        "bonus": jnp.full(d, -0.04),
+        "norm_scale": jnp.broadcast_to(((layer + 1) / depth) ** 0.7, d),
+        "norm_bias": jnp.zeros(d),
+    }

@@ -132,8 +132,10 @@ def gated(name: str, x: jax.Array, width: int) -> jax.Array:
 class RGLRU(nn.Module):
     """out(activation(gate(x)) * h), h_t = a_t h_{t-1} + sqrt(1 - a_t^2) i_t y_t, y = convolution(in(x)).  (b, t, d) -> (b, t, d).
 
-    a = exp(-8 r softplus(rate)); r and i are sigmoids of y, linear within each of `heads` parts of the width.  Starts with a between
-    0.9 and 0.999 where r = 1.  Griffin's recurrent block, arXiv:2402.19427; the first token counts as any other, from a state of zero.
+    a = exp(-8 r softplus(rate)); r and i are sigmoids of y, linear within each of `heads` parts of the width.  Starts with a uniform
+    between 0.9 and 0.999 where r = 1, as the paper says; google-deepmind/recurrentgemma draws the square of exp(-softplus(rate)) between
+    those of 0.9 and 0.999, which is a from 0.43 to 0.992.  Griffin's recurrent block, arXiv:2402.19427; the first token counts as any
+    other, from a state of zero.  Convolution and output start as elsewhere here, the released ones with 0.01 and 2 / depth of the variance.
     """
 
     causal: ClassVar[bool] = True

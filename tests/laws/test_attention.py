@@ -121,7 +121,7 @@ def differential(params: Any) -> np.ndarray:
     start = 0.8 - 0.6
     factor = np.exp(weights[0][0] @ weights[1][0]) - np.exp(weights[0][1] @ weights[1][1]) + start
     mixed = first - factor * second
-    mixed = mixed / np.sqrt((mixed**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params["norm"]["scale"], np.float64)
+    mixed = mixed / np.sqrt((mixed**2).mean(-1, keepdims=True) + 1e-5) * np.asarray(params["norm"]["scale"], np.float64)
     return out(params, mixed * (1 - start))
 
 
@@ -135,7 +135,7 @@ def rotated(x: np.ndarray) -> np.ndarray:
 def latent(params: Any) -> np.ndarray:
     compressed = WIDE @ np.asarray(params["compress"]["kernel"], np.float64)
     compressed = compressed / np.sqrt((compressed**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params["latent_norm"]["scale"])
-    key, value = ((compressed @ np.asarray(params[name], np.float64)).reshape(T, H, K).swapaxes(0, 1) for name in ("up_key", "up_value"))
+    key, value = ((compressed @ np.asarray(params[name], np.float64)).reshape(T, H, -1).swapaxes(0, 1) for name in ("up_key", "up_value"))
     turned = rotated(heads(params, "query_rotary")) @ rotated(heads(params, "key_rotary", 1)).swapaxes(1, 2)
     return out(params, softmax((heads(params, "query") @ key.swapaxes(1, 2) + turned) / np.sqrt(K + 6)) @ value)
 
@@ -164,6 +164,7 @@ DEFINITIONS = [
     (ForgettingAttention(4), forgetting),
     (DifferentialAttention(2, causal=True), differential),
     (LatentAttention(4, 5, 6, causal=True), latent),
+    (LatentAttention(4, 5, 6, value_width=7, causal=True), latent),
     (Attention(4, causal=True, relative=BlockRouting(2, 2)), routed),
 ]
 

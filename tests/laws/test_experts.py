@@ -238,7 +238,7 @@ def test_product_keys_find_the_best_of_all_pairs() -> None:
     params = parameters(layer)
     p, x = wide(params), np.asarray(X, np.float64).reshape(-1, WIDTH)
     y = np.zeros_like(x)
-    query = (x @ p["query"]["kernel"]).reshape(-1, 2, 2, 4)
+    query = (x @ p["query"]["kernel"] + p["query"]["bias"]).reshape(-1, 2, 2, 4)
     query = (query - query.mean(-1, keepdims=True)) / np.sqrt(query.var(-1, keepdims=True) + 1e-5)
     query = query * p["norm"]["scale"] + p["norm"]["bias"]
     for i in range(len(x)):

@@ -25,7 +25,7 @@ from models.backend import compiling_for
 from models.implementation import Recurrent, recurrent_of
 from models.recurrence import kernel
 from models.recurrence.chunked import State
-from tests.laws.components import normal
+from tests.laws.components import normal, parameters
 from tests.laws.test_implementations import NAMED, equations, gradient, kernel_calls, segments
 from tests.laws.test_recurrence import (
     PACKED,
@@ -129,7 +129,7 @@ LAYERS = [
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_give_the_same_by_both(layer: Any) -> None:
     x, ctx = normal(1, 2, 70, 16), Context(segments=segments("packed", 70))
-    params = layer.init(jax.random.key(1), x, ctx)
+    params = {"params": parameters(layer)}
     other = dataclasses.replace(layer, implementation="pallas")
     assert calls(other, x) == [f"{'decayed' if layer.__class__ in {type(one) for one in LAYERS[:4]} else 'delta'}_forward"]
     found, expected = (jax.jit(lambda params, one=one: one.apply(params, x, ctx))(params) for one in (other, layer))

@@ -45,8 +45,8 @@ def flat(p: Any, x: Any, *names: str) -> Any:
     return x
 
 
-def split(x: Any) -> Any:
-    return x.reshape(len(x), HEADS, -1).swapaxes(0, 1)
+def split(x: Any, heads: int = HEADS) -> Any:
+    return x.reshape(len(x), heads, -1).swapaxes(0, 1)
 
 
 def folded(x: Any) -> Any:
@@ -54,8 +54,13 @@ def folded(x: Any) -> Any:
     return x.swapaxes(0, 1).reshape(x.shape[1], -1)
 
 
-def rms(p: Any, x: Any) -> Any:
-    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * p["norm"]["scale"]
+def rms(p: Any, x: Any, epsilon: float = 1e-5) -> Any:
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + epsilon) * p["norm"]["scale"]
+
+
+def centred(x: Any, epsilon: float) -> Any:
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + epsilon)
 
 
 def convolution(p: Any, x: Any) -> Any:
@@ -63,14 +68,14 @@ def convolution(p: Any, x: Any) -> Any:
     return silu(sum(lags) + p.get("bias", 0))
 
 
-def convolved(p: Any, x: Any, name: str) -> Any:
-    return split(convolution(p[f"{name}_convolution"], flat(p, x, name)))
+def convolved(p: Any, x: Any, name: str, heads: int = HEADS) -> Any:
+    return split(convolution(p[f"{name}_convolution"], flat(p, x, name)), heads)
 
 
 def scanned(query: Any, key: Any, value: Any, transition: Any) -> Any:
     """S_t = transition_t S_{t-1} + k_t v_t^T read by q, (h, t, v); the transition is a function of head and time."""
     y: Any = np.zeros(value.shape)
-    for h, memory in enumerate(np.zeros((HEADS, key.shape[2], value.shape[2]))):
+    for h, memory in enumerate(np.zeros((len(key), key.shape[2], value.shape[2]))):
         for t in range(y.shape[1]):
             memory = transition(h, t) @ memory + np.outer(key[h, t], value[h, t])
             y[h, t] = query[h, t] @ memory
@@ -89,7 +94,7 @@ def retention(p: Any, x: Any) -> Any:
     distance = np.arange(len(x))[:, None] - np.arange(len(x))
     decays = np.tri(len(x)) * (1 - 2.0 ** (-5 - np.arange(HEADS)))[:, None, None] ** np.maximum(distance, 0)
     mixed = (decays * (query @ key.conj().swapaxes(1, 2)).real / np.sqrt(8)) @ mapped(p, x, "value")
-    return flat(p, silu(flat(p, x, "gate")) * folded(rms(p, mixed)), "out")
+    return flat(p, silu(flat(p, x, "gate")) * folded(rms(p, mixed, 1e-6)), "out")
 
 
 def gated_linear_attention(p: Any, x: Any) -> Any:
@@ -100,18 +105,22 @@ def gated_linear_attention(p: Any, x: Any) -> Any:
 
 
 def mamba2(p: Any, x: Any) -> Any:
+    """Any number of groups, which is read off the norm, of states 128 wide."""
+    groups, wide = len(p["norm"]["scale"]), 128 * len(p["norm"]["scale"])
     inner = convolution(p["convolution"], flat(p, x, "in"))
-    value, key, query = split(inner[:, :-256]), inner[None, :, -256:-128], inner[None, :, -128:]
+    value, key, query = split(inner[:, : -2 * wide]), split(inner[:, -2 * wide : -wide], groups), split(inner[:, -wide:], groups)
     step = softplus(flat(p, x, "step") + p["step_bias"]).T
-    query, key = np.repeat(query, HEADS, 0), np.repeat(key, HEADS, 0)
+    query, key = (np.repeat(part, HEADS // groups, 0) for part in (query, key))
     mixed = scanned(query, key, value * step[..., None], lambda h, t: np.exp(-np.exp(p["log_rate"][h]) * step[h, t]) * np.eye(128))
-    return flat(p, rms(p, folded(mixed + p["skip"][:, None, None] * value) * silu(flat(p, x, "gate"))), "out")
+    gated = folded(mixed + p["skip"][:, None, None] * value) * silu(flat(p, x, "gate"))
+    return flat(p, rms(p, gated.reshape(len(x), groups, -1)).reshape(gated.shape), "out")
 
 
 def delta_rule(p: Any, x: Any, decays: Any) -> Any:
     """The state of DeltaNet and of those that decay it, read and normed; decays (h, t, k)."""
-    query, key, value = (convolved(p, x, name) for name in ("query", "key", "value"))
-    query, key, beta = unit(query) / np.sqrt(key.shape[2]), unit(key), sigmoid(mapped(p, x, "beta"))
+    h = len(decays)
+    query, key = (np.repeat(unit(convolved(p, x, name)), h // HEADS, 0) for name in ("query", "key"))
+    value, query, beta = convolved(p, x, "value", h), query / np.sqrt(key.shape[2]), sigmoid(split(flat(p, x, "beta"), h))
 
     def transition(h: int, t: int) -> Any:
         return (np.eye(key.shape[2]) - beta[h, t] * np.outer(key[h, t], key[h, t])) @ np.diag(decays[h, t])
@@ -124,8 +133,9 @@ def delta_net(p: Any, x: Any) -> Any:
 
 
 def gated_delta_net(p: Any, x: Any) -> Any:
-    decays = np.exp(-np.exp(p["log_rate"]) * softplus(mapped(p, x, "step")[..., 0] + p["step_bias"]))
-    return flat(p, silu(flat(p, x, "gate")) * delta_rule(p, x, np.repeat(decays[..., None], 8, 2)), "out")
+    """Any number of heads of values, which is read off the rates; keys 6 wide."""
+    decays = np.exp(-np.exp(p["log_rate"]) * softplus(flat(p, x, "step").T + p["step_bias"]))
+    return flat(p, silu(flat(p, x, "gate")) * delta_rule(p, x, np.repeat(decays[..., None], 6, 2)), "out")
 
 
 def kimi_delta_attention(p: Any, x: Any) -> Any:
@@ -142,21 +152,18 @@ def rwkv7(p: Any, x: Any) -> Any:
     c, k = unit(split(k * p["removed"])), k * (1 + (a - 1) * p["replaced"])
     r, k, v, w, a = (split(y) for y in (r, k, v, w, a))
     mixed = scanned(r, k, v, lambda h, t: np.diag(w[h, t]) - np.outer(a[h, t] * c[h, t], c[h, t]))
-    centred = mixed - mixed.mean(-1, keepdims=True)
-    normal = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 64e-5) * p["norm"]["scale"] + p["norm"]["bias"]
-    own = (r * p["bonus"] * k).sum(-1, keepdims=True) * v
-    return flat(p, sigmoid(flat(p, read["gate"], "gate_down")) @ p["gate_up"]["kernel"] * folded(normal + own), "out")
+    normal = folded(centred(mixed, 64e-5)) * p["norm_scale"] + p["norm_bias"]
+    own = (r * p["bonus"].reshape(HEADS, 1, -1) * k).sum(-1, keepdims=True) * v
+    return flat(p, sigmoid(flat(p, read["gate"], "gate_down")) @ p["gate_up"]["kernel"] * (normal + folded(own)), "out")
 
 
 def mlstm(p: Any, x: Any) -> Any:
-    query, key, value = mapped(p, x, "query"), mapped(p, x, "key") / np.sqrt(8), mapped(p, x, "value")
-    enter, forget = np.exp(mapped(p, x, "input")), sigmoid(mapped(p, x, "forget"))
+    query, key, value = mapped(p, x, "query"), mapped(p, x, "key") / np.sqrt(4), mapped(p, x, "value")
+    enter, forget = (15 * np.tanh(mapped(p, x, name) / 15) for name in ("input", "forget"))
     wide = np.concatenate([value, np.ones_like(value[..., :1])], -1)
-    mixed = scanned(query, enter * key, wide, lambda h, t: forget[h, t] * np.eye(8))
+    mixed = scanned(query, np.exp(enter) * key, wide, lambda h, t: sigmoid(forget)[h, t] * np.eye(4))
     mixed = mixed[..., :-1] / np.maximum(np.abs(mixed[..., -1:]), 1)
-    centred = mixed - mixed.mean(-1, keepdims=True)
-    normal = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * p["norm"]["scale"]
-    return flat(p, sigmoid(flat(p, x, "gate")) * folded(normal), "out")
+    return flat(p, sigmoid(flat(p, x, "gate")) * folded(centred(mixed, 1e-6)) * p["norm_scale"], "out")
 
 
 PAPERS = [
@@ -164,9 +171,11 @@ PAPERS = [
     (Retention(HEADS), retention),
     (GatedLinearAttention(HEADS), gated_linear_attention),
     (Mamba2(HEADS), mamba2),
+    (Mamba2(HEADS, groups=2), mamba2),
     (MLSTM(HEADS), mlstm),
     (DeltaNet(HEADS), delta_net),
     (GatedDeltaNet(HEADS), gated_delta_net),
+    (GatedDeltaNet(HEADS, value_heads=2 * HEADS), gated_delta_net),
     (KimiDeltaAttention(HEADS), kimi_delta_attention),
     (RWKV7(HEADS), rwkv7),
 ]
@@ -187,12 +196,55 @@ def test_a_layer_is_its_papers_formula_in_float64(layer: Any, formula: Any) -> N
 @pytest.mark.parametrize("owner", [LinearAttention, Retention, GatedLinearAttention, Mamba2, MLSTM, DeltaNet, GatedDeltaNet, RWKV7])
 def test_heads_must_divide_the_width(owner: Any) -> None:
     with pytest.raises(ValueError, match="they must divide it"):
-        owner(3).init(jax.random.key(0), normal(1, 1, 2, WIDTH), Context())
+        owner(5).init(jax.random.key(0), normal(1, 1, 2, WIDTH), Context())
 
 
 def test_groups_of_mamba_must_divide_its_heads() -> None:
     with pytest.raises(ValueError, match="groups must divide heads"):
         Mamba2(heads=4, groups=3)
+    with pytest.raises(ValueError, match="1 heads and 2 groups; groups must divide heads"):
+        Mamba2(groups=2).init(jax.random.key(0), normal(1, 1, 2, WIDTH), Context())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"heads": 4, "value_heads": 6}, "6 heads of values for 4 of queries and keys; heads must divide value_heads"),
+        ({"value_heads": 0}, "value_heads is 0; it must be above 0"),
+        ({"key_expand": 0.0}, "key_expand is 0.0; it must be above 0"),
+    ],
+)
+def test_sizes_of_gated_delta_net_that_cannot_be_are_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        GatedDeltaNet(**given)
+
+
+def test_sizes_are_the_papers() -> None:
+    def sizes(layer: Any, d: int) -> Any:
+        params = jax.eval_shape(layer.init, jax.random.key(0), np.zeros((1, 2, d), np.float32), Context())["params"]
+        matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2 and min(leaf.shape) > 16]
+        return params, sum(leaf.size for leaf in matrices) / d**2
+
+    params, squares = sizes(GatedDeltaNet(), 512)
+    assert squares == 6 and params["query"]["kernel"].shape == (512, 384) and params["norm"]["scale"].shape == (128,)
+    params, squares = sizes(GatedDeltaNet(16, key_expand=1.0, expand=2.0, value_heads=32), 2048)  # Qwen3-Next
+    assert params["norm"]["scale"].shape == (128,) and params["log_rate"].size == 32 and params["key"]["kernel"].shape == (2048, 2048)
+    assert sizes(Mamba2(), 512)[0]["log_rate"].size == 1024 // 64
+    assert sizes(MLSTM(), 512)[0]["key"]["kernel"].shape == (512, 256)
+    # The ranks of the models that were released with 0.1, 1.5 and 2.9 billion parameters.
+    for d, decay, gate in ((768, 64, 128), (2048, 96, 256), (2560, 96, 320)):
+        params, _ = sizes(RWKV7(d // 64), d)
+        assert [params[f"{name}_down"]["kernel"].shape[1] for name in ("decay", "rate", "gate")] == [decay, decay, gate]
+
+
+def test_a_gate_of_mlstm_stays_within_its_cap() -> None:
+    layer, x = MLSTM(HEADS), normal(3, 1, 6, WIDTH)
+    params = {"params": parameters(layer)}
+    huge = jax.tree_util.tree_map_with_path(lambda path, leaf: 1e4 * leaf if "forget" in str(path) or "input" in str(path) else leaf, params)
+    even, capped = (MLSTM(HEADS, cap=cap).apply(huge, x, Context()) for cap in (None, 15.0))
+    assert np.isfinite(np.asarray(capped)).all() and not np.allclose(even, capped)
+    with pytest.raises(ValueError, match=r"MLSTM.cap is 0.0; it must be above 0"):
+        MLSTM(cap=0.0)
 
 
 def test_a_broken_layer_fails() -> None:

@@ -15,6 +15,7 @@ VARIANTS: dict[type, dict[str, Any]] = {
         "bidirectional": LatentAttention(4, 6, 4),
         "causal": LatentAttention(4, 6, 4, causal=True),
         "compressed_queries": LatentAttention(2, 6, 2, head_width=6, query_rank=5, causal=True),
+        "narrow_values": LatentAttention(2, 6, 2, value_width=3, causal=True),
     },
     DifferentialAttention: {
         "bidirectional": DifferentialAttention(),

@@ -3,11 +3,14 @@
 from typing import Any
 
 from models.recurrence.decayed import Mamba2, Retention
-from models.recurrence.delta import DeltaNet, KimiDeltaAttention
+from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.mlstm import MLSTM
 
 VARIANTS: dict[type, dict[str, Any]] = {
     Retention: {"default": Retention(), "unplaced": Retention(2, 1.0, None)},
     Mamba2: {"default": Mamba2(), "grouped": Mamba2(4, 1.5, 8, groups=2)},
     DeltaNet: {"default": DeltaNet(), "plain": DeltaNet(2, strength=2.0, convolution=None)},
+    GatedDeltaNet: {"default": GatedDeltaNet(2), "grouped_values": GatedDeltaNet(2, 0.5, 2.0, value_heads=4)},
+    MLSTM: {"default": MLSTM(), "uncapped": MLSTM(2, 1.0, None, 0.0)},
     KimiDeltaAttention: {"default": KimiDeltaAttention(), "ranked": KimiDeltaAttention(4, 3)},
 }
