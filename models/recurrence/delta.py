@@ -184,9 +184,8 @@ class GatedDeltaNet(nn.Module):
         if self.value_heads is not None:
             require_positive(self, "value_heads")
             if self.value_heads % self.heads:
-                raise ValueError(
-                    f"GatedDeltaNet has {self.value_heads} heads of values for {self.heads} of queries and keys; heads must divide value_heads."
-                )
+                shares = f"{self.value_heads} heads of values for {self.heads} of queries and keys"
+                raise ValueError(f"GatedDeltaNet has {shares}; heads must divide value_heads.")
         super().__post_init__()
 
     @nn.compact
