@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.structure import require_positive
+
 
 class SoftmaxRouter(nn.Module):
     """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (n, d) -> (n, k) twice.  arXiv:1701.06538.
@@ -38,8 +40,14 @@ class AuxiliaryLossFree(nn.Module):
     The bias has no gradient of its own.  In its place stands the load's excess, tokens that chose the expert less the mean over
     experts, so that every optimizer lowers the bias of an overloaded expert; the paper moves it by a constant against the excess's
     sign, as sign descent does.  The excess is a sum over tokens, as the loss is.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss
-    of balance within each sequence, left out here.  (n, d) -> (n, k) twice.
+    of balance within each sequence, left out here, and multiplies the weights by 2.5, which is `scale`.  (n, d) -> (n, k) twice.
     """
+
+    scale: float = 1.0  # of the routed experts beside the shared ones
+
+    def __post_init__(self) -> None:
+        require_positive(self, "scale")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
@@ -48,7 +56,8 @@ class AuxiliaryLossFree(nn.Module):
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores + bias), active)
         load = loads(chosen, real, experts)
         weights = jnp.take_along_axis(scores, chosen, axis=-1)
-        return with_gradient(weights / (weights.sum(-1, keepdims=True) + 1e-9), bias, load - load.mean()), chosen
+        weights = self.scale * weights / (weights.sum(-1, keepdims=True) + 1e-9)
+        return with_gradient(weights, bias, load - load.mean()), chosen
 
 
 class HashRouter(nn.Module):

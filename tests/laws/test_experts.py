@@ -57,7 +57,7 @@ def naive(layer: Any, p: Any, x: Any) -> np.ndarray:
         elif isinstance(layer.router, AuxiliaryLossFree):
             scores = 1 / (1 + np.exp(-(token @ p["router"]["gate"]["kernel"])))
             chosen = np.argsort(-(scores + p["router"]["bias"]))[: layer.active]
-            weights = scores[chosen] / scores[chosen].sum()
+            weights = layer.router.scale * scores[chosen] / scores[chosen].sum()
         else:
             chances = softmax(token @ p["router"]["gate"]["kernel"])
             chosen = np.argsort(-chances)[: layer.active]
@@ -79,7 +79,7 @@ def law_experts_are_the_loop(layer: Any, reference: Any = None) -> None:
 ROUTED = [
     Experts(),
     Experts(4, 3, 0.5, shared=2, router=SoftmaxRouter(normalise=False)),
-    Experts(6, 2, router=AuxiliaryLossFree()),
+    Experts(6, 2, router=AuxiliaryLossFree(2.5)),
     Experts(5, 2, router=HashRouter()),
 ]
 

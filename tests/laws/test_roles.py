@@ -43,7 +43,7 @@ DECLARED = {
     "Mamba1": {"log_rates": False},
     "PatchEmbed": {"position/table": False, "registers": False},
     "ProductKeyMemory": {"values": False},
-    "RWKV7": {"bonus": False} | {f"{name}_{way}/kernel": False for name in ("decay", "rate", "gate") for way in ("down", "up")},
+    "RWKV7": {f"{name}_{way}/kernel": False for name in ("decay", "rate", "gate") for way in ("down", "up")},
     "T5Bias": {"table": False},
     "TubeletEmbed": {"position/table": False, "registers": False},
 }

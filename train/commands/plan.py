@@ -13,7 +13,7 @@ examples:
   morphax plan lm_tpu                                       the training step on Colab's chip, v5e:1x1
   morphax plan lm_tpu --topology v5e:1x1,v6e:1x1            on several chips, side by side
   morphax plan lm_tpu --topology v5e:2x4 parallel="Mesh(fsdp=8)" batch_size=256
-  morphax plan lm_tpu --vary model.stack.block.mixer="GatedDeltaNet(heads=12)" --vary model.stack.remat=full
+  morphax plan lm_tpu --vary model.stack.block.mixer="GatedDeltaNet(heads=18)" --vary model.stack.remat=full
   morphax plan lm_tpu --decode                              one step of decoding, a token for every row
   morphax plan lm_tpu batch_size=512 --advise               the smallest change that makes it fit
 
