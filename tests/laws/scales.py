@@ -67,7 +67,7 @@ class Normal:
     cut: bool = False
 
     def explain(self, values: np.ndarray) -> None:
-        deviation = self.deviation if isinstance(self.deviation, float) else self.deviation(values.shape)
+        deviation = self.deviation(values.shape) if callable(self.deviation) else self.deviation
         count = values.size
         assert abs(values.mean()) < 4 * deviation / count**0.5, f"mean {values.mean()}, not 0"
         assert abs(values.std() / deviation - 1) < 4 / (2 * count) ** 0.5, f"deviation {values.std()}, not {deviation}"
@@ -84,7 +84,7 @@ class Uniform:
     through: Callable[[np.ndarray], np.ndarray] = staticmethod(lambda values: values)
 
     def explain(self, values: np.ndarray) -> None:
-        low, high = (end if isinstance(end, float) else end(values.shape) for end in (self.low, self.high))
+        low, high = (end(values.shape) if callable(end) else end for end in (self.low, self.high))
         found, margin, count = self.through(values), (high - low) * 8 / values.size, values.size
         assert count >= 128, f"{count} numbers are too few to tell their range; make the form larger"
         slack = 1e-4 * (high - low)
@@ -220,7 +220,7 @@ REFERENCES: Mapping[type, Reference] = {
         {
             "(input|forget)/kernel": ZERO,
             "input/bias": Constant(-10.0),
-            "forget/bias": Values(lambda shape: np.linspace(3, 6, *shape)),
+            "forget/bias": Values(lambda shape: np.linspace(3, 6, shape[0])),
             "norm_scale": ONE,
         },
         "NX-AI/xlstm-jax xlstm_parallel/blocks/mlstm/cell.py, and the 7B model's igate_bias_init_range",

@@ -242,8 +242,9 @@ def test_a_gate_of_mlstm_stays_within_its_cap() -> None:
     layer, x = MLSTM(HEADS), normal(3, 1, 6, WIDTH)
     params = {"params": parameters(layer)}
     gates = {name: jax.tree.map(lambda leaf: 1e4 * leaf, params["params"][name]) for name in ("forget", "input")}
-    wide, capped = (MLSTM(HEADS, cap=cap).apply({"params": params["params"] | gates}, x, Context()) for cap in (None, 15.0))
-    assert np.isfinite(np.asarray(capped)).all()
+    layers = (MLSTM(HEADS, cap=cap) for cap in (None, 15.0))
+    wide, capped = (np.asarray(layer.apply({"params": params["params"] | gates}, x, Context())) for layer in layers)
+    assert np.isfinite(capped).all()
     assert not np.allclose(wide, capped)
     with pytest.raises(ValueError, match=r"MLSTM.cap is 0.0; it must be above 0"):
         MLSTM(cap=0.0)
