@@ -22,14 +22,14 @@ It stops at 97 % of 1,024 new rows, or after 2,000 steps.  All of this table: `p
 | Retention             | =Sum((Retention(heads=1, position=none), ShortConvolution(width=2)))              |      | 800   | 0.977    |
 | GatedLinearAttention  | =Sum((GatedLinearAttention(heads=1, key_expand=1.0), ShortConvolution(width=2)))  |      | 500   | 0.979    |
 | DeltaNet              | =DeltaNet(heads=2)                                                                |      | 400   | 0.989    |
-| GatedDeltaNet         | =GatedDeltaNet(heads=2)                                                           |      | 500   | 0.993    |
+| GatedDeltaNet         | =GatedDeltaNet(heads=2, key_expand=1.0, expand=2.0)                               |      | 500   | 0.993    |
 | KimiDeltaAttention    | =KimiDeltaAttention(heads=2)                                                      |      | 500   | 0.984    |
 | Mamba1                | =Mamba1()                                                                         | a    | 800   | 0.972    |
 | Mamba2                | =Mamba2(heads=2, state_width=32)                                                  |      | 800   | 0.973    |
 | RGLRU                 | =RGLRU()                                                                          | a    | 400   | 0.976    |
 | MinGRU                | =MinGRU()                                                                         | b    | 600   | 0.995    |
 | MinLSTM               | =MinLSTM()                                                                        | b    | 600   | 0.988    |
-| MLSTM                 | =Sum((MLSTM(heads=1), ShortConvolution(width=2)))                                 |      | 500   | 0.978    |
+| MLSTM                 | =Sum((MLSTM(heads=1, key_expand=1.0, input_bias=0.0), ShortConvolution(width=2))) |      | 500   | 0.978    |
 | RWKV7                 | =RWKV7(heads=2, rank=16, gate_rank=32)                                            |      | 400   | 0.991    |
 | ShortConvolution      | =ShortConvolution(width=8)                                                        | c    | 1500  | 0.971    |
 | GatedConvolution      | =GatedConvolution(width=8)                                                        | b    | 200   | 0.983    |
@@ -48,6 +48,8 @@ d: data="Recall(pairs=4, length=12)"
 Without a letter the task is the default: 6 pairs in 24 tokens of 72.  Naming the row's most frequent value is right 25 times of 100, and
 that is where training waits until a mixer looks keys up.  What is written above is one run each, seed 0, and shows what can be learnt,
 not how surely: rates, settings and tasks were chosen in up to six tries a row, by the same held rows that the accuracy is of.
+The rows of GatedDeltaNet, Mamba2, MLSTM and RWKV7 were run before their first values, the cap of the mLSTM's gates and the epsilons of
+their norms became those of the released code, which can move the number of steps.
 - Concat of windowed Attention and Mamba2 was at 25 % after 580 steps of the default and passed task a; only the form above was kept.
 - Retention, gated linear attention and linear attention stay at 25 % by themselves: a value has to meet its key, one token before it, and
   a short convolution beside them does that (the delta rules and Mamba have one).  The mLSTM was given one from the start.  Linear
