@@ -12,6 +12,7 @@ import pytest
 
 from models import Block, Context, PreNorm, RMSNorm, Stack, TokenEmbed
 from models.contracts import Layer, Norm, Position, Relative, Residual, kind_of
+from models.paths import SCANNED, TIED
 from models.recurrence.decayed import Mamba2
 from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.rwkv import RWKV7
@@ -120,13 +121,13 @@ def test_first_values_follow_the_depth_in_a_scan_as_in_a_loop(residual: Any) -> 
         return Stack(block, 3, **options).init(jax.random.key(0), x, Context())["params"]
 
     looped, scanned, tied = (jax.jit(lambda options=options: start(**options))() for options in ({}, {"scan": True}, {"tied": True}))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tied["blocks"]["block_0"]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tied[TIED]["block_0"]):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         layers = [np.asarray(pick(looped[f"layer_{index}"], path)) for index in range(3)]
         if "_share" in name or "decay_bias" in name or "norm_scale" in name or name.endswith("/read"):
             assert np.abs(layers[0] - layers[1]).max() > 1e-3, f"{name} does not follow the depth"
         if "kernel" not in name:
-            np.testing.assert_allclose(np.asarray(pick(scanned["blocks"]["block_0"], path)), np.stack(layers), atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(np.asarray(pick(scanned[SCANNED]["block_0"], path)), np.stack(layers), atol=1e-5, err_msg=name)
             np.testing.assert_allclose(np.asarray(leaf), layers[0], atol=1e-5, err_msg=name)
 
 
