@@ -137,7 +137,7 @@ def test_a_coco_file_in_another_encoding_is_told_with_a_command(scenes: Path, tm
     path = Path(written(scenes, tmp_path, lambda data: data["categories"][0].update(name="caf\u00e9")))
     content = path.read_text().replace("\\u00e9", "\u00e9")
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match=r"scenes\.json, line 1, is not UTF-8; if it is ISO-8859-1 .*: iconv -f ISO-8859-1 -t UTF-8 "):
+    with pytest.raises(InputError, match=r"scenes\.json, line 1, is not UTF-8; if it is ISO-8859-1 .*: `iconv -f ISO-8859-1 -t UTF-8 "):
         opened(str(path))
     path.write_bytes(content.encode("utf-16"))
     assert opened(str(path)).classes == ("caf\u00e9", "bar")

@@ -37,7 +37,7 @@ def content(path: str) -> str:
         sixteen = {0: "UTF-16BE", 1: "UTF-16LE"}.get(data[:2].find(b"\0"))
         if sixteen is not None:
             raise InputError(f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {_converted(sixteen, path)}.")
-        raise InputError(f"{path}, line {line}, has a NUL byte; remove it: tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}.")
+        raise InputError(f"{path}, line {line}, has a NUL byte; remove it: `tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}`.")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def converts(data: bytes, path: str) -> str:
 
 
 def _converted(encoding: str, path: str) -> str:
-    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {_beside(path)}"
+    return f"`iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {_beside(path)}`"
 
 
 def _beside(path: str) -> str:
@@ -242,10 +242,10 @@ def names_missing(path: str, header: Sequence[str], examples: Sequence[Example],
             place = free[0]
         free.remove(place)
         names[place] = column
-    row = delimiter.join(names).replace("\t", "\\t")
+    row = shlex.quote(delimiter.join(names).replace("%", "%%").replace("\t", "\\t") + "\\n")
     new = Path(path).with_name(f"{Path(path).stem}.named{Path(path).suffix}")
     first = ", ".join(cell if len(cell) < 30 else f"{cell[:27]}..." for cell in header)
     return (
         f"has no row of column names, as its first row ({first}) is like those below it; add one, such as"
-        f" printf '{row}\\n' | cat - {shlex.quote(path)} > {shlex.quote(str(new))}"
+        f" `printf {row} | cat - {shlex.quote(path)} > {shlex.quote(str(new))}`"
     )
