@@ -55,9 +55,9 @@ class Weigh(Protocol):
 
 
 class Router(Protocol):
-    """Chooses `active` experts for each token: tokens (n, d), which of them are real (n,) -> float32 weights (n, k), numbers (n, k)."""
+    """Chooses `active` experts for each token: (b, t, d) and segments (b, t) or None -> float32 weights (b, t, k), numbers (b, t, k)."""
 
-    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
+    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
 
 
 class Residual(Protocol):

@@ -14,7 +14,7 @@ from models.contracts import Activation, Norm, Router
 from models.feedforward import GLU
 from models.norm import LayerNorm
 from models.roles import UNDECAYED, Roles
-from models.routing import SoftmaxRouter, highest, report_load
+from models.routing import Loads, SoftmaxRouter, highest, loads, real, report
 from models.structure import require_positive
 
 KERNEL = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
@@ -29,7 +29,7 @@ class Experts(nn.Module):
     No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged" multiplies the sorted groups by
     `jax.lax.ragged_dot`; "blocks" takes one expert after the other, its group in blocks of the size that pads it least; "auto" is blocks
     on CPU and ragged elsewhere.  Both give the same.
-    Sows the metrics load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
+    Sows its load, of which a step logs load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
     """
 
     experts: int = 8
@@ -51,9 +51,9 @@ class Experts(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         tokens, e = x.reshape(-1, x.shape[-1]), self.experts
-        real = jnp.ones(len(tokens), bool) if ctx.segments is None else ctx.segments.reshape(-1) > 0
-        weights, chosen = self.router(tokens, real, e, self.active)
-        report_load(self, chosen, real, e)
+        weights, chosen = self.router(x, ctx.segments, e, self.active)
+        report(self, "metrics", "load", Loads(loads(chosen, real(x, ctx.segments), e)))
+        weights, chosen = weights.reshape(-1, self.active), chosen.reshape(-1, self.active)
         hidden = round(self.expand * x.shape[-1])
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
         given = functools.partial(dispatched, tokens, weights, chosen, kernels, self.activation)

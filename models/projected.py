@@ -47,26 +47,32 @@ class Projected:
         known but for one factor: no logits are kept and none are computed again, and memory grows with chunk times v, never with b t v.
         Only the first has a gradient towards the logits.  A mesh in the context splits the rows, and what its devices find is added once.
         """
-        return _loss(self, labels, weights, smoothing)
+        return self.losses(labels, weights, smoothing)[0]
+
+    def losses(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """The sums of `loss` and what each is a weighted sum of, (b, t), which has no gradient."""
+        sums, each = _loss(self, labels, weights, smoothing)
+        return sums, jax.lax.stop_gradient(each)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
-    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, None]:
+def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Any, Any]:
+    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         table, bias = whole
 
         def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, None]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
             found = _losses(logits, _chosen(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
-            return _added(sums, weights, found), None
+            return _added(sums, weights, found), found
 
-        return jax.lax.scan(one, _nothing(smoothing), _cut(rows, outputs.chunk))
+        sums, found = jax.lax.scan(one, _nothing(smoothing), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _joined(leaf, labels.shape[1]), found)
 
-    return summed_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))[0]
+    return summed_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))
 
 
-def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[tuple[jax.Array, ...], Any]:
+def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Any, Any]:
     def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         table, bias = whole
 
@@ -97,11 +103,12 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
     whole = outputs.table, outputs.bias
     (sums, gradients), (hidden_gradient, found) = summed_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
     table_gradient, bias_gradient = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradients, whole)
-    return sums, (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), found)
+    return (sums, found), (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), found)
 
 
-def _backward(smoothing: float, kept: tuple[Projected, Any], given: tuple[jax.Array, ...]) -> tuple[Any, ...]:
+def _backward(smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[jax.Array, ...], Any]) -> tuple[Any, ...]:
     del smoothing
+    given = outer[0]
     gradients = jax.tree.map(lambda leaf: (leaf * given[0]).astype(leaf.dtype), kept[0])
     return gradients, None, sum(each * factor for each, factor in zip(kept[1], given, strict=True))
 

@@ -4,18 +4,45 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.roles import Role, Roles
 from models.structure import require_positive
 
 
-class SoftmaxRouter(nn.Module):
-    """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (n, d) -> (n, k) twice.  arXiv:1701.06538.
+@flax.struct.dataclass
+class TokenLoss:
+    """A sown loss that is a sum over examples: `values` (..., b, t), each token's share of the loss of its example, 0 for padding.
 
-    Sows the losses balance * e * sum_e f_e mean(p_e), with f_e the share of choices that fall on expert e, which is `balance` where
-    all are equal (arXiv:2101.03961), and z * mean(logsumexp(x W)^2), which keeps logits small (arXiv:2202.08906).
+    The training step multiplies every example's loss by the weight that the example has in the objective.  `segments` (..., b, t) or
+    None as in the context.
+    """
+
+    values: jax.Array
+    segments: jax.Array | None = None
+
+
+@flax.struct.dataclass
+class Loads:
+    """Sown counts of choices: (..., e) for one layer or several stacked.  They add over parts of a batch; what is logged does not."""
+
+    counts: jax.Array
+
+
+class SoftmaxRouter(nn.Module):
+    """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (b, t, d) -> (b, t, k) twice.  arXiv:1701.06538.
+
+    Sows for every example the losses balance * e * sum_e f_e mean(p_e), with f_e the share of the example's choices that fall on expert
+    e and the mean over its tokens, which is `balance` if all are equal (arXiv:2101.03961), and z * mean(logsumexp(x W)^2), which keeps
+    logits small (arXiv:2202.08906).
+
+    f and the mean are those of an example, as in the sequence-wise losses of DeepSeek-V2 and V3 (arXiv:2405.04434, equation 23;
+    arXiv:2412.19437, equation 17), and not of the batch, as in arXiv:2101.03961: their product is then a plain sum over examples, the
+    same however a batch is packed, cut into parts or spread over devices.  It asks for balance within each example, which binds more
+    than balance within the batch (arXiv:2501.11873); `AuxiliaryLossFree` balances the whole batch.
     """
 
     balance: float = 0.01
@@ -23,45 +50,53 @@ class SoftmaxRouter(nn.Module):
     normalise: bool = True
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
-        logits = nn.Dense(experts, use_bias=False, dtype=jnp.float32, name="gate")(tokens)
+    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+        logits = gate(tokens, experts)
         chances = jax.nn.softmax(logits, axis=-1)
         weights, chosen = jax.lax.top_k(chances, active)
-        count = jnp.maximum(real.sum(), 1)
-        share = loads(chosen, real, experts) / (count * active)
-        report(self, "losses", "balance", self.balance * experts * jnp.vdot(share, (chances * real[:, None]).sum(0) / count))
-        report(self, "losses", "z", self.z * jnp.vdot(jnp.square(jax.nn.logsumexp(logits, axis=-1)), real) / count)
+        share, length = example_loads(chosen, segments, experts)
+        even = self.balance * experts * (share * chances).sum(-1)
+        small = self.z * jnp.square(jax.nn.logsumexp(logits, axis=-1))
+        for name, losses in (("balance", even), ("z", small)):
+            report(self, "losses", name, TokenLoss(jnp.where(real(tokens, segments), losses / length, 0.0), segments))
         return (weights / weights.sum(-1, keepdims=True) if self.normalise else weights), chosen
 
 
 class AuxiliaryLossFree(nn.Module):
     """The k largest of s + bias, s = sigmoid(x W), weighted by s over its sum: only the choice sees the bias.  arXiv:2408.15664.
 
-    The bias has no gradient of its own.  In its place stands the load's excess, tokens that chose the expert less the mean over
-    experts, so that every optimizer lowers the bias of an overloaded expert; the paper moves it by a constant against the excess's
-    sign, as sign descent does.  The excess is a sum over tokens, as the loss is.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss
-    of balance within each sequence, left out here, and multiplies the weights by 2.5, which is `scale`.  (n, d) -> (n, k) twice.
+    bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens of the whole batch that chose expert
+    e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where it adds over parts and devices as gradients do;
+    its role keeps it out of the norm, the clipping, the decay, the schedule and the moments of every optimizer.  DeepSeek-V3
+    (arXiv:2412.19437) adds a small loss of balance within each sequence, left out here, and multiplies the weights by
+    2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
     """
 
     scale: float = 1.0  # of the routed experts beside the shared ones
+    rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        require_positive(self, "scale")
+        require_positive(self, "scale", "rate")
         super().__post_init__()
 
+    @property
+    def roles(self) -> Roles:
+        """What the bias is to an optimizer."""
+        return {"bias": Role(decay=False, step=self.rate)}
+
     @nn.compact
-    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
-        scores = nn.sigmoid(nn.Dense(experts, use_bias=False, dtype=jnp.float32, name="gate")(tokens))
+    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+        scores = nn.sigmoid(gate(tokens, experts))
         bias = self.param("bias", nn.initializers.zeros, (experts,))
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores + bias), active)
-        load = loads(chosen, real, experts)
+        load = loads(chosen, real(tokens, segments), experts)
         weights = jnp.take_along_axis(scores, chosen, axis=-1)
         weights = self.scale * weights / (weights.sum(-1, keepdims=True) + 1e-9)
         return with_gradient(weights, bias, load - load.mean()), chosen
 
 
 class HashRouter(nn.Module):
-    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.  (n, d) -> (n, k) twice.
+    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.  (b, t, d) -> (b, t, k) twice.
 
     Hash layers (arXiv:2106.04426) hash the token's id, which a layer does not see; this hashes the vector by its angle, as in
     cross-polytope hashing (arXiv:1509.02897), so that near vectors share experts.  `seed` makes P.
@@ -70,10 +105,40 @@ class HashRouter(nn.Module):
     seed: int = 0
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, real: jax.Array, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
         directions = np.random.default_rng(self.seed).standard_normal((tokens.shape[-1], experts))
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(tokens.astype(jnp.float32) @ directions.astype(np.float32)), active)
         return jnp.full(chosen.shape, 1 / active, jnp.float32), chosen
+
+
+def gate(tokens: jax.Array, experts: int) -> jax.Array:
+    """x W in float32, a parameter `gate` of the module that calls: (b, t, d) -> (b, t, e)."""
+    flat = nn.Dense(experts, use_bias=False, dtype=jnp.float32, name="gate")(tokens.reshape(-1, tokens.shape[-1]))
+    return flat.reshape(*tokens.shape[:-1], experts)
+
+
+def real(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+    """Which tokens are not padding: (b, t)."""
+    return jnp.ones(tokens.shape[:2], bool) if segments is None else segments > 0
+
+
+def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -> tuple[jax.Array, jax.Array]:
+    """The share of its example's choices that fall on each expert, and its example's length, for every token: (b, t, e) and (b, t).
+
+    Both are broadcast over t if `segments` is None.
+    """
+    b, t, k = chosen.shape
+    if segments is None:
+        counts = jax.vmap(lambda row: jnp.zeros(experts, jnp.float32).at[row].add(1))(chosen)
+        return counts[:, None] / (t * k), jnp.full((b, 1), t, jnp.float32)
+
+    def row(chosen: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+        example = jnp.searchsorted(jnp.sort(segments), segments)  # a number below t for each, whatever numbers they have
+        counts = jnp.zeros((t, experts), jnp.float32).at[example[:, None], chosen].add(1)[example]
+        length = jnp.zeros(t, jnp.float32).at[example].add(1)[example]
+        return counts / (length * k)[:, None], length
+
+    return jax.vmap(row)(chosen, segments)
 
 
 @jax.custom_vjp
@@ -94,17 +159,16 @@ with_gradient.defvjp(_forward, _backward)
 
 
 def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
-    """How many choices of tokens that are not padding fall on each expert: (n, k), (n,) -> (e,) in float32."""
-    return jnp.zeros(experts, jnp.float32).at[chosen].add(jnp.broadcast_to(real[:, None], chosen.shape).astype(jnp.float32))
+    """How many choices of tokens that are not padding fall on each expert: (..., k), (...) -> (e,) in float32."""
+    return jnp.zeros(experts, jnp.float32).at[chosen].add(jnp.broadcast_to(real[..., None], chosen.shape).astype(jnp.float32))
 
 
-def report_load(module: nn.Module, chosen: jax.Array, real: jax.Array, experts: int) -> None:
-    """Sows how evenly experts are loaded, weighted by tokens: entropy over its largest value, and largest load over the mean."""
-    load, count = loads(chosen, real, experts), real.sum().astype(jnp.float32)
-    share = load / jnp.maximum(load.sum(), 1)
-    entropy = -jnp.where(share > 0, share * jnp.log(jnp.maximum(share, 1e-9)), 0).sum() / math.log(max(experts, 2))
-    report(module, "metrics", "load_entropy", (entropy * count, count))
-    report(module, "metrics", "largest_load", (share.max() * experts * count, count))
+def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Entropy of the shares of the load over its largest value, and largest load over the mean: (..., e) -> (...) twice, 1 if even."""
+    experts = load.shape[-1]
+    share = load / jnp.maximum(load.sum(-1, keepdims=True), 1)
+    entropy = -jnp.where(share > 0, share * jnp.log(jnp.maximum(share, 1e-9)), 0).sum(-1) / math.log(max(experts, 2))
+    return entropy, share.max(-1) * experts
 
 
 def report(module: nn.Module, collection: str, name: str, value: Any) -> None:

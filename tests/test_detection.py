@@ -22,10 +22,10 @@ from train.data.boxes import Boxes
 from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
 from train.experiment import Evaluation, Experiment
 from train.loop import train
-from train.objective import mean
 from train.optimizer import AdamW, Constant
 from train.review.detections import Detections, average_precision
 from train.spec import InputError
+from train.sums import mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 NAMES = ("disc", "bar")

@@ -17,8 +17,9 @@ from train.data.batches import of_examples
 from train.data.images import Images
 from train.data.pixels import View, decoded, resized, scaled
 from train.notebook import Run
-from train.objective import Classification, mean
+from train.objective import Classification
 from train.spec import InputError
+from train.sums import mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2))), ClassHead(2, MeanPool()))"

@@ -1,16 +1,15 @@
-"""Objectives as sums and weights, against closed forms in float64; and the confidence interval of a ratio of sums."""
+"""Objectives as sums and weights, against closed forms in float64."""
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken, Objective, Sum, Sums, add, mean
-from train.study.statistics import interval
+from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken, Objective
+from train.sums import Sum, Sums, add, mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 ROWS, TIME, VOCAB = 8, 6, 5
@@ -181,42 +180,6 @@ def test_an_answer_offers_the_likeliest_tokens_first() -> None:
 def test_a_value_is_answered_alone_or_as_a_list() -> None:
     assert MeanSquaredError().answer(np.array([1.5], np.float32), ()) == {"value": 1.5}
     assert MeanSquaredError().answer(np.array([1.5, -2.0], np.float32), ()) == {"value": [1.5, -2.0]}
-
-
-def parts(values: Any, weights: Any) -> list[Sum]:
-    return [Sum(jnp.float32(value), jnp.float32(weight)) for value, weight in zip(values, weights, strict=True)]
-
-
-def test_the_interval_of_equal_weights_is_that_of_a_mean() -> None:
-    values = np.array([1.0, 2.0, 4.0, 9.0])
-    middle, half = interval(parts(values, np.ones(4)))
-    assert middle == 4.0
-    assert half == pytest.approx(1.96 * values.std(ddof=1) / math.sqrt(4), rel=1e-6)
-
-
-def test_the_interval_of_a_ratio_is_exact_for_a_case_by_hand() -> None:
-    # R = (2 + 6) / (1 + 3) = 2 and both residuals are 0; then R = 8 / 4 with residuals 1 and -1: 2 * 2 / 16.
-    assert interval(parts([2, 6], [1, 3])) == (2.0, 0.0)
-    assert interval(parts([3, 5], [1, 3])) == (2.0, pytest.approx(1.96 * math.sqrt(2 * 2) / 4))
-    assert interval(parts([3, 0, 5], [1, 0, 3])) == interval(parts([3, 5], [1, 3]))  # an empty batch is none
-
-
-def test_the_interval_of_one_batch_is_infinite_and_of_none_not_a_number() -> None:
-    assert interval(parts([3.0], [2.0])) == (1.5, math.inf)
-    middle, half = interval(parts([0.0], [0.0]))
-    assert math.isnan(middle)
-    assert half == math.inf
-
-
-def test_the_interval_covers_the_truth_in_95_of_100_studies() -> None:
-    draw, truth, studies, batches = chance(), 0.7, 2000, 60
-    covered = 0
-    for _ in range(studies):
-        sizes = draw.integers(1, 20, batches)
-        hits = draw.binomial(sizes, truth)
-        middle, half = interval([Sum(value, weight) for value, weight in zip(hits, sizes, strict=True)])
-        covered += abs(middle - truth) <= half
-    assert 0.93 <= covered / studies <= 0.965
 
 
 def test_sums_are_added_name_by_name() -> None:

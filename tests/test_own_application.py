@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 from models import Attention, Block, Context, Stack, TokenEmbed, Transformer
 from train.data.text import Text
 from train.experiment import Evaluation, Experiment
-from train.objective import Sum
+from train.sums import Sum
 from train.optimizer import AdamW, Constant
 from train.review.findings import Findings
 

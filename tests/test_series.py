@@ -21,11 +21,12 @@ from train.data.contracts import PART
 from train.data.series import Series
 from train.data.source import Split, dataset
 from train.experiment import Evaluation, Experiment
-from train.objective import Quantiles, mean
+from train.objective import Quantiles
 from train.optimizer import AdamW
 from train.parallel import Jit
 from train.review.forecasts import Forecasts, errors
 from train.spec import InputError
+from train.sums import mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 HOURS = 240

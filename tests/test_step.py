@@ -28,10 +28,11 @@ from models import (
 from models.contracts import Batch
 from models.paths import path_name
 from train.data.batches import Pack, Pad, Row
-from train.objective import Classification, MeanSquaredError, NextToken, Objective, Sum, Sums, mean
+from train.objective import Classification, MeanSquaredError, NextToken, Objective
 from train.optimizer import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Parallel
 from train.step import Precision, TrainState, initialise, make_evaluation, make_loss, make_step
+from train.sums import Sum, Sums, mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 LENGTH = 16

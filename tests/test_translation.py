@@ -17,13 +17,14 @@ from train.cli import main
 from train.data.pairs import Pairs
 from train.data.source import held
 from train.experiment import Evaluation
-from train.objective import Translation, mean
+from train.objective import Translation
 from train.parallel import Jit, Mesh, Pmap
 from train.review.trained import Trained
 from train.review.translations import Translations, scored, translated
 from train.run import fitted, load_config, record
 from train.spec import InputError
 from train.step import make_search
+from train.sums import mean
 from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from models.contracts import Batch
-from train.objective import Sum, Sums
+from train.sums import Sums, summed
 
 
 def corners(boxes: jax.Array) -> jax.Array:
@@ -80,7 +80,7 @@ class SetPrediction:
         weights = batch["weights"] if "weights" in batch else jnp.ones(logits.shape[0])
         parts = jax.vmap(self._picture)(logits, boxes, batch["boxes"], batch["box_labels"], batch["present"])
         names = ("loss", "label_loss", "distance_loss", "area_loss", "overlap")
-        return {name: Sum(jnp.sum(part * weights), jnp.sum(weights)) for name, part in zip(names, parts, strict=True)}
+        return {name: summed(part * weights, weights) for name, part in zip(names, parts, strict=True)}
 
     def _picture(self, logits: jax.Array, boxes: jax.Array, truth: jax.Array, labels: jax.Array, present: jax.Array) -> Any:
         chances, log_yes, log_no = jax.nn.sigmoid(logits), jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)

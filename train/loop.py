@@ -20,7 +20,6 @@ from train.console import Bar, Console
 from train.data.notes import notes_of
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
-from train.objective import Sum, add, mean
 from train.review.findings import Findings
 from train.review.trained import Trained
 from train.run import claim, fitted, record
@@ -31,6 +30,7 @@ from train.study.chips import chip
 from train.study.cost import parameters, peak_memory
 from train.study.report import write_report
 from train.study.statistics import interval
+from train.sums import Sum, add, mean
 from train.trainer import Trainer
 
 Batch = dict[str, np.ndarray]

@@ -1,9 +1,8 @@
-"""What is minimised and what is measured: each loss and metric as a sum and its weight, divided once at the end."""
+"""Objectives: each loss and metric as a sum and its weight over examples, divided once at the end."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+import functools
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,42 +11,19 @@ import numpy as np
 from models.contracts import Batch, Model
 from models.generate import beam
 from models.projected import Projected
-
-
-class Sum(NamedTuple):
-    """A total and the weight to divide it by.  Sums add, whatever they were counted over."""
-
-    value: jax.Array
-    weight: jax.Array
-
-
-Sums = dict[str, Sum]
+from train.sums import Each, Sum, Sums, weighted
 
 
 class Objective(Protocol):
     """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
 
+    Sums made by `weighted` have a confidence interval; a Sum of a total and a weight alone has none.
     One that has `in_chunks = True` takes `Projected` logits as well, which a head with `chunk` leaves to it.
     """
 
     def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
-
-
-def mean(sums: Mapping[str, Sum]) -> dict[str, float]:
-    """The one division: each sum over its weight; not a number where nothing was counted."""
-    return {name: float(total.value) / float(total.weight) if float(total.weight) else math.nan for name, total in sums.items()}
-
-
-def add(left: Sums, right: Sums) -> Sums:
-    """Two sums as one, name by name."""
-    return jax.tree.map(jnp.add, left, right)
-
-
-def _weighted(values: jax.Array, weights: jax.Array | None) -> Sum:
-    spread = jnp.ones(values.shape, jnp.float32) if weights is None else jnp.broadcast_to(weights, values.shape)
-    return Sum(jnp.sum(jnp.where(spread > 0, values, 0.0) * spread), jnp.sum(spread))
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -75,7 +51,7 @@ class Classification:
             losses = -jnp.sum(batch["targets"] * jax.nn.log_softmax(outputs.astype(jnp.float32)), axis=-1)
         else:
             losses = _cross_entropy(outputs, labels)
-        return {"loss": _weighted(losses, weights), "accuracy": _weighted(correct, weights)}
+        return {"loss": weighted(losses, weights), "accuracy": weighted(correct, weights)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The likeliest label and the probability of each."""
@@ -93,9 +69,9 @@ class MeanSquaredError:
         weights = batch["weights"][..., None] if "weights" in batch else None
         squared = jnp.square(error)
         return {
-            "loss": _weighted(squared / 2, weights),
-            "mean_squared_error": _weighted(squared, weights),
-            "mean_absolute_error": _weighted(jnp.abs(error), weights),
+            "loss": weighted(squared / 2, weights),
+            "mean_squared_error": weighted(squared, weights),
+            "mean_absolute_error": weighted(jnp.abs(error), weights),
         }
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -130,7 +106,7 @@ class Quantiles:
         weights = None if weights is None else weights[:, None, None]
         pinball = jnp.maximum(levels * error, (levels - 1) * error).mean(-1)
         absolute = jnp.abs(error[..., count // 2]) * batch.get("scale", 1.0)
-        return {"loss": _weighted(pinball, weights), "mean_absolute_error": _weighted(absolute, weights)}
+        return {"loss": weighted(pinball, weights), "mean_absolute_error": weighted(absolute, weights)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """What follows, step by step: every quantile of each series (t, n, q)."""
@@ -197,8 +173,9 @@ class Translation:
 class NextTokens:
     """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens ahead.  arXiv:2404.19737.
 
-    The sum is that of the N means; `next_token_loss` is the first of them.  Reads `tokens` and `segments` (b, t); logits (b, t, n, v), or
-    `Projected` ones.
+    In nats for each token that follows another: the sum over all t and n (the paper's equation 2) over the number of next tokens, which
+    is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n = 1.  Reads `tokens` and `segments`
+    (b, t); logits (b, t, n, v), or `Projected` ones.
     """
 
     in_chunks = True
@@ -208,34 +185,40 @@ class NextTokens:
             raise ValueError(f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}")
         parts = [_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
         first = parts[0]["loss"]
-        means = sum(part["loss"].value / jnp.maximum(part["loss"].weight, 1.0) for part in parts)
-        return {"loss": Sum(jnp.asarray(means * first.weight), first.weight), "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
+        loss = functools.reduce(_of_both, (part["loss"] for part in parts))
+        return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five likeliest next tokens after the text."""
         return {"next": _likeliest(output[-1, 0], names)}
 
 
+def _of_both(left: Sum, right: Sum) -> Sum:
+    """The Sum of what both add up, over the weights of the first."""
+    assert left.each is not None
+    assert right.each is not None
+    return Sum(left.value + right.value, left.weight, Each(left.each.values + right.each.values, left.each.weights))
+
+
 def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: float = 0.0) -> Sums:
     """Loss and accuracy of predicting the token n places on, inside each segment."""
-    labels, weights = batch["tokens"][:, n:], _followed(batch, n)
-    if not isinstance(outputs, Projected):
-        return _predicted(outputs[:, :-n], labels, weights, smoothing)
-    ahead = ((0, 0), (0, n))  # whole, as the last places weigh nothing
-    return _predicted(outputs, jnp.pad(labels, ahead), jnp.pad(weights, ahead), smoothing)
+    ahead = ((0, 0), (0, min(n, batch["tokens"].shape[1])))  # the last places weigh nothing
+    labels, weights = (jnp.pad(part, ahead) for part in (batch["tokens"][:, n:], _followed(batch, n)))
+    return _predicted(outputs, labels, weights, smoothing)
 
 
 def _predicted(outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0) -> Sums:
     """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one without."""
     if isinstance(outputs, Projected):
         spread = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
-        found = [Sum(value, spread.sum()) for value in outputs.loss(labels, spread, smoothing)]
+        totals, losses = outputs.losses(labels, spread, smoothing)
+        found = [Sum(value, spread.sum(), Each(each * spread, spread)) for value, each in zip(totals, losses, strict=True)]
     else:
         logits = outputs.astype(jnp.float32)
         plain, hits = _cross_entropy(logits, labels), (outputs.argmax(-1) == labels).astype(jnp.float32)
         even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
         losses = ((1 - smoothing) * plain + smoothing * even, hits, plain) if smoothing else (plain, hits)
-        found = [_weighted(each, weights) for each in losses]
+        found = [weighted(each, weights) for each in losses]
     return dict(zip(("loss", "accuracy", "token_loss"), found, strict=False))
 
 

@@ -10,8 +10,10 @@ import optax
 
 from models.contracts import Batch, Model
 from models.projected import Projected
-from train.objective import Objective, Sum, Sums, add
+from models.routing import Loads, TokenLoss, evenness
+from train.objective import Objective
 from train.spec import InputError
+from train.sums import Moments, Sum, Sums, add, by_example, moments
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -40,13 +42,31 @@ def cast(tree: Any, precision: Precision) -> Any:
 def make_loss(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[jax.Array, Sums]]:
     """(params, batch, rng) -> (what is minimised, summed, and all sums); without an rng the model evaluates.
 
-    What layers sow as "losses" (scalars, already weighted) is added in training for every unit of the loss's weight and logged as
-    `auxiliary_loss`; what they sow as "metrics", pairs of a sum and its weight, is logged by name, summed over layers.
+    In training the sum of what layers sow as "losses" is added, and logged as `auxiliary_loss`: of a `TokenLoss` each example's loss times
+    the weight that the objective gives the example, so that parts of a batch add up to the batch; of a scalar, which depends on
+    parameters alone, the scalar times the whole weight.  Of what they sow as "metrics", pairs of a sum and its weight are added over
+    layers by name, and `Loads` are kept layer by layer: see `finished`.
 
     Raises InputError where a head leaves its logits in chunks to an objective that takes whole ones.
     """
+    applied = _applied(model, objective, precision)
 
     def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
+        sums, losses = applied(params, batch, rng)
+        total, weight, _ = sums["loss"]
+        whole = {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
+        if rng is None or not jax.tree.leaves(losses):
+            return total, whole
+        auxiliary = auxiliary_loss(losses, sums["loss"], batch)
+        return total + auxiliary, whole | {"auxiliary_loss": Sum(auxiliary, weight)}
+
+    return loss
+
+
+def _applied(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[dict[str, Any], Any]]:
+    """(params, batch, rng) -> (the objective's sums and the sown metrics, the sown losses)."""
+
+    def applied(params: Any, batch: Batch, rng: jax.Array | None) -> tuple[dict[str, Any], Any]:
         rngs = None if rng is None else {"dropout": rng}
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision)
         outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
@@ -55,35 +75,82 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective {type(objective).__name__}"
                 " takes whole logits; leave model.head.chunk out."
             )
-        sums = objective(outputs, batch) | gathered(sown.get("metrics", {}))
-        total, weight = sums["loss"]
-        if rng is None or "losses" not in sown:
-            return total, sums
-        auxiliary = weight * sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(sown["losses"]))
-        return total + auxiliary, sums | {"auxiliary_loss": Sum(auxiliary, weight)}
+        return objective(outputs, batch) | gathered(sown.get("metrics", {})), sown.get("losses", {})
 
-    return loss
+    return applied
 
 
-def gathered(sown: Any) -> Sums:
-    """The sown pairs of a tree by their last name, added over layers."""
-    sums: Sums = {}
+def auxiliary_loss(losses: Any, loss: Sum, batch: Batch) -> jax.Array:
+    """sum over examples i of w_i sum over layers of l_i, with w_i the weight of example i in the objective's loss.
+
+    An objective whose sums are not made by `weighted` does not tell w_i; then all examples weigh the same.
+    """
+    if loss.each is not None:
+        weights = by_example(loss.each.weights, batch)
+    else:
+        tokens = batch["segments"] if "segments" in batch else jnp.ones((len(next(iter(batch.values()))), 1), jnp.int32)
+        present = jnp.minimum(by_example((tokens > 0).astype(jnp.float32), batch), 1)
+        weights = present * loss.weight / jnp.maximum(present.sum(), 1)
+    total = jnp.zeros(())
+    for leaf in jax.tree.leaves(losses, is_leaf=lambda leaf: isinstance(leaf, TokenLoss)):
+        if not isinstance(leaf, TokenLoss):
+            total += loss.weight * jnp.sum(leaf.astype(jnp.float32))
+        elif leaf.segments is None or weights.shape[1] == 1:
+            total += jnp.sum(leaf.values * weights.sum(1)[:, None])
+        else:
+            rows = jnp.broadcast_to(weights, (*leaf.values.shape[:-1], weights.shape[-1]))
+            total += jnp.sum(leaf.values * jnp.take_along_axis(rows, leaf.segments, axis=-1, mode="fill", fill_value=0))
+    return total
+
+
+def gathered(sown: Any) -> dict[str, Any]:
+    """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e) each."""
+    sums: dict[str, Any] = {}
     for name, value in sown.items():
-        pairs = [(name, pair) for pair in value] if isinstance(value, tuple) else gathered(value).items()
-        for key, (total, weight) in pairs:
-            own = {key: Sum(jnp.sum(total), jnp.sum(weight))}
-            sums |= add({key: sums[key]}, own) if key in sums else own
+        found = [(name, each) for each in value] if isinstance(value, tuple) else gathered(value).items()
+        for key, each in found:
+            if isinstance(each, Loads) or (each and isinstance(each[0], Loads)):
+                sums[key] = (*sums.get(key, ()), *((each,) if isinstance(each, Loads) else each))
+            else:
+                own = Sum(jnp.sum(each[0]), jnp.sum(each[1]))
+                sums[key] = add({key: sums[key]}, {key: own})[key] if key in sums else own
     return sums
 
 
+def finished(sums: dict[str, Any]) -> Sums:
+    """Sums of a whole batch with what does not add in place of Loads: load_entropy and largest_load, weighted by the layers' loads."""
+    done: Sums = {}
+    for name, each in sums.items():
+        if isinstance(each, Sum):
+            done[name] = each
+            continue
+        layers = [loads.counts.reshape(-1, loads.counts.shape[-1]) for loads in each]
+        weights = [counts.sum(-1) for counts in layers]
+        measured = zip(*(evenness(counts) for counts in layers), strict=True)
+        for part, values in zip((f"{name}_entropy", f"largest_{name}"), measured, strict=True):
+            done[part] = Sum(
+                jnp.sum(jnp.concatenate([value * weight for value, weight in zip(values, weights, strict=True)])),
+                jnp.sum(jnp.concatenate(weights)),
+            )
+    return done
+
+
 def make_step(
-    model: Model, objective: Objective, optimizer: optax.GradientTransformation, precision: Precision = "float32", accumulate: int = 1
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    precision: Precision = "float32",
+    accumulate: int = 1,
+    roles: Any = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """The step as a pure function (state, batch, axis) -> (state, sums).
 
     `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the batch in as many
     parts, one after the other: less memory, the same numbers, since sums are divided by the weight of the whole batch only.  On a mesh
     of several devices every part's gradients are added over them, `accumulate` times the communication; a pmap adds them once.
+
+    `roles`, a tree of Role like the parameters', says where no gradient of the loss stands in the gradient's place (`step`): that is
+    left to the optimizer (see `train.optimizer.routed`) and is no part of the `gradient_norm` that is logged.
     """
     gradient = accumulated(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
@@ -97,19 +164,30 @@ def make_step(
         grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
-        sums = sums | {"gradient_norm": Sum(optax.tree.norm(grads), jnp.ones(()))}
+        sums = finished(sums) | {"gradient_norm": Sum(optax.tree.norm(_of_the_loss(grads, roles)), jnp.ones(()))}
         return TrainState(state.step + 1, params, opt_state, state.rng), sums
 
     return train_step
 
 
-def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., Sums]:
-    """The measurement as a pure function (params, batch, axis) -> sums; nothing is updated."""
-    loss = make_loss(model, objective, precision)
+def _of_the_loss(grads: Any, roles: Any) -> list[jax.Array]:
+    """The leaves that are gradients of the loss."""
+    leaves = jax.tree.leaves(grads)
+    return leaves if roles is None else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
 
-    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> Sums:
-        _, sums = loss(params, batch)
-        return sums if axis is None else jax.lax.psum(sums, axis)
+
+def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., dict[str, Moments]]:
+    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is updated."""
+    applied = _applied(model, objective, precision)
+
+    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> dict[str, Moments]:
+        def added(tree: Any) -> Any:
+            return tree if axis is None else jax.lax.psum(tree, axis)
+
+        sums, _ = applied(params, batch, None)
+        units = {name: each.each for name, each in sums.items() if isinstance(each, Sum)}
+        sums = finished(added({name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}))
+        return {name: moments(total, units.get(name), batch, added) for name, total in sums.items()}
 
     return evaluate
 

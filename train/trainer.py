@@ -21,11 +21,11 @@ from train.data.batches import Batches
 from train.data.contracts import Opened
 from train.experiment import Experiment
 from train.initial import Start
-from train.objective import Sum
-from train.optimizer import Constant, in_mup
+from train.optimizer import Constant, in_mup, routed
 from train.spec import InputError
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step
 from train.study.cost import flops
+from train.sums import Moments
 
 
 @contextlib.contextmanager
@@ -127,7 +127,10 @@ class Trainer:
             found, build = roles(experiment.model, abstract), experiment.optimizer.build
             if in_mup(found) and not _takes_roles(build):
                 raise ValueError("its build takes no roles, which hold muP's rates")
-            self.optimizer: optax.GradientTransformation = build(steps, shapes, **({"roles": found} if _takes_roles(build) else {}))
+            self.roles = found
+            self.optimizer: optax.GradientTransformation = (
+                build(steps, shapes, roles=found) if _takes_roles(build) else routed(build(steps, shapes), shapes, found)
+            )
             self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             jax.eval_shape(self.optimizer.update, shapes, state.opt_state, shapes)
@@ -165,7 +168,8 @@ class Trainer:
     def step(self) -> Any:
         """The pure step, before compilation."""
         experiment = self.experiment
-        return make_step(experiment.model, experiment.objective, self.optimizer, experiment.precision, experiment.accumulate)
+        settings = experiment.precision, experiment.accumulate, self.roles
+        return make_step(experiment.model, experiment.objective, self.optimizer, *settings)
 
     def compiled_step(self) -> Any:
         """(state, batch) -> (state, sums), compiled when first called."""
@@ -186,10 +190,10 @@ class Trainer:
         experiment = self.experiment
         return self.parallel.compile_outputs(make_search(experiment.model, experiment.objective, end, experiment.precision))
 
-    def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Sum]] | None:
-        """The test split, batch by batch, as sums by metric; None if `stop` said so.  Nothing is updated."""
+    def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Moments]] | None:
+        """The test split, batch by batch, as moments by metric; None if `stop` said so.  Nothing is updated."""
         batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
-        results: list[dict[str, Sum]] = []
+        results: list[dict[str, Moments]] = []
         for batch in batches.stream(0, len(batches)):
             if stop():
                 return None

@@ -14,9 +14,10 @@ import transformers
 from models import load_hf
 from models.paths import path_name
 from tests.parity.test_bert import ragged, saved, tiny
-from train.objective import Classification, MeanSquaredError, mean
+from train.objective import Classification, MeanSquaredError
 from train.optimizer import AdamW, Constant, Cosine, Linear, WarmupStableDecay
 from train.step import initialise, make_loss, make_step
+from train.sums import mean
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
