@@ -39,6 +39,8 @@ def spoiled(path: Path) -> None:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+MOVED = {"run/experiment.json": recorded("directory", None)}  # a run that does not know where its data was
+
 CASES = (
     # A folder to train in.
     Malformed("file in the way", "train config.py --run train.csv", r"train\.csv exists and is no run; name another folder with --run"),
@@ -198,7 +200,7 @@ CASES = (
         r"no tokenizer file gone\.json; give",
         {"run/experiment.json": recorded("experiment.data.tokenizer", "gone.json")},
     ),
-    Malformed("test data gone", "eval run", r"test\.csv cannot be read: No such file", {"test.csv": None}),
+    Malformed("test data gone", "eval run", r"test\.csv cannot be read: No such file", {"test.csv": None} | MOVED),
     Malformed(
         "test data with a new label",
         "eval run",

@@ -28,6 +28,7 @@ from models import (
     bert,
     replace,
 )
+from models.backend import compiling_for
 from models.contracts import Batch
 from models.paths import path_name
 from train.data.batches import Arrays
@@ -223,6 +224,17 @@ def test_pmap_puts_the_devices_first(trained: Any, batches: list[Arrays]) -> Non
         assert placed[name].shape == (devices, ROWS // devices, *value.shape[1:])
         assert len({shard.device for shard in placed[name].addressable_shards}) == devices
         np.testing.assert_array_equal(np.asarray(placed[name]).reshape(value.shape), value)
+
+
+def test_a_pmap_evaluates_and_answers_on_the_devices_of_its_step() -> None:
+    with compiling_for(jax.devices()[:4]):
+        parallel = Pmap()
+        params, batch = parallel.spread({"scale": jnp.float32(2)}), parallel.put({"x": np.arange(8, dtype=np.float32)})
+        evaluate = parallel.compile_evaluation(lambda params, batch, axis: jax.lax.psum(params["scale"] * batch["x"].sum(), axis))
+        assert evaluate(params, batch) == 56
+        outputs = parallel.compile_outputs(lambda params, batch: params["scale"] * batch["x"])(params, batch)
+        np.testing.assert_array_equal(outputs, 2 * np.arange(8))
+        assert len(parallel.whole(params)["scale"].devices()) == 1
 
 
 def test_a_mesh_splits_a_batch_over_all_its_devices(batches: list[Arrays]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.conftest import contents
 from train.checkpoint import Progress, Store, fingerprint
 from train.cli import main
 from train.metrics import read_metrics
@@ -229,8 +230,8 @@ def test_a_damaged_file_of_the_newest_checkpoint_is_harmless_or_noticed(
             noticed.add(file)
             assert f"checkpoint {newest} is damaged (" in said.err
             assert (folder / "checkpoints" / f"damaged-{newest}").is_dir()
-    # One flipped bit may fall into a name or a blank that nothing reads, but not into a number.
-    assert noticed >= (needed if damage is not flipped else {file for file in needed if not file.endswith("_METADATA")})
+    # One flipped bit may fall into a name or a blank that nothing reads, but not into a number; parameters are read by the model's shapes.
+    assert noticed >= (needed if damage is half else {file for file in needed if not file.endswith("_METADATA")})
 
 
 @pytest.mark.parametrize("file", ["params/d/*", "progress/metadata", "metrics/metrics"])
@@ -262,6 +263,48 @@ def test_parameters_that_do_not_match_their_checksum_are_refused(
     assert found is not None
     assert int(found[0].step) == 1
     assert "params do not have the checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError("no such device"), MemoryError(), PermissionError(13, "Permission denied")], ids=repr)
+def test_a_whole_checkpoint_that_cannot_be_read_here_is_left_as_it_is(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    folder = unfinished(finished, tmp_path)
+    before = contents(folder)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", refuse)
+    assert train(folder, *SHORT) == 2
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert re.search(r"^morphax: The checkpoint .*15 cannot be read here \(.*it is left as it is", sentence)
+    assert contents(folder) == before
+
+
+def test_checkpoints_none_of_which_can_be_read_are_left_as_they_are(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = unfinished(finished, tmp_path)
+    for manifest in (folder / "checkpoints").glob("*/rest/manifest.ocdbt"):
+        half(manifest)
+    before = contents(folder)
+    assert train(folder, *SHORT) == 2
+    assert re.search(r"cannot be read .*no other one is whole; it is left as it is: .*--run", capsys.readouterr().err)
+    assert contents(folder) == before
+
+
+def test_continuing_draws_and_reads_no_first_parameters(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(finished, tmp_path)
+    shutil.rmtree(folder / "checkpoints" / "15")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("parameters were drawn")
+
+    monkeypatch.setattr("train.trainer.initialised", refuse)
+    monkeypatch.setattr("train.trainer.Trainer.begin", refuse)
+    assert train(folder, *SHORT) == 0
+    same_end(folder, finished, LANGUAGE_MODEL)
 
 
 def one_bit(leaf: jax.Array, place: int) -> jax.Array:

@@ -10,10 +10,8 @@ import numpy as np
 
 from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
-from models.projected import Projected
 from train.checkpoint import Store
 from train.data.notes import notes_of
-from train.experiment import Experiment
 from train.metrics import finite
 from train.review.trained import Trained
 from train.review.translations import translated
@@ -28,8 +26,8 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
     trainer = Trainer(run.experiment, run.experiment.data.open(run.classes, "test"))
     batch = trainer.data.batches("test", run.experiment.evaluation.batch_size, trainer.parallel.size(), None)[0]
-    step, params = restored(folder, run.experiment, trainer.check(batch), best)
-    placed = trainer.parallel.spread(params)
+    step, params = restored(folder, trainer, trainer.check(batch), best)
+    placed = trainer.parallel.spread(params, consume=True)
     parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
     assert parts is not None
     measured = {name: interval(sums) for name, sums in parts.items()}
@@ -53,26 +51,21 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
     trainer = Trainer(experiment, experiment.data.reader(run.classes))
     asked: Sequence[str] = getattr(trainer.data, "asked", list)(given)
     size = min(experiment.evaluation.batch_size, len(asked))
-    questions = trainer.data.questions(asked, size, 1)
-    step, params = restored(folder, experiment, trainer.shapes(questions[0]), best)
-    del step
+    questions = trainer.data.questions(asked, size, trainer.parallel.size())
+    _, params = restored(folder, trainer, trainer.shapes(questions[0]), best)
+    placed = trainer.parallel.spread(params, consume=True)
     for note in notes_of(trainer.data):
         print(note, file=sys.stderr, flush=True)
 
     if hasattr(experiment.objective, "search"):
-        yield from ((asked[index], {"translation": text}) for index, text in translated(trainer, params, questions))
+        yield from ((asked[index], {"translation": text}) for index, text in translated(trainer, placed, questions))
         return
 
-    @jax.jit
-    def apply(params: Any, batch: Any) -> Any:
-        outputs = experiment.model.apply({"params": cast(params, experiment.precision)}, batch)
-        return outputs.logits() if isinstance(outputs, Projected) else outputs
-
+    compiled = trainer.compiled_outputs()
     back = getattr(trainer.data, "restored", None)
     answered = 0
     for batch in questions.stream(0, len(questions)):
-        batch = {name: value for name, value in batch.items() if name != "weights"}
-        outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), apply(params, batch))
+        outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), compiled(placed, trainer.parallel.put(batch)))
         for row in range(min(size, len(asked) - answered)):
             output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
             if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
@@ -99,7 +92,7 @@ def generate(
     with refused("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
         shapes = trainer.shapes({name: np.asarray(value) for name, value in batch.items()})
-        params = cast(restored(folder, experiment, shapes, best)[1], experiment.precision)
+        params = cast(restored(folder, trainer, shapes, best)[1], experiment.precision)
         if beams:
             yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
             return
@@ -109,15 +102,13 @@ def generate(
             yield [tokens.decode(row.tolist()) for row in np.stack(found, 1)]
 
 
-def restored(folder: Path, experiment: Experiment, shapes: Any, best: bool) -> tuple[int, Any]:
-    """The step and the parameters of the last checkpoint that can be read, or of the best.  Raises InputError where there is none."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+def restored(folder: Path, trainer: Trainer, shapes: Any, best: bool) -> tuple[int, Any]:
+    """The step of the last checkpoint, or of the best, and its parameters, to be spread.  Raises InputError where there is none."""
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoint yet; train it first.")
-    watched = experiment.evaluation
+    watched = trainer.experiment.evaluation
     with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
         step = store.best() if best else next(iter(store.steps()), None)
         if step is None:
             raise InputError(f"{folder} has no {'evaluated ' if best else ''}checkpoint yet; train it first.")
-        return step, store.params(like, step)
+        return step, store.params(trainer.parallel.logical(shapes), step)

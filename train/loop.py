@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.checkpoint import Progress, Store, require_structure
+from train.checkpoint import Progress, Store, require_structure, saved
 from train.console import Bar, Console
 from train.data.notes import notes_of
+from train.disk import written
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
+from train.provenance import changed, located, prints, put_aside
 from train.review.findings import Findings
 from train.review.trained import Trained
-from train.run import claim, fitted, record
+from train.run import another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError
 from train.spec import InputError
 from train.step import TrainState
@@ -56,45 +58,80 @@ class Pace:
         return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds} | used
 
 
-def train(experiment: Experiment, folder: Path, config: str, console: Console) -> dict[str, Any]:
+def train(experiment: Experiment, folder: Path, config: str, console: Console, fresh: bool = False, edits: bool = False) -> dict[str, Any]:
     """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
+
+    `fresh` moves a run that the folder holds aside and trains anew; `edits` continues it although its own classes or its data are not
+    what they were.  A run that is asked for more steps than it had goes on to these, by the schedule of the longer run.
 
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError after a signal, with the state saved.
     """
     began = time.perf_counter()
-    old = claim(folder, experiment, config)
-    if old is not None and (folder / "summary.json").is_file():
+    old = claim(folder, experiment, config, fresh, edits)
+    mine = experiment if old is None else fitted(folder, located(experiment, folder, old.said.get("directory"), here=True))
+    done = folder / "summary.json"
+    if old is not None and done.is_file() and old.experiment == experiment:
         try:
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{folder / 'summary.json'} is damaged ({error}); remove it and run the same command again.") from None
-        console.say(f"{folder} is finished; nothing to do.")
+        other = changed(old.said.get("data", {}), prints(mine))
+        console.say(f"{folder} is finished; nothing to do." + (f"  Its data is not what it was ({other})." if other else ""))
         return summary
     with Flag() as flag:
-        data = (experiment if old is None else fitted(folder, experiment)).data.open(old.classes if old else ())
+        data = mine.data.open(old.classes if old else ())
         trainer = Trainer(experiment, data)
         getattr(experiment.review, "ready", lambda data: None)(data)
         first = trainer.train[0]
         shapes = trainer.check(first)
-        for checkpoint in sorted((folder / "checkpoints").glob("[0-9]*")):
-            require_structure(checkpoint, shapes)
         steps = experiment.length(len(trainer.train))
-        state = trainer.start(shapes, first, steps)  # 1 initialise
+        before = steps if old is None else old.experiment.length(len(trainer.train))
+        if old is not None and steps < before:
+            raise InputError(another(folder, old.experiment, experiment))
+        if old is not None and not edits and (other := changed(old.said.get("data", {}), prints(mine))):
+            raise InputError(
+                f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or train anew with"
+                " --fresh, which keeps this run under another name."
+            )
+        trainer.optimise(shapes, first, steps)
+        kept = saved(folder / "checkpoints")
+        for step in kept if old is not None else ():
+            require_structure(folder / "checkpoints" / str(step), shapes)
+        state = None if kept and old is not None else trainer.begin()  # 1 initialise
         if old is None:
-            record(folder, experiment, config, data)
+            if (folder / "experiment.json").is_file():
+                console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
+            with written(folder):
+                record(folder, experiment, config, data, trainer.fresh)
+        else:
+            trainer.fresh = trainer.fresh or tuple(old.said.get("fresh", ()))
         console.plan(trainer, parameters(shapes), steps, folder)
-        return Loop(trainer, state, steps, folder, console, flag, began).run()
+
+        def restored(step: int) -> None:
+            if old is None:
+                return
+            if steps > before:
+                console.say(f"{folder} goes on to step {steps}, past {before}; the rate follows the schedule of {steps} steps from here on")
+            with written(folder):
+                if steps > before and done.is_file():
+                    done.rename(folder / f"summary-{before}.json")
+                extend(folder, old, experiment, config, step)
+
+        return Loop(trainer, state, steps, folder, console, flag, began).run(restored)
 
 
 class Loop:
-    """One run from where its folder left it to its last step."""
+    """One run from where its folder left it to its last step, from `state` if the folder has no checkpoint."""
 
-    def __init__(self, trainer: Trainer, state: TrainState, steps: int, folder: Path, console: Console, flag: Flag, began: float) -> None:
-        self.trainer, self.state, self.steps, self.folder = trainer, state, steps, folder
+    def __init__(
+        self, trainer: Trainer, state: TrainState | None, steps: int, folder: Path, console: Console, flag: Flag, began: float
+    ) -> None:
+        self.trainer, self.steps, self.folder, self.first = trainer, steps, folder, state
         self.console, self.flag, self.began = console, flag, began
         self.experiment, self.parallel = trainer.experiment, trainer.parallel
         self.batches = trainer.train
         self.step, self.evaluation = trainer.compiled_step(), trainer.compiled_evaluation()
+        self.state: TrainState
         self.progress = Progress()
         self.measured: dict[str, tuple[float, float]] = {}
         self.first_step = math.nan
@@ -103,14 +140,15 @@ class Loop:
         own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
         self.share = trainer.model_work / (own.flops * self.parallel.size()) if own else 0.0
 
-    def run(self) -> dict[str, Any]:
-        """Iterates to the end, saves, reports."""
+    def run(self, restored: Callable[[int], None] = lambda step: None) -> dict[str, Any]:
+        """Iterates to the end, saves, reports; calls `restored` with the step that it goes on from before anything is written."""
         watched = self.experiment.evaluation
         with Store(self.folder / "checkpoints", self.experiment.checkpoints.keep, watched.metric, watched.greater) as store:
             number = self._restore(store)
+            restored(number)
             self.log = MetricsLog(self.folder, number)
             try:
-                unfinished = self.progress.evaluated < number and self._due(number)
+                unfinished = self.progress.evaluated < number and self._measures(number)
                 stopped = self._pause(store, number) if unfinished else self._content(number)
                 if not stopped and number < self.steps:
                     number = self._iterate(store, number)
@@ -123,14 +161,16 @@ class Loop:
         return self._finish(number, best, findings)
 
     def _restore(self, store: Store) -> int:
-        found = store.restore(self.parallel.whole(self.state))
+        found = store.restore(self.trainer.logical()) if self.first is None else None
         if found is None:
+            self.state = self.trainer.begin() if self.first is None else self.first
+            self.first = None
             return 0
         whole, self.progress = found
-        self.state = self.parallel.spread(whole)
+        start = int(whole.step)
+        self.state = self.parallel.spread(whole, consume=True)
         if self.progress.pending:
             self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in self.progress.pending.items()}]
-        start = int(whole.step)
         self.console.say(f"continuing from step {start} of {self.steps}")
         return start
 
@@ -262,7 +302,7 @@ class Loop:
             "run": str(self.folder),
             "steps": number,
             "best_step": best,
-            "parameters": parameters(jax.eval_shape(self.parallel.whole, self.state).params),
+            "parameters": parameters(self.trainer.traced[0]),
             "flops_per_step": self.trainer.work,
             "seconds_to_first_step": self.first_step,
             "peak_memory_bytes": peak_memory(),
@@ -273,9 +313,10 @@ class Loop:
             "data": [note.record() for note in notes_of(self.trainer.data)],
         } | self.pace.rates(self.share)
         summary = finite(summary)
-        write_report(self.folder, self.experiment, summary, findings.pictures)
-        partial = self.folder / "summary.json.partial"
-        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.folder / "summary.json")
+        with written(self.folder, f"The checkpoint of step {number} is kept."):
+            write_report(self.folder, self.experiment, summary, findings.pictures)
+            partial = self.folder / "summary.json.partial"
+            partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, self.folder / "summary.json")
         self.console.summary(summary)
         return summary

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import html
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,8 @@ from train.console import Bar, Console, count, duration, line, rows
 from train.experiment import Experiment
 from train.loop import train
 from train.metrics import read_metrics
-from train.parallel import Jit
 from train.review.trained import drawn, table
-from train.run import Recorded, fitted, load_config, overridden, recorded
+from train.run import Recorded, asked, load_config, overridden
 from train.spec import InputError, components, project
 from train.study.check import Report, components_of, required
 from train.study.cost import parameters
@@ -55,16 +53,14 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
 def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False) -> "Run":
     """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
 
-    `fresh` removes a run that the folder holds first: what a class computes may have changed where its fields have not.  `brief` shows
-    the bar alone.
+    `fresh` trains anew and keeps a run that the folder holds as FOLDER.1, FOLDER.2 and so on: what a class computes may have changed
+    where its fields have not.  `brief` shows the bar alone.
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
     """
     prepare_jax()
     experiment, place = configured(config, *overrides), Path(folder)
-    if fresh and (place / "experiment.json").is_file():
-        shutil.rmtree(place)
     name = config if isinstance(config, str) else "notebook"
-    return Run(place, train(experiment, place, name, Inline(place, brief)), name if name.endswith(".py") else None)
+    return Run(place, train(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None)
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
@@ -121,8 +117,7 @@ class Run:
 
     def recorded(self) -> Recorded:
         """The experiment as it ran, on one device."""
-        run = recorded(self.folder, self.config)
-        return dataclasses.replace(run, experiment=dataclasses.replace(fitted(self.folder, run.experiment), parallel=Jit()))
+        return asked(self.folder, self.config)
 
     def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
         """An answer to each text or file, with settings changed, such as "data.text=review" for the column of a table.

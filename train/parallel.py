@@ -43,7 +43,9 @@ class Parallel(Protocol):
 
     def whole(self, tree: Any) -> Any: ...
 
-    def spread(self, tree: Any) -> Any: ...
+    def spread(self, tree: Any, consume: bool = False) -> Any: ...
+
+    def logical(self, tree: Any) -> Any: ...
 
     def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]: ...
 
@@ -80,9 +82,13 @@ class Jit:
         """A placed tree as one logical copy, to save."""
         return tree
 
-    def spread(self, tree: Any) -> Any:
-        """One logical copy, placed; the inverse of `whole`."""
+    def spread(self, tree: Any, consume: bool = False) -> Any:
+        """One logical copy, placed; the inverse of `whole`.  `consume` lets it delete the arrays that it is given."""
         return tree
+
+    def logical(self, tree: Any) -> Any:
+        """The shapes of one logical copy, placed where a checkpoint is read into, for `spread` to take on."""
+        return _placed(tree, SingleDeviceSharding(devices()[0]))
 
     def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """The shapes of a state and a batch, placed: what the compiled step takes."""
@@ -106,12 +112,12 @@ class Pmap:
         return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0, devices=local_devices())
 
     def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
-        """(params, batch) -> result over all devices."""
-        return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None)
+        """(params, batch) -> result over the devices of the step."""
+        return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None, devices=local_devices())
 
     def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
         """(params, batch) -> outputs, a row for each of the batch."""
-        compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS)
+        compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS, devices=local_devices())
         return lambda params, batch: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch))
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -121,14 +127,25 @@ class Pmap:
         return {name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()}
 
     def whole(self, tree: Any) -> Any:
-        """The first device's copy."""
-        return jax.tree.map(lambda leaf: leaf[0], tree)
+        """The copy of one device, on that device alone."""
+        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data.reshape(leaf.shape[1:]), tree)
 
-    def spread(self, tree: Any) -> Any:
-        """A copy on every device, along a new first axis."""
+    def spread(self, tree: Any, consume: bool = False) -> Any:
+        """A copy on every device, along a new first axis.  With `consume` each array is deleted once it is copied."""
         sharding = NamedSharding(_line(), PartitionSpec(AXIS))
         count = self.size()
-        return jax.tree.map(lambda leaf: jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding), tree)
+
+        def copied(leaf: Any) -> jax.Array:
+            placed = jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding)
+            if consume and isinstance(leaf, jax.Array):
+                leaf.delete()
+            return placed
+
+        return jax.tree.map(copied, tree)
+
+    def logical(self, tree: Any) -> Any:
+        """The shapes of one logical copy on the first device."""
+        return _placed(tree, SingleDeviceSharding(local_devices()[0]))
 
     def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """The shapes of a state and a batch, placed."""
@@ -237,13 +254,16 @@ class Mesh:
         """The sharded tree itself: one logical copy."""
         return tree
 
-    def spread(self, tree: Any) -> Any:
+    def spread(self, tree: Any, consume: bool = False) -> Any:
         """One logical copy, placed by the rules."""
         return jax.device_put(tree, self.shardings(tree))
 
+    def logical(self, tree: Any) -> Any:
+        """The shapes of a tree, placed by the rules."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, self.shardings(tree)
+        )
+
     def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """The shapes of a state and a batch, placed by the rules and by rows."""
-        ruled = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, self.shardings(state)
-        )
-        return ruled, _placed(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))
+        return self.logical(state), _placed(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))

@@ -151,7 +151,16 @@ class Trainer:
     def start(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> TrainState:
         """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
         self.optimise(shapes, batch, steps)
-        experiment, abstract = self.experiment, self.example(batch)
+        return self.begin()
+
+    def logical(self) -> TrainState:
+        """The shapes of one logical copy of the state, placed to read a checkpoint into.  After `optimise`; nothing is drawn or read."""
+        state = jax.eval_shape(lambda params: initialise(params, self.optimizer, self.experiment.seed), self.traced[0])
+        return self.parallel.logical(state)
+
+    def begin(self) -> TrainState:
+        """The state before the first step.  After `optimise`."""
+        experiment, (shapes, abstract) = self.experiment, self.traced
         key = jax.random.key(experiment.seed)
         with refused():
             if experiment.initial is None:

@@ -32,12 +32,11 @@ def run(options: argparse.Namespace) -> int:
     prepare_jax()
     from train.console import pair
     from train.evaluate import evaluate
-    from train.parallel import Jit
-    from train.run import fitted, overridden, recorded
+    from train.run import asked, overridden
     from train.spec import project
 
-    run = recorded(options.folder, options.config)
-    experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
+    run = asked(options.folder, options.config)
+    experiment = run.experiment
     if options.data is not None and not hasattr(experiment.data, "path"):
         raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
     own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]

@@ -1,7 +1,6 @@
 """`morphax generate`: text from a trained language model."""
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -36,8 +35,7 @@ def run(options: argparse.Namespace) -> int:
     prepare_jax()
     from models.generate import Sampler
     from train.evaluate import generate
-    from train.parallel import Jit
-    from train.run import fitted, recorded
+    from train.run import asked
 
     if options.tokens < 1 or options.beams < 0:
         raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")
@@ -45,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
         sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p)
     except ValueError as error:
         raise InputError(str(error)) from None
-    run = recorded(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit()))
+    run = asked(options.folder, options.config)
     prompts = list(texts(options.texts))
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")

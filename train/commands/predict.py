@@ -37,23 +37,21 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     prepare_jax()
     from train.evaluate import predict
-    from train.parallel import Jit
-    from train.run import fitted, overridden, recorded
+    from train.run import asked, overridden
     from train.spec import project
 
-    run = recorded(options.folder, options.config)
-    experiment = dataclasses.replace(fitted(options.folder, run.experiment), parallel=Jit())
-    run = dataclasses.replace(run, experiment=overridden(experiment, options.set, project()))
+    run = asked(options.folder, options.config)
+    run = dataclasses.replace(run, experiment=overridden(run.experiment, options.set, project()))
     given = list(texts(options.inputs))
     if not given:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
     answers = predict(options.folder, run, given, options.best)
     if options.json:
-        paired = [{"input": asked} | answer for asked, answer in answers]
+        paired = [{"input": question} | answer for question, answer in answers]
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
         return 0
-    for asked, answer in answers:
-        print(f"{asked}\n    {worded(answer)}", flush=True)
+    for question, answer in answers:
+        print(f"{question}\n    {worded(answer)}", flush=True)
     return 0
 
 

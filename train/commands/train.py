@@ -16,7 +16,8 @@ examples:
   morphax train sentiment_bert data.path=reviews.csv        your own table, with the columns text and label
   morphax train my_config.py                                your own file with a function experiment()
 
-The same command again continues a run that was stopped.  A value is a number, a string, a tuple, or a call of a component.
+The same command again continues a run that was stopped, on any number of devices; with more steps or epochs also one that is finished.
+A value is a number, a string, a tuple, or a call of a component.
 """
 
 
@@ -25,6 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
     parser.add_argument("--run", dest="folder", type=Path, help="folder of the run (default: runs/CONFIG)")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="train anew; a run that the folder holds is kept as FOLDER.1, FOLDER.2 ...",
+    )
+    parser.add_argument("--changed", action="store_true", help="continue a run although its own classes or its data are not what they were")
     parser.add_argument("--show", action="store_true", help="print the experiment and stop")
 
 
@@ -45,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or Path("runs") / Path(options.config).stem
     console = Console()
     try:
-        summary = train(experiment, folder, options.config, console)
+        summary = train(experiment, folder, options.config, console, options.fresh, options.changed)
     except InterruptedRunError as stop:
         print(f"morphax: {stop}", file=sys.stderr)
         return 128 + stop.number

@@ -37,7 +37,9 @@ class Bytes:
         return bytes(ids).decode("utf-8", errors="replace")
 
 
-class _Fast:
+class Published:
+    """A tokenizer that a file describes."""
+
     def __init__(self, fast: Fast) -> None:
         self.fast = fast
         self.fast.no_truncation()
@@ -53,8 +55,12 @@ class _Fast:
         """The text, special tokens left out."""
         return self.fast.decode(list(ids))
 
+    def file(self) -> str:
+        """What a tokenizer.json of it says."""
+        return self.fast.to_str()
 
-class FromFile(_Fast):
+
+class FromFile(Published):
     """The tokenizer of a `tokenizer.json`, with its special tokens and without its truncation and padding.
 
     Raises InputError where the file is absent or of another format.
@@ -74,7 +80,7 @@ class FromFile(_Fast):
         super().__init__(fast)
 
 
-class Learnt(_Fast):
+class Learnt(Published):
     """`size` byte-pair tokens over UTF-8 bytes, learnt from texts, after [PAD], [BEGIN] and [END].  arXiv:1508.07909."""
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
@@ -85,10 +91,6 @@ class Learnt(_Fast):
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["[PAD]", BEGIN, END], initial_alphabet=alphabet, show_progress=False)
         fast.train_from_iterator(texts, trainer)
         super().__init__(fast)
-
-    def file(self) -> str:
-        """What a tokenizer.json of it says."""
-        return self.fast.to_str()
 
 
 def tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
