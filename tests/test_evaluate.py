@@ -16,11 +16,11 @@ from models.contracts import Batch
 from train.data.batches import Batches
 from train.evaluate import predict
 from train.experiment import Experiment
-from train.objective import Sums
 from train.optimizer import SGD
 from train.parallel import Jit, Mesh, Parallel, Pmap
 from train.run import Recorded
 from train.step import Precision
+from train.sums import Sums
 
 
 class Bits(nn.Module):
