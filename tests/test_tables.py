@@ -92,6 +92,7 @@ def test_marks_that_do_not_hold_whole_fields_are_text_between_tabs(rows: list[tu
         ("a.tsv", 'text\n"one\ntwo"\nthree\n', r"line 2 opens a quotation mark that line 3 closes"),
         ("a.tsv", lines([*REVIEWS, ("no label",)]), r"line 3 opens a quotation mark that line 5 closes"),
         ("a.tsv", lines([("fine", "1"), ("dull", "0"), ('"a', 'b\nc"', "1")]), r"line 4 opens a quotation mark that line 5 closes"),
+        ("a.tsv", 'text\tlabel\n"\t\n"\tgood\nfine\tbad\n', r"line 2 opens a quotation mark that line 3 closes"),
         ("a.tsv", lines([("fine", "1"), ("dull",)]), r"line 3, has 1 fields and the first row names 2"),
         ("a.tsv", lines([("fine", "1"), ("dull", "0", "0")]), r"line 3, has 3 fields and the first row names 2"),
         ("a.tsv", lines([("fine", "1"), ('"dull', "0", "0")]), r"line 3, is not well-formed"),

@@ -184,7 +184,12 @@ def _whole(cell: str) -> bool:
 
 
 def _alike(some: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool | None:
-    """Whether rows look like others by a column of numbers or of few values; False if a column says that they do not, None if none says."""
+    """Whether rows look like others by a column of numbers or of few values; False if a column says that they do not, None if none says.
+
+    Rows with an empty cell, or with a doubled quotation mark as programs write it, do not.
+    """
+    if any(not cell.strip() or '""' in cell for row in some for cell in row):
+        return False
     said: list[bool] = []
     for place in range(len(some[0])):
         here = [row[place].strip() for row in some if place < len(row)]
