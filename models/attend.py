@@ -237,8 +237,8 @@ def _by_definition(
     local = other is None and span < t
     if local:
         if decay is not None:
-            sides = ((0, 0), reach.neighbours(own))
-            decay = tuple(_blocks(part[..., None], span, *side)[..., 0] for part, side in zip(decay, sides, strict=True))
+            before, after = reach.neighbours(own)
+            decay = (_blocks(decay[0][..., None], span, 0, 0)[..., 0], _blocks(decay[1][..., None], span, before, after)[..., 0])
         query, key, value, own, sources = _parted(query, key, value, own, reach)
     g, s = key.shape[1:3]
     # Query heads of one group stand below each other, so that a group is one matrix product.

@@ -116,7 +116,7 @@ class Defined(Attention):
             key = named(self.qk_norm, "key_norm")(key.swapaxes(1, 2)).swapaxes(1, 2)
         i, j = np.arange(t)[:, None], np.arange(s)
         if self.position is not None:
-            query, key = self.position(query, i[:, 0]), self.position(key, j)
+            query, key = self.position(query, jnp.arange(t)), self.position(key, jnp.arange(s))
         key, value = (jnp.repeat(part, self.heads // groups, axis=1) for part in (key, value))
         visible = np.ones((t, s), bool)
         if self.causal:
@@ -227,6 +227,7 @@ FEW = [
     {"form": "causal chunk", "position": "RoPE default", "weigh": "Softmax capped_sunk", "relative": "BlockRouting small"},
     {"form": "chunk", "qk_norm": "HeadNorm default", "residual": "HyperConnections static"},
     {"form": "cross", "weigh": "Sigmoid default", "kv_heads": "one"},
+    {"form": "causal", "position": "LearnedPosition long", "relative": "BlockRouting default"},
 ]
 
 

@@ -169,8 +169,8 @@ def test_queries_that_see_nothing_get_zeros_and_pass_nothing_back(implementation
 
     class Core(nn.Module):
         @nn.compact
-        def __call__(self, *parts: jax.Array) -> jax.Array:
-            return attend(*parts, own, other, Reach(), Softmax(), 0.5, implementation=implementation)
+        def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            return attend(query, key, value, own, other, Reach(), Softmax(), 0.5, implementation=implementation)
 
     given = (normal(1, 1, 2, 64, 8), normal(2, 1, 2, 70, 8), normal(3, 1, 2, 70, 8))
     mixed, back = jax.vjp(lambda *parts: jnp.asarray(Core().apply({}, *parts)), *given)
