@@ -1,5 +1,6 @@
 """Schedules against their closed forms, and what the optimizers do to which parameters."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import optax
 import pytest
 
-from models import Stack, Transformer, bert, scanned
+from models import MLP, Attention, Block, EncoderDecoder, LogitsHead, Stack, TokenEmbed, Transformer, bert, scanned
 from models.paths import path_name
+from models.roles import Role
 from models.structure import part
 from train.optimizer import (
     SGD,
@@ -294,3 +296,73 @@ def test_a_scanned_parameter_has_the_scale_of_each_of_its_layers() -> None:
     expected, found = leaves(rolled(jax.tree.map(lambda scale, leaf: jnp.full(leaf.shape, scale), one, looped()))), leaves(other)
     for path, value in expected.items():
         np.testing.assert_allclose(np.broadcast_to(found[path], value.shape), value, rtol=1e-6, err_msg=path)
+
+
+PREFIXED = Stack(Block(MLP(1.0), None), 2, prefix=(Block(MLP(1.0), None), Block(MLP(1.0), None)))
+
+
+def scales_of(model: Any) -> dict[str, Any]:
+    """The power of the decay in the rates of some kernel of each block, of the embedding and of the head."""
+    batch = {"tokens": jnp.zeros((1, 4), int), "source": jnp.zeros((1, 4), int)}
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
+    powers = {path: np.round(-np.log2(np.asarray(scale)), 3).ravel().tolist() for path, scale in leaves(layer_scales(params, 0.5)).items()}
+    return {path: power for path, power in powers.items() if path.endswith(("up/kernel", "token", "head/table"))}
+
+
+@pytest.mark.parametrize(
+    ("stack", "powers"),
+    [
+        (PREFIXED, {"first_0": [4], "first_1": [3], "layer_0": [2], "layer_1": [1]}),
+        (dataclasses.replace(PREFIXED, scan=True), {"first_0": [4], "first_1": [3], "blocks/block_0": [2, 1]}),
+        (dataclasses.replace(PREFIXED, tied=True), {"first_0": [3], "first_1": [2], "tied/block_0": [1]}),
+        (Stack((Block(MLP(1.0), None), Block(MLP(2.0), None)), 2, tied=True), {"tied/block_0": [2], "tied/block_1": [1]}),
+    ],
+    ids=["loop", "scan", "tied", "tied_pattern"],
+)
+def test_blocks_of_a_prefix_come_first_and_tied_repeats_are_one(stack: Stack, powers: dict[str, list[float]]) -> None:
+    found = scales_of(Transformer(TokenEmbed(11, 8), stack, LogitsHead(tied=False)))
+    assert found.pop("embed/token") == [max(max(powers.values())) + 1]
+    assert found.pop("head/table") == [0]
+    assert found == {f"stack/{block}/mixer/up/kernel": power for block, power in powers.items()}
+
+
+def test_each_stack_of_a_model_has_its_own_depth() -> None:
+    block, cross = Block(MLP(1.0), None), Block(MLP(1.0), None, cross=Attention(2, cross=True))
+    found = scales_of(EncoderDecoder(TokenEmbed(11, 8), Stack(block, 4), Stack(cross, 2), LogitsHead()))
+    assert (
+        found["encoder/layer_3/mixer/up/kernel"],
+        found["decoder/layer_1/mixer/up/kernel"],
+        found["decoder/layer_0/mixer/up/kernel"],
+    ) == ([1], [1], [2])
+    assert found["embed/token"] == [5]
+
+
+def test_layer_decay_without_a_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer_decay has a rate for each block of a stack, and no parameter is in one"):
+        AdamW(layer_decay=0.5).build(STEPS, {"kernel": jnp.zeros((2, 2))})
+
+
+STEPPED: list[Optimizer] = [
+    SGD(Constant(0.5), clip=1e-3),
+    AdamW(Constant(0.5), decay=0.3, clip=1e-3),
+    Optax("lion", Constant(0.5), {"weight_decay": 0.1}, clip=1e-3),
+]
+
+
+@pytest.mark.parametrize("optimizer", STEPPED, ids=lambda optimizer: type(optimizer).__name__)
+def test_a_role_with_a_step_moves_by_it_and_touches_nothing_else(optimizer: Any) -> None:
+    params = {"bias": jnp.array([1.0, 2.0, 3.0]), "kernel": jnp.ones((2, 2))}
+    roles = {"bias": Role(decay=False, step=0.01), "kernel": Role(decay=True)}
+    slopes = {"bias": jnp.array([1e6, -1e-6, 0.0]), "kernel": jnp.full((2, 2), 0.3)}
+
+    def after(params: Any, slopes: Any, roles: Any) -> Any:
+        transform = optimizer.build(STEPS, params, roles)
+        updates, state = transform.update(slopes, transform.init(params), params)
+        return updates, state
+
+    (moved, state), (alone, _) = after(params, slopes, roles), after(*({"kernel": tree["kernel"]} for tree in (params, slopes, roles)))
+    np.testing.assert_allclose(moved["bias"], [-0.01, 0.01, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(moved["kernel"], alone["kernel"], rtol=1e-6)
+    assert not any(path.endswith("bias") for path in leaves(state))
+    held = dataclasses.replace(optimizer, freeze=("bias",)).build(STEPS, params, roles)
+    np.testing.assert_array_equal(held.update(slopes, held.init(params), params)[0]["bias"], np.zeros(3))

@@ -16,10 +16,12 @@ import numpy as np
 import rich.table
 
 from models.block import Block
+from models.contracts import Weigh, kind_of
 from models.parametrization import Parametrization, widened, width_of
 from models.paths import Layer
 from models.stack import Stack
 from models.structure import fields
+from models.weigh import HIDDEN
 from train.experiment import Experiment
 from train.optimizer import Constant
 from train.spec import InputError
@@ -28,7 +30,7 @@ from train.trainer import Trainer, refused
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]
 BRANCHES = ("mixer", "cross", "feedforward")
-KINDS = ("embed", *BRANCHES, "stream", "head")
+KINDS = ("embed", *BRANCHES, "scores", "stream", "head")
 FLAT = 0.2  # the steepest slope of log2(root mean square) over log2(width or depth) that still is called flat
 
 
@@ -133,13 +135,26 @@ def _trained(trainer: Trainer, seed: int) -> dict[str, list[float]]:
 
 
 def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
-    """The root mean square of what embed, branches, blocks and head give; of branches and blocks the mean over layers."""
+    """The root mean square of what embed, branches, blocks and head give, of branches and blocks the mean over layers, and of scores.
+
+    Scores are those of attention that are not hidden, and what a class of one's own sows as `scores` among its intermediates.
+    """
 
     def kept(module: nn.Module, method: str) -> bool:
         outermost = module.name in KINDS and "head" not in module.path[:-1]
         return method == "__call__" and (outermost or isinstance(module, Block))
 
-    _, sown = model.apply({"params": params}, batch, capture_intermediates=kept, mutable=["intermediates"])
+    def scored(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__" and kind_of(context.module) is Weigh:
+            scores = args[0].astype(jnp.float32)
+            seen = scores > HIDDEN / 2
+            context.module.sow(
+                "intermediates", "scores", jnp.sqrt(jnp.square(jnp.where(seen, scores, 0)).sum() / jnp.maximum(seen.sum(), 1))
+            )
+        return run(*args, **kwargs)
+
+    with nn.intercept_methods(scored):
+        _, sown = model.apply({"params": params}, batch, capture_intermediates=kept, mutable=["intermediates"])
     found: dict[str, list[jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(_first(sown["intermediates"])):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key != "__call__"]
@@ -217,7 +232,8 @@ def write(curves: Sequence[Curve], folder: Path) -> dict[str, Any]:
 def flat(curve: Curve) -> bool:
     """Whether the size stays over widths or depths.
 
-    What chance gives shrinks as 1 / sqrt(width) in a head and as 1 / sqrt(depth) in the stream, until learning outweighs it.
+    What chance gives shrinks as 1 / sqrt(width) in a head and in scores, and as 1 / sqrt(depth) in the stream, until learning
+    outweighs it.
     """
-    chance = curve.kind == ("head" if curve.by == "width" else "stream")
+    chance = curve.kind in (("head", "scores") if curve.by == "width" else ("stream",))
     return (-0.5 if chance else 0) - FLAT <= curve.slope <= FLAT
