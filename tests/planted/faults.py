@@ -14,10 +14,10 @@ class Fault(NamedTuple):
     tests: tuple[str, ...]
 
 
-def read(path: Path = Path(__file__).with_name("faults.jsonl")) -> tuple[Fault, ...]:
+def read(path: Path) -> tuple[Fault, ...]:
     """The faults of a file, one JSON object a line."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return tuple(Fault(row["file"], row["old"], row["new"], tuple(row["tests"])) for row in rows)
 
 
-FAULTS = read()
+FAULTS = read(Path(__file__).with_name("faults.jsonl"))
