@@ -70,7 +70,7 @@ def arguments(component: Any) -> tuple[Any, ...]:
         Position: (x, ctx.positions),
         Relative: (normal(7, 2, 4, 8, 8), normal(1, 2, 4, 8, 4), places, places),
         Weigh: (normal(7, 2, 4, 8, 8), jnp.tri(8, dtype=bool)[None, None]),
-        Router: (normal(1, 8, WIDTH), jnp.arange(8) < 7, 6, 2),
+        Router: (x, ctx.segments, 6, 2),
         Residual: (x, jnp.sin, ctx),
         Embed: (batch(), Context.of(batch())),
         Pool: (x, ctx),
