@@ -89,9 +89,11 @@ def _module(name: str) -> Any:
         if not path.is_file():
             raise InputError(f"There is no config file {name}.")
         try:
-            return _own_file(path.resolve(), path.read_bytes())
+            module = _own_file(path.resolve(), path.read_bytes())
         except Exception as error:  # whatever the config's own code raises
             raise InputError(f"The config {name!r} cannot be read: {_told(error, str(path.resolve()))}") from None
+        sys.modules[module.__name__] = module  # where a file's text is an earlier one again, its classes are those of that time
+        return module
     if name not in config_names():
         raise InputError(f"No config is called {name!r}; {nearest(name, config_names())}")
     return importlib.import_module(f"configs.{name}")
