@@ -50,6 +50,7 @@ from models.laws.vector import (
     law_position_follows_the_token,
 )
 from models.laws.verdict import BrokenLawError, Law, NotTestedError, Verdict, name_of
+from models.laws.widths import law_updates_keep_their_size_over_widths
 from models.structure import replace
 
 Function = Callable[..., None]
@@ -74,6 +75,7 @@ REMEDIES: dict[Function, str] = {
     law_recomputing_changes_nothing: "draw chance from self.make_rng alone",
     law_gradients_of_parts_add_up: "take no mean, norm or scale over the batch axis",
     law_gradients_on_a_mesh_are_those_on_one_device: "use jax.numpy on whole arrays, not on a device's part",
+    law_updates_keep_their_size_over_widths: "divide by what grows with width; declare `roles` of vectors that products sum over",
     law_norm_acts_on_each_vector_alone: "take statistics over the last axis only",
     law_norm_forgets_the_scale: "declare `keeps_scale = True` if the norm follows the scale of its input by design",
     law_norm_starts_with_mean_square_one: "let scales start at one, or declare `starts_at`",
@@ -90,7 +92,7 @@ REMEDIES: dict[Function, str] = {
 def laws_of(component: Any) -> list[Law]:
     """Every law that applies to a component, cheapest first.
 
-    A norm, a position, a relative position, a weighing or a router is also tested inside a layer that has it as a part.
+    A position, a relative position, a weighing or a router is also tested inside a layer that has it as a part, a norm inside blocks.
     """
     kind = kind_of(component)
     found: list[Law] = [
@@ -127,18 +129,19 @@ def laws_of(component: Any) -> list[Law]:
 
 def _laws_of_layers(component: Any) -> list[Law]:
     layer, stack = layer_of(component), stack_of(component)
-    if layer is None:
-        return []
-    found = [_at_length(law, layer) for law in (law_rows_do_not_mix, law_packed_rows_equal_the_examples_alone, law_segments_do_not_mix)]
-    if any(claims_cross := [module for module in (layer,) if getattr(module, "cross", False)]):
-        found += [_law(law_cross_reads_the_whole_memory, module) for module in claims_cross]
-    found += [_causal(law, layer) for law in (law_causal_sees_nothing_later, law_later_tokens_change_nothing)]
-    if kind_of(component) is not Residual:
-        found.append(Law(name_of(law_decoding_is_one_pass), functools.partial(_decodes, layer), REMEDIES[law_decoding_is_one_pass]))
-    found.append(_law(law_gradients_of_parts_add_up, layer))
-    found.append(_law(law_gradients_on_a_mesh_are_those_on_one_device, layer))
+    found: list[Law] = []
+    if layer is not None:
+        found += [
+            _at_length(law, layer) for law in (law_rows_do_not_mix, law_packed_rows_equal_the_examples_alone, law_segments_do_not_mix)
+        ]
+        found += [_causal(law, layer) for law in (law_causal_sees_nothing_later, law_later_tokens_change_nothing)]
+        if getattr(layer, "cross", False):
+            found.append(_law(law_cross_reads_the_whole_memory, layer))
+        if kind_of(component) is not Residual:
+            found.append(Law(name_of(law_decoding_is_one_pass), functools.partial(_decodes, layer), REMEDIES[law_decoding_is_one_pass]))
+        found += [_law(law, layer) for law in (law_gradients_of_parts_add_up, law_gradients_on_a_mesh_are_those_on_one_device)]
     if stack is not None:
-        found.append(_law(law_scan_equals_loop, stack))
+        found += [_law(law, stack) for law in (law_updates_keep_their_size_over_widths, law_scan_equals_loop)]
         found.append(_law(law_recomputing_changes_nothing, replace(stack, "remat", "full"), stack))
     return found
 

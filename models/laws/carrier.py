@@ -24,20 +24,21 @@ def layer_of(component: Any) -> Any:
     kind = kind_of(component)
     if kind in (Layer, Residual):
         return component
-    parts = {Position: "position", Relative: "relative", Weigh: "weigh", Norm: "qk_norm"}
+    parts = {Position: "position", Relative: "relative", Weigh: "weigh"}
     if kind in parts:
         return dataclasses.replace(Attention(4, causal=True), **{parts[kind]: component})
     return Experts(4, 2, router=component) if kind is Router else None
 
 
 def stack_of(component: Any) -> Stack | None:
-    """Two blocks with the component as a part of each."""
-    layer, kind = layer_of(component), kind_of(component)
-    if layer is None or isinstance(component, Stack):
+    """Two blocks with the component as a part of each; None if blocks have no such part."""
+    if isinstance(component, Stack):
         return None
-    if kind is Residual:
-        return Stack(Block(Attention(4, causal=True), None, component), 2)
-    return Stack(Block(Attention(4, causal=True), None, PreNorm(component)) if kind is Norm else Block(layer, None), 2)
+    if kind_of(component) in (Residual, Norm):
+        residual = component if kind_of(component) is Residual else PreNorm(component)
+        return Stack(Block(Attention(4, causal=True), None, residual), 2)
+    layer = layer_of(component)
+    return None if layer is None else Stack(Block(layer, None), 2)
 
 
 def branch(index: int, x: jax.Array, gain: Any = 1.0) -> jax.Array:
