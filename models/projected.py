@@ -51,7 +51,8 @@ class Projected:
 
     def losses(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """The sums of `loss` and what each is a weighted sum of, (b, t), which has no gradient."""
-        sums, each = _loss(self, labels, weights, smoothing)
+        found: Any = _loss(self, labels, weights, smoothing)
+        sums, each = found
         return sums, jax.lax.stop_gradient(each)
 
 
@@ -60,7 +61,7 @@ def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: 
     def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         table, bias = whole
 
-        def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
             found = _losses(logits, _chosen(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)

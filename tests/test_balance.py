@@ -17,10 +17,10 @@ from train.step import initialise, make_loss, make_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 RATE = 0.25
-LAYER = Block(None, Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"))
+LAYER = Block(Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"), None)
 MODEL = Transformer(TokenEmbed(16, 8), Stack(LAYER, 2, scan=True), LogitsHead())
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 16, (4, 12)), jnp.int32)}
-PATH = ("stack", "blocks", "block_0", "feedforward", "router", "bias")
+PATH = ("stack", "blocks", "block_0", "mixer", "router", "bias")
 
 
 def at(tree: Any) -> Any:

@@ -74,14 +74,14 @@ def by_example(entries: jax.Array, batch: Batch) -> jax.Array:
 class Moments(NamedTuple):
     """A Sum over examples i of values s_i and weights w_i, with what the variance of its ratio R = sum(s) / sum(w) needs.
 
-    count: examples of positive weight, 0 if the Sum does not tell them apart.  squares = sum (s_i - R w_i)^2,
+    number: of examples of positive weight, 0 if the Sum does not tell them apart.  squares = sum (s_i - R w_i)^2,
     products = sum (s_i - R w_i) w_i, weights = sum w_i^2, mixed = sum |s_i (w_i - s_i)|, which is 0 if every example is right or wrong.
     Moments about the R of a part are those about any other R by a shift, and lose no digits: see `train.study.statistics.interval`.
     """
 
     value: jax.Array
     weight: jax.Array
-    count: jax.Array
+    number: jax.Array
     squares: jax.Array
     products: jax.Array
     weights: jax.Array
