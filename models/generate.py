@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,8 +33,8 @@ class Sampler:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"Sampler.temperature is {self.temperature}; give 0 for the likeliest token, or more.")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"Sampler.temperature is {self.temperature}; give 0 for the likeliest token, or a finite number above.")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"Sampler.top_k is {self.top_k}; it counts tokens, so give 1 or more.")
         for name in ("top_p", "min_p"):
@@ -148,7 +149,8 @@ def _complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
     tokens, position = jnp.asarray(batch["tokens"]), getattr(getattr(model, "embed", None), "position", None)
     if isinstance(position, LearnedPosition) and tokens.shape[1] + steps > position.length:
         raise ValueError(
-            f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length} positions: ask for fewer."
+            f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length} positions: ask for at"
+            f" most {max(position.length - tokens.shape[1], 0)}, or train with a larger model.embed.position.length."
         )
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     batch = {"segments": jnp.ones_like(tokens), "positions": places} | {name: jnp.asarray(value) for name, value in batch.items()}

@@ -38,7 +38,10 @@ class TokenMLP(nn.Module):
         refuse_decoding(self, ctx)
         t, hidden = x.shape[1], round(self.expand * self.length)
         if t > self.length:
-            raise ValueError(f"The input has {t} tokens and TokenMLP mixes {self.length} places; raise its length or shorten the input.")
+            raise ValueError(
+                f"The input has {t} tokens and TokenMLP mixes {self.length} places; raise its length"
+                f" (in a block model.stack.block.mixer.length={t}) or shorten the input."
+            )
         place = own_tokens(ctx, t).positions
         up = self.param("up", nn.initializers.lecun_normal(), (self.length, hidden)).astype(x.dtype)[place]
         down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[place]

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.structure import require_not_negative
+
 
 class LayerNorm(nn.Module):
     """scale * (x - mean) / sqrt(variance + epsilon) + bias.  (..., d) -> (..., d).  arXiv:1607.06450.
@@ -17,6 +19,10 @@ class LayerNorm(nn.Module):
     epsilon: float = 1e-5
     bias: bool = True
     scale: bool = True
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "epsilon")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,6 +42,10 @@ class RMSNorm(nn.Module):
 
     epsilon: float = 1e-6
 
+    def __post_init__(self) -> None:
+        require_not_negative(self, "epsilon")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
@@ -47,6 +57,10 @@ class HeadNorm(nn.Module):
     """RMSNorm of each head with a scale of its own, (h, k).  (..., h, k) -> (..., h, k).  Group norm over heads: arXiv:1803.08494."""
 
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "epsilon")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,6 +75,10 @@ class L2Norm(nn.Module):
     epsilon: float = 1e-12
     starts_at: ClassVar[float | None] = None  # sums of squares of one, not means
 
+    def __post_init__(self) -> None:
+        require_not_negative(self, "epsilon")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
@@ -71,6 +89,10 @@ class ScaleNorm(nn.Module):
     """scale * x / sqrt(sum(x^2) + epsilon), scale one number that starts at sqrt(d).  (..., d) -> (..., d).  arXiv:1910.05895."""
 
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "epsilon")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

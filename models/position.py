@@ -22,7 +22,8 @@ class LearnedPosition(nn.Module):
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         if x.shape[-2] > self.length:
             raise ValueError(
-                f"The input has {x.shape[-2]} tokens and LearnedPosition holds {self.length} places; raise its length or shorten the input."
+                f"The input has {x.shape[-2]} tokens and LearnedPosition holds {self.length} places; shorten the input or raise its length"
+                f" (in an embed model.embed.position.length={x.shape[-2]})."
             )
         table = self.param("table", nn.initializers.normal(0.02), (self.length, x.shape[-1]))
         return x + table[positions].astype(x.dtype)
@@ -35,6 +36,10 @@ class SinusoidalPosition(nn.Module):
     """
 
     base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "base")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -49,6 +54,10 @@ class RoPE(nn.Module):
     """
 
     base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "base")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -65,6 +74,7 @@ class PartialRoPE(nn.Module):
     base: float = 10_000.0
 
     def __post_init__(self) -> None:
+        require_positive(self, "base")
         if not 0 < self.part <= 1:
             raise ValueError(f"PartialRoPE.part is {self.part}; give the part of the width to rotate, above 0, up to 1.")
         super().__post_init__()
@@ -151,6 +161,7 @@ class AxialRoPE(nn.Module):
     base: float = 100.0  # grids are short
 
     def __post_init__(self) -> None:
+        require_positive(self, "base")
         if not self.grid or min(self.grid) < 1:
             raise ValueError(f"AxialRoPE.grid is {self.grid}; give the number of places along each axis, above 0.")
         super().__post_init__()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.roles import Role, Roles
-from models.structure import require_positive
+from models.structure import require_not_negative, require_positive
 
 
 @flax.struct.dataclass
@@ -48,6 +48,10 @@ class SoftmaxRouter(nn.Module):
     balance: float = 0.01
     z: float = 0.001
     normalise: bool = True
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "balance", "z")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:

@@ -6,6 +6,8 @@ from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 
+from models.words import listed
+
 Value = TypeVar("Value")
 
 
@@ -67,7 +69,9 @@ def _child(value: Any, name: str, whole: str) -> Any:
     if isinstance(value, dict):
         if name in value:
             return value[name]
-        raise LookupError(f"{whole!r}: {name!r} is none of {', '.join(map(str, value)) or 'an empty dictionary'}.")
+        raise LookupError(f"{whole!r}: {name!r} is none of {listed(value) or 'an empty dictionary'}.")
+    if value is None:
+        raise LookupError(f"{whole!r}: {whole.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first.")
     names = [field.name for field in fields(value)] if dataclasses.is_dataclass(value) else []
     if name in names:
         return getattr(value, name)
@@ -88,7 +92,7 @@ def nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"valid names are {', '.join(sorted(names))}." if names else "there is none."
+    return f"valid names are {listed(sorted(names), room=300)}." if names else "there is none."
 
 
 def require_positive(value: Any, *names: str) -> None:
@@ -96,6 +100,13 @@ def require_positive(value: Any, *names: str) -> None:
     for name in names:
         if not getattr(value, name) > 0:
             raise ValueError(f"{type(value).__name__}.{name} is {getattr(value, name)}; it must be above 0.")
+
+
+def require_not_negative(value: Any, *names: str) -> None:
+    """Raises ValueError for the first of these fields that is below zero."""
+    for name in names:
+        if not getattr(value, name) >= 0:
+            raise ValueError(f"{type(value).__name__}.{name} is {getattr(value, name)}; it must be 0 or above.")
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:

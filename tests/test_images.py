@@ -245,7 +245,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no classes": (lambda folder: None, {"path": "pictures/dark"}, "has no folders; it needs one for each class"),
     "an empty class": (_without("dark"), {}, "dark has no pictures that can be read"),
     "unknown class": (lambda folder: (folder / "dark").rename(folder / "grey"), {"classes": ("bright", "dark")}, "'grey', which training"),
-    "nothing held out": (lambda folder: None, {"holdout": 1e-9}, r"\(test part\) is empty; give more data, or another holdout"),
+    "nothing held out": (lambda folder: None, {"holdout": 1e-9}, r"\(test part\) is empty; give more data, or another data\.holdout"),
     "a data set without pictures": (lambda folder: None, {"path": None, "dataset": "number_words"}, "has no column 'image'"),
 }
 

@@ -80,16 +80,62 @@ CASES = (
     Malformed("number for tuple", "train config.py data.buckets=7", r"data.buckets takes.*7"),
     Malformed("negative batch size", "train config.py batch_size=-1", r"batch_size is -1; it must be a number above 0"),
     Malformed("zero steps", "train config.py steps=0", r"steps is 0; it must be a number above 0"),
-    Malformed("infinite epochs", "train config.py epochs=1e999", r"epochs is inf"),
+    Malformed("infinite epochs", "train config.py epochs=1e999", r"epochs takes a number or none; inf was given, which is not finite"),
+    Malformed("rate that is no number", "train config.py optimizer.rate.peak=1e999-1e999", r"not allowed in a value"),
+    Malformed(
+        "endless number in a component", "train config.py 'optimizer.rate=Constant(1e999)'", r"Constant.peak takes a number; inf was given"
+    ),
+    Malformed(
+        "endless number in a tuple", "train config.py 'objective=Quantiles((0.1, 1e999))'", r"Quantiles.levels takes .*; inf was given"
+    ),
+    Malformed(
+        "whole number too large for a float",
+        f"train config.py optimizer.decay=1{'0' * 400}",
+        r"optimizer.decay takes a number; .*of 401 digits",
+    ),
+    Malformed("whole number too large", f"train config.py batch_size=1{'0' * 400}", r"batch_size takes a whole number; .*of 401 digits"),
+    Malformed("negative rate", "train config.py optimizer.rate.peak=-1e-3", r"Linear.peak is -0.001; it must be 0 or above"),
+    Malformed("negative warm-up", "train config.py optimizer.rate.warmup=-5", r"Linear.warmup is -5.0; it must be 0 or above"),
+    Malformed("momentum of one", "train config.py 'optimizer=SGD(momentum=1.0)'", r"SGD.momentum is 1.0; .*below 1"),
+    Malformed("Nesterov without momentum", "train config.py 'optimizer=SGD(nesterov=True)'", r"nesterov is true and momentum is 0"),
+    Malformed("moment of more than one", "train config.py optimizer.b2=1.5", r"AdamW.b2 is 1.5; it must be 0 or above and below 1"),
+    Malformed("negative decay", "train config.py optimizer.decay=-1", r"AdamW.decay is -1.0; it must be 0 or above"),
+    Malformed("clipped to nothing", "train config.py optimizer.clip=0", r"clip is 0.0; give a norm above 0, or none"),
+    Malformed("negative epsilon of a norm", "train config.py 'model.embed.norm=RMSNorm(-1.0)'", r"RMSNorm.epsilon is -1.0; .*0 or above"),
+    Malformed(
+        "rotation by no base", "train config.py 'model.stack.block.mixer.position=RoPE(base=0.0)'", r"RoPE.base is 0.0; it must be above 0"
+    ),
+    Malformed(
+        "cut short a long value", f"train config.py batch_size={'x' * 500}", r"batch_size takes a whole number; 'x{40,60}\.\.\. was given"
+    ),
+    Malformed(
+        "places too few",
+        "train config.py data.length=300",
+        r"data.length is 300 .* set data.length=48 or model\.embed\.position\.length=300",
+    ),
     Malformed("both lengths", "train config.py steps=10 epochs=2", r"epochs is 2.0 and steps is 10; give exactly one"),
     Malformed("no length", "train config.py steps=none epochs=none", r"give exactly one"),
     Malformed("zero evaluation batch", "train config.py evaluation.batch_size=0", r"evaluation.batch_size.* 0.*above 0"),
     Malformed("zero evaluation interval", "train config.py evaluation.every=0", r"every is 0.*above 0"),
     Malformed("negative patience", "train config.py evaluation.patience=-1", r"patience is -1.*above 0"),
-    Malformed("endless goal", "train config.py evaluation.goal=1e999", r"goal is inf; give the finite value of"),
+    Malformed("endless goal", "train config.py evaluation.goal=1e999", r"goal takes a number or none; inf was given, which is not finite"),
     Malformed("no checkpoint kept", "train config.py checkpoints.keep=0", r"keep is 0.*above 0"),
-    Malformed("seed too large", "train config.py seed=99999999999999999999", r"seed is 9+.*0 to 4294967295"),
+    Malformed("seed too large", "train config.py seed=99999999999", r"seed is 9+.*0 to 4294967295"),
     Malformed("negative seed", "train config.py seed=-1", r"seed is -1.*0 to"),
+    Malformed("more parts than examples", "train config.py accumulate=5", r"accumulate is 5 and batch_size is 4; .*lower accumulate"),
+    Malformed("whole float too large", "train config.py seed=1e300", r"seed takes a whole number; a whole number of 301 digits was given"),
+    Malformed(
+        "setting of what is none", "train config.py initial.fit=true", r"'initial.fit': initial is none and has no fit; give it a component"
+    ),
+    Malformed("label twice", 'train config.py \'data.labels=("bad", "bad")\'', r"Text.labels names 'bad' twice"),
+    Malformed(
+        "bucket of less than nothing", "train config.py 'data.buckets=(-1, 48)'", r"Text.buckets is \(-1, 48\); give lengths of 1 or more"
+    ),
+    Malformed(
+        "widths without end",
+        "coordinates config.py --sizes 64,100000000000000000000",
+        r"--sizes is 64,10+; give sizes of at most 1,048,576",
+    ),
     Malformed("zero accumulate", "train config.py accumulate=0", r"accumulate is 0; it must be a number above 0"),
     Malformed("unknown precision", "train config.py precision=float16", r"precision takes 'float32' or 'bfloat16'; 'float16'"),
     Malformed("unknown kind of target", "train config.py data.kind=colour", r"data.kind takes 'class' or 'value'; 'colour'"),
@@ -141,6 +187,12 @@ CASES = (
         "train config.py 'model.stack.block.mixer=Attention(heads=4'",
         r"Attention\(heads=4.*cannot be read.*call of a component",
     ),
+    Malformed(
+        "rows that no memory holds",
+        "train config.py data.length=1000000000000000 model.embed.position.length=1000000000000000",
+        r"not enough memory \(Unable to allocate .*lower batch_size, data\.length",
+    ),
+    Malformed("fraction too large for a float", f"train config.py optimizer.decay=1{'0' * 400}/3", r"whole number too large for a float"),
     Malformed("nesting without end", f"train config.py 'model.head={'-' * 100_000}1'", r"cannot be read"),
     Malformed("unhashable key", "train config.py 'optimizer=Optax(arguments={{}: 1})'", r"key.*string"),
     # Structures.

@@ -128,7 +128,7 @@ CASES = (
     Malformed(
         "nothing held out",
         "train config.py data.test=none data.holdout=0.000001",
-        r"train\.csv \(test part\) is empty; give more data, or another holdout",
+        r"train\.csv \(test part\) is empty; give more data, or another data\.holdout",
     ),
     Malformed(
         "sentences longer than the positions", "train config.py data.length=64", r"data\.length is 64.*model\.embed\.position\.length.* 48"

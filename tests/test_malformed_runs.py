@@ -183,8 +183,32 @@ CASES = (
         r"checkpoint run/checkpoints/1 cannot be read \(.*train on",
         {"run/checkpoints/1/params": spoiled},
     ),
-    Malformed("text too long", f"predict run film {'x' * 60}", r"text 2 has 60 tokens and data\.length is 48"),
-    Malformed("empty text", "predict run film ''", r"text 2, has no text; remove it or fill it in"),
+    Malformed(
+        "text too long", f"predict run {'x' * 60} ''", r"text 1 has 60 tokens and data\.length is 48; raise it, or set data\.truncate"
+    ),
+    Malformed("empty text", "predict run ''", r"text 1, has no text; remove it or fill it in"),
+    Malformed("text that is no UTF-8", "predict run 'caf\udce9'", r"text 1, is not UTF-8"),
+    Malformed(
+        "own file and a path", "eval run --data test.csv data.path=train.csv", r"--data is test\.csv.*data\.path=train\.csv is given too"
+    ),
+    Malformed(
+        "names that are too few",
+        "predict run film --set 'data.names=(\"a\",)'",
+        r"data\.names has 1 names \(a\) for 2 classes \(bad, good\)",
+    ),
+    Malformed("names that are alike", 'eval run \'data.names=("a", "a")\'', r"data\.names has 2 names .*no two alike"),
+    # Options of generate.
+    Malformed("temperature that is no number", "generate run film --temperature nan", r"temperature is nan; give 0"),
+    Malformed("endless temperature", "generate run film --temperature inf", r"temperature is inf; give 0"),
+    Malformed(
+        "beams with a temperature",
+        "generate run film --beams 2 --temperature 1",
+        r"--beams searches .* --temperature would draw.*leave one",
+    ),
+    Malformed("beams with a choice", "generate run film --beams 2 --top-k 4", r"--beams searches .* --top-k would draw"),
+    Malformed("choice without a temperature", "generate run film --top-p 0.5", r"--top-p chooses .* --temperature is 0.*set it above 0"),
+    Malformed("seed below zero", "generate run film --seed -1", r"--seed is -1; give a whole number from 0 to"),
+    Malformed("name for a list of data", "data list tweets", r"data list takes no name \(tweets\).*data show tweets"),
     Malformed("nothing on standard input", "predict run -", r"nothing to predict from; give a text or a file"),
     Malformed(
         "blank lines on standard input",
@@ -193,7 +217,7 @@ CASES = (
         stdin=b"\n  \n",
     ),
     Malformed("standard input that is no UTF-8", "predict run -", r"Standard input is not UTF-8; convert it", stdin=b"caf\xe9\n"),
-    Malformed("long line on standard input", "predict run --json -", r"text 2 has 60 tokens", stdin=b"film\n" + b"x" * 60),
+    Malformed("long lines on standard input", "predict run --json -", r"text 1 has 60 tokens", stdin=b"x" * 60 + b"\n" + b"x" * 70),
     Malformed(
         "tokenizer gone",
         "predict run film",

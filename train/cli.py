@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; gives the exit code: 0, 2 for input that cannot be used, 128 + n after signal n."""
+    """Runs a command line; gives the exit code: 0, 2 for input that cannot be used or held, 128 + n after signal n."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
         given.insert(0, "train")
@@ -43,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except InputError as error:
         print(f"morphax: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = (str(error).strip().splitlines() or ["no more is free"])[0]
+        print(f"morphax: There is not enough memory ({said[:200]}); lower batch_size, data.length or the model's sizes.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("morphax: interrupted", file=sys.stderr)

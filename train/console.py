@@ -138,6 +138,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
     left = [(name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)]
+    left += [("warning", text) for text in summary.get("warnings", ())]
     reviewed = [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
     read = [("data", note["said"]) for note in summary.get("data", ())]  # a summary of an older version has none
     return named + left + measured + reviewed + read

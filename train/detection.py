@@ -75,7 +75,8 @@ class SetPrediction:
         logits, boxes = (outputs[name].astype(jnp.float32) for name in ("logits", "boxes"))
         if boxes.shape[1] < batch["boxes"].shape[1]:
             raise ValueError(
-                f"the model has {boxes.shape[1]} queries and data.most is {batch['boxes'].shape[1]} objects a picture; ask for more queries"
+                f"the model has {boxes.shape[1]} queries and data.most is {batch['boxes'].shape[1]} objects a picture;"
+                f" give it more queries, or set data.most={boxes.shape[1]}"
             )
         weights = batch["weights"] if "weights" in batch else jnp.ones(logits.shape[0])
         parts = jax.vmap(self._picture)(logits, boxes, batch["boxes"], batch["box_labels"], batch["present"])
@@ -99,15 +100,18 @@ class SetPrediction:
         return total, label, distance, area, jnp.sum(present * shared) / count
 
     def answer(self, output: Any, names: tuple[str, ...]) -> dict[str, Any]:
-        """The objects at least as likely as `least`, likeliest first; boxes are left, top, right, bottom in shares of the picture."""
+        """The objects at least as likely as `least`, likeliest first; boxes are left, top, right, bottom in shares of the picture.
+
+        If there is none, `least` and the likeliest below it.
+        """
         boxes, labels, chances = ranked(output, 100)
         names = names or tuple(map(str, range(output["logits"].shape[-1])))
-        found = zip(boxes.tolist(), labels.tolist(), chances.tolist(), strict=True)
-        return {
-            "objects": [
-                {names[label]: chance, "box": [round(side, 4) for side in box]} for box, label, chance in found if chance >= self.least
-            ]
-        }
+        found = [
+            {names[label]: chance, "box": [round(side, 4) for side in box]}
+            for box, label, chance in zip(boxes.tolist(), labels.tolist(), chances.tolist(), strict=True)
+        ]
+        objects = [one for one, chance in zip(found, chances.tolist(), strict=True) if chance >= self.least]
+        return {"objects": objects} if objects or not found else {"objects": [], "least": self.least, "likeliest": found[0]}
 
 
 def ranked(output: Any, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

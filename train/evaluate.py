@@ -10,6 +10,7 @@ import numpy as np
 
 from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
+from train.asked import Asked
 from train.checkpoint import Store
 from train.data.notes import notes_of
 from train.metrics import finite
@@ -45,35 +46,38 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
 def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each question with its answer, in order, by a run's last checkpoint (or its best).
 
-    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.
+    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.  One that cannot be
+    read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
     """
     experiment = run.experiment
     trainer = Trainer(experiment, experiment.data.reader(run.classes))
-    asked: Sequence[str] = getattr(trainer.data, "asked", list)(given)
-    size = min(experiment.evaluation.batch_size, len(asked))
-    questions = trainer.data.questions(asked, size, trainer.parallel.size())
-    _, params = restored(folder, trainer, trainer.shapes(questions[0]), best)
+    asked = Asked(trainer.data, given, experiment.evaluation.batch_size, trainer.parallel.size())
+    _, params = restored(folder, trainer, trainer.shapes(asked.first), best)
     placed = trainer.parallel.spread(params, consume=True)
     for note in notes_of(trainer.data):
         print(note, file=sys.stderr, flush=True)
-
     if hasattr(experiment.objective, "search"):
-        yield from ((asked[index], {"translation": text}) for index, text in translated(trainer, placed, questions))
+        found = translated(trainer, placed, asked.questions)
+        yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in found)
         return
 
     compiled = trainer.compiled_outputs()
-    back = getattr(trainer.data, "restored", None)
-    answered = 0
-    for batch in questions.stream(0, len(questions)):
-        outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), compiled(placed, trainer.parallel.put(batch)))
-        for row in range(min(size, len(asked) - answered)):
-            output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
-            if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
-                output = output[: (batch["segments"][row] > 0).sum()]
-            if back is not None:
-                output = back(output, {name: value[row] for name, value in batch.items()})
-            yield asked[answered], experiment.objective.answer(output, trainer.data.names)
-            answered += 1
+    back, refit = getattr(trainer.data, "restored", None), "; leave objective as it was trained"
+
+    def answers() -> Iterator[tuple[int, dict[str, Any]]]:
+        for places, batch in asked.batches():
+            outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), compiled(placed, trainer.parallel.put(batch)))
+            for row, place in enumerate(places):
+                output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
+                if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
+                    output = output[: (batch["segments"][row] > 0).sum()]
+                if back is not None:
+                    output = back(output, {name: value[row] for name, value in batch.items()})
+                with refused(f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ", refit):
+                    answer = experiment.objective.answer(output, trainer.data.names)
+                yield place, answer
+
+    yield from asked.ordered(answers())
 
 
 def generate(

@@ -83,6 +83,11 @@ class Experiment:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to none.")
         _above_zero("", self, "batch_size", "accumulate", "log_every", "steps", "epochs")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate} and batch_size is {self.batch_size}; each part needs an example: lower accumulate"
+                " or raise batch_size."
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}.")
 

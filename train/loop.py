@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.cautions import cautions
 from train.checkpoint import Progress, Store, require_structure, saved
 from train.console import Bar, Console
 from train.data.notes import notes_of
@@ -106,6 +107,8 @@ def train(experiment: Experiment, folder: Path, config: str, console: Console, f
         else:
             trainer.fresh = trainer.fresh or tuple(old.said.get("fresh", ()))
         console.plan(trainer, parameters(shapes), steps, folder)
+        for text in cautions(trainer, steps):
+            console.say(f"warning: {text}")
 
         def restored(step: int) -> None:
             if old is None:
@@ -308,6 +311,7 @@ class Loop:
             "peak_memory_bytes": peak_memory(),
             "fresh": list(self.trainer.fresh),
             "unused": list(self.trainer.unused),
+            "warnings": cautions(self.trainer, self.steps),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
             "data": [note.record() for note in notes_of(self.trainer.data)],

@@ -15,6 +15,7 @@ import rich.console
 from matplotlib.figure import Figure
 
 from models.generate import Sampler
+from models.words import listed
 from train import evaluate
 from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
@@ -122,7 +123,7 @@ class Run:
     def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
         """An answer to each text or file, with settings changed, such as "data.text=review" for the column of a table.
 
-        Raises InputError for what the run cannot read.
+        What the run cannot read has the reason for an answer, `unanswered`.  Raises InputError if it can read nothing.
         """
         run = self.recorded()
         run = dataclasses.replace(run, experiment=configured(run.experiment, *settings))
@@ -147,7 +148,7 @@ class Run:
         for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
             lines = {part: self.curve(metric, part) for part in ("train", "evaluation")}
             if not any(len(steps) for steps, _ in lines.values()):
-                raise InputError(f"{self.folder} has no metric {metric!r}; it has {', '.join(self._measured())}.")
+                raise InputError(f"{self.folder} has no metric {metric!r}; it has {listed(self._measured())}.")
             for (part, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
                 if len(steps):
                     axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) < 30 else None, markersize=4, label=part)
@@ -164,7 +165,7 @@ class Run:
         for said, piece in found:
             if html.unescape(said).startswith(caption):
                 return Piece(f"<figure><figcaption><b>{said}</b></figcaption>{piece}</figure>")
-        raise InputError(f"{self.folder} has no picture {caption!r}; it has {', '.join(html.unescape(said) for said, _ in found)}.")
+        raise InputError(f"{self.folder} has no picture {caption!r}; it has {listed(html.unescape(said) for said, _ in found)}.")
 
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:

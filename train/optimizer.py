@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, Protocol
@@ -38,12 +39,45 @@ def _count(part: float, steps: int) -> int:
     return round(part * steps) if part < 1 else round(part)
 
 
+def _require(value: Any, least: float, below: float, *names: str) -> None:
+    for name in names:
+        if not least <= (number := getattr(value, name)) < below:
+            bound = f" and below {below:g}" if below < math.inf else ", and finite"
+            raise ValueError(f"{type(value).__name__}.{name} is {number}; it must be {least:g} or above{bound}.")
+
+
+def _require_clip(bound: float | None) -> None:
+    if bound is not None and not 0 < bound < math.inf:
+        raise ValueError(f"The optimizer's clip is {bound}; give a norm above 0, or none to leave gradients as they are.")
+
+
+def unreached(rate: Any, steps: int) -> str:
+    """What a schedule announces and so many steps of training do not reach, in a sentence; empty if all is reached."""
+    known = {name: getattr(rate, name, None) for name in ("warmup", "decay")}
+    phases = {name: _count(part, steps) for name, part in known.items() if isinstance(part, int | float)}
+    warmup, total = phases.get("warmup", 0), sum(phases.values())
+    if warmup >= max(steps, 2):
+        return (
+            f"optimizer.rate.warmup is {warmup} steps and training has {steps}, so the rate never reaches its peak;"
+            " lower optimizer.rate.warmup (below 1 it is a part of training) or train for more steps"
+        )
+    if "decay" in phases and total > steps:
+        return (
+            f"optimizer.rate.warmup and optimizer.rate.decay are {total} steps and training has {steps}, so the rate falls before it is"
+            " at its peak; lower one of them (below 1 each is a part of training)"
+        )
+    return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Constant:
     """peak, after `warmup` (a fraction of training below 1, else steps) of linear rise."""
 
     peak: float = 1e-3
     warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "peak", "warmup")
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
@@ -57,6 +91,9 @@ class Linear:
     peak: float = 1e-3
     warmup: float = 0.0
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "peak", "warmup", "end")
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
@@ -72,6 +109,9 @@ class Cosine:
     warmup: float = 0.0
     end: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "peak", "warmup", "end")
+
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
         warmup = _count(self.warmup, steps)
@@ -86,6 +126,9 @@ class WarmupStableDecay:
     warmup: float = 0.05
     decay: float = 0.2
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "peak", "warmup", "decay", "end")
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
@@ -111,6 +154,12 @@ class SGD:
     nesterov: bool = False
     clip: float | None = None
     freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self, 0, 1, "momentum")
+        _require_clip(self.clip)
+        if self.nesterov and not self.momentum:
+            raise ValueError("SGD.nesterov is true and momentum is 0, of which it is a form; give a momentum, or leave nesterov out.")
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
@@ -142,6 +191,13 @@ class AdamW:
     clip: float | None = 1.0
     freeze: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _require(self, 0, 1, "b1", "b2")
+        _require(self, 0, math.inf, "epsilon", "decay")
+        _require_clip(self.clip)
+        if self.layer_decay is not None and not 0 < self.layer_decay < math.inf:
+            raise ValueError(f"AdamW.layer_decay is {self.layer_decay}; it must be a number above 0.")
+
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
         rate, epsilon = self.rate.build(steps), self.epsilon
@@ -170,6 +226,7 @@ class Optax:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_clip(self.clip)
         if self.name not in (names := _optimizers()):
             raise ValueError(f"optax has no optimizer called {self.name!r}; {nearest(self.name, names)}")
         accepted = list(inspect.signature(getattr(optax, self.name)).parameters)

@@ -182,7 +182,9 @@ class Mesh:
         have = len(devices())
         data = self.data or have // max(self.fsdp, 1)
         if data < 1 or self.fsdp < 1 or data * self.fsdp > have:
-            raise ValueError(f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower data or fsdp.")
+            raise ValueError(
+                f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower parallel.data or parallel.fsdp."
+            )
         used = devices()[: data * self.fsdp]
         return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=used)
 

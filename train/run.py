@@ -65,6 +65,11 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
 def overridden(experiment: Experiment, overrides: list[str], names: Names) -> Experiment:
     """The experiment with overrides applied together, so that two that only fit with each other are fine in any order."""
     lengths = [text for text in overrides if text.split("=")[0] in ("steps", "epochs")]
+    if len({text.split("=")[0] for text in lengths}) == 2:  # one that is set to none only makes room for the other
+        none = [text for text in lengths if text.partition("=")[2].strip().lower() in ("none", "null")]
+        if len(none) == 1:
+            overrides = [text for text in overrides if text != none[0]]
+            lengths = [text for text in lengths if text != none[0]]
     if len(lengths) == 1:  # asking for steps takes the place of epochs, and the other way round
         other = "epochs" if lengths[0].startswith("steps") else "steps"
         own = {"steps": 1, "epochs": None} if other == "epochs" else {"steps": None, "epochs": 1.0}

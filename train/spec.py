@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 import typing
@@ -13,7 +14,9 @@ from typing import Any
 from models import activation
 from models.contracts import conforms
 from models.structure import differences, fields, nearest, part, replace
+from models.words import brief
 
+LARGEST = 2**63  # of whole numbers
 Names = dict[str, Any]  # class or function, by its name
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
 PARTS = (
@@ -190,7 +193,7 @@ def parse(node: ast.AST, names: Names) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
         case ast.BinOp(op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)) if b:
-            return a / b
+            return _ratio(a, b)
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(parse(item, names) for item in items)
         case ast.Dict(keys=keys, values=values):
@@ -219,6 +222,13 @@ def parse(node: ast.AST, names: Names) -> Any:
             )
 
 
+def _ratio(above: float, below: float) -> float:
+    try:
+        return above / below
+    except OverflowError:
+        raise InputError("A fraction has a whole number too large for a float; write a smaller one.") from None
+
+
 def _choices(annotation: Any) -> tuple[Any, ...]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
@@ -226,13 +236,35 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def checked(value: Any, annotation: Any, path: str) -> Any:
-    """The value as its field's type, with whole floats as int and int as float where that is exact.  Raises InputError otherwise."""
+    """The value as its field's type, with whole floats as int and int as float where that is exact.
+
+    Raises InputError otherwise, and for numbers that are not finite or larger than an array's index.
+    """
+    if problem := _unbounded(value):
+        raise InputError(f"{path} takes {_describe(annotation)}; {problem}.")
     for choice in _choices(annotation):
         fits, new = _fit(value, choice)
+        if fits and (problem := _unbounded(new)):
+            raise InputError(f"{path} takes {_describe(annotation)}; {problem}.")
         if fits:
             return new
     shown = value if isinstance(value, str | int | float | bool | tuple | None) else type(value).__name__
-    raise InputError(f"{path} takes {_describe(annotation)}; {shown!r} was given.")
+    raise InputError(f"{path} takes {_describe(annotation)}; {brief(shown)} was given.")
+
+
+def _unbounded(value: Any) -> str:
+    """What is wrong with a number that is not finite or too large to be computed with, alone or in a tuple."""
+    if isinstance(value, tuple):
+        return next((problem for item in value if (problem := _unbounded(item))), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} was given, which is not finite"
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return f"a whole number of {_digits(value)} digits was given, and the largest have 19"
+    return ""
+
+
+def _digits(value: int) -> int:
+    return int(abs(value).bit_length() * math.log10(2)) + 1
 
 
 def _fit(value: Any, choice: Any) -> tuple[bool, Any]:

@@ -17,6 +17,7 @@ from models.backend import compiling_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
+from models.words import listed
 from train.data.batches import Batches
 from train.data.contracts import Opened
 from train.experiment import Experiment
@@ -52,6 +53,7 @@ class Trainer:
     def __post_init__(self) -> None:
         experiment = self.experiment
         with refused():
+            _ = self.data.names  # whether they can be read
             self.parallel = experiment.parallel
             self.multiple = self.parallel.size() * experiment.accumulate
         vocab = _field(experiment, "model.embed.vocab")
@@ -61,13 +63,16 @@ class Trainer:
             )
         places, length = _field(experiment, "model.embed.position.length"), _field(experiment, "data.length")
         if places is not None and length is not None and length > places:
-            raise InputError(f"data.length is {length} and model.embed.position.length holds {places} places; set data.length={places}.")
+            raise InputError(
+                f"data.length is {length} and model.embed.position.length holds {places} places; set data.length={places} or"
+                f" model.embed.position.length={length}."
+            )
         classes = _field(experiment, "model.head.classes")
         labels = len(self.data.classes)
         if classes is not None and labels and labels != classes:
-            listed = ", ".join(self.data.classes[:8])
+            known = listed(self.data.classes)
             raise InputError(
-                f"The data has {labels} classes ({listed}) and model.head.classes is {classes}; set model.head.classes={labels}."
+                f"The data has {labels} classes ({known}) and model.head.classes is {classes}; set model.head.classes={labels}."
             )
         values, actions = _field(experiment, "model.head.values"), getattr(self.data, "actions", None)
         if values is not None and actions and values != actions:
@@ -94,7 +99,7 @@ class Trainer:
             with refused():
                 return jax.eval_shape(lambda: self.experiment.model.init(jax.random.key(0), _zeros(self.example(batch))))["params"]
         except KeyError as error:
-            raise InputError(f"The model needs {error} in a batch, and the data gives {', '.join(batch)}; change one of them.") from None
+            raise InputError(f"The model needs {error} in a batch, and the data gives {listed(batch)}; change model or data.") from None
 
     def check(self, batch: dict[str, np.ndarray]) -> Any:
         """As `shapes`, and traces the objective, on a batch with targets."""
@@ -102,7 +107,10 @@ class Trainer:
         name = type(self.experiment.objective).__name__
         loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
         try:
-            with refused(f"The objective {name} does not fit what the model's head gives or the data asks: ", "; change one of them."):
+            with refused(
+                f"The objective {name} does not fit what the model's head gives or the data asks: ",
+                "; change one of objective, model.head and data.",
+            ):
                 _, sums = jax.eval_shape(loss, params, batch_shapes)
             if hasattr(self.experiment.objective, "search"):
                 with refused(f"The objective {name} searches with a model that decodes: "):
@@ -110,11 +118,11 @@ class Trainer:
                     jax.eval_shape(search, params, batch_shapes)
         except KeyError as error:
             raise InputError(
-                f"The objective {name} needs {error} in a batch, and the data gives {', '.join(batch)}; change one of them."
+                f"The objective {name} needs {error} in a batch, and the data gives {listed(batch)}; change one of objective and data."
             ) from None
         watched = self.experiment.evaluation.metric
         if watched not in sums:
-            raise InputError(f"evaluation.metric is {watched!r} and the objective measures {', '.join(sums)}; choose one of these.")
+            raise InputError(f"evaluation.metric is {watched!r} and the objective measures {listed(sums, room=300)}; choose one of these.")
         return params
 
     def optimise(self, shapes: Any, batch: dict[str, np.ndarray], steps: int) -> None:

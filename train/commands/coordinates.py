@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
     experiment, _ = load_config(options.config, options.overrides)
     given = options.sizes or ("64,128,256,512,1024" if options.by == "width" else "2,4,8,16")
     sizes = sorted({int(size) for size in given.split(",") if size.strip().isdecimal()})
+    if sizes and sizes[-1] > 2**20:
+        raise InputError(f"--sizes is {given}; give sizes of at most {2**20:,}, as 64,128.")
     if len(sizes) < 2 or len(sizes) != len(given.split(",")) or sizes[0] < 1 or options.steps < 1 or options.seeds < 1:
         raise InputError(
             f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as 64,128, and at least 1 "

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from models.words import listed
 from train.spec import InputError
 
 HELP = "list, prepare or look at data sets"
@@ -31,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         from train.run import load_config
 
         load_config(options.config, [])
+    if options.action == "list" and options.names:
+        raise InputError(f"morphax data list takes no name ({listed(options.names)}); see one by `morphax data show {options.names[0]}`.")
     if options.action == "list":
         print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
         return 0

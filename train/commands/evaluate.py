@@ -39,6 +39,11 @@ def run(options: argparse.Namespace) -> int:
     experiment = run.experiment
     if options.data is not None and not hasattr(experiment.data, "path"):
         raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
+    given = [text for text in options.overrides if text.partition("=")[0] in ("data.path", "data.test")]
+    if options.data is not None and given:
+        raise InputError(
+            f"--data is {options.data}, which is short for data.path and data.test, and {given[0]} is given too; leave one out."
+        )
     own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
     experiment = overridden(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)

@@ -39,6 +39,14 @@ def run(options: argparse.Namespace) -> int:
 
     if options.tokens < 1 or options.beams < 0:
         raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**32 - 1}.")
+    drawn = [f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if getattr(options, name) is not None]
+    if options.beams and (options.temperature or drawn):
+        chosen = ["--temperature"] * bool(options.temperature) + drawn
+        raise InputError(f"--beams searches for the likeliest text and {' and '.join(chosen)} would draw another; leave one of them out.")
+    if drawn and not options.temperature:
+        raise InputError(f"{' and '.join(drawn)} chooses what to draw from, and --temperature is 0, which draws nothing; set it above 0.")
     try:
         sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p)
     except ValueError as error:

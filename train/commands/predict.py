@@ -3,10 +3,12 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from models.words import listed
 from train.commands import best, prepare_jax, texts
 from train.spec import InputError
 
@@ -46,12 +48,15 @@ def run(options: argparse.Namespace) -> int:
     if not given:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
     answers = predict(options.folder, run, given, options.best)
-    if options.json:
-        paired = [{"input": question} | answer for question, answer in answers]
-        print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
-        return 0
+    paired: list[dict[str, Any]] = []
     for question, answer in answers:
-        print(f"{question}\n    {worded(answer)}", flush=True)
+        paired.append({"input": question} | answer)
+        if not options.json:
+            print(f"{question}\n    {worded(answer)}", flush=True)
+    if options.json:
+        print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
+    if reasons := [one["unanswered"] for one in paired if "unanswered" in one]:
+        print(f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {listed(reasons, room=400)}", file=sys.stderr)
     return 0
 
 
@@ -59,17 +64,29 @@ def worded(answer: dict[str, Any]) -> str:
     """An answer as a person reads it."""
     words: list[str] = []
     for name, value in answer.items():
+        if name in ("least", "likeliest") and "objects" in answer:
+            continue
+        if name == "unanswered":
+            words.append(f"not answered: {value}")
+            continue
         if isinstance(value, dict) and any(isinstance(one, list) for one in value.values()):
             words.append("\n    ".join(line for key, one in value.items() for line in _lines(f"{name} {key}", one)))
         elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
         elif name == "objects":
-            words.append("\n    ".join(map(_object, value)) or "nothing found")
+            words.append("\n    ".join(map(_object, value)) or _nothing(answer))
         elif isinstance(value, list) and value and isinstance(value[0], float):
             words.append("".join(_lines(name, value)))
         else:
             words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
     return "  ".join(words)
+
+
+def _nothing(answer: dict[str, Any]) -> str:
+    """That nothing is found, and how far from it the likeliest object was."""
+    if "likeliest" not in answer:
+        return "nothing found"
+    return f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {_object(answer['likeliest'])}"
 
 
 def _object(found: dict[str, Any]) -> str:

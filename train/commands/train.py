@@ -14,6 +14,7 @@ examples:
   morphax train sentiment_bert optimizer.rate.peak=3e-5     one number changed
   morphax train tiny_lm model.stack.block.mixer="Attention(heads=8, causal=True)" --run runs/eight_heads
   morphax train sentiment_bert data.path=reviews.csv        your own table, with the columns text and label
+  morphax train sentiment_bert model.stack.repeats=3 initial.fit=true       of the pretrained weights what fits, the rest anew
   morphax train my_config.py                                your own file with a function experiment()
 
 The same command again continues a run that was stopped, on any number of devices; with more steps or epochs also one that is finished.

@@ -7,13 +7,14 @@ from typing import Literal
 
 import numpy as np
 
+from models.words import listed
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
 from train.data.notes import Notes
 from train.data.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
 from train.data.scenes import Scene, Scenes, coco, unlisted, voc
-from train.data.source import dataset, held
+from train.data.source import called, dataset, held, once
 from train.spec import InputError
 
 
@@ -27,6 +28,7 @@ class Boxes:
     orientation says where only then its columns and rows are those that its file lists; one that has others is left out.  Pictures are
     resized to `size` (rows, columns) and seen in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a
     picture.  `augment` changes those of the training part, boxes with them; a box of which less than a third is left is dropped.
+    `labels` fixes the classes' order, and `names` is what they are called in answers and reports, in that order.
     """
 
     dataset: str = "bccd"
@@ -41,8 +43,10 @@ class Boxes:
     augment: Augment = Augment()
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        once("Boxes.labels", self.labels)
         if min(self.size) < 1 or self.most < 1:
             raise ValueError(f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0.")
         if not 0 < self.holdout < 1:
@@ -115,13 +119,19 @@ class OpenedBoxes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes, which an answer chooses from."""
-        return self.classes
+        """What the classes are called, which an answer chooses from."""
+        return called(self.classes, self.spec.names)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The classes without an example to train on."""
+        seen = {int(label) for scene in self.parts["train"] for label in scene.labels}
+        return tuple(name for label, name in enumerate(self.names) if label not in seen)
 
     def add(self, part: PART, found: Scenes) -> None:
         """Takes in a part; classes that training never saw, and pictures with too many boxes, are refused."""
         if not found.scenes:
-            raise InputError(f"{found.origin} is empty; give more pictures, or another holdout.")
+            raise InputError(f"{found.origin} is empty; give more pictures, or another data.holdout.")
         self.classes = self.classes or found.classes
         place = np.array([self.classes.index(name) if name in self.classes else -1 for name in found.classes], np.int32)
         scenes = []
@@ -134,8 +144,8 @@ class OpenedBoxes:
             labels = place[scene.labels]
             if len(labels) and labels.min() < 0:
                 unknown = found.classes[int(scene.labels[labels.argmin()])]
-                listed = ", ".join(self.classes)
-                raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {listed}.")
+                known = listed(self.classes)
+                raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {known}.")
             scenes.append(dataclasses.replace(scene, labels=labels))
         if not any(len(scene.boxes) for scene in scenes):
             raise InputError(

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from models.words import listed
 from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below, readable, unread
-from train.data.source import Split, dataset, held, labelled
+from train.data.source import Split, called, dataset, held, labelled, once
 from train.spec import InputError
 
 
@@ -17,7 +18,8 @@ class Classed:
     """A data set by name, or the user's folders with one folder of files a class.
 
     `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order.
+    files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order, `names` what they are called in
+    answers and reports.
     """
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
@@ -33,9 +35,11 @@ class Classed:
     size: tuple[int, int] = (28, 28)
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        once(f"{name}.labels", self.labels)
         if min(self.size) < 1:
             raise ValueError(f"{name}.size is {self.size}; give rows and columns above 0.")
         if not 0 < self.holdout < 1:
@@ -88,8 +92,16 @@ class OpenedClassed:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes, which an answer chooses from."""
-        return self.classes
+        """What the classes are called, which an answer chooses from."""
+        return called(self.classes, self.settings.names)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The classes without an example to train on, known of the user's own folders."""
+        if self.settings.path is None:
+            return ()
+        seen = {row["label"] for row in self.splits["train"].examples}
+        return tuple(name for label, name in zip(self.classes, self.names, strict=True) if label not in seen)
 
     def add(self, part: PART, split: Split) -> None:
         """Takes in a split; classes that training never saw are refused."""
@@ -107,13 +119,13 @@ class OpenedClassed:
         else:
             self.classes = self.classes or known
             if known != self.classes:
-                raise InputError(f"{split.origin} has the classes {', '.join(known[:5])}, and training had {self._listed()}.")
+                raise InputError(f"{split.origin} has the classes {listed(known)}, and training had {self._listed()}.")
             labelled(split.examples[0][settings.target], known, split.where(0))
         self.splits[part] = split
         self.notes.take(split.notes)
 
     def _listed(self) -> str:
-        return ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
+        return listed(self.classes)
 
     def content(self, part: PART, index: int) -> tuple[Path | None, Any]:
         """An example's file and what is known of it, or None and what the data set holds."""

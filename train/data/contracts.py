@@ -11,7 +11,8 @@ PART = Literal["train", "test"]
 class Opened(Protocol):
     """Data that is ready: `classes` of the target, `names` of what an answer chooses from, `vocab` ids of tokens; batches, questions.
 
-    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  Three methods may be left out:
+    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  What may be left out:
+    `unseen`, the names of classes without an example to train on;
     `shown(part, index)` gives an example as a piece of a page; `asked(given)` makes the questions of what a user gives, such as the
     pictures of a folder; `restored(output, example)` puts what the model gives for an example back into the units of the data.  So may
     `notes` (`train.data.notes.Notes`): what the reader left out, cut, filled in or decided, which is shown wherever a run is.

@@ -146,8 +146,12 @@ class OpenedCorpus:
         """Texts to predict from, one a row, in their order."""
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
+            if not asked[index]:
+                raise InputError(f"text {index + 1}, has no text; remove it or fill it in.")
             if not 0 < len(ids) <= self.spec.length:
-                raise InputError(f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length}.")
+                raise InputError(
+                    f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length} (data.length): shorten it."
+                )
             rows.append({"tokens": ids})
         return of_rows(rows, Pad([self.spec.length], batch_size, multiple), batch_size)
 

@@ -78,7 +78,7 @@ class Pairs:
         whole = self._file(self.path, self.parallel, notes)
         found = [pair for pair in whole if held(pair[0], self.holdout) == (part == "test")]
         if not found:
-            raise InputError(f"{self.path} leaves nothing for its {part} part; give more pairs, or another holdout.")
+            raise InputError(f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout.")
         return found
 
     def _file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
@@ -172,8 +172,12 @@ class OpenedPairs:
         """Sentences to translate, one a row, in their order."""
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
+            if not asked[index].strip():
+                raise InputError(f"text {index + 1}, has no text; remove it or fill it in.")
             if not 0 < len(ids) <= self.spec.length:
-                raise InputError(f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length}.")
+                raise InputError(
+                    f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length} (data.length): shorten it."
+                )
             rows.append({"source": ids, "tokens": np.array([self.begin], np.int32), "index": index})
         return of_rows(rows, Collate(self._buckets(), batch_size, multiple), batch_size)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from models.words import listed
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.contracts import PART
 from train.data.formats import Example
@@ -137,11 +138,10 @@ class Series:
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
         if not names:
-            raise InputError(f"{split.origin} has no column of values beside {', '.join(rows[0])}; add one, or change data.covariates.")
+            raise InputError(f"{split.origin} has no column of values beside {listed(rows[0])}; add one, or change data.covariates.")
         for name in (*names, *self.covariates):
             if name not in rows[0]:
-                listed = ", ".join(rows[0])
-                raise InputError(f"{split.origin} has no column {name!r}; it has {listed}: set data.values and data.covariates.")
+                raise InputError(f"{split.origin} has no column {name!r}; it has {listed(rows[0])}: set data.values and data.covariates.")
         columns = [self._numbers([row.get(name) for row in rows], name, split, notes) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
@@ -243,8 +243,8 @@ def _steps(split: Split) -> Iterator[Example]:
         elif len(lengths) == 1 and len(next(iter(lengths))) == 1:
             yield from (dict(zip(example, cells, strict=True)) for cells in zip(*example.values(), strict=True))
         else:
-            listed = ", ".join(f"{name} {np.shape(cell)}" for name, cell in example.items())
-            raise InputError(f"{split.where(index)}, has columns of several shapes ({listed}); give each a number, or each as many.")
+            shapes = listed(f"{name} {np.shape(cell)}" for name, cell in example.items())
+            raise InputError(f"{split.where(index)}, has columns of several shapes ({shapes}); give each a number, or each as many.")
 
 
 class OpenedSeries:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.words import listed
 from train.data.contracts import PART
 from train.data.formats import DELIMITERS, Example, content, json_lines, names_missing, table, unnamed
 from train.data.notes import Note, Notes
@@ -53,12 +54,12 @@ class Split:
     def require(self, **columns: str) -> None:
         """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
         if not len(self.examples):
-            raise InputError(f"{self.origin} is empty; give more data, or another holdout.")
+            raise InputError(f"{self.origin} is empty; give more data, or another data.holdout.")
         known, settings = self.examples[0], " and ".join(f"data.{name}" for name in columns)
         for column in columns.values():
             if column not in known:
                 self.require_names(columns)
-                raise InputError(f"{self.origin} has no column {column!r}; it has {', '.join(known)}: set {settings}.")
+                raise InputError(f"{self.origin} has no column {column!r}; it has {listed(known)}: set {settings}.")
 
     def require_names(self, columns: dict[str, str] | None = None) -> None:
         """Raises InputError if the first row of a table is data; `columns` that it should name are given by their settings."""
@@ -116,7 +117,7 @@ def builder(name: str) -> Any:
         raise InputError(_unprepared(name)) from None
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         if config and (ours := own(base)) is not None:
-            known = ", ".join(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
+            known = listed(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
             raise InputError(f"No data set is called {name!r}; valid names are {known or base}.") from None
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
@@ -195,7 +196,7 @@ def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
 
     made = prepare(name)
     if split.partition("[")[0] not in made.info.splits:
-        raise InputError(f"{name} has no split {split!r}; it has {', '.join(made.info.splits)}: set data.splits.")
+        raise InputError(f"{name} has no split {split!r}; it has {listed(made.info.splits)}: set data.splits.")
     try:
         raw = {column: decode.SkipDecoding() for column in encoded if column in made.info.features}
         examples = made.as_data_source(split, decoders=raw or None)
@@ -239,7 +240,7 @@ def read(path: str) -> Split:
 def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
     """The texts of what is given, where a file of one of the `READERS` stands for that column of its rows, a .txt for its lines.
 
-    The column is named by the setting that chooses it; `notes` takes what the reader says.
+    The column is named by the setting that chooses it; `notes` takes what the reader says.  A row that has no text gives an empty one.
     Raises InputError for a file that cannot be read or lacks the column.
     """
     found: list[str] = []
@@ -251,7 +252,8 @@ def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
         split, columns = read(name), {"text": "text"} if kind == ".txt" else column
         split.require(**columns)
         notes.take(split.notes)
-        found += [words(row.get(one), split.where(index)) for one in columns.values() for index, row in enumerate(split.examples)]
+        cells = [row.get(one) for one in columns.values() for row in split.examples]
+        found += [cell if isinstance(cell, str) else "" for cell in cells]
     return found
 
 
@@ -286,6 +288,24 @@ def labelled(value: Any, classes: Sequence[str], where: str) -> int:
     if not 0 <= int(value) < len(classes):
         raise InputError(f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train', 'validation').")
     return int(value)
+
+
+def once(setting: str, names: tuple[str, ...]) -> None:
+    """Raises ValueError for a name that is given twice."""
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"{setting} names {listed(map(repr, twice))} twice; name each once.")
+
+
+def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """What classes are called: `names` in their order, if given.  Raises InputError if there are not as many different ones."""
+    if not names or not classes:
+        return classes
+    if len(names) != len(classes) or len(set(names)) < len(names):
+        raise InputError(
+            f"data.names has {len(names)} names ({listed(names)}) for {len(classes)} classes ({listed(classes)}); give one for each, no two"
+            " alike."
+        )
+    return names
 
 
 def held(text: str, holdout: float) -> bool:

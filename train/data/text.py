@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.words import listed
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
 from train.data.notes import Note, Notes
-from train.data.source import Split, dataset, held, labelled, read, texts, words
+from train.data.source import Split, called, dataset, held, labelled, once, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.spec import InputError
 
@@ -23,7 +24,8 @@ class Text:
     """Sentences with a class or a value each, from a data set by name or from the user's own files.
 
     `path` and `test` are CSV, TSV or JSONL files with the columns `text` and `target`; without `test` a part `holdout` of `path`, chosen
-    by the md5 of the sentence, is held out.  `kind` says whether the target is a class or a number; `labels` fixes the classes' order.
+    by the md5 of the sentence, is held out.  `kind` says whether the target is a class or a number; `labels` fixes the classes' order, and
+    `names` is what they are called in answers and reports, in that order.
     `pack` puts several sentences, at most `segments`, in a row of `length` tokens; else sentences are batched by length and padded to
     `buckets`.  A sentence longer than `length` is refused unless `truncate` is set, which keeps its first tokens.
     """
@@ -43,16 +45,22 @@ class Text:
     truncate: bool = False
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        once("Text.labels", self.labels)
         if self.length < 1 or self.segments < 1:
             raise ValueError(f"Text has length {self.length} and segments {self.segments}; both must be 1 or more.")
         if not 0 < self.holdout < 1:
             raise ValueError(f"Text.holdout is {self.holdout}; give a part of the data between 0 and 1.")
         if self.test and not self.path:
             raise ValueError("Text.test is given without path; give the training file too.")
+        if min(self.buckets, default=1) < 1:
+            raise ValueError(f"Text.buckets is {self.buckets}; give lengths of 1 or more.")
         if not self.pack and self.length > max(self.buckets, default=0):
-            raise ValueError(f"Text.length {self.length} is above the largest of its buckets {self.buckets}; add one or shorten it.")
+            raise ValueError(
+                f"Text.length {self.length} is above the largest of its buckets {self.buckets}; set data.buckets or lower data.length."
+            )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedText":
         """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
@@ -88,8 +96,14 @@ class OpenedText:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes, which an answer chooses from."""
-        return self.classes
+        """What the classes are called, which an answer chooses from."""
+        return called(self.classes, self.spec.names)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The classes without an example to train on."""
+        seen = {row.get("label") for row in self.rows["train"]}
+        return tuple(name for label, name in enumerate(self.names) if label not in seen)
 
     def add(self, part: PART, split: Split) -> None:
         """Reads one split: targets checked, sentences tokenised."""
@@ -122,7 +136,7 @@ class OpenedText:
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
             if name not in index_of:
                 raise InputError(
-                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are {', '.join(self.classes)}."
+                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are {listed(self.classes)}."
                 )
             row["label"] = index_of[name]
 

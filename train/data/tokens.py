@@ -23,14 +23,21 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
+def _encoded(text: str, place: int) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # of bytes on a command line that are no text
+        raise InputError(f"text {place}, is not UTF-8; convert it, for example with iconv -t utf-8.") from None
+
+
 class Bytes:
     """UTF-8 bytes: 256 tokens, no file."""
 
     names = tuple(chr(code) if 32 <= code < 127 else f"<{code}>" for code in range(256))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text."""
-        return [np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) for text in texts]
+        """Ids of each text.  Raises InputError for one that is no UTF-8."""
+        return [np.frombuffer(_encoded(text, place), np.uint8).astype(np.int32) for place, text in enumerate(texts, 1)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; bytes that are no UTF-8 become the replacement character."""
@@ -48,7 +55,9 @@ class Published:
         self.names = tuple(vocabulary.get(index, f"<{index}>") for index in range(max(vocabulary) + 1))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text."""
+        """Ids of each text.  Raises InputError for one that is no UTF-8."""
+        for place, text in enumerate(texts, 1):
+            _encoded(text, place)
         return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -43,7 +43,8 @@ class Classes:
         labels = np.array([int(case.target["labels"]) for case in cases])
         chances = probabilities(logits)
         chosen, surety = chances.argmax(-1), chances.max(-1)
-        names = trained.trainer.data.classes or tuple(map(str, range(chances.shape[-1])))
+        data = trained.trainer.data
+        names = data.names if data.classes else tuple(map(str, range(chances.shape[-1])))
         pictures = {
             "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
             "Reliability: how often the model is right, by how sure it is": reliability(*self.binned(chosen == labels, surety)),

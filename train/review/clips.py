@@ -36,7 +36,7 @@ class ClipClasses(Classes):
             return Findings()
         plain = self.found(trained, cases)
         right = [int(case.output.argmax()) == int(case.target["labels"]) for case in again]
-        names, every = trained.trainer.data.classes, max(1, len(cases) // max(1, self.shown))
+        names, every = trained.trainer.data.names, max(1, len(cases) // max(1, self.shown))
         rows = []
         for case in sorted(cases, key=lambda case: case.index)[every // 2 :: every][: self.shown]:
             chances = probabilities(case.output)

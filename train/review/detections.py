@@ -34,7 +34,7 @@ class Detections:
     def review(self, trained: Trained) -> Findings:
         """The findings on all pictures."""
         data: Any = trained.trainer.data
-        names: tuple[str, ...] = data.classes
+        names: tuple[str, ...] = data.names
         truths: list[Any] = []
         found: list[Any] = []
         sizes: list[tuple[int, int]] = []

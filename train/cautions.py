@@ -1,0 +1,38 @@
+"""Settings that can be used and hardly mean what they say: one sentence each, before training."""
+
+from models.words import listed
+from train.experiment import Experiment
+from train.optimizer import unreached
+from train.trainer import Trainer
+
+GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better
+SMALLER = ("loss", "error", "perplexity")
+
+
+def cautions(trainer: Trainer, steps: int) -> list[str]:
+    """What is odd about an experiment on its data that trains for so many steps."""
+    experiment = trainer.experiment
+    found = [unreached(getattr(experiment.optimizer, "rate", None), steps), _unseen(trainer), _direction(experiment)]
+    return [f"{text}." for text in found if text]
+
+
+def _unseen(trainer: Trainer) -> str:
+    """Classes that training has no example of, so that they are never predicted."""
+    unseen = getattr(trainer.data, "unseen", ())
+    if not unseen:
+        return ""
+    return f"No example to train on has the class {listed(unseen)}; leave it out of data.labels, or give examples of it"
+
+
+def _direction(experiment: Experiment) -> str:
+    """A best checkpoint that would be the worst."""
+    watched = experiment.evaluation
+    wrong = SMALLER if watched.greater else GREATER
+    words = watched.metric.rstrip("0123456789").split("_")
+    if not any(word in wrong for word in words) or any(word in (GREATER + SMALLER) and word not in wrong for word in words):
+        return ""
+    asked = "greater" if watched.greater else "smaller"
+    return (
+        f"evaluation.metric is {watched.metric} and evaluation.greater is {watched.greater}, so the best checkpoint is that of the {asked}"
+        f" {watched.metric}; set evaluation.greater={not watched.greater}".replace("=True", "=true").replace("=False", "=false")
+    )
