@@ -59,9 +59,10 @@ def test_every_large_parameter_of_every_component_is_split_eight_ways(owner: Any
                 assert math.prod(part) * 8 == math.prod(whole), (path, whole)
 
 
+MEMORY = ProductKeyMemory(16, active=8)
 MODELS = {
     "experts": Transformer(TokenEmbed(1000, 64), Stack(Block(feedforward=Experts(8, 2)), 2, scan=True), LogitsHead()),
-    "recurrent": Transformer(TokenEmbed(1000, 64), Stack(Block(GatedDeltaNet(4), ProductKeyMemory(16, active=8)), 2), LogitsHead(tied=False)),
+    "recurrent": Transformer(TokenEmbed(1000, 64), Stack(Block(GatedDeltaNet(4), MEMORY), 2), LogitsHead(tied=False)),
     "bert": bert.masked_lm(bert.transformer(vocab=30_522, width=64, depth=1, heads=2, hidden=256, length=64)),  # 30,522 is no multiple
     "tied": Transformer(TokenEmbed(1000, 64), Stack(Block(), 4, tied=True), LogitsHead()),
 }
