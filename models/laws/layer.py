@@ -82,7 +82,8 @@ def derivatives(layer: Any, length: int) -> Any:
 
         def row(token: jax.Array) -> tuple[jax.Array, jax.Array]:
             seed = jnp.where(jnp.arange(length)[:, None] == token, weights[:, : y.shape[-1]], 0).astype(y.dtype)
-            return tuple(jnp.abs(leaf).max(-1) for leaf in pull(seed))
+            by_token, by_memory = pull(seed)
+            return jnp.abs(by_token).max(-1), jnp.abs(by_memory).max(-1)
 
         own, other = jax.lax.map(jax.vmap(row), jnp.asarray(seen).reshape(-1, SHORT))
         whole = (jnp.zeros((length, leaf.shape[-1])).at[seen].set(leaf.reshape(len(seen), -1)) for leaf in (own, other))
@@ -95,7 +96,8 @@ def derivatives(layer: Any, length: int) -> Any:
 def observed(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Output, derivatives by tokens and derivatives by memory, of a row that is one example or packs several."""
     rows = several_examples(length) if packed else one_example(length)
-    return tuple(map(np.asarray, derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)))
+    y, own, other = derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)
+    return np.asarray(y), np.asarray(own), np.asarray(other)
 
 
 def reach(layer: Any, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +180,8 @@ def usable_length(layer: Any) -> tuple[int, str]:
     reason = ""
     for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):  # a chain of eight branches
         rows = several_examples(length)
-        ctx = Context(positions=rows.positions[None], segments=rows.segments[None], memory=Memory(normal(3, 1, MEMORY, WIDTH)))
+        places, segments = jnp.asarray(rows.positions)[None], jnp.asarray(rows.segments)[None]
+        ctx = Context(positions=places, segments=segments, memory=Memory(normal(3, 1, MEMORY, WIDTH)))
         try:
             jax.eval_shape(lambda x, ctx=ctx: applied_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32))
         except Exception as error:  # whatever the layer's own code raises
