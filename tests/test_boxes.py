@@ -150,15 +150,15 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.usefixtures("standins")
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_files_that_cannot_be_used_are_refused_in_one_sentence(
-    name: str, scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     spoil, settings, sentence = CASES[name]
     spoil(folder)
     given: dict[str, Any] = {"path": "scenes.json", "test": "scenes.json"} | settings
