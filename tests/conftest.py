@@ -7,7 +7,7 @@ import random
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems"]  # hooks, which pytest finds here
 
 jax.config.update("jax_num_cpu_devices", 8)
+# A tenth of the time to compile: without the passes that only make a program fast; in processes that tests start too.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if (0, 7, 2) <= jax.__version_info__ < (0, 11):  # the first of the two flags is gone later, and an unknown one ends the process
     # A program of many small kernels compiles in half the time where each is emitted directly, and all as one module.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
@@ -188,14 +191,6 @@ def prose(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("prose") / "prose.txt"
     path.write_text("".join(f"{number:03d}" for number in range(1000)), encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def compile_quickly() -> Iterator[None]:
-    """Half the time to compile: without the passes that only make a program fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def drawn(seed: int) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:

@@ -13,7 +13,6 @@ from PIL import Image
 from tests.test_clips import moving, write
 from train.cli import main
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead({}, MeanPool()))"
 
 

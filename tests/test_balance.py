@@ -15,7 +15,6 @@ from train.objective import NextToken
 from train.optimizer import SGD, AdamW, Constant, Linear, Optax, routed
 from train.step import initialise, make_loss, make_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 RATE = 0.25
 LAYER = Block(Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"), None)
 MODEL = Transformer(TokenEmbed(16, 8), Stack(LAYER, 2, scan=True), LogitsHead())

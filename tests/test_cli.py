@@ -46,14 +46,11 @@ Command = Callable[..., Said]
 
 @pytest.fixture(scope="module")
 def inside(workshop: Path) -> Iterator[pytest.MonkeyPatch]:
-    """The workshop as the working folder and the cache; programs are compiled quickly rather than well."""
+    """The workshop as the working folder and the cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workshop)
         patch.setenv("MORPHAX_CACHE", str(workshop / "cache"))
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
         yield patch
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

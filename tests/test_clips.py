@@ -27,8 +27,6 @@ from train.optimizer import AdamW, Constant
 from train.review.clips import ClipClasses
 from train.spec import InputError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def write(path: Path, frames: Sequence[np.ndarray], ticks: Sequence[int] = (), before: int = 0, **options: str) -> None:
     """A video of frames (rows, columns, 3), with a usual codec; at the milliseconds `ticks`, so many of them `before` the start."""

@@ -24,8 +24,6 @@ from train.spec import InputError
 from train.study import plan
 from train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PROMPTS = padded([[1, 2, 3, 4], [5, 6]])
 
 

@@ -27,7 +27,6 @@ from train.review.detections import Detections, average_precision
 from train.spec import InputError
 from train.sums import mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 NAMES = ("disc", "bar")
 
 

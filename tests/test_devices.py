@@ -25,13 +25,11 @@ SLOW = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def _inside(workshop: Path) -> Iterator[None]:
-    """The workshop as the working folder and the cache; programs are compiled quickly rather than well."""
+    """The workshop as the working folder and the cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workshop)
         patch.setenv("MORPHAX_CACHE", str(workshop / "cache"))
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def on(devices: int, *arguments: str) -> int:
@@ -129,7 +127,7 @@ def test_a_run_saved_on_a_device_of_another_kind_is_continued_and_asked(
 @pytest.mark.parametrize("parallel", ["Pmap()", "Mesh()"])
 def test_a_run_of_eight_devices_is_used_by_processes_that_have_one(tmp_path: Path, workshop: Path, parallel: str) -> None:
     def process(devices: int, *arguments: str) -> str:
-        settings = {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        settings = {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""}
         settings |= {"PYTHONPATH": str(Path(__file__).parent.parent)}
         command = [sys.executable, "-m", "train", *arguments]
         done = subprocess.run(command, cwd=workshop, env=os.environ | settings, capture_output=True, text=True, check=False)

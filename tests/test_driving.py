@@ -37,7 +37,6 @@ from train.parallel import Jit
 from train.review.driving import ClosedLoop, Wheel, correlation
 from train.spec import InputError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 BLOCK = Block(Attention(2, causal=True, position=RoPE()))
 DECIDING = Transformer(TrajectoryEmbed(8, LearnedPosition(60)), Stack(BLOCK, repeats=2), ValueHead(2, EveryToken(3, 1)))
 CLONING = Transformer(FeatureEmbed(8), Stack(BLOCK), ValueHead(2, EveryToken()))

@@ -204,7 +204,6 @@ RUNS = {
 }
 
 
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("name", RUNS)
 def test_a_set_is_trained_on_by_its_name(name: str, serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     serve(SETS[name], ARCHIVES[SETS[name]])

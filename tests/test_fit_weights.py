@@ -16,8 +16,6 @@ from models.interop import read_hf
 from train.cli import main
 from train.initial import HuggingFace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BODY = bert.transformer(vocab=256, width=16, depth=4, heads=2, hidden=32, length=48)
 BLOCK = part(BODY, "stack.block")
 OTHER = replace(BLOCK, "mixer", LinearAttention(heads=2))

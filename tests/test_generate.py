@@ -16,8 +16,6 @@ from models.generate import Sampler, beam, generate, padded, prefill
 from tests.laws.components import DECODER, ENCODER, parameters, tokens
 from train.cli import main
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LANGUAGE_MODEL = str(Path(__file__).parent / "configs" / "language_model.py")
 BLOCK = Block(Attention(2, causal=True, position=RoPE()), residual=PreNorm(RMSNorm()))
 WINDOWED = Block(Attention(2, kv_heads=1, causal=True, window=3))
@@ -147,9 +145,8 @@ def test_the_cache_of_a_window_holds_the_window_and_no_more() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(workshop: Path, compile_quickly: None) -> Iterator[str]:
+def run(workshop: Path) -> Iterator[str]:
     """A trained language model, in the working folder."""
-    del compile_quickly
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workshop)
         patch.setenv("MORPHAX_CACHE", str(workshop / "cache"))

@@ -21,7 +21,6 @@ from train.objective import Classification
 from train.spec import InputError
 from train.sums import mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2))), ClassHead(2, MeanPool()))"
 
 

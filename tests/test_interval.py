@@ -20,7 +20,6 @@ from train.step import make_evaluation
 from train.study.statistics import interval, wilson
 from train.sums import Moments, by_example, moments, weighted
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 MODEL = Transformer(TokenEmbed(32, 8), Stack(Block(MLP(1.0), None), 1), ClassHead(2, MeanPool()))
 
 

@@ -15,7 +15,6 @@ from train.notebook import Changing, Inline, Run, bands, beside, configured, cos
 from train.signals import InterruptedRunError
 from train.spec import InputError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 CONFIG = str(Path(__file__).parent / "configs" / "language_model.py")
 SHORT = ("steps=4", "evaluation.every=2", "log_every=2")
 

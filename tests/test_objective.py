@@ -11,7 +11,6 @@ import pytest
 from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken, Objective
 from train.sums import Sum, Sums, add, mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 ROWS, TIME, VOCAB = 8, 6, 5
 
 

@@ -108,9 +108,8 @@ def experiment() -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the file and a run of it."""
-    del compile_quickly
     folder = tmp_path_factory.mktemp("own")
     (folder / "vowels.py").write_text(CONFIG, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

@@ -40,7 +40,6 @@ from train.step import TrainState, initialise, make_evaluation, make_step
 from train.study.statistics import interval
 from train.sums import Moments, Sum, Sums, mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 STEPS = 5
 ROWS, LENGTH, MOST = 16, 16, 4
 # Adam divides rounding noise by itself where a gradient is zero in exact arithmetic (a key's bias); epsilon keeps that noise small.

@@ -42,7 +42,6 @@ from train.objective import MaskedLM
 from train.optimizer import SGD, AdamW, Constant, Optax, Optimizer
 from train.study.coordinates import check, flat, planned
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}
 BLOCK = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(RMSNorm()))
 MIXED = Block(MinGRU(), Experts(4, 2, 1.0, dispatch="ragged"), Sandwich(RMSNorm()))

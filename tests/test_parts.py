@@ -3,14 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from models import Block, Experts, Stack, TokenEmbed, Transformer
 from models.head import MultiTokenHead
 from train.objective import NextTokens
 from train.step import make_loss
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 MODEL = Transformer(TokenEmbed(16, 8), Stack(Block(Experts(4, 2, 1.0, dispatch="ragged"), None), 1), MultiTokenHead(2))
 
 

@@ -89,9 +89,8 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the config, its text, and one run of each kind."""
-    del compile_quickly  # all of this module's programs
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "mine.py").write_text(CONFIG, encoding="utf-8")
     (folder / "text.txt").write_text("a rose is a rose is a rose; " * 60, encoding="utf-8")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 from tests.conftest import contents
@@ -63,10 +62,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, workshop: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MORPHAX_CACHE", str(workshop / "cache"))
         patch.chdir(folder)
-        jax.config.update("jax_disable_most_optimizations", True)
         assert main(TRAIN) == 0
         yield folder
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

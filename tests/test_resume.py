@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 import re
 import shutil
@@ -34,13 +33,11 @@ SHORT = ("steps=15", "evaluation.every=5", "checkpoints.every=4")  # checkpoints
 
 @pytest.fixture(scope="module", autouse=True)
 def _inside(workshop: Path) -> Iterator[None]:
-    """The workshop as the working folder and the cache; programs of this process are compiled quickly rather than well."""
+    """The workshop as the working folder and the cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workshop)
         patch.setenv("MORPHAX_CACHE", str(workshop / "cache"))
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +54,8 @@ def train(folder: Path, *options: str, config: str = LANGUAGE_MODEL) -> int:
 
 def launched(folder: Path, config: str, stop: Callable[[str], int] = lambda line: 0) -> tuple[int, str]:
     """`python -m train` in a process of its own, which gets the signal that `stop` gives for a line; its exit code and all it wrote."""
-    command, quick = [sys.executable, "-m", "train", config, "--run", str(folder)], {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | quick
-    ) as process:
+    command = [sys.executable, "-m", "train", config, "--run", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stderr is not None
         written: list[str] = []
         for line in process.stderr:

@@ -28,7 +28,6 @@ from train.review.trained import Case, Trained
 from train.study.statistics import interval
 from train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 WAYS: dict[str, tuple[Parallel, int]] = {
     "jit": (Jit(), 64),
     "alone": (Jit(), 1),

@@ -28,7 +28,6 @@ from train.review.forecasts import Forecasts, errors
 from train.spec import InputError
 from train.sums import mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 HOURS = 240
 
 

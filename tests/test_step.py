@@ -34,7 +34,6 @@ from train.parallel import Jit, Mesh, Parallel
 from train.step import Precision, TrainState, initialise, make_evaluation, make_loss, make_step
 from train.sums import Sum, Sums, mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 LENGTH = 16
 BODY = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=LENGTH, types=0, dropout=0.0, attention_dropout=0.0)
 CLASSIFIER = bert.classifier(2, BODY)

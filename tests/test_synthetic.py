@@ -14,8 +14,6 @@ from train.data.synthetic import Recall, SelectiveCopy
 from train.run import load_config
 from train.spec import InputError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def recalled(tokens: np.ndarray, spec: Recall) -> dict[int, int]:
     """The value of every key, read off one row."""

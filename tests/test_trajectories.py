@@ -15,8 +15,6 @@ from train.data.drives import Drives, trajectories
 from train.review.driving import ClosedLoop
 from train.spec import InputError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(autouse=True)
 def prepared(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

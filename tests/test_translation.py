@@ -27,7 +27,6 @@ from train.step import make_search
 from train.sums import mean
 from train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
 

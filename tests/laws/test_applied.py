@@ -8,8 +8,6 @@ from models.contracts import Model, kind_of
 from models.laws.applying import laws_of, verdict
 from tests.laws.components import component_classes, forms_of
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 OTHERS = [next(iter(forms_of(owner).values())) for owner in component_classes() if owner is not Stack and kind_of(owner) is not Model]
 
 

@@ -28,7 +28,6 @@ from train.objective import NextToken
 from train.optimizer import SGD, Constant
 from train.step import initialise, make_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 WIDTH = 16
 FORMS = {
     "plain": Attention(4),

@@ -18,8 +18,6 @@ from models.sharing import SharedAttention, ValueResidual
 from models.sparse import BlockRouting
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, H, K = 9, 4, 4
 X = normal(1, 1, T, WIDTH)
 WIDE = np.asarray(X[0], np.float64)

@@ -13,8 +13,6 @@ from models import Along, Attention, AxialRoPE, Context, Decoding, RoPE, ValueRe
 from models.mixing import TokenMLP
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GRID = (2, 3, 2)
 
 

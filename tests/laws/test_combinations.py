@@ -27,8 +27,6 @@ from models.structure import named
 from models.weigh import HIDDEN
 from tests.laws.components import component_classes, forms_of, normal, random_like
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 D, HEADS, EXAMPLE, SOURCE = 16, 4, 300, 70  # examples beyond 256, the longest default, and beyond 128, 64 and 16 several times
 LEFT, RIGHT = 5, 3  # padding, so that examples begin where no block does
 PREFIX, SECOND, STEPS = 290, 260, 15  # of decoding: tokens of the prompt with its padding, of the shorter example, and after the prompt

@@ -45,8 +45,6 @@ from tests.laws.components import (
 from train.spec import decode, encode, project
 from train.study import cost
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def law_json_gives_the_same_component(component: Any) -> None:
     assert decode(encode(component), project()) == component

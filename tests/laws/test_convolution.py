@@ -11,8 +11,6 @@ from models import Context
 from models.convolution import LongConvolution, ShortConvolution, causal_convolution
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SEGMENTS = np.array([[0, 0, *[1] * 9, 2, *[3] * 40, *[4] * 18], [*[1] * 50, *[2] * 20]])
 
 

@@ -14,8 +14,6 @@ from models.head import EveryToken, MultiTokenHead
 from tests.laws.components import BLOCK, normal, parameters, tokens
 from train.objective import NextTokens
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def embedded(embed: Any, batch: Any, ctx: Context | None = None) -> np.ndarray:
     return np.asarray(embed.apply({"params": parameters(embed)}, batch, ctx or Context.of(batch))[0])

@@ -16,8 +16,6 @@ from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evennes
 from tests.laws.components import WIDTH, normal, packed_context, parameters
 from train.study import cost
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 X = normal(1, 2, 8, WIDTH)
 SEGMENTS = packed_context().segments
 assert SEGMENTS is not None

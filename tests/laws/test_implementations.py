@@ -26,7 +26,6 @@ from tests.laws.components import normal
 from tests.laws.test_attended import BATCH, made
 from train.parallel import Mesh
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 X = normal(0, 2, 256, 16)
 
 

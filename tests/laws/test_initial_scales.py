@@ -22,8 +22,6 @@ from tests.laws.components import arguments, component_classes, forms_of, shapes
 from tests.laws.scales import DEPTH, LAYER, PARTS, REFERENCES, STEPS, WIDTH, Constant, Distribution, Normal, Orthogonal, rates
 from tests.laws.scales import explain as explain_parameter
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def inputs(component: Any) -> tuple[Any, ...]:
     """What a component is called with at the width of the table, in one of several blocks; the laws' own arguments for other kinds."""

@@ -25,9 +25,6 @@ from models.laws.layer import (
 )
 from tests.laws.components import WIDTH, forms, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 TOKENS = 8
 X = normal(1, TOKENS, WIDTH)
 

@@ -13,8 +13,6 @@ from models.activation import relu
 from models.mixing import Fourier, Pooling, TokenMLP
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 3, 3]])
 PLACES = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 0, 1]])
 MIXER = TokenMLP(12, 0.5, relu)

@@ -35,8 +35,6 @@ from models.laws.ends import (
 from models.structure import replace
 from tests.laws.components import BERT, EMBED, VARIANTS, VOCAB, WIDTH, forms, normal, parameters, tokens
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize("model", forms(Model))
 def test_packed_rows_give_the_outputs_of_the_same_examples_alone(model: Any) -> None:

@@ -203,7 +203,6 @@ def test_a_vector_that_gives_scores_starts_and_learns_as_what_leads_from_the_wid
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compile_quickly")
 def test_scores_of_a_vector_keep_their_size_over_widths(monkeypatch: pytest.MonkeyPatch) -> None:
     def slope() -> float:
         return float(np.polyfit(np.log2(WIDTHS), np.log2([score_size(width) for width in WIDTHS]), 1)[0])

@@ -20,7 +20,6 @@ from train.step import initialise, make_evaluation, make_loss, make_step
 from train.study.compiled import COLLECTIVES
 from train.study.hlo import Program
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "next": (NextToken(), LogitsHead(bias=True, cap=2.0)),
     "untied": (NextToken(), LogitsHead(tied=False, bias=True)),

@@ -13,8 +13,6 @@ from models.recurrence.delta import delta, inverse
 from models.recurrence.mlstm import matrix_lstm
 from tests.laws.components import normal
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 B, H, T, K, V = 2, 3, 11, 4, 5
 PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
 

@@ -40,8 +40,6 @@ from tests.laws.test_recurrence import (
 )
 from train.parallel import Mesh
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel"]
 LONG = 18  # tokens: four chunks of four and a piece, three blocks of two chunks
 

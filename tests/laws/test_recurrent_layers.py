@@ -13,8 +13,6 @@ from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TOKENS, HEADS = 11, 2
 
 

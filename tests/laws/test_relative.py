@@ -19,8 +19,6 @@ from models.relative import FIRE, ALiBi, CoPE, T5Bias
 from models.weigh import HIDDEN
 from tests.laws.components import forms, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def alibi(pair: tuple[int, int], head: int) -> float:
     return -(2.0 ** (-2 * (head + 1))) * abs(pair[0] - pair[1])

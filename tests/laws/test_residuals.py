@@ -19,8 +19,6 @@ from tests.laws.components import WIDTH, normal, parameters
 from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
 from train.study import cost
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 RESIDUALS = [
     ReZero(),
     LayerScale(),

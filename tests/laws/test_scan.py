@@ -12,8 +12,6 @@ from models import Context, activation
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM, linear_scan
 from tests.laws.components import WIDTH, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SEGMENTS = np.array([[0, 0, *[1] * 6, 2, *[3] * 5], [*[1] * 9, *[2] * 5]])
 FRESH = np.diff(SEGMENTS, axis=1, prepend=-1) != 0
 

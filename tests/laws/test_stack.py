@@ -25,8 +25,6 @@ from models.structure import replace
 from tests.laws.components import BLOCK, WIDTH, forms, parameters
 from train.study import cost
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 X, CONTEXT = stream(), context()
 Branch = Callable[[jax.Array], jax.Array]
 

@@ -16,8 +16,6 @@ from train.run import config_names, load_config
 from train.spec import changes, decode, encode
 from train.study import cost
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def paths(value: Any, path: str = "") -> list[str]:
     """Every dotted path that leads to a field."""

@@ -19,8 +19,6 @@ from train.optimizer import AdamW, Constant
 from train.step import cast, initialise, make_loss, make_step
 from train.sums import Sums
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH = training_batch(2, 8)
 STEPS, CLOSE = 2, 0.1  # a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
 

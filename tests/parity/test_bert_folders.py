@@ -15,8 +15,6 @@ from models import bert, load_hf, replace, save_hf
 from models.interop import read_hf
 from tests.parity.test_bert import BODY, ours_on, ragged, random_params, rewritten, saved, theirs_on, tiny
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DECODER, BIAS, OTHER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias", "cls.predictions.decoder.bias"
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 

@@ -19,8 +19,6 @@ from train.optimizer import AdamW, Constant, Cosine, Linear, WarmupStableDecay
 from train.step import initialise, make_loss, make_step
 from train.sums import mean
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 STEPS, WARMUP, PEAK = 8, 2, 1e-2
 
 

@@ -12,6 +12,7 @@ TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
 EFFORT = "jax_exec_time_optimization_effort"
 QUICK = f"for configs, plans and all of {TOPOLOGIES[1]}"
 seen: list[tuple[str, float]] = []
+jax.config.update("jax_disable_most_optimizations", False)  # which are what is looked at
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
