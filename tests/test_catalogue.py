@@ -12,6 +12,7 @@ def law_page_lists_every_class_as_it_is(text: str) -> None:
     assert all(f"[`{owner.__name__}`]" in text for owner in classes())
 
 
+@pytest.mark.slow
 def test_the_catalogue_is_not_stale() -> None:
     law_page_lists_every_class_as_it_is(PLACE.read_text(encoding="utf-8"))
 
