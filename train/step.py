@@ -1,6 +1,6 @@
 """The training step: theta <- theta - alpha * grad L, a pure function of (state, batch)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.struct
@@ -176,20 +176,37 @@ def _of_the_loss(grads: Any, roles: Any) -> list[jax.Array]:
     return leaves if roles is None else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
 
 
-def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., dict[str, Moments]]:
-    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is updated."""
+def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., dict[str, Any]]:
+    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is updated.
+
+    `Loads` that layers sow are left as they are, added over the devices: what is measured of them does not add, see `over_batches`.
+    """
     applied = _applied(model, objective, precision)
 
-    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> dict[str, Moments]:
+    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> dict[str, Any]:
         def added(tree: Any) -> Any:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
         sums, _ = applied(params, batch, None)
-        units = {name: each.each for name, each in sums.items() if isinstance(each, Sum)}
-        sums = finished(added({name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}))
-        return {name: moments(total, units.get(name), batch, added) for name, total in sums.items()}
+        totals = added({name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()})
+        return {
+            name: moments(totals[name], each.each, batch, added) if isinstance(each, Sum) else totals[name] for name, each in sums.items()
+        }
 
     return evaluate
+
+
+def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
+    """The moments of each metric by batch, of what evaluations of several give; of Loads those of the batches' sum, all as one."""
+    found: dict[str, list[Moments]] = {}
+    for name, first in results[0].items():
+        own = [result[name] for result in results]
+        if isinstance(first, Moments):
+            found[name] = own
+        else:
+            whole = finished({name: jax.tree.map(lambda *counts: sum(counts), *own)})
+            found |= {part: [moments(total, None, {})] for part, total in whole.items()}
+    return found
 
 
 def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Any]:

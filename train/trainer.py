@@ -24,7 +24,7 @@ from train.experiment import Experiment
 from train.initial import Start
 from train.optimizer import Constant, in_mup, routed
 from train.spec import InputError
-from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step
+from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step, over_batches
 from train.study.cost import flops
 from train.sums import Moments
 
@@ -210,13 +210,12 @@ class Trainer:
     def evaluate(self, evaluation: Any, params: Any, stop: Any = lambda: False) -> dict[str, list[Moments]] | None:
         """The test split, batch by batch, as moments by metric; None if `stop` said so.  Nothing is updated."""
         batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
-        results: list[dict[str, Moments]] = []
+        results: list[dict[str, Any]] = []
         for batch in batches.stream(0, len(batches)):
             if stop():
                 return None
             results.append(evaluation(params, self.parallel.put(batch)))
-        results = jax.device_get(results)
-        return {name: [result[name] for result in results] for name in results[0]}
+        return over_batches(jax.device_get(results))
 
 
 def _field(experiment: Experiment, path: str) -> Any:
