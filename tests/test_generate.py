@@ -172,7 +172,7 @@ def test_the_command_streams_one_prompt_and_answers_several_in_json(run: str, ca
     [
         (("", "--tokens", "3"), "no tokens"),
         (("a", "--tokens", "0"), "--tokens is 0"),
-        (("a", "--top-p", "2"), "Sampler.top_p is 2.0"),
+        (("a", "--top-p", "2", "--temperature", "1"), "Sampler.top_p is 2.0"),
         (("a", "--temperature", "-1"), "Sampler.temperature is -1.0"),
     ],
 )

@@ -122,13 +122,13 @@ def test_sinusoidal_positions_add_the_closed_form() -> None:
 
 
 def test_learned_positions_add_their_row_of_the_table_and_refuse_what_is_longer() -> None:
-    position, x, places = LearnedPosition(8), normal(1, 4, WIDTH), np.array([5, 0, 7, 5])
-    table = np.asarray(normal(2, 8, WIDTH))
+    position, x, places = LearnedPosition(300), normal(1, 4, WIDTH), np.array([5, 0, 299, 5])
+    table = np.asarray(normal(2, 300, WIDTH))
     np.testing.assert_allclose(
         np.asarray(position.apply({"params": {"table": table}}, x, jnp.asarray(places))), np.asarray(x) + table[places]
     )
-    with pytest.raises(ValueError, match="9 tokens and LearnedPosition holds 8"):
-        position.init(jax.random.key(0), jnp.zeros((9, WIDTH)), jnp.arange(9))
+    with pytest.raises(ValueError, match="301 tokens and LearnedPosition holds 300"):
+        position.init(jax.random.key(0), jnp.zeros((301, WIDTH)), jnp.arange(301))
 
 
 @pytest.mark.parametrize("position", [RoPE(), SinusoidalPosition()])
