@@ -3,7 +3,7 @@
 python -m train lm_shakespeare                                   # 5 MB, four plays held out: loss 1.669 (seed 0), 2.41 bits a character
 python -m train lm_shakespeare data.dataset=tiny_shakespeare     # nanoGPT's text: 1.626, 1.629, 1.618 (seeds 0, 1, 2), 2.33 to 2.35 bits
 morphax generate runs/lm_shakespeare "ROMEO:" --temperature 0.8
-python -m tests.benchmarks.baselines --only lm_shakespeare       # 5-grams of characters, which see across windows: 1.659; on tiny Shakespeare 1.669
+python -m tests.benchmarks.baselines --only lm_shakespeare       # 5-grams, which see across windows: 1.659; tiny Shakespeare 1.669
 
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler (`make tpu-configs`).
 """
