@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -205,7 +206,8 @@ def parameters(folder: Path) -> Any:
     """The parameters of a run's last checkpoint."""
     experiment = recorded(folder).experiment
     shapes = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 4), int)}))["params"]
-    return restored(folder, experiment, shapes, best=False)[1]
+    trainer: Any = SimpleNamespace(experiment=experiment, parallel=Jit())
+    return restored(folder, trainer, shapes, best=False)[1]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -336,7 +338,8 @@ class Held(Jit):
     def whole(self, tree: Any) -> Any:
         return loose(tree)
 
-    def spread(self, tree: Any) -> Any:
+    def spread(self, tree: Any, consume: bool = False) -> Any:
+        del consume
         return held(tree)
 
 

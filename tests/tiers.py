@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tier and the slice that are asked for."""
-    tier, (part, parts) = config.getoption("--tier"), slice_of(config.getoption("--slice"))
+    tier, (part, parts) = config.getoption("--tier"), slice_of(str(config.getoption("--slice")))
     first = representatives(items)
     chosen = [item for item in items if tier == "all" or (item in first) == (tier == "test")]
     kept = {item for item in chosen if zlib.crc32(unit(item).encode()) % parts == part - 1}

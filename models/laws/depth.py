@@ -84,8 +84,9 @@ def _looped(stack: Any) -> tuple[jax.Array, Any]:
 
 def law_scan_equals_loop(stack: Stack) -> None:
     """A scan over layers has the outputs and gradients of the loop over them."""
-    params, scan = looped_parameters(stack), replace(stack, "scan", True)
-    y, gradients = _looped(stack)
+    loop: Any = stack  # a linen module has the hash of its fields, which types do not know
+    params, scan = looped_parameters(loop), replace(stack, "scan", True)
+    y, gradients = _looped(loop)
     again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
     require_equal_trees(again, y, words="output")
     require_equal_trees(unrolled(scanned_gradients, scan), gradients, words="gradient of")

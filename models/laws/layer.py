@@ -86,8 +86,11 @@ def derivatives(layer: Any, length: int) -> Any:
             return jnp.abs(by_token).max(-1), jnp.abs(by_memory).max(-1)
 
         own, other = jax.lax.map(jax.vmap(row), jnp.asarray(seen).reshape(-1, SHORT))
-        whole = (jnp.zeros((length, leaf.shape[-1])).at[seen].set(leaf.reshape(len(seen), -1)) for leaf in (own, other))
-        return y, *whole
+
+        def whole(leaf: jax.Array) -> jax.Array:
+            return jnp.zeros((length, leaf.shape[-1])).at[seen].set(leaf.reshape(len(seen), -1))
+
+        return y, whole(own), whole(other)
 
     return program
 

@@ -31,7 +31,7 @@ def change(stack: Stack, width: int) -> float:
     @jax.jit
     def moved(params: Any) -> tuple[jax.Array, Any]:
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-            logits = model.apply({"params": params}, batch)
+            logits = jnp.asarray(model.apply({"params": params}, batch))
             return optax.softmax_cross_entropy_with_integer_labels(logits, tokens(2, 4, 8)).mean(), logits
 
         gradient, before = jax.grad(loss, has_aux=True)(params)
