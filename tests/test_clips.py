@@ -304,6 +304,7 @@ def test_shuffled_frames_are_the_same_frames_in_an_order_that_the_clip_decides()
     assert (ClipClasses(seed=8).shuffled(batch)["video"] != mixed).any()
 
 
+@pytest.mark.slow
 def test_metrics_do_not_depend_on_batches_or_devices(made: Path) -> None:
     found = law_metrics_do_not_depend_on_batches_or_devices(experiment(made), ClipClasses())
     whole = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error", "accuracy_shuffled"}

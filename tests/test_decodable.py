@@ -157,6 +157,7 @@ KEEPING = {
 
 
 @pytest.mark.parametrize("name", KEEPING)
+@pytest.mark.slow
 def test_what_keeps_a_state_or_needs_none_decodes_as_recomputing_says(name: str) -> None:
     keeping = KEEPING[name]
     params = sharpened(keeping)

@@ -175,6 +175,7 @@ def test_true_boxes_have_a_precision_of_one_and_nothing_found_of_zero() -> None:
     assert average_precision([nothing] * 3, truth, [(50, 60)] * 3, 2)[0]["map"] == 0
 
 
+@pytest.mark.slow
 def test_precision_does_not_depend_on_batches_or_devices(scenes: Path) -> None:
     assert law_metrics_do_not_depend_on_batches_or_devices(experiment(scenes), Detections(shown=0), 1e-4)
 
@@ -196,6 +197,7 @@ def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_us
     assert json.loads(capsys.readouterr().out)["review"]["map50"] == pytest.approx(summary["review"]["map50"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Path) -> None:
     """DETR's form: an encoder over patches, learned queries that read it."""
     encoder, decoder = Block(Attention(2), MLP(2.0)), Block(Attention(2), MLP(2.0), cross=Attention(2, cross=True))

@@ -191,6 +191,7 @@ def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> Non
 
 
 @pytest.mark.parametrize(("model", "ways"), [(CLONING, ("jit", "alone", "pmap")), (DECIDING, ("jit", "ragged", "pmap", "mesh"))])
+@pytest.mark.slow
 def test_drives_do_not_depend_on_batches_or_devices(model: Any, ways: tuple[str, ...]) -> None:
     review = ClosedLoop(episodes=2, asked=(10.0, 20.0) if model is DECIDING else (), steps=12, film=False)
     law_metrics_do_not_depend_on_batches_or_devices(experiment(model), review, 0, ways)

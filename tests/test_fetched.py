@@ -205,6 +205,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
 def test_a_set_is_trained_on_by_its_name(name: str, serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     serve(SETS[name], ARCHIVES[SETS[name]])
     config, *settings = RUNS[name]

@@ -56,7 +56,7 @@ def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
 
 
 LAWS = [
-    law_compiled_equals_eager,
+    pytest.param(law_compiled_equals_eager, marks=pytest.mark.slow),  # each operation of the eager one is a program to compile
     law_floats_stay_in_their_type,
     law_every_parameter_has_a_gradient,
     law_json_gives_the_same_component,

@@ -130,6 +130,7 @@ def law_implementation_is_the_definition(name: str, implementation: Implementati
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("implementation", ["fused", "splash"])
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_definition(name: str, implementation: Implementation) -> None:
     if implementation == "fused" and CASES[name].cap is not None:
         with pytest.raises(ValueError, match="no bound of scores"):

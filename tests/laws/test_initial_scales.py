@@ -71,6 +71,7 @@ def others() -> list[Any]:
 
 
 @pytest.mark.parametrize("component", others())
+@pytest.mark.slow
 def test_what_has_no_row_starts_as_the_generic_rows_say(component: Any) -> None:
     for path, leaf in first_values(component, inputs(component)).items():
         explain_parameter(path, leaf, PARTS)

@@ -90,6 +90,7 @@ def test_chunks_are_the_recurrence_token_by_token(form: str, chunk: int, segment
 
 @pytest.mark.parametrize("segments", [None, PACKED], ids=["one", "packed"])
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_a_state_continues_where_it_was_left(form: str, segments: Any) -> None:
     law_a_state_continues(core(form), form, segments)
 
