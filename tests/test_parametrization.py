@@ -189,6 +189,7 @@ ADAM = AdamW(Constant(3e-3))
     ],
     ids=["attention", "experts", "sgd", "depth"],
 )
+@pytest.mark.slow
 def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(tested: Experiment, by: Any, sizes: Any) -> None:
     curves = check(planned(tested, by, sizes, steps=5), by)
     slopes = {(curve.parametrization, curve.kind): curve.slope for curve in curves}
@@ -198,6 +199,7 @@ def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametriza
     assert max(slope for (name, _), slope in slopes.items() if name == "standard") > 0.35, slopes
 
 
+@pytest.mark.slow
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.trainer.roles", lambda model, batch: roles_of(model, batch))
     curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
