@@ -17,10 +17,7 @@ def blocks(language: str) -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    given = {
-        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    }  # compiled as theirs, not as these tests are
-    environment = given | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout
