@@ -66,7 +66,9 @@ class Given:
 
     @property
     def trainer(self) -> Any:
-        return dataclasses.make_dataclass("Holder", ["data"])(dataclasses.make_dataclass("Data", ["classes"])(self.classes))
+        return dataclasses.make_dataclass("Holder", ["data"])(
+            dataclasses.make_dataclass("Data", ["classes", "names"])(self.classes, self.classes)
+        )
 
     def cases(self) -> Iterator[Case]:
         return iter(self.given)

@@ -97,10 +97,10 @@ def test_capped_logits_are_bounded_and_near_the_plain_ones_at_zero() -> None:
 def test_several_tokens_ahead_are_their_cross_entropies_added() -> None:
     logits, row = normal(1, 1, 6, 3, 11), tokens(2, 1, 6)
     chances = np.asarray(jax.nn.log_softmax(logits), np.float64)[0]
-    means = [-np.mean([chances[i, n, row[0, i + n + 1]] for i in range(6 - n - 1)]) for n in range(3)]
+    parts = [-sum(chances[i, n, row[0, i + n + 1]] for i in range(6 - n - 1)) for n in range(3)]
     sums = NextTokens()(logits, {"tokens": row})
-    assert float(sums["loss"].value / sums["loss"].weight) == pytest.approx(sum(means), rel=1e-5)
-    assert float(sums["next_token_loss"].value / sums["next_token_loss"].weight) == pytest.approx(means[0], rel=1e-5)
+    assert float(sums["loss"].value / sums["loss"].weight) == pytest.approx(sum(parts) / 5, rel=1e-5)  # five tokens are next ones
+    assert float(sums["next_token_loss"].value / sums["next_token_loss"].weight) == pytest.approx(parts[0] / 5, rel=1e-5)
 
 
 def test_a_head_for_several_tokens_trains_on_all_and_decodes_the_first() -> None:
