@@ -24,7 +24,7 @@ NOWHERE = -(10**9)  # the index of a token that stands for none
 
 @flax.struct.dataclass
 class Tokens:
-    """Where tokens stand: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
+    """Places of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
 
     `aligned` says that positions are the indices, so that chunks begin at multiples of their length in the row.
     """
@@ -37,7 +37,7 @@ class Tokens:
 
 @flax.struct.dataclass
 class Reach:
-    """Which tokens a token may see: `causal` none later; `window` |i - j| < window; `chunk` those of its own chunk of that length.
+    """Visibility of other tokens to a token: `causal` none later; `window` |i - j| < window; `chunk` those of its own chunk of that length.
 
     Chunks are counted by position, from the first token of each example; windows by index, whose differences within it are the same.
     """

@@ -82,7 +82,7 @@ class Context:
         return 1.0 if self.base is None else self.base.width / d
 
     def product_scale(self, k: int) -> float:
-        """What products of two learned vectors of width k are multiplied by: 1, or 64 / k."""
+        """Factor of products of two learned vectors of width k: 1, or 64 / k."""
         return 1.0 if self.base is None else 64 / k
 
     def score_scale(self, k: int) -> float:

@@ -115,7 +115,7 @@ def keepers(cache: Any) -> set[Path]:
 
 
 def _decodes(call: Call, step: int) -> bool:
-    """Whether a call is one of decoding, over the new tokens alone."""
+    """Tells a call of decoding, over the new tokens alone, from others."""
     decoding = any(ctx.decoding is not None for ctx in _contexts(call.args, call.keywords))
     return decoding and (isinstance(call.args[0], Mapping) or any(leaf.shape[1:2] == (step,) for leaf in _arrays(call.args[0])))
 
@@ -125,7 +125,7 @@ def _arrays(tree: Any) -> list[Any]:
 
 
 def mixes(call: Call, kept: set[Path]) -> bool:
-    """Whether what a module gives for a token depends on another one, other than through modules that keep something."""
+    """Tells if what a module gives for a token depends on another one, other than through modules that keep something."""
     first, *rest = call.args
     t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
     variables, rest, keywords = _drawn(call.variables, t), _drawn(tuple(rest), t), _drawn(call.keywords, t)

@@ -121,7 +121,7 @@ class _Match:
     unused: tuple[str, ...]  # all tensors without a place
 
     def refusal(self) -> str:
-        """What does not fit, apart from heads that one of the two lacks."""
+        """Lists what does not fit, apart from heads that one of the two lacks."""
         missing = [path for path in self.expected if path not in self.sources | self.misfits and not path.startswith("head/")]
         parts = [
             ("misshapen", list(self.misfits.values())),

@@ -4,10 +4,12 @@ set -eu
 
 slice() {
     case $1 in
-    1 | 2 | 3) make slow-tests PART="$1/3" ;;
-    4) make tpu PART=1/2 ;;
-    5) make tpu PART=2/2 ;;
-    6) make parity lanes tpu-colab ;;
+    1) make parity lanes tpu-colab ;;
+    2) make slow-tests PART=1/3 ;;
+    3) make slow-tests PART=2/3 ;;
+    4) make slow-tests PART=3/3 ;;
+    5) make tpu PART=1/2 ;;
+    6) make tpu PART=2/2 ;;
     7) make test-current ;;
     8) make planted notebooks ;;
     *)
