@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.test_clips import moving, write
+from tests.tiers import mostly_slow
 from train.cli import main
 
 SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead({}, MeanPool()))"
@@ -61,6 +62,9 @@ CELL_BOXES = BOXES | {f"map50_{cell}" for cell in ("RBC", "WBC", "Platelets")}
 DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
 DRIVEN = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio"}
 ASKED = {"return_correlation", "reached_12", "reached_16"}
+# One of each road: the others of its kind are slow.
+FAST = ("topics_bert", "translate_numbers", "images_vit", "detect_digits", "video_motion", "traffic_weather", "drive_decision")
+FAST += ("lm_shakespeare",)
 CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
 
 
@@ -116,7 +120,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("standins")
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", mostly_slow({name: name for name in APPLICATIONS}, FAST))
 def test_an_application_trains_is_measured_answers_and_is_shown(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, run = APPLICATIONS[name], str(place / name)
     assert main(["train", name, "log_every=2", *one.small, "--run", run, "--json"]) == 0

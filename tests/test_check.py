@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,7 @@ import pytest
 
 from models import Attention, Context
 from tests.strangers.faults import FAULTS, Fault
+from tests.tiers import mostly_slow
 from train.cli import main
 from train.notebook import check
 from train.spec import InputError
@@ -20,22 +20,18 @@ STRANGERS = Path(__file__).parent / "strangers"
 FAST = ("batch_statistics", "float32_constant", "branch_dropped_in_one_block")
 
 
-def slow_but(name: str, fast: tuple[str, ...], value: Any) -> Any:
-    return pytest.param(value, id=name, marks=() if name in fast else pytest.mark.slow)
-
-
 def report(file: Path, words: tuple[str, ...] = ()) -> Report:
     return Report(components_of([str(file)])[0], words)
 
 
-@pytest.mark.parametrize("file", [slow_but(path.stem, ("sound_derf",), path) for path in sorted(STRANGERS.glob("sound_*.py"))])
+@pytest.mark.parametrize("file", mostly_slow({path.stem: path for path in sorted(STRANGERS.glob("sound_*.py"))}, ["sound_derf"]))
 def test_a_sound_component_breaks_no_law(file: Path) -> None:
     found = report(file)
     assert [(verdict.law, verdict.where) for verdict in found.broken] == []
     assert sum(verdict.verdict == "holds" for verdict in found.verdicts) >= 11
 
 
-@pytest.mark.parametrize("fault", [slow_but(fault.name, FAST, fault) for fault in FAULTS])
+@pytest.mark.parametrize("fault", mostly_slow({fault.name: fault for fault in FAULTS}, FAST))
 def test_a_fault_of_one_line_breaks_the_law_that_names_it(fault: Fault, tmp_path: Path) -> None:
     sound = (STRANGERS / f"{fault.file}.py").read_text(encoding="utf-8")
     assert sound.count(fault.old) == 1

@@ -180,6 +180,7 @@ def test_precision_does_not_depend_on_batches_or_devices(scenes: Path) -> None:
     assert law_metrics_do_not_depend_on_batches_or_devices(experiment(scenes), Detections(shown=0), 1e-4)
 
 
+@pytest.mark.slow
 def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_users_file(
     scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ from models import (
 from models.backend import compiling_for
 from models.contracts import Batch
 from models.paths import path_name
+from tests.tiers import mostly_slow
 from train.data.batches import Arrays
 from train.data.text import Text
 from train.objective import Classification, NextToken
@@ -154,7 +155,7 @@ def test_the_batches_are_ragged(batches: list[Arrays]) -> None:
     assert len(set(shares)) > 1  # devices of a pmap hold different weights, so a mean of their means would be wrong
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
+@pytest.mark.parametrize("scan", mostly_slow({"looped": False, "scanned": True}, ["scanned"]))
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("way", ["pmap", "mesh"])
 def test_five_steps_give_the_parameters_of_one_device(trained: Any, task: str, scan: bool, way: str) -> None:

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.conftest import contents
+from tests.tiers import mostly_slow
 from train.checkpoint import Progress, Store, fingerprint
 from train.cli import main
 from train.metrics import read_metrics
@@ -117,7 +118,7 @@ def same_end(folder: Path, reference: Path, config: str) -> None:
     assert lines == log(reference)
 
 
-@pytest.mark.parametrize("config", [LANGUAGE_MODEL, SENTENCES], ids=["language_model", "sentences"])
+@pytest.mark.parametrize("config", mostly_slow({"language_model": LANGUAGE_MODEL, "sentences": SENTENCES}, ["sentences"]))
 def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, tmp_path: Path, config: str) -> None:
     reference = tmp_path / "reference"
     assert launched(reference, config)[0] == 0

@@ -6,9 +6,11 @@ with the same function and the same types of components the first represents the
 
 import re
 import zlib
+from collections.abc import Collection, Mapping
 
 import flax.linen as nn
 import pytest
+from _pytest.mark import ParameterSet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +27,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = {item for item in chosen if zlib.crc32(unit(item).encode()) % parts == part - 1}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def mostly_slow(cases: Mapping[str, object], fast: Collection[str]) -> list[ParameterSet]:
+    """Cases of a parametrized test by name: those that are named represent the others, which are slow."""
+    if missing := set(fast) - set(cases):
+        raise ValueError(f"there is no case {sorted(missing)} among {sorted(cases)}")
+    return [pytest.param(value, id=name, marks=() if name in fast else pytest.mark.slow) for name, value in cases.items()]
 
 
 def slice_of(written: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from models.recurrence.decayed import decayed
 from models.recurrence.delta import delta, inverse
 from models.recurrence.mlstm import matrix_lstm
 from tests.laws.components import normal
+from tests.tiers import mostly_slow
 
 B, H, T, K, V = 2, 3, 11, 4, 5
 PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
@@ -124,7 +125,7 @@ def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", mostly_slow({form: form for form in FORMS}, ["decayed channel"]))
 def test_strong_decays_of_another_segment_do_no_harm(form: str) -> None:
     law_strong_decays_of_another_segment_do_no_harm(core(form), form)
 

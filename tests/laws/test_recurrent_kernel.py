@@ -38,6 +38,7 @@ from tests.laws.test_recurrence import (
     law_chunks_are_the_recurrence,
     law_strong_decays_of_another_segment_do_no_harm,
 )
+from tests.tiers import mostly_slow
 from train.parallel import Mesh
 
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel"]
@@ -182,7 +183,7 @@ def test_what_cannot_be_is_refused(asked: Any, state: int, platform: str, kind: 
         recurrent_of(asked, 1024, state, platform, kind)
 
 
-@pytest.mark.parametrize("rows", [8, 3])
+@pytest.mark.parametrize("rows", mostly_slow({"8": 8, "3": 3}, ["3"]))
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = GatedDeltaNet(2, implementation="pallas"), Mesh(data=4, fsdp=2)
     batch = {"x": np.asarray(normal(3, rows, 70, 16)), "segments": np.repeat(np.asarray(segments("padded", 70))[:1], rows, 0)}

@@ -17,6 +17,7 @@ from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnectio
 from models.structure import replace
 from tests.laws.components import WIDTH, normal, parameters
 from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
+from tests.tiers import mostly_slow
 from train.study import cost
 
 RESIDUALS = [
@@ -33,13 +34,14 @@ RESIDUALS = [
     StochasticDepth(DenseFormer(), 0.5),
     UNet(),
 ]
+SCANNED = ("2 DeepNorm", "5 Highway", "6 NormalizedResidual", "8 HyperConnections", "10 StochasticDepth", "11 UNet")  # the others are slow
 
 
 def stacked(residual: Any, repeats: int = 4) -> Stack:
     return Stack(Block(Attention(2, causal=True), MLP(1.0), residual), repeats)
 
 
-@pytest.mark.parametrize("residual", RESIDUALS, ids=lambda residual: type(residual).__name__)
+@pytest.mark.parametrize("residual", mostly_slow({f"{place} {type(one).__name__}": one for place, one in enumerate(RESIDUALS)}, SCANNED))
 def test_a_scan_of_four_blocks_is_their_loop(residual: Any) -> None:
     law_scan_equals_loop(stacked(residual))
 
