@@ -86,6 +86,12 @@ def test_squared_error_is_half_the_mean_square_and_its_gradient_the_mean_error()
     assert float(gradient) == pytest.approx((weights * error).sum() / count, rel=1e-5)
 
 
+def test_values_of_another_shape_than_the_outputs_are_not_spread_over_them() -> None:
+    outputs, batch = case(MeanSquaredError())
+    with pytest.raises(ValueError, match=r"shape \(6, 1\) an example.*model.head.values"):
+        MeanSquaredError()(jnp.asarray(outputs), {"values": jnp.asarray(batch["values"][..., :1])})
+
+
 def averaged(objective: Objective, outputs: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
     loss = objective(outputs, batch)["loss"]
     return loss.value / loss.weight

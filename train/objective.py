@@ -65,6 +65,11 @@ class MeanSquaredError:
     """loss = 1/(2n) sum (y - y_hat)^2: its gradient is the mean error.  Reads `values` (..., m) and `weights` (...); outputs (..., m)."""
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
+        if outputs.shape != batch["values"].shape:
+            raise ValueError(
+                f"the values to predict have shape {batch['values'].shape[1:]} an example, and the model gives {outputs.shape[1:]}"
+                " (model.head.values, model.head.pool)"
+            )
         error = outputs.astype(jnp.float32) - batch["values"]
         weights = batch["weights"][..., None] if "weights" in batch else None
         squared = jnp.square(error)

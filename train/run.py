@@ -90,29 +90,23 @@ def overridden(experiment: Experiment, overrides: list[str], names: Names) -> Ex
 
 def _module(name: str) -> Any:
     if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"There is no config file {name}.")
-        try:
-            module = _own_file(path.resolve(), path.read_bytes())
-        except Exception as error:  # whatever the config's own code raises
-            raise InputError(f"The config {name!r} cannot be read: {_told(error, str(path.resolve()))}") from None
-        sys.modules[module.__name__] = module  # where a file's text is an earlier one again, its classes are those of that time
-        return module
+        return loaded(name, "config file")
     if name not in config_names():
         raise InputError(f"No config is called {name!r}; {nearest(name, config_names())}")
     return importlib.import_module(f"configs.{name}")
 
 
-def loaded(file: str) -> Any:
+def loaded(file: str, what: str = "file") -> Any:
     """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code raises."""
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"There is no file {file}.")
+        raise InputError(f"There is no {what} {file}.")
     try:
-        return _own_file(path.resolve(), path.read_bytes())
+        module = _own_file(path.resolve(), path.read_bytes())
     except Exception as error:  # whatever the file's own code raises
-        raise InputError(f"{file} cannot be read: {_told(error, str(path.resolve()))}") from None
+        raise InputError(f"The {what} {file} cannot be read: {_told(error, str(path.resolve()))}") from None
+    sys.modules[module.__name__] = module  # where a file's text is an earlier one again, its classes are those of that time
+    return module
 
 
 def _told(error: Exception, file: str) -> str:

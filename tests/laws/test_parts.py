@@ -47,7 +47,7 @@ TOGETHER = 4  # forms that share one model
 
 def ragged(trained: Trained) -> dict[str, np.ndarray]:
     """Rows of one example, of two, of none, padded to different lengths, and examples of different weights."""
-    draw, batch = np.random.default_rng(1), dict[str, Any](training_batch(ROWS, LENGTH))
+    draw, batch = np.random.default_rng(1), dict[str, Any](training_batch(trained, ROWS, LENGTH))
     cuts = np.sort(draw.integers(0, LENGTH + 1, (ROWS, 2)), axis=1)
     cuts[3] = 0
     places = np.arange(LENGTH)
@@ -55,9 +55,8 @@ def ragged(trained: Trained) -> dict[str, np.ndarray]:
     starts = np.where(segments == 2, cuts[:, :1], 0)
     weights = draw.integers(0, 3, ROWS).astype(np.float32)
     batch |= {"segments": segments, "source_segments": segments, "positions": places - starts, "weights": weights}
-    if isinstance(trained.objective, MeanSquaredError):
-        each = isinstance(trained.model.head.pool, EveryToken)
-        batch |= {"weights": weights[:, None]} if each else {"values": batch["values"][:, 0]}
+    if isinstance(trained.objective, MeanSquaredError) and isinstance(trained.model.head.pool, EveryToken):
+        batch |= {"weights": weights[:, None]}
     if isinstance(trained.objective, MaskedLM):
         batch |= {"labels": draw.integers(0, 5, (ROWS, LENGTH)), "weights": draw.integers(0, 2, (ROWS, LENGTH)) * (segments > 0)}
     if isinstance(trained.objective, Quantiles):

@@ -20,7 +20,6 @@ from train.optimizer import AdamW, Constant
 from train.step import cast, initialise, make_loss, make_step
 from train.sums import Sums
 
-BATCH = training_batch(2, 8)
 # One of each kind, and of each way to keep a state: the others are slow.
 FAST = ("Attention", "Sum", "GatedDeltaNet", "TokenEmbed", "PatchEmbed", "Experts", "GLU", "ClassHead", "MultiTokenHead")
 FAST += ("LatentAttention", "Mamba2", "PreNorm", "HyperConnections", "Stack-scanned", "EncoderDecoder")
@@ -45,17 +44,17 @@ class Watching:
 def law_training_in_bfloat16_follows_float32(trained: Trained) -> None:
     """Every loss is finite and near what float32 gives for the same rounded parameters; outputs are in the type asked for."""
     objective = Watching(trained.objective)
-    model = resized(trained.model, WIDTH, 8)
-    params = random_like(jax.eval_shape(lambda: model.init(jax.random.key(0), BATCH))["params"])
+    model, batch = resized(trained.model, WIDTH, 8), training_batch(trained, 2, 8)
+    params = random_like(jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"])
     optimizer = AdamW(Constant(0.01)).build(STEPS, params)
     step, exact = make_step(model, objective, optimizer, "bfloat16"), make_loss(model, trained.objective)
 
     @jax.jit
     def both(state: Any) -> Any:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        new, sums = step(state, BATCH)
+        new, sums = step(state, batch)
         rounded = cast(cast(state.params, "bfloat16"), "float32")
-        return new, sums["loss"], exact(rounded, BATCH, rng)[1]["loss"], sums["gradient_norm"].value
+        return new, sums["loss"], exact(rounded, batch, rng)[1]["loss"], sums["gradient_norm"].value
 
     state = initialise(params, optimizer, 0)
     for _ in range(STEPS):

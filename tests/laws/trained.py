@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,7 +29,7 @@ from models import (
 )
 from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
 from models.structure import fields
-from tests.laws.components import EMBED, forms_of, module_classes
+from tests.laws.components import EMBED, WIDTH, forms_of, module_classes
 from train.detection import SetPrediction
 from train.objective import Classification, MeanSquaredError, NextToken, NextTokens, Objective
 
@@ -158,7 +159,7 @@ def resized(value: Any, width: int, length: int) -> Any:
     return dataclasses.replace(value, **changes)
 
 
-def training_batch(rows: int, length: int) -> Batch:
+def training_batch(trained: Trained, rows: int, length: int) -> Batch:
     """Random rows of two examples and padding, with the keys that some model or objective reads.  `length` is a multiple of 4."""
     draw = np.random.default_rng(0)
     cut = (length // 2, length // 2 - length // 4, length // 4)
@@ -184,9 +185,12 @@ def training_batch(rows: int, length: int) -> Batch:
         "returns": normal(length, 1),
         "actions": normal(length, 2),
         "labels": ids(CLASSES),
-        "values": normal(1, 1),  # also for heads that give values for every token
         "boxes": draw.uniform(0.2, 0.4, (rows, 3, 4)),
         "box_labels": ids(3, 3),
         "present": np.tile([1.0, 1.0, 0.0], (rows, 1)),
     }
+    if isinstance(trained.objective, MeanSquaredError):
+        model = resized(trained.model, WIDTH, length)
+        outputs = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jax.tree.map(jnp.asarray, batch))[0])
+        batch["values"] = normal(*outputs.shape[1:])
     return {name: jnp.asarray(value, jnp.float32 if value.dtype.kind == "f" else jnp.int32) for name, value in batch.items()}

@@ -24,7 +24,7 @@ ROWS, LENGTH, WIDTH = 2, 128, 128
 
 def compiled(trained: Trained, where: str) -> Any:
     """The training step in bfloat16, with float32 parameters and plain descent, compiled for a topology."""
-    model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(ROWS, LENGTH), topology(where)
+    model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(trained, ROWS, LENGTH), topology(where)
     with compiling_for(devices):
         params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
         optimizer = SGD().build(10, params)
