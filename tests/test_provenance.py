@@ -192,6 +192,9 @@ def test_data_that_changed_between_stop_and_resume_is_told(project: Path, say: S
     # The same size, other content, and a run that is finished.
     (project / "text.txt").write_text((project / "text.txt").read_text().upper())
     assert "data.path: other content of the same size" in say(*TRAIN)[2]
+    _, out, err = say("eval", "run", "--json")
+    assert json.loads(out)["changed"] == "data.path: other content of the same size"
+    assert "this measures the data as it is now" in err
 
 
 def test_a_finished_run_goes_on_to_more_steps_as_one_that_had_them_from_the_start(project: Path, say: Say) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 from train.commands import best, prepare_jax
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     prepare_jax()
     from train.console import pair
     from train.evaluate import evaluate
+    from train.provenance import changed, prints
     from train.run import asked, overridden
     from train.spec import project
 
@@ -47,6 +49,10 @@ def run(options: argparse.Namespace) -> int:
     own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
     experiment = overridden(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
+    if experiment.data == run.experiment.data and (other := changed(run.said.get("data", {}), prints(experiment))):
+        result["changed"] = other
+        said = f"The data is not what {options.folder} was trained with ({other}): this measures the data as it is now."
+        print(said, file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps(result))
         return 0
