@@ -1,12 +1,13 @@
 """What attention looked at: the weights of every attention of a model, by where it stands."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from models.contracts import Batch, Model, Weigh, kind_of
-from models.paths import Layer
+from models.paths import PATTERN, Layer
 
 CALLED = "__call__"
 
@@ -37,6 +38,8 @@ def _layers(path: str, weights: jax.Array, whole: Any) -> dict[str, jax.Array]:
         return {path: weights}
     for name in filter(None, layer.stack.split("/")):
         whole = whole[name]
-    width = len([name for name in whole[layer.body] if name.startswith("block_")])
-    before = f"{layer.stack}/" if layer.stack else ""
-    return {f"{before}layer_{row * width + layer.index}/{layer.within}": weights[row] for row in range(len(weights))}
+    body, width = whole[layer.body], 0
+    while PATTERN.format(width) in body:
+        width += 1
+    single = [dataclasses.replace(layer, kind="loop", index=row * width + layer.index) for row in range(len(weights))]
+    return {block.path: weights[row] for row, block in enumerate(single)}

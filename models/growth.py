@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from models.paths import SCANNED
+from models.paths import SCANNED, block_name, looped, path_name
 from models.residual import LayerScale, PreNorm, ReZero, ScaledNorm
 from models.stack import Stack, scanned, unrolled
 from models.structure import replace
@@ -36,10 +36,10 @@ def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order
     layers: dict[str, Any] = {}
     for repeat, source in enumerate(sources):
         for place in range(width):
-            layer = loop[f"layer_{source * width + place}"]
+            layer = loop[block_name("loop", source * width + place)]
             copied = source in sources[:repeat]
-            layers[f"layer_{repeat * width + place}"] = silenced(layer) if preserving and copied else layer
-    new = {**layers, **{name: value for name, value in loop.items() if not name.startswith("layer_")}}
+            layers[block_name("loop", repeat * width + place)] = silenced(layer) if preserving and copied else layer
+    new = {**layers, **{name: value for name, value in loop.items() if not looped(name)}}
     return scanned(new, replace(stack, "repeats", repeats)) if SCANNED in params else new
 
 
@@ -57,7 +57,7 @@ def silenced(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def ends_layer(path: Any) -> bool:
     """Whether a parameter belongs to a last projection: `down`, `down/kernel`, `out/bias`."""
-    names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    names = path_name(path).split("/")
     return names[-1] in LAST or (names[-1] in ("kernel", "bias") and len(names) > 1 and names[-2] in LAST)
 
 

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import logging
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -15,14 +13,13 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from models.families import bert
-from models.stack import Stack, scanned, unrolled
+from models.families.family import Family, Rule, families, numbered
+from models.stack import scanned, unrolled
 from models.structure import differences, replace
 from models.tensors import Tensors
 from models.transformer import Transformer
 from models.words import brief, gathered, listed
 
-FAMILIES: tuple[ModuleType, ...] = (bert,)
 POSITIONS = "embed/position/table"  # whose rows stand each for themselves
 logger = logging.getLogger("morphax")
 
@@ -38,22 +35,33 @@ class Loaded:
 
 
 def load_hf(
-    folder: str | Path, model: Transformer | None = None, key: jax.Array | None = None, fit: bool = False
+    folder: str | Path,
+    model: Transformer | None = None,
+    key: jax.Array | None = None,
+    fit: bool = False,
+    family: Family | None = None,
 ) -> tuple[Transformer, dict[str, Any]]:
     """A model and its parameters from a folder with `config.json` and `model.safetensors`.
 
     `model` is a structure to load into, such as a body with a new head; by default what the config describes.  Parameters of a
     head that the file does not hold are initialised from `key`; a warning names them, and the tensors that a model with a head does not
-    use.  With `fit` the body may be another structure too, and what fits is loaded.  See `read_hf` for the errors.
+    use.  With `fit` the body may be another structure too, and what fits is loaded.  `family` is that of the folder; by default the one
+    of its model_type among those of `models/families`.  See `read_hf` for the errors.
     """
-    loaded = read_hf(folder, model, key, fit)
+    loaded = read_hf(folder, model, key, fit, family)
     said = [("freshly initialised", loaded.fresh), ("unused", () if loaded.model.head is None and not fit else loaded.unused)]
     if words := [f"{what} {listed(gathered(names))}" for what, names in said if names]:
         logger.warning("Of the weights in %s: %s.", folder, "; ".join(words))
     return loaded.model, loaded.params
 
 
-def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array | None = None, fit: bool = False) -> Loaded:
+def read_hf(
+    folder: str | Path,
+    model: Transformer | None = None,
+    key: jax.Array | None = None,
+    fit: bool = False,
+    family: Family | None = None,
+) -> Loaded:
     """As `load_hf`, and gives what is fresh and what is unused.
 
     Tensors of heads that the model lacks are unused.  All others must have their place, and every parameter of the body its tensor,
@@ -65,19 +73,20 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     """
     folder = Path(folder)
     config = read_config(folder)
-    family = next((family for family in FAMILIES if config.get("model_type") == family.MODEL_TYPE), None)
-    if family is None:
-        known = ", ".join(family.MODEL_TYPE for family in FAMILIES)
+    family = family or next((known for known in families() if config.get("model_type") == known.model_type), None)
+    if family is None or config.get("model_type") != family.model_type:
+        known = ", ".join(known.model_type for known in ((family,) if family else families()))
         raise ValueError(f"{folder / 'config.json'} has model_type {brief(config.get('model_type'))}; known are {known}.")
     try:
-        described: Transformer = family.from_config(config)
+        described: Transformer = family.build(config)
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'} cannot be used: {error}") from None
     tensors = Tensors(folder)
-    names = {_bare(name, family): name for name in tensors}
-    if twice := [name for name in tensors if names[_bare(name, family)] != name]:
+    bare = family.names.bare
+    names = {bare(name): name for name in tensors}
+    if twice := [name for name in tensors if names[bare(name)] != name]:
         raise ValueError(f"The weights in {folder} hold under two names what is one: {listed(twice)}; save them again.")
-    described = family.untied(described, lambda name: tensors.read(names[name]) if name in names else None)
+    described = family.settle(described, lambda name: tensors.read(names[name]) if name in names else None)
     model = described if model is None else model
     loop = replace(model, "stack.scan", False)
     match = _match(family, config, tensors, names, loop, fit)
@@ -91,10 +100,11 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
     if changed := changes(described, model):
         logger.warning("The weights in %s were trained in another structure: %s.", folder, listed(changed, room=400))
     found: dict[str, Any] = {}
-    for path, (name, transposed) in match.sources.items():
-        array = tensors.read(name)
-        array = array.T if transposed else array
-        found[path] = jnp.asarray(array[: match.expected[path][0]] if path == POSITIONS else array)
+    for source in dict.fromkeys(match.sources.values()):  # each once, whatever many parameters it gives
+        arrays = source.rule.read(tuple(tensors.read(name) for name in source.names))
+        for path, array in zip(source.paths, arrays, strict=True):
+            if match.sources.get(path) == source:
+                found[path] = jnp.asarray(array[: match.expected[path][0]] if path == POSITIONS else array)
     fresh = tuple(path for path in match.expected if path not in found)
     if fresh:
 
@@ -110,11 +120,20 @@ def read_hf(folder: str | Path, model: Transformer | None = None, key: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where parameters come from: a rule, the names of its tensors in the file, and the paths that it gives, "" for one not there."""
+
+    rule: Rule
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Match:
-    """Parameters and tensors put together: `expected` path -> shape; `sources` path -> (tensor, transposed)."""
+    """Parameters and tensors put together: `expected` path -> shape; `sources` path -> where it comes from."""
 
     expected: dict[str, tuple[int, ...]]
-    sources: dict[str, tuple[str, bool]]
+    sources: dict[str, _Source]
     misfits: dict[str, str]  # path -> what the tensor of another shape is
     foreign: dict[str, str]  # path -> the tensor of its name that serves another task
     unexpected: tuple[str, ...]  # tensors of the body without a place
@@ -132,67 +151,58 @@ class _Match:
         return "; ".join(f"{len(found)} {what}: {listed(gathered(found), room=300)}" for what, found in parts if found)
 
 
-def _match(
-    family: ModuleType, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool
-) -> _Match:
+def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool) -> _Match:
     tokens = {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), tokens)
     except KeyError as error:
         raise ValueError(f"These weights are a text model's, and this model needs {error} in a batch; leave initial out.") from None
     expected = {path: tuple(leaf.shape) for path, leaf in _flat(variables).items()}
-    places = {_counted(path, model.stack): path for path in expected}
+    places = {numbered(path, len(model.stack.prefix)): path for path in expected}
     foreign = family.foreign(config, model)
-    sources: dict[str, tuple[str, bool]] = {}
+    sources: dict[str, _Source] = {}
     misfits: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
-    tried: dict[str, str] = {}
-    for theirs, ours, transposed in family.rules(model, config):
-        for counted, layer in _layers(ours, places):
-            path, name = places[counted], names.get(theirs.format(layer))
-            if name is None or path in sources or path in misfits or path in elsewhere:
+    tried: dict[str, tuple[str, ...]] = {}
+    for rule in family.rules(model, config):
+        for theirs, ours in rule.places(model.stack.depth):
+            paths = tuple(places.get(path, "") for path in ours)
+            wanted = [path for path in paths if path and not any(path in known for known in (sources, misfits, elsewhere))]
+            if not wanted or not all(name in names for name in theirs):
                 continue
-            tried[path], shape = name, tensors.shape(name)
-            shape = shape[::-1] if transposed else shape
-            if theirs.startswith(foreign):
-                elsewhere[path] = name
-            elif shape == expected[path] or (fit and path == POSITIONS and shape[1:] == expected[path][1:] and shape > expected[path]):
-                sources[path] = name, transposed
-            else:
-                misfits[path] = f"{name} gives {shape} for {path} of shape {expected[path]}"
-    used = {name for name, _ in sources.values()}
-    misshapen = {name for path, name in tried.items() if path in misfits}
-    unused = [bare for bare, name in names.items() if name not in used and not bare.startswith(family.IGNORED)]
+            source = _Source(rule, tuple(names[name] for name in theirs), paths)
+            given, shapes = " and ".join(source.names), [tensors.shape(name) for name in source.names]
+            tried |= dict.fromkeys(wanted, source.names)
+            try:
+                made = dict(zip(paths, rule.shapes(shapes), strict=True))
+            except ValueError as error:
+                misfits |= dict.fromkeys(wanted, f"{given} of shape {' and '.join(map(str, shapes))}: {error}")
+                continue
+            for path in wanted:
+                if any(name.startswith(foreign) for name in theirs):
+                    elsewhere[path] = given
+                elif made[path] == expected[path] or (fit and _longer(path, made[path], expected[path])):
+                    sources[path] = source
+                else:
+                    misfits[path] = f"{given} gives {made[path]} for {path} of shape {expected[path]}"
+    whole = [source for source in sources.values() if fit or all(source.paths)]  # of what is fused, no part is left over
+    used = {name for source in whole for name in source.names}
+    misshapen = {name for path, given in tried.items() if path in misfits for name in given}
+    unused = [bare for bare, name in names.items() if name not in used and not bare.startswith(family.names.ignored)]
     unused = [bare for bare in unused if not _repeated(bare, family, tensors, names, used)]
-    unexpected = [names[bare] for bare in unused if names[bare] not in misshapen and _of_body(bare, names[bare], family)]
+    unexpected = [names[bare] for bare in unused if names[bare] not in misshapen and family.names.of_body(bare, names[bare])]
     return _Match(expected, sources, misfits, elsewhere, tuple(unexpected), tuple(names[bare] for bare in unused))
 
 
-def _bare(name: str, family: ModuleType) -> str:
-    """A tensor's name without the prefix of the body, by the names of today."""
-    bare = name.removeprefix(family.PREFIX)
-    for old, new in family.RENAMED.items():
-        bare = bare.replace(old, new)
-    return bare
+def _longer(path: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether a shape is that of a table of more positions than a model has."""
+    return path == POSITIONS and shape[1:] == expected[1:] and shape > expected
 
 
-def _of_body(bare: str, name: str, family: ModuleType) -> bool:
-    """Whether a tensor is of the body, and of no head."""
-    return bare.startswith(family.BODY) or (bare != name and name.startswith(family.PREFIX) and not bare.startswith(family.POOLER))
-
-
-def _repeated(bare: str, family: ModuleType, tensors: Tensors, names: Mapping[str, str], used: set[str]) -> bool:
+def _repeated(bare: str, family: Family, tensors: Tensors, names: Mapping[str, str], used: set[str]) -> bool:
     """Whether a tensor has the values of a used one that it stands for."""
-    other = names.get(family.REPEATS.get(bare, ""))
+    other = names.get(family.names.repeats.get(bare, ""))
     return other is not None and other in used and np.array_equal(tensors.read(names[bare]), tensors.read(other))
-
-
-def _counted(path: str, stack: Stack) -> str:
-    """A parameter's path with its layer counted from the first block of the stack, its prefix and what is tied included."""
-    first = len(stack.prefix)
-    path = re.sub(r"^stack/layer_(\d+)/", lambda match: f"stack/layer_{first + int(match[1])}/", path)
-    path = re.sub(r"^stack/blocks/block_(\d+)/", lambda match: f"stack/layer_{first + int(match[1])}/", path)
-    return re.sub(r"^stack/first_(\d+)/", r"stack/layer_\1/", path)
 
 
 def changes(described: Transformer, model: Transformer) -> list[str]:
@@ -202,24 +212,33 @@ def changes(described: Transformer, model: Transformer) -> list[str]:
     return [f"{path} is {brief(ours)} and was {brief(theirs)}" for path, theirs, ours in found if not path.endswith(free)]
 
 
-def save_hf(model: Transformer, params: Mapping[str, Any], folder: str | Path, labels: tuple[str, ...] = ()) -> None:
+def save_hf(
+    model: Transformer, params: Mapping[str, Any], folder: str | Path, labels: tuple[str, ...] = (), family: Family | None = None
+) -> None:
     """Writes `config.json` and `model.safetensors` that `transformers` loads.  `labels` names the classes.
 
-    Raises ValueError, with the first difference, where the structure is of no known family.
+    Raises ValueError, with the first difference, where the structure is of no known family, or not of the one that is given, and for
+    parameters that no rule of the family writes.
     """
-    family, config = _family_of(model)
+    family, config = _family_of(model, families() if family is None else (family,))
     if labels:
         config["id2label"] = {str(index): name for index, name in enumerate(labels)}
         config["label2id"] = {name: index for index, name in enumerate(labels)}
     loop = {**params, "stack": unrolled(params["stack"], model.stack)}
     flat: dict[str, Any] = traverse_util.flatten_dict(loop, sep="/")
+    places = {numbered(path, len(model.stack.prefix)): path for path in flat}
     tensors: dict[str, np.ndarray] = {}
-    for theirs, ours, transposed in family.written(model):
-        for path, layer in _layers(ours, flat):
-            name = theirs.format(layer)
-            bare = model.head is None or name.startswith(family.HEADS)
-            array = np.asarray(flat[path])
-            tensors[name if bare else family.PREFIX + name] = np.ascontiguousarray(array.T if transposed else array)
+    left = set(places)
+    for rule in family.rules(model, config):
+        for theirs, ours in rule.places(model.stack.depth) if rule.written else ():
+            if not all(path in places for path in ours):
+                continue
+            left -= set(ours)
+            for name, array in zip(theirs, rule.write(tuple(np.asarray(flat[places[path]]) for path in ours)), strict=True):
+                bare = model.head is None or name.startswith(family.names.heads)
+                tensors[name if bare else family.names.prefix + name] = np.ascontiguousarray(array)
+    if left:
+        raise ValueError(f"No rule of the family {family.model_type} writes {listed(gathered(sorted(left)))}; add one to its file.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -240,20 +259,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _family_of(model: Transformer) -> tuple[ModuleType, dict[str, Any]]:
+def _family_of(model: Transformer, known: tuple[Family, ...]) -> tuple[Family, dict[str, Any]]:
     reasons: list[str] = []
-    for family in FAMILIES:
+    for family in known:
         try:
-            return family, family.to_config(model)
+            return family, {"model_type": family.model_type, **family.describe(model)}
         except ValueError as error:
             reasons.append(str(error))
     raise ValueError(f"This structure has no Hugging Face form: {' '.join(reasons)}")
-
-
-def _layers(ours: str, flat: Iterable[str]) -> list[tuple[str, str]]:
-    """The paths of a parameter tree that a rule's path stands for, each with its layer."""
-    pattern = re.compile(re.escape(ours).replace(r"\{\}", r"(\d+)"))
-    return [(path, "".join(match.groups())) for path in flat if (match := pattern.fullmatch(path))]
 
 
 def _flat(variables: Any) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""The grammar of parameter paths: names of leaves, and which layer of which stack a leaf belongs to."""
+"""The grammar of parameter paths: names of leaves, which layer of which stack a leaf belongs to, and patterns that select leaves."""
 
 import dataclasses
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 
 SCANNED, TIED = "blocks", "tied"  # the body of a stack whose repeats have parameters of their own, and of one whose repeats share them
+Kind = Literal["prefix", "loop", "scan", "tied"]
+PATTERN = "block_{}"  # a block of the body
 # A stack calls its blocks so: those of the prefix, those of a loop, and those of a pattern that is scanned or tied.
-LAYER = re.compile(rf"(?:^|(?<=/))(?:first_(?P<prefix>\d+)|layer_(?P<loop>\d+)|(?P<over>{SCANNED}|{TIED})/block_(?P<block>\d+))(?=/|$)")
+CALLED: dict[Kind, str] = {"prefix": "first_{}", "loop": "layer_{}", "scan": f"{SCANNED}/{PATTERN}", "tied": f"{TIED}/{PATTERN}"}
+NUMBER = r"\d+"
+LAYER = re.compile("(?:^|(?<=/))(?:" + "|".join(f"(?P<{kind}>{name.format(NUMBER)})" for kind, name in CALLED.items()) + ")(?=/|$)")
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -22,6 +26,25 @@ def map_paths(function: Callable[..., Any], tree: Any, *more: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *more)
 
 
+def select(patterns: Sequence[str]) -> Callable[[str], str | None]:
+    """A function that gives the first of the regular expressions that is found anywhere in a path, or None.
+
+    Raises `re.error` for a pattern that is no regular expression.
+    """
+    compiled = [(pattern, re.compile(pattern)) for pattern in patterns]
+    return lambda path: next((pattern for pattern, expression in compiled if expression.search(path)), None)
+
+
+def block_name(kind: Kind, index: int) -> str:
+    """The path, within its stack, of a block: `first_0`, `layer_3`, `blocks/block_1` or `tied/block_1`."""
+    return CALLED[kind].format(index)
+
+
+def looped(name: str) -> bool:
+    """Whether a name within a stack is that of a block of a loop."""
+    return (layer := Layer.of(name)) is not None and layer.kind == "loop"
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A block of a stack: the stack's path, the path within the block, how the block repeats, and its number of its kind.
@@ -30,19 +53,23 @@ class Layer:
     """
 
     stack: str
-    kind: str
+    kind: Kind
     index: int
     within: str
 
     @classmethod
     def of(cls, path: str) -> "Layer | None":
         """The outermost block that a path leads into; None for what is in no stack."""
-        if (found := LAYER.search(path)) is None:
+        if (match := LAYER.search(path)) is None:
             return None
-        stack, within = path[: found.start()].rstrip("/"), path[found.end() :].lstrip("/")
-        if found["prefix"] or found["loop"]:
-            return cls(stack, "prefix" if found["prefix"] else "loop", int(found["prefix"] or found["loop"]), within)
-        return cls(stack, "scan" if found["over"] == SCANNED else "tied", int(found["block"]), within)
+        kind: Any = match.lastgroup
+        stack, within = path[: match.start()].rstrip("/"), path[match.end() :].lstrip("/")
+        return cls(stack, kind, int(match[0].rsplit("_", 1)[1]), within)
+
+    @property
+    def path(self) -> str:
+        """The path that leads here: `Layer.of(path).path == path`."""
+        return "/".join(filter(None, (self.stack, block_name(self.kind, self.index), self.within)))
 
     @property
     def body(self) -> str:
@@ -54,6 +81,13 @@ class Layer:
         """Whether collections other than the parameters have a leading axis of repeats."""
         return self.kind in ("scan", "tied")
 
+    def single(self, first: int = 0) -> "Layer":
+        """The same block as one of a loop that counts all blocks of the stack; `first` is the number of blocks of the prefix.
+
+        Of blocks that repeat it is that of the first repeat.
+        """
+        return dataclasses.replace(self, kind="loop", index=self.index + (0 if self.kind == "prefix" else first))
+
 
 def stacked(path: str) -> int:
     """How many leading axes of a parameter count the repeats of scanned stacks, by its path."""
@@ -61,3 +95,12 @@ def stacked(path: str) -> int:
     while (layer := Layer.of(path)) is not None:
         count, path = count + (layer.kind == "scan"), layer.within
     return count
+
+
+def order(path: str) -> tuple[tuple[bool, int], ...]:
+    """A key that sorts paths by depth: the prefix before what repeats, then the block's number, then the same within the block."""
+    places: list[tuple[bool, int]] = []
+    while (layer := Layer.of(path)) is not None:
+        places.append((layer.kind != "prefix", layer.index))
+        path = layer.within
+    return tuple(places)

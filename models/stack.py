@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from models.block import Block
 from models.context import Context
 from models.contracts import Norm
-from models.paths import SCANNED, TIED
+from models.paths import PATTERN, SCANNED, TIED, block_name, looped
 from models.remat import POLICIES
 from models.structure import named, nearest
 
@@ -61,7 +61,7 @@ class Stack(nn.Module):
         expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
         state = expand(x, ctx) if expand else x
         for index, block in enumerate(self.prefix):
-            state, ctx = run(self, block, f"first_{index}", self.remat, False)(state, dataclasses.replace(ctx, layer=index))
+            state, ctx = run(self, block, block_name("prefix", index), self.remat, False)(state, dataclasses.replace(ctx, layer=index))
         if self.scan or self.tied:
             inputs: Any = (nn.broadcast, 0)  # the context is the same for all repeats, the index of their first layer is not
             each: dict[Any, Any] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
@@ -83,7 +83,9 @@ class Stack(nn.Module):
         else:
             for index in range(self.repeats * len(self.pattern)):
                 block = self.pattern[index % len(self.pattern)]
-                state, ctx = run(self, block, f"layer_{index}", self.remat, False)(state, dataclasses.replace(ctx, layer=first + index))
+                state, ctx = run(self, block, block_name("loop", index), self.remat, False)(
+                    state, dataclasses.replace(ctx, layer=first + index)
+                )
         x = reduce(state, ctx) if reduce else state
         return x if self.norm is None else self.norm(x)
 
@@ -98,7 +100,9 @@ class Pattern(nn.Module):
     @nn.compact
     def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
         for index, block in enumerate(self.blocks):
-            state, ctx = run(self, block, f"block_{index}", self.remat, self.scanned)(state, dataclasses.replace(ctx, layer=layer + index))
+            state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned)(
+                state, dataclasses.replace(ctx, layer=layer + index)
+            )
         return state, None
 
 
@@ -119,7 +123,7 @@ def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
         return dict(params)
     width = len(stack.pattern)
     layers = {
-        f"layer_{index}": jax.tree.map(lambda leaf, row=index // width: leaf[row], params[SCANNED][f"block_{index % width}"])
+        block_name("loop", index): jax.tree.map(lambda leaf, row=index // width: leaf[row], params[SCANNED][PATTERN.format(index % width)])
         for index in range(stack.repeats * width)
     }
     return {**layers, **{name: value for name, value in params.items() if name != SCANNED}}
@@ -127,13 +131,14 @@ def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
 
 def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
     """A looped stack's parameters as those of the same stack scanned; what is scanned already stays."""
-    if "layer_0" not in params:
+    if block_name("loop", 0) not in params:
         return dict(params)
     width = len(stack.pattern)
     blocks = {
-        f"block_{place}": jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *(params[f"layer_{index}"] for index in range(place, stack.repeats * width, width))
+        PATTERN.format(place): jax.tree.map(
+            lambda *leaves: jnp.stack(leaves),
+            *(params[block_name("loop", index)] for index in range(place, stack.repeats * width, width)),
         )
         for place in range(width)
     }
-    return {SCANNED: blocks, **{name: value for name, value in params.items() if not name.startswith("layer_")}}
+    return {SCANNED: blocks, **{name: value for name, value in params.items() if not looped(name)}}

@@ -32,19 +32,19 @@ def brief(value: Any, room: int = 60) -> str:
 
 
 def gathered(names: Sequence[str]) -> list[str]:
-    """Names that differ in the number of their layer alone as one, in the order of the first.
+    """Names that differ in their first number alone, that of their layer, as one, in the order of the first.
 
     >>> gathered(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
     ['layer_0-2/up', 'layer_0/down']
     """
     found: dict[str, list[int]] = {}
     for name in names:
-        match = LAYER.search(name)
-        found.setdefault(name if match is None else LAYER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
+        match = NUMBER.search(name)
+        found.setdefault(name if match is None else NUMBER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
     return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in found.items()]
 
 
-LAYER = re.compile(r"(?<=layer[_.])\d+|(?<=first_)\d+")
+NUMBER = re.compile(r"(?<=[_./])\d+(?=[./]|$)")  # the end of a word of a path: of a layer, whatever a family calls it
 
 
 def _spans(numbers: list[int]) -> str:

@@ -56,7 +56,7 @@ def flat(params: Any, model: Any) -> dict[str, np.ndarray]:
         words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         if words[1].startswith("layer_"):
             words[1] = f"layer_{first + int(words[1][6:])}"
-        found["/".join(words).replace("first_", "layer_").replace("blocks/block_", "layer_")] = np.asarray(leaf)
+        found["/".join(words).replace("first_", "layer_").replace("tied/block_", "layer_")] = np.asarray(leaf)
     return found
 
 

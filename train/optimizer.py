@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import math
-import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.paths import Layer, map_paths, path_name
+from models.paths import Layer, map_paths, path_name, select
 from models.roles import Growth, Role, default_roles
 from models.structure import nearest
 
@@ -204,7 +203,8 @@ class AdamW:
         if (patterns := self.no_decay) is None:
             decayed = jax.tree.map(lambda role: bool(role.decay), default_roles(params) if roles is None else roles)
         else:
-            decayed = map_paths(lambda path, _: not any(re.search(pattern, path) for pattern in patterns), params)
+            kept = select(patterns)
+            decayed = map_paths(lambda path, _: kept(path) is None, params)
         chain = [optax.add_decayed_weights(self.decay, mask=decayed)]
         if in_mup(roles):  # before the decay, whose product with the rate stays
             chain.insert(0, _scaled(_by_growth(roles, lambda growth: 1 / growth.fan_in)))
@@ -262,12 +262,13 @@ def routed(transform: optax.GradientTransformation, params: Params, roles: Roles
     """
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in freeze:
-        if not any(re.search(pattern, path) for path in paths):
+        if not any(map(select((pattern,)), paths)):
             raise ValueError(f"freeze has {pattern!r}, which matches no parameter; they have names such as {paths[len(paths) // 2]!r}.")
     transforms: dict[Hashable, optax.GradientTransformation] = {"trained": transform, "frozen": optax.set_to_zero()}
+    frozen = select(freeze)
 
     def label(path: str, role: Role) -> str:
-        if any(re.search(pattern, path) for pattern in freeze):
+        if frozen(path) is not None:
             return "frozen"
         if role.step is None:
             return "trained"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from models.backend import devices, local_devices
-from models.paths import map_paths, stacked
+from models.paths import map_paths, select, stacked
 
 AXIS = "devices"
 SMALL = 4096  # numbers of a parameter that every device may keep: less memory would cost a gathering more
@@ -195,10 +194,12 @@ class Mesh:
     def shardings(self, tree: Any) -> Any:
         """The sharding of every leaf of a state, by the rules."""
         mesh = self.mesh()
+        rules: dict[str | None, tuple[str | None, ...]] = dict(reversed(self.rules))  # of one pattern given twice the first
+        ruled = select(tuple(pattern for pattern, _ in self.rules))
 
         def shard(path: str, leaf: Any) -> NamedSharding:
             first, shape = stacked(path), leaf.shape
-            named = next((axes for pattern, axes in self.rules if re.search(pattern, path)), None)
+            named = rules.get(ruled(path))
             axes = () if named is None else named[max(len(named) - len(shape[first:]), 0) :]
             fitting: list[str | None] = [None] * (len(shape) - len(axes))
             fitting += [

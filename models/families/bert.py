@@ -1,6 +1,6 @@
 """BERT: Devlin et al. 2018, arXiv:1810.04805.  Post-norm encoder, learned positions, token types."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from models.attention import Attention
 from models.block import Block
 from models.contracts import Activation, Head
 from models.embed import TokenEmbed
+from models.families.family import Family, Names, Read, Rule, Transpose
 from models.families.settings import Settings
 from models.feedforward import MLP
 from models.head import ClassHead, EveryToken, FirstToken, LogitsHead, Transform, ValueHead
@@ -21,11 +22,9 @@ from models.structure import differences, part, replace
 from models.transformer import Transformer
 
 MODEL_TYPE = "bert"
-PREFIX = "bert."  # before the names of the body wherever a head stands beside it
 ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": relu, "silu": silu, "swish": silu}
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 DEEPEST = 1024  # layers
-Rule = tuple[str, str, bool]  # their name, our path, transposed
 
 
 def transformer(
@@ -185,18 +184,17 @@ def _read(model: Transformer) -> dict[str, Any]:
 
 
 def _dense(theirs: str, ours: str) -> list[Rule]:
-    return [(f"{theirs}.weight", f"{ours}/kernel", True), (f"{theirs}.bias", f"{ours}/bias", False)]
+    return [Rule(f"{theirs}.weight", f"{ours}/kernel", Transpose()), Rule(f"{theirs}.bias", f"{ours}/bias")]
 
 
 def _norm(theirs: str, ours: str) -> list[Rule]:
-    return [(f"{theirs}.weight", f"{ours}/scale", False), (f"{theirs}.bias", f"{ours}/bias", False)]
+    return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
 
 
-# One table, read in both directions.  {} is the layer.
-RULES: list[Rule] = [
-    ("embeddings.word_embeddings.weight", "embed/token", False),
-    ("embeddings.position_embeddings.weight", "embed/position/table", False),
-    ("embeddings.token_type_embeddings.weight", "embed/type", False),
+RULES: tuple[Rule, ...] = (
+    Rule("embeddings.word_embeddings.weight", "embed/token"),
+    Rule("embeddings.position_embeddings.weight", "embed/position/table"),
+    Rule("embeddings.token_type_embeddings.weight", "embed/type"),
     *_norm("embeddings.LayerNorm", "embed/norm"),
     *_dense("encoder.layer.{}.attention.self.query", "stack/layer_{}/mixer/query"),
     *_dense("encoder.layer.{}.attention.self.key", "stack/layer_{}/mixer/key"),
@@ -210,44 +208,53 @@ RULES: list[Rule] = [
     *_dense("classifier", "head/out"),
     *_dense("cls.predictions.transform.dense", "head/transform/dense"),
     *_norm("cls.predictions.transform.LayerNorm", "head/transform/norm"),
-    ("cls.predictions.bias", "head/bias", False),
-]
-HEADS = ("classifier.", "cls.")  # names that never carry the prefix
-BODY = ("embeddings.", "encoder.")  # names of the body, with or without the prefix
-POOLER = "pooler."  # of a head, though its name has the prefix of the body
-RENAMED = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # in checkpoints of TensorFlow's BERT
-IGNORED = ("embeddings.position_ids",)  # no parameters
-DECODER, DECODER_BIAS, BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.predictions.bias"
-REPEATS = {DECODER: "embeddings.word_embeddings.weight", DECODER_BIAS: BIAS, BIAS: DECODER_BIAS}  # often stored twice
+    Rule("cls.predictions.bias", "head/bias"),
+)
+TOKENS, BIAS = "embeddings.word_embeddings.weight", "cls.predictions.bias"
+DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 
 
 def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
-    """The table to read a model's parameters by, the preferred name of a path first.
+    """The table of a model's parameters, the preferred name of one first.
 
     A decoder of its own is the embedding if the config ties the two; its bias has two names, of which `transformers` computes with
-    the decoder's.
+    the decoder's, and which are both written where the decoder is the model's own.
     """
-    found: list[Rule] = [(DECODER_BIAS, "head/bias", False), *RULES]
-    if isinstance(model.head, LogitsHead) and not model.head.tied:
-        found.append((DECODER, "head/table", False))
-        if Settings(config).flag("tie_word_embeddings", True):
-            found.append((REPEATS[DECODER], "head/table", False))
-    return found
-
-
-def written(model: Transformer) -> list[Rule]:
-    """The table to write a model's parameters by; a decoder of its own has a bias of its own beside the head's."""
     own = isinstance(model.head, LogitsHead) and not model.head.tied
-    return [*RULES, (DECODER, "head/table", False), (DECODER_BIAS, "head/bias", False)] if own else RULES
+    table = [Rule(DECODER_BIAS, "head/bias", written=own), *RULES]
+    if own:
+        table.append(Rule(DECODER, "head/table"))
+        if Settings(config).flag("tie_word_embeddings", True):
+            table.append(Rule(TOKENS, "head/table", written=False))
+    return table
 
 
-def untied(model: Transformer, read: Callable[[str], np.ndarray | None]) -> Transformer:
+def untied(model: Transformer, read: Read) -> Transformer:
     """The model with a decoder of its own if the tensors hold one that differs from the embedding, by `read(name)`.
 
     `transformers` computes with such a decoder even if the config ties it.
     """
     if not isinstance(model.head, LogitsHead) or not model.head.tied:
         return model
-    decoder, table = read(DECODER), read(REPEATS[DECODER])
+    decoder, table = read(DECODER), read(TOKENS)
     same = decoder is None or table is None or np.array_equal(decoder, table)
     return model if same else replace(model, "head.tied", False)
+
+
+FAMILY = Family(
+    MODEL_TYPE,
+    from_config,
+    to_config,
+    rules,
+    names=Names(
+        prefix="bert.",
+        heads=("classifier.", "cls."),
+        pooler=("pooler.",),
+        body=("embeddings.", "encoder."),
+        renamed={".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"},  # in checkpoints of TensorFlow's BERT
+        ignored=("embeddings.position_ids",),
+        repeats={DECODER: TOKENS, DECODER_BIAS: BIAS, BIAS: DECODER_BIAS},
+    ),
+    foreign=foreign,
+    settle=untied,
+)

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 
 from models.laws.inputs import arguments, modules_within, parameters
-from models.laws.verdict import path_name
+from models.paths import path_name
 
 
 def declared(component: Any, name: str) -> list[Any]:

@@ -11,7 +11,8 @@ from models.contracts import Residual, Router, kind_of
 from models.laws.carrier import applied_to, parameters_of
 from models.laws.declared import without_gradient
 from models.laws.inputs import WIDTH, arguments, normal, packed_context, parameters
-from models.laws.verdict import BrokenLawError, path_name, require, require_close, require_finite
+from models.laws.verdict import BrokenLawError, require, require_close, require_finite
+from models.paths import path_name
 from models.structure import apart
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.paths import path_name
+
 
 class BrokenLawError(AssertionError):
     """A law does not hold; the message says where and by how much."""
@@ -68,11 +70,6 @@ def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, wor
 def names_of(tree: Any) -> str:
     """The paths of a tree's leaves."""
     return ", ".join(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)) or "none"
-
-
-def path_name(path: Any) -> str:
-    """A path in a tree as names joined by slashes."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def require_finite(tree: Any, words: str) -> None:

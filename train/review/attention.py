@@ -1,6 +1,5 @@
 """Where the words of a translation looked in their source: the weights of the decoder's attention to what the encoder gave, by words."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from models.attended import attention_weights
 from models.contracts import Batch, Model
+from models.paths import order
 from train.data.tokens import Tokenizer
 from train.review.trained import Trained, drawn
 from train.step import Precision, cast
@@ -20,12 +20,9 @@ def make_cross_attention(model: Model, precision: Precision = "float32") -> Any:
     (b, 0, 0) where the model has no such attention.  Earlier layers look at more words at once and are harder to read.
     """
 
-    def depth(path: str) -> tuple[bool, list[int]]:
-        return "layer_" in path, [int(number) for number in re.findall(r"\d+", path)]
-
     def outputs(params: Any, batch: Batch) -> Any:
         found = attention_weights(model, cast(params, precision), cast(dict(batch), precision))
-        last = max((path for path in found if path.rpartition("/")[2] == "cross"), key=depth, default=None)
+        last = max((path for path in found if path.rpartition("/")[2] == "cross"), key=order, default=None)
         return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else found[last].astype(jnp.float32).mean(1)
 
     return outputs
