@@ -111,8 +111,8 @@ class SoftMoE(nn.Module):
     """Y = C GLU(D^T X): experts see `slots` weighted means of an example's tokens each, and every token a mean of all that they give.
 
     D and C are softmaxes of L = scale * unit(X) unit(P) over tokens and over slots.  (b, t, d) -> (b, t, d).  arXiv:2308.00951.
-    Each example of a packed row has slots of its own, so cost grows with their number: that of ctx.starts, else `examples`; what
-    follows these in a row gets 0.  Slots see later tokens: not causal, and it cannot decode.
+    Each example of a packed row has slots of its own, so cost grows with their number: that of ctx.starts, else `examples`, beyond
+    which tokens get NaN, for nothing that is computed could tell.  Slots see later tokens: not causal, and it cannot decode.
     """
 
     experts: int = 8
@@ -146,7 +146,8 @@ class SoftMoE(nn.Module):
         inner = self.activation(jnp.einsum("bnepd,edf->bnepf", rows, gate)) * jnp.einsum("bnepd,edf->bnepf", rows, up)
         given = jnp.einsum("bnepf,efd->bnepd", inner, down).reshape(b, -1, e * p, d)
         combine = (jax.nn.softmax(logits, axis=-1)[:, :, None] * own[..., None]).astype(x.dtype)
-        return jnp.einsum("btns,bnsd->btd", combine, given)
+        y = jnp.einsum("btns,bnsd->btd", combine, given)
+        return y if ctx.segments is None else jnp.where(ctx.segments[..., None] < own.shape[-1], y, jnp.nan)
 
 
 class ProductKeyMemory(nn.Module):

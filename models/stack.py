@@ -76,7 +76,7 @@ class Stack(nn.Module):
             free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
             name = TIED if self.tied else SCANNED
             if self.tied and self.is_initializing():  # what serves every repeat starts as the first one's does
-                state, _ = Pattern(free, remat=self.remat, name=name)(state, ctx, first)
+                state, _ = Pattern(free, remat=self.remat, scanned=True, name=name)(state, ctx, first)
             else:
                 layers = first + jnp.arange(self.repeats) * len(self.pattern)
                 state, _ = lifted(free, remat=self.remat, scanned=True, name=name)(state, ctx, layers)
@@ -99,11 +99,29 @@ class Pattern(nn.Module):
 
     @nn.compact
     def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
+        first, before = state, ctx
         for index, block in enumerate(self.blocks):
             state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned)(
                 state, dataclasses.replace(ctx, layer=layer + index)
             )
+        if self.scanned and set(ctx.shared) > set(before.shared):
+            self._require_alike(first, before, ctx)
         return state, None
+
+    def _require_alike(self, state: Any, before: Context, after: Context) -> None:
+        """Raises ValueError if repeats that find what this one gives have other parameters: a scan would make each of them a first one."""
+        alone = Pattern(tuple(block.copy(parent=None, name=None) for block in self.blocks), parent=None)
+
+        def shapes(ctx: Context) -> Any:
+            keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+            return jax.eval_shape(lambda: alone.init(keys, state, dataclasses.replace(ctx, decoding=None), 0)).get("params", {})
+
+        if shapes(before) != shapes(dataclasses.replace(before, shared=after.shared)):
+            given = ", ".join(sorted(set(after.shared) - set(before.shared)))
+            raise ValueError(
+                f"A scanned stack gives {given} in each repeat, and layers that find it have other parameters: put the block that gives"
+                " it in Stack.prefix."
+            )
 
 
 def run(parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool) -> Callable[[Any, Context], tuple[Any, Context]]:

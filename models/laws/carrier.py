@@ -41,19 +41,19 @@ def stack_of(component: Any) -> Stack | None:
     return None if layer is None else Stack(Block(layer, None), 2)
 
 
-def branch(index: int, x: jax.Array, gain: Any = 1.0) -> jax.Array:
-    """What stands in for a layer in a residual: a function of each token alone."""
-    return (gain * (jnp.cos(3 * x) + jnp.roll(x, 1 + index, -1))).astype(x.dtype)
+def branch(index: int, x: jax.Array, change: Any = 0.0) -> jax.Array:
+    """What stands in for a layer in a residual: a function of each token alone, plus a change."""
+    return (jnp.cos(3 * x) + jnp.roll(x, 1 + index, -1) + change).astype(x.dtype)
 
 
-def chained(residual: Any, params: Any, x: jax.Array, ctx: Context, gains: Any = None) -> jax.Array:
-    """The stream after a residual around each branch of three blocks; `gains` (blocks, branches) multiply the branches."""
+def chained(residual: Any, params: Any, x: jax.Array, ctx: Context, changes: Any = None) -> jax.Array:
+    """The stream after a residual around each branch of three blocks; `changes` (blocks, branches, b, t, d) are added to the branches."""
     ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
     state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
     for layer in range(LAYERS):
         for index in range(BRANCHES):
             ctx = dataclasses.replace(ctx, layer=layer, branch=index)
-            given = functools.partial(branch, index, gain=1.0 if gains is None else gains[layer, index])
+            given = functools.partial(branch, index, change=0.0 if changes is None else changes[layer, index])
             state = residual.apply({"params": params[f"{layer}_{index}"]}, state, given, ctx)
     return residual.reduce(state, ctx) if hasattr(residual, "reduce") else state
 

@@ -11,9 +11,11 @@ import numpy as np
 from models.context import Context
 from models.laws.carrier import BRANCHES, LAYERS, chained, parameters_of
 from models.laws.inputs import WIDTH, normal, parameters, random_like
-from models.laws.verdict import require, require_equal_trees
+from models.laws.verdict import NotTestedError, require, require_equal_trees
 from models.stack import Stack, scanned, unrolled
 from models.structure import replace
+
+ROUNDED = 1e-3  # of a gradient's largest value: recurrences reach 4e-4 in another order of sums
 
 
 def stream() -> jax.Array:
@@ -47,11 +49,11 @@ def law_every_branch_counts(residual: Any) -> None:
 
     params = parameters_of(residual)
 
-    def ended(gains: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.vdot(normal(2, *stream().shape), chained(residual, params, x, context(), gains))
+    def ended(changes: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.vdot(normal(2, *stream().shape), chained(residual, params, x, context(), changes))
 
-    by_gain, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.ones((LAYERS, BRANCHES)), stream())
-    for place, size in np.ndenumerate(np.abs(by_gain)):
+    by_branch, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream())
+    for place, size in np.ndenumerate(np.abs(by_branch).max((2, 3, 4))):
         require(size > 1e-6, f"the output does not depend on branch {place[1]} of block {place[0]} of {LAYERS}, counted from 0")
     require(np.abs(by_stream).max() > 1e-6, "the output does not depend on the stream")
 
@@ -86,10 +88,13 @@ def law_scan_equals_loop(stack: Stack) -> None:
     """A scan over layers has the outputs and gradients of the loop over them."""
     loop: Any = stack  # a linen module has the hash of its fields, which types do not know
     params, scan = looped_parameters(loop), replace(stack, "scan", True)
+    kept = {jax.tree.structure(leaf) for name, leaf in params.items() if name.startswith("layer_")}
+    if len(kept) > len(stack.pattern):
+        raise NotTestedError("layers have different parameters, which no scan can stack: the first stands in the stack's prefix")
     y, gradients = _looped(loop)
     again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
     require_equal_trees(again, y, words="output")
-    require_equal_trees(unrolled(scanned_gradients, scan), gradients, words="gradient of")
+    require_equal_trees(unrolled(scanned_gradients, scan), gradients, ROUNDED, words="gradient of")
 
 
 @functools.lru_cache(maxsize=8)

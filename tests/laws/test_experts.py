@@ -230,6 +230,16 @@ def test_layers_that_see_the_whole_example_are_their_definition_in_each_example(
         layer.apply({"params": params}, X, Context(decoding=Decoding(0, 8)))
 
 
+def test_an_example_beyond_those_that_soft_experts_serve_is_not_a_number() -> None:
+    layer, segments = SoftMoE(4, 1, examples=2), jnp.array([[1, 1, 2, 2, 3, 3, 3, 0]])
+    params = parameters(layer)
+    y = np.asarray(layer.apply({"params": params}, X[:1], Context(segments=segments)))
+    np.testing.assert_array_equal(np.isnan(y).all(-1)[0], segments[0] == 3)
+    served = layer.apply({"params": params}, X[:1], Context(segments=segments, starts=jnp.array([[0, 2, 4]])))
+    assert np.isfinite(served).all()
+    np.testing.assert_allclose(y[0, :4], served[0, :4], atol=1e-6)
+
+
 def test_highest_takes_the_share_of_each_example_in_order() -> None:
     scores, segments = jnp.array([[[5.0, 1, 2, 9, 9, 3, 7, 8]]]), jnp.array([[0, 1, 1, 1, 1, 2, 2, 2]])
     index, valid = highest(scores, segments, 0.5)
