@@ -118,7 +118,13 @@ VECTORS = {
     "HyperConnections": {"read_weight", "write_weight"},
     "RWKV7": {"bonus"},
 }
-SCALED = {"CoPE": {"table"}, "LogitsHead": {"table"}, "ProductKeyMemory": {"halves"}}  # by the component, or of a width that never grows
+# By the component, or of a width that never grows.
+SCALED = {
+    "CoPE": {"table"},
+    "DifferentialAttention": {"query_weight", "key_weight"},
+    "LogitsHead": {"table"},
+    "ProductKeyMemory": {"halves"},
+}
 SIDEWAYS = {"DenseFormer", "HyperConnections", "StochasticDepth"}  # sums over streams, not over the width
 
 
