@@ -14,12 +14,13 @@ from typing import Any
 
 from models.structure import fields, part, replace
 from train.data.source import builder
+from train.data.sources import library_of
 from train.experiment import Experiment
 from train.spec import InputError
 
 COPY = "config.py"  # beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
 FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")  # what settings of files are called, in any data
-PLACES = (*(f"data.{name}" for name in FILES), "data.tokenizer", "initial.folder")
+PLACES = (*(f"data.{name}" for name in FILES), "data.dataset", "data.tokenizer", "initial.folder")
 WHOLE, SAMPLE, SAMPLES = 2**28, 2**16, 256  # bytes that are read whole; bytes and files of a sample of what is larger
 
 
@@ -130,6 +131,9 @@ def prints(experiment: Experiment) -> dict[str, dict[str, Any]]:
     named = getattr(data, "dataset", None)
     if isinstance(named, str) and named and getattr(data, "path", None) is None:
         try:
+            if (library := library_of(named)) is not None:
+                described = library.describe(named.partition(":")[2])
+                return found | {"data.dataset": {"version": described["version"], "examples": described["splits"]}}
             info = builder(named).info
             examples = {split: int(one.num_examples) for split, one in info.splits.items()}
             found["data.dataset"] = {"version": str(info.version), "examples": examples}
@@ -191,14 +195,17 @@ def located(experiment: Experiment, folder: Path, recorded: Mapping[str, str] | 
             value = part(experiment, path)
         except LookupError:
             continue
-        if not isinstance(value, str) or not value or value == "bytes" or ":" in value or value.startswith("~") or os.path.isabs(value):
+        if not isinstance(value, str) or not value or value == "bytes":
+            continue
+        prefix, value = ("", value) if library_of(value) is None else (value[: value.index(":") + 1], value[value.index(":") + 1 :])
+        if (path == "data.dataset" and not prefix) or ":" in value or value.startswith("~") or os.path.isabs(value):
             continue
         if here and os.path.exists(value):
             continue
         bases = (os.path.join(os.path.realpath(folder), recorded["from_run"]), recorded["path"])
         place = next((one for one in (os.path.normpath(os.path.join(base, value)) for base in bases) if os.path.exists(one)), value)
         if not (os.path.exists(value) and os.path.samefile(value, place)):
-            experiment = replace(experiment, path, place)
+            experiment = replace(experiment, path, prefix + place)
     return experiment
 
 

@@ -14,6 +14,7 @@ examples:
   morphax data prepare movie_snippets/labels                fetch and prepare one, once
   morphax data show movie_snippets/labels                   its splits, features, licence and first example
   morphax data show my_set --config my_config.py            one that your own file defines
+  morphax data show hf:OWNER/NAME                           one that the local cache of Hugging Face's `datasets` has
 """
 
 
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    from train.data.source import own_names, prepare
+    from train.data.source import dataset, describe, own_names
 
     if options.config:
         from train.run import load_config
@@ -41,18 +42,10 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
     rows: list[dict[str, Any]] = []
     for name in options.names:
-        info = prepare(name).info
-        splits = {key: split.num_examples for key, split in info.splits.items()}
-        features = {key: type(feature).__name__ for key, feature in info.features.items()}
-        one = {
-            "name": name,
-            "folder": str(info.data_dir),
-            "splits": splits,
-            "features": features,
-            "licence": str(info.redistribution_info.license or ""),
-        }
+        described = describe(name)
+        one = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
         if options.action == "show":
-            example = prepare(name).as_data_source(next(iter(splits)))[0]
+            example = dataset(name, next(iter(described["splits"]))).examples[0]
             one["first"] = {key: shown(value) for key, value in example.items()}
         rows.append(one)
     if options.json:

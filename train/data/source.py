@@ -1,7 +1,6 @@
-"""Examples by name or by path: TFDS builders prepared once as array_record, and the user's own CSV, TSV and JSONL files."""
+"""Examples by name or by path: TFDS builders prepared once as array_record, other libraries' data sets, and the user's own files."""
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import importlib
@@ -15,57 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from models.words import listed
-from train.data.contracts import PART
-from train.data.formats import DELIMITERS, Example, content, json_lines, names_missing, table, unnamed
-from train.data.notes import Note, Notes
+from train.data.formats import content
+from train.data.notes import Notes
 from train.data.published import cache
+from train.data.sources import format_of, library_of, suffixes
+from train.data.split import Split
 from train.spec import InputError
 
-READERS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
 CATALOGUE += ("translate", "video")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns.
-
-    `places` are those of the examples in what they are a part of; none, they are all of it.  `notes` say what the reader left out or
-    decided; `delimiter` lies between the cells of a table.
-    """
-
-    examples: Sequence[Example]
-    origin: str
-    names: dict[str, tuple[str, ...]]
-    places: Sequence[int] = ()
-    notes: tuple[Note, ...] = ()
-    delimiter: str = ""
-
-    def where(self, index: int) -> str:
-        """The place of an example, for a message."""
-        return f"{self.origin}, example {(self.places[index] if self.places else index) + 1}"
-
-    def parted(self, tested: Sequence[bool], part: PART) -> "Split":
-        """The examples of a part, where `tested` says of each whether it is to test on."""
-        places = [place for place, test in enumerate(tested) if test == (part == "test")]
-        some = [self.examples[place] for place in places]
-        return dataclasses.replace(self, examples=some, origin=f"{self.origin} ({part} part)", places=places)
-
-    def require(self, **columns: str) -> None:
-        """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
-        if not len(self.examples):
-            raise InputError(f"{self.origin} is empty; give more data, or another data.holdout.")
-        known, settings = self.examples[0], " and ".join(f"data.{name}" for name in columns)
-        for column in columns.values():
-            if column not in known:
-                self.require_names(columns)
-                raise InputError(f"{self.origin} has no column {column!r}; it has {listed(known)}: set {settings}.")
-
-    def require_names(self, columns: dict[str, str] | None = None) -> None:
-        """Raises InputError if the first row of a table is data; `columns` that it should name are given by their settings."""
-        if self.delimiter and unnamed(header := list(self.examples[0]), self.examples):
-            path = self.origin.removesuffix(" (train part)").removesuffix(" (test part)")
-            raise InputError(f"{path} {names_missing(path, header, self.examples, self.delimiter, columns or {})}.")
 
 
 def own(name: str) -> type | None:
@@ -190,8 +147,13 @@ def quiet() -> Iterator[None]:
 def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
     """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it does not have.
 
+    A name of TFDS or of this project, or `LIBRARY:NAME` for one of another library (`train.data.sources`), such as `hf:imdb`.
     Columns that are `encoded` are left as they are stored: a picture is the bytes of a JPEG or a PNG where it was one.
     """
+    if (library := library_of(name)) is not None:
+        if encoded:
+            raise InputError(f"{name} says of no box what its numbers measure; write the boxes as a COCO or VOC folder and set data.path.")
+        return library.open(name.partition(":")[2], split)
     from tensorflow_datasets import decode
 
     made = prepare(name)
@@ -216,29 +178,35 @@ def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]
             yield from _classes(inner, f"{before}{key}/")
 
 
-def read(path: str) -> Split:
-    """The examples of a user's file, one a row, in UTF-8; .txt has one text a line.
+def describe(name: str) -> dict[str, Any]:
+    """A data set by name, prepared once: its "folder", "splits" with their numbers of examples, "features", "licence" and "version"."""
+    if (library := library_of(name)) is not None:
+        return library.describe(name.partition(":")[2])
+    info = prepare(name).info
+    return {
+        "version": str(info.version),
+        "folder": str(info.data_dir),
+        "splits": {key: split.num_examples for key, split in info.splits.items()},
+        "features": {key: type(feature).__name__ for key, feature in info.features.items()},
+        "licence": str(info.redistribution_info.license or ""),
+    }
 
-    The fields of a .csv lie between the first of `DELIMITERS` that its first row has, those of a .tsv between tabs.
-    Raises InputError, with the line, for a file that is absent, empty, not readable, not UTF-8, or not of its format.
+
+def read(path: str) -> Split:
+    """The examples of a user's file or folder, one a row, by the format of its suffix: see `train.data.sources`.
+
+    Raises InputError, with the line or row, for what is absent, empty, not readable, or not of its format.
     """
-    kind = Path(path).suffix.lower()
-    if kind not in READERS:
-        raise InputError(f"{path} is none of {', '.join(READERS)}; rename it by what it holds.")
-    text, delimiter, notes = content(path), "", ()
-    if kind in (".jsonl", ".json"):
-        examples = list(json_lines(text, path))
-    elif kind == ".txt":
-        examples = [{"text": line.removesuffix("\r")} for line in text.split("\n") if line.strip()]
-    else:
-        examples, delimiter, notes = table(text, path, "\t" if kind == ".tsv" else DELIMITERS)
-    if not examples:
+    if (form := format_of(path)) is None:
+        raise InputError(f"{path} is none of {listed(suffixes(), 300)}; rename it by what it holds.")
+    split = form.read(path)
+    if not len(split.examples):
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
-    return Split(examples, path, {}, notes=notes, delimiter=delimiter)
+    return split
 
 
 def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
-    """The texts of what is given, where a file of one of the `READERS` stands for that column of its rows, a .txt for its lines.
+    """The texts of what is given, where a file of a known format stands for that column of its rows, a .txt for its lines.
 
     The column is named by the setting that chooses it; `notes` takes what the reader says.  A row that has no text gives an empty one.
     Raises InputError for a file that cannot be read or lacks the column.
@@ -246,7 +214,7 @@ def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
     found: list[str] = []
     for name in given:
         kind = os.path.splitext(name)[1].lower()
-        if kind not in READERS or not os.path.isfile(os.path.expanduser(name)):
+        if kind not in suffixes() or not os.path.isfile(os.path.expanduser(name)):
             found.append(name)
             continue
         split, columns = read(name), {"text": "text"} if kind == ".txt" else column
