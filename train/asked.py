@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from train.data.batches import Arrays, Batches
 from train.data.contracts import Opened
-from train.spec import InputError
+from train.errors import InputError
 
 
 class Asked:

@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from models.paths import path_name
 from train.disk import TOLD, written
-from train.spec import InputError
+from train.errors import InputError
 from train.step import TrainState
 
 REPLACED = "replaced-"  # before the step of a checkpoint that a new one of the same step takes the place of

@@ -3,22 +3,15 @@
 import argparse
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from train.spec import InputError
+from train import commands
+from train.errors import InputError
 
-COMMANDS = {  # by the module of train.commands that has it
-    "train": "train",
-    "eval": "evaluate",
-    "predict": "predict",
-    "generate": "generate",
-    "plan": "plan",
-    "data": "data",
-    "coordinates": "coordinates",
-    "check": "check",
-}
+COMMANDS = [info.name for info in pkgutil.iter_modules(commands.__path__)]  # one file a command, called as the command
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,10 +59,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Change the structure, keep everything else equal.",
         epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has examples.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = importlib.import_module(f"train.commands.{module}")
-        own = commands.add_parser(name, help=command.HELP, epilog=command.EXAMPLES, formatter_class=plain)
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        command = importlib.import_module(f"train.commands.{name}")
+        own = added.add_parser(name, help=command.HELP, epilog=command.EXAMPLES, formatter_class=plain)
         command.add(own)
         own.add_argument("--json", action="store_true", help="print one machine-readable object")
         own.set_defaults(run=command.run)

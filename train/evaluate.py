@@ -13,11 +13,11 @@ from models.generate import generate as continued
 from train.asked import Asked
 from train.checkpoint import Store
 from train.data.notes import notes_of
+from train.errors import InputError
 from train.metrics import finite
 from train.review.trained import Trained
 from train.review.translations import translated
 from train.run import Recorded
-from train.spec import InputError
 from train.step import cast
 from train.study.statistics import interval
 from train.trainer import Trainer, refused

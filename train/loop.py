@@ -20,6 +20,7 @@ from train.checkpoint import Progress, Store, require_structure, saved
 from train.console import Bar, Console
 from train.data.notes import notes_of
 from train.disk import written
+from train.errors import InputError
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
 from train.provenance import changed, located, prints, put_aside
@@ -27,7 +28,6 @@ from train.review.findings import Findings
 from train.review.trained import Trained
 from train.run import another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError
-from train.spec import InputError
 from train.step import TrainState
 from train.study.chips import chip
 from train.study.cost import parameters, peak_memory

@@ -19,12 +19,13 @@ from models.words import listed
 from train import evaluate
 from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
+from train.errors import InputError
 from train.experiment import Experiment
 from train.loop import train
 from train.metrics import read_metrics
 from train.review.trained import drawn, table
 from train.run import Recorded, asked, load_config, overridden
-from train.spec import InputError, components, project
+from train.spec import components, project
 from train.study.check import Report, components_of, required
 from train.study.cost import parameters
 from train.trainer import Trainer

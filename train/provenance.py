@@ -15,8 +15,8 @@ from typing import Any
 from models.structure import fields, part, replace
 from train.data.source import builder
 from train.data.sources import library_of
+from train.errors import InputError
 from train.experiment import Experiment
-from train.spec import InputError
 
 COPY = "config.py"  # beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
 FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")  # what settings of files are called, in any data

@@ -22,10 +22,11 @@ import configs
 from models.structure import differences, nearest, replace
 from train.data.contracts import Opened
 from train.data.tokens import Published
+from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
 from train.provenance import COPY, directory, edited, located, prints, source_of
-from train.spec import InputError, Names, changes, components, decode, encode, override, project
+from train.spec import Names, changes, components, decode, encode, override, project
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"

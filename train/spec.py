@@ -15,6 +15,7 @@ from models import activation
 from models.contracts import conforms
 from models.structure import differences, fields, nearest, part, replace
 from models.words import brief
+from train.errors import InputError
 
 LARGEST = 2**63  # of whole numbers
 Names = dict[str, Any]  # class or function, by its name
@@ -44,13 +45,6 @@ PARTS = (
     "train.data.images",
     "train.detection",
 )
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one sentence that says what, and what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"morphax: {self}"]  # what a notebook shows
 
 
 def project() -> Names:

@@ -20,10 +20,10 @@ from models.structure import part
 from models.words import listed
 from train.data.batches import Batches
 from train.data.contracts import Opened
+from train.errors import InputError
 from train.experiment import Experiment
 from train.initial import Start
 from train.optimizer import Constant, in_mup, routed
-from train.spec import InputError
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step, over_batches
 from train.study.cost import flops
 from train.sums import Moments

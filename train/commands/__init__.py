@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from train.spec import InputError
+from train.errors import InputError
 
 
 def best(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "test components of your own by the laws that those of the project obey"
 EXAMPLES = """

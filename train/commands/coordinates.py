@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from train.commands import prepare_jax
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "plot how large activations are over widths or depths"
 EXAMPLES = """

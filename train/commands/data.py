@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from models.words import listed
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "list, prepare or look at data sets"
 EXAMPLES = """

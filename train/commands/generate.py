@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from train.commands import best, prepare_jax, texts
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "let a trained language model go on"
 EXAMPLES = """

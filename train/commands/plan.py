@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "compile a step for a TPU that need not be there: memory, cycles, ceiling"
 EXAMPLES = """

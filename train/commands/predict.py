@@ -10,7 +10,7 @@ from typing import Any
 
 from models.words import listed
 from train.commands import best, prepare_jax, texts
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "ask a trained run"
 EXAMPLES = """

@@ -15,7 +15,7 @@ from train.data.notes import Notes
 from train.data.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
 from train.data.scenes import Scene, Scenes, coco, unlisted, voc
 from train.data.source import called, dataset, held, once
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

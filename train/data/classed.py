@@ -10,7 +10,7 @@ from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below, readable, unread
 from train.data.source import Split, called, dataset, held, labelled, once
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

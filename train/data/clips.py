@@ -13,7 +13,7 @@ from train.data.classed import Classed, OpenedClassed, filled
 from train.data.contracts import PART
 from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
 from train.data.videos import KINDS, counted, decoded, sampled
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

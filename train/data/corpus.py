@@ -11,7 +11,7 @@ from train.data.contracts import PART
 from train.data.notes import Notes
 from train.data.source import Split, dataset, read, texts, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below
 from train.data.source import dataset
-from train.spec import InputError
+from train.errors import InputError
 
 COLUMNS = {"features": 2, "actions": 2, "rewards": 1}  # the arrays of a trajectory, and how many axes they have
 

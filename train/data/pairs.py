@@ -12,7 +12,7 @@ from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, held, lines, read, texts, words
 from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
-from train.spec import InputError
+from train.errors import InputError
 
 Pair = tuple[str, str]
 

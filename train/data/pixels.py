@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from train.data.notes import Note, Notes
-from train.spec import InputError
+from train.errors import InputError
 
 ORIENTATION, BITS, PHOTOMETRIC, LEAST, LARGEST = 0x0112, 0x0102, 0x0106, 0x0154, 0x0155  # tags of EXIF and TIFF
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}

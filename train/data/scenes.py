@@ -13,7 +13,7 @@ import numpy as np
 from train.data.formats import content
 from train.data.notes import Note
 from train.data.pixels import below, readable, sizes
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

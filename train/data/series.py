@@ -16,7 +16,7 @@ from train.data.formats import Example
 from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, read
 from train.data.steps import parse, refuse_repeat, step
-from train.spec import InputError
+from train.errors import InputError
 
 CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, of the day of the year
 

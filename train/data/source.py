@@ -19,7 +19,7 @@ from train.data.notes import Notes
 from train.data.published import cache
 from train.data.sources import format_of, library_of, suffixes
 from train.data.split import Split
-from train.spec import InputError
+from train.errors import InputError
 
 CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
 CATALOGUE += ("translate", "video")

@@ -7,7 +7,7 @@ from models.words import listed
 from train.data.contracts import PART
 from train.data.formats import Example, names_missing, unnamed
 from train.data.notes import Note
-from train.spec import InputError
+from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from train.spec import InputError
+from train.errors import InputError
 
 Time = datetime.datetime
 DAY = datetime.timedelta(days=1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from train.data.batches import Arrays, Batches
 from train.data.contracts import PART
-from train.spec import InputError
+from train.errors import InputError
 
 Maker = Callable[[np.random.Generator, int], Arrays]
 

@@ -14,7 +14,7 @@ from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.source import Split, called, dataset, held, labelled, once, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
-from train.spec import InputError
+from train.errors import InputError
 
 TYPES = {bool: "a truth value", int: "a whole number", str: "a string"}
 

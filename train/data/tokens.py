@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from train.data.published import locate
-from train.spec import InputError
+from train.errors import InputError
 
 BEGIN, END = "[BEGIN]", "[END]"
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
+from train.errors import InputError
 from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
-from train.spec import InputError
 from train.step import make_outputs
 
 BLUE, GREY = "#4269d0", "#999999"

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from train.errors import InputError
 from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
-from train.spec import InputError
 
 BLUE, GREY = "#4269d0", "#555555"
 

@@ -7,10 +7,11 @@ from typing import Any
 from models import LogitsHead, MultiTokenHead, Stack
 from models.remat import keeps_less
 from models.structure import part
+from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit, Mesh, Pmap
 from train.run import overridden
-from train.spec import InputError, project
+from train.spec import project
 from train.study.plan import Plan, planned
 from train.study.topology import topology
 

@@ -22,9 +22,9 @@ from models.paths import Layer
 from models.stack import Stack
 from models.structure import fields
 from models.weigh import HIDDEN
+from train.errors import InputError
 from train.experiment import Experiment
 from train.optimizer import Constant
-from train.spec import InputError
 from train.trainer import Trainer, refused
 
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")

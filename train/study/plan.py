@@ -15,9 +15,9 @@ from jax.sharding import SingleDeviceSharding
 from models.backend import compiling_for
 from models.decodable import require_decodable
 from models.generate import Sampler, advance, prefill
+from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
-from train.spec import InputError
 from train.step import cast, initialise
 from train.study.chips import CHIPS, chip
 from train.study.compiled import collectives, kernels, moved, operations

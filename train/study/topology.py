@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from train.spec import InputError
+from train.errors import InputError
 from train.study.chips import CHIPS
 
 ENVIRONMENT = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from train.data.split import Split
-from train.spec import InputError
+from train.errors import InputError
 
 Part = TypeVar("Part")
 

@@ -16,7 +16,7 @@ from train.data.formats import Example
 from train.data.sources import Format, Library, needs
 from train.data.sources.parquet import plain
 from train.data.split import Split
-from train.spec import InputError
+from train.errors import InputError
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"  # beside the Arrow files of a split, and beside the folders of splits
 

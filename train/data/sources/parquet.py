@@ -10,7 +10,7 @@ from typing import Any
 from train.data.formats import Example
 from train.data.sources import Format, needs
 from train.data.split import Split
-from train.spec import InputError
+from train.errors import InputError
 
 INDEX = "__index_level_"  # columns in which pandas keeps the numbers of rows
 

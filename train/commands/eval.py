@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from train.commands import best, prepare_jax
-from train.spec import InputError
+from train.errors import InputError
 
 HELP = "measure a trained run on its test split"
 EXAMPLES = """
