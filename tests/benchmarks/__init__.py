@@ -1,0 +1,1 @@
+"""Benchmarks: speed, memory and compiled programs, measured against PyTorch, MaxText and other layers."""

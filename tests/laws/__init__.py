@@ -1,0 +1,1 @@
+"""Laws of components: each is checked on every public component of models/."""

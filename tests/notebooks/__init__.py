@@ -1,0 +1,1 @@
+"""Notebooks of colab/, shortened and executed."""

@@ -1,0 +1,1 @@
+"""Parity with PyTorch: outputs, gradients and files against transformers and torch."""

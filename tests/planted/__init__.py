@@ -1,0 +1,1 @@
+"""Faults of one line, planted one after the other, and the tests that find each."""

@@ -1,0 +1,1 @@
+"""Steps, plans and kernels compiled for a TPU that is not there."""
