@@ -48,11 +48,12 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def tested(folder: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def tested(folder: Path, tests: Sequence[str], workers: int) -> subprocess.CompletedProcess[str]:
     """The tests, run in a copy, up to the first that fails."""
     # Byte code would outlive a line of the same length and second; the data cache is what `make test` also has.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "-rf", *tests]
+    command += ["-n", str(workers), "--dist", "worksteal"] if workers > 1 else []
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -64,7 +65,7 @@ def planted(fault: Fault, folder: Path) -> Outcome:
         return Outcome(f"stale: its line stands {sound.count(fault.old)} times in {fault.file}", "", 0.0)
     path.write_text(sound.replace(fault.old, fault.new), encoding="utf-8")
     try:
-        done = tested(folder, fault.tests)
+        done = tested(folder, fault.tests, 1)
     finally:
         path.write_text(sound, encoding="utf-8")
     failed = next((line.split(" - ")[0].removeprefix("FAILED ") for line in done.stdout.splitlines() if line.startswith("FAILED ")), "")
@@ -74,9 +75,9 @@ def planted(fault: Fault, folder: Path) -> Outcome:
     return Outcome(said, failed, time.perf_counter() - began)
 
 
-def sound(folder: Path, faults: Sequence[Fault]) -> str:
+def sound(folder: Path, faults: Sequence[Fault], workers: int) -> str:
     """Empty where all tests of the faults pass without them, else what pytest printed last."""
-    done = tested(folder, sorted({test for fault in faults for test in fault.tests}))
+    done = tested(folder, sorted({test for fault in faults for test in fault.tests}), workers)
     return "" if done.returncode == 0 else done.stdout[-2000:] + done.stderr[-500:]
 
 
@@ -100,7 +101,7 @@ def main() -> int:
     faults = [fault for fault in FAULTS if not options.only or any(word in fault.file + fault.old for word in options.only)]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [copied(Path(scratch) / str(number)) for number in range(options.workers)]
-        if said := sound(folders[0], faults):
+        if said := sound(folders[0], faults, options.workers):
             print(f"The tests fail without any fault:\n{said}", file=sys.stderr)
             return 2
         outcomes: dict[Fault, Outcome] = {}
