@@ -18,6 +18,7 @@ from models import (
     LayerNorm,
     LearnedPosition,
     LogitsHead,
+    MeanPool,
     MultiTokenHead,
     Stack,
     TokenEmbed,
@@ -55,6 +56,16 @@ def law_logits_are_products_with_the_table(head: Any, table: Any) -> None:
     params = parameters(head)
     logits = head.apply({"params": params}, hidden, Context(), embedding)
     np.testing.assert_allclose(logits, np.asarray(hidden) @ np.asarray(table(params, embedding)).T + params.get("bias", 0), atol=1e-4)
+
+
+def test_a_mean_over_tokens_is_that_of_the_examples_own_tokens_even_of_one() -> None:
+    hidden, starts = normal(1, 1, 6, 4), jnp.array([[0, 1, 3]])
+    ctx = Context(segments=jnp.array([[1, 2, 2, 3, 3, 0]]), starts=starts)
+    found = MeanPool().apply({}, hidden, ctx)
+    expected = [np.asarray(hidden)[0, start:stop].mean(0) for start, stop in ((0, 1), (1, 3), (3, 5))]
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    alone = MeanPool().apply({}, hidden, Context(segments=jnp.array([[1, 0, 0, 0, 0, 0]])))
+    np.testing.assert_allclose(alone, hidden[:, 0], atol=1e-6)
 
 
 def test_logits_are_products_with_the_embedding_where_tied_and_with_their_own_table_where_not() -> None:

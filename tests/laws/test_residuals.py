@@ -1,6 +1,7 @@
 """Laws of residuals beyond the plain ones: closed forms, where they start, loop and scan; and of stacks that grow."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -119,6 +120,17 @@ STARTS = [
 @pytest.mark.parametrize(("residual", "other"), STARTS)
 def test_a_residual_starts_as_it_says(residual: Any, other: Any) -> None:
     law_starts_as(residual, other)
+
+
+@pytest.mark.parametrize(("residual", "name"), [(HyperConnections(3), "read"), (ManifoldHyperConnections(3), "base")])
+def test_each_branch_reads_the_stream_after_that_of_the_branch_before(residual: Any, name: str) -> None:
+    """Branch k = layer * branches + branch of a model reads stream k mod n at the start, as arXiv:2409.19606 has it."""
+    reads = []
+    for layer, branch in itertools.product(range(3), range(2)):
+        ctx = Context(depth=3, branches=2, layer=layer, branch=branch)
+        params = residual.init(jax.random.key(0), residual.expand(X, ctx), jnp.sin, ctx)["params"]
+        reads.append(int(np.argmax(params[name][:3])))
+    assert reads == [0, 1, 2, 0, 1, 2]
 
 
 def test_mixes_are_doubly_stochastic() -> None:
