@@ -4,6 +4,7 @@ A component belongs to a kind by its methods and the names of their arguments, n
 Shape letters: b batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -114,6 +115,7 @@ def conforms(component: Any, kind: Any) -> bool:
     )
 
 
+@functools.cache
 def _names(owner: Any, method: str) -> list[str]:
     return [name for name in inspect.signature(getattr(owner, method)).parameters if name != "self"]
 

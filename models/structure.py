@@ -65,20 +65,25 @@ def _child(value: Any, name: str, whole: str) -> Any:
     if isinstance(value, tuple):
         if name.isdecimal() and int(name) < len(value):
             return value[int(name)]
-        raise LookupError(f"{whole!r}: {name!r} is no place in a tuple of {len(value)}; places count from 0.")
-    if isinstance(value, dict):
+    elif isinstance(value, dict):
         if name in value:
             return value[name]
-        raise LookupError(f"{whole!r}: {name!r} is none of {listed(value) or 'an empty dictionary'}.")
-    if value is None:
-        raise LookupError(f"{whole!r}: {whole.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first.")
-    names = [field.name for field in fields(value)] if dataclasses.is_dataclass(value) else []
-    if name in names:
+    elif dataclasses.is_dataclass(value) and name in [field.name for field in fields(value)]:
         return getattr(value, name)
-    owner = type(value).__name__
-    if not names:
-        raise LookupError(f"{whole!r}: a value of type {owner} has no field {name!r}.")
-    raise LookupError(f"{whole!r}: {owner} has no field {name!r}; {nearest(name, names)}")
+    raise LookupError(absence(whole, name, value, type(value) if dataclasses.is_dataclass(value) else None))
+
+
+def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
+    """A sentence for a path that leads nowhere: `value`, an instance of the dataclass `owner` if that is given, has no part `name`."""
+    if owner is not None and (names := [field.name for field in fields(owner)]):
+        return f"{path!r}: {owner.__name__} has no field {name!r}; {nearest(name, names)}"
+    if owner is not None or not isinstance(value, tuple | dict | None):
+        return f"{path!r}: a value of type {(owner or type(value)).__name__} has no field {name!r}."
+    if isinstance(value, tuple):
+        return f"{path!r}: {name!r} is no place in a tuple of {len(value)}; places count from 0."
+    if isinstance(value, dict):
+        return f"{path!r}: {name!r} is none of {listed(value) or 'an empty dictionary'}."
+    return f"{path!r}: {path.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first."
 
 
 def fields(value: Any) -> list[Any]:

@@ -128,8 +128,8 @@ def test_what_has_no_gradient_is_a_sentence_about_the_model(here: Path, capsys: 
 @pytest.mark.parametrize(
     ("name", "path", "written"),
     [
-        ("mixer", "mixer", {"class": "GatedMean", "bias": True}),
-        ("both", "residual", {"class": "HyperConnections", "streams": 3}),
+        ("mixer", "mixer", {"class": "GatedMean", "from": "config_mine", "bias": True}),
+        ("both", "residual", {"class": "HyperConnections", "from": "config_mine", "streams": 3}),
     ],
 )
 def test_the_run_records_the_class_and_its_fields(here: Path, name: str, path: str, written: dict[str, Any]) -> None:

@@ -68,8 +68,8 @@ class Experiment:
     optimizer: Optimizer
     initial: Initial | None = None
     batch_size: int = 32
-    epochs: float | None = None
-    steps: int | None = None
+    epochs: float | None = dataclasses.field(default=None, metadata={"instead_of": "steps"})
+    steps: int | None = dataclasses.field(default=None, metadata={"instead_of": "epochs"})
     accumulate: int = 1
     precision: Precision = "float32"
     parallel: Parallel = Jit()

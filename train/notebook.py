@@ -23,9 +23,10 @@ from train.errors import InputError
 from train.experiment import Experiment
 from train.loop import train
 from train.metrics import read_metrics
+from train.parts import components, joined, project
 from train.review.trained import drawn, table
-from train.run import Recorded, asked, load_config, overridden
-from train.spec import components, project
+from train.run import Recorded, asked, load_config
+from train.spec import override
 from train.study.check import Report, components_of, required
 from train.study.cost import parameters
 from train.trainer import Trainer
@@ -49,7 +50,7 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
     An override may name classes that the notebook itself defines.  Raises InputError for what does not fit.
     """
     experiment, names = (config, project()) if isinstance(config, Experiment) else load_config(config, [])
-    return overridden(experiment, list(overrides), names | components(sys.modules["__main__"]))
+    return override(experiment, overrides, joined(names, components(sys.modules["__main__"])))
 
 
 def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False) -> "Run":

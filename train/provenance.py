@@ -8,15 +8,16 @@ import itertools
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.structure import fields, part, replace
+from models.structure import part, replace
 from train.data.source import builder
 from train.data.sources import library_of
 from train.errors import InputError
 from train.experiment import Experiment
+from train.parts import kinds
 
 COPY = "config.py"  # beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
 FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")  # what settings of files are called, in any data
@@ -39,7 +40,7 @@ class Source:
 
 def source_of(experiment: Experiment) -> Source | None:
     """The code of the classes in an experiment that are not this project's; None if all are."""
-    own = {kind.__name__: kind for kind in _kinds(experiment) if kind.__module__.split(".")[0] not in ("models", "train", "builtins")}
+    own = {kind.__name__: kind for kind in kinds(experiment) if kind.__module__.split(".")[0] not in ("models", "train", "builtins")}
     if not own:
         return None
     texts: dict[str, str] = {}
@@ -54,22 +55,6 @@ def source_of(experiment: Experiment) -> Source | None:
         elif file is None:  # a class of a notebook
             texts[f"{kind.__module__}.{kind.__name__}"] = _methods(kind)
     return Source(paths[0] if paths else None, "\n".join(texts[name] for name in sorted(texts)), tuple(sorted(own)))
-
-
-def _kinds(value: Any) -> Iterator[Any]:
-    """The classes and functions that a structure is made of."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield type(value)
-        for field in fields(value):
-            yield from _kinds(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _kinds(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _kinds(item)
-    elif inspect.isfunction(value):
-        yield value
 
 
 def _methods(kind: Any) -> str:

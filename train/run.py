@@ -25,8 +25,9 @@ from train.data.tokens import Published
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
+from train.parts import Names, components, joined, project
 from train.provenance import COPY, directory, edited, located, prints, source_of
-from train.spec import Names, changes, components, decode, encode, override, project
+from train.spec import changes, decode, encode, override
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"
@@ -45,7 +46,7 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     Raises InputError for a name that is none, a file without `experiment()`, and for every override that does not fit.
     """
     module = _module(name)
-    names = project() | components(module)
+    names = joined(project(), components(module))
     if not hasattr(module, "experiment"):
         raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:
@@ -60,33 +61,7 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
         raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
     if lost := changes(experiment, again):
         raise InputError(f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known components.")
-    return overridden(again, overrides, names), names
-
-
-def overridden(experiment: Experiment, overrides: list[str], names: Names) -> Experiment:
-    """The experiment with overrides applied together, so that two that only fit with each other are fine in any order."""
-    lengths = [text for text in overrides if text.split("=")[0] in ("steps", "epochs")]
-    if len({text.split("=")[0] for text in lengths}) == 2:  # one that is set to none only makes room for the other
-        none = [text for text in lengths if text.partition("=")[2].strip().lower() in ("none", "null")]
-        if len(none) == 1:
-            overrides = [text for text in overrides if text != none[0]]
-            lengths = [text for text in lengths if text != none[0]]
-    if len(lengths) == 1:  # asking for steps takes the place of epochs, and the other way round
-        other = "epochs" if lengths[0].startswith("steps") else "steps"
-        own = {"steps": 1, "epochs": None} if other == "epochs" else {"steps": None, "epochs": 1.0}
-        experiment = dataclasses.replace(experiment, **own)
-    waiting = list(overrides)
-    while waiting:
-        refused: dict[str, InputError] = {}
-        for text in waiting:
-            try:
-                experiment = override(experiment, text, names)
-            except InputError as error:
-                refused[text] = error
-        if len(refused) == len(waiting):
-            raise refused[waiting[0]]
-        waiting = list(refused)  # once more: one may have waited for another
-    return experiment
+    return override(again, overrides, names), names
 
 
 def _module(name: str) -> Any:
@@ -166,7 +141,8 @@ def record(folder: Path, experiment: Experiment, config: str, opened: Opened, fr
 def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, step: int) -> None:
     """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list `continued`."""
     said, source, now = old.said, source_of(experiment), versions()
-    data = {"experiment": encode(experiment), "config": config, "versions": now}
+    same = old.experiment == experiment  # what an older version wrote of it stays
+    data = {"experiment": said["experiment"] if same else encode(experiment), "config": config, "versions": now}
     if "data" in said:  # of a version that told its data
         data["data"] = prints(located(experiment, folder, said.get("directory"), here=True))
     if source is not None and edited(folder, said.get("source"), source):
@@ -213,11 +189,13 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
         written, name, classes = data["experiment"], data["config"], tuple(data["classes"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew.") from None
-    known, source = project() | components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
+    own, source = components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
     if config is None:
         config = name if name in config_names() else _remembered(folder, source)
     if config is not None:
-        known |= components(_module(config))
+        own |= components(_module(config))
+    marked = '"from"' in json.dumps(written)  # an older version recorded no modules
+    known = joined(project(), own) if marked else project() | own
     try:
         experiment = decode(written, known)
     except InputError as error:

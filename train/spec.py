@@ -2,76 +2,41 @@
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import math
-import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from models import activation
 from models.contracts import conforms
-from models.structure import differences, fields, nearest, part, replace
+from models.structure import absence, differences, fields, nearest
 from models.words import brief
 from train.errors import InputError
+from train.parts import Names, annotations, find, find_recorded, is_contract, is_ours, with_kinds
 
 LARGEST = 2**63  # of whole numbers
-Names = dict[str, Any]  # class or function, by its name
+MARKS = ("class", "from")  # words that no field is called by, since they are Python's
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
-PARTS = (
-    "train.experiment",
-    "train.objective",
-    "train.optimizer",
-    "train.parallel",
-    "train.initial",
-    "train.data.text",
-    "train.review.classes",
-    "train.review.clips",
-    "train.review.detections",
-    "train.review.driving",
-    "train.review.forecasts",
-    "train.review.language",
-    "train.review.translations",
-    "train.data.corpus",
-    "train.data.drives",
-    "train.data.pairs",
-    "train.data.series",
-    "train.data.synthetic",
-    "train.data.augment",
-    "train.data.boxes",
-    "train.data.clips",
-    "train.data.images",
-    "train.detection",
-)
 
 
-def project() -> Names:
-    """Every component of this project: the dataclasses of models/ and of the parts of an experiment, and the activations."""
-    import models
+class RefusedError(InputError):
+    """A component that cannot be made of its settings; `path` leads to it."""
 
-    modules = [info.name for info in pkgutil.walk_packages(models.__path__, "models.")]
-    found: Names = {}
-    for name in (*modules, *PARTS):
-        found |= components(importlib.import_module(name))
-    return found
-
-
-def components(module: types.ModuleType) -> Names:
-    """What a module itself defines that a structure can name: dataclasses, and activations."""
-    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"}
-    return {
-        name: value
-        for name, value in own.items()
-        if (isinstance(value, type) and dataclasses.is_dataclass(value)) or (module is activation and inspect.isfunction(value))
-    }
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def encode(value: Any) -> Any:
-    """A structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}."""
+    """A structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}.
+
+    A component of a user's file or notebook has its module as "from".
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+        owner = type(value)
+        name = {"class": owner.__name__} if is_ours(owner) else {"class": owner.__name__, "from": owner.__module__}
+        return {**name, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
@@ -85,73 +50,105 @@ def encode(value: Any) -> Any:
     raise InputError(f"A {type(value).__name__} cannot be written in an experiment; use components, numbers, strings, tuples.")
 
 
-def decode(data: Any, names: Names) -> Any:
-    """The structure that `encode` wrote.  Raises InputError for a class or a field that is not known."""
+def decode(data: Any, names: Names, path: str = "") -> Any:
+    """The structure that `encode` wrote, with or without modules.
+
+    Raises InputError for a class or a field that is not known, and for a component that is recorded with a module of the user's if the
+    one of its name is the project's.
+    """
     if isinstance(data, list):
-        return tuple(decode(item, names) for item in data)
+        return tuple(decode(item, names, _below(path, str(index))) for index, item in enumerate(data))
     if not isinstance(data, dict):
         return data
     if "function" in data:
-        return _lookup(data["function"], names)
-    if "class" in data:
-        return build(_lookup(data["class"], names), {name: decode(item, names) for name, item in data.items() if name != "class"})
-    return {key: decode(item, names) for key, item in data.items()}
+        return find_recorded(data["function"], None, names)
+    inner = {name: decode(item, names, _below(path, name)) for name, item in data.items() if name not in MARKS or "class" not in data}
+    if "class" not in data:
+        return inner
+    owner = find_recorded(data["class"], data.get("from"), names)
+    try:
+        return build(owner, inner)
+    except InputError as error:
+        raise RefusedError(str(error), path) from None
 
 
-def _lookup(name: Any, names: Names) -> Any:
-    if not isinstance(name, str) or name not in names:
-        raise InputError(f"No component is called {name!r}; {nearest(str(name), list(names)) if names else ''}")
-    return names[name]
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
     """An instance of a component, its arguments checked against the types of its fields."""
-    annotations = _annotations(owner)
+    allowed = annotations(owner)
     for name in arguments:
-        if name not in annotations:
-            raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(annotations))}")
+        if name not in allowed:
+            raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(allowed))}")
     for field in fields(owner):
         if field.name not in arguments and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{owner.__name__} needs a {field.name}; write {owner.__name__}({field.name}=...).")
-    values = {name: checked(value, annotations[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
+    values = {name: checked(value, allowed[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
     try:
         return owner(**values)
     except (TypeError, ValueError) as error:
         raise InputError(str(error).splitlines()[0]) from None
 
 
-def _annotations(owner: type) -> dict[str, Any]:
-    """The types of a component's fields, also where its file postpones annotations; Any where one names what is not imported."""
-    try:
-        hints = typing.get_type_hints(owner)
-    except NameError:
-        hints = {}
-    return {field.name: hints.get(field.name, Any if isinstance(field.type, str) else field.type) for field in fields(owner)}
+def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
+    """The structure with every `dotted.path=value` applied, in any order: of two paths the shorter comes first.
 
-
-def override(value: Any, assignment: str, names: Names) -> Any:
-    """The structure with one `dotted.path=value` applied.
-
-    The value is a literal, the name of a function, a bare string, or a call of known components with literal arguments, as in
-    `model.stack.block.mixer="Attention(heads=4)"`.  Raises InputError, with the nearest valid name.
+    A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments, as in
+    `model.stack.block.mixer="Attention(heads=4)"`.  A field whose metadata says that it stands `instead_of` another sets that to its
+    default, unless it is set itself.  Raises InputError, with the nearest valid name.
     """
+    if not assignments:
+        return value
+    known = with_kinds(names, value)
+    tree = encode(value)
+    pairs = [_parted(text) for text in assignments]
+    for path, text in sorted(pairs, key=lambda pair: pair[0].count(".")):
+        _assign(tree, path, text, known, {other for other, _ in pairs})
+    try:
+        return decode(tree, known)
+    except RefusedError as error:
+        inner = [f"{path}={text}" for path, text in pairs if error.path in (path, path.rpartition(".")[0])]
+        raise InputError(f"{' '.join(inner or assignments)}: {error}") from None
+
+
+def _parted(assignment: str) -> tuple[str, str]:
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise InputError(f"{assignment!r} is no override; write path=value, such as batch_size=64.")
-    try:
-        part(value, path)
-        parent = part(value, path.rpartition(".")[0]) if "." in path else value
-    except LookupError as error:
-        raise InputError(str(error.args[0])) from None
-    leaf = path.rpartition(".")[2]
-    annotation: Any = Any
-    if dataclasses.is_dataclass(parent):
-        annotation = _annotations(type(parent))[leaf]
-    new = checked(_read(text, annotation, names, path), annotation, path)
-    try:
-        return replace(value, path, new)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{assignment}: {str(error).splitlines()[0]}") from None
+    return path, text
+
+
+def _assign(tree: Any, path: str, text: str, names: Names, assigned: Collection[str]) -> None:
+    """Sets what a path leads to in an encoded structure, checked against the type of its field."""
+    *parents, leaf = path.split(".")
+    for index, name in enumerate(parents):
+        tree = tree[_key(tree, name, ".".join(parents[: index + 1]), names)]
+    key, owner = _key(tree, leaf, path, names), _owner(tree, names)
+    annotation = Any if owner is None else annotations(owner)[leaf]
+    tree[key] = encode(checked(_read(text, annotation, names, path), annotation, path))
+    own = fields(owner) if owner is not None else []
+    others = [field.metadata.get("instead_of") for field in own if field.name == leaf]
+    for other in others if tree[key] is not None else ():
+        if ".".join([*parents, str(other)]) not in assigned:
+            tree.pop(other, None)
+
+
+def _owner(node: Any, names: Names) -> Any:
+    return find_recorded(node["class"], node.get("from"), names) if isinstance(node, dict) and "class" in node else None
+
+
+def _key(node: Any, name: str, path: str, names: Names) -> Any:
+    """Key or index of a part in an encoded structure."""
+    owner = _owner(node, names)
+    known = [field.name for field in fields(owner)] if owner is not None else node
+    if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+        return int(name)
+    if isinstance(node, dict) and name in known and "function" not in node:
+        return name
+    value = decode(node, names) if owner is None else None
+    raise InputError(absence(path, name, value, owner))
 
 
 def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
@@ -197,10 +194,10 @@ def parse(node: ast.AST, names: Names) -> Any:
         case ast.Name(id=name) if name.lower() in WORDS and name not in names:
             return WORDS[name.lower()]
         case ast.Name(id=name):
-            found = _lookup(name, names)
+            found = find(name, names)
             return build(found, {}) if isinstance(found, type) else found
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
-            owner = _lookup(name, names)
+            owner = find(name, names)
             if not isinstance(owner, type):
                 raise InputError(f"{name} is a function and is given by its name alone.")
             order = [field.name for field in fields(owner)]
@@ -289,7 +286,7 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
         return isinstance(value, Mapping), value
     if origin is not None and origin is typing.get_origin(Callable[[Any], Any]):
         return inspect.isfunction(value), value
-    if getattr(choice, "_is_protocol", False):
+    if is_contract(choice):
         return dataclasses.is_dataclass(value) and conforms(value, choice), value
     return isinstance(choice, type) and isinstance(value, choice), value
 

@@ -43,6 +43,7 @@ PARTS = {
     "train.initial": "weights",
     "train.experiment": "experiment",
     "train.review": "review",
+    "train.parts": "spec",
     "train.spec": "spec",
     "train.checkpoint": "engine",
     "train.disk": "engine",

@@ -24,8 +24,6 @@ FOREIGN = {
     ("train/provenance.py", "getattr(node, 'name', None)"),
     ("train/run.py", "hasattr(module, 'experiment')"),
     ("train/spec.py", "getattr(choice, '__name__', choice)"),
-    ("train/spec.py", "getattr(choice, '_is_protocol', False)"),
-    ("train/spec.py", "getattr(value, '__module__', None)"),
     ("train/study/cost.py", "getattr(value, 'jaxpr', value)"),
     ("train/study/cost.py", "hasattr(jaxpr, 'eqns')"),
 }

@@ -42,7 +42,8 @@ from tests.laws.components import (
     normal,
     parameters,
 )
-from train.spec import decode, encode, project
+from train.parts import project
+from train.spec import decode, encode
 from train.study import cost
 
 

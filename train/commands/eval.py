@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> int:
     prepare_jax()
     from train.console import pair
     from train.evaluate import evaluate
+    from train.parts import project
     from train.provenance import changed, prints
-    from train.run import asked, overridden
-    from train.spec import project
+    from train.run import asked
+    from train.spec import override
 
     run = asked(options.folder, options.config)
     experiment = run.experiment
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             f"--data is {options.data}, which is short for data.path and data.test, and {given[0]} is given too; leave one out."
         )
     own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
-    experiment = overridden(experiment, [*own, *options.overrides], project())
+    experiment = override(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if experiment.data == run.experiment.data and (other := changed(run.said.get("data", {}), prints(experiment))):
         result["changed"] = other

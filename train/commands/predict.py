@@ -39,11 +39,12 @@ def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     prepare_jax()
     from train.evaluate import predict
-    from train.run import asked, overridden
-    from train.spec import project
+    from train.parts import project
+    from train.run import asked
+    from train.spec import override
 
     run = asked(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=overridden(run.experiment, options.set, project()))
+    run = dataclasses.replace(run, experiment=override(run.experiment, options.set, project()))
     given = list(texts(options.inputs))
     if not given:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")

@@ -10,8 +10,8 @@ from models.structure import part
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit, Mesh, Pmap
-from train.run import overridden
-from train.spec import project
+from train.parts import project
+from train.spec import override
 from train.study.plan import Plan, planned
 from train.study.topology import topology
 
@@ -40,7 +40,7 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
         changes = _written(rung)
         say(f"trying {' '.join(changes)}")
         try:
-            plan = planned(overridden(experiment, list(changes), project()), " ".join(changes), where)
+            plan = planned(override(experiment, list(changes), project()), " ".join(changes), where)
         except InputError as error:
             say(f"  {error}")
             return None

@@ -31,8 +31,9 @@ from models.laws.verdict import Law, NotTestedError, Verdict, name_of, require
 from models.structure import fields
 from train.commands import prepare_jax
 from train.errors import InputError
+from train.parts import Names, components, project
 from train.run import loaded
-from train.spec import Names, components, decode, encode, parse, project
+from train.spec import decode, encode, parse
 from train.study.catalogue import LENGTH, measured
 from train.study.catalogue import WIDTH as STANDARD_WIDTH
 from train.study.cost import parameters as count_parameters
