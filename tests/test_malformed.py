@@ -24,23 +24,23 @@ CASES = (
     Malformed(
         "config raises",
         "train own.py",
-        r"'own\.py' cannot be built.*no luck",
+        r"own\.py'? cannot be built.*no luck",
         {"own.py": "def experiment(): raise ValueError('no luck')\n"},
     ),
     Malformed(
         "config with an unknown name",
         "train own.py",
-        r"'own\.py' cannot be .*NameError.*Attentoin.*line 1",
+        r"own\.py'? cannot be .*NameError.*Attentoin.*line 1",
         {"own.py": "def experiment(): return Attentoin()\n"},
     ),
     Malformed(
         "config with an absent import",
         "train own.py",
-        r"'own\.py' cannot be .*absent_module.*line 2",
+        r"own\.py'? cannot be .*absent_module.*line 2",
         {"own.py": "\nimport absent_module\n"},
     ),
-    Malformed("config is no Python", "train own.py", r"'own\.py' cannot be .*line 1", {"own.py": "def experiment(: pass\n"}),
-    Malformed("config is no text", "train own.py", r"'own\.py' cannot be ", {"own.py": b"\xff\xfe\x00"}),
+    Malformed("config is no Python", "train own.py", r"own\.py'? cannot be .*line 1", {"own.py": "def experiment(: pass\n"}),
+    Malformed("config is no text", "train own.py", r"own\.py'? cannot be ", {"own.py": b"\xff\xfe\x00"}),
     Malformed(
         "config sets both lengths",
         "train own.py",

@@ -6,7 +6,6 @@ import inspect
 import json
 import pkgutil
 import sys
-import types
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +17,7 @@ import train
 from models import Attention, Block, HyperConnections, part, replace
 from models.contracts import KINDS, conforms
 from train.cli import main
+from train.data.synthetic import Recall
 from train.errors import InputError
 from train.experiment import Experiment
 from train.objective import NextToken
@@ -121,8 +121,8 @@ def test_a_part_of_the_project_and_a_users_of_its_name_are_told_apart(tmp_path: 
 def test_an_older_record_without_modules_is_read(tmp_path: Path) -> None:
     file = mine(tmp_path, "HyperConnections(3)")
     experiment, _ = load_config(file, [])
-    record(tmp_path / "run", experiment, file, types.SimpleNamespace(classes=()))
-    path = tmp_path / "run" / "experiment.json"
+    path, data = tmp_path / "run" / "experiment.json", Recall().open()
+    record(path.parent, experiment, file, data)
     assert recorded(tmp_path / "run").experiment == experiment
     data = json.loads(path.read_text(encoding="utf-8"))
     del data["experiment"]["model"]["stack"]["block"]["residual"]["from"]

@@ -82,7 +82,7 @@ def discover(root: type, candidates: Iterable[Any]) -> Names:
 def _fits(component: type, kind: type) -> bool:
     if is_contract(kind):
         return conforms(component, kind)
-    return dataclasses.is_dataclass(kind) and issubclass(component, kind)
+    return dataclasses.is_dataclass(kind) and kind in component.__mro__
 
 
 def is_contract(annotation: Any) -> bool:
