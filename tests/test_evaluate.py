@@ -18,8 +18,8 @@ from train.evaluate import predict
 from train.experiment import Experiment
 from train.optimizer import SGD
 from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.precision import Precision
 from train.run import Recorded
-from train.step import Precision
 from train.sums import Sums
 
 

@@ -31,7 +31,8 @@ from train.data.batches import Pack, Pad, Row
 from train.objective import Classification, MeanSquaredError, NextToken, Objective
 from train.optimizer import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Parallel
-from train.step import Precision, TrainState, initialise, make_evaluation, make_loss, make_step
+from train.precision import Precision
+from train.step import TrainState, initialise, make_evaluation, make_loss, make_step
 from train.sums import Sum, Sums, mean
 
 LENGTH = 16

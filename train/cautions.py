@@ -2,7 +2,7 @@
 
 from models.words import listed
 from train.experiment import Experiment
-from train.optimizer import unreached
+from train.optimizer import Scheduled, unreached
 from train.trainer import Trainer
 
 GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better
@@ -12,7 +12,8 @@ SMALLER = ("loss", "error", "perplexity")
 def cautions(trainer: Trainer, steps: int) -> list[str]:
     """What is odd about an experiment on its data that trains for so many steps."""
     experiment = trainer.experiment
-    found = [unreached(getattr(experiment.optimizer, "rate", None), steps), _unseen(trainer), _direction(experiment)]
+    rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
+    found = [unreached(rate, steps), _unseen(trainer), _direction(experiment)]
     return [f"{text}." for text in found if text]
 
 

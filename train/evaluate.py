@@ -15,10 +15,11 @@ from train.checkpoint import Store
 from train.data.notes import notes_of
 from train.errors import InputError
 from train.metrics import finite
+from train.objective import Searches
+from train.precision import cast
 from train.review.trained import Trained
 from train.review.translations import translated
 from train.run import Recorded
-from train.step import cast
 from train.study.statistics import interval
 from train.trainer import Trainer, refused
 
@@ -56,7 +57,7 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
     placed = trainer.parallel.spread(params, consume=True)
     for note in notes_of(trainer.data):
         print(note, file=sys.stderr, flush=True)
-    if hasattr(experiment.objective, "search"):
+    if isinstance(experiment.objective, Searches):
         found = translated(trainer, placed, asked.questions)
         yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in found)
         return

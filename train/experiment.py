@@ -10,8 +10,8 @@ from train.initial import Initial
 from train.objective import Objective
 from train.optimizer import Optimizer
 from train.parallel import Jit, Parallel
+from train.precision import Precision
 from train.review.findings import Review
-from train.step import Precision
 
 
 def _above_zero(path: str, settings: Any, *names: str) -> None:

@@ -24,7 +24,7 @@ from train.errors import InputError
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
 from train.provenance import changed, located, prints, put_aside
-from train.review.findings import Findings
+from train.review.findings import Findings, Readies
 from train.review.trained import Trained
 from train.run import another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError
@@ -82,7 +82,8 @@ def train(experiment: Experiment, folder: Path, config: str, console: Console, f
     with Flag() as flag:
         data = mine.data.open(old.classes if old else ())
         trainer = Trainer(experiment, data)
-        getattr(experiment.review, "ready", lambda data: None)(data)
+        if isinstance(experiment.review, Readies):
+            experiment.review.ready(data)
         first = trainer.train[0]
         shapes = trainer.check(first)
         steps = experiment.length(len(trainer.train))

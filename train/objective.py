@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,21 @@ class Objective(Protocol):
     def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class InChunks(Protocol):
+    """An objective that takes `Projected` logits as well, if `in_chunks`, which a head with `chunk` leaves to it."""
+
+    @property
+    def in_chunks(self) -> bool: ...
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """An objective whose answers a search finds: tokens (b, t), filled up with `end`."""
+
+    def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array: ...
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,20 @@ class Rate(Protocol):
 
 
 class Optimizer(Protocol):
-    """`build(steps, params)` gives the optax transformation; its `rate` is a Rate.
+    """`build(steps, params)` gives the optax transformation.
 
     One that takes `roles` too is given those of the model's parameters; without these it knows parameters by path and shape alone.
     """
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """An optimizer with a learning rate over training."""
+
+    @property
+    def rate(self) -> Rate: ...
 
 
 def _count(part: float, steps: int) -> int:

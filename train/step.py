@@ -1,7 +1,7 @@
 """The training step: theta <- theta - alpha * grad L, a pure function of (state, batch)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import jax
@@ -12,10 +12,9 @@ from models.contracts import Batch, Model
 from models.projected import Projected
 from models.routing import Loads, TokenLoss, evenness
 from train.errors import InputError
-from train.objective import Objective
+from train.objective import InChunks, Objective
+from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add, by_example, moments
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @flax.struct.dataclass
@@ -31,12 +30,6 @@ class TrainState:
 def initialise(params: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed)))
-
-
-def cast(tree: Any, precision: Precision) -> Any:
-    """Floating-point leaves in the compute type; the rest as it is."""
-    kind = jnp.dtype(precision)
-    return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def make_loss(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[jax.Array, Sums]]:
@@ -70,7 +63,7 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
         rngs = None if rng is None else {"dropout": rng}
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision)
         outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
-        if isinstance(outputs, Projected) and not getattr(objective, "in_chunks", False):
+        if isinstance(outputs, Projected) and not (isinstance(objective, InChunks) and objective.in_chunks):
             raise InputError(
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective {type(objective).__name__}"
                 " takes whole logits; leave model.head.chunk out."

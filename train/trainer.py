@@ -23,7 +23,8 @@ from train.data.contracts import Opened
 from train.errors import InputError
 from train.experiment import Experiment
 from train.initial import Start
-from train.optimizer import Constant, in_mup, routed
+from train.objective import Searches
+from train.optimizer import Constant, Scheduled, in_mup, routed
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step, over_batches
 from train.study.cost import flops
 from train.sums import Moments
@@ -112,7 +113,7 @@ class Trainer:
                 "; change one of objective, model.head and data.",
             ):
                 _, sums = jax.eval_shape(loss, params, batch_shapes)
-            if hasattr(self.experiment.objective, "search"):
+            if isinstance(self.experiment.objective, Searches):
                 with refused(f"The objective {name} searches with a model that decodes: "):
                     search = make_search(self.experiment.model, self.experiment.objective, 0, self.experiment.precision)
                     jax.eval_shape(search, params, batch_shapes)
@@ -139,7 +140,8 @@ class Trainer:
             self.optimizer: optax.GradientTransformation = (
                 build(steps, shapes, roles=found) if _takes_roles(build) else routed(build(steps, shapes), shapes, found)
             )
-            self.rate = getattr(experiment.optimizer, "rate", Constant(0.0)).build(steps)
+            rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
+            self.rate = rate.build(steps)
             state = jax.eval_shape(lambda params: initialise(params, self.optimizer, experiment.seed), shapes)
             jax.eval_shape(self.optimizer.update, shapes, state.opt_state, shapes)
         with refused("The model cannot take a training step: ", "; change it, or the objective."):

@@ -27,6 +27,7 @@ PARTS = {
     "models": "models",
     "configs": "configs",
     "train.errors": "errors",
+    "train.precision": "precision",
     "train.sums": "sums",
     "train.study.statistics": "sums",
     "train.study.chips": "cost",

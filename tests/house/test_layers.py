@@ -9,11 +9,9 @@ ROOT = Path(__file__).parents[2]
 # Imports of today that point up; an entry leaves when its import does, and none is added.
 UPWARD = {
     ("train.data.contracts", "train.data.batches"),
-    ("train.experiment", "train.step"),
     ("train.loop", "train.cautions"),
     ("train.loop", "train.console"),
     ("train.loop", "train.study.report"),
-    ("train.review.attention", "train.step"),
     ("train.review.driving", "train.step"),
     ("train.review.trained", "train.trainer"),
     ("train.review.translations", "train.trainer"),

@@ -30,7 +30,6 @@ FOREIGN = {
 # Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
 UNDECLARED = {
     ("train/asked.py", "getattr(self.data, 'asked', list)"),
-    ("train/cautions.py", "getattr(experiment.optimizer, 'rate', None)"),
     ("train/cautions.py", "getattr(trainer.data, 'unseen', ())"),
     ("train/commands/eval.py", "hasattr(experiment.data, 'path')"),
     ("train/console.py", "getattr(experiment.initial, 'folder', type(experiment.initial).__name__)"),
@@ -38,8 +37,6 @@ UNDECLARED = {
     ("train/data/notes.py", "getattr(data, 'notes', ())"),
     ("train/evaluate.py", "getattr(trainer.data, 'restored', None)"),
     ("train/evaluate.py", "getattr(trainer.data, 'tokens', None)"),
-    ("train/evaluate.py", "hasattr(experiment.objective, 'search')"),
-    ("train/loop.py", "getattr(experiment.review, 'ready', lambda data: None)"),
     ("train/provenance.py", "getattr(data, 'dataset', None)"),
     ("train/provenance.py", "getattr(data, 'path', None)"),
     ("train/review/driving.py", "getattr(data, 'spec', None)"),
@@ -48,18 +45,14 @@ UNDECLARED = {
     ("train/review/language.py", "getattr(trainer.data, 'tokens', None)"),
     ("train/review/trained.py", "getattr(self.trainer.data, 'shown', None)"),
     ("train/run.py", "getattr(opened, 'tokens', None)"),
-    ("train/step.py", "getattr(objective, 'in_chunks', False)"),
     ("train/study/advice.py", "getattr(experiment.model, 'head', None)"),
-    ("train/study/advice.py", "getattr(experiment.objective, 'in_chunks', False)"),
     ("train/study/advice.py", "getattr(experiment.optimizer, 'momentum', None)"),
     ("train/study/advice.py", "getattr(experiment.parallel, 'fsdp', 1)"),
     ("train/study/coordinates.py", "getattr(optimizer, 'rate', None)"),
     ("train/study/coordinates.py", "hasattr(experiment.model, 'parametrization')"),
     ("train/study/coordinates.py", "hasattr(getattr(optimizer, 'rate', None), 'peak')"),
-    ("train/trainer.py", "getattr(experiment.optimizer, 'rate', Constant(0.0))"),
     ("train/trainer.py", "getattr(self.data, 'actions', None)"),
     ("train/trainer.py", "getattr(self.data, 'longest', 0)"),
-    ("train/trainer.py", "hasattr(self.experiment.objective, 'search')"),
 }
 
 

@@ -17,7 +17,8 @@ from tests.laws.trained import Trained, everything, resized, trained_with, train
 from tests.tiers import mostly_slow
 from train.objective import Objective
 from train.optimizer import AdamW, Constant
-from train.step import cast, initialise, make_loss, make_step
+from train.precision import cast
+from train.step import initialise, make_loss, make_step
 from train.sums import Sums
 
 # One of each kind, and of each way to keep a state: the others are slow.

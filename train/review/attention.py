@@ -10,8 +10,8 @@ from models.attended import attention_weights
 from models.contracts import Batch, Model
 from models.paths import order
 from train.data.tokens import Tokenizer
+from train.precision import Precision, cast
 from train.review.trained import Trained, drawn
-from train.step import Precision, cast
 
 
 def make_cross_attention(model: Model, precision: Precision = "float32") -> Any:

@@ -1,7 +1,7 @@
 """What a review is, and what it finds."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,9 +13,13 @@ class Findings:
 
 
 class Review(Protocol):
-    """Looks at a trained model (`train.review.trained.Trained`); its metrics must depend on no batch size and no number of devices.
-
-    A method `ready(data)` may be left out: it raises InputError, before anything is compiled, where the review will lack something.
-    """
+    """Looks at a trained model (`train.review.trained.Trained`); its metrics must depend on no batch size and no number of devices."""
 
     def review(self, trained: Any) -> Findings: ...
+
+
+@runtime_checkable
+class Readies(Protocol):
+    """A review that looks at the data before anything is compiled.  Raises InputError if the review will lack something."""
+
+    def ready(self, data: Any) -> None: ...

@@ -9,6 +9,7 @@ from models.remat import keeps_less
 from models.structure import part
 from train.errors import InputError
 from train.experiment import Experiment
+from train.objective import InChunks
 from train.parallel import Jit, Mesh, Pmap
 from train.parts import project
 from train.spec import override
@@ -84,8 +85,9 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
 def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
     """Sets of changes, in the order of what they cost; none sets what is so already."""
     base: dict[str, str] = {}
-    head = getattr(experiment.model, "head", None)
-    if isinstance(head, LogitsHead | MultiTokenHead) and head.chunk is None and getattr(experiment.objective, "in_chunks", False):
+    head, objective = getattr(experiment.model, "head", None), experiment.objective
+    chunks = isinstance(objective, InChunks) and objective.in_chunks
+    if isinstance(head, LogitsHead | MultiTokenHead) and head.chunk is None and chunks:
         yield (base := {"model.head.chunk": "1024"})
     if isinstance(experiment.parallel, Jit | Pmap | Mesh) and getattr(experiment.parallel, "fsdp", 1) < devices:
         yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})

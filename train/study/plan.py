@@ -18,7 +18,8 @@ from models.generate import Sampler, advance, prefill
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
-from train.step import cast, initialise
+from train.precision import cast
+from train.step import initialise
 from train.study.chips import CHIPS, chip
 from train.study.compiled import collectives, kernels, moved, operations
 from train.study.cost import flops, parameters
