@@ -24,8 +24,9 @@ class Text:
     """Sentences with a class or a value each, from a data set by name or from the user's own files.
 
     `path` and `test` are tables (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `text` and `target`; without
-    `test` a part `holdout` of `path`, chosen by the md5 of the sentence, is held out.  `kind` says whether the target is a class or a number; `labels` fixes the classes' order, and
-    `names` is what they are called in answers and reports, in that order.
+    `test` a part `holdout` of `path`, chosen by the md5 of the sentence, is held out.  `kind` says whether the target is
+    a class or a number; `labels` fixes the classes' order, and `names` is what they are called in answers and reports,
+    in that order.
     `pack` puts several sentences, at most `segments`, in a row of `length` tokens; else sentences are batched by length and padded to
     `buckets`.  A sentence longer than `length` is refused unless `truncate` is set, which keeps its first tokens.
     """
