@@ -4,7 +4,6 @@ import datetime
 import decimal
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import config as datasets_config
+from datasets.arrow_writer import ArrowWriter
 
 import train.data.sources
 from train.cli import main
@@ -163,26 +164,22 @@ def test_pictures_of_a_saved_folder_are_trained_on_as_arrays(tmp_path: Path) -> 
     assert batch["labels"].tolist() == [0, 1, 0, 1]
 
 
-class Named(datasets.GeneratorBasedBuilder):
-    """As the library keeps in its cache what it once downloaded."""
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=FEATURES, license="CC0")
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        del dl_manager
-        return [datasets.SplitGenerator(name, gen_kwargs={"rows": rows}) for name, rows in (("train", ROWS), ("test", ROWS[:10]))]
-
-    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(rows)
-
-
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the library in which a data set lies, and no network."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    place = {"cache_dir": str(tmp_path / "cache"), "repo_id": "someone/reviews", "dataset_name": "reviews", "hash": "0123abcd"}
-    Named(config_name="plain", **place).download_and_prepare()
+    """A cache of the library in which a data set lies as it once came from its hub, and no network."""
+    place, splits = tmp_path / "cache" / "someone___reviews" / "plain" / "0.0.0" / "0123abcd", datasets.SplitDict(dataset_name="reviews")
+    place.mkdir(parents=True)
+    for name, rows in (("train", ROWS), ("test", ROWS[:10])):
+        with ArrowWriter(features=FEATURES, path=str(place / f"reviews-{name}.arrow")) as writer:
+            for row in rows:
+                writer.write(row)
+            examples, size = writer.finalize()
+        splits.add(datasets.SplitInfo(name, num_bytes=size, num_examples=examples, dataset_name="reviews"))
+    info = datasets.DatasetInfo(
+        features=FEATURES, license="CC0", dataset_name="reviews", config_name="plain", version=datasets.Version("0.0.0"), splits=splits
+    )
+    info.write_to_directory(str(place))
+    monkeypatch.setattr(datasets_config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

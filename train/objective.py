@@ -57,7 +57,20 @@ class Classification:
     """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits (..., c).
 
     Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
+
+    With `class_weights` w, one a class in their order or "auto" (`train.data.balance.class_weights`: n / (k n_c)), the loss in training is
+
+        1 / n sum_i w[label_i] loss_i
+
+    and of targets w[label] is sum_c w_c target_c; a batch has it of each example as `emphasis` (...).  Divided by the number of examples,
+    as in Keras, the gradients of small batches are on average that of the whole; by the sum of the weights, as in PyTorch, a rare example
+    would count less the smaller its batch is.  A test split's batches have no `emphasis`: its loss is that of the data as it is.
     """
+
+    class_weights: tuple[float, ...] | str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_weights", _class_weights(self.class_weights))
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         labels, weights = batch["labels"], batch.get("weights")
@@ -66,13 +79,29 @@ class Classification:
             losses = -jnp.sum(batch["targets"] * jax.nn.log_softmax(outputs.astype(jnp.float32)), axis=-1)
         else:
             losses = _cross_entropy(outputs, labels)
-        return {"loss": weighted(losses, weights), "accuracy": weighted(correct, weights)}
+        return {"loss": weighted(losses * batch.get("emphasis", 1.0), weights), "accuracy": weighted(correct, weights)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The likeliest label and the probability of each."""
         chances = probabilities(output)
         names = names or tuple(map(str, range(len(chances))))
         return {"label": names[int(chances.argmax())], "probabilities": dict(zip(names, map(float, chances), strict=True))}
+
+
+def _class_weights(given: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
+    """Weights as they are given in a config or written on the command line, `auto` or `(1, 20)`.  Raises ValueError for others."""
+    if given is None or given == "auto":
+        return given
+    try:
+        numbers = given.strip("()[] ").rstrip(",").split(",") if isinstance(given, str) else given
+        found = tuple(float(number) for number in numbers)
+    except (TypeError, ValueError):
+        found = ()
+    if not found or min(found) < 0 or not max(found) > 0 or not np.isfinite(found).all():
+        raise ValueError(
+            f"Classification.class_weights is {given!r}; give auto, or a number of 0 or above for each class, such as (1, 20)."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

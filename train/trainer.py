@@ -18,6 +18,7 @@ from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
 from models.words import listed
+from train.data.balance import WeighsClasses, class_weights, emphasised
 from train.data.batches import Batches
 from train.data.contracts import Opened
 from train.errors import InputError
@@ -88,7 +89,14 @@ class Trainer:
     @property
     def train(self) -> Batches:
         """Batches to train on."""
-        return self.data.batches("train", self.experiment.batch_size, self.multiple, self.experiment.seed)
+        batches = self.data.batches("train", self.experiment.batch_size, self.multiple, self.experiment.seed)
+        return emphasised(batches, self.class_weights)
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray | None:
+        """The weight of each class in the loss, (k,), if the objective asks for some.  Raises InputError where the data has no classes."""
+        objective = self.experiment.objective
+        return class_weights(objective.class_weights, self.data) if isinstance(objective, WeighsClasses) else None
 
     def example(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """The shapes of a batch."""

@@ -1,7 +1,8 @@
 """Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to buckets."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -28,11 +29,23 @@ class Batches:
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 
-class Order:
-    """Which examples come in a step: `batch_size` of `count`, shuffled anew every epoch by the seed; without one the order stays."""
+class Sampler(Protocol):
+    """Which examples an epoch has, as often as it likes: `draws(seed, epoch)` gives as many as there are examples, in their order."""
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+    def draws(self, seed: int, epoch: int) -> np.ndarray: ...
+
+
+class Order:
+    """Which examples come in a step: `batch_size` of `count`, shuffled anew every epoch by the seed; without one the order stays.
+
+    With a seed and a `sampler`, those that it draws.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int | None, sampler: Sampler | None = None) -> None:
         self.count, self.batch_size = count, batch_size
+        self.draws = None
+        if sampler is not None and seed is not None:
+            self.draws = functools.lru_cache(maxsize=2)(functools.partial(sampler.draws, seed))
         order = grain.MapDataset.range(count)
         self.places: Any = (order if seed is None else order.shuffle(seed=seed)).repeat()
 
@@ -44,17 +57,24 @@ class Order:
         epoch, place = divmod(step, len(self))
         first = place // window * window
         stop = min((first + window) * self.batch_size, self.count)
+        if self.draws is not None:
+            return [int(index) for index in self.draws(epoch)[first * self.batch_size : stop]]
         return [self.places[epoch * self.count + index] for index in range(first * self.batch_size, stop)]
 
 
 def of_rows(
-    rows: Sequence[Row], collate: Callable[[list[Row]], Arrays], batch_size: int, seed: int | None = None, window: int = 1
+    rows: Sequence[Row],
+    collate: Callable[[list[Row]], Arrays],
+    batch_size: int,
+    seed: int | None = None,
+    window: int = 1,
+    sampler: Sampler | None = None,
 ) -> Batches:
     """Batches of rows in an `Order`, put together by `collate`.
 
     `window` > 1 sorts that many batches' examples by length before they are cut into batches, so that little is padded.
     """
-    order = Order(len(rows), batch_size, seed)
+    order = Order(len(rows), batch_size, seed, sampler)
 
     def make(step: int) -> Arrays:
         members = [rows[index] for index in order(step, window)]
@@ -77,18 +97,23 @@ def of_examples(
     multiple: int,
     seed: int | None = None,
     mix: Callable[[Arrays, np.random.Generator], Arrays] | None = None,
+    sampler: Sampler | None = None,
 ) -> Batches:
     """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
 
-    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone; without a seed it is
-    None.  `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,) where examples have none of their own; always
-    `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
+    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone, and with a `sampler`,
+    which may draw an example several times, on its place in the epoch; without a seed it is None.  `mix` changes a whole batch that has
+    a seed.  Adds `weights` and `index` (b,) where examples have none of their own; always `batch_size` rows in multiples of `multiple`,
+    the missing ones zeros of weight zero.
     """
-    order, rows = Order(count, batch_size, seed), _rounded(batch_size, multiple)
+    order, rows = Order(count, batch_size, seed, sampler), _rounded(batch_size, multiple)
 
     def make(step: int) -> Arrays:
         epoch, members = step // len(order), order(step)
-        chances = [None if seed is None else np.random.default_rng((seed, epoch, index)) for index in members]
+        again = [() if sampler is None else (step % len(order) * batch_size + place,) for place in range(len(members))]
+        chances = [
+            None if seed is None else np.random.default_rng((seed, epoch, index, *own)) for index, own in zip(members, again, strict=True)
+        ]
         found = [one(index, chance) for index, chance in zip(members, chances, strict=True)]
         spare = ((0, rows - len(found)),)
         batch: Arrays = {name: np.stack([example[name] for example in found]) for name in found[0]}

@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from models.words import listed
+from train.data.balance import Balanced, balanced, require_power
 from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below, readable, unread
@@ -19,7 +22,7 @@ class Classed:
 
     `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
     files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order, `names` what they are called in
-    answers and reports.
+    answers and reports.  `balance` from 0 to 1 draws examples of rare classes more often in training: see `train.data.balance.Balanced`.
     """
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
@@ -36,9 +39,11 @@ class Classed:
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
     names: tuple[str, ...] = ()
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        require_power(name, self.balance)
         once(f"{name}.labels", self.labels)
         if min(self.size) < 1:
             raise ValueError(f"{name}.size is {self.size}; give rows and columns above 0.")
@@ -88,6 +93,7 @@ class OpenedClassed:
     def __init__(self, settings: Classed, classes: tuple[str, ...]) -> None:
         self.settings, self.classes = settings, classes or settings.labels
         self.splits: dict[str, Split] = {}
+        self.known: dict[str, np.ndarray] = {}
         self.notes = Notes()
 
     @property
@@ -139,6 +145,16 @@ class OpenedClassed:
         if self.settings.path is not None:
             return self.classes.index(row["label"])
         return labelled(row[self.settings.target], self.classes, self.splits[part].where(index))
+
+    def labels(self, part: PART) -> np.ndarray:
+        """The class of every example, by its place in `classes`; of a data set all its examples are read for it, once."""
+        if part not in self.known:
+            self.known[part] = np.array([self.label(part, index) for index in range(len(self.splits[part].examples))], np.int64)
+        return self.known[part]
+
+    def sampler(self, part: PART, seed: int | None) -> Balanced | None:
+        """What draws the examples to train on, if classes are balanced."""
+        return balanced(self.settings.balance, self.labels(part), part, seed) if self.settings.balance else None
 
 
 Own = TypeVar("Own", bound=OpenedClassed)

@@ -91,7 +91,7 @@ class OpenedClips(OpenedClassed):
             }
 
         mix = self.spec.augment.mixture(len(self.classes), "video")
-        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix)
+        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix, self.sampler(part, seed))
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The videos that files and folders name."""

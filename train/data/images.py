@@ -73,7 +73,7 @@ class OpenedImages(OpenedClassed):
             return {"image": scaled(resized(image, spec.size)), "labels": np.array(self.label(part, index), np.int32)}
 
         mix = spec.augment.mixture(len(self.classes), "image")
-        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix)
+        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix, self.sampler(part, seed))
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.words import listed
+from train.data.balance import balanced, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.contracts import PART
 from train.data.notes import Note, Notes
@@ -29,6 +30,7 @@ class Text:
     in that order.
     `pack` puts several sentences, at most `segments`, in a row of `length` tokens; else sentences are batched by length and padded to
     `buckets`.  A sentence longer than `length` is refused unless `truncate` is set, which keeps its first tokens.
+    `balance` from 0 to 1 draws sentences of rare classes more often in training: see `train.data.balance.Balanced`.
     """
 
     dataset: str = "movie_snippets/labels"
@@ -47,9 +49,13 @@ class Text:
     holdout: float = 0.1
     splits: tuple[str, str] = ("train", "test")
     names: tuple[str, ...] = ()
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         once("Text.labels", self.labels)
+        require_power("Text", self.balance)
+        if self.balance and self.kind == "value":
+            raise ValueError("Text.balance draws rare classes more often, and kind is value; set balance=0, or kind=class.")
         if self.length < 1 or self.segments < 1:
             raise ValueError(f"Text has length {self.length} and segments {self.segments}; both must be 1 or more.")
         if not 0 < self.holdout < 1:
@@ -121,6 +127,10 @@ class OpenedText:
             self._label(rows, targets, split)
         self.rows[part], self.splits[part] = rows, split
 
+    def labels(self, part: PART) -> np.ndarray:
+        """The class of every sentence, by its place in `classes`; none if targets are values."""
+        return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
+
     def shown(self, part: PART, index: int) -> str:
         """The sentence, as a piece of a page."""
         return html.escape(words(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index)))
@@ -165,11 +175,12 @@ class OpenedText:
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` sentences, as `Text` says."""
         rows, spec = self.rows[part], self.spec
+        sampler = balanced(spec.balance, self.labels(part), part, seed) if spec.balance else None
         if not spec.pack:
-            return of_rows(rows, Pad(self._buckets(), batch_size, multiple), batch_size, seed, window=16)
+            return of_rows(rows, Pad(self._buckets(), batch_size, multiple), batch_size, seed, window=16, sampler=sampler)
         mean = sum(len(row["tokens"]) for row in rows) / len(rows)
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
-        return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed)
+        return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """Texts, and those of the column `text` of files; a .txt has one a line."""

@@ -1,0 +1,128 @@
+"""Rare classes: weights of classes in the loss, and a sampler that draws examples of rare classes more often."""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from models.words import listed
+from train.data.batches import Arrays, Batches
+from train.data.contracts import PART
+from train.spec import InputError
+
+EMPHASIS = "emphasis"  # of a batch to train on: what each example weighs in the loss
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """An opened data set whose examples have a class each: `labels(part)` gives them (n,), in the order of the examples."""
+
+    classes: tuple[str, ...]
+
+    def labels(self, part: PART) -> np.ndarray: ...
+
+
+@runtime_checkable
+class WeighsClasses(Protocol):
+    """An objective that reads `emphasis` in a batch: `class_weights` are numbers, one a class, "auto", or None."""
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | str | None: ...
+
+
+def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.ndarray | None:
+    """The weight w_c of each class, (k,): the numbers that are given, or of "auto"
+
+        w_c = n / (k n_c)
+
+    where n_c of the n examples to train on have the class c of k, so that classes weigh the same in all, and examples 1 on average
+    (King and Zeng, Political Analysis 2001).  0 for a class without an example; None if none are asked for.
+
+    Raises InputError for data without classes, and for another number of weights than of classes.
+    """
+    if asked is None:
+        return None
+    if not isinstance(data, Labelled) or not data.classes:
+        raise InputError("objective.class_weights weighs the classes of examples, and the data has none; set it to none.")
+    names = data.classes
+    if not isinstance(asked, str):
+        if len(asked) != len(names):
+            raise InputError(
+                f"objective.class_weights has {len(asked)} numbers for {len(names)} classes ({listed(names)}); give one for each."
+            )
+        return np.asarray(asked, np.float32)
+    counts = np.bincount(data.labels("train"), minlength=len(names))
+    return np.divide(counts.sum(), len(names) * counts, out=np.zeros(len(names)), where=counts > 0).astype(np.float32)
+
+
+def emphasised(batches: Batches, weights: np.ndarray | None) -> Batches:
+    """The batches with the weight of each example's class as `emphasis`: w[label], or sum_c w_c q_c of mixed examples' shares q."""
+    if weights is None:
+        return batches
+
+    def make(step: int) -> Arrays:
+        batch = batches[step]
+        return batch | {EMPHASIS: batch["targets"] @ weights if "targets" in batch else weights[batch["labels"]]}
+
+    return Batches(len(batches), make)
+
+
+@dataclasses.dataclass(frozen=True)
+class Balanced:
+    """Draws of examples in which rare classes come more often than in the data, by the `labels` of the examples and a `power` b.
+
+    Of the n draws of an epoch the class c, of n_c examples, has n q_c, rounded, with
+
+        q_c = n_c^(1 - b) / sum_k n_k^(1 - b)
+
+    0 is the data as it is, 1 draws every class equally often, 0.5 is the square root of Mahajan et al., arXiv:1805.00932, section 2.2.
+    Of a class every example comes as often as the others, or once more; which do, and the order of all, are drawn by (seed, epoch).
+    """
+
+    labels: tuple[int, ...]
+    power: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def counts(self) -> dict[int, int]:
+        """How many draws of an epoch each class has; they add up to the number of examples."""
+        n, sizes = len(self.labels), collections.Counter(self.labels)
+        shares = {label: size ** (1 - self.power) for label, size in sizes.items()}
+        exact = {label: n * share / sum(shares.values()) for label, share in shares.items()}
+        counts = {label: math.floor(value) for label, value in exact.items()}
+        missing = sorted(exact, key=lambda label: (counts[label] - exact[label], label))  # the largest remainders first
+        return counts | {label: counts[label] + 1 for label in missing[: n - sum(counts.values())]}
+
+    @functools.cached_property
+    def members(self) -> dict[int, np.ndarray]:
+        """The examples of each class."""
+        labels = np.asarray(self.labels)
+        return {label: np.nonzero(labels == label)[0] for label in sorted(set(self.labels))}
+
+    def draws(self, seed: int, epoch: int) -> np.ndarray:
+        """The examples of an epoch in their order, (n,): a pure function of seed and epoch."""
+        chance = np.random.default_rng((seed, epoch, len(self.labels)))
+        drawn = [
+            np.concatenate([chance.permutation(own) for _ in range(-(-self.counts[label] // len(own)))] or [own[:0]])[: self.counts[label]]
+            for label, own in self.members.items()
+        ]
+        return chance.permutation(np.concatenate(drawn))
+
+
+def balanced(power: float, labels: Sequence[int] | np.ndarray, part: PART, seed: int | None) -> Balanced | None:
+    """The sampler of a part that is trained on in shuffled order; None for another part, and for a power of 0."""
+    if not power or part != "train" or seed is None:
+        return None
+    return Balanced(tuple(int(label) for label in labels), power)
+
+
+def require_power(name: str, power: float) -> None:
+    """Raises ValueError for a power that is not from 0 to 1."""
+    if not 0 <= power <= 1:
+        raise ValueError(f"{name}.balance is {power}; give a number from 0, classes as often as in the data, to 1, all equally often.")
