@@ -1,4 +1,4 @@
-"""Rare classes: weights in the loss and a sampler, on a made table of six classes of which one has 1.6 % of the rows."""
+"""Rare classes: weights in the loss and a sampler, on a table of six classes of which one has 1.6 % of the rows."""
 
 import collections
 import json
@@ -15,12 +15,12 @@ from train.cli import main
 from train.data.balance import Balanced, class_weights
 from train.data.images import Images
 from train.data.text import Text
+from train.errors import InputError
 from train.metrics import read_metrics
 from train.objective import Classification
 from train.optimizer import SGD, Constant
 from train.parallel import Jit, Mesh, Parallel, Pmap
 from train.run import recorded
-from train.spec import InputError
 from train.step import initialise, make_loss, make_step
 from train.sums import mean
 from train.trainer import Trainer
@@ -122,12 +122,13 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(table: Path, monkeypatch: pyte
     assert main(["train", "config.py", "--run", str(whole), *options, "steps=60"]) == 0
     assert main(["train", "config.py", "--run", str(parts), *options, "steps=10"]) == 0
     assert main(["train", "config.py", "--run", str(parts), *options, "steps=60"]) == 0
-    losses = [{line["step"]: line["train/loss"] for line in read_metrics(folder) if "train/loss" in line} for folder in (whole, parts)]
+    lines = [[line for line in read_metrics(folder) if "train/loss" in line] for folder in (whole, parts)]
+    losses = [{line["step"]: line["train/loss"] for line in own} for own in lines]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 60
 
 
-def test_auto_weights_are_n_over_k_times_the_count_and_average_to_one(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_weights_are_n_over_k_n_c_and_average_to_one(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(table)
     opened = Text(path="train.csv", test="test.csv", length=32).open()
     weights = class_weights("auto", opened)
@@ -143,14 +144,16 @@ def test_auto_weights_are_n_over_k_times_the_count_and_average_to_one(table: Pat
 
 def test_the_loss_is_its_equation_and_evaluation_is_of_the_data_as_it_is() -> None:
     draw = np.random.default_rng(0)
-    logits, labels, w = draw.standard_normal((9, 3)).astype(np.float32), draw.integers(0, 3, 9), np.array([0.5, 1.0, 20.0], np.float32)
-    batch = {"labels": jnp.asarray(labels), "emphasis": jnp.asarray(w[labels]), "weights": jnp.asarray([1.0] * 7 + [0.0] * 2)}
+    logits, labels = draw.standard_normal((9, 3)).astype(np.float32), draw.integers(0, 3, 9)
+    w, weights = np.array([0.5, 1.0, 20.0], np.float32), jnp.asarray([1.0] * 7 + [0.0] * 2)
+    batch = {"labels": jnp.asarray(labels), "emphasis": jnp.asarray(w[labels]), "weights": weights}
     sums = Classification(tuple(w.tolist()))(jnp.asarray(logits), batch)
     losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(9), labels]
     np.testing.assert_allclose(mean(sums)["loss"], (w[labels] * losses)[:7].mean(), rtol=1e-6)
     assert mean(sums)["accuracy"] == np.mean(logits.argmax(-1)[:7] == labels[:7])
     del batch["emphasis"]
-    np.testing.assert_allclose(mean(Classification("auto")(jnp.asarray(logits), batch))["loss"], losses[:7].mean(), rtol=1e-6)
+    plain = mean(Classification("auto")(jnp.asarray(logits), batch))["loss"]
+    np.testing.assert_allclose(plain, losses[:7].mean(), rtol=1e-6)
 
 
 def test_batches_to_train_on_have_the_weight_of_each_example_and_those_to_test_on_have_none(
@@ -158,7 +161,8 @@ def test_batches_to_train_on_have_the_weight_of_each_example_and_those_to_test_o
 ) -> None:
     monkeypatch.chdir(table)
     for pack in (False, True):
-        ready = trainer(Text(path="train.csv", test="test.csv", length=32, pack=pack), Classification((1, 2, 3, 4, 5, 60)))
+        data = Text(path="train.csv", test="test.csv", length=32, pack=pack)
+        ready = trainer(data, Classification((1, 2, 3, 4, 5, 60)))
         batch = ready.train[0]
         expected = np.array([1, 2, 3, 4, 5, 60], np.float32)[batch["labels"]]
         np.testing.assert_array_equal(batch["emphasis"], expected)
@@ -187,7 +191,7 @@ def stepped(batch: dict[str, np.ndarray], parallel: Parallel, parts: int) -> tup
 
 
 @pytest.mark.parametrize("way", ["parts", *(pytest.param(way, marks=pytest.mark.slow) for way in ("pmap", "mesh"))])
-def test_accumulation_and_devices_give_the_numbers_of_the_whole(way: str, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_and_devices_give_the_same_numbers(way: str, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(table)
     data = Text(path="train.csv", test="test.csv", length=32, buckets=(32,), pack=False, balance=0.5)
     ready = trainer(data, Classification((1, 2, 3, 4, 5, 60)))
@@ -254,7 +258,7 @@ def test_an_example_drawn_twice_is_changed_by_chance_each_time_and_the_test_part
 
 @pytest.mark.parametrize("given", [(), (0, 0), (1, -1), "many", "(1, x)", (float("nan"), 1)])
 def test_weights_that_cannot_be_are_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"Classification\.class_weights is .*; give auto, or a number of 0 or above for each class"):
+    with pytest.raises(ValueError, match=r"Classification\.class_weights is .*; give auto, or numbers of 0 or above"):
         Classification(given)
 
 
@@ -264,8 +268,8 @@ def test_weights_are_read_from_the_command_line_and_refused_in_a_sentence(
     assert Classification("(1, 20)") == Classification((1, 20)) == Classification("1,20")
     monkeypatch.chdir(table)
     for option, words in {
-        "objective.class_weights=(1, 20)": "objective.class_weights has 2 numbers for 6 classes (a, b, c, d, e, f); give one for each.",
-        "objective.class_weights=rare": "Classification.class_weights is 'rare'; give auto, or a number",
+        "objective.class_weights=(1, 20)": "objective.class_weights has 2 numbers for the 6 classes a, b, c, d, e, f;",
+        "objective.class_weights=rare": "Classification.class_weights is 'rare'; give auto, or numbers",
         "data.balance=2": "Text.balance is 2.0; give a number from 0",
     }.items():
         assert main(["train", "config.py", "--run", str(table / "refused"), option]) == 2
@@ -276,7 +280,7 @@ def test_weights_are_read_from_the_command_line_and_refused_in_a_sentence(
 def test_data_without_classes_has_no_weights() -> None:
     opened = Text(path=None, kind="value").reader()
     assert class_weights(None, opened) is None
-    with pytest.raises(InputError, match=r"objective\.class_weights weighs the classes of examples, and the data has none"):
+    with pytest.raises(InputError, match=r"weighs the classes of examples; this data has none"):
         class_weights("auto", opened)
-    with pytest.raises(ValueError, match=r"Text\.balance draws rare classes more often, and kind is value"):
+    with pytest.raises(ValueError, match=r"Text\.balance draws rare classes more often; kind is value"):
         Text(kind="value", balance=0.5)

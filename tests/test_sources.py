@@ -25,8 +25,8 @@ from train.data.series import Series
 from train.data.source import dataset, read
 from train.data.sources import format_of, suffixes
 from train.data.text import Text
+from train.errors import InputError
 from train.provenance import changed, located, prints
-from train.spec import InputError
 
 ROWS = [{"text": f"a {'fine' if number % 2 else 'dull'} film, number {number}", "label": number % 2} for number in range(40)]
 FEATURES = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})

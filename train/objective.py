@@ -58,13 +58,15 @@ class Classification:
 
     Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
 
-    With `class_weights` w, one a class in their order or "auto" (`train.data.balance.class_weights`: n / (k n_c)), the loss in training is
+    With `class_weights` w, one a class in their order or "auto" (n / (k n_c), `train.data.balance.class_weights`), the
+    loss in training is
 
         1 / n sum_i w[label_i] loss_i
 
-    and of targets w[label] is sum_c w_c target_c; a batch has it of each example as `emphasis` (...).  Divided by the number of examples,
-    as in Keras, the gradients of small batches are on average that of the whole; by the sum of the weights, as in PyTorch, a rare example
-    would count less the smaller its batch is.  A test split's batches have no `emphasis`: its loss is that of the data as it is.
+    and of targets w[label] is sum_c w_c target_c; a batch has it of each example as `emphasis` (...).  Divided by the
+    number of examples, as in Keras, the gradients of small batches are on average that of the whole; by the sum of the
+    weights, as in PyTorch, a rare example would count less the smaller its batch is.  A test split's batches have no
+    `emphasis`: its loss is that of the data as it is.
     """
 
     class_weights: tuple[float, ...] | str | None = None
@@ -89,7 +91,7 @@ class Classification:
 
 
 def _class_weights(given: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
-    """Weights as they are given in a config or written on the command line, `auto` or `(1, 20)`.  Raises ValueError for others."""
+    """Weights of a config or of the command line, `auto` or `(1, 20)`.  Raises ValueError for others."""
     if given is None or given == "auto":
         return given
     try:
@@ -98,9 +100,7 @@ def _class_weights(given: tuple[float, ...] | str | None) -> tuple[float, ...] |
     except (TypeError, ValueError):
         found = ()
     if not found or min(found) < 0 or not max(found) > 0 or not np.isfinite(found).all():
-        raise ValueError(
-            f"Classification.class_weights is {given!r}; give auto, or a number of 0 or above for each class, such as (1, 20)."
-        )
+        raise ValueError(f"Classification.class_weights is {given!r}; give auto, or numbers of 0 or above: (1, 20).")
     return found
 
 

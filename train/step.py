@@ -61,7 +61,7 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
 
     def applied(params: Any, batch: Batch, rng: jax.Array | None) -> tuple[dict[str, Any], Any]:
         rngs = None if rng is None else {"dropout": rng}
-        counted = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # sums over examples stay exact
+        counted = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # whose sums stay exact
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision) | counted
         outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
         if isinstance(outputs, Projected) and not (isinstance(objective, InChunks) and objective.in_chunks):

@@ -94,7 +94,7 @@ class Trainer:
 
     @functools.cached_property
     def class_weights(self) -> np.ndarray | None:
-        """The weight of each class in the loss, (k,), if the objective asks for some.  Raises InputError where the data has no classes."""
+        """The weight of each class in the loss, (k,), if asked for.  Raises InputError for data without classes."""
         objective = self.experiment.objective
         return class_weights(objective.class_weights, self.data) if isinstance(objective, WeighsClasses) else None
 

@@ -12,14 +12,14 @@ import numpy as np
 from models.words import listed
 from train.data.batches import Arrays, Batches
 from train.data.contracts import PART
-from train.spec import InputError
+from train.errors import InputError
 
 EMPHASIS = "emphasis"  # of a batch to train on: what each example weighs in the loss
 
 
 @runtime_checkable
 class Labelled(Protocol):
-    """An opened data set whose examples have a class each: `labels(part)` gives them (n,), in the order of the examples."""
+    """An opened data set whose examples have a class each: `labels(part)` gives them (n,), in their order."""
 
     classes: tuple[str, ...]
 
@@ -39,28 +39,27 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
 
         w_c = n / (k n_c)
 
-    where n_c of the n examples to train on have the class c of k, so that classes weigh the same in all, and examples 1 on average
-    (King and Zeng, Political Analysis 2001).  0 for a class without an example; None if none are asked for.
+    where n_c of the n examples to train on have the class c of k, so that all classes weigh the same, and examples 1
+    on average (King and Zeng, Political Analysis 2001).  0 for a class without an example; None if none are asked for.
 
     Raises InputError for data without classes, and for another number of weights than of classes.
     """
     if asked is None:
         return None
     if not isinstance(data, Labelled) or not data.classes:
-        raise InputError("objective.class_weights weighs the classes of examples, and the data has none; set it to none.")
+        raise InputError("objective.class_weights weighs the classes of examples; this data has none.")
     names = data.classes
     if not isinstance(asked, str):
         if len(asked) != len(names):
-            raise InputError(
-                f"objective.class_weights has {len(asked)} numbers for {len(names)} classes ({listed(names)}); give one for each."
-            )
+            said = f"objective.class_weights has {len(asked)} numbers for the {len(names)} classes {listed(names)}"
+            raise InputError(f"{said}; give one for each.")
         return np.asarray(asked, np.float32)
     counts = np.bincount(data.labels("train"), minlength=len(names))
     return np.divide(counts.sum(), len(names) * counts, out=np.zeros(len(names)), where=counts > 0).astype(np.float32)
 
 
 def emphasised(batches: Batches, weights: np.ndarray | None) -> Batches:
-    """The batches with the weight of each example's class as `emphasis`: w[label], or sum_c w_c q_c of mixed examples' shares q."""
+    """The batches with each example's weight as `emphasis`: w[label], or of a mixed one's shares q sum_c w_c q_c."""
     if weights is None:
         return batches
 
@@ -73,14 +72,15 @@ def emphasised(batches: Batches, weights: np.ndarray | None) -> Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Balanced:
-    """Draws of examples in which rare classes come more often than in the data, by the `labels` of the examples and a `power` b.
+    """Draws of examples in which rare classes come more often than in the data, by their `labels` and a `power` b.
 
     Of the n draws of an epoch the class c, of n_c examples, has n q_c, rounded, with
 
         q_c = n_c^(1 - b) / sum_k n_k^(1 - b)
 
-    0 is the data as it is, 1 draws every class equally often, 0.5 is the square root of Mahajan et al., arXiv:1805.00932, section 2.2.
-    Of a class every example comes as often as the others, or once more; which do, and the order of all, are drawn by (seed, epoch).
+    0 is the data as it is, 1 draws every class equally often, 0.5 is the square root of Mahajan et al.,
+    arXiv:1805.00932, section 2.2.  Of a class every example comes as often as the others, or once more; which do,
+    and the order of all, are drawn by (seed, epoch).
     """
 
     labels: tuple[int, ...]
@@ -108,10 +108,11 @@ class Balanced:
     def draws(self, seed: int, epoch: int) -> np.ndarray:
         """The examples of an epoch in their order, (n,): a pure function of seed and epoch."""
         chance = np.random.default_rng((seed, epoch, len(self.labels)))
-        drawn = [
-            np.concatenate([chance.permutation(own) for _ in range(-(-self.counts[label] // len(own)))] or [own[:0]])[: self.counts[label]]
-            for label, own in self.members.items()
-        ]
+        drawn: list[np.ndarray] = []
+        for label, own in self.members.items():
+            turns = -(-self.counts[label] // len(own))
+            orders = [own[:0], *(chance.permutation(own) for _ in range(turns))]
+            drawn.append(np.concatenate(orders)[: self.counts[label]])
         return chance.permutation(np.concatenate(drawn))
 
 
@@ -125,4 +126,4 @@ def balanced(power: float, labels: Sequence[int] | np.ndarray, part: PART, seed:
 def require_power(name: str, power: float) -> None:
     """Raises ValueError for a power that is not from 0 to 1."""
     if not 0 <= power <= 1:
-        raise ValueError(f"{name}.balance is {power}; give a number from 0, classes as often as in the data, to 1, all equally often.")
+        raise ValueError(f"{name}.balance is {power}; give a number from 0 (as in the data) to 1 (all equally).")

@@ -30,13 +30,13 @@ class Batches:
 
 
 class Sampler(Protocol):
-    """Which examples an epoch has, as often as it likes: `draws(seed, epoch)` gives as many as there are examples, in their order."""
+    """Which examples an epoch has, some several times: `draws(seed, epoch)` gives as many as there are, in order."""
 
     def draws(self, seed: int, epoch: int) -> np.ndarray: ...
 
 
 class Order:
-    """Which examples come in a step: `batch_size` of `count`, shuffled anew every epoch by the seed; without one the order stays.
+    """Which examples come in a step: `batch_size` of `count`, shuffled anew every epoch by the seed, or in their order.
 
     With a seed and a `sampler`, those that it draws.
     """
@@ -101,19 +101,20 @@ def of_examples(
 ) -> Batches:
     """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
 
-    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone, and with a `sampler`,
-    which may draw an example several times, on its place in the epoch; without a seed it is None.  `mix` changes a whole batch that has
-    a seed.  Adds `weights` and `index` (b,) where examples have none of their own; always `batch_size` rows in multiples of `multiple`,
-    the missing ones zeros of weight zero.
+    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone, and
+    with a `sampler`, which may draw an example several times, on its place in the epoch; without a seed it is None.
+    `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,) where examples have none of their own;
+    always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
     """
     order, rows = Order(count, batch_size, seed, sampler), _rounded(batch_size, multiple)
 
     def make(step: int) -> Arrays:
         epoch, members = step // len(order), order(step)
-        again = [() if sampler is None else (step % len(order) * batch_size + place,) for place in range(len(members))]
-        chances = [
-            None if seed is None else np.random.default_rng((seed, epoch, index, *own)) for index, own in zip(members, again, strict=True)
-        ]
+        first = step % len(order) * batch_size
+        chances: list[np.random.Generator | None] = [None] * len(members)
+        if seed is not None:
+            own = [(index,) if sampler is None else (index, first + place) for place, index in enumerate(members)]
+            chances = [np.random.default_rng((seed, epoch, *numbers)) for numbers in own]
         found = [one(index, chance) for index, chance in zip(members, chances, strict=True)]
         spare = ((0, rows - len(found)),)
         batch: Arrays = {name: np.stack([example[name] for example in found]) for name in found[0]}

@@ -22,7 +22,8 @@ class Classed:
 
     `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
     files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order, `names` what they are called in
-    answers and reports.  `balance` from 0 to 1 draws examples of rare classes more often in training: see `train.data.balance.Balanced`.
+    answers and reports.  `balance` from 0 to 1 draws examples of rare classes more often in training:
+    see `train.data.balance.Balanced`.
     """
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
@@ -147,9 +148,10 @@ class OpenedClassed:
         return labelled(row[self.settings.target], self.classes, self.splits[part].where(index))
 
     def labels(self, part: PART) -> np.ndarray:
-        """The class of every example, by its place in `classes`; of a data set all its examples are read for it, once."""
+        """The class of every example, by its place in `classes`; a data set is read once for it."""
         if part not in self.known:
-            self.known[part] = np.array([self.label(part, index) for index in range(len(self.splits[part].examples))], np.int64)
+            count = len(self.splits[part].examples)
+            self.known[part] = np.array([self.label(part, index) for index in range(count)], np.int64)
         return self.known[part]
 
     def sampler(self, part: PART, seed: int | None) -> Balanced | None:

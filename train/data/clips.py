@@ -91,7 +91,8 @@ class OpenedClips(OpenedClassed):
             }
 
         mix = self.spec.augment.mixture(len(self.classes), "video")
-        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix, self.sampler(part, seed))
+        count, sampler = len(self.splits[part].examples), self.sampler(part, seed)
+        return of_examples(count, one, batch_size, multiple, seed, mix, sampler)
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The videos that files and folders name."""

@@ -73,7 +73,8 @@ class OpenedImages(OpenedClassed):
             return {"image": scaled(resized(image, spec.size)), "labels": np.array(self.label(part, index), np.int32)}
 
         mix = spec.augment.mixture(len(self.classes), "image")
-        return of_examples(len(self.splits[part].examples), one, batch_size, multiple, seed, mix, self.sampler(part, seed))
+        count, sampler = len(self.splits[part].examples), self.sampler(part, seed)
+        return of_examples(count, one, batch_size, multiple, seed, mix, sampler)
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name."""

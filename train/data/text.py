@@ -55,7 +55,7 @@ class Text:
         once("Text.labels", self.labels)
         require_power("Text", self.balance)
         if self.balance and self.kind == "value":
-            raise ValueError("Text.balance draws rare classes more often, and kind is value; set balance=0, or kind=class.")
+            raise ValueError("Text.balance draws rare classes more often; kind is value: set balance=0 or kind=class.")
         if self.length < 1 or self.segments < 1:
             raise ValueError(f"Text has length {self.length} and segments {self.segments}; both must be 1 or more.")
         if not 0 < self.holdout < 1:
@@ -177,7 +177,8 @@ class OpenedText:
         rows, spec = self.rows[part], self.spec
         sampler = balanced(spec.balance, self.labels(part), part, seed) if spec.balance else None
         if not spec.pack:
-            return of_rows(rows, Pad(self._buckets(), batch_size, multiple), batch_size, seed, window=16, sampler=sampler)
+            pad = Pad(self._buckets(), batch_size, multiple)
+            return of_rows(rows, pad, batch_size, seed, window=16, sampler=sampler)
         mean = sum(len(row["tokens"]) for row in rows) / len(rows)
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
