@@ -23,8 +23,9 @@ class Pairs:
 
     `path` is a table (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `source` and `target`; or `path` and
     `parallel` are two text files, line i of one the translation of line i of the other.  So are `test` and
-    `test_parallel`; without them a part `holdout` of the pairs, chosen by the md5 of the source, is held out.  `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part
-    (arXiv:1508.07909) and kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by
+    `test_parallel`; without them a part `holdout` of the pairs, chosen by the md5 of the source, is held out.
+    `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part (arXiv:1508.07909) and
+    kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by
     length, padded to `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
     """
 
