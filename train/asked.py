@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from train.data.batches import Arrays, Batches
-from train.data.contracts import Opened
+from train.data.contracts import Asks, Opened
 from train.errors import InputError
 
 
@@ -28,7 +28,7 @@ class Asked:
         self.first = self._first()
 
     def _listed(self, given: Sequence[str]) -> list[str]:
-        listed = getattr(self.data, "asked", list)
+        listed = self.data.asked if isinstance(self.data, Asks) else list
         try:
             return listed(given)
         except InputError:

@@ -12,6 +12,7 @@ from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
 from train.asked import Asked
 from train.checkpoint import Store
+from train.data.contracts import Restores
 from train.data.notes import notes_of
 from train.errors import InputError
 from train.metrics import finite
@@ -63,7 +64,7 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
         return
 
     compiled = trainer.compiled_outputs()
-    back, refit = getattr(trainer.data, "restored", None), "; leave objective as it was trained"
+    data, refit = trainer.data, "; leave objective as it was trained"
 
     def answers() -> Iterator[tuple[int, dict[str, Any]]]:
         for places, batch in asked.batches():
@@ -72,8 +73,8 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
                 output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
                 if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
                     output = output[: (batch["segments"][row] > 0).sum()]
-                if back is not None:
-                    output = back(output, {name: value[row] for name, value in batch.items()})
+                if isinstance(data, Restores):
+                    output = data.restored(output, {name: value[row] for name, value in batch.items()})
                 with refused(f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ", refit):
                     answer = experiment.objective.answer(output, trainer.data.names)
                 yield place, answer

@@ -29,13 +29,11 @@ FOREIGN = {
 }
 # Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
 UNDECLARED = {
-    ("train/asked.py", "getattr(self.data, 'asked', list)"),
     ("train/cautions.py", "getattr(trainer.data, 'unseen', ())"),
     ("train/commands/eval.py", "hasattr(experiment.data, 'path')"),
     ("train/console.py", "getattr(experiment.initial, 'folder', type(experiment.initial).__name__)"),
     ("train/data/drives.py", "hasattr(opened, 'files')"),
     ("train/data/notes.py", "getattr(data, 'notes', ())"),
-    ("train/evaluate.py", "getattr(trainer.data, 'restored', None)"),
     ("train/evaluate.py", "getattr(trainer.data, 'tokens', None)"),
     ("train/provenance.py", "getattr(data, 'dataset', None)"),
     ("train/provenance.py", "getattr(data, 'path', None)"),
@@ -43,7 +41,6 @@ UNDECLARED = {
     ("train/review/language.py", "getattr(data, 'characters', {})"),
     ("train/review/language.py", "getattr(data, 'ids', {})"),
     ("train/review/language.py", "getattr(trainer.data, 'tokens', None)"),
-    ("train/review/trained.py", "getattr(self.trainer.data, 'shown', None)"),
     ("train/run.py", "getattr(opened, 'tokens', None)"),
     ("train/study/advice.py", "getattr(experiment.model, 'head', None)"),
     ("train/study/advice.py", "getattr(experiment.optimizer, 'momentum', None)"),

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from train.data.batches import Arrays
-from train.data.contracts import PART
+from train.data.contracts import PART, Shows
 from train.trainer import Trainer
 
 
@@ -55,8 +55,8 @@ class Trained:
 
     def shown(self, index: int) -> str:
         """An example as a piece of a page."""
-        shown = getattr(self.trainer.data, "shown", None)
-        return f"example {index + 1}" if shown is None else shown(self.part, index)
+        data = self.trainer.data
+        return data.shown(self.part, index) if isinstance(data, Shows) else f"example {index + 1}"
 
 
 def drawn(figure: Any) -> str:
