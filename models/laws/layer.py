@@ -21,10 +21,10 @@ NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transfor
 class Rows(NamedTuple):
     """Positions and segments of a row's tokens, segments of its memory, first tokens of its examples; arrays (t,), (t,), (s,), (n,)."""
 
-    positions: np.ndarray
-    segments: np.ndarray
-    memory: np.ndarray
-    starts: np.ndarray
+    positions: Any  # of numpy, or of jax in a program
+    segments: Any
+    memory: Any
+    starts: Any
 
     def context(self, memory: jax.Array) -> Context:
         """The context of one row."""

@@ -198,12 +198,12 @@ def test_stacks_that_share_are_causal_keep_segments_apart_and_decode(name: str) 
     law_decoding_is_one_pass(STACKS[name])
 
 
-@pytest.mark.parametrize("repeats", ["scan", "tied"])
-def test_a_scan_whose_first_layer_differs_from_the_others_is_refused(repeats: str) -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_scan_whose_first_layer_differs_from_the_others_is_refused(tied: bool) -> None:
     block = Block(ValueResidual(4, causal=True), None, PreNorm(RMSNorm()))
     with pytest.raises(ValueError, match=r"gives values in each repeat.*put the block that gives it in Stack\.prefix"):
-        Stack(block, 2, **{repeats: True}).init(jax.random.key(0), X, Context())
-    params = Stack(block, 2, prefix=(block,), **{repeats: True}).init(jax.random.key(0), X, Context())["params"]
+        Stack(block, 2, tied=tied, scan=not tied).init(jax.random.key(0), X, Context())
+    params = Stack(block, 2, prefix=(block,), tied=tied, scan=not tied).init(jax.random.key(0), X, Context())["params"]
     assert "own" not in params["first_0"]["mixer"]
 
 
