@@ -121,7 +121,7 @@ def read_hf(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Where parameters come from: a rule, the names of its tensors in the file, and the paths that it gives, "" for one not there."""
+    """Source of parameters: a rule, the names of its tensors in the file, and the paths that it gives, "" if one is not there."""
 
     rule: Rule
     names: tuple[str, ...]
@@ -195,7 +195,7 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
 
 
 def _longer(path: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether a shape is that of a table of more positions than a model has."""
+    """True for the shape of a table of more positions than a model has."""
     return path == POSITIONS and shape[1:] == expected[1:] and shape > expected
 
 

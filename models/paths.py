@@ -41,7 +41,7 @@ def block_name(kind: Kind, index: int) -> str:
 
 
 def looped(name: str) -> bool:
-    """Whether a name within a stack is that of a block of a loop."""
+    """True for a name, within a stack, of a block of a loop."""
     return (layer := Layer.of(name)) is not None and layer.kind == "loop"
 
 

@@ -143,9 +143,7 @@ CASES = (
     ),
     Malformed("test without path", "train config.py data.path=none", r"Text\.test is given without path; give the training file"),
     # Files.
-    Malformed(
-        "unknown extension", "train config.py data.path=train.xlsx", r"train\.xlsx is none of \.csv, \.tsv, \.jsonl", {"train.xlsx": "x"}
-    ),
+    Malformed("unknown extension", "train config.py data.path=train.xlsx", r"train\.xlsx is none of .*\.csv, \.tsv", {"train.xlsx": "x"}),
     Malformed("file absent", "train config.py data.path=absent.csv", r"absent\.csv cannot be read: No such file"),
     Malformed(
         "folder for a file",

@@ -240,7 +240,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What the names of a family's tensors say, apart from the rules.
+    """Naming conventions of a family's tensors, apart from the rules.
 
     prefix: before the names of the body wherever a head stands beside it; names are read with and without it.
     heads: beginnings of names that never carry it.  pooler: beginnings of names that do, and are of a head.
@@ -265,7 +265,7 @@ class Names:
         return name
 
     def of_body(self, bare: str, name: str) -> bool:
-        """Whether a tensor is of the body, and of no head, by its name without the prefix and its name in the file."""
+        """True for a tensor of the body, and of no head, by its name without the prefix and its name in the file."""
         if self.body is None:
             return not bare.startswith((*self.heads, *self.pooler))
         return bare.startswith(self.body) or (bare != name and name.startswith(self.prefix) and not bare.startswith(self.pooler))

@@ -42,7 +42,7 @@ def stack_of(component: Any) -> Stack | None:
 
 
 def branch(index: int, x: jax.Array, change: Any = 0.0) -> jax.Array:
-    """What stands in for a layer in a residual: a function of each token alone, plus a change."""
+    """Stand-in for a layer in a residual: a function of each token alone, plus a change."""
     return (jnp.cos(3 * x) + jnp.roll(x, 1 + index, -1) + change).astype(x.dtype)
 
 
