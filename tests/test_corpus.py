@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.data.contracts import PART
+from train.contracts import PART
 from train.data.corpus import Corpus, Masking
 
 

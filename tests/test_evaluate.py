@@ -13,11 +13,12 @@ import pytest
 
 from models import Decoding
 from models.contracts import Batch
+from train.contracts import Parallel
 from train.data.batches import Batches
 from train.evaluate import predict
 from train.experiment import Experiment
 from train.optimizer import SGD
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.precision import Precision
 from train.run import Recorded
 from train.sums import Sums

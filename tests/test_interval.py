@@ -13,9 +13,10 @@ from scipy import stats
 from models import ClassHead, MeanPool, Stack, TokenEmbed, Transformer
 from models.block import Block
 from models.feedforward import MLP
+from train.contracts import Parallel
 from train.data.batches import Pack, Pad
 from train.objective import Classification
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.step import make_evaluation
 from train.study.statistics import interval, wilson
 from train.sums import Moments, by_example, moments, weighted

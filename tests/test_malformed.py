@@ -256,7 +256,7 @@ CASES = (
         'train config.py \'optimizer=Optax("adam", arguments={"b1": "high"})\'',
         r"Optax cannot take a step.*change its settings",
     ),
-    Malformed("rate that is no schedule", "train config.py optimizer.rate=0.1", r"optimizer.rate takes a Rate; 0\.1"),
+    Malformed("rate that is no schedule", "train config.py optimizer.rate=0.1", r"rate takes a Schedule; 0\.1"),
     Malformed("pattern that is none", "train config.py 'optimizer.no_decay=(\"(\",)'", r"pattern"),
     Malformed("mesh larger than the devices", "train config.py 'parallel=Mesh(data=64)'", r"Mesh\(data=64, fsdp=1\).*8 devices; lower"),
     Malformed("mesh of nothing", "train config.py 'parallel=Mesh(fsdp=0)'", r"Mesh\(data=0, fsdp=0\).*8 devices"),

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken, Objective
+from train.contracts import Objective
+from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken
 from train.sums import Sum, Sums, add, mean
 
 ROWS, TIME, VOCAB = 8, 6, 5

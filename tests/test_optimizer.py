@@ -15,18 +15,8 @@ from models import MLP, Attention, Block, EncoderDecoder, LogitsHead, Stack, Tok
 from models.paths import path_name
 from models.roles import Role
 from models.structure import part
-from train.optimizer import (
-    SGD,
-    AdamW,
-    Constant,
-    Cosine,
-    Linear,
-    Optax,
-    Optimizer,
-    Rate,
-    WarmupStableDecay,
-    layer_scales,
-)
+from train.contracts import Optimizer, Schedule
+from train.optimizer import SGD, AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay, layer_scales
 
 STEPS = 100
 PEAK = 2e-3
@@ -46,7 +36,7 @@ def stable(place: float, end: float) -> float:
     return PEAK * (1 - (1 - end) * max(place - 7 / 9, 0) / (2 / 9))
 
 
-FORMS: dict[str, tuple[Rate, Any]] = {
+FORMS: dict[str, tuple[Schedule, Any]] = {
     "constant": (Constant(PEAK, warmup=0.1), lambda place: PEAK),
     "linear": (Linear(PEAK, warmup=0.1, end=0.2), functools.partial(linear, end=0.2)),
     "cosine": (Cosine(PEAK, warmup=0.1, end=0.1), functools.partial(cosine, end=0.1)),
@@ -65,7 +55,7 @@ def test_a_rate_is_its_closed_form(name: str, step: int) -> None:
 @pytest.mark.parametrize(
     ("rate", "last"), [(Linear(PEAK, end=0.3), 0.3), (Cosine(PEAK, end=0.3), 0.3), (WarmupStableDecay(PEAK, 0.0), 0.0)]
 )
-def test_without_warmup_a_rate_starts_at_its_peak_and_ends_at_its_end(rate: Rate, last: float) -> None:
+def test_without_warmup_a_rate_starts_at_its_peak_and_ends_at_its_end(rate: Schedule, last: float) -> None:
     built = rate.build(STEPS)
     np.testing.assert_allclose([built(0), built(STEPS)], [PEAK, last * PEAK], rtol=1e-6, atol=1e-12)
 

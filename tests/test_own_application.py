@@ -30,7 +30,7 @@ from train.data.text import Text
 from train.experiment import Evaluation, Experiment
 from train.sums import Sum
 from train.optimizer import AdamW, Constant
-from train.review.findings import Findings
+from train.contracts import Findings
 
 
 class VowelWords(tfds.core.GeneratorBasedBuilder):

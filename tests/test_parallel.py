@@ -32,11 +32,12 @@ from models.backend import compiling_for
 from models.contracts import Batch
 from models.paths import path_name
 from tests.tiers import mostly_slow
+from train.contracts import Parallel
 from train.data.batches import Arrays
 from train.data.text import Text
 from train.objective import Classification, NextToken
 from train.optimizer import SGD, AdamW, Constant
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.step import TrainState, initialise, make_evaluation, make_step
 from train.study.statistics import interval
 from train.sums import Moments, Sum, Sums, mean

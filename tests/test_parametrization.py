@@ -36,10 +36,11 @@ from models.context import Base, Context
 from models.parametrization import initialised, roles, widened
 from models.roles import Growth, roles_of
 from train.cli import main
+from train.contracts import Optimizer
 from train.data.synthetic import Recall
 from train.experiment import Experiment
 from train.objective import MaskedLM
-from train.optimizer import SGD, AdamW, Constant, Optax, Optimizer
+from train.optimizer import SGD, AdamW, Constant, Optax
 from train.study.coordinates import check, flat, planned
 
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}

@@ -17,11 +17,12 @@ import train
 from models import Attention, Block, HyperConnections, part, replace
 from models.contracts import KINDS, conforms
 from train.cli import main
+from train.contracts import Schedule
 from train.data.synthetic import Recall
 from train.errors import InputError
 from train.experiment import Experiment
 from train.objective import NextToken
-from train.optimizer import Cosine, Rate
+from train.optimizer import Cosine
 from train.parts import annotations, components, discover, is_contract, joined, project
 from train.run import load_config, record, recorded
 from train.spec import decode, encode, override
@@ -83,7 +84,7 @@ def test_a_part_is_found_by_a_field_of_a_part() -> None:
 
     @dataclasses.dataclass(frozen=True)
     class Outer:
-        rate: Rate
+        rate: Schedule
         both: tuple[Block | None, ...] = ()
 
     assert discover(Outer, [Cosine, Block, NextToken, Inner]).keys() == {"Outer", "Cosine", "Block"}

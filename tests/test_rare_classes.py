@@ -12,6 +12,7 @@ import pytest
 
 from models import Attention, Block, ClassHead, MeanPool, Stack, TokenEmbed, Transformer
 from train.cli import main
+from train.contracts import Parallel
 from train.data.balance import Balanced, class_weights
 from train.data.images import Images
 from train.data.text import Text
@@ -19,7 +20,7 @@ from train.errors import InputError
 from train.metrics import read_metrics
 from train.objective import Classification
 from train.optimizer import SGD, Constant
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.run import recorded
 from train.step import initialise, make_loss, make_step
 from train.sums import mean

@@ -18,10 +18,11 @@ from PIL import Image
 
 from tests.configs import language_model, sentences
 from train.console import Console
+from train.contracts import Parallel
 from train.experiment import Evaluation
 from train.loop import train
 from train.metrics import finite
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.trained import Case, Trained

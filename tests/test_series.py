@@ -17,7 +17,7 @@ from models import Attention, Block, FeatureEmbed, MeanPool, Stack, Transformer,
 from models.structure import replace
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices, trained
 from train.cli import main
-from train.data.contracts import PART
+from train.contracts import PART
 from train.data.series import Series
 from train.data.source import Split, dataset
 from train.experiment import Evaluation, Experiment

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from train.data.batches import Arrays, Batches
-from train.data.contracts import Asks, Opened
+from train.contracts import Arrays, Asks, Dataset, Steps
 from train.errors import InputError
 
 
@@ -15,7 +14,7 @@ class Asked:
     Some are found out only when their batch is read.  Raises InputError, with the first reason, if none can be answered.
     """
 
-    def __init__(self, data: Opened, given: Sequence[str], batch_size: int, multiple: int = 1) -> None:
+    def __init__(self, data: Dataset, given: Sequence[str], batch_size: int, multiple: int = 1) -> None:
         self.data, self.multiple, self.reasons = data, multiple, dict[int, str]()
         self.texts = self._listed(given)
         self.size = min(batch_size, len(self.texts))
@@ -41,7 +40,7 @@ class Asked:
                     found.append(one)
             return found
 
-    def _questions(self, places: list[int]) -> Batches:
+    def _questions(self, places: list[int]) -> Steps:
         if not places:
             raise InputError(self.reasons[min(self.reasons)])
         return self.data.questions([self.texts[place] for place in places], self.size, self.multiple)

@@ -1,8 +1,9 @@
 """Settings that can be used and hardly mean what they say: one sentence each, before training."""
 
 from models.words import listed
+from train.contracts import Scheduled
 from train.experiment import Experiment
-from train.optimizer import Scheduled, unreached
+from train.optimizer import unreached
 from train.trainer import Trainer
 
 GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better

@@ -12,11 +12,10 @@ from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
 from train.asked import Asked
 from train.checkpoint import Store
-from train.data.contracts import Restores
+from train.contracts import Restores, Searches
 from train.data.notes import notes_of
 from train.errors import InputError
 from train.metrics import finite
-from train.objective import Searches
 from train.precision import cast
 from train.review.trained import Trained
 from train.review.translations import translated

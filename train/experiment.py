@@ -5,13 +5,9 @@ import math
 from typing import Any
 
 from models.contracts import Model
-from train.data.contracts import Data
-from train.initial import Initial
-from train.objective import Objective
-from train.optimizer import Optimizer
-from train.parallel import Jit, Parallel
+from train.contracts import Data, Initial, Objective, Optimizer, Parallel, Review
+from train.parallel import Jit
 from train.precision import Precision
-from train.review.findings import Review
 
 
 def _above_zero(path: str, settings: Any, *names: str) -> None:

@@ -1,28 +1,14 @@
 """Pretrained initial parameters."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from models.contracts import Model
 from models.interop import read_hf
 from models.transformer import Transformer
+from train.contracts import Start
 from train.data.published import locate
-
-
-class Start(NamedTuple):
-    """A model's first parameters, the paths of those that are fresh, and the names of the weights that are unused."""
-
-    params: Any
-    fresh: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-
-
-class Initial(Protocol):
-    """`load(model, key)` gives a model's parameters and what of them is fresh."""
-
-    def load(self, model: Model, key: jax.Array) -> Start: ...
 
 
 @dataclasses.dataclass(frozen=True)

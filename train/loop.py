@@ -18,13 +18,13 @@ import numpy as np
 from train.cautions import cautions
 from train.checkpoint import Progress, Store, require_structure, saved
 from train.console import Bar, Console
+from train.contracts import Findings, Readies
 from train.data.notes import notes_of
 from train.disk import written
 from train.errors import InputError
 from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
 from train.provenance import changed, located, prints, put_aside
-from train.review.findings import Findings, Readies
 from train.review.trained import Trained
 from train.run import another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError

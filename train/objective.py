@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,33 +12,6 @@ from models.contracts import Batch, Model
 from models.generate import beam
 from models.projected import Projected
 from train.sums import Each, Sum, Sums, weighted
-
-
-class Objective(Protocol):
-    """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
-
-    Sums made by `weighted` have a confidence interval; a Sum of a total and a weight alone has none.
-    One that has `in_chunks = True` takes `Projected` logits as well, which a head with `chunk` leaves to it.
-    """
-
-    def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
-
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class InChunks(Protocol):
-    """An objective that takes `Projected` logits as well, if `in_chunks`, which a head with `chunk` leaves to it."""
-
-    @property
-    def in_chunks(self) -> bool: ...
-
-
-@runtime_checkable
-class Searches(Protocol):
-    """An objective whose answers a search finds: tokens (b, t), filled up with `end`."""
-
-    def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array: ...
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

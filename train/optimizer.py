@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,32 +13,7 @@ import optax
 from models.paths import Layer, map_paths, path_name, select
 from models.roles import Growth, Role, default_roles
 from models.structure import nearest
-
-Params = Any
-Roles = Any  # a tree of Role like the parameters': see `models.parametrization.roles`
-
-
-class Rate(Protocol):
-    """A learning rate over training: `build(steps)` gives step -> rate."""
-
-    def build(self, steps: int) -> Callable[[Any], Any]: ...
-
-
-class Optimizer(Protocol):
-    """`build(steps, params)` gives the optax transformation.
-
-    One that takes `roles` too is given those of the model's parameters; without these it knows parameters by path and shape alone.
-    """
-
-    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
-
-
-@runtime_checkable
-class Scheduled(Protocol):
-    """An optimizer with a learning rate over training."""
-
-    @property
-    def rate(self) -> Rate: ...
+from train.contracts import Params, Roles, Schedule
 
 
 def _count(part: float, steps: int) -> int:
@@ -156,7 +131,7 @@ class SGD:
     `clip` bounds the global norm of the gradient; `freeze` holds parameters whose path matches a pattern.
     """
 
-    rate: Rate = Constant(0.1)
+    rate: Schedule = Constant(0.1)
     momentum: float = 0.0
     nesterov: bool = False
     clip: float | None = None
@@ -187,7 +162,7 @@ class AdamW:
     `momentum` is the type that the first moment is kept in: bfloat16 saves two bytes a parameter.
     """
 
-    rate: Rate = Linear(1e-3)
+    rate: Schedule = Linear(1e-3)
     b1: float = 0.9
     b2: float = 0.999
     epsilon: float = 1e-8
@@ -228,7 +203,7 @@ class Optax:
     """Any optimizer of optax by its name: Optax("lion", Cosine(1e-4), {"b1": 0.95}).  Raises ValueError for a name optax lacks."""
 
     name: str = "adam"
-    rate: Rate = Constant(1e-3)
+    rate: Schedule = Constant(1e-3)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     clip: float | None = None
     freeze: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,30 +23,6 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(token|table)$", ("fsdp", None)),
     (r"kernel$", ("fsdp", None)),
 )
-
-
-class Parallel(Protocol):
-    """How a step is compiled and where its arrays live."""
-
-    def size(self) -> int: ...
-
-    def start(self, make: Callable[[], Any]) -> Any: ...
-
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]: ...
-
-    def whole(self, tree: Any) -> Any: ...
-
-    def spread(self, tree: Any, consume: bool = False) -> Any: ...
-
-    def logical(self, tree: Any) -> Any: ...
-
-    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tensorflow_datasets.core import registered
 
 import configs
 from models.structure import differences, nearest, replace
-from train.data.contracts import Opened
+from train.contracts import Dataset
 from train.data.tokens import Published
 from train.errors import InputError
 from train.experiment import Experiment
@@ -119,7 +119,7 @@ def versions() -> dict[str, str]:
     return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
-def record(folder: Path, experiment: Experiment, config: str, opened: Opened, fresh: Sequence[str] = ()) -> None:
+def record(folder: Path, experiment: Experiment, config: str, opened: Dataset, fresh: Sequence[str] = ()) -> None:
     """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions.
 
     Also what tells the data and the config's own classes from others, the working folder, and the parameters that are `fresh` beside

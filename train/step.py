@@ -11,8 +11,8 @@ import optax
 from models.contracts import Batch, Model
 from models.projected import Projected
 from models.routing import Loads, TokenLoss, evenness
+from train.contracts import InChunks, Objective
 from train.errors import InputError
-from train.objective import InChunks, Objective
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add, by_example, moments
 

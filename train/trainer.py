@@ -18,14 +18,11 @@ from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
 from models.words import listed
-from train.data.balance import WeighsClasses, class_weights, emphasised
-from train.data.batches import Batches
-from train.data.contracts import Opened
+from train.contracts import Dataset, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.data.balance import class_weights, emphasised
 from train.errors import InputError
 from train.experiment import Experiment
-from train.initial import Start
-from train.objective import Searches
-from train.optimizer import Constant, Scheduled, in_mup, routed
+from train.optimizer import Constant, in_mup, routed
 from train.step import TrainState, initialise, make_evaluation, make_loss, make_outputs, make_search, make_step, over_batches
 from train.study.cost import flops
 from train.sums import Moments
@@ -48,7 +45,7 @@ class Trainer:
     """An experiment made ready on its data.  `fresh` names the parameters that no weights were loaded for, `unused` weights left out."""
 
     experiment: Experiment
-    data: Opened
+    data: Dataset
     fresh: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -87,7 +84,7 @@ class Trainer:
             )
 
     @property
-    def train(self) -> Batches:
+    def train(self) -> Steps:
         """Batches to train on."""
         batches = self.data.batches("train", self.experiment.batch_size, self.multiple, self.experiment.seed)
         return emphasised(batches, self.class_weights)

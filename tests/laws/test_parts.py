@@ -33,9 +33,10 @@ from tests.laws.trained import (
     training_batch,
 )
 from train import detection, objective
+from train.contracts import Parallel
 from train.objective import MaskedLM, MeanSquaredError, NextToken, NextTokens, Quantiles, Translation
 from train.optimizer import SGD, Constant
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.step import initialise, make_evaluation, make_step, over_batches
 from train.study.statistics import interval
 from train.sums import Sum, Sums

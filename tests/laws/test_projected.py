@@ -12,9 +12,10 @@ from models import Context, LogitsHead, Stack, TokenEmbed, Transformer, replace
 from models.head import MultiTokenHead
 from models.projected import Projected
 from tests.laws.components import BLOCK, VOCAB, WIDTH, normal, parameters, tokens
+from train.contracts import Parallel
 from train.objective import Classification, MaskedLM, NextToken, NextTokens, Translation
 from train.optimizer import SGD, Constant
-from train.parallel import Jit, Mesh, Parallel, Pmap
+from train.parallel import Jit, Mesh, Pmap
 from train.spec import InputError
 from train.step import initialise, make_evaluation, make_loss, make_step
 from train.study.compiled import COLLECTIVES

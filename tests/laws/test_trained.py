@@ -15,7 +15,7 @@ from models.stack import Pattern
 from tests.laws.components import WIDTH, module_classes, modules_within, random_like
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tiers import mostly_slow
-from train.objective import Objective
+from train.contracts import Objective
 from train.optimizer import AdamW, Constant
 from train.precision import cast
 from train.step import initialise, make_loss, make_step

@@ -30,8 +30,9 @@ from models import (
 from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
 from models.structure import fields
 from tests.laws.components import EMBED, WIDTH, forms_of, module_classes
+from train.contracts import Objective
 from train.detection import SetPrediction
-from train.objective import Classification, MeanSquaredError, NextToken, NextTokens, Objective
+from train.objective import Classification, MeanSquaredError, NextToken, NextTokens
 
 CLASSES = 2  # and the fewest rows of any vocabulary among the forms is 5
 

@@ -5,33 +5,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from models.words import listed
-from train.data.batches import Arrays, Batches
-from train.data.contracts import PART
+from train.contracts import PART, Arrays, Labelled, Steps
+from train.data.batches import Batches
 from train.errors import InputError
 
 EMPHASIS = "emphasis"  # of a batch to train on: what each example weighs in the loss
-
-
-@runtime_checkable
-class Labelled(Protocol):
-    """An opened data set whose examples have a class each: `labels(part)` gives them (n,), in their order."""
-
-    classes: tuple[str, ...]
-
-    def labels(self, part: PART) -> np.ndarray: ...
-
-
-@runtime_checkable
-class WeighsClasses(Protocol):
-    """An objective that reads `emphasis` in a batch: `class_weights` are numbers, one a class, "auto", or None."""
-
-    @property
-    def class_weights(self) -> tuple[float, ...] | str | None: ...
 
 
 def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.ndarray | None:
@@ -58,7 +40,7 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
     return np.divide(counts.sum(), len(names) * counts, out=np.zeros(len(names)), where=counts > 0).astype(np.float32)
 
 
-def emphasised(batches: Batches, weights: np.ndarray | None) -> Batches:
+def emphasised(batches: Steps, weights: np.ndarray | None) -> Steps:
     """The batches with each example's weight as `emphasis`: w[label], or of a mixed one's shares q sum_c w_c q_c."""
     if weights is None:
         return batches

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from train.contracts import Arrays
+
 Row = dict[str, Any]  # `tokens`, and a `label` or a `value`
-Arrays = dict[str, np.ndarray]
 
 
 class Batches:

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from models.words import listed
+from train.contracts import PART
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.contracts import PART
 from train.data.notes import Notes
 from train.data.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
 from train.data.scenes import Scene, Scenes, coco, unlisted, voc
@@ -108,7 +108,7 @@ class Boxes:
 
 
 class OpenedBoxes:
-    """See `train.data.contracts.Opened`."""
+    """See `train.contracts.Dataset`."""
 
     vocab = 0
 

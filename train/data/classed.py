@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from models.words import listed
+from train.contracts import PART
 from train.data.balance import Balanced, balanced, require_power
-from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below, readable, unread
 from train.data.source import Split, called, dataset, held, labelled, once
@@ -87,7 +87,7 @@ class Classed:
 
 
 class OpenedClassed:
-    """Splits whose examples have a class each, and what the classes are called: see `train.data.contracts.Opened`."""
+    """Splits whose examples have a class each, and what the classes are called: see `train.contracts.Dataset`."""
 
     vocab = 0
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
-from train.data.contracts import PART
 from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
 from train.data.videos import KINDS, counted, decoded, sampled
 from train.errors import InputError
@@ -55,7 +55,7 @@ class Clips(Classed):
 
 
 class OpenedClips(OpenedClassed):
-    """See `train.data.contracts.Opened`."""
+    """See `train.contracts.Dataset`."""
 
     def __init__(self, spec: Clips, classes: tuple[str, ...]) -> None:
         super().__init__(spec, classes)

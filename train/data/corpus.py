@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
-from train.data.contracts import PART
 from train.data.notes import Notes
 from train.data.source import Split, dataset, read, texts, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
@@ -90,7 +90,7 @@ class Corpus:
 
 
 class OpenedCorpus:
-    """See `train.data.contracts.Opened`."""
+    """See `train.contracts.Dataset`."""
 
     classes: tuple[str, ...] = ()
 

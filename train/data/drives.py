@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.pixels import below
 from train.data.source import dataset
@@ -192,7 +192,7 @@ def window(trajectory: Arrays, start: int, context: int) -> Arrays:
 
 
 class OpenedDrives:
-    """See `train.data.contracts.Opened`; `features` and `actions` are how many numbers a step has, `longest` the most steps."""
+    """See `train.contracts.Dataset`; `features` and `actions` are how many numbers a step has, `longest` the most steps."""
 
     vocab = 0
     classes: tuple[str, ...] = ()

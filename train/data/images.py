@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
-from train.data.contracts import PART
 from train.data.pixels import asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
 
 
@@ -44,7 +44,7 @@ class Images(Classed):
 
 
 class OpenedImages(OpenedClassed):
-    """See `train.data.contracts.Opened`."""
+    """See `train.contracts.Dataset`."""
 
     def __init__(self, spec: Images, classes: tuple[str, ...]) -> None:
         super().__init__(spec, classes)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
-from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, held, lines, read, texts, words
 from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
@@ -115,7 +115,7 @@ class Pairs:
 
 
 class OpenedPairs:
-    """See `train.data.contracts.Opened`.  `begin` and `end` are the ids that a translation starts and ends with."""
+    """See `train.contracts.Dataset`.  `begin` and `end` are the ids that a translation starts and ends with."""
 
     classes: tuple[str, ...] = ()
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from models.words import listed
+from train.contracts import PART
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.contracts import PART
 from train.data.formats import Example
 from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, read
@@ -248,7 +248,7 @@ def _steps(split: Split) -> Iterator[Example]:
 
 
 class OpenedSeries:
-    """See `train.data.contracts.Opened`; `classes` are the names of the series."""
+    """See `train.contracts.Dataset`; `classes` are the names of the series."""
 
     vocab = 0
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from models.words import listed
-from train.data.contracts import PART
+from train.contracts import PART
 from train.data.formats import Example, names_missing, unnamed
 from train.data.notes import Note
 from train.errors import InputError

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from train.contracts import PART
 from train.data.batches import Arrays, Batches
-from train.data.contracts import PART
 from train.errors import InputError
 
 Maker = Callable[[np.random.Generator, int], Arrays]
 
 
 class Made:
-    """See `train.data.contracts.Opened`.  Each step has fresh examples; those of the test part are the same for all seeds."""
+    """See `train.contracts.Dataset`.  Each step has fresh examples; those of the test part are the same for all seeds."""
 
     classes: tuple[str, ...] = ()
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from models.words import listed
+from train.contracts import PART
 from train.data.balance import balanced, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
-from train.data.contracts import PART
 from train.data.notes import Note, Notes
 from train.data.source import Split, called, dataset, held, labelled, once, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
@@ -92,7 +92,7 @@ class Text:
 
 
 class OpenedText:
-    """See `train.data.contracts.Opened`."""
+    """See `train.contracts.Dataset`."""
 
     def __init__(self, spec: Text, tokens: Tokenizer, classes: tuple[str, ...]) -> None:
         self.spec, self.tokens, self.classes = spec, tokens, classes

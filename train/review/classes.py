@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from train.contracts import Findings
 from train.objective import probabilities
-from train.review.findings import Findings
 from train.review.trained import Case, Trained, drawn, table
 
 BLUE, GREY = "#4269d0", "#999999"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from train.contracts import Findings
 from train.data.batches import Arrays
 from train.objective import probabilities
 from train.review.classes import Classes
-from train.review.findings import Findings
 from train.review.trained import Trained, table
 
 

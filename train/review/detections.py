@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from train.contracts import Findings
 from train.detection import ranked
-from train.review.findings import Findings
 from train.review.trained import Trained, drawn
 
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6276e", "#8c6d31")

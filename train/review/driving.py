@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from train.contracts import Findings
 from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.errors import InputError
-from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
 from train.step import make_outputs
 

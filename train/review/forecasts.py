@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from train.contracts import Findings
 from train.errors import InputError
-from train.review.findings import Findings
 from train.review.trained import Trained, drawn, table
 
 BLUE, GREY = "#4269d0", "#555555"

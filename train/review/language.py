@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from train.review.findings import Findings
+from train.contracts import Findings
 from train.review.trained import Trained
 
 

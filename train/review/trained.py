@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from train.contracts import PART, Shows
 from train.data.batches import Arrays
-from train.data.contracts import PART, Shows
 from train.trainer import Trainer
 
 

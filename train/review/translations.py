@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from train.data.batches import Batches
+from train.contracts import Findings, Steps
 from train.review.attention import heat, looked
-from train.review.findings import Findings
 from train.review.trained import Trained, table
 from train.trainer import Trainer
 
@@ -65,7 +64,7 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
     }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
 
 
-def translated(trainer: Trainer, params: Any, batches: Batches, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
+def translated(trainer: Trainer, params: Any, batches: Steps, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
     """Each source's index and its translation, in the order of the batches; ends early where it is stopped."""
     data: Any = trainer.data
     search = trainer.compiled_search(data.end)

@@ -7,9 +7,9 @@ from typing import Any
 from models import LogitsHead, MultiTokenHead, Stack
 from models.remat import keeps_less
 from models.structure import part
+from train.contracts import InChunks
 from train.errors import InputError
 from train.experiment import Experiment
-from train.objective import InChunks
 from train.parallel import Jit, Mesh, Pmap
 from train.parts import project
 from train.spec import override

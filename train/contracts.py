@@ -1,0 +1,208 @@
+"""The sockets of an experiment: a new data set, objective, optimizer, schedule, review plugs into one of these.
+
+A class belongs to a contract by its methods and the names of their arguments, never by a base class.  Powers that
+only some have are small protocols of their own, checked by `isinstance`.
+Shape letters: b batch, t time, n examples, c classes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import optax
+
+from models.contracts import Batch, Model
+from train.sums import Sums
+
+PART = Literal["train", "test"]
+Arrays = dict[str, np.ndarray]
+Params = Any  # a tree of arrays
+Roles = Any  # a tree of Role like the parameters': see `models.parametrization.roles`
+
+
+class Steps(Protocol):
+    """Batches of a part: `batches[step]`, for any step in any order; `len` is the number of steps in an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Arrays: ...
+
+    def stream(self, start: int, stop: int) -> Iterator[Arrays]: ...
+
+
+class Dataset(Protocol):
+    """Data that is ready: `classes` of the target, `names` that an answer chooses from, `vocab` ids of tokens (or 0).
+
+    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  `questions` are
+    batches to predict from.
+    """
+
+    classes: tuple[str, ...]
+    vocab: int
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Steps: ...
+
+    def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Steps: ...
+
+
+class Data(Protocol):
+    """The origin of batches: `open` reads, checks and tokenises; `classes` fixes those that a trained model knows."""
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Dataset: ...
+
+    def reader(self, classes: tuple[str, ...] = ()) -> Dataset: ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """Data of which an example can be shown, as a piece of a page."""
+
+    def shown(self, part: PART, index: int) -> str: ...
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """Data that makes questions of what a user gives, such as the pictures of a folder."""
+
+    def asked(self, given: Sequence[str]) -> list[str]: ...
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """Data that puts outputs of the model for an example back into its units."""
+
+    def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """Data whose examples have a class each: `labels(part)` gives them (n,), in their order."""
+
+    classes: tuple[str, ...]
+
+    def labels(self, part: PART) -> np.ndarray: ...
+
+
+class Objective(Protocol):
+    """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
+
+    Sums made by `train.sums.weighted` have a confidence interval; a Sum of a total and a weight alone has none.
+    """
+
+    def __call__(self, outputs: Any, batch: Batch) -> Sums: ...
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class InChunks(Protocol):
+    """An objective that takes `Projected` logits as well, if `in_chunks`, which a head with `chunk` leaves to it."""
+
+    @property
+    def in_chunks(self) -> bool: ...
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """An objective whose answers a search finds: tokens (b, t), filled up with `end`."""
+
+    def search(self, model: Model, params: Params, batch: Batch, end: int) -> jax.Array: ...
+
+
+@runtime_checkable
+class WeighsClasses(Protocol):
+    """An objective that reads `emphasis` in a batch: `class_weights` are numbers, one a class, "auto", or None."""
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | str | None: ...
+
+
+class Schedule(Protocol):
+    """A learning rate over training: `build(steps)` gives step -> rate."""
+
+    def build(self, steps: int) -> Callable[[Any], Any]: ...
+
+
+class Optimizer(Protocol):
+    """`build(steps, params)` gives the optax transformation.
+
+    One that takes `roles` too is given those of the model's parameters; without these it knows parameters by path
+    and shape alone.
+    """
+
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """An optimizer with a learning rate over training."""
+
+    @property
+    def rate(self) -> Schedule: ...
+
+
+class Parallel(Protocol):
+    """How a step is compiled and where its arrays live."""
+
+    def size(self) -> int: ...
+
+    def start(self, make: Callable[[], Any]) -> Any: ...
+
+    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]: ...
+
+    def whole(self, tree: Any) -> Any: ...
+
+    def spread(self, tree: Any, consume: bool = False) -> Any: ...
+
+    def logical(self, tree: Any) -> Any: ...
+
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]: ...
+
+
+class Start(NamedTuple):
+    """A model's first parameters, the paths of those that are fresh, and the names of the weights that are unused."""
+
+    params: Params
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+class Initial(Protocol):
+    """`load(model, key)` gives a model's parameters and what of them is fresh."""
+
+    def load(self, model: Model, key: jax.Array) -> Start: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """Metrics by name, and pieces of a page by their captions."""
+
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Review(Protocol):
+    """Looks at a trained model (`train.review.trained.Trained`).
+
+    Its metrics must depend on no batch size and no number of devices.
+    """
+
+    def review(self, trained: Any) -> Findings: ...
+
+
+@runtime_checkable
+class Readies(Protocol):
+    """A review that looks at the data before compilation.  Raises InputError if it will lack something."""
+
+    def ready(self, data: Any) -> None: ...
