@@ -96,7 +96,7 @@ def test_rows_that_can_be_answered_are_and_the_others_are_named(inside: Path, tm
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert [lines[0], lines[2], lines[4]] == ["a fine film", "", "film"]
-    assert lines[3] == "    not answered: text 2, has no text; remove it or fill it in."
+    assert lines[3] == f"    not answered: {tmp_path / 'rows.csv'}, example 2, has no text; remove it or fill it in."
     alone = [answer["probabilities"] for answer in answers if "probabilities" in answer]
     assert main(["predict", "run", "film", "a dull film", "--json"]) == 0
     together = [answer["probabilities"] for answer in json.loads(capsys.readouterr().out)["answers"]]

@@ -364,5 +364,6 @@ def test_a_run_is_asked_the_texts_of_files_by_the_column_that_holds_them(
     assert main(["predict", run, "a.jsonl"]) == 2
     assert "a.jsonl has no column 'text'; it has review: set data.text" in capsys.readouterr().err
     assert main(["predict", run, "b.csv"]) == 0
-    assert "1 of 2 inputs are not answered: text 2, has no text; remove it or fill it in" in capsys.readouterr().err
+    said = "1 of 2 inputs are not answered: b.csv, example 2, has no text; remove it or fill it in"
+    assert said in capsys.readouterr().err
     assert main(["predict", run, "absent.csv", "a\0.csv", "--json"]) == 0  # texts, as they name no file

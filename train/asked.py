@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from train.contracts import Arrays, Asks, Dataset, Steps
+from train.data.questions import Question, where
 from train.errors import InputError
 
 
@@ -16,7 +17,8 @@ class Asked:
 
     def __init__(self, data: Dataset, given: Sequence[str], batch_size: int, multiple: int = 1) -> None:
         self.data, self.multiple, self.reasons = data, multiple, dict[int, str]()
-        self.texts = self._listed(given)
+        listed = self._listed(given)
+        self.texts = [Question.at(listed, place) for place in range(len(listed))]
         self.size = min(batch_size, len(self.texts))
         self.places = [place for place in range(len(self.texts)) if place not in self.reasons]
         try:
@@ -51,7 +53,9 @@ class Asked:
             try:
                 _ = self.data.questions([self.texts[place]], 1, 1)[0]
             except InputError as error:
-                self.reasons[place] = re.sub(r"^text 1\b", f"text {place + 1}", str(error))
+                said = str(error)
+                counted = re.match(r"text 1\b", said)  # of data that count what they are asked
+                self.reasons[place] = said if counted is None else where(self.texts, place) + said[counted.end() :]
         return [place for place in places if place not in self.reasons]
 
     def _first(self) -> Arrays:

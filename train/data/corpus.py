@@ -9,7 +9,8 @@ import numpy as np
 from train.contracts import PART
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.notes import Notes
-from train.data.source import Split, dataset, read, texts, whole
+from train.data.questions import where
+from train.data.source import Split, asked_words, dataset, read, texts, whole
 from train.data.tokens import Tokenizer, require_size, tokenizer
 from train.errors import InputError
 
@@ -139,7 +140,7 @@ class OpenedCorpus:
         return Batches(len(order), make)
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Texts, and those of the column `text` of files; a .txt has one a line."""
+        """Texts, and those of the column `text` of files and folders; a .txt has one a line."""
         return texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
@@ -147,10 +148,11 @@ class OpenedCorpus:
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
             if not asked[index]:
-                raise InputError(f"text {index + 1}, has no text; remove it or fill it in.")
+                asked_words(asked, index)
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(
-                    f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length} (data.length): shorten it."
+                    f"{where(asked, index)} has {len(ids)} tokens; the model was trained on 1 to"
+                    f" {self.spec.length} (data.length): shorten it."
                 )
             rows.append({"tokens": ids})
         return of_rows(rows, Pad([self.spec.length], batch_size, multiple), batch_size)

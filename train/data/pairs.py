@@ -10,7 +10,8 @@ import numpy as np
 from train.contracts import PART
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.notes import Note, Notes
-from train.data.source import Split, dataset, held, lines, read, texts, words
+from train.data.questions import where
+from train.data.source import Split, asked_words, dataset, held, lines, read, texts, words
 from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
 from train.errors import InputError
 
@@ -166,18 +167,18 @@ class OpenedPairs:
         return of_rows(self.rows[part], Collate(self._buckets(), batch_size, multiple), batch_size, seed, window=32)
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Sentences, and those of the column `source` of files; a .txt has one a line."""
+        """Sentences, and those of the column `source` of files and folders; a .txt has one a line."""
         return [text.strip() for text in texts(given, self.notes, source=self.spec.source)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Sentences to translate, one a row, in their order."""
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
-            if not asked[index].strip():
-                raise InputError(f"text {index + 1}, has no text; remove it or fill it in.")
+            asked_words(asked, index)
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(
-                    f"text {index + 1} has {len(ids)} tokens; the model was trained on 1 to {self.spec.length} (data.length): shorten it."
+                    f"{where(asked, index)} has {len(ids)} tokens; the model was trained on 1 to"
+                    f" {self.spec.length} (data.length): shorten it."
                 )
             rows.append({"source": ids, "tokens": np.array([self.begin], np.int32), "index": index})
         return of_rows(rows, Collate(self._buckets(), batch_size, multiple), batch_size)

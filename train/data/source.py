@@ -17,6 +17,7 @@ from models.words import listed
 from train.data.formats import content
 from train.data.notes import Notes
 from train.data.published import cache
+from train.data.questions import Question, where
 from train.data.sources import format_of, library_of, suffixes
 from train.data.split import Split
 from train.errors import InputError
@@ -206,23 +207,37 @@ def read(path: str) -> Split:
 
 
 def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
-    """The texts of what is given, where a file of a known format stands for that column of its rows, a .txt for its lines.
+    """The texts of what is given, where a file or a folder of a known format stands for that column of its rows.
 
-    The column is named by the setting that chooses it; `notes` takes what the reader says.  A row that has no text gives an empty one.
+    A .txt stands for its lines.  The column is named by the setting that chooses it; `notes` takes what the reader
+    says.  Texts of files are `Question`s, which know their file and row; a row that has no text gives an empty one.
     Raises InputError for a file that cannot be read or lacks the column.
     """
     found: list[str] = []
     for name in given:
-        kind = os.path.splitext(name)[1].lower()
-        if kind not in suffixes() or not os.path.isfile(os.path.expanduser(name)):
+        if not _exists(name) or format_of(name) is None:
             found.append(name)
             continue
-        split, columns = read(name), {"text": "text"} if kind == ".txt" else column
+        split, columns = read(name), {"text": "text"} if Path(name).suffix.lower() == ".txt" else column
         split.require(**columns)
         notes.take(split.notes)
-        cells = [row.get(one) for one in columns.values() for row in split.examples]
-        found += [cell if isinstance(cell, str) else "" for cell in cells]
+        for one in columns.values():
+            rows = range(len(split.examples))
+            found += [Question.of(split.examples[index].get(one), split.where(index)) for index in rows]
     return found
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # of a text that is no name of a file
+        return False
+
+
+def asked_words(asked: Sequence[str], index: int) -> str:
+    """One of the texts to predict from.  Raises InputError, with its place, if it has none or it is not UTF-8."""
+    text = asked[index]
+    return words(text.cell if isinstance(text, Question) else text, where(asked, index))
 
 
 def whole(path: str) -> str:

@@ -13,7 +13,8 @@ from train.contracts import PART
 from train.data.balance import balanced, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.notes import Note, Notes
-from train.data.source import Split, called, dataset, held, labelled, once, read, texts, words
+from train.data.questions import where
+from train.data.source import Split, asked_words, called, dataset, held, labelled, once, read, texts, words
 from train.data.tokens import Tokenizer, tokenizer
 from train.errors import InputError
 
@@ -155,16 +156,16 @@ class OpenedText:
         rows: list[Row] = []
         cut: list[str] = []
         for index, ids in enumerate(self.tokens.encode(sentences)):
+            place = where(sentences, index) if split is None else split.where(index)
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
-                    where = f"text {index + 1}" if split is None else split.where(index)
                     raise InputError(
-                        f"{where} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut."
+                        f"{place} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut."
                     )
                 ids = ids[: self.spec.length]
-                cut.append(f"text {index + 1}" if split is None else split.where(index).rpartition(", ")[2])
+                cut.append(place if split is None else place.rpartition(", ")[2])
             if not len(ids):
-                raise InputError(f"{'text' if split is None else split.origin} {index + 1} has no tokens; give at least one.")
+                raise InputError(f"{place} has no tokens; give at least one.")
             rows.append({"tokens": ids} if split is None else {"tokens": ids, "index": index})
         if cut:
             done = f"have more than data.length={self.spec.length} tokens and are cut"
@@ -184,13 +185,13 @@ class OpenedText:
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Texts, and those of the column `text` of files; a .txt has one a line."""
+        """Texts, and those of the column `text` of files and folders; a .txt has one a line."""
         return texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Texts to predict from, one a row, in their order."""
-        for index, text in enumerate(asked):
-            words(text, f"text {index + 1}")
+        for index in range(len(asked)):
+            asked_words(asked, index)
         return of_rows(self._tokenised(asked, None), Pad(self._buckets(), batch_size, multiple), batch_size)
 
     def _buckets(self) -> list[int]:

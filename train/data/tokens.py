@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from train.data.published import locate
+from train.data.questions import where
 from train.errors import InputError
 
 BEGIN, END = "[BEGIN]", "[END]"
@@ -23,11 +24,11 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
-def _encoded(text: str, place: int) -> bytes:
+def _encoded(texts: Sequence[str], index: int) -> bytes:
     try:
-        return text.encode("utf-8")
+        return texts[index].encode("utf-8")
     except UnicodeEncodeError:  # of bytes on a command line that are no text
-        raise InputError(f"text {place}, is not UTF-8; convert it, for example with iconv -t utf-8.") from None
+        raise InputError(f"{where(texts, index)}, is not UTF-8; convert it, for example with iconv -t utf-8.") from None
 
 
 class Bytes:
@@ -37,7 +38,7 @@ class Bytes:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text.  Raises InputError for one that is no UTF-8."""
-        return [np.frombuffer(_encoded(text, place), np.uint8).astype(np.int32) for place, text in enumerate(texts, 1)]
+        return [np.frombuffer(_encoded(texts, index), np.uint8).astype(np.int32) for index in range(len(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; bytes that are no UTF-8 become the replacement character."""
@@ -56,8 +57,8 @@ class Published:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text.  Raises InputError for one that is no UTF-8."""
-        for place, text in enumerate(texts, 1):
-            _encoded(text, place)
+        for index in range(len(texts)):
+            _encoded(texts, index)
         return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
