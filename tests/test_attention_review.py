@@ -19,11 +19,11 @@ from train.data.tokens import Bytes, Learnt
 from train.experiment import Evaluation
 from train.objective import Translation
 from train.parallel import Jit, Mesh, Pmap
+from train.prepared import prepare_evaluation
 from train.review import translations
 from train.review.attention import by_words, heat, looked, make_cross_attention
 from train.review.trained import Trained
 from train.run import load_config
-from train.trainer import Trainer
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
@@ -68,7 +68,7 @@ def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(tm
     pairs, found = list(zip(ENGLISH, GERMAN, strict=True))[:3], []
     params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, opened.beside(pairs, 1)))["params"]
     for parallel in (Jit(), Pmap(), Mesh(data=4, fsdp=2)):
-        trainer = Trainer(dataclasses.replace(experiment, parallel=parallel), opened)
+        trainer = prepare_evaluation(dataclasses.replace(experiment, parallel=parallel), opened)
         found.append(looked(Trained(trainer, parallel.spread(params), {}), pairs))
     for pair, panel in zip(pairs, found[0], strict=True):
         law_a_matrix_gives_all_weight_to_the_source(*pair, panel)

@@ -10,7 +10,6 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -24,9 +23,10 @@ from train.cli import COMMANDS, main
 from train.console import Console
 from train.evaluate import restored
 from train.experiment import Experiment
-from train.loop import train
+from train.fit import fit
 from train.metrics import read_metrics
 from train.parallel import Jit
+from train.prepared import Inference
 from train.run import load_config, recorded
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -206,8 +206,8 @@ def parameters(folder: Path) -> Any:
     """The parameters of a run's last checkpoint."""
     experiment = recorded(folder).experiment
     shapes = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 4), int)}))["params"]
-    trainer: Any = SimpleNamespace(experiment=experiment, parallel=Jit())
-    return restored(folder, trainer, shapes, best=False)[1]
+    inference = Inference(experiment, experiment.data.open(), {}, shapes)
+    return restored(folder, inference, best=False)[1]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -352,7 +352,7 @@ def test_between_lines_of_the_log_the_host_never_waits_for_the_device(inside: py
     del inside
     Handle.waits.clear()
     Handle.steps.clear()
-    train(sentences(parallel=Held(), steps=12, log_every=6), tmp_path / "run", SENTENCES, Console(silent=True))
+    fit(sentences(parallel=Held(), steps=12, log_every=6), tmp_path / "run", SENTENCES, Console(silent=True))
     # The first step, which is timed; the lines of the log; evaluations and checkpoints, which have lines too.
     assert set(Handle.waits) == {1, 6, 9, 10, 12}
 
@@ -382,7 +382,7 @@ def test_a_step_is_compiled_once_for_each_shape_of_batch(inside: pytest.MonkeyPa
     rows = "".join(f"{'a long film ' * (1 + index % 3)},{('bad', 'good')[index % 2]}\n" for index in range(60))
     (tmp_path / "lengths.csv").write_text("text,label\n" + rows, encoding="utf-8")
     data = replace(replace(sentences().data, "pack", False), "path", str(tmp_path / "lengths.csv"))
-    train(sentences(parallel=Counted(), steps=12, data=data), tmp_path / "run", SENTENCES, Console(silent=True))
+    fit(sentences(parallel=Counted(), steps=12, data=data), tmp_path / "run", SENTENCES, Console(silent=True))
     shapes = [shape for shape, _ in Counted.steps]
     assert len(Counted.steps) == 12
     assert len(set(shapes)) > 1

@@ -19,10 +19,10 @@ from models.laws.decoding import law_decoding_is_one_pass
 from models.structure import replace
 from tests.laws.components import forms
 from tests.test_generate import recomputed, sharpened
+from train.prepared import prepare
 from train.run import load_config
 from train.spec import InputError
 from train.study import plan
-from train.trainer import Trainer
 
 PROMPTS = padded([[1, 2, 3, 4], [5, 6]])
 
@@ -190,9 +190,9 @@ def test_a_plan_of_decoding_refuses_it_too() -> None:
 @pytest.mark.slow
 def test_training_with_a_search_refuses_it_before_the_first_step() -> None:
     experiment = replace(load_config("translate_numbers", [])[0], "model.decoder.block.mixer", RunningMean())
-    trainer = Trainer(experiment, experiment.data.open(only="train"))
+    data = experiment.data.open(only="train")
     with pytest.raises(InputError, match="The objective Translation searches with a model that decodes: RunningMean at decoder/"):
-        trainer.check(trainer.train[0])
+        prepare(experiment, data)
 
 
 def test_an_encoder_needs_no_cache() -> None:

@@ -21,7 +21,7 @@ from train.data.augment import Augment
 from train.data.boxes import Boxes
 from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
 from train.experiment import Evaluation, Experiment
-from train.loop import train
+from train.fit import fit
 from train.optimizer import AdamW, Constant
 from train.review.detections import Detections, average_precision
 from train.spec import InputError
@@ -185,7 +185,7 @@ def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_us
     scenes: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    summary = train(experiment(scenes), tmp_path / "run", "detection.py", Console(silent=True))
+    summary = fit(experiment(scenes), tmp_path / "run", "detection.py", Console(silent=True))
     assert summary["review"]["map50"] > 0.4
     assert summary["evaluation"]["overlap"]["value"] > 0.5
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -248,4 +248,4 @@ def test_fewer_queries_than_objects_are_refused_before_training(scenes: Path, tm
     assert isinstance(one.data, Boxes)
     one = dataclasses.replace(one, data=dataclasses.replace(one.data, most=30))
     with pytest.raises(InputError, match="24 queries and data.most is 30"):
-        train(one, tmp_path / "run", "detection.py", Console(silent=True))
+        fit(one, tmp_path / "run", "detection.py", Console(silent=True))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import pytest
 
 from models import bert, load_hf, save_hf
+from train.errors import refused
 from train.initial import HuggingFace
 from train.spec import InputError
-from train.trainer import refused
 
 MODEL = bert.classifier(2, bert.transformer(vocab=40, width=8, depth=1, heads=2, hidden=16, length=12))
 WRONG: tuple[Any, ...] = (

@@ -202,7 +202,7 @@ def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametriza
 
 @pytest.mark.slow
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.trainer.roles", lambda model, batch: roles_of(model, batch))
+    monkeypatch.setattr("train.prepared.roles", lambda model, batch: roles_of(model, batch))
     curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
     assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
 

@@ -21,10 +21,10 @@ from train.metrics import read_metrics
 from train.objective import Classification
 from train.optimizer import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
+from train.prepared import Prepared, prepare
 from train.run import recorded
 from train.step import initialise, make_loss, make_step
 from train.sums import mean
-from train.trainer import Trainer
 
 COUNTS = (591, 591, 590, 590, 590, 48)  # of 3,000 rows
 CONFIG = """
@@ -163,18 +163,18 @@ def test_batches_to_train_on_have_the_weight_of_each_example_and_those_to_test_o
     monkeypatch.chdir(table)
     for pack in (False, True):
         data = Text(path="train.csv", test="test.csv", length=32, pack=pack)
-        ready = trainer(data, Classification((1, 2, 3, 4, 5, 60)))
-        batch = ready.train[0]
+        ready = prepared(data, Classification((1, 2, 3, 4, 5, 60)))
+        batch = ready.batches[0]
         expected = np.array([1, 2, 3, 4, 5, 60], np.float32)[batch["labels"]]
         np.testing.assert_array_equal(batch["emphasis"], expected)
         assert "emphasis" not in ready.data.batches("test", 8, 1, None)[0]
 
 
-def trainer(data: Text, objective: Any) -> Trainer:
+def prepared(data: Text, objective: Any) -> Prepared:
     from train.experiment import Experiment
     from train.optimizer import AdamW
 
-    return Trainer(Experiment(MODEL, objective, data, AdamW(), batch_size=16, epochs=1), data.open())
+    return prepare(Experiment(MODEL, objective, data, AdamW(), batch_size=16, epochs=1), data.open())
 
 
 MODEL = Transformer(TokenEmbed(256, 16), Stack(Block(Attention(2), None), 1), ClassHead(6, MeanPool()))
@@ -195,8 +195,8 @@ def stepped(batch: dict[str, np.ndarray], parallel: Parallel, parts: int) -> tup
 def test_parts_and_devices_give_the_same_numbers(way: str, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(table)
     data = Text(path="train.csv", test="test.csv", length=32, buckets=(32,), pack=False, balance=0.5)
-    ready = trainer(data, Classification((1, 2, 3, 4, 5, 60)))
-    batch = dict(ready.train[0])
+    ready = prepared(data, Classification((1, 2, 3, 4, 5, 60)))
+    batch = dict(ready.batches[0])
     batch["weights"] = np.where(np.arange(16) < 13, batch["weights"], 0).astype(np.float32)  # a ragged one
     whole = stepped(batch, Jit(), 1)
     assert whole[1]["loss"].weight == 13

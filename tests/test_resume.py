@@ -23,9 +23,9 @@ from tests.tiers import mostly_slow
 from train.checkpoint import Progress, Store, fingerprint
 from train.cli import main
 from train.metrics import read_metrics
+from train.prepared import prepare
 from train.run import recorded
-from train.step import TrainState, initialise
-from train.trainer import Trainer
+from train.step import TrainState
 
 CONFIGS = Path(__file__).parent / "configs"
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")
@@ -76,11 +76,8 @@ def reached(line: str) -> int:
 def abstract(folder: Path, config: str) -> TrainState:
     """The shapes of a run's state."""
     run = recorded(folder, config)
-    trainer = Trainer(run.experiment, run.experiment.data.open(run.classes))
-    shapes = trainer.check(trainer.train[0])
-    optimizer = run.experiment.optimizer.build(run.experiment.length(len(trainer.train)), shapes)
+    state = prepare(run.experiment, run.experiment.data.open(run.classes)).state
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    state = jax.eval_shape(lambda params: initialise(params, optimizer, run.experiment.seed), shapes)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)
 
 
@@ -297,8 +294,8 @@ def test_continuing_draws_and_reads_no_first_parameters(tmp_path: Path, finished
     def refuse(*_: Any) -> None:
         raise AssertionError("parameters were drawn")
 
-    monkeypatch.setattr("train.trainer.initialised", refuse)
-    monkeypatch.setattr("train.trainer.Trainer.begin", refuse)
+    monkeypatch.setattr("train.prepared.initialised", refuse)
+    monkeypatch.setattr("train.prepared.Prepared.begin", refuse)
     assert train(folder, *SHORT) == 0
     same_end(folder, finished, LANGUAGE_MODEL)
 

@@ -20,14 +20,14 @@ from tests.configs import language_model, sentences
 from train.console import Console
 from train.contracts import Parallel
 from train.experiment import Evaluation
-from train.loop import train
+from train.fit import fit
 from train.metrics import finite
 from train.parallel import Jit, Mesh, Pmap
+from train.prepared import prepare_evaluation
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.trained import Case, Trained
 from train.study.statistics import interval
-from train.trainer import Trainer
 
 WAYS: dict[str, tuple[Parallel, int]] = {
     "jit": (Jit(), 64),
@@ -48,12 +48,12 @@ def trained(experiment: Any, parallel: Parallel, batch_size: int) -> Trained:
     """An experiment's model with parameters of chance, larger than usual so that its answers differ."""
     evaluation = dataclasses.replace(experiment.evaluation, batch_size=batch_size)
     experiment = dataclasses.replace(experiment, parallel=parallel, evaluation=evaluation)
-    trainer = Trainer(experiment, experiment.data.open())
+    trainer = prepare_evaluation(experiment, experiment.data.open())
     batch = trainer.data.batches("test", batch_size, parallel.size(), None)[0]
     given = {name: jax.numpy.asarray(value) for name, value in batch.items()}
     params = jax.jit(experiment.model.init)(jax.random.key(1), given)["params"]
     placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
-    parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
+    parts = trainer.evaluate(placed)
     assert parts is not None
     return Trained(trainer, placed, {name: interval(sums)[0] for name, sums in parts.items()})
 
@@ -190,7 +190,7 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
 
 def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
     experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(batch_size=64))
-    summary = train(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
+    summary = fit(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
     assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
     assert 0 <= summary["review"]["macro_f1"] <= 1
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

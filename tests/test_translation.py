@@ -19,13 +19,13 @@ from train.data.source import held
 from train.experiment import Evaluation
 from train.objective import Translation
 from train.parallel import Jit, Mesh, Pmap
+from train.prepared import prepare_evaluation
 from train.review.trained import Trained
 from train.review.translations import Translations, scored, translated
 from train.run import fitted, load_config, record
 from train.spec import InputError
 from train.step import make_search
 from train.sums import mean
-from train.trainer import Trainer
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
@@ -226,7 +226,7 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
             parallel=parallel,
             evaluation=Evaluation(batch_size=size),
         )
-        trainer = Trainer(experiment, opened)
+        trainer = prepare_evaluation(experiment, opened)
         batches = opened.batches("test", size, parallel.size(), None)
         params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, batches[0]))["params"]
         placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))

@@ -4,23 +4,23 @@ from models.words import listed
 from train.contracts import Scheduled
 from train.experiment import Experiment
 from train.optimizer import unreached
-from train.trainer import Trainer
+from train.prepared import Prepared
 
 GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better
 SMALLER = ("loss", "error", "perplexity")
 
 
-def cautions(trainer: Trainer, steps: int) -> list[str]:
-    """What is odd about an experiment on its data that trains for so many steps."""
-    experiment = trainer.experiment
+def cautions(prepared: Prepared) -> list[str]:
+    """What is odd about an experiment on its data."""
+    experiment = prepared.experiment
     rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
-    found = [unreached(rate, steps), _unseen(trainer), _direction(experiment)]
+    found = [unreached(rate, prepared.steps), _unseen(prepared), _direction(experiment)]
     return [f"{text}." for text in found if text]
 
 
-def _unseen(trainer: Trainer) -> str:
+def _unseen(prepared: Prepared) -> str:
     """Classes that training has no example of, so that they are never predicted."""
-    unseen = getattr(trainer.data, "unseen", ())
+    unseen = getattr(prepared.data, "unseen", ())
     if not unseen:
         return ""
     return f"No example to train on has the class {listed(unseen)}; leave it out of data.labels, or give examples of it"

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ import rich.text
 from models.structure import fields
 from models.words import gathered, listed
 from train.data.notes import notes_of
-from train.trainer import Trainer
+from train.prepared import Prepared
+from train.study.cost import parameters
 
 
 class Bar(Protocol):
@@ -34,26 +35,26 @@ class Console:
         """One line."""
         self.rich.print(text, markup=False)
 
-    def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
+    def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
         """The five steps of this run, before it starts."""
-        experiment = trainer.experiment
+        experiment = prepared.experiment
         source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
-        said = [(what, listed(gathered(names))) for what, names in (("fresh", trainer.fresh), ("unused", trainer.unused)) if names]
-        fresh = "".join(f", {what}: {names}" for what, names in said)
+        said = [(what, listed(gathered(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
+        parts = "".join(f", {what}: {names}" for what, names in said)
         optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
         settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
         lines = [
-            ("1 initialise", f"{count(parameters)} parameters from {source}{fresh}"),
+            ("1 initialise", f"{count(parameters(prepared.shapes))} parameters from {source}{parts}"),
             ("2 forward", f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}"),
             ("3 loss", f"{type(experiment.objective).__name__}"),
             (
                 "4 gradient",
-                f"{optimizer}, by {type(parallel).__name__}({settings}) on {trainer.multiple // experiment.accumulate} device(s)",
+                f"{optimizer}, by {type(parallel).__name__}({settings}) on {parallel.size()} device(s)",
             ),
-            ("5 iterate", f"{steps} steps of {len(trainer.train)} in an epoch, into {folder}"),
+            ("5 iterate", f"{prepared.steps} steps of {len(prepared.batches)} in an epoch, into {folder}"),
         ]
         self.rich.print(rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines))
-        for note in notes_of(trainer.data):
+        for note in notes_of(prepared.data):
             self.say(str(note))
 
     @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""The exception for input that cannot be used."""
+"""The exception for input that cannot be used, and library errors turned into it."""
+
+import contextlib
+import re
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
@@ -6,3 +10,15 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"morphax: {self}"]  # what a notebook shows
+
+
+@contextlib.contextmanager
+def refused(before: str = "", after: str = "") -> Iterator[None]:
+    """Re-raises library errors caused by user input as a one-line InputError with an optional prefix and suffix."""
+    try:
+        yield
+    except (InputError, KeyError):
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, OSError, re.error) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{before}{said.rstrip('.') if after else said}{after}") from None

@@ -14,32 +14,31 @@ from train.asked import Asked
 from train.checkpoint import Store
 from train.contracts import Restores, Searches
 from train.data.notes import notes_of
-from train.errors import InputError
+from train.errors import InputError, refused
 from train.metrics import finite
 from train.precision import cast
+from train.prepared import Inference, prepare_evaluation, prepare_inference
 from train.review.trained import Trained
 from train.review.translations import translated
 from train.run import Recorded
 from train.study.statistics import interval
-from train.trainer import Trainer, refused
 
 
 def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
-    trainer = Trainer(run.experiment, run.experiment.data.open(run.classes, "test"))
-    batch = trainer.data.batches("test", run.experiment.evaluation.batch_size, trainer.parallel.size(), None)[0]
-    step, params = restored(folder, trainer, trainer.check(batch), best)
-    placed = trainer.parallel.spread(params, consume=True)
-    parts = trainer.evaluate(trainer.compiled_evaluation(), placed)
+    inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
+    step, placed = restored(folder, inference, best)
+    parts = inference.evaluate(placed)
     assert parts is not None
     measured = {name: interval(sums) for name, sums in parts.items()}
+    trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     found = {
         "run": str(folder),
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
-        "review": {} if review is None else review.review(Trained(trainer, placed, {name: v for name, (v, _) in measured.items()})).metrics,
-        "data": [note.record() for note in notes_of(trainer.data)],
+        "review": {} if review is None else review.review(trained).metrics,
+        "data": [note.record() for note in notes_of(inference.data)],
     }
     return finite(found)
 
@@ -51,23 +50,23 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
     read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
     """
     experiment = run.experiment
-    trainer = Trainer(experiment, experiment.data.reader(run.classes))
-    asked = Asked(trainer.data, given, experiment.evaluation.batch_size, trainer.parallel.size())
-    _, params = restored(folder, trainer, trainer.shapes(asked.first), best)
-    placed = trainer.parallel.spread(params, consume=True)
-    for note in notes_of(trainer.data):
+    data, parallel = experiment.data.reader(run.classes), experiment.parallel
+    with refused():
+        asked = Asked(data, given, experiment.evaluation.batch_size, parallel.size())
+    inference = prepare_inference(experiment, data, asked.first)
+    _, placed = restored(folder, inference, best)
+    for note in notes_of(data):
         print(note, file=sys.stderr, flush=True)
     if isinstance(experiment.objective, Searches):
-        found = translated(trainer, placed, asked.questions)
+        found = translated(inference, placed, asked.questions)
         yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in found)
         return
 
-    compiled = trainer.compiled_outputs()
-    data, refit = trainer.data, "; leave objective as it was trained"
+    refit = "; leave objective as it was trained"
 
     def answers() -> Iterator[tuple[int, dict[str, Any]]]:
         for places, batch in asked.batches():
-            outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), compiled(placed, trainer.parallel.put(batch)))
+            outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), inference.outputs(placed, parallel.put(batch)))
             for row, place in enumerate(places):
                 output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
                 if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
@@ -75,7 +74,7 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
                 if isinstance(data, Restores):
                     output = data.restored(output, {name: value[row] for name, value in batch.items()})
                 with refused(f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ", refit):
-                    answer = experiment.objective.answer(output, trainer.data.names)
+                    answer = experiment.objective.answer(output, data.names)
                 yield place, answer
 
     yield from asked.ordered(answers())
@@ -89,15 +88,15 @@ def generate(
     Raises InputError where the data has no tokenizer, a prompt no tokens, or the model cannot decode.
     """
     experiment = run.experiment
-    trainer = Trainer(experiment, experiment.data.reader(run.classes))
-    tokens = getattr(trainer.data, "tokens", None)
+    data = experiment.data.reader(run.classes)
+    tokens = getattr(data, "tokens", None)
     if tokens is None:
         raise InputError(f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use another run.")
     model = experiment.model
     with refused("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
-        shapes = trainer.shapes({name: np.asarray(value) for name, value in batch.items()})
-        params = cast(restored(folder, trainer, shapes, best)[1], experiment.precision)
+        inference = prepare_inference(experiment, data, {name: np.asarray(value) for name, value in batch.items()})
+        params = cast(restored(folder, inference, best)[1], experiment.precision)
         if beams:
             yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
             return
@@ -107,13 +106,14 @@ def generate(
             yield [tokens.decode(row.tolist()) for row in np.stack(found, 1)]
 
 
-def restored(folder: Path, trainer: Trainer, shapes: Any, best: bool) -> tuple[int, Any]:
-    """The step of the last checkpoint, or of the best, and its parameters, to be spread.  Raises InputError where there is none."""
+def restored(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
+    """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is none."""
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoint yet; train it first.")
-    watched = trainer.experiment.evaluation
+    watched = inference.experiment.evaluation
     with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
         step = store.best() if best else next(iter(store.steps()), None)
         if step is None:
             raise InputError(f"{folder} has no {'evaluated ' if best else ''}checkpoint yet; train it first.")
-        return step, store.params(trainer.parallel.logical(shapes), step)
+        params = store.params(inference.parallel.logical(inference.shapes), step)
+    return step, inference.parallel.spread(params, consume=True)

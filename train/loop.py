@@ -16,17 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.cautions import cautions
-from train.checkpoint import Progress, Store, require_structure, saved
+from train.checkpoint import Progress, Store
 from train.console import Bar, Console
-from train.contracts import Findings, Readies
+from train.contracts import Findings
 from train.data.notes import notes_of
 from train.disk import written
 from train.errors import InputError
-from train.experiment import Experiment
 from train.metrics import MetricsLog, finite
-from train.provenance import changed, located, prints, put_aside
+from train.prepared import Beginning, Prepared
 from train.review.trained import Trained
-from train.run import another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError
 from train.step import TrainState
 from train.study.chips import chip
@@ -34,7 +32,6 @@ from train.study.cost import parameters, peak_memory
 from train.study.report import write_report
 from train.study.statistics import interval
 from train.sums import Sum, add, mean
-from train.trainer import Trainer
 
 Batch = dict[str, np.ndarray]
 
@@ -59,82 +56,24 @@ class Pace:
         return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds} | used
 
 
-def train(experiment: Experiment, folder: Path, config: str, console: Console, fresh: bool = False, edits: bool = False) -> dict[str, Any]:
-    """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
-
-    `fresh` moves a run that the folder holds aside and trains anew; `edits` continues it although its own classes or its data are not
-    what they were.  A run that is asked for more steps than it had goes on to these, by the schedule of the longer run.
-
-    Raises InputError for what cannot be used, before compiling, and InterruptedRunError after a signal, with the state saved.
-    """
-    began = time.perf_counter()
-    old = claim(folder, experiment, config, fresh, edits)
-    mine = experiment if old is None else fitted(folder, located(experiment, folder, old.said.get("directory"), here=True))
-    done = folder / "summary.json"
-    if old is not None and done.is_file() and old.experiment == experiment:
-        try:
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{folder / 'summary.json'} is damaged ({error}); remove it and run the same command again.") from None
-        other = changed(old.said.get("data", {}), prints(mine))
-        console.say(f"{folder} is finished; nothing to do." + (f"  Its data is not what it was ({other})." if other else ""))
-        return summary
-    with Flag() as flag:
-        data = mine.data.open(old.classes if old else ())
-        trainer = Trainer(experiment, data)
-        if isinstance(experiment.review, Readies):
-            experiment.review.ready(data)
-        first = trainer.train[0]
-        shapes = trainer.check(first)
-        steps = experiment.length(len(trainer.train))
-        before = steps if old is None else old.experiment.length(len(trainer.train))
-        if old is not None and steps < before:
-            raise InputError(another(folder, old.experiment, experiment))
-        if old is not None and not edits and (other := changed(old.said.get("data", {}), prints(mine))):
-            raise InputError(
-                f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or train anew with"
-                " --fresh, which keeps this run under another name."
-            )
-        trainer.optimise(shapes, first, steps)
-        kept = saved(folder / "checkpoints")
-        for step in kept if old is not None else ():
-            require_structure(folder / "checkpoints" / str(step), shapes)
-        state = None if kept and old is not None else trainer.begin()  # 1 initialise
-        if old is None:
-            if (folder / "experiment.json").is_file():
-                console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
-            with written(folder):
-                record(folder, experiment, config, data, trainer.fresh)
-        else:
-            trainer.fresh = trainer.fresh or tuple(old.said.get("fresh", ()))
-        console.plan(trainer, parameters(shapes), steps, folder)
-        for text in cautions(trainer, steps):
-            console.say(f"warning: {text}")
-
-        def restored(step: int) -> None:
-            if old is None:
-                return
-            if steps > before:
-                console.say(f"{folder} goes on to step {steps}, past {before}; the rate follows the schedule of {steps} steps from here on")
-            with written(folder):
-                if steps > before and done.is_file():
-                    done.rename(folder / f"summary-{before}.json")
-                extend(folder, old, experiment, config, step)
-
-        return Loop(trainer, state, steps, folder, console, flag, began).run(restored)
-
-
 class Loop:
-    """One run from where its folder left it to its last step, from `state` if the folder has no checkpoint."""
+    """One run from where its folder left it to its last step, from `beginning` if the folder has no checkpoint."""
 
     def __init__(
-        self, trainer: Trainer, state: TrainState | None, steps: int, folder: Path, console: Console, flag: Flag, began: float
+        self,
+        prepared: Prepared,
+        beginning: Beginning | None,
+        fresh: tuple[str, ...],
+        folder: Path,
+        console: Console,
+        flag: Flag,
+        began: float,
     ) -> None:
-        self.trainer, self.steps, self.folder, self.first = trainer, steps, folder, state
+        self.prepared, self.steps, self.folder, self.first = prepared, prepared.steps, folder, beginning
         self.console, self.flag, self.began = console, flag, began
-        self.experiment, self.parallel = trainer.experiment, trainer.parallel
-        self.batches = trainer.train
-        self.step, self.evaluation = trainer.compiled_step(), trainer.compiled_evaluation()
+        self.experiment, self.parallel = prepared.experiment, prepared.parallel
+        self.batches, self.step = prepared.batches, prepared.step
+        self.fresh, self.unused = fresh, () if beginning is None else beginning.unused
         self.state: TrainState
         self.progress = Progress()
         self.measured: dict[str, tuple[float, float]] = {}
@@ -142,7 +81,7 @@ class Loop:
         self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
         self.pace, self.interval = Pace(), Pace()
         own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
-        self.share = trainer.model_work / (own.flops * self.parallel.size()) if own else 0.0
+        self.share = prepared.model_work / (own.flops * self.parallel.size()) if own else 0.0
 
     def run(self, restored: Callable[[int], None] = lambda step: None) -> dict[str, Any]:
         """Iterates to the end, saves, reports; calls `restored` with the step that it goes on from before anything is written."""
@@ -165,10 +104,10 @@ class Loop:
         return self._finish(number, best, findings)
 
     def _restore(self, store: Store) -> int:
-        found = store.restore(self.trainer.logical()) if self.first is None else None
+        found = store.restore(self.prepared.logical()) if self.first is None else None
         if found is None:
-            self.state = self.trainer.begin() if self.first is None else self.first
-            self.first = None
+            self.state, fresh, self.unused = self.first or self.prepared.begin()
+            self.first, self.fresh = None, fresh or self.fresh
             return 0
         whole, self.progress = found
         start = int(whole.step)
@@ -226,7 +165,7 @@ class Loop:
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
                 f" earlier checkpoints in {self.folder} are kept."
             )
-        values |= {"rate": float(self.trainer.rate(number - 1))} | self.interval.rates(self.share)
+        values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.rates(self.share)
         self.log.write(number, "train", values)
         bar.update(number, values)
         for name in ("steps", "examples", "tokens", "seconds"):
@@ -261,7 +200,7 @@ class Loop:
 
     def _measure(self, number: int) -> dict[str, float] | None:
         """The metrics on the test split; None where a signal came meanwhile."""
-        parts = self.trainer.evaluate(self.evaluation, self.state.params, lambda: bool(self.flag.number))
+        parts = self.prepared.evaluate(self.state.params, lambda: bool(self.flag.number))
         if parts is None:
             return None
         self.measured = {name: interval(sums) for name, sums in parts.items()}
@@ -275,7 +214,7 @@ class Loop:
         if self.experiment.review is None:
             return Findings()
         measured = {name: value for name, (value, _) in self.measured.items()}
-        findings = self.experiment.review.review(Trained(self.trainer, self.state.params, measured, stop=lambda: bool(self.flag.number)))
+        findings = self.experiment.review.review(Trained(self.prepared, self.state.params, measured, stop=lambda: bool(self.flag.number)))
         if self.flag.number:
             raise InterruptedRunError(self.flag.number, number)
         return findings
@@ -306,16 +245,16 @@ class Loop:
             "run": str(self.folder),
             "steps": number,
             "best_step": best,
-            "parameters": parameters(self.trainer.traced[0]),
-            "flops_per_step": self.trainer.work,
+            "parameters": parameters(self.prepared.shapes),
+            "flops_per_step": self.prepared.work,
             "seconds_to_first_step": self.first_step,
             "peak_memory_bytes": peak_memory(),
-            "fresh": list(self.trainer.fresh),
-            "unused": list(self.trainer.unused),
-            "warnings": cautions(self.trainer, self.steps),
+            "fresh": list(self.fresh),
+            "unused": list(self.unused),
+            "warnings": cautions(self.prepared),
             "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
             "review": findings.metrics,
-            "data": [note.record() for note in notes_of(self.trainer.data)],
+            "data": [note.record() for note in notes_of(self.prepared.data)],
         } | self.pace.rates(self.share)
         summary = finite(summary)
         with written(self.folder, f"The checkpoint of step {number} is kept."):

@@ -17,19 +17,19 @@ from matplotlib.figure import Figure
 from models.generate import Sampler
 from models.words import listed
 from train import evaluate
+from train import fit as fitting
 from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
 from train.errors import InputError
 from train.experiment import Experiment
-from train.loop import train
 from train.metrics import read_metrics
 from train.parts import components, joined, project
+from train.prepared import Prepared, prepare
 from train.review.trained import drawn, table
 from train.run import Recorded, asked, load_config
 from train.spec import override
 from train.study.check import Report, components_of, required
 from train.study.cost import parameters
-from train.trainer import Trainer
 
 COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
 
@@ -63,7 +63,7 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
     prepare_jax()
     experiment, place = configured(config, *overrides), Path(folder)
     name = config if isinstance(config, str) else "notebook"
-    return Run(place, train(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None)
+    return Run(place, fitting.fit(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None)
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
@@ -99,11 +99,8 @@ def costs(experiments: Mapping[str, Experiment]) -> Piece:
     """
     found: dict[str, dict[str, str]] = {}
     for name, experiment in experiments.items():
-        trainer = Trainer(experiment, experiment.data.open())
-        first = trainer.train[0]
-        shapes = trainer.check(first)
-        trainer.optimise(shapes, first, experiment.length(len(trainer.train)))
-        found[name] = {"parameters": f"{parameters(shapes):,}", "operations a step": f"{trainer.work:,}"}
+        prepared = prepare(experiment, experiment.data.open())
+        found[name] = {"parameters": f"{parameters(prepared.shapes):,}", "operations a step": f"{prepared.work:,}"}
     return beside(found)
 
 
@@ -203,10 +200,10 @@ class Inline(Console):
         self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief)
         self.folder, self.each = folder, 0.0
 
-    def plan(self, trainer: Trainer, parameters: int, steps: int, folder: Path) -> None:
+    def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
         """As any console."""
-        self.each = trainer.work / trainer.experiment.batch_size
-        super().plan(trainer, parameters, steps, folder)
+        self.each = prepared.work / prepared.experiment.batch_size
+        super().plan(prepared, folder, fresh, unused)
 
     @contextlib.contextmanager
     def bar(self, start: int, steps: int) -> Iterator[Bar]:

@@ -108,9 +108,9 @@ CASES = (
 def measured(case: Case, task: str, runs: Path) -> dict[str, Any]:
     """Trains one mixer on one task, or continues it, or reads it; its row of the table."""
     from train.console import Console
-    from train.loop import train
+    from train.fit import fit
 
-    summary = train(load_config(task, case.overrides(task))[0], runs / task / case.name.replace(", ", "_"), task, Console())
+    summary = fit(load_config(task, case.overrides(task))[0], runs / task / case.name.replace(", ", "_"), task, Console())
     mixer, letter = case.settings(task)
     accuracy = summary["evaluation"]["accuracy"]["value"]
     return {"name": case.name, "mixer": mixer, "task": letter, "steps": summary["steps"], "accuracy": accuracy}

@@ -12,8 +12,8 @@ UPWARD = {
     ("train.loop", "train.console"),
     ("train.loop", "train.study.report"),
     ("train.review.driving", "train.step"),
-    ("train.review.trained", "train.trainer"),
-    ("train.review.translations", "train.trainer"),
+    ("train.review.trained", "train.prepared"),
+    ("train.review.translations", "train.prepared"),
     ("train.study.check", "train.commands"),
 }
 OF_TEST_FILES = {

@@ -29,12 +29,12 @@ FOREIGN = {
 }
 # Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
 UNDECLARED = {
-    ("train/cautions.py", "getattr(trainer.data, 'unseen', ())"),
+    ("train/cautions.py", "getattr(prepared.data, 'unseen', ())"),
     ("train/commands/eval.py", "hasattr(experiment.data, 'path')"),
     ("train/console.py", "getattr(experiment.initial, 'folder', type(experiment.initial).__name__)"),
     ("train/data/drives.py", "hasattr(opened, 'files')"),
     ("train/data/notes.py", "getattr(data, 'notes', ())"),
-    ("train/evaluate.py", "getattr(trainer.data, 'tokens', None)"),
+    ("train/evaluate.py", "getattr(data, 'tokens', None)"),
     ("train/provenance.py", "getattr(data, 'dataset', None)"),
     ("train/provenance.py", "getattr(data, 'path', None)"),
     ("train/review/driving.py", "getattr(data, 'spec', None)"),
@@ -48,8 +48,8 @@ UNDECLARED = {
     ("train/study/coordinates.py", "getattr(optimizer, 'rate', None)"),
     ("train/study/coordinates.py", "hasattr(experiment.model, 'parametrization')"),
     ("train/study/coordinates.py", "hasattr(getattr(optimizer, 'rate', None), 'peak')"),
-    ("train/trainer.py", "getattr(self.data, 'actions', None)"),
-    ("train/trainer.py", "getattr(self.data, 'longest', 0)"),
+    ("train/prepared.py", "getattr(data, 'actions', None)"),
+    ("train/prepared.py", "getattr(data, 'longest', 0)"),
 }
 
 

@@ -9,11 +9,10 @@ import pytest
 
 from tests.tpu.conftest import TOPOLOGIES
 from train.experiment import Experiment
+from train.prepared import prepare
 from train.run import config_names, load_config
-from train.step import initialise
 from train.study.cost import flops
 from train.study.plan import Plan, planned
-from train.trainer import Trainer
 
 COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the same products
     "drive_decision",
@@ -55,13 +54,10 @@ def the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(plan: Plan,
     assert plan.parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     assert (plan.arguments, plan.temporaries) == (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
     assert plan.arguments <= plan.peak <= plan.arguments + plan.temporaries + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    trainer = Trainer(experiment, experiment.data.open(only="train"))
-    batch = trainer.train[0]
-    shapes = trainer.check(batch)
-    trainer.optimise(shapes, batch, 1000)
-    state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, 0), shapes)
-    given = (state, trainer.example(batch))
+    prepared = prepare(experiment, experiment.data.open(only="train"))
+    given = (prepared.state, prepared.batch)
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
-    assert plan.flops == pytest.approx(flops(trainer.step(), *given), rel=0.02)  # the compiler drops what nothing reads
+    traced = flops(prepared.pure_step, *given)
+    assert plan.flops == pytest.approx(traced, rel=0.02)  # the compiler drops what nothing reads
     assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
     assert plan.arguments <= plan.peak <= plan.available

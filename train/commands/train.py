@@ -47,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
         return 0
     prepare_jax()
     from train.console import Console
-    from train.loop import train
+    from train.fit import fit
     from train.signals import InterruptedRunError
 
     folder = options.folder or Path("runs") / Path(options.config).stem
     console = Console()
     try:
-        summary = train(experiment, folder, options.config, console, options.fresh, options.changed)
+        summary = fit(experiment, folder, options.config, console, options.fresh, options.changed)
     except InterruptedRunError as stop:
         print(f"morphax: {stop}", file=sys.stderr)
         return 128 + stop.number

@@ -41,7 +41,7 @@ class Language:
         trainer = trained.trainer
         rows = -(-self.windows // trainer.parallel.size()) * trainer.parallel.size()
         batch = trainer.data.batches(trained.part, rows, trainer.parallel.size(), None)[0]
-        logits = np.asarray(trainer.compiled_outputs()(trained.params, trainer.parallel.put(batch)), np.float32)
+        logits = np.asarray(trainer.outputs(trained.params, trainer.parallel.put(batch)), np.float32)
         logits = logits[:, :, 0] if logits.ndim == 4 else logits  # of several tokens ahead, the next
         losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[..., 0]
         tokens = getattr(trainer.data, "tokens", None)

@@ -12,7 +12,7 @@ import numpy as np
 
 from train.contracts import PART, Shows
 from train.data.batches import Arrays
-from train.trainer import Trainer
+from train.prepared import Inference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Case:
 class Trained:
     """A model with its parameters, on a part of its data where the objective `measured` so much.  `stop`: whether to give up."""
 
-    trainer: Trainer
+    trainer: Inference
     params: Any
     measured: dict[str, float]
     part: PART = "test"
@@ -40,7 +40,7 @@ class Trained:
         `changed` gives the batch that the model sees in the place of one of the data's.
         """
         trainer = self.trainer
-        outputs = trainer.compiled_outputs()
+        outputs = trainer.outputs
         batches = trainer.data.batches(self.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
         for batch in batches.stream(0, len(batches)):
             if self.stop():

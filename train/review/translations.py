@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from train.contracts import Findings, Steps
+from train.prepared import Inference
 from train.review.attention import heat, looked
 from train.review.trained import Trained, table
-from train.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +64,13 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
     }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
 
 
-def translated(trainer: Trainer, params: Any, batches: Steps, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
+def translated(trainer: Inference, params: Any, batches: Steps, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
     """Each source's index and its translation, in the order of the batches; ends early where it is stopped."""
     data: Any = trainer.data
-    search = trainer.compiled_search(data.end)
     for batch in batches.stream(0, len(batches)):
         if stop():
             return
-        rows = np.asarray(search(params, trainer.parallel.put(batch))).tolist()
+        rows = np.asarray(trainer.search(params, trainer.parallel.put(batch))).tolist()
         for index, row, weight in zip(batch["index"].tolist(), rows, batch["weights"], strict=True):
             if weight:
                 yield index, data.tokens.decode(row[: row.index(data.end)] if data.end in row else row).strip()

@@ -22,10 +22,10 @@ from models.paths import Layer
 from models.stack import Stack
 from models.structure import fields
 from models.weigh import HIDDEN
-from train.errors import InputError
+from train.errors import InputError, refused
 from train.experiment import Experiment
 from train.optimizer import Constant
-from train.trainer import Trainer, refused
+from train.prepared import Prepared, prepare
 
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]
@@ -69,7 +69,7 @@ def resized(model: Any, by: Size, size: int) -> Any:
     return dataclasses.replace(model, **stacks)
 
 
-Plan = dict[Parametrization, dict[int, Trainer]]
+Plan = dict[Parametrization, dict[int, Prepared]]
 
 
 def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) -> Plan:
@@ -84,7 +84,7 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
     if hasattr(getattr(optimizer, "rate", None), "peak"):
         optimizer = dataclasses.replace(optimizer, rate=Constant(optimizer.rate.peak))
     data = experiment.data.open()
-    plan: Plan = {name: {} for name in PARAMETRIZATIONS}
+    planned: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
     with refused():
         smallest = resized(experiment.model, by, min(sizes))
         depths = [stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)]
@@ -92,44 +92,39 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
         for name in PARAMETRIZATIONS:
             for size in sizes:
                 model = dataclasses.replace(resized(experiment.model, by, size), parametrization=name, **base)
-                plan[name][size] = Trainer(
-                    dataclasses.replace(experiment, model=model, optimizer=optimizer, steps=steps, epochs=None), data
-                )
-    for trainer in plan["mup"].values():
-        first = trainer.train[0]
-        trainer.optimise(trainer.check(first), first, steps)
-    return plan
+                short = dataclasses.replace(experiment, optimizer=optimizer, steps=steps, epochs=None)
+                planned[name][size] = dataclasses.replace(short, model=model)
+    return {name: {size: prepare(one, data) for size, one in sizes.items()} for name, sizes in planned.items()}
 
 
 def check(plan: Plan, by: Size, seeds: int = 1, say: Callable[[str], None] = lambda _: None) -> list[Curve]:
     """Trains what is planned, and measures activations on the first batch before and after each step."""
     curves: list[Curve] = []
-    for parametrization, trainers in plan.items():
+    for parametrization, prepared in plan.items():
         found: dict[str, list[np.ndarray]] = {}
-        for size, trainer in trainers.items():
-            runs = [_trained(trainer, seed) for seed in range(seeds)]
+        for size, ready in prepared.items():
+            runs = [_trained(ready, seed) for seed in range(seeds)]
             for kind in runs[0]:
                 found.setdefault(kind, []).append(np.mean([run[kind] for run in runs], axis=0))
             say(f"{parametrization:<9}{by} {size}: " + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in found.items()))
         for kind, rows in found.items():
             table = tuple(tuple(map(float, row)) for row in rows)
-            curves.append(Curve(kind, parametrization, by, tuple(trainers), table))
+            curves.append(Curve(kind, parametrization, by, tuple(prepared), table))
     return curves
 
 
-def _trained(trainer: Trainer, seed: int) -> dict[str, list[float]]:
+def _trained(prepared: Prepared, seed: int) -> dict[str, list[float]]:
     """The size of each kind of activation before and after each step, from another seed."""
-    experiment = dataclasses.replace(trainer.experiment, seed=trainer.experiment.seed + seed)
-    trainer, steps = dataclasses.replace(trainer, experiment=experiment), experiment.steps or 0
-    batches = trainer.train
-    first = batches[0]
-    state = trainer.start(trainer.check(first), first, steps)
-    step, measure = trainer.compiled_step(), jax.jit(lambda params, batch: sizes_of(experiment.model, params, batch))
-    batch = {name: jnp.asarray(value) for name, value in first.items()}
-    measured = [measure(trainer.parallel.whole(state.params), batch)]
-    for given in batches.stream(0, steps):
-        state, _ = step(state, trainer.parallel.put(given))
-        measured.append(measure(trainer.parallel.whole(state.params), batch))
+    if seed:
+        experiment = dataclasses.replace(prepared.experiment, seed=prepared.experiment.seed + seed)
+        prepared = prepare(experiment, prepared.data)
+    state, model, parallel = prepared.begin().state, prepared.experiment.model, prepared.parallel
+    measure = jax.jit(lambda params, batch: sizes_of(model, params, batch))
+    batch = {name: jnp.asarray(value) for name, value in prepared.batches[0].items()}
+    measured = [measure(parallel.whole(state.params), batch)]
+    for given in prepared.batches.stream(0, prepared.steps):
+        state, _ = prepared.step(state, parallel.put(given))
+        measured.append(measure(parallel.whole(state.params), batch))
     rows = jax.device_get(measured)
     return {kind: [float(row[kind]) for row in rows] for kind in KINDS if kind in rows[0]}
 

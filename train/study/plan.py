@@ -19,14 +19,13 @@ from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
 from train.precision import cast
-from train.step import initialise
+from train.prepared import prepare
 from train.study.chips import CHIPS, chip
 from train.study.compiled import collectives, kernels, moved, operations
 from train.study.cost import flops, parameters
 from train.study.cost import kernels as kernel_flops
 from train.study.hlo import Program
 from train.study.topology import topology
-from train.trainer import Trainer
 
 EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (hbm|HBM)")
 TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
@@ -93,18 +92,15 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
     if decode and experiment.parallel != Jit():
         raise InputError(f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit().")
     with compiling_for(devices):
-        trainer = Trainer(experiment, experiment.data.open(only="train"))
-        used, batch = experiment.parallel.size(), trainer.train[0]
-        shapes, example = trainer.check(batch), trainer.example(batch)
+        ready = prepare(experiment, experiment.data.open(only="train"))
+        used, shapes, example = experiment.parallel.size(), ready.shapes, ready.batch
         program: Any
         if decode:
             program, given = _decoding(experiment, shapes, example)
             work = flops(program, *given)
         else:
-            trainer.optimise(shapes, batch, experiment.steps or 1000)
-            state = jax.eval_shape(lambda params: initialise(params, trainer.optimizer, experiment.seed), shapes)
-            program, given = trainer.compiled_step(), experiment.parallel.abstract(state, example)
-            work = trainer.model_work
+            program, given = ready.step, experiment.parallel.abstract(ready.state, example)
+            work = ready.model_work
         tokens = example["tokens"].shape if "tokens" in example else (0, 0)
         plan = Plan(
             name=name,

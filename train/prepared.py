@@ -1,0 +1,296 @@
+"""What a run needs to compute, made and checked before anything is compiled: data, state, step, evaluation."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from models.backend import compiling_for
+from models.contracts import Batch
+from models.parametrization import initialised, roles
+from models.structure import part
+from models.words import listed
+from train.contracts import Dataset, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.data.balance import class_weights, emphasised
+from train.errors import InputError, refused
+from train.experiment import Experiment
+from train.optimizer import Constant, in_mup, routed
+from train.step import (
+    TrainState,
+    initialise,
+    make_evaluation,
+    make_loss,
+    make_outputs,
+    make_search,
+    make_step,
+    over_batches,
+)
+from train.study.cost import flops
+from train.sums import Moments
+
+Shapes = dict[str, Any]  # of a batch, each a ShapeDtypeStruct
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inference:
+    """A model on its data: shapes of a batch and of the parameters, and programs, compiled when first called."""
+
+    experiment: Experiment
+    data: Dataset
+    batch: Shapes
+    shapes: Any
+
+    @property
+    def parallel(self) -> Parallel:
+        """How programs are compiled and where their arrays live."""
+        return self.experiment.parallel
+
+    @functools.cached_property
+    def evaluation(self) -> Callable[[Any, Any], dict[str, Any]]:
+        """(params, batch) -> moments of each metric of the objective."""
+        experiment = self.experiment
+        evaluate = make_evaluation(experiment.model, experiment.objective, experiment.precision)
+        return self.parallel.compile_evaluation(evaluate)
+
+    @functools.cached_property
+    def outputs(self) -> Callable[[Any, Any], Any]:
+        """(params, batch) -> outputs of the model."""
+        return self.parallel.compile_outputs(make_outputs(self.experiment.model, self.experiment.precision))
+
+    @functools.cached_property
+    def search(self) -> Callable[[Any, Any], Any]:
+        """(params, batch) -> the tokens that the objective's search finds, filled up with the `end` of the data."""
+        experiment = self.experiment
+        data: Any = self.data
+        search = make_search(experiment.model, experiment.objective, data.end, experiment.precision)
+        return self.parallel.compile_outputs(search)
+
+    def evaluate(self, params: Any, stop: Callable[[], bool] = lambda: False) -> dict[str, list[Moments]] | None:
+        """The test split, batch by batch, as moments by metric; None if `stop` said so.  Nothing is updated."""
+        batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
+        results: list[dict[str, Any]] = []
+        for batch in batches.stream(0, len(batches)):
+            if stop():
+                return None
+            results.append(self.evaluation(params, self.parallel.put(batch)))
+        return over_batches(jax.device_get(results))
+
+
+class Beginning(NamedTuple):
+    """The state before the first step; parameters that loaded weights lack (`fresh`), and unused weights."""
+
+    state: TrainState
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared(Inference):
+    """An experiment made ready to be trained for `steps` steps, of shapes alone: nothing is drawn, read or compiled.
+
+    `work` counts the floating-point operations of a training step, `rate` gives the learning rate of a step from 0,
+    and `roles` has a Role for each parameter.
+    """
+
+    batches: Steps
+    steps: int
+    roles: Any
+    optimizer: optax.GradientTransformation
+    rate: Any
+    work: int
+
+    @functools.cached_property
+    def step(self) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+        """(state, batch) -> (state, sums), which consumes the state."""
+        return self.parallel.compile_step(self.pure_step)
+
+    @property
+    def pure_step(self) -> Callable[..., tuple[TrainState, Any]]:
+        """The step before compilation."""
+        return _step(self.experiment, self.optimizer, self.roles)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Shapes of the state."""
+        return _state(self.shapes, self.optimizer, self.experiment)
+
+    @functools.cached_property
+    def model_work(self) -> int:
+        """Three times the products of the forward pass, without what causal attention hides.  arXiv:2204.02311.
+
+        Traced when first read.
+        """
+        loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
+        with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
+            return 3 * flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
+
+    def logical(self) -> TrainState:
+        """Shapes of one logical copy of the state, placed to read a checkpoint into; nothing is drawn or read."""
+        return self.parallel.logical(self.state)
+
+    def begin(self) -> Beginning:
+        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
+        experiment = self.experiment
+        key = jax.random.key(experiment.seed)
+        with refused():
+            if experiment.initial is None:
+                state = self.parallel.start(
+                    lambda: initialise(
+                        initialised(experiment.model, key, _zeros(self.batch))["params"],
+                        self.optimizer,
+                        experiment.seed,
+                    )
+                )
+                return Beginning(state)
+            params, fresh, unused = Start(*experiment.initial.load(experiment.model, key))
+            if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, self.shapes):
+                other = "The initial weights have other names or shapes than the model's parameters"
+                raise InputError(f"{other}; give weights of the same structure.")
+        state = jax.jit(lambda params: initialise(params, self.optimizer, experiment.seed))(params)
+        return Beginning(self.parallel.spread(state), tuple(fresh), tuple(unused))
+
+
+def prepare(experiment: Experiment, data: Dataset) -> Prepared:
+    """Traces an experiment on its data, and counts the work of a step.
+
+    Raises InputError if model, objective, optimizer and data do not fit each other, and for what the model computes
+    only while it is trained.
+    """
+    _require_fit(experiment, data)
+    multiple = experiment.parallel.size() * experiment.accumulate
+    batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
+    objective = experiment.objective
+    if isinstance(objective, WeighsClasses):
+        batches = emphasised(batches, class_weights(objective.class_weights, data))
+    first = batches[0]
+    traced = _measurable(experiment, data, first)
+    steps = experiment.length(len(batches))
+    with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
+        found, build = roles(experiment.model, traced.batch), experiment.optimizer.build
+        if in_mup(found) and not _takes_roles(build):
+            raise ValueError("its build takes no roles, which hold muP's rates")
+        optimizer: optax.GradientTransformation
+        if _takes_roles(build):
+            optimizer = build(steps, traced.shapes, roles=found)
+        else:
+            optimizer = routed(build(steps, traced.shapes), traced.shapes, found)
+        rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
+        schedule = rate.build(steps)
+        state = _state(traced.shapes, optimizer, experiment)
+        jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
+    with refused("The model cannot take a training step: ", "; change it, or the objective."):
+        work = flops(_step(experiment, optimizer, found), state, traced.batch)
+    own = experiment, data, traced.batch, traced.shapes
+    return Prepared(*own, batches=batches, steps=steps, roles=found, optimizer=optimizer, rate=schedule, work=work)
+
+
+def prepare_evaluation(experiment: Experiment, data: Dataset) -> Inference:
+    """Traces an experiment's model and objective on the test split.  Raises InputError if one does not fit the data."""
+    _require_fit(experiment, data)
+    batches = data.batches("test", experiment.evaluation.batch_size, experiment.parallel.size(), None)
+    return _measurable(experiment, data, batches[0])
+
+
+def prepare_inference(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    """Traces an experiment's model on a batch without targets.  Raises InputError if it does not fit the data."""
+    _require_fit(experiment, data)
+    return _traced(experiment, data, batch)
+
+
+def _traced(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
+    try:
+        with refused():
+            params = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), _zeros(shapes)))["params"]
+    except KeyError as error:
+        both = f"{error} in a batch, and the data gives {listed(batch)}"
+        raise InputError(f"The model needs {both}; change model or data.") from None
+    return Inference(experiment, data, shapes, params)
+
+
+def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    """As `_traced`, and traces the objective, on a batch with targets."""
+    traced = _traced(experiment, data, batch)
+    name = type(experiment.objective).__name__
+    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
+    try:
+        with refused(
+            f"The objective {name} does not fit what the model's head gives or the data asks: ",
+            "; change one of objective, model.head and data.",
+        ):
+            _, sums = jax.eval_shape(loss, traced.shapes, traced.batch)
+        if isinstance(experiment.objective, Searches):
+            with refused(f"The objective {name} searches with a model that decodes: "):
+                search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
+                jax.eval_shape(search, traced.shapes, traced.batch)
+    except KeyError as error:
+        both = f"{error} in a batch, and the data gives {listed(batch)}"
+        raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
+    watched = experiment.evaluation.metric
+    if watched not in sums:
+        known = listed(sums, room=300)
+        raise InputError(f"evaluation.metric is {watched!r} and the objective measures {known}; choose one of these.")
+    return traced
+
+
+def _state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
+    return jax.eval_shape(lambda params: initialise(params, optimizer, experiment.seed), shapes)
+
+
+def _step(experiment: Experiment, optimizer: optax.GradientTransformation, found: Any) -> Callable[..., Any]:
+    settings = experiment.precision, experiment.accumulate, found
+    return make_step(experiment.model, experiment.objective, optimizer, *settings)
+
+
+def _require_fit(experiment: Experiment, data: Dataset) -> None:
+    """Raises InputError if the model cannot take what the data gives, or if devices that are asked for are absent."""
+    with refused():
+        _ = data.names  # whether they can be read
+        experiment.parallel.size()
+    vocab = _field(experiment, "model.embed.vocab")
+    if vocab is not None and vocab < data.vocab:
+        both = f"{data.vocab} tokens and model.embed.vocab is {vocab}"
+        raise InputError(f"The tokenizer has {both}; set model.embed.vocab={data.vocab}.")
+    places, length = _field(experiment, "model.embed.position.length"), _field(experiment, "data.length")
+    if places is not None and length is not None and length > places:
+        raise InputError(
+            f"data.length is {length} and model.embed.position.length holds {places} places;"
+            f" set data.length={places} or model.embed.position.length={length}."
+        )
+    classes = _field(experiment, "model.head.classes")
+    labels = len(data.classes)
+    if classes is not None and labels and labels != classes:
+        both = f"{labels} classes ({listed(data.classes)}) and model.head.classes is {classes}"
+        raise InputError(f"The data has {both}; set model.head.classes={labels}.")
+    values, actions = _field(experiment, "model.head.values"), getattr(data, "actions", None)
+    if values is not None and actions and values != actions:
+        both = f"{actions} actions a step and model.head.values is {values}"
+        raise InputError(f"The data has {both}; set model.head.values={actions}.")
+    longest = getattr(data, "longest", 0)
+    if places is not None and longest > places:
+        raise InputError(
+            f"The data has trajectories of {longest} steps and model.embed.position.length holds {places} places;"
+            f" set model.embed.position.length={longest}."
+        )
+
+
+def _field(experiment: Experiment, path: str) -> Any:
+    try:
+        return part(experiment, path)
+    except LookupError:
+        return None
+
+
+def _takes_roles(build: Any) -> bool:
+    taken = inspect.signature(build).parameters
+    return "roles" in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+
+
+def _zeros(shapes: dict[str, Any]) -> Batch:
+    return {name: jnp.zeros(value.shape, value.dtype) for name, value in shapes.items()}
