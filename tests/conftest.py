@@ -18,12 +18,12 @@ from PIL import Image
 
 from models import bert, save_hf
 from tests import standins as stands
-from tests.tiers import pytest_addoption, pytest_collection_modifyitems
+from tests.tiers import pytest_addoption, pytest_collection_finish, pytest_collection_modifyitems
 from train.cli import main
 
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-__all__ = ["pytest_addoption", "pytest_collection_modifyitems"]  # hooks, which pytest finds here
+__all__ = ["pytest_addoption", "pytest_collection_finish", "pytest_collection_modifyitems"]  # hooks, which pytest finds here
 
 jax.config.update("jax_num_cpu_devices", 8)
 # A tenth of the time to compile: without the passes that only make a program fast; in processes that tests start too.

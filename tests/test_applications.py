@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.test_clips import moving, write
-from tests.tiers import mostly_slow
 from train.cli import main
 
 SMALL = "Transformer(TokenEmbed(30522, 16), Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead({}, MeanPool()))"
@@ -36,23 +35,58 @@ def part(train: int, test: int) -> str:
 def texts(config: str, classes: int, question: str) -> Application:
     """A classification of texts."""
     small = (f"model={SMALL.format(classes)}", "initial=none", "data.length=32", "data.truncate=true", "evaluation.batch_size=512")
-    small += ("optimizer.rate.peak=0.01", "steps=12", "data.buckets=(32,)", part(64, 200))  # learnt by heart
+    small += ("optimizer.rate.peak=0.01", "steps=12", "evaluation.every=6", "data.buckets=(32,)", part(64, 200))  # learnt by heart
     return Application(config, small, question, {"label", "probabilities"}, CLASSES, CLASSIFIED)
 
 
-LANGUAGE = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "evaluation.batch_size=64", "steps=12")
-TRANSLATION = ("model.embed.width=16", "model.encoder.repeats=1", "model.decoder.repeats=1", "evaluation.batch_size=50", "steps=12")
+LANGUAGE = (
+    "model.embed.width=16",
+    "model.stack.repeats=1",
+    "model.stack.block.mixer.heads=2",
+    "evaluation.batch_size=64",
+    "steps=12",
+    "evaluation.every=6",
+)
+TRANSLATION = (
+    "model.embed.width=16",
+    "model.encoder.repeats=1",
+    "model.decoder.repeats=1",
+    "evaluation.batch_size=50",
+    "steps=12",
+    "evaluation.every=6",
+)
 TRANSLATION += ("objective.beams=2", "objective.longest=16", "data.buckets=(24, 96)", "data.length=96", part(1000, 100))
 TRANSLATION += ("data.tokenizer=bpe:500", "model.embed.vocab=500")
 SCORES = {"bleu", "chrf", "exact_match"}
-SEEN = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
+SEEN = (
+    "model.embed.width=16",
+    "model.stack.repeats=1",
+    "model.stack.block.mixer.heads=2",
+    "optimizer.rate.peak=0.005",
+    "steps=12",
+    "evaluation.every=6",
+)
 IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "model.embed.strides=(2, 2)", "evaluation.batch_size=500", part(2000, 500))
 DIGITS = (*SEEN, "model.embed.channels=(4, 8, 8)", "batch_size=16", "evaluation.batch_size=250", part(500, 250))
 CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation.batch_size=36")
-CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "batch_size=32")
-SERIES = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
+CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "evaluation.every=6", "batch_size=32")
+SERIES = (
+    "model.embed.width=16",
+    "model.stack.repeats=1",
+    "model.stack.block.mixer.heads=2",
+    "optimizer.rate.peak=0.005",
+    "steps=12",
+    "evaluation.every=6",
+)
 SERIES += ("data.stride=50", "evaluation.batch_size=256")
-DRIVING = ("model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "optimizer.rate.peak=0.005", "steps=12")
+DRIVING = (
+    "model.embed.width=16",
+    "model.stack.repeats=1",
+    "model.stack.block.mixer.heads=2",
+    "optimizer.rate.peak=0.005",
+    "steps=12",
+    "evaluation.every=6",
+)
 DRIVING += ("data.dataset=highway_drives/tiny", "review.episodes=2", "review.steps=20")
 CLASSES = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
 MOVED = CLASSES | {"accuracy_shuffled"}
@@ -120,7 +154,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("standins")
-@pytest.mark.parametrize("name", mostly_slow({name: name for name in APPLICATIONS}, FAST))
+@pytest.mark.represented_by(*FAST)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_application_trains_is_measured_answers_and_is_shown(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, run = APPLICATIONS[name], str(place / name)
     assert main(["train", name, "log_every=2", *one.small, "--run", run, "--json"]) == 0

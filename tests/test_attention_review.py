@@ -47,7 +47,14 @@ def test_the_report_draws_where_a_trained_model_looked(
     monkeypatch.setattr(translations, "heat", lambda panels: drawn.extend(panels) or heat(panels))
     monkeypatch.setattr(translations, "looked", lambda trained, pairs: asked.extend(pairs) or looked(trained, pairs))
     settings = ["model.embed.width=16", "model.encoder.repeats=1", "model.decoder.repeats=2", "objective.beams=1", "objective.longest=12"]
-    settings += ["model.decoder.scan=true", "steps=12", "batch_size=32", "evaluation.batch_size=250", "review=Translations(attention=3)"]
+    settings += [
+        "model.decoder.scan=true",
+        "steps=12",
+        "evaluation.every=12",
+        "batch_size=32",
+        "evaluation.batch_size=250",
+        "review=Translations(attention=3)",
+    ]
     assert main(["train", "translate_numbers", *settings, "--run", "run", "--json"]) == 0
     capsys.readouterr()
     page = Path("run/report.html").read_text(encoding="utf-8")
@@ -57,6 +64,7 @@ def test_the_report_draws_where_a_trained_model_looked(
         law_a_matrix_gives_all_weight_to_the_source(source, text, panel)
 
 
+@pytest.mark.slow
 def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, lines in (("a.en", ENGLISH), ("a.de", GERMAN)):
@@ -95,6 +103,7 @@ def test_words_are_the_tokens_that_spell_them() -> None:
     assert by_words(Bytes(), list(b"ab")) == (["a", "b"], [0, 1])
 
 
+@pytest.mark.slow
 def test_it_is_the_last_layer_that_is_drawn() -> None:
     model = replace(replace(small(30, 16, 11, 2), "encoder.repeats", 1), "decoder.block.feedforward", None)
     batch = {"tokens": jnp.asarray([[1, 5, 6]]), "source": jnp.asarray([[7, 8, 9, 4]])}

@@ -10,7 +10,6 @@ import pytest
 from tests.benchmarks.baselines.__main__ import BASELINES
 from tests.benchmarks.baselines.series import forecasts
 from tests.test_applications import FAST
-from tests.tiers import mostly_slow
 from train.data.source import dataset
 from train.run import config_names, load_config
 
@@ -18,7 +17,8 @@ SMALLER = {"highway_manoeuvres/whole": "few", "moving_digits": "few", "highway_d
 
 
 @pytest.mark.usefixtures("standins")
-@pytest.mark.parametrize("name", mostly_slow({name: name for name in BASELINES}, FAST))
+@pytest.mark.represented_by(*FAST)
+@pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_gives_finite_measures(name: str) -> None:
     baseline: Any = BASELINES[name]
     (data,) = baseline.args

@@ -17,6 +17,7 @@ def test_the_catalogue_is_not_stale() -> None:
     law_page_lists_every_class_as_it_is(PLACE.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_class_that_is_missing_makes_it_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "classes", lambda: classes()[1:])
     with pytest.raises(AssertionError, match="stale"):

@@ -10,28 +10,28 @@ import pytest
 
 from models import Attention, Context
 from tests.strangers.faults import FAULTS, Fault
-from tests.tiers import mostly_slow
 from train.cli import main
 from train.notebook import check
 from train.spec import InputError
 from train.study.check import Report, components_of
 
 STRANGERS = Path(__file__).parent / "strangers"
-FAST = ("batch_statistics", "float32_constant", "branch_dropped_in_one_block")
 
 
 def report(file: Path, words: tuple[str, ...] = ()) -> Report:
     return Report(components_of([str(file)])[0], words)
 
 
-@pytest.mark.parametrize("file", mostly_slow({path.stem: path for path in sorted(STRANGERS.glob("sound_*.py"))}, ["sound_derf"]))
+@pytest.mark.represented_by("sound_derf")
+@pytest.mark.parametrize("file", sorted(STRANGERS.glob("sound_*.py")), ids=lambda path: path.stem)
 def test_a_sound_component_breaks_no_law(file: Path) -> None:
     found = report(file)
     assert [(verdict.law, verdict.where) for verdict in found.broken] == []
     assert sum(verdict.verdict == "holds" for verdict in found.verdicts) >= 11
 
 
-@pytest.mark.parametrize("fault", mostly_slow({fault.name: fault for fault in FAULTS}, FAST))
+@pytest.mark.represented_by("batch_statistics", "float32_constant", "branch_dropped_in_one_block")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_of_one_line_breaks_the_law_that_names_it(fault: Fault, tmp_path: Path) -> None:
     sound = (STRANGERS / f"{fault.file}.py").read_text(encoding="utf-8")
     assert sound.count(fault.old) == 1

@@ -229,10 +229,11 @@ def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"examples:\n  morphax {name} " in capsys.readouterr().out
 
 
-def test_the_installed_command_is_python_dash_m_train(workshop: Path) -> None:
+@pytest.mark.represented_by("absent")
+@pytest.mark.parametrize("arguments", [("--help",), (SENTENCES, "--show", "--json"), ("absent",)], ids=["help", "show", "absent"])
+def test_the_installed_command_is_python_dash_m_train(workshop: Path, arguments: tuple[str, ...]) -> None:
     script = str(Path(sysconfig.get_path("scripts")) / "morphax")
-    for arguments in (("--help",), (SENTENCES, "--show", "--json"), ("absent",)):
-        assert launched(*arguments, program=(script,), cwd=workshop) == launched(*arguments, cwd=workshop)
+    assert launched(*arguments, program=(script,), cwd=workshop) == launched(*arguments, cwd=workshop)
 
 
 LINE = r"step \d+/12: loss \d+\.\d{4}, rate \d\.\d\de-\d\d, \d+\.\d examples/s, \d+(\.\d)?[kM]? tokens/s"
@@ -376,6 +377,7 @@ class Counted(Jit):
         return noted
 
 
+@pytest.mark.slow
 def test_a_step_is_compiled_once_for_each_shape_of_batch(inside: pytest.MonkeyPatch, tmp_path: Path, compilations: list[str]) -> None:
     inside.setattr(Counted, "compiled", compilations)
     Counted.steps.clear()

@@ -89,7 +89,7 @@ def experiment(place: Path) -> Experiment:
         optimizer=AdamW(Constant(5e-3)),
         batch_size=8,
         steps=60,
-        evaluation=Evaluation(batch_size=8, metric="accuracy", greater=True),
+        evaluation=Evaluation(every=30, batch_size=8, metric="accuracy", greater=True),
         review=ClipClasses(shown=4),
     )
 

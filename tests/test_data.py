@@ -76,6 +76,7 @@ def test_another_seed_gives_other_batches(make: Callable[[int | None], Batches])
     assert one.shape != other.shape or (one != other).any()
 
 
+@pytest.mark.represented_by("0-packed", "3-padded", "None-packed")
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("seed", [0, 3, None])
 def test_every_example_comes_exactly_once_an_epoch(table: str, pack: bool, seed: int | None) -> None:

@@ -137,6 +137,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.represented_by("alone", "beside", "half", "residual", "embed", "decoder")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_mixes_tokens_and_keeps_nothing_is_refused_in_a_sentence_that_says_how_to_keep(name: str) -> None:
     refused, words = REFUSED[name]
@@ -171,6 +172,7 @@ def test_the_layers_that_keep_a_state_obey_the_law_of_decoding(layer: Any) -> No
     law_decoding_is_one_pass(layer)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_part_of_a_larger_program_is_refused_or_found_as_well() -> None:
     refused, words = REFUSED["hybrid"]
     with pytest.raises(ValueError, match=words):

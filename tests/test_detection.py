@@ -40,7 +40,7 @@ def experiment(scenes: Path) -> Experiment:
         optimizer=AdamW(Constant(5e-3)),
         batch_size=6,
         steps=60,
-        evaluation=Evaluation(batch_size=12),
+        evaluation=Evaluation(every=30, batch_size=12),
         review=Detections(shown=4),
     )
 

@@ -68,6 +68,7 @@ def halfway(run: Path, scratch: Path) -> Path:
     return folder
 
 
+@pytest.mark.represented_by("Pmap()-8-4")
 @pytest.mark.parametrize(
     ("parallel", "before", "after"),
     [
@@ -109,6 +110,7 @@ def elsewhere(checkpoint: Path, device: str) -> int:
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cuda:0", pytest.param("TPU_0(process=0,(0,0,0,0))", marks=SLOW)])
 def test_a_run_saved_on_a_device_of_another_kind_is_continued_and_asked(
     tmp_path: Path, begun: Callable[[str, int], Path], capsys: pytest.CaptureFixture[str], device: str

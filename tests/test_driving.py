@@ -179,6 +179,7 @@ def test_an_action_is_predicted_from_nothing_that_comes_later_nor_from_itself() 
         assert (moved[seen == 1] > 0).all(), name
 
 
+@pytest.mark.slow
 def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> None:
     hidden = jnp.arange(12.0).reshape(1, 6, 2)
     assert np.asarray(EveryToken(3, 1).apply({}, hidden, Context())).tolist() == [[[2, 3], [8, 9]]]
@@ -270,6 +271,7 @@ def test_measures_of_drives_are_counts_and_shares() -> None:
     assert correlation(np.array([1, 1]), np.array([3, 4])) == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_review_finds_nothing() -> None:
     one = dataclasses.replace(trained(experiment(), Jit(), 64), stop=lambda: True)
     assert not ClosedLoop(episodes=1).review(one).metrics

@@ -191,6 +191,7 @@ def test_ops_and_rules_that_cannot_be_are_refused() -> None:
         Rule("a", "b", Split(0, (1, 1))).read((np.zeros((2, 2)),))
 
 
+@pytest.mark.represented_by("scan")
 @pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
 def test_a_fused_kernel_and_stacked_experts_go_out_and_come_back_bit_by_bit(scan: bool, tmp_path: Path) -> None:
     model = replace(MODEL, "stack.scan", scan)

@@ -60,6 +60,7 @@ def flat(params: Any, model: Any) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.represented_by("another mixer in every second layer, scanned", "a gated feedforward", "one layer for all", "fewer positions")
 @pytest.mark.parametrize("cut", CUTS)
 def test_everything_that_fits_is_loaded_and_the_rest_is_listed(cut: str, folder: Path) -> None:
     model, original = CUTS[cut], flat(read_hf(folder).params, bert.classifier(5, BODY))

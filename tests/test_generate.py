@@ -43,6 +43,7 @@ def recomputed(model: Any, params: Any, prompt: list[int], steps: int, **source:
     return ids[len(prompt) :]
 
 
+@pytest.mark.represented_by("tied")
 @pytest.mark.parametrize("name", MODELS)
 def test_the_likeliest_tokens_are_those_of_recomputing_for_prompts_of_unequal_length(name: str) -> None:
     model, params = MODELS[name], sharpened(MODELS[name])
@@ -53,6 +54,7 @@ def test_the_likeliest_tokens_are_those_of_recomputing_for_prompts_of_unequal_le
     np.testing.assert_array_equal(beam(model, params, padded(PROMPTS), 6, width=1)[0], expected)
 
 
+@pytest.mark.slow
 def test_a_decoder_reads_its_source_while_generating() -> None:
     params, source = sharpened(TRANSLATOR), tokens(3, 2, 5)
     segments = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -64,6 +66,7 @@ def test_a_decoder_reads_its_source_while_generating() -> None:
     np.testing.assert_array_equal(beam(TRANSLATOR, params, prompts, 5, width=1)[0], [one, two])
 
 
+@pytest.mark.represented_by("2")
 @pytest.mark.parametrize("end", [None, 2, 1])  # the last one ends the best continuation at once
 def test_a_beam_wide_enough_finds_the_best_of_all_continuations(end: int | None) -> None:
     model = Transformer(TokenEmbed(3, 16), Stack(BLOCK, 1), LogitsHead())

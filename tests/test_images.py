@@ -192,6 +192,7 @@ def test_a_broken_picture_is_left_out_counted_and_named(folder: Path) -> None:
     assert note.names[1].endswith("3c.png (it is no picture)")
 
 
+@pytest.mark.represented_by("jpg-0", "jpg-6", "png-3", "png-8", "tif-5", "webp-7")
 @pytest.mark.parametrize("turn", range(9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
 def test_a_picture_is_seen_upright_and_answered_as_it_is_measured(kind: str, turn: int, tmp_path: Path) -> None:
@@ -283,7 +284,16 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     run = str(tmp_path / "run")
-    small = (f"model={SMALL}", f"data.path={folder}", "data.size=(8, 8)", "data.channels=3", "data.holdout=0.3", "steps=40", "batch_size=8")
+    small = (
+        f"model={SMALL}",
+        f"data.path={folder}",
+        "data.size=(8, 8)",
+        "data.channels=3",
+        "data.holdout=0.3",
+        "steps=40",
+        "evaluation.every=20",
+        "batch_size=8",
+    )
     assert main(["train", "images_vit", *small, "optimizer.rate.peak=0.01", "evaluation.batch_size=4", "--run", run, "--json"]) == 0
     out, err = capsys.readouterr()
     summary = json.loads(out)

@@ -248,5 +248,6 @@ def test_a_process_that_meets_a_damaged_checkpoint_writes_one_line_and_no_stack_
     done = subprocess.run(command, cwd=tmp_path / "folder", env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert not done.stdout
-    (sentence,) = done.stderr.splitlines()
+    sentence = done.stderr
+    assert sentence.count("\n") == 1, sentence
     assert re.search(r"^morphax: The checkpoint run/checkpoints/1 cannot be read \(.*train on", sentence)

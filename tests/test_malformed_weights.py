@@ -138,6 +138,16 @@ CASES = (
 )
 
 
+@pytest.mark.represented_by(
+    "weights-absent",
+    "settings-absent",
+    "settings-that-are-a-list",
+    "another-kind-of-model",
+    "a-setting-of-another-type",
+    "tensors-cut-short",
+    "tensors-missing,-misshapen-and-unexpected",
+    "shard-absent",
+)
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
 def test_malformed_weights_are_one_sentence_and_change_nothing(case: Malformed, refused: Callable[[Malformed], str]) -> None:
     assert re.search(case.sentence, refused(case))

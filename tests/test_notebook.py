@@ -93,6 +93,7 @@ def test_a_class_of_a_cell_is_trained_named_in_an_override_and_read_back(folder:
     assert counts[2] > counts[3]
 
 
+@pytest.mark.slow
 def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [fit(CONFIG, f"run_{seed}", *SHORT, f"seed={seed}", brief=True) for seed in (0, 1)]
     last = [run.curve("loss", "evaluation")[1][-1] for run in runs]

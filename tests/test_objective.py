@@ -47,6 +47,7 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> np.ndarra
     return -np.log(np.take_along_axis(chances, labels[..., None], -1)[..., 0])
 
 
+@pytest.mark.represented_by("MeanSquaredError", "NextToken", "MaskedLM")
 @every
 def test_two_halves_added_are_the_whole_batch(objective: Objective) -> None:
     outputs, batch = case(objective)

@@ -162,6 +162,7 @@ def test_layer_decay_scales_the_whole_update_of_a_layer() -> None:
         np.testing.assert_allclose(near[path] - before[path], (far[path] - before[path]) * scale, rtol=1e-3, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.represented_by("1")
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_scanned_stack_is_updated_as_the_looped_one(width: int) -> None:
     block = part(structure(), "stack.block")

@@ -31,7 +31,6 @@ from models import (
 from models.backend import compiling_for
 from models.contracts import Batch
 from models.paths import path_name
-from tests.tiers import mostly_slow
 from train.contracts import Parallel
 from train.data.batches import Arrays
 from train.data.text import Text
@@ -156,7 +155,8 @@ def test_the_batches_are_ragged(batches: list[Arrays]) -> None:
     assert len(set(shares)) > 1  # devices of a pmap hold different weights, so a mean of their means would be wrong
 
 
-@pytest.mark.parametrize("scan", mostly_slow({"looped": False, "scanned": True}, ["scanned"]))
+@pytest.mark.represented_by("pmap-classifier-scanned", "mesh-causal-scanned")
+@pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("way", ["pmap", "mesh"])
 def test_five_steps_give_the_parameters_of_one_device(trained: Any, task: str, scan: bool, way: str) -> None:
@@ -168,11 +168,13 @@ def test_five_steps_give_the_parameters_of_one_device(trained: Any, task: str, s
         close(ours, theirs, 1e-4)
 
 
+@pytest.mark.represented_by("fsdp")
 @pytest.mark.parametrize("way", ["data", "fsdp"])
 def test_a_mesh_of_one_axis_gives_the_parameters_of_one_device(trained: Any, way: str) -> None:
     close(trained("causal", False, way).whole, trained("causal", False, "jit").whole)
 
 
+@pytest.mark.represented_by("pmap-classifier", "mesh-causal")
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("way", ["pmap", "mesh"])
 def test_evaluation_sums_are_those_of_one_device(measured: Any, task: str, way: str) -> None:

@@ -61,6 +61,11 @@ def at(tree: Any, path: str) -> Any:
 MATRIX, VECTOR = Growth(2, 2, 4), Growth(1, 2, 4)
 
 
+@pytest.mark.represented_by(
+    "stack0-embed/token-growth0",
+    "stack3-stack/blocks/block_0/feedforward/up/kernel-growth3",
+    "stack7-stack/layer_0/mixer/log_rates-growth7",
+)
 @pytest.mark.parametrize(
     ("stack", "path", "growth"),
     [
@@ -95,6 +100,7 @@ def size(x: jax.Array) -> float:
     return float(jnp.sqrt(jnp.mean(jnp.square(x))))
 
 
+@pytest.mark.slow
 def test_initial_scales_follow_the_base_model() -> None:
     model = mup(Stack(BLOCK, 2), ClassHead(3, MeanPool()), width=128, base=32)
     params, plain = (initialised(one, jax.random.key(0), BATCH)["params"] for one in (model, widened(model, 32)))
@@ -139,6 +145,7 @@ def first_update(optimizer: Optimizer, model: Any) -> Any:
 MATRIX_PATH, VECTOR_PATH = "stack/layer_0/feedforward/down/kernel", "stack/layer_0/mixer_residual/norm/scale"
 
 
+@pytest.mark.represented_by("sgd")
 @pytest.mark.parametrize(
     ("optimizer", "matrix", "vector", "embedding"),
     [(AdamW(Constant(0.1), decay=0.0, clip=None), 0.025, 0.1, 0.1), (SGD(Constant(0.1)), 0.2, 0.8, 0.4)],

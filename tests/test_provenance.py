@@ -135,6 +135,7 @@ def test_comments_and_settings_that_stay_the_same_are_no_edit(project: Path, say
     assert "nothing to do" in err
 
 
+@pytest.mark.slow
 def test_fresh_keeps_the_old_run_under_another_name(project: Path, say: Say) -> None:
     whole = contents(project / "run")
     (project / "mine.py").write_text(MINE.replace("tanh(x)", "sin(x)"))

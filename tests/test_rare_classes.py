@@ -85,6 +85,7 @@ def summary(folder: Path) -> dict[str, float]:
     return json.loads((folder / "summary.json").read_text())["review"]
 
 
+@pytest.mark.slow
 def test_plain_training_finds_none_of_a_rare_class(runs: dict[str, Path]) -> None:
     assert summary(runs["plain"])["accuracy_f"] == 0
     assert summary(runs["plain"])["accuracy_a"] > 0.7

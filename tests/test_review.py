@@ -118,6 +118,7 @@ def test_nothing_to_review_finds_nothing() -> None:
     assert not found.pictures
 
 
+@pytest.mark.slow
 def test_cases_are_every_example_once_in_any_batches_on_any_devices() -> None:
     answers = {}
     for name, (parallel, size) in WAYS.items():
@@ -189,7 +190,7 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
 
 
 def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
-    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(batch_size=64))
+    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(every=4, batch_size=64))
     summary = fit(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
     assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
     assert 0 <= summary["review"]["macro_f1"] <= 1

@@ -164,6 +164,7 @@ def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
         assert square == pytest.approx(np.sqrt(np.square(truth - guess).mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_errors_do_not_depend_on_batches_or_devices(path: str) -> None:
     found = law_metrics_do_not_depend_on_batches_or_devices(experiment(path), Forecasts(horizons=(1, 12), season=24, shown=0), 1e-4)
     assert set(found) == {"coverage", "mae_1", "mae_12", "rmse_1", "rmse_12"}
@@ -336,7 +337,14 @@ def test_a_users_table_is_forecast_beyond_its_end(
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     run = str(tmp_path / "run")
-    small = ["model.embed.width=16", "model.stack.repeats=1", "model.head.pool.first=-3", "steps=60", "optimizer.rate.peak=0.01"]
+    small = [
+        "model.embed.width=16",
+        "model.stack.repeats=1",
+        "model.head.pool.first=-3",
+        "steps=60",
+        "evaluation.every=30",
+        "optimizer.rate.peak=0.01",
+    ]
     data = [f"data.path={path}", "data.values=('north', 'south')", "data.covariates=('rain',)", "data.context=48", "data.horizon=12"]
     data += ["data.lags=(24,)"]
     assert main(["train", "traffic_weather", *small, *data, "batch_size=32", "--run", run, "--json"]) == 0

@@ -121,6 +121,7 @@ def test_the_compiled_step_descends_along_the_gradient_of_the_mean_loss(task: st
     np.testing.assert_allclose([mean(sums)["loss"], mean(sums)["gradient_norm"]], [loss, norm], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulating_over_parts_gives_what_the_whole_batch_gives_also_on_a_mesh() -> None:
     params, batch = parameters("first token"), packed(30, 32)
     weights = batch["weights"].sum(-1).reshape(-1, 4).sum(0)  # of the four parts

@@ -176,7 +176,7 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
 def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     model = "model.embed.width=16 model.encoder.repeats=1 model.decoder.repeats=1 data.tokenizer=bpe:300 evaluation.batch_size=8"
     own = "data.path=a.en data.parallel=a.de data.holdout=0.3 batch_size=8 objective.longest=8 objective.beams=2"
-    command = ["train", "translate_numbers", *model.split(), *own.split(), "steps=4", "--run", "run", "--json"]
+    command = ["train", "translate_numbers", *model.split(), *own.split(), "steps=4", "evaluation.every=4", "--run", "run", "--json"]
     assert main(command) == 0
     assert set(json.loads(capsys.readouterr().out)["review"]) == {"bleu", "chrf", "exact_match"}
     learnt = Path("run/tokenizer.json").read_text(encoding="utf-8")
@@ -214,6 +214,7 @@ def test_a_run_goes_on_with_the_vocabulary_that_it_learnt() -> None:
     assert kept == learnt.tokens.encode(["das Haus"])[0].tolist() != anew
 
 
+@pytest.mark.slow
 def test_translations_do_not_depend_on_batches_or_devices() -> None:
     data = Pairs(path="a.en", parallel="a.de", test="a.en", test_parallel="a.de", tokenizer="bpe:300")
     opened, found = data.open(), []

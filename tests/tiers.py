@@ -1,16 +1,16 @@
 """Which tests a command runs: `--tier test` the representatives, `--tier slow` all others, `--slice k/n` one part of n of them.
 
 A test is slow if it, its class or its file is marked so, and if it differs from an earlier one only in the form of a component: of tests
-with the same function and the same types of components the first represents the others.
+with the same function and the same types of components the first represents the others.  `@pytest.mark.represented_by("a", "b")` names the
+cases of a parametrized test that represent all others, by their ids.
 """
 
+import gc
 import re
 import zlib
-from collections.abc import Collection, Mapping
 
 import flax.linen as nn
 import pytest
-from _pytest.mark import ParameterSet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tier and the slice that are asked for."""
     tier, (part, parts) = config.getoption("--tier"), slice_of(str(config.getoption("--slice")))
+    if tier != "all" and (unknown := missing(items)):
+        raise pytest.UsageError(f"represented_by names cases that do not exist: {', '.join(sorted(unknown))}")
     first = representatives(items)
     chosen = [item for item in items if tier == "all" or (item in first) == (tier == "test")]
     kept = {item for item in chosen if zlib.crc32(unit(item).encode()) % parts == part - 1}
@@ -29,11 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item in kept]
 
 
-def mostly_slow(cases: Mapping[str, object], fast: Collection[str]) -> list[ParameterSet]:
-    """Cases of a parametrized test by name: those that are named represent the others, which are slow."""
-    if missing := set(fast) - set(cases):
-        raise ValueError(f"there is no case {sorted(missing)} among {sorted(cases)}")
-    return [pytest.param(value, id=name, marks=() if name in fast else pytest.mark.slow) for name, value in cases.items()]
+def pytest_collection_finish() -> None:
+    """Leaves what is there from now on to the end out of every garbage collection, and collects less often: a tenth of all time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
 
 
 def slice_of(written: str) -> tuple[int, int]:
@@ -63,9 +65,34 @@ def written(value: object) -> str:
 
 
 def representatives(items: list[pytest.Item]) -> set[pytest.Item]:
-    """The first of the tests of a function that have the same form, if it is not marked slow."""
-    first: dict[tuple[object, ...], pytest.Item] = {}
+    """Of the tests that are not marked slow: the cases that a function names, and of any other function the first of each form."""
+    first: dict[object, pytest.Item] = {}
     for item in items:
         if item.get_closest_marker("slow") is None:
-            first.setdefault((item.path, getattr(item, "originalname", item.name), form(item)), item)
+            if names := named(item):
+                first |= {item: item} if case(item) in names else {}
+            else:
+                first.setdefault((function(item), form(item)), item)
     return set(first.values())
+
+
+def function(item: pytest.Item) -> tuple[object, str]:
+    """The test function that an item is a case of."""
+    return item.path, getattr(item, "originalname", item.name)
+
+
+def named(item: pytest.Item) -> tuple[str, ...]:
+    """Ids of the cases that represent a function's others."""
+    marker = item.get_closest_marker("represented_by")
+    return marker.args if marker else ()
+
+
+def case(item: pytest.Item) -> str:
+    """The id of a parametrized test's case."""
+    return item.callspec.id if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ""
+
+
+def missing(items: list[pytest.Item]) -> set[str]:
+    """Cases that are named and that no item is."""
+    there = {(function(item), case(item)) for item in items}
+    return {f"{function(item)[1]}[{name}]" for item in items for name in named(item) if (function(item), name) not in there}

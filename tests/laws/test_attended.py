@@ -90,6 +90,7 @@ def same(left: jax.Array, right: jax.Array) -> np.ndarray:
     return np.asarray(left[:, :, None] == right[:, None])
 
 
+@pytest.mark.represented_by("plain-scan", "grouped-loop")
 @pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_are_a_mean_over_what_is_visible(form: str, scan: bool) -> None:
@@ -102,6 +103,7 @@ def test_weights_are_a_mean_over_what_is_visible(form: str, scan: bool) -> None:
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(np.asarray(weights), visible)
 
 
+@pytest.mark.represented_by("scan")
 @pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
 def test_weights_over_a_source_are_a_mean_over_its_example(scan: bool) -> None:
     model = crossed(scan)
@@ -114,6 +116,7 @@ def test_weights_over_a_source_are_a_mean_over_its_example(scan: bool) -> None:
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(weights, same(BATCH["segments"], BATCH["source_segments"]))
 
 
+@pytest.mark.represented_by("differential", "latent", "values of the first")
 @pytest.mark.parametrize("form", OTHERS)
 def test_every_form_of_attention_gives_its_weights(form: str) -> None:
     first = int(isinstance(OTHERS[form], ValueResidual))  # whose first layer has other parameters
@@ -125,6 +128,7 @@ def test_every_form_of_attention_gives_its_weights(form: str) -> None:
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
 
 
+@pytest.mark.represented_by("2-itself", "2-a source")
 @pytest.mark.parametrize("cross", [False, True], ids=["itself", "a source"])
 @pytest.mark.parametrize("groups", [None, 2, 1])
 def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross: bool) -> None:
@@ -147,6 +151,7 @@ def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross
     np.testing.assert_allclose(mixed, layer["out"]["__call__"][0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.represented_by("full")
 @pytest.mark.parametrize("remat", [None, "full"])
 def test_a_scanned_stack_gives_what_the_same_stack_gives_as_a_loop(remat: str | None) -> None:
     model = crossed(remat=remat)

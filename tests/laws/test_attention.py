@@ -192,6 +192,7 @@ FROM_PREFIX = Stack(SHARED.pattern[1], repeats=2, prefix=(SHARED.pattern[0],), s
 STACKS = {"values": VALUES, "shared": SHARED, "scanned": dataclasses.replace(SHARED, scan=True), "prefix": FROM_PREFIX}
 
 
+@pytest.mark.represented_by("values", "shared")
 @pytest.mark.parametrize("name", STACKS)
 def test_stacks_that_share_are_causal_keep_segments_apart_and_decode(name: str) -> None:
     law_segments_do_not_mix(STACKS[name])

@@ -251,6 +251,7 @@ def test_a_layer_gives_for_packed_rows_and_decoding_what_it_gives_for_each_examp
     law_packed_rows_and_decoding_are_the_examples_alone(layer)
 
 
+@pytest.mark.represented_by("MinGRU", "LongConvolution")
 @pytest.mark.parametrize("layer", [MinGRU(), GatedDeltaNet(4), LongConvolution(length=64)], ids=lambda layer: type(layer).__name__)
 def test_a_few_recurrences_and_convolutions_give_for_packed_rows_what_they_give_alone(layer: Any) -> None:
     law_packed_rows_and_decoding_are_the_examples_alone(layer)

@@ -88,6 +88,7 @@ def test_experts_in_blocks_and_ragged_are_the_loop_over_experts_in_float64(layer
     law_experts_are_the_loop(layer)
 
 
+@pytest.mark.represented_by("sizes1")
 @pytest.mark.parametrize("sizes", [(1,), (3, 8), (2, 4, 5)])
 def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(sizes: tuple[int, ...]) -> None:
     tokens, weights, kernels = normal(1, 7, 4), normal(2, 7, 2), (normal(3, 5, 4, 3), normal(4, 5, 4, 3), normal(5, 5, 3, 4))
@@ -156,10 +157,12 @@ def law_balance_is_least_where_loads_are_equal(layer: Any) -> None:
         assert float(largest) == np.bincount(axes).max()
 
 
+@pytest.mark.slow
 def test_the_balance_loss_is_least_where_loads_are_equal() -> None:
     law_balance_is_least_where_loads_are_equal(Experts(4, 1, router=SoftmaxRouter(balance=0.5)))
 
 
+@pytest.mark.represented_by("router0", "router2")
 @pytest.mark.parametrize("router", [SoftmaxRouter(0.3, 0.2), AuxiliaryLossFree(), HashRouter()])
 def test_padding_counts_in_no_loss_no_metric_and_no_excess(router: Any) -> None:
     layer = Experts(4, 2, router=router)
@@ -216,6 +219,7 @@ def soft(p: Any, x: Any) -> np.ndarray:
     return softmax(z) @ np.array(given)
 
 
+@pytest.mark.represented_by("layer1-soft")
 @pytest.mark.parametrize(
     ("layer", "formula"),
     [(ExpertChoice(4, 2.0, shared=0), lambda p, x: chosen_by_experts(p, x, 4, 2.0)), (SoftMoE(4, 3), soft)],
@@ -230,6 +234,7 @@ def test_layers_that_see_the_whole_example_are_their_definition_in_each_example(
         layer.apply({"params": params}, X, Context(decoding=Decoding(0, 8)))
 
 
+@pytest.mark.slow
 def test_an_example_beyond_those_that_soft_experts_serve_is_not_a_number() -> None:
     layer, segments = SoftMoE(4, 1, examples=2), jnp.array([[1, 1, 2, 2, 3, 3, 3, 0]])
     params = parameters(layer)

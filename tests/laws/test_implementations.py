@@ -161,6 +161,7 @@ def test_gradients_from_padding_are_finite(name: str) -> None:
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values(CASES[name], "splash", everywhere=True)))
 
 
+@pytest.mark.represented_by("splash")
 @pytest.mark.parametrize("implementation", get_args(Implementation))
 def test_queries_that_see_nothing_get_zeros_and_pass_nothing_back(implementation: Implementation) -> None:
     """Half of the queries are of an example that has no sources."""
@@ -187,6 +188,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.represented_by("attention")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_give_the_same_by_every_implementation(name: str) -> None:
     layer, ctx = LAYERS[name], Context(segments=segments("packed", 140))
@@ -335,6 +337,7 @@ def gradient(layer: Any, params: Any, batch: Any) -> Any:
     return jax.value_and_grad(total)(params)
 
 
+@pytest.mark.represented_by("3")
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = Attention(2, causal=True, implementation="splash"), Mesh(data=4, fsdp=2)

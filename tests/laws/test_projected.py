@@ -52,6 +52,7 @@ def chunked_and_whole(name: str, chunk: int, precision: Any = jnp.float32) -> li
     return [jax.jit(jax.value_and_grad(functools.partial(loss, head), (0, 1, 2), has_aux=True))(params, hidden, table) for head in heads]
 
 
+@pytest.mark.represented_by("1-untied", "5-next", "5-ahead", "64-masked")
 @every
 @pytest.mark.parametrize("chunk", [1, 5, 64])
 def test_logits_in_chunks_give_the_sums_and_gradients_of_whole_ones(name: str, chunk: int) -> None:
@@ -59,6 +60,7 @@ def test_logits_in_chunks_give_the_sums_and_gradients_of_whole_ones(name: str, c
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), left, right)
 
 
+@pytest.mark.represented_by("next", "masked")
 @every
 def test_in_bfloat16_chunks_are_as_near_to_float32_as_whole_logits(name: str) -> None:
     chunked, whole = chunked_and_whole(name, 5, jnp.bfloat16)
@@ -128,6 +130,7 @@ def test_chunks_on_many_devices_give_the_sums_and_gradients_of_whole_logits_on_o
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), many[2], one[2])  # moments are differences
 
 
+@pytest.mark.represented_by("pmap", "both")
 @pytest.mark.parametrize("way", WAYS)
 def test_devices_add_the_gradient_of_the_table_once_and_not_for_every_chunk(way: str) -> None:
     program = stepped(WAYS[way], 4)[3]
@@ -137,6 +140,7 @@ def test_devices_add_the_gradient_of_the_table_once_and_not_for_every_chunk(way:
     assert max(times for _, _, times in program.executed) >= LONG // 2  # 2 rows a device, 4 tokens at a time
 
 
+@pytest.mark.slow
 def test_a_mesh_in_bfloat16_gives_the_gradients_of_one_device() -> None:
     start = parameters(SPREAD)
     one, many = (jax.tree.map(np.subtract, start, stepped(way, 4, "bfloat16")[1]) for way in (Jit(), WAYS["fsdp"]))

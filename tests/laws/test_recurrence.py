@@ -12,7 +12,6 @@ from models.recurrence.decayed import decayed
 from models.recurrence.delta import delta, inverse
 from models.recurrence.mlstm import matrix_lstm
 from tests.laws.components import normal
-from tests.tiers import mostly_slow
 
 B, H, T, K, V = 2, 3, 11, 4, 5
 PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
@@ -105,6 +104,7 @@ def test_gradients_of_chunks_are_those_of_the_recurrence(form: str) -> None:
         np.testing.assert_allclose(left, right, atol=1e-4 * (1 + np.abs(right).max()))
 
 
+@pytest.mark.represented_by("delta channel")
 @pytest.mark.parametrize("form", ["decayed channel", "delta channel"])
 def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: str) -> None:
     *given, _ = inputs(form, 32)
@@ -125,11 +125,13 @@ def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))
 
 
-@pytest.mark.parametrize("form", mostly_slow({form: form for form in FORMS}, ["decayed channel"]))
+@pytest.mark.represented_by("decayed channel")
+@pytest.mark.parametrize("form", FORMS)
 def test_strong_decays_of_another_segment_do_no_harm(form: str) -> None:
     law_strong_decays_of_another_segment_do_no_harm(core(form), form)
 
 
+@pytest.mark.slow
 def test_gates_of_a_matrix_lstm_may_be_as_large_as_logarithms_go() -> None:
     query, key, value, enter, forget = inputs("matrix_lstm head")
     y, _ = matrix_lstm(query, key, value, 300 * enter, forget, chunk=4)

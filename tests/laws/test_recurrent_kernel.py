@@ -38,7 +38,6 @@ from tests.laws.test_recurrence import (
     law_chunks_are_the_recurrence,
     law_strong_decays_of_another_segment_do_no_harm,
 )
-from tests.tiers import mostly_slow
 from train.parallel import Mesh
 
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel"]
@@ -56,6 +55,7 @@ def by(implementation: Recurrent) -> Callable[[str], Any]:
     return lambda form: functools.partial(core(form), implementation=implementation)
 
 
+@pytest.mark.represented_by("delta head")
 @pytest.mark.parametrize("form", ["decayed head", "delta head"])
 def test_strong_decays_of_another_segment_do_no_harm_in_a_kernel(form: str) -> None:
     law_strong_decays_of_another_segment_do_no_harm(by("pallas")(form), form)
@@ -80,12 +80,14 @@ def law_chunks_of_a_kernel_are_those_of_xla(run: Any, form: str, packed: bool, d
         np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=bound * (1 + np.abs(expected).max()))
 
 
+@pytest.mark.represented_by("decayed channel-packed", "delta head-one")
 @pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
 @pytest.mark.parametrize("form", FORMS)
 def test_values_gradients_and_states_are_those_of_xla(form: str, packed: bool) -> None:
     law_chunks_of_a_kernel_are_those_of_xla(by("pallas")(form), form, packed)
 
 
+@pytest.mark.slow
 def test_inputs_of_bfloat16_have_gradients_of_bfloat16() -> None:
     law_chunks_of_a_kernel_are_those_of_xla(by("pallas")("delta head"), "delta head", True, jnp.bfloat16)
 
@@ -107,6 +109,7 @@ def stateless(*given: Any, **options: Any) -> Any:
     return by("pallas")("delta head")(*inputs, rows, dataclasses.replace(state, memory=0 * state.memory), chunk, **options)
 
 
+@pytest.mark.represented_by("stateless")
 @pytest.mark.parametrize("broken", [unmasked, stateless])
 def test_a_kernel_that_forgets_what_it_is_told_fails(broken: Any) -> None:
     with pytest.raises(AssertionError):
@@ -125,6 +128,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.represented_by("Mamba2", "GatedDeltaNet")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_give_the_same_by_both(layer: Any) -> None:
     x, ctx = normal(1, 2, 70, 16), Context(segments=segments("packed", 70))
@@ -183,7 +187,9 @@ def test_what_cannot_be_is_refused(asked: Any, state: int, platform: str, kind: 
         recurrent_of(asked, 1024, state, platform, kind)
 
 
-@pytest.mark.parametrize("rows", mostly_slow({"8": 8, "3": 3}, ["3"]))
+@pytest.mark.slow
+@pytest.mark.represented_by("3")
+@pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = GatedDeltaNet(2, implementation="pallas"), Mesh(data=4, fsdp=2)
     batch = {"x": np.asarray(normal(3, rows, 70, 16)), "segments": np.repeat(np.asarray(segments("padded", 70))[:1], rows, 0)}
@@ -195,6 +201,7 @@ def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.represented_by("scanned")
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 def test_a_policy_that_keeps_the_context_runs_each_kernel_once(scan: bool) -> None:
     layer, layers = Retention(2, implementation="pallas"), 1 if scan else 2

@@ -236,6 +236,7 @@ def test_sizes_are_the_papers() -> None:
         assert [params[f"{name}_down"]["kernel"].shape[1] for name in ("decay", "rate", "gate")] == [decay, decay, gate]
 
 
+@pytest.mark.slow
 def test_a_gate_of_mlstm_stays_within_its_cap() -> None:
     layer, x = MLSTM(HEADS), normal(3, 1, 6, WIDTH)
     params = {"params": parameters(layer)}

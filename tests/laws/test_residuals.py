@@ -18,7 +18,6 @@ from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnectio
 from models.structure import replace
 from tests.laws.components import WIDTH, normal, parameters
 from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
-from tests.tiers import mostly_slow
 from train.study import cost
 
 RESIDUALS = [
@@ -35,14 +34,15 @@ RESIDUALS = [
     StochasticDepth(DenseFormer(), 0.5),
     UNet(),
 ]
-SCANNED = ("2 DeepNorm", "5 Highway", "6 NormalizedResidual", "8 HyperConnections", "10 StochasticDepth", "11 UNet")  # the others are slow
+SCANNED = ("2 DeepNorm", "5 Highway", "6 NormalizedResidual", "8 HyperConnections", "10 StochasticDepth", "11 UNet")
 
 
 def stacked(residual: Any, repeats: int = 4) -> Stack:
     return Stack(Block(Attention(2, causal=True), MLP(1.0), residual), repeats)
 
 
-@pytest.mark.parametrize("residual", mostly_slow({f"{place} {type(one).__name__}": one for place, one in enumerate(RESIDUALS)}, SCANNED))
+@pytest.mark.represented_by(*SCANNED)
+@pytest.mark.parametrize("residual", [pytest.param(one, id=f"{place} {type(one).__name__}") for place, one in enumerate(RESIDUALS)])
 def test_a_scan_of_four_blocks_is_their_loop(residual: Any) -> None:
     law_scan_equals_loop(stacked(residual))
 
@@ -184,6 +184,7 @@ def law_growth_keeps_the_outputs(stack: Stack, order: Any, scan: bool, preservin
     assert_close(stack.apply({"params": params}, X, CONTEXT), deep.apply({"params": grown}, X, CONTEXT))
 
 
+@pytest.mark.represented_by("residual0-interleaved-True", "residual1-stacked-False")
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize(("residual", "order"), GROWN)
 def test_a_stack_grows_without_changing_what_it_computes(residual: Any, order: Any, scan: bool) -> None:
@@ -208,6 +209,7 @@ def mixture(residual: Any, capacity: float) -> MixtureOfDepths:
     return MixtureOfDepths(Attention(2, causal=True), MLP(1.0), residual, capacity=capacity)
 
 
+@pytest.mark.slow
 def test_a_mixture_of_depths_changes_its_share_of_each_example_and_costs_as_much() -> None:
     x = normal(9, 2, 8, WIDTH)
     stack = Stack(mixture(PreNorm(), 0.5), 1)
@@ -238,6 +240,7 @@ def test_a_mixture_of_depths_that_takes_all_tokens_joins_the_blocks_change_by_it
     np.testing.assert_allclose(y, np.asarray(X) + real * weight * (np.asarray(full) - np.asarray(X)), atol=1e-4)
 
 
+@pytest.mark.represented_by("residual0")
 @pytest.mark.parametrize("residual", [PreNorm(), HyperConnections(2)])
 def test_mixtures_of_depths_scan_as_they_loop(residual: Any) -> None:
     law_scan_equals_loop(Stack((Block(Attention(2, causal=True), None, residual), mixture(residual, 0.5)), 2))

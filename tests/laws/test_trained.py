@@ -14,7 +14,6 @@ from models.heads import Heads
 from models.stack import Pattern
 from tests.laws.components import WIDTH, module_classes, modules_within, random_like
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
-from tests.tiers import mostly_slow
 from train.contracts import Objective
 from train.optimizer import AdamW, Constant
 from train.precision import cast
@@ -68,7 +67,8 @@ def law_training_in_bfloat16_follows_float32(trained: Trained) -> None:
     assert objective.kinds == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize("trained", mostly_slow({one.name: one for one in everything()}, FAST))
+@pytest.mark.represented_by(*FAST)
+@pytest.mark.parametrize("trained", everything(), ids=lambda trained: trained.name)
 def test_training_in_bfloat16_follows_float32(trained: Trained) -> None:
     law_training_in_bfloat16_follows_float32(trained)
 
