@@ -1,5 +1,7 @@
 """A run's folder that cannot be used, and a run that cannot be asked, end in one sentence and stay as they are."""
 
+import asyncio
+import gc
 import json
 import os
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TRAIN, Malformed
+from train.checkpoint import drained
 
 OTHER = {"run/summary.json": None}  # a run that is not finished
 
@@ -251,3 +254,20 @@ def test_a_process_that_meets_a_damaged_checkpoint_writes_one_line_and_no_stack_
     sentence = done.stderr
     assert sentence.count("\n") == 1, sentence
     assert re.search(r"^morphax: The checkpoint run/checkpoints/1 cannot be read \(.*train on", sentence)
+
+
+def test_tasks_of_a_failed_read_say_nothing_when_they_are_collected(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise ValueError("damaged")
+
+    async def first_of_two() -> None:
+        tasks = [asyncio.ensure_future(fails()) for _ in range(2)]
+        await tasks[0]
+
+    with drained():
+        loop = asyncio.new_event_loop()
+        with pytest.raises(ValueError, match="damaged"):
+            loop.run_until_complete(first_of_two())
+        loop.close()
+    gc.collect()
+    assert not caplog.records

@@ -93,7 +93,7 @@ class Store:
                 self._readable(step, metric)
             self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
         if not reading:
-            self.loops.enter_context(_drained())  # of threads that save
+            self.loops.enter_context(drained())  # of threads that save
 
     def __enter__(self) -> "Store":
         return self
@@ -252,7 +252,7 @@ class Store:
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)), like)
         # Orbax gives every leaf that names no place the devices of the file; a numpy array needs none.
         target = {"tree": abstract, "fingerprint": np.zeros(len(jax.tree.leaves(like)), np.uint32)}
-        with _drained():
+        with drained():
             found = self.manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
         if not np.array_equal(fingerprint(found["tree"]), found["fingerprint"]):
             raise DamagedError(f"its {item} do not have the checksum they were saved with")
@@ -280,13 +280,17 @@ class _Drained(asyncio.SelectorEventLoop):
         return super().call_soon_threadsafe(callback, *args, context=context)
 
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Says nothing: a failed read raises its first error, and the errors of its other tasks are collected at any later time."""
+
+
 class _Policy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         return _Drained()
 
 
 @contextlib.contextmanager
-def _drained() -> Iterator[None]:
+def drained() -> Iterator[None]:
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Policy())
     try:
@@ -313,7 +317,7 @@ def require_structure(checkpoint: Path, shapes: Any) -> None:
 def _written(checkpoint: Path, item: str) -> Any:
     """The tree of an item as its own file describes it, its leaves with shape and dtype."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    with _drained(), ocp.StandardCheckpointer() as reader:
+    with drained(), ocp.StandardCheckpointer() as reader:
         described: Any = reader.metadata((checkpoint / item).absolute()).item_metadata
     return described.tree
 
@@ -322,7 +326,7 @@ def _intact(checkpoint: Path, item: str) -> bool:
     """Whether an item has its checksums when it is read into the host's memory as its own file describes it, for any model and devices."""
     try:
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _written(checkpoint, item))
-        with _drained(), ocp.StandardCheckpointer() as reader:
+        with drained(), ocp.StandardCheckpointer() as reader:
             found = reader.restore((checkpoint / item).absolute(), target)
         # The file does not say in which order the leaves were when they were counted.
         return np.array_equal(np.sort(fingerprint(found["tree"])), np.sort(found["fingerprint"]))

@@ -18,7 +18,6 @@ UPWARD = {
 }
 OF_TEST_FILES = {
     ("tests.laws.test_implementations", "tests.laws.test_attended"),
-    ("tests.laws.test_recurrent_kernel", "tests.laws.test_implementations"),
     ("tests.laws.test_recurrent_kernel", "tests.laws.test_recurrence"),
     ("tests.laws.test_residuals", "tests.laws.test_stack"),
     ("tests.parity.test_bert_folders", "tests.parity.test_bert"),

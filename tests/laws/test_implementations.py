@@ -1,10 +1,9 @@
 """Laws of attention's implementations: the same values and gradients as the definition, chosen by platform and call."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args
 
 import flax.linen as nn
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import PartitionSpec
 
 from models import Attention, Context, DifferentialAttention, LatentAttention, Memory, Sigmoid, Softmax, kernels
@@ -23,6 +21,7 @@ from models.backend import compiling_for, platform
 from models.implementation import Call, Implementation, implementation_of, lacking
 from models.relative import ALiBi
 from tests.laws.components import normal
+from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
 from tests.laws.test_attended import BATCH, made
 from train.parallel import Mesh
 
@@ -66,18 +65,6 @@ CASES = {
     "cross": Case(t=70, s=300, groups=1),
     "cross, padded": Case(t=140, s=130, segments="padded"),
 }
-
-
-def segments(kind: str, length: int) -> jax.Array | None:
-    """Two rows: of examples 1 and 2, or one of them with padding at the end."""
-    if not kind:
-        return None
-    rows = np.ones((2, length), np.int32)
-    rows[0, length // 2 :] = 2
-    rows[1, length // 3 :] = 2
-    if kind == "padded":
-        rows[0, -length // 5 :] = 0
-    return jnp.asarray(rows)
 
 
 def places(rows: jax.Array | None, length: int) -> jax.Array:
@@ -201,15 +188,6 @@ def test_layers_give_the_same_by_every_implementation(name: str) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """All equations of a jaxpr, those of inner ones after their own; of a kernel only its call."""
-    for equation in jaxpr.eqns:
-        yield equation
-        if equation.primitive.name != "pallas_call":
-            for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
-                yield from equations(getattr(leaf, "jaxpr", leaf)) if hasattr(leaf, "eqns") else ()
-
-
 def used(layer: Any, x: jax.Array, ctx: Context) -> set[str]:
     """The implementations that a layer's jaxpr names."""
     params = jax.eval_shape(layer.init, jax.random.key(0), x, ctx)
@@ -328,15 +306,6 @@ def test_a_name_that_there_is_none_of_is_refused() -> None:
         implementation_of(CALL, wrong, "tpu")
 
 
-def gradient(layer: Any, params: Any, batch: Any) -> Any:
-    """Value and gradient of a sum of squares over a batch of x (b, t, d) and segments."""
-
-    def total(params: Any) -> jax.Array:
-        return (jnp.asarray(layer.apply(params, batch["x"], Context(segments=batch["segments"]))) ** 2).mean()
-
-    return jax.value_and_grad(total)(params)
-
-
 @pytest.mark.represented_by("3")
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
@@ -361,30 +330,6 @@ def test_the_devices_of_a_pmap_have_their_kernels_already() -> None:
     _, expected = jax.jit(lambda params: gradient(layer, params, jax.tree.map(lambda leaf: leaf[5], batch)))(params)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one[5], other, rtol=1e-4, atol=1e-6)
-
-
-SPLASH = Attention(2, causal=True, implementation="splash")
-
-
-def kernel_calls(policy: Any, scan: bool, meshed: bool, layer: Any = SPLASH) -> int:
-    """How many kernels the gradient of two rematerialised layers calls, dead code left out."""
-    params = layer.init(jax.random.key(0), X, Context())
-    apply = jax.checkpoint(lambda x: jnp.asarray(layer.apply(params, x, Context())), policy=policy, prevent_cse=not scan)
-
-    def loss(x: jax.Array) -> jax.Array:
-        if scan:
-            return jax.lax.scan(lambda x, _: (apply(x), None), x, length=2)[0].sum()
-        return apply(apply(x)).sum()
-
-    def computed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        with jax.sharding.use_abstract_mesh(Mesh().mesh().abstract_mesh) if meshed else contextlib.nullcontext():
-            return jax.value_and_grad(loss)(x)
-
-    live, _ = dce_jaxpr(jax.make_jaxpr(computed)(X).jaxpr, [True, True])
-    return sum(equation.primitive.name == "pallas_call" for equation in equations(live))
-
-
-NAMED = jax.checkpoint_policies.save_only_these_names(kernels.SAVED)
 
 
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])

@@ -26,7 +26,7 @@ from models.implementation import Recurrent, recurrent_of
 from models.recurrence import kernel
 from models.recurrence.chunked import State
 from tests.laws.components import normal, parameters
-from tests.laws.test_implementations import NAMED, equations, gradient, kernel_calls, segments
+from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
 from tests.laws.test_recurrence import (
     PACKED,
     B,
