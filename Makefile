@@ -39,7 +39,8 @@ wheel: .venv/core ## dist/: a wheel, tried in an empty environment and another f
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv .lanes/wheel
 	.lanes/wheel/bin/python $(INSTALL) dist/*.whl
-	sh tests/wheel.sh "$(CURDIR)/.lanes/wheel/bin" "$(CURDIR)/tests/strangers"
+	rm -rf build/strangers && mkdir -p build/strangers && $(PYTHON) -m tests.strangers build/strangers
+	sh tests/wheel.sh "$(CURDIR)/.lanes/wheel/bin" "$(CURDIR)/tests/strangers" "$(CURDIR)/build/strangers"
 
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
