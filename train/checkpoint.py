@@ -291,6 +291,7 @@ class _Policy(asyncio.DefaultEventLoopPolicy):
 
 @contextlib.contextmanager
 def drained() -> Iterator[None]:
+    """Lets Orbax end all tasks of its reads and writes; a failed one raises its first error and logs nothing."""
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Policy())
     try:
