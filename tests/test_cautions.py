@@ -52,7 +52,7 @@ def test_a_warm_up_longer_than_training_is_said(rate: Any, steps: int, said: str
 )
 def test_a_best_checkpoint_that_would_be_the_worst_is_said(metric: str, greater: bool, said: str) -> None:
     experiment = SimpleNamespace(optimizer=AdamW(), evaluation=Evaluation(metric=metric, greater=greater))
-    prepared: Any = SimpleNamespace(experiment=experiment, data=None, steps=1000)
+    prepared: Any = SimpleNamespace(experiment=experiment, data=None, steps=1000, uncertain=())
     found = cautions(prepared)
     assert len(found) == bool(said)
     assert not said or said in found[0]

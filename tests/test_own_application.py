@@ -135,6 +135,14 @@ def test_it_learns_and_its_own_review_is_in_the_report(here: Path) -> None:
     assert "32 words were tried" in (here / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_metrics_of_an_objective_that_adds_up_its_examples_are_said_to_have_no_interval(here: Path) -> None:
+    summary = json.loads((here / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["evaluation"]["loss"]["interval"] is None
+    said = "loss, off have no confidence interval, as Likelihood gives their Sums without `each`"
+    assert summary["warnings"] == [f"{said}; make them by train.sums.weighted(values, weights)."]
+    assert said in (here / "run" / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_run_records_every_part_of_it(here: Path) -> None:
     experiment: Any = recorded(here / "run", "vowels.py").experiment
     names = [type(part).__name__ for part in (experiment.model.head, experiment.objective, experiment.review)]
@@ -148,6 +156,7 @@ def test_eval_and_predict_take_the_file(here: Path, capsys: pytest.CaptureFixtur
     summary = json.loads((here / "run" / "summary.json").read_text(encoding="utf-8"))
     assert found["review"] == pytest.approx(summary["review"])
     assert found["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-5)
+    assert found["warnings"] == summary["warnings"]
     assert main(["predict", "run", "aeiaei", "bcdbcd", "--config", "vowels.py", "--json"]) == 0
     shares = [answer["share"] for answer in json.loads(capsys.readouterr().out)["answers"]]
     assert shares[0] > shares[1] + 0.2

@@ -4,7 +4,7 @@ from models.words import listed
 from train.contracts import Scheduled
 from train.experiment import Experiment
 from train.optimizer import unreached
-from train.prepared import Prepared
+from train.prepared import Inference, Prepared
 
 GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better
 SMALLER = ("loss", "error", "perplexity")
@@ -14,7 +14,7 @@ def cautions(prepared: Prepared) -> list[str]:
     """What is odd about an experiment on its data."""
     experiment = prepared.experiment
     rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
-    found = [unreached(rate, prepared.steps), _unseen(prepared), _direction(experiment)]
+    found = [unreached(rate, prepared.steps), _unseen(prepared), _direction(experiment), uncertain(prepared)]
     return [f"{text}." for text in found if text]
 
 
@@ -24,6 +24,17 @@ def _unseen(prepared: Prepared) -> str:
     if not unseen:
         return ""
     return f"No example to train on has the class {listed(unseen)}; leave it out of data.labels, or give examples of it"
+
+
+def uncertain(measured: Inference) -> str:
+    """Metrics without a confidence interval, as the objective adds examples up itself."""
+    names = measured.uncertain
+    if not names:
+        return ""
+    objective = type(measured.experiment.objective).__name__
+    verb, whose, word, them = ("has", "its", "Sum", "it") if len(names) == 1 else ("have", "their", "Sums", "them")
+    said = f"{listed(names)} {verb} no confidence interval, as {objective} gives {whose} {word} without `each`"
+    return f"{said}; make {them} by train.sums.weighted(values, weights)"
 
 
 def _direction(experiment: Experiment) -> str:

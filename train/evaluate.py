@@ -11,6 +11,7 @@ import numpy as np
 from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
 from train.asked import Asked
+from train.cautions import uncertain
 from train.checkpoint import Store
 from train.contracts import Restores, Searches
 from train.data.notes import notes_of
@@ -38,6 +39,7 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": {} if review is None else review.review(trained).metrics,
+        "warnings": [f"{text}." for text in (uncertain(inference),) if text],
         "data": [note.record() for note in notes_of(inference.data)],
     }
     return finite(found)

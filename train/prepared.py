@@ -29,22 +29,27 @@ from train.step import (
     make_outputs,
     make_search,
     make_step,
+    make_sums,
     over_batches,
 )
 from train.study.cost import flops
-from train.sums import Moments
+from train.sums import Moments, Sum
 
 Shapes = dict[str, Any]  # of a batch, each a ShapeDtypeStruct
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inference:
-    """A model on its data: shapes of a batch and of the parameters, and programs, compiled when first called."""
+    """A model on its data: shapes of a batch and of the parameters, and programs, compiled when first called.
+
+    `uncertain` are the metrics of the objective that have no confidence interval: none on a batch without targets.
+    """
 
     experiment: Experiment
     data: Dataset
     batch: Shapes
     shapes: Any
+    uncertain: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     @property
     def parallel(self) -> Parallel:
@@ -187,7 +192,16 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     with refused("The model cannot take a training step: ", "; change it, or the objective."):
         work = flops(_step(experiment, optimizer, found), state, traced.batch)
     own = experiment, data, traced.batch, traced.shapes
-    return Prepared(*own, batches=batches, steps=steps, roles=found, optimizer=optimizer, rate=schedule, work=work)
+    return Prepared(
+        *own,
+        batches=batches,
+        steps=steps,
+        roles=found,
+        optimizer=optimizer,
+        rate=schedule,
+        work=work,
+        uncertain=traced.uncertain,
+    )
 
 
 def prepare_evaluation(experiment: Experiment, data: Dataset) -> Inference:
@@ -218,13 +232,14 @@ def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.nd
     """As `_traced`, and traces the objective, on a batch with targets."""
     traced = _traced(experiment, data, batch)
     name = type(experiment.objective).__name__
-    loss = make_loss(experiment.model, experiment.objective, experiment.precision)
+    measure = make_sums(experiment.model, experiment.objective, experiment.precision)
     try:
         with refused(
             f"The objective {name} does not fit what the model's head gives or the data asks: ",
             "; change one of objective, model.head and data.",
         ):
-            _, sums = jax.eval_shape(loss, traced.shapes, traced.batch)
+            own, sown = jax.eval_shape(measure, traced.shapes, traced.batch)
+        uncertain, sums = _uncertain(name, own), own | sown
         if isinstance(experiment.objective, Searches):
             with refused(f"The objective {name} searches with a model that decodes: "):
                 search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
@@ -236,7 +251,18 @@ def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.nd
     if watched not in sums:
         known = listed(sums, room=300)
         raise InputError(f"evaluation.metric is {watched!r} and the objective measures {known}; choose one of these.")
-    return traced
+    return dataclasses.replace(traced, uncertain=uncertain)
+
+
+def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
+    """The names of Sums without `each`.  Raises InputError for what an objective gives in place of Sums."""
+    if "loss" not in sums:
+        raise InputError(f"The objective {objective} gives {listed(sums)} and no loss; name what is minimised 'loss'.")
+    for name, total in sums.items():
+        if not isinstance(total, Sum):
+            said = f"The objective {objective} gives {name} as {type(total).__name__}"
+            raise InputError(f"{said} and not as a Sum; make it by train.sums.weighted(values, weights).")
+    return tuple(name for name, total in sums.items() if total.each is None)
 
 
 def _state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:

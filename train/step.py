@@ -16,6 +16,8 @@ from train.errors import InputError
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add, by_example, moments
 
+Sown = dict[str, Any]  # metrics that layers sow, as Sums and Loads by their names
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -45,7 +47,8 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
     applied = _applied(model, objective, precision)
 
     def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
-        sums, losses = applied(params, batch, rng)
+        own, metrics, losses = applied(params, batch, rng)
+        sums = own | metrics
         total, weight, _ = sums["loss"]
         whole = {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         if rng is None or not jax.tree.leaves(losses):
@@ -56,10 +59,16 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
     return loss
 
 
-def _applied(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[dict[str, Any], Any]]:
-    """(params, batch, rng) -> (the objective's sums and the sown metrics, the sown losses)."""
+def make_sums(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[Sums, Sown]]:
+    """(params, batch) -> (the objective's sums as it gives them, the metrics that layers sow); the model evaluates."""
+    applied = _applied(model, objective, precision)
+    return lambda params, batch: applied(params, batch, None)[:2]
 
-    def applied(params: Any, batch: Batch, rng: jax.Array | None) -> tuple[dict[str, Any], Any]:
+
+def _applied(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Any]]:
+    """(params, batch, rng) -> (the objective's sums, the sown metrics, the sown losses)."""
+
+    def applied(params: Any, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Any]:
         rngs = None if rng is None else {"dropout": rng}
         counted = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # whose sums stay exact
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision) | counted
@@ -69,7 +78,7 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective {type(objective).__name__}"
                 " takes whole logits; leave model.head.chunk out."
             )
-        return objective(outputs, batch) | gathered(sown.get("metrics", {})), sown.get("losses", {})
+        return objective(outputs, batch), gathered(sown.get("metrics", {})), sown.get("losses", {})
 
     return applied
 
@@ -181,7 +190,8 @@ def make_evaluation(model: Model, objective: Objective, precision: Precision = "
         def added(tree: Any) -> Any:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
-        sums, _ = applied(params, batch, None)
+        own, metrics, _ = applied(params, batch, None)
+        sums = own | metrics
         totals = added({name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()})
         return {
             name: moments(totals[name], each.each, batch, added) if isinstance(each, Sum) else totals[name] for name, each in sums.items()

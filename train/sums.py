@@ -20,7 +20,9 @@ class Each(NamedTuple):
 class Sum(NamedTuple):
     """A total and the weight to divide it by.  Sums add, whatever they were counted over.
 
-    `each` is what was added up, example by example; an objective's sums have it (see `weighted`), and those of a step do not.
+    `each` is what was added up, example by example; an objective's sums have it (see `weighted`), and those of a step
+    do not.  A confidence interval needs it, as no total tells how its examples vary: a metric of an objective that
+    leaves it out is measured without an interval, which a warning says before training and `morphax eval` says again.
     """
 
     value: jax.Array

@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     for name, value in result["review"].items():
         if name not in result["evaluation"]:
             print(f"{name:<28}{pair(value, None)}")
+    for text in result["warnings"]:
+        print(f"{'warning':<28}{text}")
     for note in result["data"]:
         print(f"{'data':<28}{note['said']}")
     return 0
