@@ -34,7 +34,7 @@ def experiment(scenes: Path) -> Experiment:
     """A tiny detector of the two shapes."""
     embed = ConvEmbed(16, (8, 8, 16), registers=0, position=LearnedPosition(24))
     return Experiment(
-        model=Transformer(embed, Stack(Block(Attention(2))), BoxHead(2, (4, 6))),
+        model=Transformer(embed, Stack(Block(Attention(2)), 1), BoxHead(2, (4, 6))),
         objective=SetPrediction(),
         data=Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "scenes.json"), size=(32, 48), most=3),
         optimizer=AdamW(Constant(5e-3)),
@@ -203,7 +203,7 @@ def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Pa
     """DETR's form: an encoder over patches, learned queries that read it."""
     encoder, decoder = Block(Attention(2), MLP(2.0)), Block(Attention(2), MLP(2.0), cross=Attention(2, cross=True))
     embed = PatchEmbed(16, 8, registers=0, position=LearnedPosition(24))
-    model = EncoderDecoder(QueryEmbed(6, 16), Stack(encoder), Stack(decoder), BoxHead(2), source_embed=embed)
+    model = EncoderDecoder(QueryEmbed(6, 16), Stack(encoder, 1), Stack(decoder, 1), BoxHead(2), source_embed=embed)
     batch = experiment(scenes).data.open().batches("train", 4, 1, 0)[0]
     given = {name: jnp.asarray(value) for name, value in batch.items()}
     params = jax.jit(model.init)(jax.random.key(0), given)["params"]

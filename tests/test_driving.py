@@ -39,7 +39,7 @@ from train.spec import InputError
 
 BLOCK = Block(Attention(2, causal=True, position=RoPE()))
 DECIDING = Transformer(TrajectoryEmbed(8, LearnedPosition(60)), Stack(BLOCK, repeats=2), ValueHead(2, EveryToken(3, 1)))
-CLONING = Transformer(FeatureEmbed(8), Stack(BLOCK), ValueHead(2, EveryToken()))
+CLONING = Transformer(FeatureEmbed(8), Stack(BLOCK, 1), ValueHead(2, EveryToken()))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from train.objective import Classification
 from train.spec import InputError
 from train.sums import mean
 
-SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2))), ClassHead(2, MeanPool()))"
+SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2)), 1), ClassHead(2, MeanPool()))"
 
 
 def picture(seed: int, rows: int = 12, columns: int = 16, kind: str = "RGB") -> Image.Image:
@@ -250,6 +250,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.represented_by("absent", "no classes", "an empty class", "unknown class", "nothing held out")
 @pytest.mark.parametrize("name", CASES)
 def test_folders_that_cannot_be_used_are_refused_in_one_sentence(
     name: str, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

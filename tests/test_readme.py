@@ -32,7 +32,8 @@ def test_the_first_block_names_targets_of_the_makefile() -> None:
 
 def test_the_command_line_trains_answers_and_measures(tmp_path: Path) -> None:
     train, *others = blocks("sh")[0].splitlines()
-    run(f"{train.replace('steps=20', 'steps=3')} \"data.splits=('train', 'test[:32]')\" \"data.buckets=(128,)\" batch_size=8", tmp_path)
+    small = "\"data.splits=('train', 'test[:32]')\" \"data.buckets=(128,)\" batch_size=8 evaluation.every=3"
+    run(f"{train.replace('steps=20', 'steps=3')} {small}", tmp_path)
     answers, measured = (run(line, tmp_path) for line in others)
     assert "positive" in answers
     assert '"accuracy"' in measured

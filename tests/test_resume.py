@@ -143,10 +143,12 @@ def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, 
 PLACES = ("step 4 SIGINT", "step 7 SIGTERM", "step 10 SIGTERM", "evaluation 2 SIGTERM", "evaluation 1 SIGINT", "evaluation 3 SIGTERM")
 
 
+@pytest.mark.represented_by("two")
+@pytest.mark.parametrize("places", [PLACES, PLACES[2:4]], ids=["all", "two"])
 def test_stopped_by_signals_everywhere_a_run_ends_bit_identical(
-    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], places: tuple[str, ...]
 ) -> None:
-    for place in PLACES:
+    for place in places:
         monkeypatch.setenv("MORPHAX_SIGNAL", place)
         name = place.split()[-1]
         assert train(tmp_path / "run", *SHORT) == 128 + signal.Signals[name]

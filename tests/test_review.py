@@ -141,6 +141,7 @@ def law_metrics_do_not_depend_on_batches_or_devices(
     return found["jit"]
 
 
+@pytest.mark.slow
 def test_metrics_do_not_depend_on_batches_or_devices() -> None:
     assert law_metrics_do_not_depend_on_batches_or_devices(sentences.experiment(), Classes())
 
@@ -203,6 +204,7 @@ def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
     assert "film, number" in page
 
 
+@pytest.mark.slow
 def test_bits_a_character_are_those_of_the_whole_text() -> None:
     one = trained(language_model.experiment(), Jit(), 8)
     found = Language(windows=2).review(one)

@@ -53,7 +53,7 @@ def spec(path: str, **settings: Any) -> Series:
 def experiment(path: str, channels: Any = "each") -> Experiment:
     """A tiny forecaster."""
     return Experiment(
-        model=Transformer(FeatureEmbed(8), Stack(Block(Attention(2))), ValueHead(36 * (2 if channels == "together" else 1), MeanPool())),
+        model=Transformer(FeatureEmbed(8), Stack(Block(Attention(2)), 1), ValueHead(36 * (2 if channels == "together" else 1), MeanPool())),
         objective=Quantiles(),
         data=spec(path, channels=channels),
         optimizer=AdamW(),

@@ -10,7 +10,7 @@ cd "$folder"
 seq 1 4000 | sed 's/.*/line & of a small text/' >text.txt
 "$programs/morphax" train tiny_lm data.path=text.txt steps=20 evaluation.every=20 --run run --json >/dev/null
 "$programs/morphax" eval run --json >/dev/null
-"$programs/morphax" generate run "line 1" --length 8
+"$programs/morphax" generate run "line 1" --tokens 8
 for file in "$sound"/sound_*.py; do "$programs/morphax" check "$file"; done
 for law in "$broken"/*.law; do
     code=0

@@ -151,6 +151,7 @@ def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross
     np.testing.assert_allclose(mixed, layer["out"]["__call__"][0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("full")
 @pytest.mark.parametrize("remat", [None, "full"])
 def test_a_scanned_stack_gives_what_the_same_stack_gives_as_a_loop(remat: str | None) -> None:

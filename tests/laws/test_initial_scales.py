@@ -58,6 +58,19 @@ def law_first_values_are_the_references(component: Any, first: dict[str, Distrib
     assert not unused, f"the rows {unused} match no parameter of {sorted(values)}"
 
 
+@pytest.mark.represented_by(
+    "Attention",
+    "GatedDeltaNet",
+    "Mamba2",
+    "RWKV7",
+    "Experts",
+    "TokenEmbed",
+    "PatchEmbed",
+    "LayerScale",
+    "HyperConnections",
+    "LearnedPosition",
+    "MLSTM",
+)
 @pytest.mark.parametrize("component", [pytest.param(row.form, id=owner.__name__) for owner, row in REFERENCES.items()])
 def test_first_values_are_those_of_the_source(component: Any) -> None:
     law_first_values_are_the_references(component, dict(REFERENCES[type(component)].first))
@@ -109,6 +122,7 @@ def test_a_parameter_that_nobody_declared_fails() -> None:
 SLOW = [pytest.param(form, marks=pytest.mark.slow) for form in (PreNorm(RMSNorm()), ManifoldHyperConnections())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [HyperConnections(), *SLOW])
 def test_first_values_follow_the_depth_in_a_scan_as_in_a_loop(residual: Any) -> None:
     """And what is tied starts as the first block does, though nothing tells it where it stands."""

@@ -104,6 +104,7 @@ def test_gradients_of_chunks_are_those_of_the_recurrence(form: str) -> None:
         np.testing.assert_allclose(left, right, atol=1e-4 * (1 + np.abs(right).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("delta channel")
 @pytest.mark.parametrize("form", ["decayed channel", "delta channel"])
 def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: str) -> None:

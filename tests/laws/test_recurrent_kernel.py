@@ -55,6 +55,7 @@ def by(implementation: Recurrent) -> Callable[[str], Any]:
     return lambda form: functools.partial(core(form), implementation=implementation)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("delta head")
 @pytest.mark.parametrize("form", ["decayed head", "delta head"])
 def test_strong_decays_of_another_segment_do_no_harm_in_a_kernel(form: str) -> None:
@@ -80,7 +81,7 @@ def law_chunks_of_a_kernel_are_those_of_xla(run: Any, form: str, packed: bool, d
         np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=bound * (1 + np.abs(expected).max()))
 
 
-@pytest.mark.represented_by("decayed channel-packed", "delta head-one")
+@pytest.mark.represented_by("delta channel-packed")
 @pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
 @pytest.mark.parametrize("form", FORMS)
 def test_values_gradients_and_states_are_those_of_xla(form: str, packed: bool) -> None:
@@ -128,7 +129,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.represented_by("Mamba2", "GatedDeltaNet")
+@pytest.mark.represented_by("GatedDeltaNet")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_give_the_same_by_both(layer: Any) -> None:
     x, ctx = normal(1, 2, 70, 16), Context(segments=segments("packed", 70))
@@ -201,6 +202,7 @@ def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("scanned")
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 def test_a_policy_that_keeps_the_context_runs_each_kernel_once(scan: bool) -> None:

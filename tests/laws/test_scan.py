@@ -139,6 +139,7 @@ def test_an_rg_lru_starts_with_decays_between_nine_tenths_and_one() -> None:
     assert 0.9 <= decay.min() < 0.93 < 0.97 < decay.max() <= 0.999
 
 
+@pytest.mark.slow
 def test_mamba_starts_with_steps_between_a_thousandth_and_a_tenth_and_rates_from_one() -> None:
     params = Mamba1().init(jax.random.key(0), normal(1, 1, 2, 64), Context())["params"]
     step = np.log1p(np.exp(np.asarray(params["step"]["bias"], np.float64)))

@@ -146,6 +146,7 @@ def test_identity_hyper_connections_are_pre_norm() -> None:
 DROPPED = Stack(Block(Attention(2), None, PreNorm(), dropout=0.3), 1)
 
 
+@pytest.mark.represented_by("full", "dots", "offload")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_recomputed_activations_give_the_same_outputs_and_gradients_with_dropout(policy: str) -> None:
     law_recomputing_changes_nothing(replace(DROPPED, "remat", policy), DROPPED)
