@@ -1,12 +1,17 @@
 """Depth: a pattern of blocks repeated, as a loop or as one scanned body."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import DenyList
+from flax.errors import ScopeParamNotFoundError
+from jax.extend.core import ClosedJaxpr
 
 from models.block import Block
 from models.context import Context
@@ -99,36 +104,67 @@ class Pattern(nn.Module):
 
     @nn.compact
     def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
-        first, before = state, ctx
+        first, before, given = state, ctx, set[str]()
         for index, block in enumerate(self.blocks):
-            state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned)(
+            state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned, given)(
                 state, dataclasses.replace(ctx, layer=layer + index)
             )
-        if self.scanned and set(ctx.shared) > set(before.shared):
-            self._require_alike(first, before, ctx)
+        if self.scanned and given:
+            self._require_alike(first, before, {name: ctx.shared[name] for name in sorted(given)})
         return state, None
 
-    def _require_alike(self, state: Any, before: Context, after: Context) -> None:
-        """Raises ValueError if repeats that find what this one gives have other parameters: a scan would make each of them a first one."""
+    def _require_alike(self, state: Any, before: Context, given: dict[str, Any]) -> None:
+        """Raises ValueError if a repeat that finds what the one before it gives computes something else than the first.
+
+        A scan would make each of them a first one.  The program of a repeat is traced without and with what is given,
+        and both are compared as text; nothing is computed.  Programs that differ in their derivatives alone are not
+        told apart.
+        """
         alone = Pattern(tuple(block.copy(parent=None, name=None) for block in self.blocks), parent=None)
+        before = dataclasses.replace(before, decoding=None)
 
-        def shapes(ctx: Context) -> Any:
-            keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
-            return jax.eval_shape(lambda: alone.init(keys, state, dataclasses.replace(ctx, decoding=None), 0)).get("params", {})
+        def program(later: bool) -> Any:
+            def repeat(params: Any, key: jax.Array, state: Any, ctx: Context, given: dict[str, Any]) -> Any:
+                ctx = dataclasses.replace(ctx, shared={**ctx.shared, **given}) if later else ctx
+                variables, rngs = {"params": params}, {"dropout": key}
+                return alone.apply(variables, state, ctx, ctx.layer, rngs=rngs, mutable=DenyList("params"))
 
-        if shapes(before) != shapes(dataclasses.replace(before, shared=after.shared)):
-            given = ", ".join(sorted(set(after.shared) - set(before.shared)))
+            shapes = jax.eval_shape(lambda tree: tree, (self.variables.get("params", {}), state, before, given))
+            params, *others = shapes
+            return jax.make_jaxpr(repeat)(params, jax.eval_shape(lambda: jax.random.key(0)), *others)
+
+        try:
+            alike = same_program(program(False), program(True))
+        except ScopeParamNotFoundError:  # of a layer that has other parameters if it finds something
+            alike = False
+        if not alike:
             raise ValueError(
-                f"A scanned stack gives {given} in each repeat, and layers that find it have other parameters: put the block that gives"
-                " it in Stack.prefix."
+                f"A scanned stack gives {', '.join(given)} in each repeat, and layers that find it have other parameters"
+                " or compute something else than the first: put the block that gives it in Stack.prefix, and let later"
+                " ones give nothing."
             )
 
 
-def run(parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool) -> Callable[[Any, Context], tuple[Any, Context]]:
-    """A block, under a name in its parent, as a function of (state, context): rematerialised if asked."""
+def same_program(left: ClosedJaxpr, right: ClosedJaxpr) -> bool:
+    """Whether two traced functions are the same operations, in order, on the same inputs and constants."""
+    texts = [re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)) for traced in (left, right)]  # without addresses
+    constants = zip(left.consts, right.consts, strict=False)
+    return texts[0] == texts[1] and all(one is other or np.array_equal(one, other) for one, other in constants)
+
+
+def run(
+    parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool, given: set[str] | None = None
+) -> Callable[[Any, Context], tuple[Any, Context]]:
+    """A block, under a name in its parent, as a function of (state, context): rematerialised if asked.
+
+    `given` takes the names in `ctx.shared` that the block gives, when it is traced.
+    """
 
     def apply(parent: nn.Module, state: Any, ctx: Context) -> tuple[Any, Context]:
-        return named(block, name)(state, ctx)
+        state, after = named(block, name)(state, ctx)
+        if given is not None:
+            given.update(name for name, value in after.shared.items() if value is not ctx.shared.get(name))
+        return state, after
 
     if remat is not None:
         apply = nn.remat(apply, policy=POLICIES[remat], prevent_cse=not scanned)
