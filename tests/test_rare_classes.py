@@ -14,6 +14,7 @@ from models import Attention, Block, ClassHead, MeanPool, Stack, TokenEmbed, Tra
 from train.cli import main
 from train.contracts import Parallel
 from train.data.balance import Balanced, class_weights
+from train.data.drives import Drives
 from train.data.images import Images
 from train.data.text import Text
 from train.errors import InputError
@@ -117,7 +118,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(table: Path, monkeypatch: pyte
         "checkpoints.every=8",
         "log_every=1",
         "review=none",
-        *HELPED["weights"],
+        "objective.class_weights=(1, 1, 1, 1, 1, 9)",
         *HELPED["sampler"],
     )
     whole, parts = table / "whole", table / "parts"
@@ -273,8 +274,9 @@ def test_weights_are_read_from_the_command_line_and_refused_in_a_sentence(
         "objective.class_weights=(1, 20)": "objective.class_weights has 2 numbers for the 6 classes a, b, c, d, e, f;",
         "objective.class_weights=rare": "Classification.class_weights is 'rare'; give auto, or numbers",
         "data.balance=2": "Text.balance is 2.0; give a number from 0",
+        "objective.class_weights=auto;data.balance=0.5": "data.balance=0.5 each make up for rare classes",
     }.items():
-        assert main(["train", "config.py", "--run", str(table / "refused"), option]) == 2
+        assert main(["train", "config.py", "--run", str(table / "refused"), *option.split(";")]) == 2
         assert words in capsys.readouterr().err
         assert not (table / "refused").exists()
 
@@ -284,5 +286,7 @@ def test_data_without_classes_has_no_weights() -> None:
     assert class_weights(None, opened) is None
     with pytest.raises(InputError, match=r"weighs the classes of examples; this data has none"):
         class_weights("auto", opened)
+    with pytest.raises(InputError, match=r"has none: leave it out \(of trajectories, data\.balance repeats"):
+        class_weights("auto", Drives().reader())
     with pytest.raises(ValueError, match=r"Text\.balance draws rare classes more often; kind is value"):
         Text(kind="value", balance=0.5)

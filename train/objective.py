@@ -39,7 +39,8 @@ class Classification:
     and of targets w[label] is sum_c w_c target_c; a batch has it of each example as `emphasis` (...).  Divided by the
     number of examples, as in Keras, the gradients of small batches are on average that of the whole; by the sum of the
     weights, as in PyTorch, a rare example would count less the smaller its batch is.  A test split's batches have no
-    `emphasis`: its loss is that of the data as it is.
+    `emphasis`: its loss is that of the data as it is.  "auto" beside a `balance` of the data is refused, as
+    both make up for rare classes.
     """
 
     class_weights: tuple[float, ...] | str | None = None

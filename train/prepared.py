@@ -17,7 +17,7 @@ from models.parametrization import initialised, roles
 from models.structure import part
 from models.words import listed
 from train.contracts import Dataset, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
-from train.data.balance import class_weights, emphasised
+from train.data.balance import class_weights, emphasised, require_once
 from train.errors import InputError, refused
 from train.experiment import Experiment
 from train.optimizer import Constant, in_mup, routed
@@ -172,7 +172,9 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
     objective = experiment.objective
     if isinstance(objective, WeighsClasses):
-        batches = emphasised(batches, class_weights(objective.class_weights, data))
+        weights = class_weights(objective.class_weights, data)
+        require_once(objective.class_weights, _field(experiment, "data.balance"))
+        batches = emphasised(batches, weights)
     first = batches[0]
     traced = _measurable(experiment, data, first)
     steps = experiment.length(len(batches))

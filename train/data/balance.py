@@ -29,7 +29,10 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
     if asked is None:
         return None
     if not isinstance(data, Labelled) or not data.classes:
-        raise InputError("objective.class_weights weighs the classes of examples; this data has none.")
+        raise InputError(
+            "objective.class_weights weighs the classes of examples; this data has none: leave it out (of trajectories,"
+            " data.balance repeats the windows that turn)."
+        )
     names = data.classes
     if not isinstance(asked, str):
         if len(asked) != len(names):
@@ -38,6 +41,16 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
         return np.asarray(asked, np.float32)
     counts = np.bincount(data.labels("train"), minlength=len(names))
     return np.divide(counts.sum(), len(names) * counts, out=np.zeros(len(names)), where=counts > 0).astype(np.float32)
+
+
+def require_once(asked: tuple[float, ...] | str | None, power: float | None) -> None:
+    """Raises InputError if rare classes are made up for twice: by weights that follow the counts, and by draws of a
+    power."""
+    if asked == "auto" and power:
+        raise InputError(
+            f"objective.class_weights=auto and data.balance={power:g} each make up for rare classes, and together they"
+            " do so twice; leave one out, or give objective.class_weights as numbers."
+        )
 
 
 def emphasised(batches: Steps, weights: np.ndarray | None) -> Steps:
