@@ -11,7 +11,7 @@ PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 APART := $(addprefix --ignore tests/,parity benchmarks notebooks tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +41,9 @@ wheel: .venv/core ## dist/: a wheel, tried in an empty environment and another f
 	.lanes/wheel/bin/python $(INSTALL) dist/*.whl
 	rm -rf build/strangers && mkdir -p build/strangers && $(PYTHON) -m tests.strangers build/strangers
 	sh tests/wheel.sh "$(CURDIR)/.lanes/wheel/bin" "$(CURDIR)/tests/strangers" "$(CURDIR)/build/strangers"
+
+docs: .lanes/docs/installed ## docs/_build/html: the site; a broken link or a class without a page fails
+	.lanes/docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 	$(BIN)/ruff check .
@@ -80,7 +83,7 @@ tpu-configs: .lanes/tpu/installed ## batch, memory and expected time of a step o
 	.lanes/tpu/bin/python -m tests.benchmarks.colab
 
 clean: ## remove what set-up made
-	rm -rf .venv .lanes build *.egg-info
+	rm -rf .venv .lanes build docs/_build *.egg-info
 
 .venv/core: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
@@ -105,6 +108,12 @@ clean: ## remove what set-up made
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
 	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
 	.lanes/tpu/bin/python $(INSTALL) -e '.[dev,tpu]'
+	@touch $@
+
+.lanes/docs/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
+	test -x .lanes/docs/bin/python || $(PYTHON) -m venv .lanes/docs
+	.lanes/docs/bin/python $(INSTALL) -e '.[docs]'
 	@touch $@
 
 # Python 3.13 with the current jax, and with what stock Colab has; then what the notebooks need beside.

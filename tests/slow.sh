@@ -11,7 +11,7 @@ slice() {
     5) make tpu PART=1/2 ;;
     6) make tpu PART=2/2 ;;
     7) make test-current ;;
-    8) make planted notebooks ;;
+    8) make planted notebooks docs ;;
     *)
         echo "SLICE is k/8 with k from 1 to 8, such as SLICE=3/8; without it all of them run" >&2
         exit 2

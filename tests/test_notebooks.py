@@ -29,9 +29,9 @@ def code(path: Path) -> dict[str, str]:
     return {cell["id"]: "".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"}
 
 
-def test_there_are_five_and_the_readme_opens_each_in_colab() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    opened = re.findall(r"colab\.research\.google\.com/github/morphax/morphax/blob/v0\.1\.0/colab/(\w+)\.ipynb", readme)
+def test_there_are_five_and_a_page_opens_each_in_colab() -> None:
+    page = (ROOT / "docs" / "howto" / "colab.md").read_text(encoding="utf-8")
+    opened = re.findall(r"colab\.research\.google\.com/github/morphax/morphax/blob/v0\.1\.0/colab/(\w+)\.ipynb", page)
     assert sorted(opened) == [path.stem for path in NOTEBOOKS]
     assert len(NOTEBOOKS) == 5
 

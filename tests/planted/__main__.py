@@ -24,7 +24,9 @@ import rich.table
 from tests.planted.faults import FAULTS, Fault
 
 ROOT = Path(__file__).parent.parent.parent
-PARTS = ("models", "train", "configs", "tests", "colab", "pyproject.toml", "README.md", "Makefile", "requirements-data.txt")
+FOLDERS = ("models", "train", "configs", "tests", "colab", "docs")
+FILES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md", "Makefile", "requirements-data.txt")
+PARTS = (*FOLDERS, *FILES)
 UNSEEN = 1  # faults that may go unnoticed
 
 
