@@ -42,7 +42,7 @@ from models.position import AxialRoPE, InterpolatedRoPE, LearnedPosition, NTKRoP
 from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
-from models.recurrence.rwkv import RWKV7
+from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM
 from models.relative import FIRE, ALiBi, CoPE, T5Bias
 from models.residual import (
@@ -143,6 +143,7 @@ __all__ = [
     "RGLRU",
     "RMSNorm",
     "RWKV7",
+    "RWKVChannelMix",
     "ReZero",
     "Retention",
     "RoPE",

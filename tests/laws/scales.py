@@ -22,7 +22,7 @@ from models.position import LearnedPosition
 from models.recurrence.decayed import Mamba2
 from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
-from models.recurrence.rwkv import RWKV7
+from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1
 from models.relative import FIRE, CoPE, T5Bias
 from models.residual import Highway, LayerScale, NormalizedResidual, ReZero
@@ -226,6 +226,15 @@ REFERENCES: Mapping[type, Reference] = {
         "NX-AI/xlstm-jax xlstm_parallel/blocks/mlstm/cell.py, and the 7B model's igate_bias_init_range",
     ),
     RWKV7: Reference(RWKV7(4), RWKV, "BlinkDL/RWKV-LM RWKV-v7/train_temp/src/model.py, generate_init_weight"),
+    RWKVChannelMix: Reference(
+        RWKVChannelMix(),
+        {
+            "share": Values(lambda _: 1 - C["ramp"] ** (LEFT**4)),
+            "key/kernel": Orthogonal(1.0),
+            "value/kernel": ZERO,
+        },
+        "BlinkDL/RWKV-LM RWKV-v7/train_temp/src/model.py, RWKV_CMix_x070 and generate_init_weight",
+    ),
     RGLRU: Reference(
         RGLRU(4),
         {

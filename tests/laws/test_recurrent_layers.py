@@ -10,8 +10,8 @@ from models import Context
 from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
-from models.recurrence.rwkv import RWKV7
-from tests.laws.components import WIDTH, normal, parameters
+from models.recurrence.rwkv import FIRST, RWKV7
+from tests.laws.components import WIDTH, normal, parameters, random_like
 
 TOKENS, HEADS = 11, 2
 
@@ -141,10 +141,13 @@ def kimi_delta_attention(p: Any, x: Any) -> Any:
     return flat(p, sigmoid(flat(p, x, "gate_down", "gate_up")) * delta_rule(p, x, decays), "out")
 
 
-def rwkv7(p: Any, x: Any) -> Any:
+def rwkv7(p: Any, x: Any, first: Any = None) -> Any:
+    """With the values of the first layer, if they are given."""
     past = np.vstack([np.zeros(WIDTH), x[:-1]])
     read = {name.removesuffix("_share"): x + (past - x) * share for name, share in p.items() if name.endswith("_share")}
     r, k, v = (flat(p, read[name], name) for name in ("receptance", "key", "value"))
+    if first is not None:
+        v = v + sigmoid(p["first_bias"] + flat(p, read["value"], "first_down", "first_up")) * (first - v)
     w = np.exp(-np.exp(-0.5) * sigmoid(p["decay_bias"] + np.tanh(flat(p, read["decay"], "decay_down")) @ p["decay_up"]["kernel"]))
     a = sigmoid(p["rate_bias"] + flat(p, read["rate"], "rate_down", "rate_up"))
     c, k = unit(split(k * p["removed"])), k * (1 + (a - 1) * p["replaced"])
@@ -189,6 +192,16 @@ def law_layer_is_its_papers_formula(layer: Any, formula: Any) -> None:
 @pytest.mark.parametrize(("layer", "formula"), PAPERS)
 def test_a_layer_is_its_papers_formula_in_float64(layer: Any, formula: Any) -> None:
     law_layer_is_its_papers_formula(layer, formula)
+
+
+def test_later_layers_of_rwkv_mix_their_values_with_those_of_the_first() -> None:
+    layer, x, first = RWKV7(HEADS, value_residual=True), normal(7, TOKENS, WIDTH), normal(8, TOKENS, WIDTH)
+    ctx = Context(shared={FIRST: first[None]})
+    params = random_like(jax.eval_shape(layer.init, jax.random.key(0), x[None], ctx)["params"])
+    found = jax.jit(lambda: layer.apply({"params": params}, x[None], ctx))()[0]
+    wide, given = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, (x, first)))
+    np.testing.assert_allclose(found, rwkv7(wide, *given), atol=1e-4, rtol=1e-4)
+    assert not np.allclose(found, rwkv7(wide, given[0]), atol=1e-2)
 
 
 @pytest.mark.parametrize("owner", [LinearAttention, Retention, GatedLinearAttention, Mamba2, MLSTM, DeltaNet, GatedDeltaNet, RWKV7])

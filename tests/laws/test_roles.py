@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from models import Block, Context, GatedDeltaNet, LayerScale, LearnedPosition, Mamba1, PatchEmbed, Stack, TokenEmbed, Transformer
+from models import (
+    RWKV7,
+    Block,
+    Context,
+    GatedDeltaNet,
+    LayerScale,
+    LearnedPosition,
+    Mamba1,
+    PatchEmbed,
+    Stack,
+    TokenEmbed,
+    Transformer,
+)
 from models.paths import Layer, path_name, stacked
 from models.roles import Role, Roles, declarations, default_roles, roles_of
 from tests.laws.components import arguments, component_classes, forms_of
@@ -44,7 +56,7 @@ DECLARED = {
     "Mamba1": {"log_rates": False},
     "PatchEmbed": {"position/table": False, "registers": False},
     "ProductKeyMemory": {"values": False},
-    "RWKV7": {f"{name}_{way}/kernel": False for name in ("decay", "rate", "gate") for way in ("down", "up")},
+    "RWKV7": {f"{name}_{way}/kernel": False for name in ("decay", "first", "gate", "rate") for way in ("down", "up")},
     "T5Bias": {"table": False},
     "TubeletEmbed": {"position/table": False, "registers": False},
 }
@@ -71,6 +83,10 @@ def test_every_declared_role_is_that_of_a_parameter(owner: Any) -> None:
         size = {"size": 2} if hasattr(owner, "size") else {"strides": (2, 1, 1, 1)}
         forms.append(owner(width=WIDTH, position=LearnedPosition(32), registers=1, **size))
     found = [named_roles(form) for form in forms]
+    if owner is RWKV7:  # whose later layers have more
+        stack = Stack(Block(RWKV7(4, value_residual=True), None), 2)
+        second = named_roles(Transformer(TokenEmbed(11, WIDTH), stack), BATCH).items()
+        found.append({path.partition("layer_1/mixer/")[2]: role for path, role in second if "layer_1/mixer/" in path})
     for path, role in declared_by(owner).items():
         assert any(path in roles for roles in found), path
         assert all(role.decay in (None, roles[path].decay) for roles in found if path in roles)

@@ -11,6 +11,7 @@ import numpy as np
 
 from models import (
     MLP,
+    RWKV7,
     Attention,
     Block,
     BoxHead,
@@ -44,6 +45,7 @@ ENCODER = Stack(Block(Attention(4), None), 1)
 # Layers whose second form lives on what the first gives.
 BESIDE: dict[type, tuple[Any, ...]] = {
     SharedAttention: (SharedAttention(4, causal=True), SharedAttention(4, causal=True, reuse=True)),
+    RWKV7: (RWKV7(4, value_residual=True), RWKV7(4, value_residual=True)),
 }
 STACKS = {
     "scanned": Stack(Block(MIXER, FEEDFORWARD), 2, RMSNorm(), scan=True, remat="full"),

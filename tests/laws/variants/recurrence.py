@@ -5,6 +5,7 @@ from typing import Any
 from models.recurrence.decayed import Mamba2, Retention
 from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
+from models.recurrence.rwkv import RWKV7
 
 VARIANTS: dict[type, dict[str, Any]] = {
     Retention: {"default": Retention(), "unplaced": Retention(2, 1.0, None)},
@@ -13,4 +14,5 @@ VARIANTS: dict[type, dict[str, Any]] = {
     GatedDeltaNet: {"default": GatedDeltaNet(2), "grouped_values": GatedDeltaNet(2, 0.5, 2.0, value_heads=4)},
     MLSTM: {"default": MLSTM(), "uncapped": MLSTM(2, 1.0, None, 0.0)},
     KimiDeltaAttention: {"default": KimiDeltaAttention(), "ranked": KimiDeltaAttention(4, 3)},
+    RWKV7: {"default": RWKV7(), "first": RWKV7(4, value_residual=True)},
 }
