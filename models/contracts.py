@@ -7,7 +7,7 @@ Shape letters: b batch, t time, s source, d width, h heads, k head width, f hidd
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -69,6 +69,16 @@ class Residual(Protocol):
     """
 
     def __call__(self, state: Any, branch: Branch, ctx: Context) -> Any: ...
+
+
+@runtime_checkable
+class Shrinks(Protocol):
+    """A residual that multiplies the first values of its branch's matrices by `first_gain`, in the context's block.
+
+    See `models.parametrization.SHRUNK` for which matrices these are.
+    """
+
+    def first_gain(self, ctx: Context) -> float: ...
 
 
 class Embed(Protocol):

@@ -19,20 +19,30 @@ with one column, whoever wrote the class; `Role.inputs` says otherwise where a c
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from models.backend import compiling_for
+from models.block import Block
 from models.context import Base
-from models.contracts import Batch, Model
-from models.paths import map_paths
+from models.contracts import Batch, Model, Shrinks
+from models.paths import map_paths, stacked
 from models.products import summed_axes
 from models.roles import Growth, Role, roles_of
 
 Parametrization = Literal["standard", "mup"]
+# Names, in the branches of a block, of the matrices that the size of what a branch gives follows from.
+SHRUNK = {
+    "mixer": frozenset({"value", "out"}),
+    "cross": frozenset({"value", "out"}),
+    "feedforward": frozenset({"gate", "up", "down", "key", "value", "out"}),
+}
 
 
 def base_of(model: Any) -> Base | None:
@@ -99,10 +109,12 @@ def roles(model: Any, batch: Batch) -> Any:
 
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
-    """{"params": ...} as `model.init(key, batch)` gives them, with the scales that the parametrization asks for."""
-    variables, whole = model.init(key, batch), cast(Any, model)
+    """{"params": ...} as `model.init(key, batch)` gives them, scaled as residuals and the parametrization ask."""
+    gains, whole = dict[str, float](), cast(Any, model)
+    with nn.intercept_methods(functools.partial(_gained, gains)):
+        variables = model.init(key, batch)
     if getattr(model, "parametrization", "standard") == "standard":
-        return variables
+        return variables | {"params": shrunk(variables["params"], gains)}
 
     def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
         growth = role.growth or Growth()
@@ -112,7 +124,31 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
         return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
 
     base = widened(whole, whole.base_width).init(key, batch)["params"]
-    return {"params": jax.tree.map(scaled, variables["params"], base, roles(model, batch))}
+    params = jax.tree.map(scaled, variables["params"], base, roles(model, batch))
+    return {"params": shrunk(params, gains)}
+
+
+def _gained(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: Any) -> Any:
+    """Notes the gain of each branch of a block by its path, if the block's residual shrinks first values."""
+    block = at.module
+    if isinstance(block, Block) and at.method_name == "__call__" and isinstance(block.residual, Shrinks):
+        ctx = kwargs["ctx"] if "ctx" in kwargs else args[1]
+        gains.update({"/".join((*block.path, name)): block.residual.first_gain(ctx) for name in SHRUNK})
+    return run(*args, **kwargs)
+
+
+def shrunk(params: Any, gains: Mapping[str, float]) -> Any:
+    """The parameters with the matrices of SHRUNK in a branch times the gain at its path: `stack/layer_0/mixer`."""
+
+    def scaled(path: str, leaf: jax.Array) -> jax.Array:
+        names = path.split("/")
+        for length in range(1, len(names)):
+            gain, branch = gains.get("/".join(names[:length]), 1.0), names[length - 1]
+            if gain != 1 and leaf.ndim - stacked(path) >= 2 and not SHRUNK[branch].isdisjoint(names[length:]):
+                return (leaf * gain).astype(leaf.dtype)
+        return leaf
+
+    return map_paths(scaled, params) if gains else params
 
 
 def _size(x: jax.Array) -> jax.Array:

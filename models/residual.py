@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.context import Context
-from models.contracts import Branch, Norm, Residual
+from models.contracts import Branch, Norm, Residual, Shrinks
 from models.norm import LayerNorm
 from models.structure import named, require_positive
 
@@ -72,12 +72,19 @@ class LayerScale(nn.Module):
 class DeepNorm(nn.Module):
     """norm(alpha * x + branch(x)), alpha = (2 depth)^(1/4) unless given.  (b, t, d) -> (b, t, d).  arXiv:2203.00555.
 
-    That alpha is the one of an encoder or a decoder alone.  The paper also shrinks the first values of the branch's weights, by
-    (8 depth)^(-1/4); here they stay as the branch makes them.
+    Training starts with the branch's weights times beta = (8 depth)^(-1/4), unless given: in attention those of values
+    and of the output, in a feedforward all (figure 2).  `models.initialised` applies it, and `model.init` does not.
+    Both are those of an encoder or a decoder alone; for N encoder and M decoder layers the paper has alpha
+    0.81 (N^4 M)^(1/16) and beta 0.87 (N^4 M)^(-1/16) in the encoder, (3 M)^(1/4) and (12 M)^(-1/4) in the decoder.
     """
 
     alpha: float | None = None
     norm: Norm = LayerNorm()
+    beta: float | None = None
+
+    def first_gain(self, ctx: Context) -> float:
+        """beta."""
+        return (8 * ctx.depth) ** -0.25 if self.beta is None else self.beta
 
     @nn.compact
     def __call__(self, state: jax.Array, branch: Branch, ctx: Context) -> jax.Array:
@@ -120,6 +127,10 @@ class StochasticDepth(nn.Module):
         """What `residual` makes of its state."""
         reduce = getattr(self.residual, "reduce", None)
         return reduce(state, ctx) if reduce else state
+
+    def first_gain(self, ctx: Context) -> float:
+        """What `residual` multiplies first values by; 1 if it leaves them."""
+        return self.residual.first_gain(ctx) if isinstance(self.residual, Shrinks) else 1.0
 
     @nn.compact
     def __call__(self, state: Any, branch: Branch, ctx: Context) -> Any:
