@@ -21,6 +21,10 @@ from models.remat import POLICIES
 from models.structure import named, nearest
 
 
+class UnlikeRepeatsError(ValueError):
+    """A scanned pattern whose later repeats, which find what an earlier one gave, are other programs than the first."""
+
+
 class Stack(nn.Module):
     """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t, d) -> (b, t, d).
 
@@ -114,7 +118,7 @@ class Pattern(nn.Module):
         return state, None
 
     def _require_alike(self, state: Any, before: Context, given: dict[str, Any]) -> None:
-        """Raises ValueError if a repeat that finds what the one before it gives computes something else than the first.
+        """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than the first.
 
         A scan would make each of them a first one.  The program of a repeat is traced without and with what is given,
         and both are compared as text; nothing is computed.  Programs that differ in their derivatives alone are not
@@ -138,7 +142,7 @@ class Pattern(nn.Module):
         except ScopeParamNotFoundError:  # of a layer that has other parameters if it finds something
             alike = False
         if not alike:
-            raise ValueError(
+            raise UnlikeRepeatsError(
                 f"A scanned stack gives {', '.join(given)} in each repeat, and layers that find it have other parameters"
                 " or compute something else than the first: put the block that gives it in Stack.prefix, and let later"
                 " ones give nothing."

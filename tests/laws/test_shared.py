@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from models import Attention, Block, Context, SharedAttention, Stack, ValueResidual, scanned
-from models.laws.depth import context, stream
+from models.laws.depth import context, law_scan_equals_loop, stream
+from models.laws.verdict import NotTestedError
 from models.structure import replace
 
 X, CONTEXT = stream(), context()
@@ -113,6 +114,12 @@ def test_a_scan_after_a_first_layer_of_ones_own_is_the_loop() -> None:
     expected = jax.jit(loop.apply)({"params": params}, X, CONTEXT)
     found = jax.jit(replace(loop, "scan", True).apply)({"params": scanned(params, loop)}, X, CONTEXT)
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=1e-5)
+
+
+def test_the_law_of_scans_puts_a_first_layer_before_the_scan_or_says_why_not() -> None:
+    law_scan_equals_loop(of(Mine()))
+    with pytest.raises(NotTestedError, match=r"gives mine in each repeat"):
+        law_scan_equals_loop(of(Running()))
 
 
 def test_repeats_that_share_parameters_are_looked_at_too() -> None:
