@@ -16,7 +16,7 @@ HELP = "ask a trained run"
 EXAMPLES = """
 examples:
   morphax predict runs/sentiment_bert "a delightful film"
-  morphax predict runs/sentiment_bert reviews.csv           a CSV, TSV, JSONL or TXT file, each row or line a text
+  morphax predict runs/sentiment_bert reviews.csv           a CSV, TSV, JSONL, Parquet or TXT file, each row a text
   morphax predict runs/sentiment_bert reviews.csv --set data.text=review
   morphax predict runs/sentiment_bert - < sentences.txt     one text a line
   morphax predict runs/sentiment_bert --json "a delightful film"
