@@ -87,6 +87,19 @@ class Embed(Protocol):
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]: ...
 
 
+@runtime_checkable
+class Tiles(Protocol):
+    """An embed whose tokens, after its `registers`, are the cells of a grid, the last axis running fastest.
+
+    `cells` counts them along each axis of an input of these `extents`: (rows, columns) of an image, or (frames, rows,
+    columns) of a video.  Raises ValueError if cells do not tile it.
+    """
+
+    registers: int
+
+    def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]: ...
+
+
 class Pool(Protocol):
     """One vector an example: hidden (b, t, d) -> (b, d), or (b, n, d) where the context says which examples share a row."""
 

@@ -143,9 +143,15 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        self.cells(batch["image"].shape[1:3])
         x = _tiles(batch["image"][:, None], (1, self.size, self.size))
         x = nn.Dense(self.width, name="patch")(x)
         return _registered(self, x, ctx, self.registers, self.position)
+
+    @nn.nowrap
+    def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along the rows and the columns of an image."""
+        return _counted(extents, (self.size, self.size))
 
 
 class ConvEmbed(nn.Module):
@@ -174,17 +180,20 @@ class ConvEmbed(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         x, strides = batch["image"], self.strides or (2,) * len(self.channels)
-        if len(strides) != len(self.channels):
-            raise ValueError(_uneven(self.channels, self.strides))
-        side = math.prod(strides)
-        b, rows, columns, _ = x.shape
-        if rows % side or columns % side:
-            raise ValueError(f"Patches of {side} x {side} do not tile {rows} x {columns} pixels; change channels or cut the image.")
+        self.cells(x.shape[1:3])
         for layer, (channels, stride) in enumerate(zip(self.channels, strides, strict=True)):
             x = nn.Conv(channels, (3, 3), (stride, stride), use_bias=self.norm is None, name=f"conv_{layer}")(x)
             x = gelu(x if self.norm is None else named(self.norm, f"norm_{layer}")(x))
-        x = nn.Dense(self.width, name="out")(x.reshape(b, -1, x.shape[-1]))
+        x = nn.Dense(self.width, name="out")(x.reshape(x.shape[0], -1, x.shape[-1]))
         return _registered(self, x, ctx, self.registers, self.position)
+
+    @nn.nowrap
+    def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along the rows and the columns of an image."""
+        strides = self.strides or (2,) * len(self.channels)
+        if len(strides) != len(self.channels):
+            raise ValueError(_uneven(self.channels, self.strides))
+        return _counted(extents, (math.prod(strides),) * 2)
 
 
 class TubeletEmbed(nn.Module):
@@ -206,8 +215,14 @@ class TubeletEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
+        self.cells(batch["video"].shape[1:4])
         x = nn.Dense(self.width, name="tubelet")(_tiles(batch["video"], (self.frames, self.size, self.size)))
         return _registered(self, x, ctx, self.registers, self.position)
+
+    @nn.nowrap
+    def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
+        """Boxes along the frames, the rows and the columns of a video."""
+        return _counted(extents, (self.frames, self.size, self.size))
 
 
 class QueryEmbed(nn.Module):
@@ -288,11 +303,18 @@ def _registered(module: nn.Module, x: jax.Array, ctx: Context, count: int, posit
     return _placed(x, dataclasses.replace(ctx, positions=None, segments=None, starts=None), position)
 
 
+def _counted(extents: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Cells of these sizes along each axis.  Raises ValueError if they do not tile the extents."""
+    if any(extent % size for extent, size in zip(extents, sizes, strict=True)):
+        axes = " (frames, rows, columns)" if len(sizes) == 3 else " (rows, columns)"
+        cell, whole = " x ".join(map(str, sizes)), " x ".join(map(str, extents))
+        raise ValueError(f"Patches of {cell}{axes} do not tile an input of {whole}; change the embed, or data.size.")
+    return tuple(extent // size for extent, size in zip(extents, sizes, strict=True))
+
+
 def _tiles(video: jax.Array, sizes: tuple[int, int, int]) -> jax.Array:
     """(b, frames, rows, columns, channels) -> (b, boxes, pixels of a box)."""
     b, *extents, channels = video.shape
-    if any(extent % size for extent, size in zip(extents, sizes, strict=True)):
-        raise ValueError(f"Boxes of {sizes} (frames, rows, columns) do not tile {tuple(extents)}; change the sizes or cut the input.")
     counts = [extent // size for extent, size in zip(extents, sizes, strict=True)]
     split = [part for both in zip(counts, sizes, strict=True) for part in both]
     boxes = video.reshape(b, *split, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)

@@ -9,6 +9,7 @@ import flax.linen as nn
 from models.words import listed
 
 Value = TypeVar("Value")
+APART = "apart"  # in the metadata of a field that is no part of the structure: it is neither recorded nor compared
 
 
 def named(template: Value, name: str) -> Value:
@@ -87,9 +88,10 @@ def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
 
 
 def fields(value: Any) -> list[Any]:
-    """The dataclass fields that make up a structure: without linen's own `parent` and `name`."""
+    """The dataclass fields that make up a structure: without those marked `APART` and linen's `parent` and `name`."""
     linen = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
-    return [field for field in dataclasses.fields(value) if field.init and not (linen and field.name in ("parent", "name"))]
+    own = [field for field in dataclasses.fields(value) if field.init and APART not in field.metadata]
+    return [field for field in own if not (linen and field.name in ("parent", "name"))]
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -181,7 +181,8 @@ def test_epochs_and_steps_given_together_are_taken_where_one_makes_room(inside: 
 
 def test_many_classes_in_a_message_are_cut_and_counted(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "many.csv").write_text("text,label\n" + "".join(f"review {index},class {index:02d}\n" for index in range(71)))
-    assert main(["train", "config.py", f"data.path={tmp_path / 'many.csv'}", f"data.test={tmp_path / 'many.csv'}"]) == 2
+    files = [f"data.path={tmp_path / 'many.csv'}", f"data.test={tmp_path / 'many.csv'}"]
+    assert main(["train", "config.py", *files, "model.head.classes=2"]) == 2
     said = capsys.readouterr().err
     assert "The data has 71 classes (class 00, class 01, " in said
     assert " more) and model.head.classes is 2; set model.head.classes=71." in said

@@ -110,7 +110,7 @@ CASES = (
     ),
     Malformed(
         "places too few",
-        "train config.py data.length=300",
+        "train config.py data.length=300 model.embed.position.length=48",
         r"data.length is 300 .* set data.length=48 or model\.embed\.position\.length=300",
     ),
     Malformed("both lengths", "train config.py steps=10 epochs=2", r"epochs is 2.0 and steps is 10; give exactly one"),

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from tests.conftest import TEST, TRAIN, Malformed
+from tests.conftest import CONFIG, TEST, TRAIN, Malformed
 from train.data.source import prepare
 
 VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' evaluation.metric=loss data.target=label"
@@ -105,7 +105,7 @@ CASES = (
         "one class more than the head",
         "train config.py",
         r"3 classes \(bad, good, so so\).*set model\.head\.classes=3",
-        {"train.csv": TRAIN + "film,so so\n"},
+        {"train.csv": TRAIN + "film,so so\n", "config.py": CONFIG.replace("classifier(2", "classifier(4")},
     ),
     Malformed(
         "one class less than the head",

@@ -192,7 +192,7 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
     path, run = write(tmp_path / "drives"), str(tmp_path / "run")
     small = ["model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "steps=3", "data.context=4"]
     wrong = write(tmp_path / "others", m=3)
-    assert main(["train", "drive_highway", *small, f"data.path={wrong}", "--run", run]) == 2
+    assert main(["train", "drive_highway", *small, f"data.path={wrong}", "model.head.values=2", "--run", run]) == 2
     assert "has 3 actions a step and model.head.values is 2; set model.head.values=3" in capsys.readouterr().err
     assert not Path(run).exists()
     plain = ["data.horizon=none", "data.middle=0", "data.scale=10", "review=none"]
@@ -205,7 +205,8 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
         answers.append([answer["value"] for answer in json.loads(capsys.readouterr().out)["answers"]])
     assert not any(np.allclose(one, other) for one, other in zip(answers, answers[1:], strict=False))
     assert main(["train", "drive_decision", f"data.path={path}", "model.embed.position.length=10", "--run", run]) == 2
-    assert "trajectories of 12 steps and model.embed.position.length holds 10 places" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "trajectories of 12 steps and model.embed.position.length is 10; set model.embed.position.length=12." in said
     assert main(["train", "drive_highway", *small, f"data.path={path}", "--run", run, "--json"]) == 0
     assert not json.loads(capsys.readouterr().out)["review"]
     assert "The data has 3 features and 2 actions, and the simulation has 31 and 2" in (tmp_path / "run" / "report.html").read_text()

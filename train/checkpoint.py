@@ -279,7 +279,6 @@ class _Drained(asyncio.SelectorEventLoop):
             return asyncio.Handle(callback, args, self, context)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
-
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Says nothing: a failed read raises its first error, and the errors of its other tasks are collected at any later time."""
 

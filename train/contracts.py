@@ -88,6 +88,71 @@ class Labelled(Protocol):
     def labels(self, part: PART) -> np.ndarray: ...
 
 
+class Requirement(Protocol):
+    """What a setting must be for data to fit: `holds` says if a value is; one that follows the data becomes `value`.
+
+    `reason` is a clause such as "the data has 5 classes".  `depends` are the settings that it comes from, `instead` one
+    of these that can be set to what the model has.
+    """
+
+    @property
+    def value(self) -> Any: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def depends(self) -> tuple[str, ...]: ...
+
+    @property
+    def instead(self) -> str: ...
+
+    @property
+    def tight(self) -> bool: ...
+
+    def holds(self, value: Any) -> bool: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Equal:
+    """A setting of exactly one value."""
+
+    value: Any
+    reason: str
+    depends: tuple[str, ...] = ("data",)
+    instead: str = ""
+    tight: bool = True
+
+    def holds(self, value: Any) -> bool:
+        """If it is the value."""
+        return value == self.value
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """A setting that is large enough; with `tight` one that follows becomes the value even if it is larger."""
+
+    value: int
+    reason: str
+    depends: tuple[str, ...] = ("data",)
+    instead: str = ""
+    tight: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """If it is the value, or above."""
+        return value >= self.value
+
+
+@runtime_checkable
+class Requires(Protocol):
+    """Data that requires more of a model than its classes and its vocabulary: requirements by paths of an experiment.
+
+    A path that the experiment does not have, and a setting that is none, require nothing.
+    """
+
+    def requires(self, model: Model, objective: "Objective") -> Mapping[str, Requirement]: ...
+
+
 class Objective(Protocol):
     """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
 
@@ -120,6 +185,14 @@ class WeighsClasses(Protocol):
 
     @property
     def class_weights(self) -> tuple[float, ...] | str | None: ...
+
+
+@runtime_checkable
+class PerValue(Protocol):
+    """An objective that reads `per_value` outputs for each value of the data, such as its quantiles, in any layout."""
+
+    @property
+    def per_value(self) -> int: ...
 
 
 class Schedule(Protocol):

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from models.contracts import Model
+from models.structure import APART
 from train.contracts import Data, Initial, Objective, Optimizer, Parallel, Review
 from train.parallel import Jit
 from train.precision import Precision
@@ -56,6 +57,7 @@ class Experiment:
 
     `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
+    `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.requirements`).
     """
 
     model: Model
@@ -74,6 +76,7 @@ class Experiment:
     checkpoints: Checkpoints = Checkpoints()
     log_every: int = 20
     seed: int = 0
+    given: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False, metadata={APART: True})
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -15,7 +15,8 @@ from train.experiment import Experiment
 from train.loop import Loop
 from train.prepared import prepare
 from train.provenance import changed, located, prints, put_aside
-from train.run import another, claim, extend, fitted, record
+from train.requirements import settle
+from train.run import adopted, another, claim, extend, fitted, record
 from train.signals import Flag
 
 
@@ -37,6 +38,7 @@ def fit(
     saved.
     """
     began = time.perf_counter()
+    experiment = experiment if fresh else adopted(folder, experiment)
     old = claim(folder, experiment, config, fresh, edits)
     mine = experiment
     if old is not None:
@@ -53,6 +55,7 @@ def fit(
         return summary
     with Flag() as flag:
         data = mine.data.open(old.classes if old else ())
+        experiment, changes = settle(experiment, data) if old is None else (experiment, ())
         if isinstance(experiment.review, Readies):
             experiment.review.ready(data)
         prepared = prepare(experiment, data)
@@ -73,11 +76,13 @@ def fit(
             if (folder / "experiment.json").is_file():
                 console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
             with written(folder):
-                record(folder, experiment, config, data, beginning.fresh if beginning else ())
+                record(folder, experiment, config, data, beginning.fresh if beginning else (), changes)
         fresh_ones = beginning.fresh if beginning else ()
         if old is not None:
             fresh_ones = fresh_ones or tuple(old.said.get("fresh", ()))
         unused = beginning.unused if beginning else ()
+        for change in changes:
+            console.say(str(change))
         console.plan(prepared, folder, fresh_ones, unused)
         for text in cautions(prepared):
             console.say(f"warning: {text}")

@@ -25,6 +25,7 @@ from train.experiment import Experiment
 from train.metrics import read_metrics
 from train.parts import components, joined, project
 from train.prepared import Prepared, prepare
+from train.requirements import settle
 from train.review.trained import drawn, table
 from train.run import Recorded, asked, load_config
 from train.spec import override
@@ -99,7 +100,8 @@ def costs(experiments: Mapping[str, Experiment]) -> Piece:
     """
     found: dict[str, dict[str, str]] = {}
     for name, experiment in experiments.items():
-        prepared = prepare(experiment, experiment.data.open())
+        data = experiment.data.open()
+        prepared = prepare(settle(experiment, data)[0], data)
         found[name] = {"parameters": f"{parameters(prepared.shapes):,}", "operations a step": f"{prepared.work:,}"}
     return beside(found)
 

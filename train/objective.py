@@ -117,6 +117,11 @@ class Quantiles:
         if not self.levels or not all(0 < low < high < 1 for low, high in zip((1e-9, *self.levels), self.levels, strict=False)):
             raise ValueError(f"Quantiles.levels is {self.levels}; give ascending numbers between 0 and 1.")
 
+    @property
+    def per_value(self) -> int:
+        """Outputs for each value: a quantile each."""
+        return len(self.levels)
+
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         values, count = batch["values"], len(self.levels)
         if outputs.size != values.size * count:

@@ -14,13 +14,13 @@ import optax
 from models.backend import compiling_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
-from models.structure import part
 from models.words import listed
 from train.contracts import Dataset, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
 from train.data.balance import class_weights, emphasised, require_once
 from train.errors import InputError, refused
 from train.experiment import Experiment
 from train.optimizer import Constant, in_mup, routed
+from train.requirements import require
 from train.step import (
     TrainState,
     initialise,
@@ -281,38 +281,7 @@ def _require_fit(experiment: Experiment, data: Dataset) -> None:
     with refused():
         _ = data.names  # whether they can be read
         experiment.parallel.size()
-    vocab = _field(experiment, "model.embed.vocab")
-    if vocab is not None and vocab < data.vocab:
-        both = f"{data.vocab} tokens and model.embed.vocab is {vocab}"
-        raise InputError(f"The tokenizer has {both}; set model.embed.vocab={data.vocab}.")
-    places, length = _field(experiment, "model.embed.position.length"), _field(experiment, "data.length")
-    if places is not None and length is not None and length > places:
-        raise InputError(
-            f"data.length is {length} and model.embed.position.length holds {places} places;"
-            f" set data.length={places} or model.embed.position.length={length}."
-        )
-    classes = _field(experiment, "model.head.classes")
-    labels = len(data.classes)
-    if classes is not None and labels and labels != classes:
-        both = f"{labels} classes ({listed(data.classes)}) and model.head.classes is {classes}"
-        raise InputError(f"The data has {both}; set model.head.classes={labels}.")
-    values, actions = _field(experiment, "model.head.values"), getattr(data, "actions", None)
-    if values is not None and actions and values != actions:
-        both = f"{actions} actions a step and model.head.values is {values}"
-        raise InputError(f"The data has {both}; set model.head.values={actions}.")
-    longest = getattr(data, "longest", 0)
-    if places is not None and longest > places:
-        raise InputError(
-            f"The data has trajectories of {longest} steps and model.embed.position.length holds {places} places;"
-            f" set model.embed.position.length={longest}."
-        )
-
-
-def _field(experiment: Experiment, path: str) -> Any:
-    try:
-        return part(experiment, path)
-    except LookupError:
-        return None
+        require(experiment, data)
 
 
 def _takes_roles(build: Any) -> bool:

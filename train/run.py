@@ -19,7 +19,7 @@ import jax
 from tensorflow_datasets.core import registered
 
 import configs
-from models.structure import differences, nearest, replace
+from models.structure import differences, nearest, part, replace
 from train.contracts import Dataset
 from train.data.tokens import Published
 from train.errors import InputError
@@ -27,6 +27,7 @@ from train.experiment import Experiment
 from train.parallel import Jit
 from train.parts import Names, components, joined, project
 from train.provenance import COPY, directory, edited, located, prints, source_of
+from train.requirements import Change
 from train.spec import changes, decode, encode, override
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
@@ -119,11 +120,35 @@ def versions() -> dict[str, str]:
     return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
-def record(folder: Path, experiment: Experiment, config: str, opened: Dataset, fresh: Sequence[str] = ()) -> None:
+def adopted(folder: Path, experiment: Experiment) -> Experiment:
+    """The experiment with the settings that followed the data when the folder's run began.
+
+    Those that are set otherwise since stay.  It is as it was if the folder holds no run, or one that cannot be read.
+    """
+    try:
+        settled = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))["settled"]
+        for change in settled:
+            path = change["path"]
+            if path not in experiment.given and encode(part(experiment, path)) == change["before"]:
+                experiment = replace(experiment, path, decode(change["after"], {}))
+    except (OSError, ValueError, LookupError, TypeError):
+        return experiment
+    return experiment
+
+
+def record(
+    folder: Path,
+    experiment: Experiment,
+    config: str,
+    opened: Dataset,
+    fresh: Sequence[str] = (),
+    settled: Sequence[Change] = (),
+) -> None:
     """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions.
 
-    Also what tells the data and the config's own classes from others, the working folder, and the parameters that are `fresh` beside
-    loaded weights.  A tokenizer, and the file of own classes, are written beside it first.
+    Also what tells the data and the config's own classes from others, the working folder, the parameters that are
+    `fresh` beside loaded weights, and the settings that were `settled` by the data.  A tokenizer, and the file of own
+    classes, are written beside it first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokens, source = getattr(opened, "tokens", None), source_of(experiment)
@@ -131,6 +156,7 @@ def record(folder: Path, experiment: Experiment, config: str, opened: Dataset, f
         (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
     data = {"experiment": encode(experiment), "config": config, "classes": list(opened.classes), "versions": versions()}
     data |= {"data": prints(experiment), "directory": directory(folder), "fresh": list(fresh)}
+    data |= {"settled": [change.record() for change in settled]}
     if source is not None:
         data["source"] = source.recorded()
         if source.path is not None:

@@ -13,6 +13,7 @@ from models.contracts import conforms
 from models.structure import absence, differences, fields, nearest
 from models.words import brief
 from train.errors import InputError
+from train.experiment import Experiment
 from train.parts import Names, annotations, find, find_recorded, is_contract, is_ours, with_kinds
 
 LARGEST = 2**63  # of whole numbers
@@ -107,10 +108,12 @@ def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
     for path, text in sorted(pairs, key=lambda pair: pair[0].count(".")):
         _assign(tree, path, text, known, {other for other, _ in pairs})
     try:
-        return decode(tree, known)
+        made = decode(tree, known)
     except RefusedError as error:
         inner = [f"{path}={text}" for path, text in pairs if error.path in (path, path.rpartition(".")[0])]
         raise InputError(f"{' '.join(inner or assignments)}: {error}") from None
+    given = (*value.given, *(path for path, _ in pairs)) if isinstance(value, Experiment) else ()
+    return dataclasses.replace(made, given=given) if isinstance(made, Experiment) else made
 
 
 def _parted(assignment: str) -> tuple[str, str]:

@@ -52,6 +52,7 @@ PARTS = {
     "train.metrics": "engine",
     "train.prepared": "engine",
     "train.provenance": "engine",
+    "train.requirements": "engine",
     "train.run": "engine",
     "train.signals": "engine",
     "train.step": "engine",

@@ -48,8 +48,6 @@ UNDECLARED = {
     ("train/study/coordinates.py", "getattr(optimizer, 'rate', None)"),
     ("train/study/coordinates.py", "hasattr(experiment.model, 'parametrization')"),
     ("train/study/coordinates.py", "hasattr(getattr(optimizer, 'rate', None), 'peak')"),
-    ("train/prepared.py", "getattr(data, 'actions', None)"),
-    ("train/prepared.py", "getattr(data, 'longest', 0)"),
 }
 
 

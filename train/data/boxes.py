@@ -7,10 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from models.contracts import Model
 from models.words import listed
-from train.contracts import PART
+from train.contracts import PART, Objective, Requirement
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
+from train.data.needs import cells
 from train.data.notes import Notes
 from train.data.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
 from train.data.scenes import Scene, Scenes, coco, unlisted, voc
@@ -171,6 +173,11 @@ class OpenedBoxes:
     def shown(self, part: PART, index: int) -> str:
         """The picture, as a piece of a page."""
         return shown_picture(self.picture(part, index))
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Grids and positions for pictures of the size."""
+        del objective
+        return cells(model, self.spec.size)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `box_labels`, `present` (b, most)."""

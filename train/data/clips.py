@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Objective, Requirement
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
+from train.data.needs import cells
 from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
 from train.data.videos import KINDS, counted, decoded, sampled
 from train.errors import InputError
@@ -80,6 +82,11 @@ class OpenedClips(OpenedClassed):
     def shown(self, part: PART, index: int) -> str:
         """The frames in a row, as a piece of a page."""
         return shown_picture(filmstrip([resized(centred(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]), 64)
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Grids and positions for so many frames of the size."""
+        del objective
+        return cells(model, (self.spec.frames, *self.spec.size))
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `video` (b, frames, rows, columns, channels) and `labels` (b,); `targets` (b, c) where clips are mixed."""

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
+from train.data.needs import positions
 from train.data.notes import Notes
 from train.data.questions import where
 from train.data.source import Split, asked_words, dataset, read, texts, whole
@@ -117,6 +119,11 @@ class OpenedCorpus:
                 f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text."
             )
         self.ids[part], self.characters[part] = ids, len(text)
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Positions for all of a row."""
+        del model, objective
+        return positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` windows, and rows without any up to a multiple: window i of an epoch starts at its offset + i * length.

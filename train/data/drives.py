@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Equal, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
+from train.data.needs import positions
 from train.data.notes import Note, Notes
 from train.data.pixels import below
 from train.data.source import dataset
@@ -262,6 +264,14 @@ class OpenedDrives:
                 return f"{one.origin}, step {index + 1}"
             index -= len(one.rewards)
         raise IndexError(index)
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """An output for each number of an action, and positions for the longest trajectory, once they are read."""
+        del model, objective
+        if not self.actions:
+            return {}
+        held = positions(self.longest, f"the data has trajectories of {self.longest} steps")
+        return held | {"model.head.values": Equal(self.actions, f"the data has {self.actions} actions a step")}
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of windows, as `Drives` says."""

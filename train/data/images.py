@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Objective, Requirement
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
+from train.data.needs import cells
 from train.data.pixels import asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
 
 
@@ -61,6 +63,11 @@ class OpenedImages(OpenedClassed):
     def shown(self, part: PART, index: int) -> str:
         """The picture, as a piece of a page."""
         return shown_picture(self.picture(part, index))
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Grids and positions for pictures of the size."""
+        del objective
+        return cells(model, self.spec.size)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `image` (b, rows, columns, channels) and `labels` (b,); `targets` (b, c) where pictures are mixed."""

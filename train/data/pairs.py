@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
+from train.data.needs import positions
 from train.data.notes import Note, Notes
 from train.data.questions import where
 from train.data.source import Split, asked_words, dataset, held, lines, read, texts, words
@@ -161,6 +163,11 @@ class OpenedPairs:
     def shown(self, part: PART, index: int) -> str:
         """The sentence, as a piece of a page."""
         return html.escape(self.pairs[part][index][0])
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Positions for all of a row."""
+        del model, objective
+        return positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` pairs of about the same length."""

@@ -9,10 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from models.contracts import Model
 from models.words import listed
-from train.contracts import PART
+from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.formats import Example
+from train.data.needs import forecasts
 from train.data.notes import Note, Notes
 from train.data.source import Split, dataset, read
 from train.data.steps import parse, refuse_repeat, step
@@ -310,6 +312,11 @@ class OpenedSeries:
         """Which window it is."""
         origin, series = self._place(part, index)
         return f"{', '.join(self.classes[series])} from step {origin + 1}"
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Positions for the patches of a window, and outputs for all that is to be forecast."""
+        spec, series = self.spec, len(self.classes) if self.together else 1
+        return forecasts(spec.context, spec.horizon, spec.patch, series, model, objective)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of windows, as `Series` says."""

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from train.contracts import PART
+from models.contracts import Model
+from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches
+from train.data.needs import positions
 from train.errors import InputError
 
 Maker = Callable[[np.random.Generator, int], Arrays]
@@ -17,9 +19,14 @@ class Made:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, make: Maker, vocab: int, examples: int, held: int) -> None:
-        self.make, self.vocab, self.sizes = make, vocab, {"train": examples, "test": held}
+    def __init__(self, make: Maker, vocab: int, length: int, examples: int, held: int) -> None:
+        self.make, self.vocab, self.length, self.sizes = make, vocab, length, {"train": examples, "test": held}
         self.names = tuple(map(str, range(vocab)))
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Positions for all of a row."""
+        del model, objective
+        return positions(self.length, f"data.length is {self.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` examples."""
@@ -58,7 +65,7 @@ class Recall:
 
     def reader(self, classes: tuple[str, ...] = ()) -> Made:
         """The same."""
-        return Made(self._make, self.vocab, self.examples, self.held)
+        return Made(self._make, self.vocab, self.length, self.examples, self.held)
 
     def _make(self, chance: np.random.Generator, rows: int) -> Arrays:
         third, n = self.vocab // 3, self.pairs
@@ -99,7 +106,7 @@ class SelectiveCopy:
 
     def reader(self, classes: tuple[str, ...] = ()) -> Made:
         """The same."""
-        return Made(self._make, self.vocab, self.examples, self.held)
+        return Made(self._make, self.vocab, self.length, self.examples, self.held)
 
     def _make(self, chance: np.random.Generator, rows: int) -> Arrays:
         n, first = self.data, self.length - self.data

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.contracts import Model
 from models.words import listed
-from train.contracts import PART
+from train.contracts import PART, Equal, Objective, Requirement
 from train.data.balance import balanced, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
+from train.data.needs import positions
 from train.data.notes import Note, Notes
 from train.data.questions import where
 from train.data.source import Split, asked_words, called, dataset, held, labelled, once, read, texts, words
@@ -172,6 +174,13 @@ class OpenedText:
             origin = "the texts" if split is None else split.origin
             self.notes.take([Note(origin, done, "examples", tuple(cut), len(rows))])
         return rows
+
+    def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
+        """Positions for all of a row; one output if the target is a value."""
+        del model, objective
+        held = positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
+        value = Equal(1, "the data has one value an example")
+        return held | ({"model.head.values": value} if self.spec.kind == "value" else {})
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` sentences, as `Text` says."""

@@ -26,6 +26,7 @@ from train.errors import InputError, refused
 from train.experiment import Experiment
 from train.optimizer import Constant
 from train.prepared import Prepared, prepare
+from train.requirements import settle
 
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]
@@ -84,6 +85,7 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
     if hasattr(getattr(optimizer, "rate", None), "peak"):
         optimizer = dataclasses.replace(optimizer, rate=Constant(optimizer.rate.peak))
     data = experiment.data.open()
+    experiment, _ = settle(experiment, data)
     planned: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
     with refused():
         smallest = resized(experiment.model, by, min(sizes))

@@ -20,6 +20,7 @@ from train.experiment import Experiment
 from train.parallel import Jit
 from train.precision import cast
 from train.prepared import prepare
+from train.requirements import settle
 from train.study.chips import CHIPS, chip
 from train.study.compiled import collectives, kernels, moved, operations
 from train.study.cost import flops, parameters
@@ -92,7 +93,9 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
     if decode and experiment.parallel != Jit():
         raise InputError(f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit().")
     with compiling_for(devices):
-        ready = prepare(experiment, experiment.data.open(only="train"))
+        data = experiment.data.open(only="train")
+        experiment, _ = settle(experiment, data)
+        ready = prepare(experiment, data)
         used, shapes, example = experiment.parallel.size(), ready.shapes, ready.batch
         program: Any
         if decode:

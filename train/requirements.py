@@ -1,0 +1,94 @@
+"""What data requires of an experiment: settings that follow it, and those that do not fit it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from models.structure import fields, part, replace
+from models.words import listed
+from train.contracts import AtLeast, Dataset, Equal, Requirement, Requires
+from train.errors import InputError
+from train.experiment import Experiment
+
+HEAD = "model.head."  # its parameters are fresh beside pretrained ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A setting that followed the data."""
+
+    path: str
+    before: Any
+    after: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.before} -> {self.after}, as {self.reason}"
+
+    def record(self) -> dict[str, Any]:
+        """The change as experiment.json has it."""
+        return dataclasses.asdict(self)
+
+
+def requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement]:
+    """What data requires of an experiment, by path: its classes, its vocabulary, and what it says itself."""
+    found: dict[str, Requirement] = {}
+    if count := len(data.classes):
+        found["model.head.classes"] = Equal(count, f"the data has {count} classes ({listed(data.classes)})")
+    if count := data.vocab:
+        least = AtLeast(count, f"the tokenizer has {count} tokens")
+        found |= {f"model.{name}.vocab": least for name in ("embed", "source_embed", "head")}
+    return found | dict(data.requires(experiment.model, experiment.objective) if isinstance(data, Requires) else {})
+
+
+def settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, Any, Requirement]]:
+    """Settings of which data requires something: their paths, their values and the requirements."""
+    for path, requirement in requirements(experiment, data).items():
+        with contextlib.suppress(LookupError):
+            if (value := part(experiment, path)) is not None:
+                yield path, value, requirement
+
+
+def require(experiment: Experiment, data: Dataset) -> None:
+    """Raises InputError for the first setting that does not fit the data, with the value that would."""
+    for path, value, requirement in settings(experiment, data):
+        if requirement.holds(value):
+            continue
+        reason, instead = requirement.reason, requirement.instead and f"{requirement.instead}={value} or "
+        said = reason if "." in reason.split()[0] else reason[:1].upper() + reason[1:]
+        raise InputError(f"{said} and {path} is {value}; set {instead}{path}={requirement.value}.")
+
+
+def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, tuple[Change, ...]]:
+    """The experiment with the settings that follow the data, and their changes; others stay if they do not fit.
+
+    A setting follows that is left at the default of its class, or that stands in a config of which something that the
+    requirement depends on was overridden.  What was
+    overridden itself stays, and so does what pretrained weights are of.
+    """
+    changes: list[Change] = []
+    for path, value, requirement in settings(experiment, data):
+        fits = value == requirement.value if requirement.tight else requirement.holds(value)
+        if not fits and follows(experiment, path, requirement):
+            changes.append(Change(path, value, requirement.value, requirement.reason))
+    for change in changes:
+        experiment = replace(experiment, change.path, change.after)
+    return experiment, tuple(changes)
+
+
+def follows(experiment: Experiment, path: str, requirement: Requirement) -> bool:
+    """If a setting may be changed to fit the data."""
+    if path in experiment.given or (experiment.initial is not None and not path.startswith(HEAD)):
+        return False
+    above, _, name = path.rpartition(".")
+    if part(experiment, path) == defaults(part(experiment, above)).get(name, dataclasses.MISSING):
+        return True
+    within = any(path.startswith(f"{given}.") for given in experiment.given)
+    overridden = [f"{given}." for given in experiment.given]
+    return not within and any(given.startswith(f"{one}.") for given in overridden for one in requirement.depends)
+
+
+def defaults(component: Any) -> Mapping[str, Any]:
+    """Defaults of a component's fields by name."""
+    return {field.name: field.default for field in fields(component)} if dataclasses.is_dataclass(component) else {}
