@@ -1,7 +1,7 @@
 """How full roads will be over the next day: PeMS occupancy, 17,544 hours at 20 sensors, the last fifth to test on.
 
 python -m train traffic_occupancy
-python -m train traffic_occupancy data.channels=together model.head.values=240     # all sensors at once: 0.0127, 0.0126, 0.0129 (seed 0)
+python -m train traffic_occupancy data.channels=together     # all sensors at once: 0.0127, 0.0126, 0.0129 (seed 0)
 morphax predict runs/traffic_occupancy LAST_THREE_WEEKS.csv
 python -m tests.benchmarks.baselines --only traffic_occupancy
 

@@ -49,7 +49,7 @@ from train.optimizer import AdamW
 from train.requirements import require, settle
 from train.run import load_config
 
-CLASSES = tuple("abcde")
+CLASSES, LEARNED = tuple("abcde"), "model.embed.position.length"
 BYTES, MIXER, FIVE, CLASSIFIED = TokenEmbed(256, 8), Attention(2), ClassHead(5, MeanPool()), Classification()
 
 
@@ -227,7 +227,7 @@ REFUSED: dict[str, tuple[Experiment, Dataset, str]] = {
             initial=HuggingFace("folder"),
         ),
         Text(length=96).reader(),
-        ("data.length is 96 and model.embed.position.length is 64; set data.length=64 or model.embed.position.length=96."),
+        f"data.length is 96 and {LEARNED} is 64; set data.length=64 or {LEARNED}=96.",
     ),
     "a rotation over other cells": (
         experiment(pictured(4), Images()),

@@ -11,9 +11,11 @@ from models.words import listed
 from train.contracts import PART
 from train.data.balance import Balanced, balanced, require_power
 from train.data.notes import Note, Notes
-from train.data.pixels import below, readable, unread
+from train.data.pixels import below, cut, known_extents, readable, unread
 from train.data.source import Split, called, dataset, held, labelled, once
 from train.errors import InputError
+
+LOOKED_AT = 16  # examples of a data set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Classed:
     noun: ClassVar[str]  # what the files are
     kinds: ClassVar[tuple[str, ...]]  # how their names end; none, as they like
     read: ClassVar[Callable[[Path], Any]]  # what is to be remembered of a file; ValueError where it is broken
+    extents: ClassVar[Callable[[Path], tuple[int, int]]]  # rows and columns of a file, upright
 
     dataset: str = ""
     path: str | None = None
@@ -83,6 +86,7 @@ class Classed:
                 raise InputError(f"{folder} has no {self.noun} that can be read{unread(left, self.kinds)}; add some, or remove the folder.")
             notes += left
             rows += [{"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"} for file in sound]
+        notes += cut({str(row["file"]): type(self).extents(row["file"]) for row in rows}, self.size, path, self.noun)
         return Split(rows, path, {}, notes=tuple(notes))
 
 
@@ -128,8 +132,23 @@ class OpenedClassed:
             if known != self.classes:
                 raise InputError(f"{split.origin} has the classes {listed(known)}, and training had {self._listed()}.")
             labelled(split.examples[0][settings.target], known, split.where(0))
+            self.notes.take(self._cut(split))
         self.splits[part] = split
         self.notes.take(split.notes)
+
+    def _cut(self, split: Split) -> tuple[Note, ...]:
+        """A note of those of the first examples of a data set that are cut; its others are not read for that."""
+        column, some = getattr(self.settings, self.settings.column), range(min(LOOKED_AT, len(split.examples)))
+        shapes = {f"example {index + 1}": np.shape(split.examples[index][column]) for index in some}
+        extents = {name: (shape[-3], shape[-2]) for name, shape in shapes.items() if len(shape) > 2}
+        return cut(extents, self.settings.size, split.origin, f"{self.settings.noun} looked at")
+
+    def taken(self, files: Sequence[str]) -> list[str]:
+        """Files to predict from; a note names those that are cut."""
+        settings = self.settings
+        extents = known_extents(files, type(settings).extents)
+        self.notes.take(cut(extents, settings.size, "the input", settings.noun))
+        return list(files)
 
     def _listed(self) -> str:
         return listed(self.classes)

@@ -14,7 +14,7 @@ from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
 from train.data.needs import cells
 from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
-from train.data.videos import KINDS, counted, decoded, sampled
+from train.data.videos import KINDS, counted, decoded, sampled, upright
 from train.errors import InputError
 
 
@@ -33,6 +33,7 @@ class Clips(Classed):
     noun: ClassVar[str] = "videos"
     kinds: ClassVar[tuple[str, ...]] = KINDS
     read: ClassVar[Callable[[Path], Any]] = counted
+    extents: ClassVar[Callable[[Path], tuple[int, int]]] = upright
 
     dataset: str = "moving_digits"
     video: str = "video"
@@ -103,7 +104,7 @@ class OpenedClips(OpenedClassed):
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The videos that files and folders name."""
-        return files(given, self.notes, KINDS, "videos", counted)
+        return self.taken(files(given, self.notes, KINDS, "videos", counted))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Videos to predict from, in their order."""

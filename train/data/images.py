@@ -13,7 +13,18 @@ from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.classed import Classed, OpenedClassed, filled
 from train.data.needs import cells
-from train.data.pixels import asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture
+from train.data.pixels import (
+    asked_picture,
+    centred,
+    decoded,
+    decodes,
+    files,
+    in_channels,
+    resized,
+    scaled,
+    shown_picture,
+    upright,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Images(Classed):
     noun: ClassVar[str] = "pictures"
     kinds: ClassVar[tuple[str, ...]] = ()
     read: ClassVar[Callable[[Path], Any]] = decodes
+    extents: ClassVar[Callable[[Path], tuple[int, int]]] = upright
 
     dataset: str = "fashion_mnist"
     image: str = "image"
@@ -85,7 +97,7 @@ class OpenedImages(OpenedClassed):
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """The pictures that files and folders name."""
-        return files(given, self.notes)
+        return self.taken(files(given, self.notes))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Pictures to predict from, in their order."""

@@ -1,10 +1,11 @@
 """Pictures as arrays: decoded, cut and turned by a view, and written back as pieces of a page."""
 
 import base64
+import contextlib
 import dataclasses
 import html
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +208,42 @@ class View:
         return np.stack([left, top, right, bottom], axis=-1)
 
 
+def middle(extents: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the largest part of a picture, of these extents, that has the shape of `size`."""
+    rows, columns = extents
+    height, width = min(rows, round(columns * size[0] / size[1])), min(columns, round(rows * size[1] / size[0]))
+    return max(height, 1), max(width, 1)
+
+
+def cut(extents: Mapping[str, tuple[int, int]], size: tuple[int, int], origin: str, things: str) -> tuple[Note, ...]:
+    """A note of the pictures, by names and extents, that are not of the shape of `size`, if there are any."""
+    names = tuple(name for name, whole in extents.items() if middle(whole, size) != whole)
+    done = f"have another shape than data.size={size} and are cut to their middle"
+    return (Note(origin, done, things, names, len(extents)),) if names else ()
+
+
+def upright(path: Path) -> tuple[int, int]:
+    """Rows and columns of a picture as it is seen, from its header."""
+    with _opened(path) as image:
+        columns, rows = image.size
+        return (columns, rows) if _orientation(image) >= 5 else (rows, columns)
+
+
+def known_extents(paths: Iterable[str], read: Callable[[Path], tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Rows and columns of files by name, without those that cannot be read."""
+    found: dict[str, tuple[int, int]] = {}
+    for path in paths:
+        with contextlib.suppress(Exception):  # the library's readers of damaged files raise many
+            found[path] = read(Path(path))
+    return found
+
+
 def centred(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The largest middle part of a picture that has the shape of `size`."""
     rows, columns = image.shape[:2]
-    height, width = min(rows, round(columns * size[0] / size[1])), min(columns, round(rows * size[1] / size[0]))
+    height, width = middle((rows, columns), size)
     if (height, width) == (rows, columns):
         return image
-    height, width = max(height, 1), max(width, 1)
     view = View((rows - height) // 2 / rows, (columns - width) // 2 / columns, height / rows, width / columns)
     return view.pixels(image, (height, width))
 

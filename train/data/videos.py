@@ -52,6 +52,15 @@ def counted(path: Path) -> int:
     return count
 
 
+def upright(path: Path) -> tuple[int, int]:
+    """Rows and columns of a video as it is seen, of its first frame.  Raises ValueError if it has none."""
+    with _opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            turned = _orientation(frame) >= 5
+            return (frame.width, frame.height) if turned else (frame.height, frame.width)
+    raise ValueError("it has no frames")
+
+
 def _lasts(container: Any, stream: Any) -> float:
     """How many seconds a video says that it lasts; 0 where it says nothing, or what is said may be of its sound."""
     if stream.duration:
