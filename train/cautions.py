@@ -1,7 +1,7 @@
 """Settings that can be used and hardly mean what they say: one sentence each, before training."""
 
 from models.words import listed
-from train.contracts import Scheduled
+from train.contracts import Lacks, Scheduled
 from train.experiment import Experiment
 from train.optimizer import unreached
 from train.prepared import Inference, Prepared
@@ -20,7 +20,7 @@ def cautions(prepared: Prepared) -> list[str]:
 
 def _unseen(prepared: Prepared) -> str:
     """Classes that training has no example of, so that they are never predicted."""
-    unseen = getattr(prepared.data, "unseen", ())
+    unseen = prepared.data.unseen if isinstance(prepared.data, Lacks) else ()
     if not unseen:
         return ""
     return f"No example to train on has the class {listed(unseen)}; leave it out of data.labels, or give examples of it"

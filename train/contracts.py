@@ -79,6 +79,46 @@ class Restores(Protocol):
     def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray: ...
 
 
+class Tokenizer(Protocol):
+    """Encodes texts; `names` are the tokens in the order of their ids."""
+
+    names: tuple[str, ...]
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@runtime_checkable
+class Tokenised(Protocol):
+    """Data with a tokenizer."""
+
+    tokens: Tokenizer
+
+
+@runtime_checkable
+class Ends(Tokenised, Protocol):
+    """Data with a tokenizer, whose texts end with the token `end`."""
+
+    end: int
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Data of a text: token ids (n,) and the number of characters, by part."""
+
+    ids: Mapping[str, np.ndarray]
+    characters: Mapping[str, int]
+
+
+@runtime_checkable
+class Lacks(Protocol):
+    """Data that knows which classes have no example to train on."""
+
+    @property
+    def unseen(self) -> tuple[str, ...]: ...
+
+
 @runtime_checkable
 class Labelled(Protocol):
     """Data whose examples have a class each: `labels(part)` gives them (n,), in their order."""
@@ -278,4 +318,4 @@ class Review(Protocol):
 class Readies(Protocol):
     """A review that looks at the data before compilation.  Raises InputError if it will lack something."""
 
-    def ready(self, data: Any) -> None: ...
+    def ready(self, data: Dataset) -> None: ...

@@ -13,7 +13,7 @@ from models.generate import generate as continued
 from train.asked import Asked
 from train.cautions import uncertain
 from train.checkpoint import Store
-from train.contracts import Restores, Searches
+from train.contracts import Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.errors import InputError, refused
 from train.metrics import finite
@@ -91,10 +91,9 @@ def generate(
     """
     experiment = run.experiment
     data = experiment.data.reader(run.classes)
-    tokens = getattr(data, "tokens", None)
-    if tokens is None:
+    if not isinstance(data, Tokenised):
         raise InputError(f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use another run.")
-    model = experiment.model
+    model, tokens = experiment.model, data.tokens
     with refused("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
         inference = prepare_inference(experiment, data, {name: np.asarray(value) for name, value in batch.items()})

@@ -15,7 +15,7 @@ from models.backend import compiling_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.words import listed
-from train.contracts import Dataset, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.contracts import Dataset, Ends, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
 from train.data.balance import class_weights, emphasised, require_once
 from train.errors import InputError, refused
 from train.experiment import Experiment
@@ -72,8 +72,11 @@ class Inference:
     def search(self) -> Callable[[Any, Any], Any]:
         """(params, batch) -> the tokens that the objective's search finds, filled up with the `end` of the data."""
         experiment = self.experiment
-        data: Any = self.data
-        search = make_search(experiment.model, experiment.objective, data.end, experiment.precision)
+        if not isinstance(self.data, Ends):
+            name = type(experiment.data).__name__
+            said = f"The objective searches for texts, and {name} has no token that ends one"
+            raise InputError(f"{said}; change one of both.")
+        search = make_search(experiment.model, experiment.objective, self.data.end, experiment.precision)
         return self.parallel.compile_outputs(search)
 
     def evaluate(self, params: Any, stop: Callable[[], bool] = lambda: False) -> dict[str, list[Moments]] | None:

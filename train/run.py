@@ -20,7 +20,7 @@ from tensorflow_datasets.core import registered
 
 import configs
 from models.structure import differences, nearest, part, replace
-from train.contracts import Dataset
+from train.contracts import Dataset, Tokenised
 from train.data.tokens import Published
 from train.errors import InputError
 from train.experiment import Experiment
@@ -151,7 +151,7 @@ def record(
     classes, are written beside it first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, source = getattr(opened, "tokens", None), source_of(experiment)
+    tokens, source = opened.tokens if isinstance(opened, Tokenised) else None, source_of(experiment)
     if isinstance(tokens, Published):
         (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
     data = {"experiment": encode(experiment), "config": config, "classes": list(opened.classes), "versions": versions()}

@@ -29,19 +29,11 @@ FOREIGN = {
 }
 # Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
 UNDECLARED = {
-    ("train/cautions.py", "getattr(prepared.data, 'unseen', ())"),
     ("train/commands/eval.py", "hasattr(experiment.data, 'path')"),
     ("train/console.py", "getattr(experiment.initial, 'folder', type(experiment.initial).__name__)"),
     ("train/data/drives.py", "hasattr(opened, 'files')"),
-    ("train/data/notes.py", "getattr(data, 'notes', ())"),
-    ("train/evaluate.py", "getattr(data, 'tokens', None)"),
     ("train/provenance.py", "getattr(data, 'dataset', None)"),
     ("train/provenance.py", "getattr(data, 'path', None)"),
-    ("train/review/driving.py", "getattr(data, 'spec', None)"),
-    ("train/review/language.py", "getattr(data, 'characters', {})"),
-    ("train/review/language.py", "getattr(data, 'ids', {})"),
-    ("train/review/language.py", "getattr(trainer.data, 'tokens', None)"),
-    ("train/run.py", "getattr(opened, 'tokens', None)"),
     ("train/study/advice.py", "getattr(experiment.model, 'head', None)"),
     ("train/study/advice.py", "getattr(experiment.optimizer, 'momentum', None)"),
     ("train/study/advice.py", "getattr(experiment.parallel, 'fsdp', 1)"),

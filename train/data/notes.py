@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 SHOWN = 5  # names in a sentence; the value has all of them
 
@@ -40,6 +40,13 @@ class Notes(list[Note]):
         self.extend(note for note in notes if note not in self)
 
 
-def notes_of(data: Any) -> Sequence[Note]:
+@runtime_checkable
+class Noted(Protocol):
+    """An opened data set whose reader keeps notes."""
+
+    notes: Sequence[Note]
+
+
+def notes_of(data: object) -> Sequence[Note]:
     """The notes of an opened data set; none if its reader keeps none."""
-    return getattr(data, "notes", ())
+    return data.notes if isinstance(data, Noted) else ()

@@ -1,27 +1,18 @@
 """Text to token ids: a published tokenizer's own file, byte pairs learnt from texts, or plain bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from train.contracts import Tokenizer
 from train.data.published import locate
 from train.data.questions import where
 from train.errors import InputError
 
 BEGIN, END = "[BEGIN]", "[END]"
-
-
-class Tokenizer(Protocol):
-    """Encodes texts; `names` are the tokens in the order of their ids."""
-
-    names: tuple[str, ...]
-
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 def _encoded(texts: Sequence[str], index: int) -> bytes:

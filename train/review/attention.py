@@ -11,6 +11,7 @@ from models.contracts import Batch, Model
 from models.paths import order
 from train.data.tokens import Tokenizer
 from train.precision import Precision, cast
+from train.review.powers import Paired
 from train.review.trained import Trained, drawn
 
 
@@ -34,14 +35,14 @@ def looked(trained: Trained, pairs: Sequence[tuple[str, str]]) -> list[tuple[lis
     Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens, and the mean over
     the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
     """
-    trainer = trained.trainer
-    data: Any = trainer.data
+    trainer, data = trained.trainer, trained.trainer.data
+    assert isinstance(data, Paired)
     batch = data.beside(pairs, trainer.parallel.size())
     compiled = trainer.parallel.compile_outputs(make_cross_attention(trainer.experiment.model, trainer.experiment.precision))
     weights = np.asarray(compiled(trained.params, trainer.parallel.put(batch)))
     if not weights.size:
         return []
-    tokens: Tokenizer = data.tokens
+    tokens = data.tokens
     found = []
     for row in range(len(pairs)):
         source = batch["source"][row, : (batch["source_segments"][row] > 0).sum()].tolist()

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Dataset, Findings
 from train.detection import ranked
+from train.review.powers import Boxed, missing
 from train.review.trained import Trained, drawn
 
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6276e", "#8c6d31")
@@ -31,10 +32,17 @@ class Detections:
         if self.shown < 0 or not 0 <= self.least <= 1:
             raise ValueError(f"Detections has shown {self.shown} and least {self.least}; give 0 pictures or more, and a probability.")
 
+    def ready(self, data: Dataset) -> None:
+        """Raises InputError if the data has no boxes."""
+        if not isinstance(data, Boxed):
+            raise missing(self, data, "pictures with boxes")
+
     def review(self, trained: Trained) -> Findings:
         """The findings on all pictures."""
-        data: Any = trained.trainer.data
-        names: tuple[str, ...] = data.names
+        data = trained.trainer.data
+        names = data.names
+        if not isinstance(data, Boxed):
+            raise missing(self, data, "pictures with boxes")
         truths: list[Any] = []
         found: list[Any] = []
         sizes: list[tuple[int, int]] = []

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Dataset, Findings
 from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.errors import InputError
+from train.review.powers import Driven, missing
 from train.review.trained import Trained, drawn, table
 from train.step import make_outputs
 
@@ -39,8 +40,10 @@ class ClosedLoop:
         if self.episodes < 1 or self.steps < 1:
             raise ValueError(f"ClosedLoop has episodes {self.episodes} and steps {self.steps}; give 1 or more of each.")
 
-    def ready(self, data: Any) -> None:
-        """Raises InputError where drives are to be simulated and the package for it is absent, or they are longer than the data's."""
+    def ready(self, data: Dataset) -> None:
+        """Raises InputError for data of no drives, for drives longer than the data's, and without the simulator."""
+        if not isinstance(data, Driven):
+            raise missing(self, data, "drives")
         if (horizon := data.spec.horizon) is not None and self.steps > horizon:
             raise InputError(f"review.steps is {self.steps} and data.horizon {horizon}; drive no longer than that.")
         if (data.features, data.actions) == (FEATURES, 2):
@@ -51,7 +54,9 @@ class ClosedLoop:
 
     def review(self, trained: Trained) -> Findings:
         """The findings of all drives; none where what the model sees and does is not what the simulation has."""
-        data: Any = trained.trainer.data
+        data = trained.trainer.data
+        if not isinstance(data, Driven):
+            raise missing(self, data, "drives")
         if (data.features, data.actions) != (FEATURES, 2):
             said = f"The data has {data.features} features and {data.actions} actions, and the simulation has {FEATURES} and 2."
             return Findings(pictures={"No drive with the model at the wheel": said})
@@ -95,7 +100,8 @@ class Wheel:
 
     def __init__(self, trained: Trained, asked: np.ndarray, steps: int) -> None:
         trainer, data = trained.trainer, trained.trainer.data
-        self.spec: Any = getattr(data, "spec", None)
+        assert isinstance(data, Driven)
+        self.spec = data.spec
         experiment = trainer.experiment
         self.params = jax.device_get(trainer.parallel.whole(trained.params))
         self.outputs = jax.jit(make_outputs(experiment.model, experiment.precision))

@@ -1,15 +1,18 @@
 """Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was forecast."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Dataset, Findings
 from train.errors import InputError
+from train.review.powers import Windowed, missing
 from train.review.trained import Trained, drawn, table
 
 BLUE, GREY = "#4269d0", "#555555"
+
+
+Panel = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # a window's place, what came before and after, its quantiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +34,21 @@ class Forecasts:
                 f"Forecasts has horizons {self.horizons}, season {self.season} and shown {self.shown}; steps count from 1, shown from 0."
             )
 
-    def ready(self, data: Any) -> None:
-        """Raises InputError where none of the horizons is forecast."""
+    def ready(self, data: Dataset) -> None:
+        """Raises InputError for data of no series, and if none of the horizons is forecast."""
+        if not isinstance(data, Windowed):
+            raise missing(self, data, "windows of series")
         if min(self.horizons) > data.spec.horizon:
             raise InputError(f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is forecast.")
 
     def review(self, trained: Trained) -> Findings:
         """The findings on all windows."""
-        data: Any = trained.trainer.data
+        data = trained.trainer.data
         self.ready(data)
+        assert isinstance(data, Windowed)
         steps = [step for step in self.horizons if step <= data.spec.horizon]
         truths, guesses, lasts, seasons, inside = [], [], [], [], []
-        panels: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+        panels: list[Panel] = []
         every = max(1, data.count(trained.part) // max(1, self.shown))
         ahead = np.array(steps) - 1
         reached = max(ahead) < self.season <= data.spec.before
@@ -74,7 +80,7 @@ class Forecasts:
             pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, trained, panels)
         return Findings(metrics, pictures)
 
-    def drawn(self, data: Any, trained: Trained, panels: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    def drawn(self, data: Windowed, trained: Trained, panels: list[Panel]) -> str:
         """The windows, each with the last steps that were seen."""
         from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Counted, Findings, Tokenised
 from train.review.trained import Trained
 
 
@@ -28,9 +28,8 @@ class Language:
         """The findings on the whole text."""
         data, nats = trained.trainer.data, trained.measured["loss"]
         found = {"perplexity": math.exp(min(nats, 700.0))}
-        characters = getattr(data, "characters", {}).get(trained.part)
-        if characters:
-            found["bits_per_character"] = nats / math.log(2) * len(getattr(data, "ids", {})[trained.part]) / characters
+        if isinstance(data, Counted) and (characters := data.characters.get(trained.part)):
+            found["bits_per_character"] = nats / math.log(2) * len(data.ids[trained.part]) / characters
         pictures = {}
         if self.windows:
             pictures["Surprise: the darker a token of the test text, the more nats it cost"] = self.surprise(trained)
@@ -44,7 +43,7 @@ class Language:
         logits = np.asarray(trainer.outputs(trained.params, trainer.parallel.put(batch)), np.float32)
         logits = logits[:, :, 0] if logits.ndim == 4 else logits  # of several tokens ahead, the next
         losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[..., 0]
-        tokens = getattr(trainer.data, "tokens", None)
+        tokens = trainer.data.tokens if isinstance(trainer.data, Tokenised) else None
         lines = []
         for row, costs, length in list(zip(batch["tokens"], losses, (batch["segments"] > 0).sum(1), strict=True))[: self.windows]:
             if not length:  # the text has fewer windows

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from train.contracts import Findings, Steps
+from train.contracts import Dataset, Ends, Findings, Steps
 from train.prepared import Inference
 from train.review.attention import heat, looked
+from train.review.powers import Paired, missing
 from train.review.trained import Trained, table
 
 
@@ -27,11 +28,17 @@ class Translations:
         if self.shown < 0 or self.attention < 0:
             raise ValueError(f"Translations has shown {self.shown} and attention {self.attention}; give 0 sentences or more.")
 
+    def ready(self, data: Dataset) -> None:
+        """Raises InputError if the data has no translations."""
+        if not isinstance(data, Paired):
+            raise missing(self, data, "translations")
+
     def review(self, trained: Trained) -> Findings:
         """The findings on all sentences."""
-        trainer = trained.trainer
-        data: Any = trainer.data
+        trainer, data = trained.trainer, trained.trainer.data
         batches = data.batches(trained.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
+        if not isinstance(data, Paired):
+            raise missing(self, data, "translations")
         found = sorted(translated(trainer, trained.params, batches, trained.stop))
         if not found or trained.stop():
             return Findings()
@@ -66,7 +73,8 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
 
 def translated(trainer: Inference, params: Any, batches: Steps, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
     """Each source's index and its translation, in the order of the batches; ends early where it is stopped."""
-    data: Any = trainer.data
+    data = trainer.data
+    assert isinstance(data, Ends)  # which the search has asked for
     for batch in batches.stream(0, len(batches)):
         if stop():
             return

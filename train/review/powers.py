@@ -1,0 +1,58 @@
+"""Powers of data that reviews read, and the error for data without them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from train.contracts import PART, Arrays, Dataset, Ends, Restores, Review, Shows
+from train.data.drives import Drives
+from train.data.scenes import Scene
+from train.data.series import Series
+from train.errors import InputError
+
+Pair = tuple[str, str]
+
+
+@runtime_checkable
+class Boxed(Protocol):
+    """Pictures (rows, columns, channels) with boxes."""
+
+    def picture(self, part: PART, index: int) -> np.ndarray: ...
+
+    def truth(self, part: PART, index: int) -> Scene: ...
+
+
+@runtime_checkable
+class Paired(Ends, Protocol):
+    """Sentences with their translations; `beside` makes a batch of others."""
+
+    pairs: Mapping[str, Sequence[Pair]]
+
+    def beside(self, pairs: Sequence[Pair], multiple: int) -> Arrays: ...
+
+
+@runtime_checkable
+class Windowed(Restores, Shows, Protocol):
+    """Windows of series: values before (t, n) and in the horizon (h, n), in the units of the data."""
+
+    spec: Series
+
+    def count(self, part: PART) -> int: ...
+
+    def window(self, part: PART, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@runtime_checkable
+class Driven(Protocol):
+    """Trajectories with so many features and actions a step."""
+
+    spec: Drives
+    features: int
+    actions: int
+
+
+def missing(review: Review, data: Dataset, what: str) -> InputError:
+    """An error for data without what a review looks at."""
+    name, given = type(review).__name__, type(data).__name__
+    return InputError(f"The review {name} looks at {what}, and the data has none ({given}); set review=none.")
