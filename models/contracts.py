@@ -16,6 +16,7 @@ from models.context import Context, Decoding
 Activation = Callable[[jax.Array], jax.Array]
 Branch = Callable[[jax.Array], jax.Array]
 Batch = Mapping[str, jax.Array]
+Tree = Any  # a pytree of arrays, of their shapes or of their shardings, which no type describes
 
 
 class Layer(Protocol):
@@ -68,7 +69,7 @@ class Residual(Protocol):
     arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context says which of which block it is.
     """
 
-    def __call__(self, state: Any, branch: Branch, ctx: Context) -> Any: ...
+    def __call__(self, state: Tree, branch: Branch, ctx: Context) -> Tree: ...
 
 
 @runtime_checkable
@@ -109,7 +110,7 @@ class Pool(Protocol):
 class Head(Protocol):
     """What leaves the model: hidden (b, t, d) -> outputs.  `table` (v, d) is the token embedding, for tied logits."""
 
-    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any: ...
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Tree: ...
 
 
 class Model(Protocol):
@@ -118,11 +119,11 @@ class Model(Protocol):
     With `decoding` the batch continues the rows that the collection "cache" holds, and fills it.
     """
 
-    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Any: ...
+    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Tree: ...
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any: ...
 
-    def apply(self, variables: Any, *args: Any, rngs: Any = None, **kwargs: Any) -> Any: ...
+    def apply(self, variables: Tree, *args: Any, rngs: Any = None, **kwargs: Any) -> Any: ...
 
 
 KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Router, Residual, Embed, Pool, Head, Model)

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from models.backend import devices, local_devices
+from models.contracts import Tree
 from models.paths import map_paths, select, stacked
 
 AXIS = "devices"
@@ -33,19 +33,19 @@ class Jit:
         """Rows of a batch come in multiples of this."""
         return 1
 
-    def start(self, make: Callable[[], Any]) -> Any:
+    def start(self, make: Callable[[], Tree]) -> Tree:
         """The result of `make`, placed."""
         return jax.jit(make)()
 
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
         """(state, batch) -> (state, sums); the old state's memory is given to the new one."""
         return jax.jit(lambda state, batch: step(state, batch), donate_argnums=0)
 
-    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_evaluation(self, evaluate: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> result."""
         return jax.jit(lambda params, batch: evaluate(params, batch))
 
-    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> outputs, a row for each of the batch."""
         return self.compile_evaluation(outputs)
 
@@ -53,19 +53,19 @@ class Jit:
         """A host batch on the devices."""
         return {name: jax.device_put(value) for name, value in batch.items()}
 
-    def whole(self, tree: Any) -> Any:
+    def whole(self, tree: Tree) -> Tree:
         """A placed tree as one logical copy, to save."""
         return tree
 
-    def spread(self, tree: Any, consume: bool = False) -> Any:
+    def spread(self, tree: Tree, consume: bool = False) -> Tree:
         """One logical copy, placed; the inverse of `whole`.  `consume` lets it delete the arrays that it is given."""
         return tree
 
-    def logical(self, tree: Any) -> Any:
+    def logical(self, tree: Tree) -> Tree:
         """The shapes of one logical copy, placed where a checkpoint is read into, for `spread` to take on."""
         return _placed(tree, SingleDeviceSharding(devices()[0]))
 
-    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+    def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """The shapes of a state and a batch, placed: what the compiled step takes."""
         return _placed((state, batch), SingleDeviceSharding(devices()[0]))
 
@@ -78,19 +78,19 @@ class Pmap:
         """Rows of a batch come in multiples of this."""
         return len(local_devices())
 
-    def start(self, make: Callable[[], Any]) -> Any:
+    def start(self, make: Callable[[], Tree]) -> Tree:
         """The result of `make`, on every device."""
         return self.spread(jax.jit(make)())
 
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
         """(state, batch) -> (state, sums) on every device; the sums are over all of them and come back once."""
         return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0, devices=local_devices())
 
-    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_evaluation(self, evaluate: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> result over the devices of the step."""
         return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None, devices=local_devices())
 
-    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> outputs, a row for each of the batch."""
         compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS, devices=local_devices())
         return lambda params, batch: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch))
@@ -101,16 +101,16 @@ class Pmap:
         sharding = NamedSharding(_line(), PartitionSpec(AXIS))
         return {name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()}
 
-    def whole(self, tree: Any) -> Any:
+    def whole(self, tree: Tree) -> Tree:
         """The copy of one device, on that device alone."""
         return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data.reshape(leaf.shape[1:]), tree)
 
-    def spread(self, tree: Any, consume: bool = False) -> Any:
+    def spread(self, tree: Tree, consume: bool = False) -> Tree:
         """A copy on every device, along a new first axis.  With `consume` each array is deleted once it is copied."""
         sharding = NamedSharding(_line(), PartitionSpec(AXIS))
         count = self.size()
 
-        def copied(leaf: Any) -> jax.Array:
+        def copied(leaf: Tree) -> jax.Array:
             placed = jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding)
             if consume and isinstance(leaf, jax.Array):
                 leaf.delete()
@@ -118,11 +118,11 @@ class Pmap:
 
         return jax.tree.map(copied, tree)
 
-    def logical(self, tree: Any) -> Any:
+    def logical(self, tree: Tree) -> Tree:
         """The shapes of one logical copy on the first device."""
         return _placed(tree, SingleDeviceSharding(local_devices()[0]))
 
-    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+    def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """The shapes of a state and a batch, placed."""
         count, sharding = self.size(), NamedSharding(_line(), PartitionSpec(AXIS))
         copies = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), state)
@@ -135,7 +135,7 @@ def _line() -> jax.sharding.Mesh:
     return jax.make_mesh((len(own),), (AXIS,), axis_types=(AxisType.Auto,), devices=own)
 
 
-def _placed(tree: Any, sharding: Sharding) -> Any:
+def _placed(tree: Tree, sharding: Sharding) -> Tree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
@@ -167,13 +167,13 @@ class Mesh:
         """Rows of a batch come in multiples of this."""
         return self.mesh().size
 
-    def shardings(self, tree: Any) -> Any:
+    def shardings(self, tree: Tree) -> Tree:
         """The sharding of every leaf of a state, by the rules."""
         mesh = self.mesh()
         rules: dict[str | None, tuple[str | None, ...]] = dict(reversed(self.rules))  # of one pattern given twice the first
         ruled = select(tuple(pattern for pattern, _ in self.rules))
 
-        def shard(path: str, leaf: Any) -> NamedSharding:
+        def shard(path: str, leaf: Tree) -> NamedSharding:
             first, shape = stacked(path), leaf.shape
             named = rules.get(ruled(path))
             axes = () if named is None else named[max(len(named) - len(shape[first:]), 0) :]
@@ -191,37 +191,37 @@ class Mesh:
 
         return map_paths(shard, tree)
 
-    def start(self, make: Callable[[], Any]) -> Any:
+    def start(self, make: Callable[[], Tree]) -> Tree:
         """The result of `make`, born sharded."""
         return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make)))()
 
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
         """(state, batch) -> (state, sums) on the mesh; the state keeps its sharding."""
 
-        def pinned(state: Any, batch: Any) -> Any:
+        def pinned(state: Tree, batch: Tree) -> Tree:
             state, sums = self._within(step)(state, batch)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), self._replicated(sums)
 
         return jax.jit(pinned, donate_argnums=0)
 
-    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_evaluation(self, evaluate: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> result on the mesh."""
         return jax.jit(lambda params, batch: self._replicated(self._within(evaluate)(params, batch)))
 
-    def compile_outputs(self, outputs: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> outputs, a row for each of the batch."""
         return self.compile_evaluation(outputs)
 
-    def _within(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+    def _within(self, compute: Callable[..., Tree]) -> Callable[..., Tree]:
         """The function, traced in the context of the mesh: kernels, which are not split by the compiler, split themselves by it."""
 
-        def traced(*args: Any) -> Any:
+        def traced(*args: Tree) -> Tree:
             with jax.sharding.use_abstract_mesh(self.mesh().abstract_mesh):
                 return compute(*args)
 
         return traced
 
-    def _replicated(self, tree: Any) -> Any:
+    def _replicated(self, tree: Tree) -> Tree:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh(), PartitionSpec()))
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -229,20 +229,20 @@ class Mesh:
         sharding = NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp")))
         return {name: jax.device_put(value, sharding) for name, value in batch.items()}
 
-    def whole(self, tree: Any) -> Any:
+    def whole(self, tree: Tree) -> Tree:
         """The sharded tree itself: one logical copy."""
         return tree
 
-    def spread(self, tree: Any, consume: bool = False) -> Any:
+    def spread(self, tree: Tree, consume: bool = False) -> Tree:
         """One logical copy, placed by the rules."""
         return jax.device_put(tree, self.shardings(tree))
 
-    def logical(self, tree: Any) -> Any:
+    def logical(self, tree: Tree) -> Tree:
         """The shapes of a tree, placed by the rules."""
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, self.shardings(tree)
         )
 
-    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+    def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """The shapes of a state and a batch, placed by the rules and by rows."""
         return self.logical(state), _placed(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))

@@ -14,6 +14,7 @@ import optax
 from models.backend import compiling_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
+from models.structure import part
 from models.words import listed
 from train.contracts import Dataset, Ends, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
 from train.data.balance import class_weights, emphasised, require_once
@@ -285,6 +286,13 @@ def _require_fit(experiment: Experiment, data: Dataset) -> None:
         _ = data.names  # whether they can be read
         experiment.parallel.size()
         require(experiment, data)
+
+
+def _field(experiment: Experiment, path: str) -> Any:
+    try:
+        return part(experiment, path)
+    except LookupError:
+        return None
 
 
 def _takes_roles(build: Any) -> bool:

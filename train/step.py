@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.contracts import Batch, Model
+from models.contracts import Batch, Model, Tree
 from models.projected import Projected
 from models.routing import Loads, TokenLoss, evenness
-from train.contracts import InChunks, Objective
+from train.contracts import InChunks, Objective, Params, Roles
 from train.errors import InputError
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add, by_example, moments
@@ -24,12 +24,12 @@ class TrainState:
     """Everything that a step reads and gives anew.  `rng` is the data of the key that every step folds its number into."""
 
     step: jax.Array
-    params: Any
-    opt_state: Any
+    params: Params
+    opt_state: Tree
     rng: jax.Array
 
 
-def initialise(params: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def initialise(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed)))
 
@@ -46,7 +46,7 @@ def make_loss(model: Model, objective: Objective, precision: Precision = "float3
     """
     applied = _applied(model, objective, precision)
 
-    def loss(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
+    def loss(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         own, metrics, losses = applied(params, batch, rng)
         sums = own | metrics
         total, weight, _ = sums["loss"]
@@ -68,7 +68,7 @@ def make_sums(model: Model, objective: Objective, precision: Precision = "float3
 def _applied(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Any]]:
     """(params, batch, rng) -> (the objective's sums, the sown metrics, the sown losses)."""
 
-    def applied(params: Any, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Any]:
+    def applied(params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Any]:
         rngs = None if rng is None else {"dropout": rng}
         counted = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # whose sums stay exact
         variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision) | counted
@@ -83,7 +83,7 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
     return applied
 
 
-def auxiliary_loss(losses: Any, loss: Sum, batch: Batch) -> jax.Array:
+def auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
     """sum over examples i of w_i sum over layers of l_i, with w_i the weight of example i in the objective's loss.
 
     An objective whose sums are not made by `weighted` does not tell w_i; then all examples weigh the same.
@@ -106,7 +106,7 @@ def auxiliary_loss(losses: Any, loss: Sum, batch: Batch) -> jax.Array:
     return total
 
 
-def gathered(sown: Any) -> dict[str, Any]:
+def gathered(sown: Tree) -> dict[str, Any]:
     """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e) each."""
     sums: dict[str, Any] = {}
     for name, value in sown.items():
@@ -144,7 +144,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     precision: Precision = "float32",
     accumulate: int = 1,
-    roles: Any = None,
+    roles: Roles = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """The step as a pure function (state, batch, axis) -> (state, sums).
 
@@ -173,7 +173,7 @@ def make_step(
     return train_step
 
 
-def _of_the_loss(grads: Any, roles: Any) -> list[jax.Array]:
+def _of_the_loss(grads: Tree, roles: Roles) -> list[jax.Array]:
     """The leaves that are gradients of the loss."""
     leaves = jax.tree.leaves(grads)
     return leaves if roles is None else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
@@ -186,8 +186,8 @@ def make_evaluation(model: Model, objective: Objective, precision: Precision = "
     """
     applied = _applied(model, objective, precision)
 
-    def evaluate(params: Any, batch: Batch, axis: str | None = None) -> dict[str, Any]:
-        def added(tree: Any) -> Any:
+    def evaluate(params: Params, batch: Batch, axis: str | None = None) -> dict[str, Any]:
+        def added(tree: Tree) -> Tree:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
         own, metrics, _ = applied(params, batch, None)
@@ -213,37 +213,37 @@ def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
     return found
 
 
-def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Any]:
+def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Tree]:
     """What the model gives, as a pure function (params, batch) -> outputs; logits that a head left to the loss are computed."""
 
-    def outputs(params: Any, batch: Batch) -> Any:
+    def outputs(params: Params, batch: Batch) -> Tree:
         found = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
         return found.logits() if isinstance(found, Projected) else found
 
     return outputs
 
 
-def make_search(model: Model, objective: Any, end: int, precision: Precision = "float32") -> Callable[..., Any]:
+def make_search(model: Model, objective: Any, end: int, precision: Precision = "float32") -> Callable[..., Tree]:
     """What an objective with a `search` finds, as a pure function (params, batch) -> tokens (b, t), filled up with `end`."""
 
-    def search(params: Any, batch: Batch) -> Any:
+    def search(params: Params, batch: Batch) -> Tree:
         return objective.search(model, cast(params, precision), cast(dict(batch), precision), end)
 
     return search
 
 
-def accumulated(gradient: Callable[..., Any], parts: int) -> Callable[[Any, Batch, jax.Array], tuple[Sums, Any]]:
+def accumulated(gradient: Callable[..., Tree], parts: int) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Tree]]:
     """(params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or over its parts in turn."""
 
-    def whole(params: Any, batch: Batch, rng: jax.Array) -> tuple[Sums, Any]:
+    def whole(params: Params, batch: Batch, rng: jax.Array) -> tuple[Sums, Tree]:
         (_, sums), grads = gradient(params, batch, rng)
         return sums, grads
 
-    def in_turn(params: Any, batch: Batch, rng: jax.Array) -> tuple[Sums, Any]:
+    def in_turn(params: Params, batch: Batch, rng: jax.Array) -> tuple[Sums, Tree]:
         # Every part takes each `parts`-th row, so that rows stay on the device that holds them.
         split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), dict(batch))
 
-        def one(total: tuple[Sums, Any], turn: tuple[jax.Array, Batch]) -> tuple[tuple[Sums, Any], None]:
+        def one(total: tuple[Sums, Tree], turn: tuple[jax.Array, Batch]) -> tuple[tuple[Sums, Tree], None]:
             number, part = turn
             return jax.tree.map(jnp.add, total, whole(params, part, jax.random.fold_in(rng, number))), None
 
