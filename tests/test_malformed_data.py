@@ -131,11 +131,13 @@ CASES = (
         r"train\.csv \(test part\) is empty; give more data, or another data\.holdout",
     ),
     Malformed(
-        "sentences longer than the positions", "train config.py data.length=64", r"data\.length is 64.*model\.embed\.position\.length.* 48"
+        "sentences longer than the positions",
+        "train config.py data.length=64 model.embed.position.length=48",
+        r"data\.length is 64.*model\.embed\.position\.length.* 48",
     ),
     Malformed(
         "buckets longer than the positions",
-        "train config.py data.length=64 data.pack=false",
+        "train config.py data.length=64 data.pack=false model.embed.position.length=48",
         r"data\.length is 64.*model\.embed\.position\.length.* 48",
     ),
     Malformed(
@@ -233,7 +235,7 @@ CASES = (
     # Tokenizers.
     Malformed(
         "tokenizer larger than the model",
-        "train config.py data.tokenizer=words.json",
+        "train config.py data.tokenizer=words.json model.embed.vocab=256",
         r"300 tokens.*vocab is 256; set model\.embed\.vocab=300",
         {"words.json": words(300)},
     ),
