@@ -97,8 +97,8 @@ DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
 DRIVEN = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio"}
 ASKED = {"return_correlation", "reached_12", "reached_16"}
 # One of each road: the others of its kind are slow.
-FAST = ("topics_bert", "translate_numbers", "images_vit", "detect_digits", "video_motion", "traffic_weather", "drive_decision")
-FAST += ("lm_shakespeare",)
+# Pictures, clips, series and drives of one's own are trained on in test_images, test_clips, test_series and test_trajectories.
+FAST = ("topics_bert", "translate_numbers", "detect_digits", "lm_shakespeare")
 CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
 
 
@@ -114,7 +114,14 @@ APPLICATIONS = {
         texts("sentiment_bert", 2, "a delightful film"),
         texts("topics_bert", 8, "the bank raised its prime rate"),
         texts("tweets_bert", 3, "@united never again"),
-        Application("translate_numbers", TRANSLATION, "forty-two", {"translation"}, SCORES, ("the first", "the worst")),
+        Application(
+            "translate_numbers",
+            (*TRANSLATION, "data.dataset=number_words/few"),
+            "forty-two",
+            {"translation"},
+            SCORES,
+            ("the first", "the worst"),
+        ),
         Application("translate_multi30k", TRANSLATION, "A dog runs.", {"translation"}, SCORES, ("the first", "the worst")),
         Application("images_vit", IMAGES, "{place}/picture.png", {"label", "probabilities"}, CLASSES, CLASSIFIED),
         Application("detect_digits", DIGITS, "{place}/picture.png", {"objects"}, DIGIT_BOXES, ("Boxes found",)),
@@ -132,7 +139,7 @@ APPLICATIONS = {
             DRIVEN | ASKED,
             ("2 drives", "Return reached", "The model's drive above"),
         ),
-        Application("lm_shakespeare", LANGUAGE, "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
+        Application("lm_shakespeare", (*LANGUAGE, part(4, 1)), "To be", {"next"}, {"perplexity", "bits_per_character"}, ("Surprise",)),
     )
 }
 

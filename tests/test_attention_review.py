@@ -37,6 +37,7 @@ def law_a_matrix_gives_all_weight_to_the_source(source: str, text: str, panel: t
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_report_draws_where_a_trained_model_looked(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +56,7 @@ def test_the_report_draws_where_a_trained_model_looked(
         "evaluation.batch_size=250",
         "review=Translations(attention=3)",
     ]
-    assert main(["train", "translate_numbers", *settings, "--run", "run", "--json"]) == 0
+    assert main(["train", "translate_numbers", "data.dataset=number_words/few", *settings, "--run", "run", "--json"]) == 0
     capsys.readouterr()
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert "Attention: where each word of the translation looked in the source" in page

@@ -144,7 +144,7 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL, "--json")
         same = {name: summary[name] for name in ("evaluation", "review", "data")}
-        assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], **same}
+        assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], "warnings": [], **same}
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL)
         assert all(f"{name} " in said.out and f"{both['value']:.4f}" in said.out for name, both in summary["evaluation"].items())
 
@@ -190,6 +190,7 @@ def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], co
     assert piped.out == given.out
 
 
+@pytest.mark.slow
 def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(runs: dict[str, Path], command: Command, workshop: Path) -> None:
     rows = [row.rsplit(",", 1) for row in (workshop / "sentences.csv").read_text(encoding="utf-8").splitlines()[1:]]
     pairs = [(text.strip('"'), label) for text, label in rows]
@@ -229,7 +230,7 @@ def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"examples:\n  morphax {name} " in capsys.readouterr().out
 
 
-@pytest.mark.represented_by("absent")
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--help",), (SENTENCES, "--show", "--json"), ("absent",)], ids=["help", "show", "absent"])
 def test_the_installed_command_is_python_dash_m_train(workshop: Path, arguments: tuple[str, ...]) -> None:
     script = str(Path(sysconfig.get_path("scripts")) / "morphax")

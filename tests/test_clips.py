@@ -198,7 +198,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "unknown class": (_renamed, {}, "'up', which training never saw; known are left, right"),
     "a data set without videos": (
         lambda folder: None,
-        {"path": None, "test": None, "dataset": "number_words"},
+        {"path": None, "test": None, "dataset": "number_words/few"},
         "no column 'video'.*data.video",
     ),
     "a catalogue set without TensorFlow": (

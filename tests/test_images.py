@@ -246,7 +246,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "an empty class": (_without("dark"), {}, "dark has no pictures that can be read"),
     "unknown class": (lambda folder: (folder / "dark").rename(folder / "grey"), {"classes": ("bright", "dark")}, "'grey', which training"),
     "nothing held out": (lambda folder: None, {"holdout": 1e-9}, r"\(test part\) is empty; give more data, or another data\.holdout"),
-    "a data set without pictures": (lambda folder: None, {"path": None, "dataset": "number_words"}, "has no column 'image'"),
+    "a data set without pictures": (lambda folder: None, {"path": None, "dataset": "number_words/few"}, "has no column 'image'"),
 }
 
 

@@ -70,6 +70,7 @@ def test_a_run_answers_and_writes(folder: Path) -> None:
     assert len(text) > len("a fine")
 
 
+@pytest.mark.slow
 def test_a_fresh_run_takes_the_place_of_what_the_folder_holds_and_of_nothing_else(folder: Path) -> None:
     fit(CONFIG, "run", *SHORT)
     assert fit(CONFIG, "run", *SHORT, "seed=1", fresh=True).summary["steps"] == 4

@@ -126,6 +126,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_own_review_is_in_the_report(here: Path) -> None:
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]

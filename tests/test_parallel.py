@@ -174,7 +174,7 @@ def test_a_mesh_of_one_axis_gives_the_parameters_of_one_device(trained: Any, way
     close(trained("causal", False, way).whole, trained("causal", False, "jit").whole)
 
 
-@pytest.mark.represented_by("pmap-classifier", "mesh-causal")
+@pytest.mark.represented_by("mesh-causal")
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("way", ["pmap", "mesh"])
 def test_evaluation_sums_are_those_of_one_device(measured: Any, task: str, way: str) -> None:
@@ -191,6 +191,7 @@ def test_five_steps_lower_the_loss(trained: Any, measured: Any, task: str) -> No
     assert mean(measured(task, "jit"))["loss"] < mean(trained(task, False, "jit").sums[0])["loss"]
 
 
+@pytest.mark.represented_by("causal-scanned")
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 @pytest.mark.parametrize("task", TASKS)
 def test_parameters_and_both_moments_are_sharded_over_fsdp(trained: Any, task: str, scan: bool) -> None:

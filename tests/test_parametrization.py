@@ -214,6 +214,7 @@ def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) 
     assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
 
 
+@pytest.mark.slow
 def test_the_command_draws_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
     small = ["data.length=12", "data.pairs=3", "data.vocab=12", "model.embed.vocab=12", "batch_size=4", "model.stack.repeats=1"]

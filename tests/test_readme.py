@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import ROOT, blocks, run
+from train.cli import main
 from train.data.published import PACKAGES
 
 README = ROOT / "README.md"
@@ -27,6 +28,21 @@ def test_the_first_block_names_targets_of_the_makefile() -> None:
     targets = re.findall(r"^make (\w+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert targets == ["train", "test"]
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_make_train_fine_tunes_the_real_model_which_then_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (arguments,) = re.findall(r"^train:.*\n\t\$\(BIN\)/python -m train (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    small = ("steps=2", "evaluation.every=2", "batch_size=4", "data.splits=('train', 'test[:16]')", "data.buckets=(64,)")
+    assert main(["train", *arguments.split(), *small, "data.truncate=true", "data.length=64", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["parameters"] > 22e6
+    assert 0 <= summary["evaluation"]["accuracy"]["value"] <= 1
+    assert main(["predict", f"runs/{arguments}", "a delightful film", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert set(answer["probabilities"]) == {"positive", "negative"}
 
 
 def test_a_new_structure_is_one_class_and_one_override(

@@ -216,6 +216,7 @@ def test_an_evaluation_drops_nothing() -> None:
     same(dropping(params, batch), plain(params, batch))
 
 
+@pytest.mark.represented_by("mean pool")
 @pytest.mark.parametrize("task", TASKS)
 def test_packed_rows_give_the_loss_and_the_gradient_of_single_rows(task: str) -> None:
     model, objective = TASKS[task]

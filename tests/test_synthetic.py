@@ -59,6 +59,7 @@ def test_a_task_that_does_not_fit_its_length_is_refused(build: Any, words: str) 
         build()
 
 
+@pytest.mark.represented_by("recall")
 @pytest.mark.parametrize("config", ["recall", "selective_copy"])
 def test_a_task_trains_any_mixer_by_an_override(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path / "cache"))

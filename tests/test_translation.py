@@ -50,6 +50,7 @@ def test_the_loss_is_smoothed_cross_entropy_over_what_follows_in_the_sentence(sm
     assert found["loss"] == pytest.approx(float((each[0].sum() + each[1, :2].sum()) / 7), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_one_beam_finds_what_taking_the_likeliest_token_finds_and_a_batch_what_a_row_finds() -> None:
     model = small(vocab=40, width=16, repeats=1, heads=2)
     chance = np.random.default_rng(0)

@@ -128,7 +128,7 @@ def test_every_form_of_attention_gives_its_weights(form: str) -> None:
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
 
 
-@pytest.mark.represented_by("2-itself", "2-a source")
+@pytest.mark.represented_by("2-itself")
 @pytest.mark.parametrize("cross", [False, True], ids=["itself", "a source"])
 @pytest.mark.parametrize("groups", [None, 2, 1])
 def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross: bool) -> None:

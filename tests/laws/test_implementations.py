@@ -136,6 +136,7 @@ def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: 
     return kernels.splash(query, key, value, segments, causal, window + 1, *rest)
 
 
+@pytest.mark.represented_by("window-wide")
 @pytest.mark.parametrize(("name", "broken"), [("packed and padded", blind), ("window", wide)])
 def test_a_kernel_that_sees_too_much_fails(name: str, broken: Callable[..., jax.Array], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "splash", broken)

@@ -34,7 +34,7 @@ RESIDUALS = [
     StochasticDepth(DenseFormer(), 0.5),
     UNet(),
 ]
-SCANNED = ("2 DeepNorm", "8 HyperConnections", "11 UNet")
+SCANNED = ("8 HyperConnections",)
 
 
 def stacked(residual: Any, repeats: int = 4) -> Stack:

@@ -1,5 +1,6 @@
 """Numbers in English and French words, made by a rule, as a TFDS builder."""
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -8,13 +9,25 @@ import tensorflow_datasets as tfds
 
 from train.data.published import PACKAGES
 
-BELOW, TRAIN, TEST = 1_000_000, 20_000, 1_000
+BELOW = 1_000_000
+
+
+@dataclasses.dataclass(kw_only=True)
+class Sizes(tfds.core.BuilderConfig):
+    """How many numbers there are to train and to test."""
+
+    train: int = 20_000
+    test: int = 1_000
 
 
 class NumberWords(tfds.core.GeneratorBasedBuilder):
-    """`source` in English and `target` in French: 20,000 / 1,000 numbers below a million, none in both splits.  Generated."""
+    """`source` in English and `target` in French: numbers below a million, none in both splits.
+
+    20,000 / 1,000 of them, or 2,000 / 200 as `number_words/few`.  Generated.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [Sizes(name="whole"), Sizes(name="few", train=2_000, test=200)]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -26,8 +39,10 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing is fetched
-        chosen = random.Random(0).sample(range(BELOW), TRAIN + TEST)
-        return {"train": self._generate_examples(chosen[:TRAIN]), "test": self._generate_examples(chosen[TRAIN:])}
+        sizes: Any = self.builder_config
+        chosen = random.Random(0).sample(range(BELOW), sizes.train + sizes.test)
+        parts = {"train": chosen[: sizes.train], "test": chosen[sizes.train :]}
+        return {name: self._generate_examples(numbers) for name, numbers in parts.items()}
 
     def _generate_examples(self, numbers: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
