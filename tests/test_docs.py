@@ -1,6 +1,7 @@
 """The documentation: code blocks of docs/ and the README run as they stand, and links inside lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_every_config_that_is_named_in_a_command_exists() -> None:
     text = "\n".join(block.source for block in shown)
     named = set(re.findall(r"(?:morphax (?:train|plan|coordinates)|python -m train) (\w+)(?=\s|$)", text))
     assert named - {"eval", "predict", "generate", "plan"} <= set(config_names())
+
+
+def test_versions_that_are_written_twice_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    files = (ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml")
+    citation, hooks = (path.read_text(encoding="utf-8") for path in files)
+    assert re.findall(r"^version: (.+)$", citation, flags=re.MULTILINE) == [project["version"]]
+    pinned = next(need for need in project["optional-dependencies"]["dev"] if need.startswith("ruff=="))
+    assert re.findall(r"^ +rev: v(\S+)", hooks, flags=re.MULTILINE) == [pinned.removeprefix("ruff==")]
 
 
 PLANTED = {

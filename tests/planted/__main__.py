@@ -25,7 +25,8 @@ from tests.planted.faults import FAULTS, Fault
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("models", "train", "configs", "tests", "colab", "docs")
-FILES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md", "Makefile", "requirements-data.txt")
+FILES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md", "CITATION.cff", "Makefile")
+FILES += (".pre-commit-config.yaml", "requirements-data.txt")
 PARTS = (*FOLDERS, *FILES)
 UNSEEN = 1  # faults that may go unnoticed
 
@@ -41,7 +42,7 @@ class Outcome:
 
 def copied(folder: Path) -> Path:
     """A copy of the project without what is made in it."""
-    ignored = shutil.ignore_patterns("__pycache__", ".*cache")
+    ignored = shutil.ignore_patterns("__pycache__", ".*cache", "_build")
     for name in PARTS:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
