@@ -24,10 +24,10 @@ from train.console import Console
 from train.evaluate import restored
 from train.experiment import Experiment
 from train.fit import fit
-from train.metrics import read_metrics
 from train.parallel import Jit
 from train.prepared import Inference
 from train.run import load_config, recorded
+from train.sinks.json_lines import read_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")

@@ -16,7 +16,7 @@ import pytest
 
 from models.backend import compiling_for
 from train.cli import main
-from train.metrics import read_metrics
+from train.sinks.json_lines import read_metrics
 
 CONFIG = str(Path(__file__).parent / "configs" / "language_model.py")
 SHORT = ("steps=6", "batch_size=8", "evaluation.every=3", "checkpoints.every=none", "model.stack.block.dropout=0.0", "log_every=1")

@@ -8,8 +8,8 @@ import pytest
 
 from models import part
 from train.cli import main
-from train.metrics import read_metrics
 from train.run import load_config, recorded
+from train.sinks.json_lines import read_metrics
 
 CONFIG = '''
 """A residual and a mixer of my own."""

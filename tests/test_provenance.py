@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import contents
 from train.checkpoint import Store
 from train.cli import main
-from train.metrics import read_metrics
 from train.run import recorded
+from train.sinks.json_lines import read_metrics
 
 MINE = '''
 """One layer of my own."""

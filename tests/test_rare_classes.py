@@ -18,12 +18,12 @@ from train.data.drives import Drives
 from train.data.images import Images
 from train.data.text import Text
 from train.errors import InputError
-from train.metrics import read_metrics
 from train.objective import Classification
 from train.optimizer import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import Prepared, prepare
 from train.run import recorded
+from train.sinks.json_lines import read_metrics
 from train.step import initialise, make_loss, make_step
 from train.sums import mean
 

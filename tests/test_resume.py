@@ -21,9 +21,9 @@ import pytest
 from tests.conftest import contents
 from train.checkpoint import Progress, Store, fingerprint
 from train.cli import main
-from train.metrics import read_metrics
 from train.prepared import prepare
 from train.run import recorded
+from train.sinks.json_lines import read_metrics
 from train.step import TrainState
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -21,12 +21,12 @@ from train.console import Console
 from train.contracts import Parallel
 from train.experiment import Evaluation
 from train.fit import fit
-from train.metrics import finite
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.trained import Case, Trained
+from train.sinks.json_lines import finite
 from train.study.statistics import interval
 
 WAYS: dict[str, tuple[Parallel, int]] = {

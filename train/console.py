@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +14,49 @@ import rich.text
 
 from models.structure import fields
 from models.words import gathered, listed
+from train.contracts import Evaluated, Event, Finished, Logged, Message, Started
 from train.data.notes import notes_of
 from train.prepared import Prepared
 from train.study.cost import parameters
 
 
+class Shown:
+    """Events of a run on a console: a bar while it trains, a line for each evaluation, the summary."""
+
+    def __init__(self, console: "Console", started: Started) -> None:
+        self.console, self.steps, self.shown = console, started.steps, contextlib.ExitStack()
+        if started.step:
+            console.say(f"continuing from step {started.step} of {started.steps}")
+        self.bar: Bar | None = None
+        if started.step < started.steps:
+            self.bar = self.shown.enter_context(console.bar(started.step, started.steps))
+
+    def write(self, event: Event) -> None:
+        """Shows an event."""
+        match event:
+            case Logged() if self.bar is not None:
+                self.bar.update(event.step, event.values)
+            case Evaluated():
+                self.console.evaluation(event.step, event.measured)
+            case Message():
+                self.console.say(event.text)
+            case Finished():
+                self.close(failed=False)
+                self.console.summary(event.summary)
+            case _:
+                pass
+        if isinstance(event, Evaluated) and event.step >= self.steps:
+            self.close(failed=False)
+
+    def close(self, failed: bool) -> None:
+        """Ends the bar."""
+        self.shown.close()
+
+
 class Bar(Protocol):
     """Told the step and the newest values now and then."""
 
-    def update(self, step: int, values: dict[str, float]) -> None: ...
+    def update(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
 class Console:
@@ -30,6 +64,10 @@ class Console:
 
     def __init__(self, silent: bool = False) -> None:
         self.rich = rich.console.Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+
+    def open(self, started: Started) -> Shown:
+        """Shows the events of a run."""
+        return Shown(self, started)
 
     def say(self, text: str) -> None:
         """One line."""
@@ -72,11 +110,11 @@ class Console:
         with rich.progress.Progress(*columns, console=self.rich) as progress:
             yield Live(progress, progress.add_task("compiling", total=steps, completed=start))
 
-    def evaluation(self, step: int, measured: dict[str, tuple[float, float]]) -> None:
+    def evaluation(self, step: int, measured: Mapping[str, tuple[float, float]]) -> None:
         """The metrics of an evaluation, each with its interval."""
         self.say(f"evaluation at step {step}: " + ", ".join(f"{name} {pair(*both)}" for name, both in measured.items()))
 
-    def summary(self, summary: dict[str, Any]) -> None:
+    def summary(self, summary: Mapping[str, Any]) -> None:
         """The table at the end."""
         table = rich.table.Table(show_header=False)
         for name, value in rows(summary):
@@ -90,7 +128,7 @@ class Live:
     def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID) -> None:
         self.progress, self.task = progress, task
 
-    def update(self, step: int, values: dict[str, float]) -> None:
+    def update(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
         self.progress.update(self.task, completed=step, description=line(values))
 
@@ -103,7 +141,7 @@ class Lines:
         self.clock = time.monotonic
         self.since: tuple[int, float] | None = None
 
-    def update(self, step: int, values: dict[str, float]) -> None:
+    def update(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the line."""
         now = self.clock()
         left = ""
@@ -113,7 +151,7 @@ class Lines:
         self.console.say(f"step {step}/{self.steps}: {line(values)}{left}")
 
 
-def line(values: dict[str, float]) -> str:
+def line(values: Mapping[str, float]) -> str:
     """Loss, rate and throughput in a few words."""
     words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]
     if "examples_per_second" in values:
@@ -125,7 +163,7 @@ def line(values: dict[str, float]) -> str:
     return ", ".join(words)
 
 
-def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary as names and values to read."""
     named = [
         ("parameters", count(summary["parameters"])),

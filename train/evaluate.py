@@ -16,12 +16,12 @@ from train.checkpoint import Store
 from train.contracts import Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.errors import InputError, refused
-from train.metrics import finite
 from train.precision import cast
 from train.prepared import Inference, prepare_evaluation, prepare_inference
 from train.review.trained import Trained
 from train.review.translations import translated
 from train.run import Recorded
+from train.sinks.json_lines import finite
 from train.study.statistics import interval
 
 

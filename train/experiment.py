@@ -6,7 +6,7 @@ from typing import Any
 
 from models.contracts import Model
 from models.structure import APART
-from train.contracts import Data, Initial, Objective, Optimizer, Parallel, Review
+from train.contracts import Data, Initial, Objective, Optimizer, Parallel, Review, Sink
 from train.parallel import Jit
 from train.precision import Precision
 
@@ -56,6 +56,7 @@ class Experiment:
     `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
 
     `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
+    `sinks` are tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`.
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
     `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.requirements`).
     """
@@ -73,6 +74,7 @@ class Experiment:
     parallel: Parallel = Jit()
     evaluation: Evaluation = Evaluation()
     review: Review | None = None
+    sinks: tuple[Sink, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
     log_every: int = 20
     seed: int = 0

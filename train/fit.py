@@ -1,23 +1,34 @@
 """Training as one function: an experiment into a folder, from its first step or from where it was stopped."""
 
+import dataclasses
 import json
+import os
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from train.cautions import cautions
-from train.checkpoint import require_structure, saved
+from train.checkpoint import Store, require_structure, saved
 from train.console import Console
-from train.contracts import Readies
+from train.contracts import Findings, Finished, NeedsLibrary, Readies, Started
+from train.data.notes import notes_of
 from train.disk import written
 from train.errors import InputError
 from train.experiment import Experiment
-from train.loop import Loop
-from train.prepared import prepare
+from train.loop import Loop, Outcome, restore
+from train.prepared import Prepared, prepare
 from train.provenance import changed, located, prints, put_aside
 from train.requirements import settle
-from train.run import adopted, another, claim, extend, fitted, record
-from train.signals import Flag
+from train.review.trained import Trained
+from train.run import Recorded, adopted, another, claim, extend, fitted, record
+from train.signals import Flag, InterruptedRunError
+from train.sinks.broadcast import Emit, broadcast
+from train.sinks.json_lines import JsonLines, finite, read_metrics
+from train.sinks.tensorboard import TensorBoard, is_installed
+from train.spec import encode
+from train.study.cost import parameters, peak_memory
+from train.study.report import write_report
 
 
 def fit(
@@ -43,59 +54,135 @@ def fit(
     mine = experiment
     if old is not None:
         mine = fitted(folder, located(experiment, folder, old.said.get("directory"), here=True))
-    done = folder / "summary.json"
-    if old is not None and done.is_file() and old.experiment == experiment:
-        try:
-            summary = json.loads(done.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{done} is damaged ({error}); remove it and run the same command again.") from None
-        other = changed(old.said.get("data", {}), prints(mine))
-        said = f"  Its data is not what it was ({other})." if other else ""
-        console.say(f"{folder} is finished; nothing to do.{said}")
-        return summary
+        if (summary := _finished(folder, old, experiment)) is not None:
+            other = changed(old.said.get("data", {}), prints(mine))
+            said = f"  Its data is not what it was ({other})." if other else ""
+            console.say(f"{folder} is finished; nothing to do.{said}")
+            return summary
+    for sink in experiment.sinks:
+        if isinstance(sink, NeedsLibrary):
+            sink.require()
     with Flag() as flag:
         data = mine.data.open(old.classes if old else ())
         experiment, changes = settle(experiment, data) if old is None else (experiment, ())
         if isinstance(experiment.review, Readies):
             experiment.review.ready(data)
         prepared = prepare(experiment, data)
-        steps, shapes = prepared.steps, prepared.shapes
-        before = steps if old is None else old.experiment.length(len(prepared.batches))
-        if old is not None and steps < before:
-            raise InputError(another(folder, old.experiment, experiment))
-        if old is not None and not edits and (other := changed(old.said.get("data", {}), prints(mine))):
-            raise InputError(
-                f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or"
-                " train anew with --fresh, which keeps this run under another name."
-            )
-        kept = saved(folder / "checkpoints")
-        for step in kept if old is not None else ():
-            require_structure(folder / "checkpoints" / str(step), shapes)
-        beginning = None if kept and old is not None else prepared.begin()  # 1 initialise
+        if old is not None:
+            _require_same(folder, old, mine, prepared, edits)
+        checkpoints = folder / "checkpoints"
+        kept = saved(checkpoints) if old is not None else []
+        for step in kept:
+            require_structure(checkpoints / str(step), prepared.shapes)
+        beginning = None if kept else prepared.begin()  # 1 initialise
+        absent = beginning.fresh if beginning else ()
         if old is None:
             if (folder / "experiment.json").is_file():
                 console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
             with written(folder):
-                record(folder, experiment, config, data, beginning.fresh if beginning else (), changes)
-        fresh_ones = beginning.fresh if beginning else ()
-        if old is not None:
-            fresh_ones = fresh_ones or tuple(old.said.get("fresh", ()))
-        unused = beginning.unused if beginning else ()
+                record(folder, experiment, config, data, absent, changes)
+        absent = absent or tuple(old.said.get("fresh", ()) if old else ())
         for change in changes:
             console.say(str(change))
-        console.plan(prepared, folder, fresh_ones, unused)
-        for text in cautions(prepared):
+        console.plan(prepared, folder, absent, beginning.unused if beginning else ())
+        odd = cautions(prepared)
+        for text in odd:
             console.say(f"warning: {text}")
+        watched = experiment.evaluation
+        with Store(checkpoints, experiment.checkpoints.keep, watched.metric, watched.greater) as store:
+            loop = Loop(prepared, restore(store, prepared, beginning), store, flag, began)
+            beginning = None  # its arrays are the loop's to give away
+            if old is not None:
+                _extend(folder, old, prepared, config, loop.start, console)
+            with _opened(prepared, folder, loop.start, console) as emit:
+                outcome = loop.run(emit)
+                findings = _review(prepared, outcome, flag)
+                summary = _summary(folder, prepared, outcome, findings)
+                summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused), "warnings": odd}
+                _write(folder, experiment, summary, findings)
+                emit(Finished(outcome.step, summary))
+    return summary
 
-        def restored(step: int) -> None:
-            if old is None:
-                return
-            if steps > before:
-                schedule = f"the rate follows the schedule of {steps} steps from here on"
-                console.say(f"{folder} goes on to step {steps}, past {before}; {schedule}")
-            with written(folder):
-                if steps > before and done.is_file():
-                    done.rename(folder / f"summary-{before}.json")
-                extend(folder, old, experiment, config, step)
 
-        return Loop(prepared, beginning, fresh_ones, folder, console, flag, began).run(restored)
+def _finished(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
+    """The summary of a run that has ended, unless it is asked for more."""
+    done = folder / "summary.json"
+    if not done.is_file() or dataclasses.replace(old.experiment, sinks=experiment.sinks) != experiment:
+        return None
+    try:
+        return json.loads(done.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{done} is damaged ({error}); remove it and run the same command again.") from None
+
+
+def _require_same(folder: Path, old: Recorded, mine: Experiment, prepared: Prepared, edits: bool) -> None:
+    """Raises InputError if a run would be continued with fewer steps, or on other data unless `edits` are fine."""
+    if prepared.steps < old.experiment.length(len(prepared.batches)):
+        raise InputError(another(folder, old.experiment, prepared.experiment))
+    if not edits and (other := changed(old.said.get("data", {}), prints(mine))):
+        raise InputError(
+            f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or"
+            " train anew with --fresh, which keeps this run under another name."
+        )
+
+
+def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: int, console: Console) -> None:
+    """Records that a run goes on from a step, before anything else is written."""
+    done, steps = folder / "summary.json", prepared.steps
+    before = old.experiment.length(len(prepared.batches))
+    if steps > before:
+        schedule = f"the rate follows the schedule of {steps} steps from here on"
+        console.say(f"{folder} goes on to step {steps}, past {before}; {schedule}")
+    with written(folder):
+        if steps > before and done.is_file():
+            done.rename(folder / f"summary-{before}.json")
+        extend(folder, old, prepared.experiment, config, step)
+
+
+def _opened(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
+    """Opens the log, TensorBoard if its writer is installed, the console, and the sinks that are asked for."""
+    lines = [line for line in read_metrics(folder) if line["step"] == step]
+    logged = frozenset(name.partition("/")[0] for line in lines for name in line if name != "step")
+    usual = (JsonLines(), *((TensorBoard(),) if is_installed() else ()))
+    sinks = tuple(dict.fromkeys((*usual, console, *prepared.experiment.sinks)))
+    settings = encode(prepared.experiment)
+    return broadcast(sinks, Started(folder, step, prepared.steps, settings, logged))
+
+
+def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
+    """Findings of the experiment's review on the test split."""
+    review = prepared.experiment.review
+    if review is None:
+        return Findings()
+    measured = {name: value for name, (value, _) in outcome.measured.items()}
+    findings = review.review(Trained(prepared, outcome.params, measured, stop=lambda: bool(flag.number)))
+    if flag.number:
+        raise InterruptedRunError(flag.number, outcome.step)
+    return findings
+
+
+def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
+    """Numbers of a run that has ended, as JSON values."""
+    measured = {name: {"value": value, "interval": half} for name, (value, half) in outcome.measured.items()}
+    summary = {
+        "run": str(folder),
+        "steps": outcome.step,
+        "best_step": outcome.best,
+        "parameters": parameters(prepared.shapes),
+        "flops_per_step": prepared.work,
+        "seconds_to_first_step": outcome.seconds_to_first_step,
+        "peak_memory_bytes": peak_memory(),
+        "evaluation": measured,
+        "review": findings.metrics,
+        "data": [note.record() for note in notes_of(prepared.data)],
+    }
+    return finite(summary | outcome.rates)
+
+
+def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
+    """Writes report.html and summary.json, the latter last and whole: with it a run has ended."""
+    with written(folder, f"The checkpoint of step {summary['steps']} is kept."):
+        write_report(folder, experiment, summary, findings.pictures)
+        partial = folder / "summary.json.partial"
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, folder / "summary.json")

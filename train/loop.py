@@ -3,33 +3,23 @@
 import dataclasses
 import functools
 import itertools
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.cautions import cautions
 from train.checkpoint import Progress, Store
-from train.console import Bar, Console
-from train.contracts import Findings
-from train.data.notes import notes_of
-from train.disk import written
+from train.contracts import Evaluated, Logged, Message, Saved
 from train.errors import InputError
-from train.metrics import MetricsLog, finite
 from train.prepared import Beginning, Prepared
-from train.review.trained import Trained
 from train.signals import Flag, InterruptedRunError
+from train.sinks.broadcast import Emit
 from train.step import TrainState
 from train.study.chips import chip
-from train.study.cost import parameters, peak_memory
-from train.study.report import write_report
 from train.study.statistics import interval
 from train.sums import Sum, add, mean
 
@@ -53,92 +43,96 @@ class Pace:
         if not self.examples or not self.seconds:
             return {}
         used = {"mfu": work * self.steps / self.seconds} if work else {}
-        return {"examples_per_second": self.examples / self.seconds, "tokens_per_second": self.tokens / self.seconds} | used
+        examples, tokens = self.examples / self.seconds, self.tokens / self.seconds
+        return {"examples_per_second": examples, "tokens_per_second": tokens} | used
+
+
+class Restored(NamedTuple):
+    """A run's last checkpoint, or its beginning if it has none: the state, placed, its step, and its progress."""
+
+    step: int
+    state: TrainState
+    progress: Progress = Progress()
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def restore(store: Store, prepared: Prepared, beginning: Beginning | None = None) -> Restored:
+    """The last checkpoint that is whole; the `beginning` if it is given, and a new one if there is no checkpoint."""
+    found = store.restore(prepared.logical()) if beginning is None else None
+    if found is None:
+        state, fresh, unused = beginning or prepared.begin()
+        return Restored(0, state, Progress(), fresh, unused)
+    whole, progress = found
+    return Restored(int(whole.step), prepared.parallel.spread(whole, consume=True), progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The end of a loop: the last step, the step of the best checkpoint, metrics on the test split with intervals."""
+
+    step: int
+    best: int | None
+    params: Any
+    measured: dict[str, tuple[float, float]]
+    seconds_to_first_step: float
+    rates: dict[str, float]
 
 
 class Loop:
-    """One run from where its folder left it to its last step, from `beginning` if the folder has no checkpoint."""
+    """One run from where it was restored to its last step; `began` is when it was started, by `time.perf_counter`."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        beginning: Beginning | None,
-        fresh: tuple[str, ...],
-        folder: Path,
-        console: Console,
-        flag: Flag,
-        began: float,
-    ) -> None:
-        self.prepared, self.steps, self.folder, self.first = prepared, prepared.steps, folder, beginning
-        self.console, self.flag, self.began = console, flag, began
+    def __init__(self, prepared: Prepared, restored: Restored, store: Store, flag: Flag, began: float) -> None:
+        self.prepared, self.store, self.flag, self.began = prepared, store, flag, began
         self.experiment, self.parallel = prepared.experiment, prepared.parallel
-        self.batches, self.step = prepared.batches, prepared.step
-        self.fresh, self.unused = fresh, () if beginning is None else beginning.unused
-        self.state: TrainState
-        self.progress = Progress()
+        self.batches, self.step, self.steps = prepared.batches, prepared.step, prepared.steps
+        self.start, self.state, self.progress, self.fresh, self.unused = restored
         self.measured: dict[str, tuple[float, float]] = {}
         self.first_step = math.nan
         self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
+        if self.progress.pending:
+            pending = self.progress.pending.items()
+            self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in pending}]
+        self.unsaved: int | None = None  # the step of a checkpoint that is being written
         self.pace, self.interval = Pace(), Pace()
         own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
         self.share = prepared.model_work / (own.flops * self.parallel.size()) if own else 0.0
+        self.emit: Emit = lambda event: None
 
-    def run(self, restored: Callable[[int], None] = lambda step: None) -> dict[str, Any]:
-        """Iterates to the end, saves, reports; calls `restored` with the step that it goes on from before anything is written."""
-        watched = self.experiment.evaluation
-        with Store(self.folder / "checkpoints", self.experiment.checkpoints.keep, watched.metric, watched.greater) as store:
-            number = self._restore(store)
-            restored(number)
-            self.log = MetricsLog(self.folder, number)
-            try:
-                unfinished = self.progress.evaluated < number and self._measures(number)
-                stopped = self._pause(store, number) if unfinished else self._content(number)
-                if not stopped and number < self.steps:
-                    number = self._iterate(store, number)
-                if not self.measured and self._measure(number) is None:
-                    raise InterruptedRunError(self.flag.number, number)
-                findings = self._review(number)
-                best = store.best()
-            finally:
-                self.log.close()
-        return self._finish(number, best, findings)
+    def run(self, emit: Emit) -> Outcome:
+        """Iterates to the end and saves; every event goes to `emit`."""
+        self.emit, number = emit, self.start
+        unfinished = self.progress.evaluated < number and self._measures(number)
+        stopped = self._pause(number) if unfinished else self._content(number)
+        if not stopped and number < self.steps:
+            number = self._iterate(number)
+        self._wait()
+        if not self.measured and self._measure(number) is None:
+            raise InterruptedRunError(self.flag.number, number)
+        best, params = self.store.best(), self.state.params
+        return Outcome(number, best, params, self.measured, self.first_step, self.pace.rates(self.share))
 
-    def _restore(self, store: Store) -> int:
-        found = store.restore(self.prepared.logical()) if self.first is None else None
-        if found is None:
-            self.state, fresh, self.unused = self.first or self.prepared.begin()
-            self.first, self.fresh = None, fresh or self.fresh
-            return 0
-        whole, self.progress = found
-        start = int(whole.step)
-        self.state = self.parallel.spread(whole, consume=True)
-        if self.progress.pending:
-            self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in self.progress.pending.items()}]
-        self.console.say(f"continuing from step {start} of {self.steps}")
-        return start
-
-    def _iterate(self, store: Store, start: int) -> int:
+    def _iterate(self, start: int) -> int:
         number = start
-        with self.console.bar(start, self.steps) as bar:
-            since = time.perf_counter()
-            for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
-                # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
-                self.state, sums = self.step(self.state, batch)
-                self.pending.append(sums)
-                self.interval.steps += 1
-                self.interval.examples, self.interval.tokens = self.interval.examples + examples, self.interval.tokens + tokens
-                if number == start + 1:
-                    jax.block_until_ready(sums)
-                    self.first_step = time.perf_counter() - self.began
-                    since, self.interval = time.perf_counter(), Pace()
-                if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
-                    self._write(number, bar, since)
-                    since = time.perf_counter()
-                if (self.flag.number or self._due(number)) and self._pause(store, number):
-                    break
-                if self._due(number):
-                    since = time.perf_counter()
-        store.wait()
+        since = time.perf_counter()
+        for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
+            # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
+            self.state, sums = self.step(self.state, batch)
+            self.pending.append(sums)
+            self.interval.steps += 1
+            self.interval.examples += examples
+            self.interval.tokens += tokens
+            if number == start + 1:
+                jax.block_until_ready(sums)
+                self.first_step = time.perf_counter() - self.began
+                since, self.interval = time.perf_counter(), Pace()
+            if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
+                self._write(number, since)
+                since = time.perf_counter()
+            if (self.flag.number or self._due(number)) and self._pause(number):
+                break
+            if self._due(number):
+                since = time.perf_counter()
         return number
 
     def _ahead(self, start: int) -> Iterator[tuple[Any, float, float]]:
@@ -148,7 +142,8 @@ class Loop:
             for batch in self.batches.stream(start, self.steps):
                 tokens = float((batch["segments"] > 0).sum()) if "segments" in batch else 0.0
                 rows = float(len(next(iter(batch.values()))))
-                yield self.parallel.put(batch), float(batch["weights"].sum()) if "starts" in batch else rows, tokens
+                examples = float(batch["weights"].sum()) if "starts" in batch else rows
+                yield self.parallel.put(batch), examples, tokens
 
         waiting = placed()
         ready = list(itertools.islice(waiting, 2))
@@ -156,18 +151,17 @@ class Loop:
             yield ready.pop(0)
             ready.extend(itertools.islice(waiting, 1))
 
-    def _write(self, number: int, bar: Bar, since: float) -> None:
+    def _write(self, number: int, since: float) -> None:
         sums = jax.device_get(self.pending)  # the one place where the host waits for the device
         self.interval.seconds = time.perf_counter() - since
         values, self.pending = mean(functools.reduce(add, sums)), []
         if not math.isfinite(values["loss"]):
             raise InputError(
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
-                f" earlier checkpoints in {self.folder} are kept."
+                f" earlier checkpoints in {self.store.folder.parent} are kept."
             )
         values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.rates(self.share)
-        self.log.write(number, "train", values)
-        bar.update(number, values)
+        self.emit(Logged(number, values))
         for name in ("steps", "examples", "tokens", "seconds"):
             setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))
         self.interval = Pace()
@@ -180,7 +174,7 @@ class Loop:
     def _measures(self, number: int) -> bool:
         return number % (self.experiment.evaluation.every or len(self.batches)) == 0 or number == self.steps
 
-    def _pause(self, store: Store, number: int) -> bool:
+    def _pause(self, number: int) -> bool:
         """Evaluation, checkpoint and signals between two steps; True to stop training early."""
         metrics: dict[str, float] | None = None
         stop = False
@@ -190,13 +184,26 @@ class Loop:
         if self.flag.number:
             sums = functools.reduce(add, jax.device_get(self.pending)) if self.pending else {}
             unwritten = {name: (float(total.value), float(total.weight)) for name, total in sums.items()}
-            store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=unwritten), metrics)
-            store.wait()
+            self._save(number, unwritten, metrics)
+            self._wait()
             raise InterruptedRunError(self.flag.number, number)
         saves = self.experiment.checkpoints.every
         if metrics is not None or (saves and number % saves == 0):
-            store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending={}), metrics)
+            self._save(number, {}, metrics)
         return stop
+
+    def _save(self, number: int, pending: dict[str, tuple[float, float]], metrics: dict[str, float] | None) -> None:
+        self.store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=pending), metrics)
+        self._saved(number)  # the one before is on the disk when the next is begun
+
+    def _wait(self) -> None:
+        self.store.wait()
+        self._saved(None)
+
+    def _saved(self, following: int | None) -> None:
+        if self.unsaved is not None:
+            self.emit(Saved(self.unsaved))
+        self.unsaved = following
 
     def _measure(self, number: int) -> dict[str, float] | None:
         """The metrics on the test split; None where a signal came meanwhile."""
@@ -204,20 +211,9 @@ class Loop:
         if parts is None:
             return None
         self.measured = {name: interval(sums) for name, sums in parts.items()}
-        metrics = {name: value for name, (value, _) in self.measured.items()}
-        self.log.write(number, "evaluation", metrics)
-        self.console.evaluation(number, self.measured)
-        return metrics
-
-    def _review(self, number: int) -> Findings:
-        """What the experiment's review finds on the test split."""
-        if self.experiment.review is None:
-            return Findings()
-        measured = {name: value for name, (value, _) in self.measured.items()}
-        findings = self.experiment.review.review(Trained(self.prepared, self.state.params, measured, stop=lambda: bool(self.flag.number)))
-        if self.flag.number:
-            raise InterruptedRunError(self.flag.number, number)
-        return findings
+        event = Evaluated(number, self.measured)
+        self.emit(event)
+        return event.values
 
     def _judge(self, number: int, metrics: dict[str, float]) -> bool:
         """Remembers the best; True when the goal is reached or patience is over."""
@@ -233,34 +229,9 @@ class Loop:
         if not number or number >= self.steps or best is None:
             return False
         if watched.goal is not None and (best >= watched.goal if watched.greater else best <= watched.goal):
-            self.console.say(f"{watched.metric} has reached {watched.goal:g}: stopping early")
+            self.emit(Message(f"{watched.metric} has reached {watched.goal:g}: stopping early"))
         elif watched.patience is not None and self.progress.waited >= watched.patience:
-            self.console.say(f"no better {watched.metric} in {watched.patience} evaluations: stopping early")
+            self.emit(Message(f"no better {watched.metric} in {watched.patience} evaluations: stopping early"))
         else:
             return False
         return True
-
-    def _finish(self, number: int, best: int | None, findings: Findings) -> dict[str, Any]:
-        summary = {
-            "run": str(self.folder),
-            "steps": number,
-            "best_step": best,
-            "parameters": parameters(self.prepared.shapes),
-            "flops_per_step": self.prepared.work,
-            "seconds_to_first_step": self.first_step,
-            "peak_memory_bytes": peak_memory(),
-            "fresh": list(self.fresh),
-            "unused": list(self.unused),
-            "warnings": cautions(self.prepared),
-            "evaluation": {name: {"value": value, "interval": half} for name, (value, half) in self.measured.items()},
-            "review": findings.metrics,
-            "data": [note.record() for note in notes_of(self.prepared.data)],
-        } | self.pace.rates(self.share)
-        summary = finite(summary)
-        with written(self.folder, f"The checkpoint of step {number} is kept."):
-            write_report(self.folder, self.experiment, summary, findings.pictures)
-            partial = self.folder / "summary.json.partial"
-            partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, self.folder / "summary.json")
-        self.console.summary(summary)
-        return summary

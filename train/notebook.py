@@ -22,12 +22,12 @@ from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
 from train.errors import InputError
 from train.experiment import Experiment
-from train.metrics import read_metrics
 from train.parts import components, joined, project
 from train.prepared import Prepared, prepare
 from train.requirements import settle
 from train.review.trained import drawn, table
 from train.run import Recorded, asked, load_config
+from train.sinks.json_lines import read_metrics
 from train.spec import override
 from train.study.check import Report, components_of, required
 from train.study.cost import parameters
@@ -217,7 +217,7 @@ class Inline(Console):
         else:
             yield Changing(self, shell.display.display(Piece("compiling ..."), display_id=True), start, steps)
 
-    def summary(self, summary: dict[str, Any]) -> None:
+    def summary(self, summary: Mapping[str, Any]) -> None:
         """Nothing: a run shows itself."""
 
 
@@ -228,7 +228,7 @@ class Changing:
         self.console, self.handle, self.start, self.steps = console, handle, start, steps
         self.began = time.monotonic()
 
-    def update(self, step: int, values: dict[str, float]) -> None:
+    def update(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
         words = [f"{self.console.folder.name}: step {step}/{self.steps}", line(values)]
         speed = self.console.each * values.get("examples_per_second", 0.0)

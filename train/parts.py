@@ -26,6 +26,7 @@ HOLDERS = (  # packages and modules that define parts
     "train.optimizer",
     "train.parallel",
     "train.review",
+    "train.sinks",
 )
 BUILDERS = "train.data.builders."  # of data sets, which are found by their files
 PROJECT = ("models", "train")

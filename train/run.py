@@ -32,7 +32,7 @@ from train.spec import changes, decode, encode, override
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"
-FREE = ("parallel", "accumulate", "steps", "epochs")  # what may differ when a run is continued
+FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # what may differ when a run is continued
 UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)  # what a kill may leave in a folder that is no run yet
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.console import rows
 from train.experiment import Experiment
-from train.metrics import read_metrics
+from train.sinks.json_lines import read_metrics
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }

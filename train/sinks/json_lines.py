@@ -1,0 +1,75 @@
+"""metrics.jsonl: the numbers of a run, one line a log step."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.contracts import Evaluated, Event, Logged, Started
+from train.disk import written
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonLines:
+    """Appends `{"step": ..., "train/loss": ...}` to metrics.jsonl in the folder of the run.
+
+    A run that is continued forgets the lines after the step that it goes on from, and writes them again.
+    """
+
+    def open(self, started: Started) -> "JsonLinesWriter":
+        """The file, opened to append."""
+        return JsonLinesWriter(started.folder, started.step)
+
+
+class JsonLinesWriter:
+    """Appends lines, each group of numbers once a step."""
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        path, lines = folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step]
+        self.folder = folder
+        self.written = {(line["step"], name.partition("/")[0]) for line in lines for name in line if name != "step"}
+        with written(folder):
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            os.replace(partial, path)
+            self.file = path.open("a", encoding="utf-8")
+
+    def write(self, event: Event) -> None:
+        """Appends the numbers of an event; one that is not finite is written as null."""
+        if not isinstance(event, Logged | Evaluated) or (event.step, event.group) in self.written:
+            return
+        self.written.add((event.step, event.group))
+        line = {"step": event.step} | finite({f"{event.group}/{name}": value for name, value in event.values.items()})
+        with written(self.folder):
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+
+    def close(self, failed: bool) -> None:
+        """Closes the file.  A line that could not be written has been reported; all others are on the disk."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
+def finite(tree: Any) -> Any:
+    """A tree of dicts, lists and values with None for numbers that are not finite, which JSON cannot hold."""
+    if isinstance(tree, Mapping):
+        return {name: finite(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's metrics.jsonl; a last line cut off by a kill is left out."""
+    path = folder / "metrics.jsonl"
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

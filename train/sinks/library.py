@@ -1,0 +1,69 @@
+"""Libraries of sinks, imported when a sink is used, and what a run remembers of a tracking server."""
+
+import importlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from train.disk import written
+from train.errors import InputError
+
+
+def require_library(name: str, sink: str, extra: str) -> None:
+    """Raises InputError if a library is not installed."""
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ValueError:  # hidden by an entry of None in sys.modules
+        found = False
+    if not found:
+        raise InputError(
+            f"The sink {sink} needs the package {name}, which is not installed: run pip install 'morphax[{extra}]',"
+            f" or leave {sink} out of sinks."
+        )
+
+
+def load(name: str, sink: str, extra: str) -> Any:
+    """An imported library.  Raises InputError if it is not installed."""
+    require_library(name, sink, extra)
+    return importlib.import_module(name)
+
+
+class Memory:
+    """The identity of a run on a tracking server, and the last step sent of each group, in a file beside the run."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.json"
+        self.values: dict[str, Any] = {"run": None, "sent": {}}
+        if self.path.is_file():
+            try:
+                self.values |= json.loads(self.path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                again = "remove it to log to a new run, and run the same command again"
+                raise InputError(f"{self.path} is damaged ({error}); {again}.") from None
+
+    @property
+    def run(self) -> str | None:
+        """Identity of the run, None before it has one."""
+        return self.values["run"]
+
+    def begin(self, run: str) -> None:
+        """Remembers the identity of the run."""
+        self.values["run"] = run
+        self._write()
+
+    def is_sent(self, group: str, step: int) -> bool:
+        """If the numbers of a step were sent."""
+        return step <= self.values["sent"].get(group, -1)
+
+    def sent(self, group: str, step: int) -> None:
+        """Remembers that the numbers of a step were sent."""
+        self.values["sent"][group] = step
+        self._write()
+
+    def _write(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with written(self.path.parent):
+            partial.write_text(json.dumps(self.values) + "\n", encoding="utf-8")
+            os.replace(partial, self.path)

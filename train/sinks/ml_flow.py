@@ -1,0 +1,106 @@
+"""MLflow: the numbers of a run on a tracking server, or in a database or folder of this machine."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from train.contracts import Evaluated, Event, Finished, Logged, Started
+from train.errors import InputError
+from train.sinks.library import Memory, load, require_library
+
+LONGEST = 500  # characters of a parameter that every store takes
+ROOM = 100  # parameters that a store takes at once
+
+
+@dataclasses.dataclass(frozen=True)
+class MLflow:
+    """Logs to an experiment of MLflow: `sinks=(MLflow("experiment"),)`; needs mlflow, or mlflow-skinny for a server.
+
+    `uri` is the address of a server, `sqlite:///FILE`, or None for the environment variable MLFLOW_TRACKING_URI and
+    MLflow's own default.  A run that is continued goes on in the same MLflow run, which mlflow.json, beside
+    experiment.json, remembers; numbers that the store holds are not sent again.
+    """
+
+    experiment: str
+    uri: str | None = None
+
+    def require(self) -> None:
+        """Raises InputError if mlflow is not installed."""
+        require_library("mlflow", "MLflow", "mlflow")
+
+    def open(self, started: Started) -> "MLflowWriter":
+        """The run on MLflow.  Raises InputError if the store cannot be used."""
+        mlflow, memory = load("mlflow", "MLflow", "mlflow"), Memory(started.folder, "mlflow")
+        try:
+            client = mlflow.MlflowClient(tracking_uri=self.uri)
+            if memory.run is None:
+                known = client.get_experiment_by_name(self.experiment)
+                group = client.create_experiment(self.experiment) if known is None else known.experiment_id
+                memory.begin(client.create_run(group, run_name=started.folder.name).info.run_id)
+            else:
+                client.update_run(memory.run, "RUNNING")
+            run = client.get_run(memory.run)
+            _log_settings(client, mlflow.entities.Param, run, started.settings)
+        except InputError:
+            raise
+        except Exception as error:  # of many kinds
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
+            raise InputError(f"MLflow cannot be logged to ({said}); change MLflow.uri, or the server.") from None
+        return MLflowWriter(client, mlflow.entities.Metric, run)
+
+
+class MLflowWriter:
+    """An open run of MLflow."""
+
+    def __init__(self, client: Any, metric: Any, run: Any) -> None:
+        self.client, self.metric, self.run = client, metric, run.info.run_id
+        held = {name: client.get_metric_history(self.run, name) for name in run.data.metrics}
+        self.sent = {(name, one.step) for name, points in held.items() for one in points}
+
+    def write(self, event: Event) -> None:
+        """Sends the numbers of an event that the store does not hold."""
+        match event:
+            case Logged() | Evaluated():
+                self._send(event.step, {f"{event.group}/{name}": value for name, value in event.values.items()})
+            case Finished():
+                reviewed = event.summary.get("review", {})
+                self._send(event.step, {f"review/{name}": value for name, value in reviewed.items()})
+            case _:
+                pass
+
+    def _send(self, step: int, values: Mapping[str, float | None]) -> None:
+        named = {_allowed(name): value for name, value in values.items() if value is not None}
+        new = {name: value for name, value in named.items() if (name, step) not in self.sent}
+        stamp = int(time.time() * 1000)
+        if new:
+            self.client.log_batch(self.run, metrics=[self.metric(name, new[name], stamp, step) for name in new])
+            self.sent |= {(name, step) for name in new}
+
+    def close(self, failed: bool) -> None:
+        """Ends the run."""
+        self.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
+
+
+def _log_settings(client: Any, kind: Any, run: Any, settings: Mapping[str, Any]) -> None:
+    """Logs settings that the run has no parameter of; MLflow lets none be changed."""
+    params = {_allowed(name): str(value)[:LONGEST] for name, value in flattened(settings)}
+    new = [kind(name, value) for name, value in params.items() if name not in run.data.params]
+    for first in range(0, len(new), ROOM):
+        client.log_batch(run.info.run_id, params=new[first : first + ROOM])
+
+
+def flattened(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a tree of dicts and lists by their paths: `model.stack.repeats`."""
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield path, tree
+        return
+    for name, value in items:
+        yield from flattened(value, f"{path}.{name}" if path else str(name))
+
+
+def _allowed(name: str) -> str:
+    """A name with only the characters that every store takes."""
+    return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)

@@ -1,0 +1,84 @@
+"""TensorBoard events of a run's numbers, by tensorboardX."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import sys
+import time
+from typing import Any
+
+from train.contracts import Evaluated, Event, Logged, Started
+from train.disk import written
+from train.sinks.library import require_library
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorBoard:
+    """Writes events of scalars below `tensorboard/` in the folder of the run; needs tensorboardX.
+
+    Every run has this sink if tensorboardX is installed.  A run that is continued marks the events after the step that
+    it goes on from as void.
+    """
+
+    def require(self) -> None:
+        """Raises InputError if tensorboardX is not installed."""
+        require_library("tensorboardX", "TensorBoard", "tensorboard")
+
+    def open(self, started: Started) -> "TensorBoardWriter":
+        """A file of events beside those of the same run."""
+        self.require()
+        with written(started.folder):
+            return TensorBoardWriter(started)
+
+
+class TensorBoardWriter:
+    """Events, each written before the call returns, so that a full disk is noticed here."""
+
+    def __init__(self, started: Started) -> None:
+        self.started, folder = started, started.folder / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self.protocol, self.scalar, writer = _library()
+        self.writer = writer(str(folder / "events"))
+        if started.step:
+            start = self.protocol.SessionLog(status=self.protocol.SessionLog.START)
+            void = self.protocol.Event(wall_time=time.time(), step=started.step + 1, session_log=start)
+            self.writer.write_event(void)
+        self.writer.flush()
+
+    def write(self, event: Event) -> None:
+        """The numbers of an event as scalars; those of the step that a run goes on from are there already."""
+        if not isinstance(event, Logged | Evaluated):
+            return
+        if event.step == self.started.step and event.group in self.started.logged:
+            return
+        with written(self.started.folder):
+            for name, value in event.values.items():
+                summary = self.scalar(f"{event.group}/{name}", value)
+                self.writer.write_event(self.protocol.Event(wall_time=time.time(), step=event.step, summary=summary))
+            self.writer.flush()
+
+    def close(self, failed: bool) -> None:
+        """Closes the file."""
+        with contextlib.suppress(OSError):
+            self.writer.close()
+
+
+def is_installed() -> bool:
+    """If tensorboardX is there."""
+    return importlib.util.find_spec("tensorboardX") is not None
+
+
+def _library() -> tuple[Any, Any, Any]:
+    """Protocol, summary of a scalar and writer.  The package imports PyTorch if it is there: seconds for nothing."""
+    modules: Any = sys.modules
+    hidden = "torch" not in modules
+    if hidden:
+        modules["torch"] = None  # an import of it fails from here on, as if it were not installed
+    try:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+    finally:
+        if hidden:
+            del modules["torch"]
+    return event_pb2, scalar, EventsWriter
