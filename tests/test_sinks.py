@@ -1,7 +1,9 @@
 """Sinks: what a run hands to each, once, over stops and resumes; servers that fail; libraries that are absent."""
 
 import dataclasses
+import json
 import signal
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ import pytest
 
 from train.cli import main
 from train.console import Console
-from train.contracts import Evaluated, Event, Logged, Message, Saved, Started
 from train.errors import InputError
+from train.events import Evaluated, Event, Logged, Message, Saved, Started
 from train.fit import fit
 from train.run import load_config
 from train.signals import InterruptedRunError
@@ -60,10 +62,17 @@ def events() -> Iterator[list[Any]]:
     Recorder.events.clear()
 
 
+class Watching(Console):
+    """A console that keeps every event."""
+
+    def open(self, started: Started) -> Any:
+        return Recorder().open(started)
+
+
 def trained(folder: Path, *sinks: Any) -> dict[str, Any]:
     """The summary of a short run of the language model with these sinks."""
     experiment = dataclasses.replace(load_config(CONFIG, SHORT)[0], sinks=sinks)
-    return fit(experiment, folder, CONFIG, Console(silent=True))
+    return fit(experiment, folder, CONFIG, Watching(silent=True))
 
 
 def numbers(lines: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
@@ -77,7 +86,7 @@ def test_a_run_gives_every_event_once_and_one_that_goes_on_only_what_is_new(
 ) -> None:
     monkeypatch.setenv("MORPHAX_SIGNAL", "step 5 SIGTERM")
     with pytest.raises(InterruptedRunError):
-        trained(tmp_path / "run", Recorder())
+        trained(tmp_path / "run")
     monkeypatch.delenv("MORPHAX_SIGNAL")
     first, *before, failed = list(events)
     assert (first.step, first.steps, first.folder, failed) == (0, 8, tmp_path / "run", True)
@@ -93,7 +102,7 @@ def test_a_run_gives_every_event_once_and_one_that_goes_on_only_what_is_new(
         ("Saved", 5),
     ]
     events.clear()
-    summary = trained(tmp_path / "run", Recorder())
+    summary = trained(tmp_path / "run")
     first, *after, failed = list(events)
     assert (first.step, failed) == (5, False)
     kinds = [(type(event).__name__, event.step) for event in after]
@@ -103,7 +112,7 @@ def test_a_run_gives_every_event_once_and_one_that_goes_on_only_what_is_new(
     lines = [(event.step, f"{event.group}/{name}", value) for event in written for name, value in event.values.items()]
     assert [one for one in lines if not one[1].endswith("_per_second")] == numbers(read_metrics(tmp_path / "run"))
     events.clear()
-    assert trained(tmp_path / "run") == summary  # with other sinks it is the same run
+    assert trained(tmp_path / "run", TensorBoard()) == summary  # with other sinks it is the same run
     assert not events
 
 
@@ -114,8 +123,8 @@ def test_a_sink_that_fails_is_left_out_and_training_goes_on(tmp_path: Path) -> N
             emit(event)
     said = "warning: the sink Recorder has failed (the server is gone); it gets nothing from here on"
     assert [event for event in Recorder.events if isinstance(event, Message)] == [Message(said)]
-    counts = [sum(type(event) is kind for event in Recorder.events) for kind in (Started, Logged, Evaluated, Saved, bool)]
-    assert counts == [2, 2, 1, 1, 1]
+    kinds = (Started, Logged, Evaluated, Saved, bool)
+    assert [sum(type(event) is kind for event in Recorder.events) for kind in kinds] == [2, 2, 1, 1, 1]
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
@@ -140,7 +149,7 @@ def test_a_library_that_is_absent_is_one_sentence(sink: Any, monkeypatch: pytest
     modules: Any = sys.modules
     monkeypatch.setitem(modules, library, None)
     with pytest.raises(InputError, match=rf"needs the package {library}, .*pip install 'morphax\[{extra}\]'"):
-        sink.require()
+        sink.require_installed()
 
 
 def test_a_sink_of_the_command_line_is_refused_before_anything_is_written(
@@ -205,21 +214,38 @@ def test_wandb_offline_holds_the_numbers_of_the_log_once(tmp_path: Path, monkeyp
     assert len(files) == 2
     rows = [row for file in files for row in history(file)]
     held = [(int(row["step"]), name, value) for row in rows for name, value in row.items() if name[0] not in "_s"]
-    assert sorted(one for one in held if not one[1].endswith("_per_second")) == sorted(numbers(read_metrics(tmp_path / "run")))
+    held = [one for one in held if not one[1].endswith("_per_second")]
+    assert sorted(held) == sorted(numbers(read_metrics(tmp_path / "run")))
 
 
 def history(file: Path) -> list[dict[str, Any]]:
-    """Rows that a file of W&B's log holds."""
-    import json
-
+    """Rows of numbers that a file of W&B's holds, each a dict by name."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, rows = DataStore(), []
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    rows = []
+    for content in records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+        record.ParseFromString(content)
         if record.WhichOneof("record_type") == "history":
-            rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
+            items = record.history.item
+            rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in items})
     return rows
+
+
+def records(content: bytes, block: int = 2**15) -> Iterator[bytes]:
+    """Records of a log in the format of LevelDB, after the seven bytes that W&B puts before it.
+
+    Each piece has a checksum (4 bytes), its length (2) and its kind (1): whole, first, middle or last of a record.
+    """
+    place, whole = 7, b""
+    while place + 7 <= len(content):
+        left = block - place % block
+        if left < 7:
+            place += left
+            continue
+        size, kind = struct.unpack("<4xHB", content[place : place + 7])
+        whole += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):
+            yield whole
+            whole = b""

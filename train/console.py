@@ -14,8 +14,8 @@ import rich.text
 
 from models.structure import fields
 from models.words import gathered, listed
-from train.contracts import Evaluated, Event, Finished, Logged, Message, Started
 from train.data.notes import notes_of
+from train.events import Evaluated, Event, Finished, Logged, Message, Started
 from train.prepared import Prepared
 from train.study.cost import parameters
 

@@ -7,7 +7,6 @@ Shape letters: b batch, t time, n examples, c classes.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 from models.contracts import Batch, Model, Tree
+from train.events import Event, Started
 from train.sums import Sums
 
 PART = Literal["train", "test"]
@@ -322,70 +322,6 @@ class Readies(Protocol):
     def ready(self, data: Dataset) -> None: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Started:
-    """A run goes on from `step`, 0 if it is new, to `steps`; `settings` is its experiment as JSON values.
-
-    `logged` has the groups (`train`, `evaluation`) whose numbers of that step were written before.
-    """
-
-    folder: Path
-    step: int
-    steps: int
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    logged: frozenset[str] = frozenset()
-
-
-@dataclasses.dataclass(frozen=True)
-class Logged:
-    """Means over the training steps since the last line of the log."""
-
-    step: int
-    values: Mapping[str, float]
-
-    group = "train"
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """Metrics on the test split, each with the half width of its 95 % interval, infinite if it has none."""
-
-    step: int
-    measured: Mapping[str, tuple[float, float]]
-
-    group = "evaluation"
-
-    @property
-    def values(self) -> dict[str, float]:
-        """Metrics without their intervals."""
-        return {name: value for name, (value, _) in self.measured.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Saved:
-    """The checkpoint of a step is on the disk."""
-
-    step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """A sentence for who watches."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """A run has ended after a step, with the summary that `summary.json` holds."""
-
-    step: int
-    summary: Mapping[str, Any]
-
-
-Event = Started | Logged | Evaluated | Saved | Message | Finished
-
-
 class Writer(Protocol):
     """An open sink.  `close` comes last, also when the run `failed` or was stopped by a signal."""
 
@@ -405,6 +341,6 @@ class Sink(Protocol):
 
 @runtime_checkable
 class NeedsLibrary(Protocol):
-    """A sink that needs a library.  `require` raises InputError if it is not installed."""
+    """A sink that needs a library.  `require_installed` raises InputError if it is not there."""
 
-    def require(self) -> None: ...
+    def require_installed(self) -> None: ...

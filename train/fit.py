@@ -11,10 +11,11 @@ from typing import Any
 from train.cautions import cautions
 from train.checkpoint import Store, require_structure, saved
 from train.console import Console
-from train.contracts import Findings, Finished, NeedsLibrary, Readies, Started
+from train.contracts import Findings, NeedsLibrary, Readies
 from train.data.notes import notes_of
 from train.disk import written
 from train.errors import InputError
+from train.events import Finished, Started
 from train.experiment import Experiment
 from train.loop import Loop, Outcome, restore
 from train.prepared import Prepared, prepare
@@ -61,7 +62,7 @@ def fit(
             return summary
     for sink in experiment.sinks:
         if isinstance(sink, NeedsLibrary):
-            sink.require()
+            sink.require_installed()
     with Flag() as flag:
         data = mine.data.open(old.classes if old else ())
         experiment, changes = settle(experiment, data) if old is None else (experiment, ())

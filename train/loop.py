@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.checkpoint import Progress, Store
-from train.contracts import Evaluated, Logged, Message, Saved
 from train.errors import InputError
+from train.events import Evaluated, Logged, Message, Saved
 from train.prepared import Beginning, Prepared
 from train.signals import Flag, InterruptedRunError
 from train.sinks.broadcast import Emit

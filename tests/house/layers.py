@@ -39,6 +39,7 @@ PARTS = {
     "train.optimizer": "optimizers",
     "train.parallel": "parallel",
     "train.contracts": "contracts",
+    "train.events": "contracts",
     "train.data": "data",
     "train.driving": "data",
     "train.initial": "weights",

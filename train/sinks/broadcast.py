@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from train.contracts import Event, Message, Sink, Started, Writer
+from train.contracts import Sink, Writer
 from train.errors import InputError
+from train.events import Event, Message, Started
 
 Emit = Callable[[Event], None]
 

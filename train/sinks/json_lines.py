@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.contracts import Evaluated, Event, Logged, Started
 from train.disk import written
+from train.events import Evaluated, Event, Logged, Started
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.contracts import Evaluated, Event, Finished, Logged, Started
 from train.errors import InputError
+from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
 
 LONGEST = 500  # characters of a parameter that every store takes
@@ -26,7 +26,7 @@ class MLflow:
     experiment: str
     uri: str | None = None
 
-    def require(self) -> None:
+    def require_installed(self) -> None:
         """Raises InputError if mlflow is not installed."""
         require_library("mlflow", "MLflow", "mlflow")
 

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any
 
-from train.contracts import Evaluated, Event, Logged, Started
 from train.disk import written
+from train.events import Evaluated, Event, Logged, Started
 from train.sinks.library import require_library
 
 
@@ -20,13 +20,13 @@ class TensorBoard:
     it goes on from as void.
     """
 
-    def require(self) -> None:
+    def require_installed(self) -> None:
         """Raises InputError if tensorboardX is not installed."""
         require_library("tensorboardX", "TensorBoard", "tensorboard")
 
     def open(self, started: Started) -> "TensorBoardWriter":
         """A file of events beside those of the same run."""
-        self.require()
+        self.require_installed()
         with written(started.folder):
             return TensorBoardWriter(started)
 

@@ -4,9 +4,9 @@ import dataclasses
 import uuid
 from typing import Any, Literal
 
-from train.contracts import Evaluated, Event, Finished, Logged, Started
 from train.disk import written
 from train.errors import InputError
+from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
 
 
@@ -23,7 +23,7 @@ class WandB:
     entity: str | None = None
     mode: Literal["online", "offline"] | None = None
 
-    def require(self) -> None:
+    def require_installed(self) -> None:
         """Raises InputError if wandb is not installed."""
         require_library("wandb", "WandB", "wandb")
 

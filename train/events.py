@@ -1,0 +1,70 @@
+"""Events of a run, which the loop gives to sinks."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A run goes on from `step`, 0 if it is new, to `steps`; `settings` is its experiment as JSON values.
+
+    `logged` has the groups (`train`, `evaluation`) whose numbers of that step were written before.
+    """
+
+    folder: Path
+    step: int
+    steps: int
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    logged: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Logged:
+    """Means over the training steps since the last line of the log."""
+
+    step: int
+    values: Mapping[str, float]
+
+    group = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Metrics on the test split, each with the half width of its 95 % interval, infinite if it has none."""
+
+    step: int
+    measured: Mapping[str, tuple[float, float]]
+
+    group = "evaluation"
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Metrics without their intervals."""
+        return {name: value for name, (value, _) in self.measured.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """The checkpoint of a step is on the disk."""
+
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """A sentence for who watches."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A run has ended after a step, with the summary that `summary.json` holds."""
+
+    step: int
+    summary: Mapping[str, Any]
+
+
+Event = Started | Logged | Evaluated | Saved | Message | Finished
