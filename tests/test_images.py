@@ -186,7 +186,8 @@ def test_a_broken_picture_is_left_out_counted_and_named(folder: Path) -> None:
     (folder / "dark" / "3c.png").write_bytes(b"not a png")
     opened = Images(path=str(folder), size=(8, 8), channels=3).open()
     assert sum(len(split.examples) for split in opened.splits.values()) == 20
-    (note,) = opened.notes
+    note, cut = opened.notes
+    assert (len(cut.names), cut.total) == (18, 20)  # of two the rows are as many as the columns
     assert str(note).startswith(f"3 of 13 files of {folder / 'dark'} cannot be used and are left out: ")
     assert [name.partition(" (")[0].rpartition("/")[2] for name in note.names] == ["3b.jpg", "3c.png", "notes.txt"]
     assert note.names[1].endswith("3c.png (it is no picture)")
@@ -300,7 +301,9 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
     summary = json.loads(out)
     assert summary["evaluation"]["accuracy"]["value"] > 0.8
     said = f"1 of 11 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / 'notes.txt'} (it is no picture)"
-    assert [(note["said"], note["count"], note["of"]) for note in summary["data"]] == [(said, 1, 11)]
+    told, cut = [(note["said"], note["count"], note["of"]) for note in summary["data"]]
+    assert told == (said, 1, 11)
+    assert cut[1:] == (18, 20)
     assert err.index(said) < err.index("step 20/40")  # before the first step, and in the table at the end
     assert "data" in err.rpartition("accuracy")[2]
     assert json.loads(Path(run, "summary.json").read_text(encoding="utf-8"))["data"] == summary["data"]
