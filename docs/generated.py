@@ -47,10 +47,10 @@ def catalogue(name: str = "") -> str:
 def contracts() -> dict[str, type]:
     """The contracts of models and of experiments, by name."""
     from models.contracts import KINDS
-    from train import contracts as sockets
+    from train import contracts, events
 
-    classes = [value for value in vars(sockets).values() if inspect.isclass(value)]
-    found = [value for value in classes if value.__module__ == sockets.__name__]
+    classes = [value for module in (contracts, events) for value in vars(module).values() if inspect.isclass(value)]
+    found = [value for value in classes if value.__module__ in (contracts.__name__, events.__name__)]
     return {kind.__name__: kind for kind in (*found, *KINDS)}
 
 

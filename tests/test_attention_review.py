@@ -16,13 +16,13 @@ from models.structure import replace
 from train.cli import main
 from train.data.pairs import Pairs
 from train.data.tokens import Bytes, Learnt
+from train.evidence import Trained
 from train.experiment import Evaluation
 from train.objective import Translation
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
 from train.review import translations
 from train.review.attention import by_words, heat, looked, make_cross_attention
-from train.review.trained import Trained
 from train.run import load_config
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]

@@ -33,6 +33,7 @@ from train.driving import CARS, FEATURES, LANES, WIDTH, Highway, Style, Trip, dr
 from train.experiment import Evaluation, Experiment
 from train.objective import MeanSquaredError
 from train.optimizer import AdamW
+from train.page import to_html
 from train.parallel import Jit
 from train.review.driving import ClosedLoop, Wheel, correlation
 from train.spec import InputError
@@ -205,7 +206,7 @@ def test_drives_are_the_same_twice_and_are_shown() -> None:
     assert first == second
     measured = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio", "return_correlation"}
     assert set(first.metrics) == measured | {"reached_8", "reached_16"}
-    (film,) = (piece for caption, piece in first.pictures.items() if "above" in caption)
+    (film,) = (to_html(piece) for caption, piece in first.pictures.items() if "above" in caption)
     assert "data:image/gif;base64," in film
     assert len(film) < 1_000_000
     assert "2 drives from seeds that no log has" in first.pictures
@@ -217,8 +218,7 @@ def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_lef
     wheel: Any = Wheel(trained(experiment(DECIDING, **data), Jit(), 64), asked, steps)
     chance, seen = np.random.default_rng(0), list[dict[str, np.ndarray]]()
 
-    def outputs(params: Any, batch: Any) -> np.ndarray:
-        del params
+    def outputs(batch: Any) -> np.ndarray:
         seen.append({name: np.array(value) for name, value in batch.items()})
         return chance.uniform(-0.05, 0.05, (2, context, 2))
 

@@ -12,6 +12,7 @@ import pytest
 from models import Context
 from models.structure import replace
 from train.notebook import Changing, Inline, Run, bands, beside, configured, costs, fit
+from train.page import Sentence
 from train.signals import InterruptedRunError
 from train.spec import InputError
 
@@ -99,7 +100,7 @@ def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path, monkeypatch
     runs = [fit(CONFIG, f"run_{seed}", *SHORT, f"seed={seed}", brief=True) for seed in (0, 1)]
     last = [run.curve("loss", "evaluation")[1][-1] for run in runs]
     labels: list[str] = []
-    monkeypatch.setattr("train.notebook.drawn", lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or "")
+    monkeypatch.setattr("train.notebook.drawn", lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or Sentence(""))
     bands({"attention": runs})
     assert labels == [f"attention: {sum(last) / 2:.3f} ({min(last):.3f} to {max(last):.3f})"]
 
@@ -108,7 +109,7 @@ def test_what_a_run_does_not_have_is_said_in_one_sentence(folder: Path) -> None:
     run = fit(CONFIG, "run", *SHORT, brief=True)
     with pytest.raises(InputError, match=r"run has no metric 'bleu'; it has .*loss"):
         run.curves("bleu")
-    with pytest.raises(InputError, match=r"run has no picture 'Film'; it has .*loss"):
+    with pytest.raises(InputError, match=r"run has no picture 'Film'; it has none"):
         run.picture("Film")
     with pytest.raises(InputError, match="batch_size"):
         configured(CONFIG, "batch_sise=3")

@@ -1,6 +1,5 @@
 """What reviews find: their metrics against formulas, the same on any devices and in any batches, and what is drawn."""
 
-import base64
 import dataclasses
 import html
 import io
@@ -18,14 +17,15 @@ from PIL import Image
 
 from tests.configs import language_model, sentences
 from train.console import Console
-from train.contracts import Parallel
+from train.contracts import Case, Parallel
+from train.evidence import Trained
 from train.experiment import Evaluation
 from train.fit import fit
+from train.page import Figure, to_html
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
 from train.review.classes import Classes
 from train.review.language import Language
-from train.review.trained import Case, Trained
 from train.sinks.json_lines import finite
 from train.study.statistics import interval
 
@@ -66,10 +66,8 @@ class Given:
     classes: tuple[str, ...] = ()
 
     @property
-    def trainer(self) -> Any:
-        return dataclasses.make_dataclass("Holder", ["data"])(
-            dataclasses.make_dataclass("Data", ["classes", "names"])(self.classes, self.classes)
-        )
+    def data(self) -> Any:
+        return dataclasses.make_dataclass("Data", ["classes", "names"])(self.classes, self.classes)
 
     def cases(self) -> Iterator[Case]:
         return iter(self.given)
@@ -148,17 +146,17 @@ def test_metrics_do_not_depend_on_batches_or_devices() -> None:
 
 def test_a_case_is_the_example_that_its_index_names() -> None:
     one = trained(sentences.experiment(), Jit(), 8)
-    opened: Any = one.trainer.data
+    opened: Any = one.data
     for case in one.cases():
         assert int(case.target["labels"]) == opened.rows["test"][case.index]["label"]
-        assert html.unescape(one.shown(case.index)) == opened.splits["test"].examples[case.index]["text"]
+        assert one.shown(case.index) == opened.splits["test"].examples[case.index]["text"]
 
 
 def test_the_worst_errors_are_those_that_the_model_was_surest_of(tmp_path: Path) -> None:
     cases = [Case(np.array([float(index), 0.0]), {"labels": np.array(1)}, index) for index in range(30)]
     given: Any = Given(cases, ("bad", "good"))
     found = Classes(worst=3).review(given)
-    (table,) = (piece for caption, piece in found.pictures.items() if "surest" in caption)
+    (table,) = (to_html(piece) for caption, piece in found.pictures.items() if "surest" in caption)
     assert re.findall(r"example \d+", table) == ["example 29", "example 28", "example 27"]
     assert "bad 1.000" in table
     assert "good 0.000" in table
@@ -171,7 +169,7 @@ def test_each_class_has_its_accuracy_where_they_are_few() -> None:
     found = Classes().review(given)
     each = {name: value for name, value in found.metrics.items() if name.startswith("accuracy_")}
     assert each == pytest.approx({"accuracy_keep": 2 / 3, "accuracy_left": 1, "accuracy_<b>brake</b>": 0})  # none is right
-    assert not any("<b>" in piece for piece in found.pictures.values())
+    assert not any("<b>" in to_html(piece) for piece in found.pictures.values())
     many: Any = Given(cases, tuple(map(str, range(13))))
     assert not any(name.startswith("accuracy_") for name in Classes().review(many).metrics)
 
@@ -183,9 +181,11 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
     given: Any = Given(cases, names)
     found = Classes(worst=1).review(given)
     matrix = next(piece for caption, piece in found.pictures.items() if "Confusion" in caption)
-    picture = Image.open(io.BytesIO(base64.b64decode(matrix.partition("base64,")[2].partition('"')[0])))
+    assert isinstance(matrix, Figure)
+    picture = Image.open(io.BytesIO(matrix.data))
     assert max(picture.size) < 2500
-    assert "<td>kind $ 3 $</td><td>kind $ 7 $</td><td>2</td>" in found.pictures["What is taken for what most often"]
+    mistaken = to_html(found.pictures["What is taken for what most often"])
+    assert "<td>kind $ 3 $</td><td>kind $ 7 $</td><td>2</td>" in mistaken
     forty: Any = Given([Case(np.eye(40)[7], {"labels": np.array(3)}, 0)], names[:40])
     assert "Confusion" in next(iter(Classes().review(forty).pictures))
 
@@ -208,10 +208,10 @@ def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
 def test_bits_a_character_are_those_of_the_whole_text() -> None:
     one = trained(language_model.experiment(), Jit(), 8)
     found = Language(windows=2).review(one)
-    data: Any = one.trainer.data
+    data: Any = one.data
     losses, count = 0.0, 0
     for batch in data.batches("test", 4, 1, None).stream(0, len(data.batches("test", 4, 1, None))):
-        logits = one.trainer.experiment.model.apply({"params": one.params}, batch)
+        logits = one.model.apply({"params": one.params}, batch)
         logits = np.asarray(logits if isinstance(logits, jax.Array) else logits.logits(), np.float64)
         normal = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) + logits.max(-1, keepdims=True)
         chosen = np.take_along_axis(logits - normal, np.roll(batch["tokens"], -1, 1)[..., None], -1)[:, :-1, 0]
@@ -221,10 +221,10 @@ def test_bits_a_character_are_those_of_the_whole_text() -> None:
     characters = data.characters["test"]
     assert found.metrics["bits_per_character"] == pytest.approx(losses / count / math.log(2) * len(data.ids["test"]) / characters, rel=1e-4)
     (piece,) = found.pictures.values()
-    shown = html.unescape(re.sub(r"<[^>]*>", "", piece))
-    assert shown == data.tokens.decode(data.ids["test"][: 2 * data.spec.length].tolist())
+    text = html.unescape(re.sub(r"<[^>]*>", "", to_html(piece)))
+    assert text == data.tokens.decode(data.ids["test"][: 2 * data.spec.length].tolist())
     (every,) = Language(windows=len(data.ids["test"])).review(one).pictures.values()  # more than there are, of which the last is short
-    assert html.unescape(re.sub(r"<[^>]*>", "", every)) == data.tokens.decode(data.ids["test"].tolist())
+    assert html.unescape(re.sub(r"<[^>]*>", "", to_html(every))) == data.tokens.decode(data.ids["test"].tolist())
 
 
 @pytest.mark.parametrize("wrong", [lambda: Classes(bins=0), lambda: Classes(worst=-1), lambda: Language(windows=-1)])

@@ -23,6 +23,7 @@ from train.data.source import Split, dataset
 from train.experiment import Evaluation, Experiment
 from train.objective import Quantiles
 from train.optimizer import AdamW
+from train.page import to_html
 from train.parallel import Jit
 from train.review.forecasts import Forecasts, errors
 from train.spec import InputError
@@ -176,8 +177,8 @@ def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
     origins = np.arange(192, HOURS - 12 + 1)
     for step in (1, 12):
         last = np.abs(table[origins + step - 1] - table[origins - 1])
-        assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
-    assert "base64" in found.pictures["Forecasts: the middle quantile and the outer two, over what came"]
+        assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in to_html(found.pictures["Errors on the test part"])
+    assert "base64" in to_html(found.pictures["Forecasts: the middle quantile and the outer two, over what came"])
 
 
 def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path: str) -> None:
@@ -186,17 +187,17 @@ def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path:
     table = np.array([[float(row[1]), float(row[2])] for row in cells()])
     origins = np.arange(192, HOURS - 12 + 1)
     error = np.abs(table[origins] - table[origins - 72])
-    assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in found.pictures["Errors on the test part"]
+    assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in to_html(found.pictures["Errors on the test part"])
 
 
 def test_a_season_out_of_reach_is_left_out_and_a_horizon_that_is_not_forecast_refused(path: str) -> None:
     one = trained(experiment(path, "together"), Jit(), 64)
     found = Forecasts(horizons=(1, 500), season=5000, shown=0).review(one)
     assert set(found.metrics) == {"coverage", "mae_1", "rmse_1"}
-    assert "nan" not in found.pictures["Errors on the test part"]
-    assert "before" not in found.pictures["Errors on the test part"]
+    assert "nan" not in to_html(found.pictures["Errors on the test part"])
+    assert "before" not in to_html(found.pictures["Errors on the test part"])
     with pytest.raises(InputError, match=r"review\.horizons is \(500,\) and data\.horizon 12; name a step that is forecast"):
-        Forecasts(horizons=(500,)).ready(one.trainer.data)
+        Forecasts(horizons=(500,)).ready(one.data)
 
 
 def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

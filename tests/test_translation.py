@@ -16,12 +16,12 @@ from configs.translate_numbers import model as small
 from train.cli import main
 from train.data.pairs import Pairs
 from train.data.source import held
+from train.evidence import Trained
 from train.experiment import Evaluation
 from train.objective import Translation
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
-from train.review.trained import Trained
-from train.review.translations import Translations, scored, translated
+from train.review.translations import Translations, scored, translations
 from train.run import fitted, load_config, record
 from train.spec import InputError
 from train.step import make_search
@@ -234,8 +234,8 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
         placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
         found.append(Translations(shown=len(ENGLISH), attention=0).review(Trained(trainer, placed, {})))
         if parallel == Jit() and size == 7:
-            texts = sorted(translated(trainer, placed, batches))
-            assert [index for index, _ in texts] == list(range(len(ENGLISH)))
-            assert len({text for _, text in texts}) > 1
-            assert found[0].metrics == scored([text for _, text in texts], GERMAN)[0]
+            pairs, texts = translations(Trained(trainer, placed))
+            assert [source for source, _ in pairs] == ENGLISH
+            assert len(set(texts)) > 1
+            assert found[0].metrics == scored(texts, GERMAN)[0]
     assert all(other == found[0] for other in found)

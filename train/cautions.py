@@ -6,7 +6,8 @@ from train.experiment import Experiment
 from train.optimizer import unreached
 from train.prepared import Inference, Prepared
 
-GREATER = ("accuracy", "f1", "bleu", "map", "recall", "overlap")  # words in names of metrics of which more is better
+# Words in names of metrics of which more is better, and less.
+GREATER = ("accuracy", "f1", "bleu", "chrf", "map", "match", "recall", "overlap")
 SMALLER = ("loss", "error", "perplexity")
 
 
@@ -41,7 +42,8 @@ def _direction(experiment: Experiment) -> str:
     """A best checkpoint that would be the worst."""
     watched = experiment.evaluation
     wrong = SMALLER if watched.greater else GREATER
-    words = watched.metric.rstrip("0123456789").split("_")
+    parts = watched.metric.split("_")
+    words = {*parts, *(part.rstrip("0123456789") for part in parts)}
     if not any(word in wrong for word in words) or any(word in (GREATER + SMALLER) and word not in wrong for word in words):
         return ""
     asked = "greater" if watched.greater else "smaller"

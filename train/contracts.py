@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from models.contracts import Batch, Model, Tree
-from train.events import Event, Started
+from train.page import Figure, Piece
 from train.sums import Sums
 
 PART = Literal["train", "test"]
@@ -61,9 +61,9 @@ class Data(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """Data of which an example can be shown, as a piece of a page."""
+    """Data of which an example can be shown, as plain text or as a figure."""
 
-    def shown(self, part: PART, index: int) -> str: ...
+    def shown(self, part: PART, index: int) -> str | Figure: ...
 
 
 @runtime_checkable
@@ -303,16 +303,16 @@ class Findings:
     """Metrics by name, and pieces of a page by their captions."""
 
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+    pictures: dict[str, Piece] = dataclasses.field(default_factory=dict)
 
 
 class Review(Protocol):
-    """Looks at a trained model (`train.review.trained.Trained`).
+    """Looks at a trained model on its data: metrics and pieces of the report.
 
     Its metrics must depend on no batch size and no number of devices.
     """
 
-    def review(self, trained: Any) -> Findings: ...
+    def review(self, evidence: "Evidence") -> Findings: ...
 
 
 @runtime_checkable
@@ -322,25 +322,62 @@ class Readies(Protocol):
     def ready(self, data: Dataset) -> None: ...
 
 
-class Writer(Protocol):
-    """An open sink.  `close` comes last, also when the run `failed` or was stopped by a signal."""
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One example: the model's output (an array or a tree of them), its arrays of the batch, its place in the split."""
 
-    def write(self, event: Event) -> None: ...
+    output: Any
+    target: Arrays
+    index: int
 
-    def close(self, failed: bool) -> None: ...
 
+class Evidence(Protocol):
+    """A trained model on a part of its data: what metrics and reviews read.
 
-class Sink(Protocol):
-    """A place for the events of a run, such as a log, a tracking server, a console: opened when training starts.
-
-    A run that is continued opens its sinks anew: a sink must not hold the numbers of a step twice.
+    `measured` has the objective's metrics on the part by name; rows of a batch come in multiples of `multiple`, and
+    `compiled` and `alone` give outputs of the model, or a function of its parameters, for a batch.  Nothing depends on
+    the size of a batch or on the number of devices.  What goes over all examples ends with an exception of its own when
+    a signal stops the run.
     """
 
-    def open(self, started: Started) -> Writer: ...
+    @property
+    def data(self) -> Dataset: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def part(self) -> PART: ...
+
+    @property
+    def multiple(self) -> int: ...
+
+    @property
+    def measured(self) -> Mapping[str, float]: ...
+
+    def stopped(self) -> bool: ...
+
+    def cases(self, changed: Callable[[Arrays], Arrays] | None = None) -> Iterator[Case]: ...
+
+    def shown(self, index: int) -> str | Figure: ...
+
+    def first(self, rows: int) -> Arrays: ...
+
+    def compiled(self, function: Callable[[Params, Batch], Any] | None = None) -> Callable[[Arrays], Any]: ...
+
+    def alone(self) -> Callable[[Arrays], Any]: ...
+
+    def search(self) -> Iterator[tuple[int, list[int]]]: ...
 
 
 @runtime_checkable
-class NeedsLibrary(Protocol):
-    """A sink that needs a library.  `require_installed` raises InputError if it is not there."""
+class Metric(Protocol):
+    """Numbers over all examples that do not add up over batches, such as F1: `metrics=(MacroF1(), TopK(5))`.
 
-    def require_installed(self) -> None: ...
+    `names` are known before training; `measure` gives each with the half width of its 95 % interval, infinite if it has
+    none.  Any of them may be `evaluation.metric`.  Raises ValueError for data that it cannot be measured on.
+    """
+
+    def names(self, data: Dataset) -> tuple[str, ...]: ...
+
+    def measure(self, evidence: Evidence) -> Mapping[str, tuple[float, float]]: ...

@@ -16,22 +16,19 @@ from train.checkpoint import Store
 from train.contracts import Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.errors import InputError, refused
+from train.evidence import Trained, measure, searched
 from train.precision import cast
 from train.prepared import Inference, prepare_evaluation, prepare_inference
-from train.review.trained import Trained
-from train.review.translations import translated
 from train.run import Recorded
 from train.sinks.json_lines import finite
-from train.study.statistics import interval
 
 
 def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
     inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
     step, placed = restored(folder, inference, best)
-    parts = inference.evaluate(placed)
-    assert parts is not None
-    measured = {name: interval(sums) for name, sums in parts.items()}
+    measured = measure(inference, placed)
+    assert measured is not None
     trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     found = {
@@ -60,8 +57,11 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
     for note in notes_of(data):
         print(note, file=sys.stderr, flush=True)
     if isinstance(experiment.objective, Searches):
-        found = translated(inference, placed, asked.questions)
-        yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in found)
+        translator: Any = data
+        questions = asked.questions.stream(0, len(asked.questions))
+        found = (pair for batch in questions for pair in searched(inference, placed, batch))
+        words = ((index, translator.tokens.decode(ids).strip()) for index, ids in found)
+        yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in words)
         return
 
     refit = "; leave objective as it was trained"

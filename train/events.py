@@ -1,9 +1,9 @@
-"""Events of a run, which the loop gives to sinks."""
+"""Events of a run, and sinks, to which the loop gives them."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +68,27 @@ class Finished:
 
 
 Event = Started | Logged | Evaluated | Saved | Message | Finished
+
+
+class Writer(Protocol):
+    """An open sink.  `close` comes last, also when the run `failed` or was stopped by a signal."""
+
+    def write(self, event: Event) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+class Sink(Protocol):
+    """A place for the events of a run, such as a log, a tracking server, a console: opened when training starts.
+
+    A run that is continued opens its sinks anew: a sink must not hold the numbers of a step twice.
+    """
+
+    def open(self, started: Started) -> Writer: ...
+
+
+@runtime_checkable
+class NeedsLibrary(Protocol):
+    """A sink that needs a library.  `require_installed` raises InputError if it is not there."""
+
+    def require_installed(self) -> None: ...

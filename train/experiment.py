@@ -6,7 +6,8 @@ from typing import Any
 
 from models.contracts import Model
 from models.structure import APART
-from train.contracts import Data, Initial, Objective, Optimizer, Parallel, Review, Sink
+from train.contracts import Data, Initial, Metric, Objective, Optimizer, Parallel, Review
+from train.events import Sink
 from train.parallel import Jit
 from train.precision import Precision
 
@@ -22,8 +23,9 @@ def _above_zero(path: str, settings: Any, *names: str) -> None:
 class Evaluation:
     """Measure the test split every `every` steps (None: each epoch, and always at the end) in batches of `batch_size`.
 
-    `metric`, greater or smaller is better, picks the best checkpoint; after `patience` evaluations without a better one training stops,
-    and after the first in which it is as good as `goal`.
+    `metric` picks the best checkpoint, the one with the greatest if `greater`: a metric of the objective, of `metrics`
+    or of the review.  After `patience` evaluations without a better one training stops, and after the first in which
+    it is as good as `goal`.
     """
 
     every: int | None = None
@@ -56,6 +58,7 @@ class Experiment:
     `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
 
     `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
+    `metrics` are measured at each evaluation beside those of the objective: `metrics=(MacroF1(), TopK(5))`.
     `sinks` are tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`.
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
     `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.requirements`).
@@ -74,6 +77,7 @@ class Experiment:
     parallel: Parallel = Jit()
     evaluation: Evaluation = Evaluation()
     review: Review | None = None
+    metrics: tuple[Metric, ...] = ()
     sinks: tuple[Sink, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
     log_every: int = 20

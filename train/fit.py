@@ -1,5 +1,6 @@
 """Training as one function: an experiment into a folder, from its first step or from where it was stopped."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,17 +12,18 @@ from typing import Any
 from train.cautions import cautions
 from train.checkpoint import Store, require_structure, saved
 from train.console import Console
-from train.contracts import Findings, NeedsLibrary, Readies
+from train.contracts import Findings, Readies
 from train.data.notes import notes_of
 from train.disk import written
 from train.errors import InputError
-from train.events import Finished, Started
+from train.events import Finished, NeedsLibrary, Started
+from train.evidence import StoppedError, Trained
 from train.experiment import Experiment
 from train.loop import Loop, Outcome, restore
+from train.page import to_json
 from train.prepared import Prepared, prepare
 from train.provenance import changed, located, prints, put_aside
 from train.requirements import settle
-from train.review.trained import Trained
 from train.run import Recorded, adopted, another, claim, extend, fitted, record
 from train.signals import Flag, InterruptedRunError
 from train.sinks.broadcast import Emit, broadcast
@@ -30,6 +32,8 @@ from train.sinks.tensorboard import TensorBoard, is_installed
 from train.spec import encode
 from train.study.cost import parameters, peak_memory
 from train.study.report import write_report
+
+FINDINGS = "findings.json"  # pieces of the report that the review found, by caption
 
 
 def fit(
@@ -156,7 +160,9 @@ def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
     if review is None:
         return Findings()
     measured = {name: value for name, (value, _) in outcome.measured.items()}
-    findings = review.review(Trained(prepared, outcome.params, measured, stop=lambda: bool(flag.number)))
+    findings = Findings()
+    with contextlib.suppress(StoppedError):
+        findings = review.review(Trained(prepared, outcome.params, measured, stop=lambda: bool(flag.number)))
     if flag.number:
         raise InterruptedRunError(flag.number, outcome.step)
     return findings
@@ -181,9 +187,11 @@ def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findi
 
 
 def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
-    """Writes report.html and summary.json, the latter last and whole: with it a run has ended."""
+    """Writes report.html, what the review drew, and summary.json, last and whole: with it a run has ended."""
     with written(folder, f"The checkpoint of step {summary['steps']} is kept."):
         write_report(folder, experiment, summary, findings.pictures)
+        pieces = {caption: to_json(piece) for caption, piece in findings.pictures.items()}
+        (folder / FINDINGS).write_text(json.dumps(pieces) + "\n", encoding="utf-8")
         partial = folder / "summary.json.partial"
         partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, folder / "summary.json")

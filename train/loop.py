@@ -15,12 +15,12 @@ import numpy as np
 from train.checkpoint import Progress, Store
 from train.errors import InputError
 from train.events import Evaluated, Logged, Message, Saved
+from train.evidence import measure
 from train.prepared import Beginning, Prepared
 from train.signals import Flag, InterruptedRunError
 from train.sinks.broadcast import Emit
 from train.step import TrainState
 from train.study.chips import chip
-from train.study.statistics import interval
 from train.sums import Sum, add, mean
 
 Batch = dict[str, np.ndarray]
@@ -207,10 +207,10 @@ class Loop:
 
     def _measure(self, number: int) -> dict[str, float] | None:
         """The metrics on the test split; None where a signal came meanwhile."""
-        parts = self.prepared.evaluate(self.state.params, lambda: bool(self.flag.number))
-        if parts is None:
+        measured = measure(self.prepared, self.state.params, lambda: bool(self.flag.number))
+        if measured is None:
             return None
-        self.measured = {name: interval(sums) for name, sums in parts.items()}
+        self.measured = measured
         event = Evaluated(number, self.measured)
         self.emit(event)
         return event.values

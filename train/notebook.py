@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import html
+import json
 import re
 import sys
 import time
@@ -22,10 +23,10 @@ from train.commands import prepare_jax
 from train.console import Bar, Console, count, duration, line, rows
 from train.errors import InputError
 from train.experiment import Experiment
+from train.page import drawn, from_json, table, to_html
 from train.parts import components, joined, project
 from train.prepared import Prepared, prepare
 from train.requirements import settle
-from train.review.trained import drawn, table
 from train.run import Recorded, asked, load_config
 from train.sinks.json_lines import read_metrics
 from train.spec import override
@@ -70,8 +71,8 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
     """A table with a column for each name and a row for each key."""
     keys = dict.fromkeys(key for column in columns.values() for key in column)
-    body = [(html.escape(key), *(html.escape(column.get(key, "")) for column in columns.values())) for key in keys]
-    return Piece(table(("", *columns), body))
+    body = [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
+    return Piece(to_html(table(("", *columns), body)))
 
 
 def check(*given: Any) -> Piece:
@@ -154,19 +155,23 @@ class Run:
                 if len(steps):
                     axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) < 30 else None, markersize=4, label=part)
             labelled(axes, metric)
-        return Piece(drawn(figure))
+        return Piece(to_html(drawn(figure)))
 
     def _measured(self) -> list[str]:
         return sorted({name.partition("/")[2] for one in read_metrics(self.folder) for name in one if name != "step"})
 
     def picture(self, caption: str = "") -> Piece:
         """What the run's review drew on the test split, of which the caption begins so.  Raises InputError where there is none."""
-        page = (self.folder / "report.html").read_text(encoding="utf-8")
-        found = re.findall(r"<figure><figcaption>(.*?)</figcaption>(.*?)</figure>", page, flags=re.DOTALL)
-        for said, piece in found:
-            if html.unescape(said).startswith(caption):
-                return Piece(f"<figure><figcaption><b>{said}</b></figcaption>{piece}</figure>")
-        raise InputError(f"{self.folder} has no picture {caption!r}; it has {listed(html.unescape(said) for said, _ in found)}.")
+        file = self.folder / fitting.FINDINGS
+        try:
+            pieces = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            for said, values in pieces.items():
+                if said.startswith(caption):
+                    source = f"<figure><figcaption><b>{html.escape(said)}</b></figcaption>{to_html(from_json(values))}"
+                    return Piece(f"{source}</figure>")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is damaged ({error}); train the run anew with fresh=True.") from None
+        raise InputError(f"{self.folder} has no picture {caption!r}; it has {listed(pieces) if pieces else 'none'}.")
 
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:
@@ -181,7 +186,7 @@ def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "
         label = f"{name}: {mean[-1]:.3f} ({low[-1]:.3f} to {high[-1]:.3f})"
         axes.plot(steps, mean, color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
     labelled(axes, f"{metric}, {part}: mean of the seeds, lowest to highest")
-    return Piece(drawn(figure))
+    return Piece(to_html(drawn(figure)))
 
 
 def labelled(axes: Any, title: str) -> None:

@@ -16,7 +16,7 @@ from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
 from models.words import listed
-from train.contracts import Dataset, Ends, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.contracts import Dataset, Ends, Metric, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
 from train.data.balance import class_weights, emphasised, require_once
 from train.errors import InputError, refused
 from train.experiment import Experiment
@@ -50,6 +50,7 @@ class Inference:
     data: Dataset
     batch: Shapes
     shapes: Any
+    metrics: tuple[Metric, ...] = ()  # measured at each evaluation beside the objective's
     uncertain: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     @property
@@ -99,7 +100,7 @@ class Beginning(NamedTuple):
     unused: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared(Inference):
     """An experiment made ready to be trained for `steps` steps, of shapes alone: nothing is drawn, read or compiled.
 
@@ -197,7 +198,7 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
     with refused("The model cannot take a training step: ", "; change it, or the objective."):
         work = flops(_step(experiment, optimizer, found), state, traced.batch)
-    own = experiment, data, traced.batch, traced.shapes
+    own = experiment, data, traced.batch, traced.shapes, traced.metrics
     return Prepared(
         *own,
         batches=batches,
@@ -253,11 +254,7 @@ def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.nd
     except KeyError as error:
         both = f"{error} in a batch, and the data gives {listed(batch)}"
         raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
-    watched = experiment.evaluation.metric
-    if watched not in sums:
-        known = listed(sums, room=300)
-        raise InputError(f"evaluation.metric is {watched!r} and the objective measures {known}; choose one of these.")
-    return dataclasses.replace(traced, uncertain=uncertain)
+    return dataclasses.replace(traced, uncertain=uncertain, metrics=_metrics(experiment, data, tuple(sums)))
 
 
 def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
@@ -269,6 +266,36 @@ def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
             said = f"The objective {objective} gives {name} as {type(total).__name__}"
             raise InputError(f"{said} and not as a Sum; make it by train.sums.weighted(values, weights).")
     return tuple(name for name, total in sums.items() if total.each is None)
+
+
+def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> tuple[Metric, ...]:
+    """What is measured beside the objective's metrics: those asked for, and the review if it has `evaluation.metric`.
+
+    Raises InputError if nothing measures `evaluation.metric`, or two metrics measure one thing.
+    """
+    watched, review = experiment.evaluation.metric, experiment.review
+    known = dict.fromkeys(summed, "the objective")
+    for metric in experiment.metrics:
+        owner = type(metric).__name__
+        with refused(f"metrics has {owner}, and it cannot be measured: "):
+            names = metric.names(data)
+        if twice := [name for name in names if known.get(name, "the objective") != "the objective"]:
+            both = f"{known[twice[0]]} and {owner}, which both measure {twice[0]}"
+            raise InputError(f"metrics has {both}; leave one out.")
+        known |= {name: owner for name in names if name not in known}
+    if watched in known:
+        return experiment.metrics
+    reviewed: tuple[str, ...] = ()
+    if isinstance(review, Metric):
+        with refused("review cannot be measured: "):
+            reviewed = review.names(data)
+    if isinstance(review, Metric) and watched in reviewed:
+        return (*experiment.metrics, review)
+    added = [name for name in known if name not in summed]
+    more = [name for name in reviewed if name not in known]
+    parts = (("the objective measures", summed), ("metrics measure", added), ("the review measures", more))
+    said = ", ".join(f"{owner} {listed(names, room=300)}" for owner, names in parts if names)
+    raise InputError(f"evaluation.metric is {watched!r} and {said}; choose one of these.")
 
 
 def _state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:

@@ -18,6 +18,7 @@ from train.data.pixels import asked_picture, decoded, files, in_channels, resize
 from train.data.scenes import Scene, Scenes, coco, unlisted, voc
 from train.data.source import called, dataset, held, once
 from train.errors import InputError
+from train.page import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +171,8 @@ class OpenedBoxes:
         """The boxes of a picture as they are given."""
         return self.parts[part][index]
 
-    def shown(self, part: PART, index: int) -> str:
-        """The picture, as a piece of a page."""
+    def shown(self, part: PART, index: int) -> Figure:
+        """The picture."""
         return shown_picture(self.picture(part, index))
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:

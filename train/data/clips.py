@@ -16,6 +16,7 @@ from train.data.needs import cells
 from train.data.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
 from train.data.videos import KINDS, counted, decoded, sampled, upright
 from train.errors import InputError
+from train.page import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,8 @@ class OpenedClips(OpenedClassed):
             made = [spec.augment.colours(view.pixels(frame, spec.size), np.random.default_rng(same)) for frame in made]
         return scaled(np.stack([resized(frame, spec.size) for frame in made]))
 
-    def shown(self, part: PART, index: int) -> str:
-        """The frames in a row, as a piece of a page."""
+    def shown(self, part: PART, index: int) -> Figure:
+        """The frames in a row."""
         return shown_picture(filmstrip([resized(centred(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]), 64)
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:

@@ -25,6 +25,7 @@ from train.data.pixels import (
     shown_picture,
     upright,
 )
+from train.page import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +73,8 @@ class OpenedImages(OpenedClassed):
             return decoded(file, self.spec.channels, self.draft, upright=True)
         return in_channels(np.asarray(content), self.spec.channels)
 
-    def shown(self, part: PART, index: int) -> str:
-        """The picture, as a piece of a page."""
+    def shown(self, part: PART, index: int) -> Figure:
+        """The picture."""
         return shown_picture(self.picture(part, index))
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:

@@ -1,7 +1,6 @@
 """Sentences with their translations, and a vocabulary learnt from them."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -161,8 +160,8 @@ class OpenedPairs:
         self.rows[part], self.pairs[part] = rows, pairs
 
     def shown(self, part: PART, index: int) -> str:
-        """The sentence, as a piece of a page."""
-        return html.escape(self.pairs[part][index][0])
+        """The sentence."""
+        return self.pairs[part][index][0]
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
         """Positions for all of a row."""

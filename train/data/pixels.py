@@ -1,9 +1,7 @@
-"""Pictures as arrays: decoded, cut and turned by a view, and written back as pieces of a page."""
+"""Pictures as arrays: decoded, cut and turned by a view, and written back as figures of a page."""
 
-import base64
 import contextlib
 import dataclasses
-import html
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 
 from train.data.notes import Note, Notes
 from train.errors import InputError
+from train.page import Figure
 
 ORIENTATION, BITS, PHOTOMETRIC, LEAST, LARGEST = 0x0112, 0x0102, 0x0106, 0x0154, 0x0155  # tags of EXIF and TIFF
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
@@ -319,12 +318,11 @@ def filmstrip(frames: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
     return np.concatenate([part for frame in frames for part in (white, frame)][1:], axis=1)
 
 
-def shown_picture(image: np.ndarray, height: int = 96, alternative: str = "") -> str:
-    """A picture as a piece of a page that needs nothing else."""
+def shown_picture(image: np.ndarray, height: int = 96, alternative: str = "") -> Figure:
+    """A picture as a figure, `height` pixels high on a page."""
     from PIL import Image
 
     data = io.BytesIO()
     made: Any = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     made.save(data, format="PNG")
-    source = base64.b64encode(data.getvalue()).decode()
-    return f'<img alt="{html.escape(alternative)}" style="height: {height}px; image-rendering: auto" src="data:image/png;base64,{source}">'
+    return Figure(data.getvalue(), height=height, alternative=alternative)

@@ -1,7 +1,6 @@
 """Sentences with a class or a value each."""
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -135,8 +134,8 @@ class OpenedText:
         return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
 
     def shown(self, part: PART, index: int) -> str:
-        """The sentence, as a piece of a page."""
-        return html.escape(words(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index)))
+        """The sentence."""
+        return words(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
 
     def _label(self, rows: list[Row], targets: list[Any], split: Split) -> None:
         known = split.names.get(self.spec.target)

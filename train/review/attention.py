@@ -9,37 +9,36 @@ import numpy as np
 from models.attended import attention_weights
 from models.contracts import Batch, Model
 from models.paths import order
+from train.contracts import Evidence
 from train.data.tokens import Tokenizer
-from train.precision import Precision, cast
+from train.page import Figure, drawn
 from train.review.powers import Paired
-from train.review.trained import Trained, drawn
 
 
-def make_cross_attention(model: Model, precision: Precision = "float32") -> Any:
+def make_cross_attention(model: Model) -> Any:
     """The weights of the last layer's attention to the memory, the mean of its heads, as a pure function (params, batch) -> (b, t, s).
 
     (b, 0, 0) where the model has no such attention.  Earlier layers look at more words at once and are harder to read.
     """
 
     def outputs(params: Any, batch: Batch) -> Any:
-        found = attention_weights(model, cast(params, precision), cast(dict(batch), precision))
+        found = attention_weights(model, params, batch)
         last = max((path for path in found if path.rpartition("/")[2] == "cross"), key=order, default=None)
         return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else found[last].astype(jnp.float32).mean(1)
 
     return outputs
 
 
-def looked(trained: Trained, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
+def looked(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
     """For each source and its translation the source's words, the translation's words, and where these looked when they were written.
 
     Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens, and the mean over
     the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
     """
-    trainer, data = trained.trainer, trained.trainer.data
+    data = evidence.data
     assert isinstance(data, Paired)
-    batch = data.beside(pairs, trainer.parallel.size())
-    compiled = trainer.parallel.compile_outputs(make_cross_attention(trainer.experiment.model, trainer.experiment.precision))
-    weights = np.asarray(compiled(trained.params, trainer.parallel.put(batch)))
+    batch = data.beside(pairs, evidence.multiple)
+    weights = evidence.compiled(make_cross_attention(evidence.model))(batch)
     if not weights.size:
         return []
     tokens = data.tokens
@@ -65,14 +64,14 @@ def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int
     return [tokens.decode(ids[start:stop]).strip() for start, stop in zip(begins, [*begins[1:], len(ids)], strict=True)], begins
 
 
-def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> str:
+def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Figure:
     """The matrices as pictures, the translation downwards, the source across."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     largest = [max(len(panel[place]) for panel in panels) for place in (0, 1)]
     across = 2 if len(panels) > 1 and largest[0] <= 16 else 1
     down = -(-len(panels) // across)
-    figure = Figure((across * (1.6 + 0.34 * largest[0]), down * (1.3 + 0.28 * largest[1])), layout="constrained")
+    figure = Canvas((across * (1.6 + 0.34 * largest[0]), down * (1.3 + 0.28 * largest[1])), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")

@@ -1,14 +1,16 @@
 """Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported when it is needed."""
 
 import dataclasses
-import html
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Case, Dataset, Evidence, Findings, Labelled
 from train.objective import probabilities
-from train.review.trained import Case, Trained, drawn, table
+from train.page import Figure, Piece, Table, drawn, table
+from train.review.metrics import balanced_accuracy, macro_f1, share
 
 BLUE, GREY = "#4269d0", "#999999"
 FEW = 12  # classes that have a metric each
@@ -31,21 +33,37 @@ class Classes:
         if self.bins < 1 or self.worst < 0:
             raise ValueError(f"Classes has bins {self.bins} and worst {self.worst}; give 1 bin or more, and 0 examples or more.")
 
-    def review(self, trained: Trained) -> Findings:
-        """The findings on all examples."""
-        return self.found(trained, list(trained.cases()))
+    def names(self, data: Dataset) -> tuple[str, ...]:
+        """The four, and `accuracy_NAME` of each class of few that has an example."""
+        occur = np.unique(data.labels("test")) if isinstance(data, Labelled) else range(len(data.classes))
+        each = [f"accuracy_{data.names[int(label)]}" for label in occur] if len(data.names) <= FEW else []
+        return "accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error", *each
 
-    def found(self, trained: Trained, cases: list[Case]) -> Findings:
+    def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
+        """The metrics on all examples: those that count examples have an interval."""
+        logits, labels = logits_and_labels(evidence.cases())
+        chosen = logits.argmax(-1)
+        found = {name: (value, math.inf) for name, value in self.metrics_of(logits, labels).items()}
+        names = evidence.data.names
+        if names and len(names) <= FEW:
+            for label in np.unique(labels):
+                found[f"accuracy_{names[int(label)]}"] = share(chosen[labels == label] == label)
+        return found | {"accuracy": share(chosen == labels)}
+
+    def review(self, evidence: Evidence) -> Findings:
+        """The findings on all examples."""
+        return self.found(evidence, list(evidence.cases()))
+
+    def found(self, evidence: Evidence, cases: list[Case]) -> Findings:
         """The findings on these cases."""
         if not cases:
             return Findings()
-        logits = np.stack([case.output for case in cases])
-        labels = np.array([int(case.target["labels"]) for case in cases])
+        logits, labels = logits_and_labels(cases)
         chances = probabilities(logits)
         chosen, surety = chances.argmax(-1), chances.max(-1)
-        data = trained.trainer.data
+        data = evidence.data
         names = data.names if data.classes else tuple(map(str, range(chances.shape[-1])))
-        pictures = {
+        pictures: dict[str, Piece] = {
             "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
             "Reliability: how often the model is right, by how sure it is": reliability(*self.binned(chosen == labels, surety)),
         }
@@ -53,7 +71,7 @@ class Classes:
             pictures["What is taken for what most often"] = mistaken(labels, chosen, names)
         wrong = [place for place in np.argsort(-surety) if chosen[place] != labels[place]][: self.worst]
         if wrong:
-            pictures["The errors that the model was surest of"] = worst(trained, cases, wrong, chances, labels, names)
+            pictures["The errors that the model was surest of"] = worst(evidence, cases, wrong, chances, labels, names)
         found = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
         each = {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()} if len(names) <= FEW else {}
         return Findings(self.metrics_of(logits, labels) | each, pictures)
@@ -65,11 +83,10 @@ class Classes:
         chances = probabilities(logits)
         chosen = chances.argmax(-1)
         confidence, right, counts = self.binned(chosen == labels, chances.max(-1))
-        recalls = metrics.recall_score(labels, chosen, labels=np.unique(labels), average="macro")
         return {
             "accuracy": float(metrics.accuracy_score(labels, chosen)),
-            "macro_f1": float(metrics.f1_score(labels, chosen, average="macro")),
-            "balanced_accuracy": float(recalls),
+            "macro_f1": macro_f1(labels, chosen),
+            "balanced_accuracy": balanced_accuracy(labels, chosen),
             "expected_calibration_error": float((counts * np.abs(right - confidence)).sum() / counts.sum()),
         }
 
@@ -82,15 +99,21 @@ class Classes:
         return confidence, np.bincount(place, right, self.bins)[some] / counts[some], counts[some]
 
 
-def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> str:
+def logits_and_labels(cases: Iterable[Case]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, c) and labels (n,) of all examples."""
+    pairs = [(case.output, int(case.target["labels"])) for case in cases]
+    return np.stack([logits for logits, _ in pairs]), np.array([label for _, label in pairs])
+
+
+def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> Figure:
     """The confusion matrix, shaded by the share of its row."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
     from sklearn import metrics
 
     counts = metrics.confusion_matrix(labels, chosen, labels=range(len(names)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 2.2 + 0.5 * min(len(names), NAMED / 2)
-    figure = Figure((size + 0.6, size))
+    figure = Canvas((size + 0.6, size))
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= NAMED:
@@ -110,19 +133,19 @@ def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) ->
     return drawn(figure)
 
 
-def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> str:
+def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> Table:
     """The most frequent pairs of a true class and another that is predicted."""
     pairs, counts = np.unique(np.stack([labels, chosen], 1)[labels != chosen], axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
-    rows = [(*(html.escape(names[side]) for side in pairs[place]), f"{counts[place]:,}") for place in order]
+    rows = [(*(names[side] for side in pairs[place]), f"{counts[place]:,}") for place in order]
     return table(("true", "predicted", "examples"), rows)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> str:
+def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> Figure:
     """Accuracy over confidence, each point as large as its bin; the diagonal is perfect calibration."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
-    figure = Figure((4.2, 4.2))
+    figure = Canvas((4.2, 4.2))
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     axes.plot(confidence, right, color=BLUE, linewidth=1.2)
@@ -135,11 +158,18 @@ def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -
     return drawn(figure)
 
 
-def worst(trained: Trained, cases: list[Case], places: list[int], chances: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> str:
+def worst(
+    evidence: Evidence,
+    cases: list[Case],
+    places: list[int],
+    chances: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+) -> Table:
     """A table of examples with what was predicted and what is true."""
     rows = []
     for place in places:
         chosen = int(chances[place].argmax())
-        said = [html.escape(f"{names[number]} {chances[place, number]:.3f}") for number in (chosen, int(labels[place]))]
-        rows.append((trained.shown(cases[place].index), *said))
+        said = [f"{names[number]} {chances[place, number]:.3f}" for number in (chosen, int(labels[place]))]
+        rows.append((evidence.shown(cases[place].index), *said))
     return table(("example", "predicted", "true"), rows)

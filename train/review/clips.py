@@ -1,16 +1,14 @@
 """Classification of clips: what it is of pictures, and what is left of it when the frames come in another order."""
 
 import dataclasses
-import html
-from typing import Any
 
 import numpy as np
 
-from train.contracts import Findings
+from train.contracts import Evidence, Findings
 from train.data.batches import Arrays
 from train.objective import probabilities
+from train.page import Piece, table
 from train.review.classes import Classes
-from train.review.trained import Trained, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +26,21 @@ class ClipClasses(Classes):
         if self.shown < 0 or self.seed < 0:
             raise ValueError(f"ClipClasses has shown {self.shown} and seed {self.seed}; neither is below 0.")
 
-    def review(self, trained: Trained) -> Findings:
+    def review(self, evidence: Evidence) -> Findings:
         """The findings on all clips."""
-        cases = list(trained.cases())
-        again = list(trained.cases(self.shuffled))
-        if not again or trained.stop():
+        cases = list(evidence.cases())
+        again = list(evidence.cases(self.shuffled))
+        if not again:
             return Findings()
-        plain = self.found(trained, cases)
+        plain = self.found(evidence, cases)
         right = [int(case.output.argmax()) == int(case.target["labels"]) for case in again]
-        names, every = trained.trainer.data.names, max(1, len(cases) // max(1, self.shown))
+        names, every = evidence.data.names, max(1, len(cases) // max(1, self.shown))
         rows = []
         for case in sorted(cases, key=lambda case: case.index)[every // 2 :: every][: self.shown]:
             chances = probabilities(case.output)
             said = f"{names[int(chances.argmax())]} {chances.max():.3f}", names[int(case.target["labels"])]
-            rows.append((trained.shown(case.index), *map(html.escape, said)))
-        pictures: dict[str, Any] = {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
+            rows.append((evidence.shown(case.index), *said))
+        pictures: dict[str, Piece] = {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
         return Findings(plain.metrics | {"accuracy_shuffled": float(np.mean(right))}, plain.pictures | pictures)
 
     def shuffled(self, batch: Arrays) -> Arrays:

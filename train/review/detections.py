@@ -3,17 +3,20 @@
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from train.contracts import Dataset, Findings
+from train.contracts import Dataset, Evidence, Findings
 from train.detection import ranked
+from train.page import Figure, Piece, drawn
 from train.review.powers import Boxed, missing
-from train.review.trained import Trained, drawn
 
 COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6276e", "#8c6d31")
+COCO_METRICS = {"map": 0, "map50": 1, "map75": 2, "recall": 8}  # and their places among its numbers
+FEW = 12  # classes that have a metric each
 MOST = 100  # boxes a picture that COCO counts
 
 
@@ -37,40 +40,52 @@ class Detections:
         if not isinstance(data, Boxed):
             raise missing(self, data, "pictures with boxes")
 
-    def review(self, trained: Trained) -> Findings:
+    def names(self, data: Dataset) -> tuple[str, ...]:
+        """COCO's four, and `map50_NAME` of each class of few."""
+        self.ready(data)
+        return *COCO_METRICS, *(f"map50_{name}" for name in data.names if len(data.names) <= FEW)
+
+    def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
+        """The average precision on all pictures, without intervals."""
+        plain = dataclasses.replace(self, shown=0).review(evidence)
+        return {name: (value, math.inf) for name, value in plain.metrics.items()}
+
+    def review(self, evidence: Evidence) -> Findings:
         """The findings on all pictures."""
-        data = trained.trainer.data
-        names = data.names
+        data, names = evidence.data, evidence.data.names
         if not isinstance(data, Boxed):
             raise missing(self, data, "pictures with boxes")
         truths: list[Any] = []
         found: list[Any] = []
         sizes: list[tuple[int, int]] = []
         panels = []
-        for case in sorted(trained.cases(), key=lambda case: case.index):
-            scene, guessed = data.truth(trained.part, case.index), ranked(case.output, MOST)
-            picture = data.picture(trained.part, case.index)
+        for case in sorted(evidence.cases(), key=lambda case: case.index):
+            scene, guessed = data.truth(evidence.part, case.index), ranked(case.output, MOST)
+            picture = data.picture(evidence.part, case.index)
             truths.append((scene.boxes, scene.labels, scene.crowd))
             found.append(guessed)
             sizes.append(picture.shape[:2])
             if len(panels) < self.shown:
                 panels.append((picture, scene, guessed))
-        if not found or trained.stop():
+        if not found:
             return Findings()
         metrics, each = average_precision(found, truths, sizes, len(names))
-        metrics |= {f"map50_{name}": value for name, value in zip(names, each, strict=True)} if len(names) <= 12 else {}
-        pictures = {"Boxes found, with their class and probability; the true ones are dashed": self.drawn(panels, names)} if panels else {}
+        metrics |= {f"map50_{name}": value for name, value in zip(names, each, strict=True)} if len(names) <= FEW else {}
+        pictures: dict[str, Piece] = {}
+        if panels:
+            caption = "Boxes found, with their class and probability; the true ones are dashed"
+            pictures[caption] = self.drawn(panels, names)
         return Findings(metrics, pictures)
 
-    def drawn(self, panels: Sequence[Any], names: tuple[str, ...]) -> str:
+    def drawn(self, panels: Sequence[Any], names: tuple[str, ...]) -> Figure:
         """The pictures with their boxes."""
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Canvas
         from matplotlib.patches import Rectangle
 
         across = min(2 if panels[0][0].shape[0] > 100 else 4, len(panels))
         down = -(-len(panels) // across)
         rows, columns = panels[0][0].shape[:2]
-        figure = Figure((9, 9 / across * down * rows / columns), layout="tight")
+        figure = Canvas((9, 9 / across * down * rows / columns), layout="tight")
         grid = figure.subplots(down, across, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
@@ -122,10 +137,9 @@ def average_precision(
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    names = {"map": 0, "map50": 1, "map75": 2, "recall": 8}
     precision = judge.eval["precision"][0, :, :, 0, 2]  # overlap 0.5: recall thresholds, classes
     each = [float(column.mean()) if (column > -1).any() else -1.0 for column in precision.T]
-    return {name: float(judge.stats[place]) for name, place in names.items()}, each
+    return {name: float(judge.stats[place]) for name, place in COCO_METRICS.items()}, each
 
 
 def _pixels(boxes: np.ndarray, size: tuple[int, int]) -> list[list[float]]:

@@ -1,20 +1,18 @@
 """Driving with the model at the wheel: collisions and rewards beside an expert's, returns reached over returns asked, and a film."""
 
-import base64
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from train.contracts import Dataset, Findings
+from train.contracts import Dataset, Evidence, Findings
 from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.errors import InputError
+from train.page import Figure, Piece, Sentence, drawn, table
 from train.review.powers import Driven, missing
-from train.review.trained import Trained, drawn, table
-from train.step import make_outputs
 
 BLUE, GREY = "#4269d0", "#999999"
 ROAD, LINE, OTHER, OWN, BROKEN = (90, 90, 90), (220, 220, 220), (170, 200, 230), (90, 190, 90), (220, 70, 60)
@@ -52,27 +50,42 @@ class ClosedLoop:
             except LookupError as error:
                 raise InputError(str(error)) from None
 
-    def review(self, trained: Trained) -> Findings:
+    def names(self, data: Dataset) -> tuple[str, ...]:
+        """The metrics of all drives.  Raises ValueError for data that is not the simulation's."""
+        if not isinstance(data, Driven):
+            raise missing(self, data, "drives")
+        if (data.features, data.actions) != (FEATURES, 2):
+            raise ValueError(f"the simulation has {FEATURES} features and 2 actions, and the data has others")
+        reached = ("return_correlation", *(f"reached_{one:g}" for one in self.asked)) if self.asked else ()
+        return "collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio", *reached
+
+    def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
+        """The metrics of all drives, without intervals."""
+        plain = dataclasses.replace(self, film=False).review(evidence)
+        return {name: (value, math.inf) for name, value in plain.metrics.items()}
+
+    def review(self, evidence: Evidence) -> Findings:
         """The findings of all drives; none where what the model sees and does is not what the simulation has."""
-        data = trained.trainer.data
+        data = evidence.data
         if not isinstance(data, Driven):
             raise missing(self, data, "drives")
         if (data.features, data.actions) != (FEATURES, 2):
             said = f"The data has {data.features} features and {data.actions} actions, and the simulation has {FEATURES} and 2."
-            return Findings(pictures={"No drive with the model at the wheel": said})
+            return Findings(pictures={"No drive with the model at the wheel": Sentence(said)})
         self.ready(data)
-        expert = drive(self._highways(), None, self.steps, trained.stop)
+        expert = drive(self._highways(), None, self.steps, evidence.stopped)
         asked = np.repeat(self.asked or (0.0,), self.episodes)
-        wheel = Wheel(trained, asked, self.steps)
+        wheel = Wheel(evidence, asked, self.steps)
         highways = [highway for _ in self.asked or (0.0,) for highway in self._highways()]
-        trips = drive(highways, wheel, self.steps, trained.stop)
-        if trained.stop():
+        trips = drive(highways, wheel, self.steps, evidence.stopped)
+        if evidence.stopped():
             return Findings()
         highest = trips if not self.asked else [trip for trip, one in zip(trips, asked, strict=True) if one == max(self.asked)]
         metrics = self.measured(trips) | {"reward_ratio": total(highest) / max(total(expert), 1e-9)}
         rows = [(name, *(f"{self.measured(some)[name]:.3g}" for some in (trips, expert))) for name in self.measured(trips)]
         rows.append(("reward an episode", *(f"{total(some) / len(some):.1f}" for some in (trips, expert))))
-        pictures = {f"{self.episodes} drives from seeds that no log has": table(("", "model", "expert"), rows)}
+        pictures: dict[str, Piece] = {}
+        pictures[f"{self.episodes} drives from seeds that no log has"] = table(("", "model", "expert"), rows)
         if self.asked:
             reached = np.array([sum(trip.rewards) for trip in trips])
             metrics |= {"return_correlation": correlation(asked, reached)}
@@ -98,13 +111,10 @@ class ClosedLoop:
 class Wheel:
     """The model as what gives actions from what is seen: all drivers in one call, the same program on one device in any parallelism."""
 
-    def __init__(self, trained: Trained, asked: np.ndarray, steps: int) -> None:
-        trainer, data = trained.trainer, trained.trainer.data
+    def __init__(self, evidence: Evidence, asked: np.ndarray, steps: int) -> None:
+        data = evidence.data
         assert isinstance(data, Driven)
-        self.spec = data.spec
-        experiment = trainer.experiment
-        self.params = jax.device_get(trainer.parallel.whole(trained.params))
-        self.outputs = jax.jit(make_outputs(experiment.model, experiment.precision))
+        self.spec, self.outputs = data.spec, evidence.alone()
         self.context, self.left, self.step = self.spec.context, asked.astype(np.float64), 0
         room = (len(asked), steps + self.context)
         self.known = {
@@ -117,7 +127,7 @@ class Wheel:
         self.known["features"][:, step], self.known["returns"][:, step, 0] = seen, self.spec.scaled(self.left, np.array(step))
         batch = {name: value[:, first : first + self.context] for name, value in self.known.items()}
         positions = np.arange(first, first + self.context, dtype=np.int32)
-        outputs = self.outputs(self.params, batch | {"positions": np.tile(positions, (len(seen), 1))})
+        outputs = self.outputs(batch | {"positions": np.tile(positions, (len(seen), 1))})
         actions = np.clip(np.asarray(outputs, np.float32)[:, step - first], -1, 1)
         self.known["actions"][:, step] = actions
         self.step += 1
@@ -139,11 +149,11 @@ def correlation(asked: np.ndarray, reached: np.ndarray) -> float:
     return float(found.statistic)
 
 
-def scattered(asked: np.ndarray, reached: np.ndarray) -> str:
+def scattered(asked: np.ndarray, reached: np.ndarray) -> Figure:
     """What was reached over what was asked."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
-    figure = Figure((4.6, 4.2))
+    figure = Canvas((4.6, 4.2))
     axes = figure.subplots()
     levels = np.unique(asked)
     axes.plot(levels, levels, color=GREY, linewidth=1, linestyle="--")
@@ -155,8 +165,8 @@ def scattered(asked: np.ndarray, reached: np.ndarray) -> str:
     return drawn(figure)
 
 
-def film(model: Trip, expert: Trip) -> str:
-    """Two drives at double speed, one above the other, as a piece of a page."""
+def film(model: Trip, expert: Trip) -> Figure:
+    """Two drives at double speed, one above the other."""
     from PIL import Image
 
     count = max(len(model.scenes), len(expert.scenes))
@@ -170,8 +180,7 @@ def film(model: Trip, expert: Trip) -> str:
         frames.append(whole)
     data = io.BytesIO()
     frames[0].save(data, format="GIF", save_all=True, append_images=frames[1:], duration=200, loop=0, optimize=False)
-    source = base64.b64encode(data.getvalue()).decode()
-    return f'<img alt="" style="max-width: 100%" src="data:image/gif;base64,{source}">'
+    return Figure(data.getvalue(), "gif")
 
 
 PALETTE = (ROAD, LINE, OTHER, OWN, BROKEN, (255, 255, 255))

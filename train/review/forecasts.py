@@ -1,13 +1,14 @@
 """Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was forecast."""
 
 import dataclasses
+import math
 
 import numpy as np
 
-from train.contracts import Dataset, Findings
+from train.contracts import Dataset, Evidence, Findings
 from train.errors import InputError
+from train.page import Figure, Piece, drawn, table
 from train.review.powers import Windowed, missing
-from train.review.trained import Trained, drawn, table
 
 BLUE, GREY = "#4269d0", "#555555"
 
@@ -41,19 +42,31 @@ class Forecasts:
         if min(self.horizons) > data.spec.horizon:
             raise InputError(f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is forecast.")
 
-    def review(self, trained: Trained) -> Findings:
+    def names(self, data: Dataset) -> tuple[str, ...]:
+        """The coverage, and both errors at each horizon that is forecast."""
+        if not isinstance(data, Windowed):
+            raise missing(self, data, "windows of series")
+        steps = [step for step in self.horizons if step <= data.spec.horizon]
+        return "coverage", *(f"{error}_{step}" for step in steps for error in ("mae", "rmse"))
+
+    def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
+        """The errors on all windows."""
+        plain = dataclasses.replace(self, shown=0).review(evidence)
+        return {name: (value, math.inf) for name, value in plain.metrics.items()}
+
+    def review(self, evidence: Evidence) -> Findings:
         """The findings on all windows."""
-        data = trained.trainer.data
+        data = evidence.data
         self.ready(data)
         assert isinstance(data, Windowed)
         steps = [step for step in self.horizons if step <= data.spec.horizon]
         truths, guesses, lasts, seasons, inside = [], [], [], [], []
         panels: list[Panel] = []
-        every = max(1, data.count(trained.part) // max(1, self.shown))
+        every = max(1, data.count(evidence.part) // max(1, self.shown))
         ahead = np.array(steps) - 1
         reached = max(ahead) < self.season <= data.spec.before
-        for case in trained.cases():
-            past, future = data.window(trained.part, case.index)
+        for case in evidence.cases():
+            past, future = data.window(evidence.part, case.index)
             quantiles = data.restored(case.output, case.target)
             truths.append(future[ahead])
             guesses.append(quantiles[ahead, :, quantiles.shape[-1] // 2])
@@ -62,7 +75,7 @@ class Forecasts:
             inside.append(np.mean((future >= quantiles[..., 0]) & (future <= quantiles[..., -1])))
             if case.index % every == every // 2 and len(panels) < self.shown:
                 panels.append((case.index, past, future, quantiles))
-        if not truths or trained.stop():
+        if not truths:
             return Findings()
         truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
         metrics, rows = {"coverage": coverage}, []
@@ -75,18 +88,18 @@ class Forecasts:
                 if given is guesses:
                     metrics |= {f"mae_{step}": absolute, f"rmse_{step}": square}
             rows.append((str(step), *cells))
-        pictures = {"Errors on the test part": table(("steps ahead", *methods), rows)}
+        pictures: dict[str, Piece] = {"Errors on the test part": table(("steps ahead", *methods), rows)}
         if panels:
-            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, trained, panels)
+            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, evidence, panels)
         return Findings(metrics, pictures)
 
-    def drawn(self, data: Windowed, trained: Trained, panels: list[Panel]) -> str:
+    def drawn(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Figure:
         """The windows, each with the last steps that were seen."""
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Canvas
 
         across = 2 if len(panels) > 1 else 1
         down = -(-len(panels) // across)
-        figure = Figure((10, 2.3 * down), layout="tight")
+        figure = Canvas((10, 2.3 * down), layout="tight")
         grid = figure.subplots(down, across, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
@@ -98,7 +111,7 @@ class Forecasts:
             axes.fill_between(horizon, quantiles[:, 0, 0], quantiles[:, 0, -1], color=BLUE, alpha=0.25, linewidth=0)
             axes.plot(horizon, quantiles[:, 0, quantiles.shape[-1] // 2], color=BLUE, linewidth=1.5, label="forecast")
             axes.axvline(-0.5, color="#bbbbbb", linewidth=0.8)
-            axes.set_title(data.shown(trained.part, index), size=8)
+            axes.set_title(data.shown(evidence.part, index), size=8)
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
         grid.flat[0].legend(frameon=False, fontsize=7)

@@ -1,17 +1,16 @@
 """Translation: sacreBLEU and chrF of what beam search finds, and the sentences that went worst."""
 
 import dataclasses
-import html
-from collections.abc import Callable, Iterator
+import math
 from typing import Any
 
 import numpy as np
 
-from train.contracts import Dataset, Ends, Findings, Steps
-from train.prepared import Inference
+from train.contracts import Dataset, Evidence, Findings
+from train.page import Piece, table
 from train.review.attention import heat, looked
+from train.review.metrics import share
 from train.review.powers import Paired, missing
-from train.review.trained import Trained, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,31 +32,47 @@ class Translations:
         if not isinstance(data, Paired):
             raise missing(self, data, "translations")
 
-    def review(self, trained: Trained) -> Findings:
+    def names(self, data: Dataset) -> tuple[str, ...]:
+        """The three metrics."""
+        self.ready(data)
+        return "bleu", "chrf", "exact_match"
+
+    def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
+        """BLEU and chrF without an interval, exact match with one."""
+        pairs, texts = translations(evidence)
+        metrics, _ = scored(texts, [target for _, target in pairs])
+        right = np.array([text == target for text, (_, target) in zip(texts, pairs, strict=True)])
+        return {name: (value, math.inf) for name, value in metrics.items()} | {"exact_match": share(right)}
+
+    def review(self, evidence: Evidence) -> Findings:
         """The findings on all sentences."""
-        trainer, data = trained.trainer, trained.trainer.data
-        batches = data.batches(trained.part, trainer.experiment.evaluation.batch_size, trainer.parallel.size(), None)
-        if not isinstance(data, Paired):
-            raise missing(self, data, "translations")
-        found = sorted(translated(trainer, trained.params, batches, trained.stop))
-        if not found or trained.stop():
+        self.ready(evidence.data)
+        pairs, texts = translations(evidence)
+        if not texts:
             return Findings()
-        pairs, texts = [data.pairs[trained.part][index] for index, _ in found], [text for _, text in found]
         metrics, each = scored(texts, [target for _, target in pairs])
-        pictures = {}
+        pictures: dict[str, Piece] = {}
         if self.shown:
             said = zip(pairs, texts, each, strict=True)
-            rows = [(*map(html.escape, (source, text, target)), f"{chrf:.0f}") for (source, target), text, chrf in said]
+            rows = [(source, text, target, f"{chrf:.0f}") for (source, target), text, chrf in said]
             columns = ("source", "translation", "reference", "chrF")
             pictures["Translations: the first of the test part"] = table(columns, rows[: self.shown])
             worst = [rows[place] for place in np.argsort(each, kind="stable")[: self.shown]]
             pictures["Translations: the worst by chrF"] = table(columns, worst)
         written = [(source, text) for (source, _), text in zip(pairs, texts, strict=True) if text][: self.attention]
-        if written and (panels := looked(trained, written)):
+        if written and (panels := looked(evidence, written)):
             pictures["Attention: where each word of the translation looked in the source, in the last layer, mean of its heads"] = heat(
                 panels
             )
         return Findings(metrics, pictures)
+
+
+def translations(evidence: Evidence) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pairs of a source and its reference, and what the search makes of each source, in the order of the split."""
+    data: Any = evidence.data
+    found = sorted(evidence.search())
+    texts = [data.tokens.decode(ids).strip() for _, ids in found]
+    return [data.pairs[evidence.part][index] for index, _ in found], texts
 
 
 def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], list[float]]:
@@ -69,16 +84,3 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
         "chrf": float(sacrebleu.corpus_chrf(texts, [references]).score),
         "exact_match": float(np.mean([text == reference for text, reference in zip(texts, references, strict=True)])),
     }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
-
-
-def translated(trainer: Inference, params: Any, batches: Steps, stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, str]]:
-    """Each source's index and its translation, in the order of the batches; ends early where it is stopped."""
-    data = trainer.data
-    assert isinstance(data, Ends)  # which the search has asked for
-    for batch in batches.stream(0, len(batches)):
-        if stop():
-            return
-        rows = np.asarray(trainer.search(params, trainer.parallel.put(batch))).tolist()
-        for index, row, weight in zip(batch["index"].tolist(), rows, batch["weights"], strict=True):
-            if weight:
-                yield index, data.tokens.decode(row[: row.index(data.end)] if data.end in row else row).strip()

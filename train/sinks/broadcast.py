@@ -3,9 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from train.contracts import Sink, Writer
 from train.errors import InputError
-from train.events import Event, Message, Started
+from train.events import Event, Message, Sink, Started, Writer
 
 Emit = Callable[[Event], None]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from train.console import rows
 from train.experiment import Experiment
+from train.page import Piece, to_html
 from train.sinks.json_lines import read_metrics
 
 STYLE = """
@@ -19,7 +20,7 @@ figcaption { font-weight: 600; margin-bottom: .4rem; } td img { max-width: 42rem
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 240, 64, 28
 
 
-def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], pictures: Mapping[str, str]) -> None:
+def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], pictures: Mapping[str, Piece]) -> None:
     """Writes report.html from the run's metrics and summary, and pieces of a page by their captions."""
     lines = read_metrics(folder)
     names = sorted({name for line in lines for name in line if name != "step"}, key=lambda name: (name.split("/")[1], name))
@@ -32,7 +33,8 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], 
     first = ["loss", "accuracy"]
     order = [name for name in first if name in groups] + [name for name in groups if name not in first]
     figures = "".join(f"<figure><figcaption>{html.escape(name)}</figcaption>{curve(groups[name])}</figure>" for name in order)
-    seen = "".join(f"<figure><figcaption>{html.escape(caption)}</figcaption>{piece}</figure>" for caption, piece in pictures.items())
+    drawn = {html.escape(caption): to_html(piece) for caption, piece in pictures.items()}
+    seen = "".join(f"<figure><figcaption>{caption}</figcaption>{piece}</figure>" for caption, piece in drawn.items())
     table = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows(summary))
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     title = html.escape(folder.name)
