@@ -61,6 +61,7 @@ FORMS: dict[str, tuple[Any, float]] = {
 }
 
 
+@pytest.mark.represented_by("scan")
 @pytest.mark.parametrize("form", FORMS)
 def test_values_outputs_and_feedforwards_start_beta_times_as_large(form: str) -> None:
     model, beta = FORMS[form]
@@ -73,6 +74,7 @@ def test_values_outputs_and_feedforwards_start_beta_times_as_large(form: str) ->
     assert all(value == 1 for path, value in found.items() if "kernel" not in path)
 
 
+@pytest.mark.represented_by("residual0")
 @pytest.mark.parametrize("residual", [PostNorm(), StochasticDepth(PostNorm(), 0.1), DeepNorm(beta=1.0)])
 def test_other_residuals_leave_first_values_as_they_are(residual: Any) -> None:
     assert set(ratios(language(residual)).values()) == {1.0}
