@@ -91,7 +91,7 @@ def launched(*arguments: str, program: Sequence[str] = (sys.executable, "-m", "t
 def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summary(runs: dict[str, Path]) -> None:
     folder = runs["classes"]
     record = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-    assert {"experiment", "config", "classes", "versions", "data", "directory", "fresh"} == set(record)
+    assert {"experiment", "config", "classes", "versions", "data", "directory", "fresh", "settled"} == set(record)
     assert {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "python", "commit", "device"} <= set(record["versions"])
     assert record["classes"] == ["bad", "good"]
     assert record["experiment"]["steps"] == 12

@@ -200,7 +200,7 @@ def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whate
     (tmp_path / "readme.md").write_text("no picture")
     opened = Images(path=str(tmp_path), test=str(tmp_path), size=(8, 8)).open()
     assert len(opened.splits["train"].examples) == 12
-    outside, inside = opened.notes
+    outside, inside, *_ = opened.notes
     assert [Path(name).name for name in outside.names] == ["a.png", "readme.md"]
     assert "are in no folder of a class and are left out" in str(outside)
     assert sorted(Path(name.partition(" (")[0]).name for name in inside.names) == [".DS_Store", "a.heic", "lost.png", "notes.txt", "other"]
@@ -208,7 +208,7 @@ def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whate
     assert inside.record()["names"] == list(inside.names)
     asked = Images(size=(8, 8)).reader()
     assert len(asked.asked([str(tmp_path / "dark")])) == 6
-    assert [note.names for note in asked.notes] == [inside.names]
+    assert asked.notes[0].names == inside.names
     for file in (tmp_path / "light" / "more").iterdir():
         file.write_bytes(b"spoilt")
     with pytest.raises(InputError, match=r"light has no pictures that can be read, as 6 of 6 files of .*0\.png \(it is no picture\)"):

@@ -277,7 +277,11 @@ CASES = (
         f"{STARS} data.target=label",
         r"few_stars train has no column 'label'; it has .*stars.*: set data\.text",
     ),
-    Malformed("data set with a class too many", f"{STARS} data.target=stars", r"3 classes \(one, two, three\).*set model\.head\.classes=3"),
+    Malformed(
+        "data set with a class too many",
+        f"{STARS} data.target=stars model.head.classes=2",
+        r"3 classes \(one, two, three\).*set model\.head\.classes=3",
+    ),
     Malformed("no data set to prepare", "data prepare", r"data prepare needs a name; see `morphax data list`"),
 )
 

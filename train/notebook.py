@@ -116,7 +116,7 @@ class Run:
     config: str | None = None
 
     def _repr_html_(self) -> str:
-        return beside({str(self.folder): dict(rows(self.summary))})._repr_html_()
+        return Piece(to_html(table(("", str(self.folder)), rows(self.summary))))._repr_html_()
 
     def recorded(self) -> Recorded:
         """The experiment as it ran, on one device."""
