@@ -54,6 +54,15 @@ def test_the_command_prints_verdicts_and_exits_with_one_if_a_law_is_broken(tmp_p
     assert "1 broken" in capsys.readouterr().out
 
 
+def test_a_component_that_cannot_be_written_as_json_has_verdicts_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "import flax.linen as nn\n\n\nclass Mine(nn.Module):\n    inner: nn.Module = nn.RMSNorm()\n\n"  # has a dtype
+    source += "    @nn.compact\n    def __call__(self, x):\n        return self.inner(x)\n"
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    assert main(["check", str(tmp_path / "mine.py"), "--law", "norm acts", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["component"], told["broken"]) == ("Mine()", 0)
+
+
 def test_numbers_of_the_catalogue_are_given_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(STRANGERS / "sound_ttt.py"), "TTTLinear(heads=8)", "--catalogue", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

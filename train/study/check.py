@@ -213,8 +213,12 @@ class Report:
         return f"{type(self.component).__name__}, a {'' if kind is None else kind.__name__.lower()}{length}"
 
     def data(self) -> dict[str, Any]:
-        """The verdicts as JSON values."""
-        return {"component": encode(self.component), "laws": [found._asdict() for found in self.verdicts], "broken": len(self.broken)}
+        """Verdicts as JSON values, beside the component: encoded, or as a call if one of its fields cannot be."""
+        try:
+            component = encode(self.component)
+        except InputError:
+            component = repr_of(self.component)
+        return {"component": component, "laws": [found._asdict() for found in self.verdicts], "broken": len(self.broken)}
 
     def table(self) -> rich.table.Table:
         """The verdicts as a table."""
