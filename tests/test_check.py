@@ -54,8 +54,8 @@ def test_the_command_prints_verdicts_and_exits_with_one_if_a_law_is_broken(tmp_p
     assert "1 broken" in capsys.readouterr().out
 
 
-def test_a_component_that_cannot_be_written_as_json_has_verdicts_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = "import flax.linen as nn\n\n\nclass Mine(nn.Module):\n    inner: nn.Module = nn.RMSNorm()\n\n"  # has a dtype
+def test_a_component_without_a_json_form_has_verdicts_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "import flax.linen as nn\n\n\nclass Mine(nn.Module):\n    inner: nn.Module = nn.RMSNorm()\n\n"
     source += "    @nn.compact\n    def __call__(self, x):\n        return self.inner(x)\n"
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     assert main(["check", str(tmp_path / "mine.py"), "--law", "norm acts", "--json"]) == 0
