@@ -61,7 +61,7 @@ def test_metrics_are_their_formulas() -> None:
         right = [label in np.argsort(-row)[:k] for row, label in zip(logits, labels, strict=True)]
         value, half = TopK(k).measure(given)[f"top_{k}_accuracy"]
         np.testing.assert_allclose(value, np.mean(right), rtol=1e-6)
-        np.testing.assert_allclose(half, wilson(np.mean(right), 60), rtol=1e-6)
+        np.testing.assert_allclose(half, wilson(float(np.mean(right)), 60), rtol=1e-6)
     assert share(np.array([True, True, False, True]))[0] == 0.75
     with pytest.raises(ValueError, match=r"TopK\.k is 0; give 1 or more"):
         TopK(0)
@@ -72,7 +72,9 @@ def test_a_metric_is_logged_at_each_evaluation_and_picks_the_best_checkpoint(tmp
     asked = dataclasses.replace(experiment, metrics=(MacroF1(), TopK(2)), review=None)
     reviewed = dataclasses.replace(experiment, review=Classes())
     runs = {"asked": asked, "reviewed": reviewed}
-    curves = {}
+    curves: dict[str, dict[int, float]] = {}
+    summary: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
     for name, one in runs.items():
         summary = fit(one, tmp_path / name, SENTENCES, Console(silent=True))
         lines = [line for line in read_metrics(tmp_path / name) if "evaluation/loss" in line]
