@@ -90,7 +90,7 @@ def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(tm
 @pytest.mark.filterwarnings("error")
 def test_long_words_leave_room_for_their_matrix() -> None:
     words = ["w" * 400, "short"]
-    assert "base64" in heat([(words, words, np.full((2, 2), 0.5))])
+    assert heat([(words, words, np.full((2, 2), 0.5))]).data
 
 
 def test_words_are_the_tokens_that_spell_them() -> None:
