@@ -104,7 +104,8 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
     assert summary["evaluation"]["accuracy"]["value"] == lines[-1]["evaluation/accuracy"]
     page = (folder / "report.html").read_text(encoding="utf-8")
     for name in ("loss", "accuracy", "gradient_norm", "rate"):
-        assert re.search(rf"<figcaption>{name}</figcaption><svg[^>]*>.*?<polyline[^>]* points=\"[\d., -]+\"", page)
+        caption = rf"<figcaption>{name} <a [^>]*>CSV</a></figcaption>"
+        assert re.search(rf"{caption}<div[^>]*><svg[^>]*>.*?<polyline[^>]* points=\"[\d., -]+\"", page)
     assert "http" not in page
 
 

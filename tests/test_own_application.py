@@ -31,6 +31,7 @@ from train.experiment import Evaluation, Experiment
 from train.sums import Sum
 from train.optimizer import AdamW, Constant
 from train.contracts import Findings
+from train.page import Sentence
 
 
 class VowelWords(tfds.core.GeneratorBasedBuilder):
@@ -89,7 +90,8 @@ class Spreads:
         inside = []
         for case in trained.cases():
             inside.append(abs(case.target["values"][0] - case.output[0]) < self.times * np.exp(case.output[1]))
-        return Findings({"within": float(np.mean(inside))}, {"Words: their share of vowels": f"<p>{len(inside)} words were tried</p>"})
+        said = Sentence(f"{len(inside)} words were tried")
+        return Findings({"within": float(np.mean(inside))}, {"Words: their share of vowels": said})
 
 
 def experiment() -> Experiment:

@@ -1,5 +1,6 @@
 """What reviews find: their metrics against formulas, the same on any devices and in any batches, and what is drawn."""
 
+import base64
 import dataclasses
 import html
 import io
@@ -16,12 +17,13 @@ import pytest
 from PIL import Image
 
 from tests.configs import language_model, sentences
-from train.console import Console
+from train.charts import Matrix, records
+from train.console import Console, rows
 from train.contracts import Case, Parallel
 from train.evidence import Trained
 from train.experiment import Evaluation
 from train.fit import fit
-from train.page import Figure, to_html
+from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
 from train.review.classes import Classes
@@ -181,9 +183,12 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
     given: Any = Given(cases, names)
     found = Classes(worst=1).review(given)
     matrix = next(piece for caption, piece in found.pictures.items() if "Confusion" in caption)
-    assert isinstance(matrix, Figure)
-    picture = Image.open(io.BytesIO(matrix.data))
-    assert max(picture.size) < 2500
+    assert isinstance(matrix, Matrix)
+    drawn = to_html(matrix)
+    picture = Image.open(io.BytesIO(base64.b64decode(drawn.partition("base64,")[2].partition('"')[0])))
+    assert picture.size == (1000, 1000)
+    assert len(drawn) < 100_000
+    assert len(records(matrix)[1]) <= 52  # examples, not pairs of classes
     mistaken = to_html(found.pictures["What is taken for what most often"])
     assert "<td>kind $ 3 $</td><td>kind $ 7 $</td><td>2</td>" in mistaken
     forty: Any = Given([Case(np.eye(40)[7], {"labels": np.array(3)}, 0)], names[:40])
@@ -196,7 +201,10 @@ def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
     assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
     assert 0 <= summary["review"]["macro_f1"] <= 1
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<svg") >= 2
+    share = summary["baselines"]["accuracy"]["majority class"]
+    assert 0.5 <= share < 1
+    assert dict(rows(summary))["accuracy"].endswith(f"(majority class {share:.4f})")
     assert "Confusion matrix" in page
     for text in ((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"), json.dumps(summary)):
         assert "Infinity" not in text

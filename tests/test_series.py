@@ -16,6 +16,8 @@ from sklearn import metrics
 from models import Attention, Block, FeatureEmbed, MeanPool, Stack, Transformer, ValueHead
 from models.structure import replace
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices, trained
+from train.baselines import Baseline
+from train.charts import Plot
 from train.cli import main
 from train.contracts import PART
 from train.data.series import Series
@@ -23,7 +25,7 @@ from train.data.source import Split, dataset
 from train.experiment import Evaluation, Experiment
 from train.objective import Quantiles
 from train.optimizer import AdamW
-from train.page import to_html
+from train.page import Panels, to_html
 from train.parallel import Jit
 from train.review.forecasts import Forecasts, errors
 from train.spec import InputError
@@ -178,7 +180,17 @@ def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
     for step in (1, 12):
         last = np.abs(table[origins + step - 1] - table[origins - 1])
         assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in to_html(found.pictures["Errors on the test part"])
-    assert "base64" in to_html(found.pictures["Forecasts: the middle quantile and the outer two, over what came"])
+    panels = found.pictures["Forecasts: the middle quantile and the outer two, over what came"]
+    assert isinstance(panels, Panels)
+    assert to_html(panels).count("<svg") == 2
+    for panel in panels.charts:
+        assert isinstance(panel, Plot)
+        start = int(panel.title.rpartition(" ")[2]) - 1
+        came = next(series.points for series in panel.series if series.name == "came")
+        np.testing.assert_allclose(came, np.stack([np.arange(1, 13), table[start : start + 12, 0]], 1), rtol=1e-6)
+    assert found.metrics["mae_12"] > 0
+    assert found.baselines["mae_12"][0] == Baseline("last value", pytest.approx(last.mean(), rel=1e-6))
+    assert [baseline.name for baseline in found.baselines["rmse_1"]] == ["last value", "24 steps before"]
 
 
 def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path: str) -> None:

@@ -14,6 +14,7 @@ import rich.text
 
 from models.structure import fields
 from models.words import gathered, listed
+from train.baselines import decimals, describe, number
 from train.data.notes import notes_of
 from train.events import Evaluated, Event, Finished, Logged, Message, Started
 from train.prepared import Prepared
@@ -165,28 +166,47 @@ def line(values: Mapping[str, float]) -> str:
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary as names and values to read."""
-    named = [
+    measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in results(summary)]
+    warnings = [remark for remark in remarks(summary) if remark[0] == "warning"]
+    return facts(summary) + warnings + measured + [remark for remark in remarks(summary) if remark[0] != "warning"]
+
+
+def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Size, work, pace and first weights of a run."""
+    first, examples, tokens = (summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second"))
+    return [
         ("parameters", count(summary["parameters"])),
         ("FLOPs a step", count(summary["flops_per_step"])),
         ("steps", str(summary["steps"])),
-        ("time to first step", "-" if summary["seconds_to_first_step"] is None else f"{summary['seconds_to_first_step']:.1f} s"),
-        ("examples/s", f"{summary['examples_per_second']:.1f}" if "examples_per_second" in summary else "-"),
-        ("tokens/s", f"{summary['tokens_per_second']:.0f}" if summary.get("tokens_per_second") else "-"),
+        ("time to first step", "-" if first is None else f"{first:.1f} s"),
+        ("examples/s", "-" if examples is None else f"{examples:.1f}"),
+        ("tokens/s", f"{tokens:.0f}" if tokens else "-"),
         *([("MFU", f"{summary['mfu']:.1%}")] if "mfu" in summary else []),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
+        *((name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)),
     ]
-    measured = [(name, pair(both["value"], both["interval"])) for name, both in summary["evaluation"].items()]
-    left = [(name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)]
-    left += [("warning", text) for text in summary.get("warnings", ())]
-    reviewed = [(name, pair(value, None)) for name, value in summary["review"].items() if name not in summary["evaluation"]]
-    read = [("data", note["said"]) for note in summary.get("data", ())]  # a summary of an older version has none
-    return named + left + measured + reviewed + read
+
+
+def results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Each metric's name, its value with its interval, and what is reached without the model, if that is known."""
+    measured = {name: (both["value"], both["interval"]) for name, both in summary["evaluation"].items()}
+    reviewed = {name: (value, None) for name, value in summary["review"].items() if name not in measured}
+    without = {name: describe(several) for name, several in summary.get("baselines", {}).items()}
+    return [(name, pair(*both), without.get(name, "")) for name, both in (measured | reviewed).items()]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Warnings, and what of the data is told; a summary of an older version has none."""
+    warnings = [("warning", text) for text in summary.get("warnings", ())]
+    return warnings + [("data", note["said"]) for note in summary.get("data", ())]
 
 
 def pair(value: float | None, half: float | None) -> str:
     """A value with the half width of its 95 % interval, where there is one."""
-    words = "-" if value is None else f"{value:.4f}"
-    return words if half is None or not math.isfinite(half) else f"{words} ± {half:.4f}"
+    words = number(value)
+    if half is None or value is None or not math.isfinite(half):
+        return words
+    return f"{words} ± {half:.{decimals(value)}f}"
 
 
 def count(number: float) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from models.contracts import Batch, Model, Tree
+from train.baselines import Baselines
 from train.page import Figure, Piece
 from train.sums import Sums
 
@@ -129,6 +130,13 @@ class Labelled(Protocol):
     def labels(self, part: PART) -> np.ndarray: ...
 
 
+@runtime_checkable
+class Unasked(Protocol):
+    """Data of which nothing can be asked, for the reason `unasked`, a clause such as "data are made by a rule"."""
+
+    unasked: str
+
+
 class Requirement(Protocol):
     """What a setting must be for data to fit: `holds` says if a value is; one that follows the data becomes `value`.
 
@@ -211,6 +219,14 @@ class InChunks(Protocol):
 
     @property
     def in_chunks(self) -> bool: ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """An objective of models that continue texts, if `continues`, as those of the next token."""
+
+    @property
+    def continues(self) -> bool: ...
 
 
 @runtime_checkable
@@ -300,10 +316,11 @@ class Initial(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """Metrics by name, and pieces of a page by their captions."""
+    """Metrics by name, pieces of a page by their captions, and what is reached without the model, by metric."""
 
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pictures: dict[str, Piece] = dataclasses.field(default_factory=dict)
+    baselines: Baselines = dataclasses.field(default_factory=dict)
 
 
 class Review(Protocol):

@@ -10,10 +10,11 @@ import numpy as np
 
 from models.generate import Sampler, beam, padded
 from models.generate import generate as continued
+from train import baselines
 from train.asked import Asked
 from train.cautions import uncertain
 from train.checkpoint import Store
-from train.contracts import Restores, Searches, Tokenised
+from train.contracts import Findings, Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.errors import InputError, refused
 from train.evidence import Trained, measure, searched
@@ -31,12 +32,15 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     assert measured is not None
     trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
+    findings = Findings() if review is None else review.review(trained)
+    odd = [f"{text}." for text in (uncertain(inference),) if text]
     found = {
         "run": str(folder),
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
-        "review": {} if review is None else review.review(trained).metrics,
-        "warnings": [f"{text}." for text in (uncertain(inference),) if text],
+        "review": findings.metrics,
+        "baselines": baselines.record(findings.baselines),
+        "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
         "data": [note.record() for note in notes_of(inference.data)],
     }
     return finite(found)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from train import baselines
 from train.cautions import cautions
 from train.checkpoint import Store, require_structure, saved
 from train.console import Console
@@ -19,6 +20,7 @@ from train.errors import InputError
 from train.events import Finished, NeedsLibrary, Started
 from train.evidence import StoppedError, Trained
 from train.experiment import Experiment
+from train.hint import command
 from train.loop import Loop, Outcome, restore
 from train.page import to_json
 from train.prepared import Prepared, prepare
@@ -103,7 +105,11 @@ def fit(
                 outcome = loop.run(emit)
                 findings = _review(prepared, outcome, flag)
                 summary = _summary(folder, prepared, outcome, findings)
-                summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused), "warnings": odd}
+                summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
+                summary |= {
+                    "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
+                    "command": command(experiment, data, folder),
+                }
                 _write(folder, experiment, summary, findings)
                 emit(Finished(outcome.step, summary))
     return summary
@@ -181,6 +187,7 @@ def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findi
         "peak_memory_bytes": peak_memory(),
         "evaluation": measured,
         "review": findings.metrics,
+        "baselines": baselines.record(findings.baselines),
         "data": [note.record() for note in notes_of(prepared.data)],
     }
     return finite(summary | outcome.rates)

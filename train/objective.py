@@ -151,6 +151,7 @@ class NextToken:
     """
 
     in_chunks = True
+    continues = True
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _ahead(outputs, batch, 1)
@@ -207,6 +208,7 @@ class NextTokens:
     """
 
     in_chunks = True
+    continues = True
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         if len(outputs.shape) != 4:

@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     prepare_jax()
-    from train.console import pair
+    from train.console import remarks, results
     from train.evaluate import evaluate
     from train.parts import project
     from train.provenance import changed, prints
@@ -58,13 +58,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     print(f"{options.folder}, step {result['step']}")
-    for name, both in result["evaluation"].items():
-        print(f"{name:<28}{pair(both['value'], both['interval'])}")
-    for name, value in result["review"].items():
-        if name not in result["evaluation"]:
-            print(f"{name:<28}{pair(value, None)}")
-    for text in result["warnings"]:
-        print(f"{'warning':<28}{text}")
-    for note in result["data"]:
-        print(f"{'data':<28}{note['said']}")
+    for name, value, without in results(result):
+        print(f"{name:<28}{value}{without and f'  ({without})'}")
+    for kind, text in remarks(result):
+        print(f"{kind:<28}{text}")
     return 0

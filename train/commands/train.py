@@ -60,5 +60,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary))
     else:
-        console.say(f"{folder}/report.html has the curves; ask it with: morphax predict {folder} INPUT")
+        command = summary.get("command", f"morphax predict {folder} INPUT")  # of an older run
+        console.say(f"{folder}/report.html has the curves; go on with: {command}")
     return 0

@@ -18,6 +18,7 @@ class Made:
     """See `train.contracts.Dataset`.  Each step has fresh examples; those of the test part are the same for all seeds."""
 
     classes: tuple[str, ...] = ()
+    unasked = "data are made by a rule, not from text"
 
     def __init__(self, make: Maker, vocab: int, length: int, examples: int, held: int) -> None:
         self.make, self.vocab, self.length, self.sizes = make, vocab, length, {"train": examples, "test": held}
@@ -35,7 +36,7 @@ class Made:
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Raises InputError: there is no text here."""
-        raise InputError(f"This run's data are made by a rule, not from text, so {asked[0]!r} cannot be asked; use morphax eval.")
+        raise InputError(f"This run's {self.unasked}, so {asked[0]!r} cannot be asked; use morphax eval.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 from models.attended import attention_weights
 from models.contracts import Batch, Model
 from models.paths import order
+from train.charts import Matrix
 from train.contracts import Evidence
 from train.data.tokens import Tokenizer
-from train.page import Figure, drawn
+from train.page import Panels
 from train.review.powers import Paired
 
 
@@ -64,25 +65,11 @@ def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int
     return [tokens.decode(ids[start:stop]).strip() for start, stop in zip(begins, [*begins[1:], len(ids)], strict=True)], begins
 
 
-def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Figure:
-    """The matrices as pictures, the translation downwards, the source across."""
-    from matplotlib.figure import Figure as Canvas
-
-    largest = [max(len(panel[place]) for panel in panels) for place in (0, 1)]
-    across = 2 if len(panels) > 1 and largest[0] <= 16 else 1
-    down = -(-len(panels) // across)
-    figure = Canvas((across * (1.6 + 0.34 * largest[0]), down * (1.3 + 0.28 * largest[1])), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.axis("off")
-    for axes, (source, written, matrix) in zip(grid.flat, panels, strict=False):
-        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(source)), map(_short, source), rotation=45, ha="left", size=8)
-        axes.set_yticks(range(len(written)), map(_short, written), size=8)
-        axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-        axes.spines[:].set_visible(False)
-    return drawn(figure)
-
-
-def _short(word: str, most: int = 16) -> str:
-    return word if len(word) <= most else word[: most - 1] + "…"
+def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Panels:
+    """The matrices as charts, the translation downwards, the source across."""
+    return Panels(
+        tuple(
+            Matrix(tuple(map(tuple, matrix.tolist())), tuple(written), tuple(source), "source", "translation")
+            for source, written, matrix in panels
+        )
+    )

@@ -3,18 +3,18 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from train.baselines import Baseline
+from train.charts import Matrix, Plot, Series
 from train.contracts import Case, Dataset, Evidence, Findings, Labelled
 from train.objective import probabilities
-from train.page import Figure, Piece, Table, drawn, table
+from train.page import Piece, Table, table
 from train.review.metrics import balanced_accuracy, macro_f1, share
 
-BLUE, GREY = "#4269d0", "#999999"
 FEW = 12  # classes that have a metric each
-NAMED, COUNTED = 40, 20  # classes that the confusion matrix has names for, and numbers
+COUNTED = 20  # classes of which the confusion matrix shows numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Classes:
             pictures["The errors that the model was surest of"] = worst(evidence, cases, wrong, chances, labels, names)
         found = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
         each = {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()} if len(names) <= FEW else {}
-        return Findings(self.metrics_of(logits, labels) | each, pictures)
+        return Findings(self.metrics_of(logits, labels) | each, pictures, majority(labels))
 
     def metrics_of(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The metrics of logits (n, c) against labels (n,)."""
@@ -105,32 +105,25 @@ def logits_and_labels(cases: Iterable[Case]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([logits for logits, _ in pairs]), np.array([label for _, label in pairs])
 
 
-def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> Figure:
+def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> Matrix:
     """The confusion matrix, shaded by the share of its row."""
-    from matplotlib.figure import Figure as Canvas
     from sklearn import metrics
 
     counts = metrics.confusion_matrix(labels, chosen, labels=range(len(names)))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = 2.2 + 0.5 * min(len(names), NAMED / 2)
-    figure = Canvas((size + 0.6, size))
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(names) <= NAMED:
-        small: Any = {"fontsize": 10 if len(names) <= NAMED / 2 else 6, "parse_math": False}
-        axes.set_xticks(range(len(names)), names, rotation=40 if len(names) <= NAMED / 2 else 90, ha="right", **small)
-        axes.set_yticks(range(len(names)), names, **small)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if len(names) <= COUNTED:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                axes.text(
-                    column, row, f"{count:,}", ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black", size=9
-                )
-    return drawn(figure)
+    cells = tuple(map(tuple, counts.tolist()))
+    return Matrix(cells, names, names, "predicted", "true", full=None, numbered=True)
+
+
+def majority(labels: np.ndarray) -> dict[str, tuple[Baseline, ...]]:
+    """Metrics of the most frequent of the labels (n,) as the answer to everything."""
+    values, counts = np.unique(labels, return_counts=True)
+    always = np.full_like(labels, values[counts.argmax()])
+    found = {
+        "accuracy": float(counts.max() / len(labels)),
+        "macro_f1": macro_f1(labels, always),
+        "balanced_accuracy": 1 / len(values),
+    }
+    return {name: (Baseline("majority class", value, greater=True),) for name, value in found.items()}
 
 
 def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> Table:
@@ -141,21 +134,13 @@ def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], mos
     return table(("true", "predicted", "examples"), rows)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> Figure:
+def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> Plot:
     """Accuracy over confidence, each point as large as its bin; the diagonal is perfect calibration."""
-    from matplotlib.figure import Figure as Canvas
-
-    figure = Canvas((4.2, 4.2))
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
-    axes.plot(confidence, right, color=BLUE, linewidth=1.2)
-    axes.scatter(confidence, right, s=20 + 380 * counts / counts.sum(), color=BLUE, zorder=3)
-    axes.set_xlim(0, 1.03)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("share that is right")
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawn(figure)
+    shares = counts / counts.sum()
+    points = tuple(zip(confidence.tolist(), right.tolist(), shares.tolist(), strict=True))
+    ideal = Series("calibrated", ((0.0, 0.0), (1.0, 1.0)), "dashed", None)
+    model = Series("model", points, "points")
+    return Plot((ideal, model), "probability of the predicted class", "share that is right", square=True)
 
 
 def worst(

@@ -41,7 +41,8 @@ class ClipClasses(Classes):
             said = f"{names[int(chances.argmax())]} {chances.max():.3f}", names[int(case.target["labels"])]
             rows.append((evidence.shown(case.index), *said))
         pictures: dict[str, Piece] = {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
-        return Findings(plain.metrics | {"accuracy_shuffled": float(np.mean(right))}, plain.pictures | pictures)
+        metrics = plain.metrics | {"accuracy_shuffled": float(np.mean(right))}
+        return Findings(metrics, plain.pictures | pictures, plain.baselines)
 
     def shuffled(self, batch: Arrays) -> Arrays:
         """A batch with the frames of each clip in an order that its place in the split decides."""

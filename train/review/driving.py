@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from train.baselines import Baseline
+from train.charts import Plot, Series
 from train.contracts import Dataset, Evidence, Findings
 from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.errors import InputError
-from train.page import Figure, Piece, Sentence, drawn, table
+from train.page import Figure, Piece, Sentence, table
 from train.review.powers import Driven, missing
 
-BLUE, GREY = "#4269d0", "#999999"
 ROAD, LINE, OTHER, OWN, BROKEN = (90, 90, 90), (220, 220, 220), (170, 200, 230), (90, 190, 90), (220, 70, 60)
 METRES, SCALE = 120, 4  # what a film shows of the road, and pixels a metre
 
@@ -93,7 +94,12 @@ class ClosedLoop:
             pictures["Return reached over return asked; the line is what was asked"] = scattered(asked, reached)
         if self.film:
             pictures["The model's drive above, the expert's below, from the same seed"] = film(highest[0], expert[0])
-        return Findings(metrics, pictures)
+        return Findings(metrics, pictures, self.marks(expert))
+
+    def marks(self, expert: Sequence[Trip]) -> dict[str, tuple[Baseline, ...]]:
+        """What the expert reaches."""
+        found = self.measured(expert) | {"reward_ratio": 1.0}
+        return {name: (Baseline("expert", value, simple=False),) for name, value in found.items()}
 
     def _highways(self) -> list[Highway]:
         return [Highway("closed", number, [Style()]) for number in range(self.episodes)]
@@ -149,20 +155,16 @@ def correlation(asked: np.ndarray, reached: np.ndarray) -> float:
     return float(found.statistic)
 
 
-def scattered(asked: np.ndarray, reached: np.ndarray) -> Figure:
+def scattered(asked: np.ndarray, reached: np.ndarray) -> Plot:
     """What was reached over what was asked."""
-    from matplotlib.figure import Figure as Canvas
-
-    figure = Canvas((4.6, 4.2))
-    axes = figure.subplots()
-    levels = np.unique(asked)
-    axes.plot(levels, levels, color=GREY, linewidth=1, linestyle="--")
-    axes.plot(levels, [reached[asked == level].mean() for level in levels], color=BLUE, linewidth=1.2)
-    axes.scatter(asked, reached, s=14, color=BLUE, alpha=0.6, linewidth=0)
-    axes.set_xlabel("return asked")
-    axes.set_ylabel("return reached")
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawn(figure)
+    levels = np.unique(asked).tolist()
+    means = tuple((level, float(reached[asked == level].mean())) for level in levels)
+    series = (
+        Series("as asked", tuple((level, level) for level in levels), "dashed", None),
+        Series("mean", means, colour=0),
+        Series("drives", tuple(zip(asked.tolist(), reached.tolist(), strict=True)), "points", 1),
+    )
+    return Plot(series, "return asked", "return reached")
 
 
 def film(model: Trip, expert: Trip) -> Figure:

@@ -5,13 +5,12 @@ import math
 
 import numpy as np
 
+from train.baselines import Baseline
+from train.charts import Plot, Series
 from train.contracts import Dataset, Evidence, Findings
 from train.errors import InputError
-from train.page import Figure, Piece, drawn, table
+from train.page import Panels, Piece, table
 from train.review.powers import Windowed, missing
-
-BLUE, GREY = "#4269d0", "#555555"
-
 
 Panel = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # a window's place, what came before and after, its quantiles
 
@@ -78,44 +77,40 @@ class Forecasts:
         if not truths:
             return Findings()
         truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
-        metrics, rows = {"coverage": coverage}, []
+        metrics, rows, beside = {"coverage": coverage}, [], dict[str, tuple[Baseline, ...]]()
         methods = {"model: MAE / RMSE": guesses, "last value": lasts} | ({f"{self.season} steps before": seasons} if reached else {})
         for place, step in enumerate(steps):
             cells = []
-            for given in methods.values():
+            for name, given in methods.items():
                 absolute, square = errors(truth[place], np.stack(given, 1)[place])
                 cells.append(f"{absolute:.4g} / {square:.4g}")
-                if given is guesses:
-                    metrics |= {f"mae_{step}": absolute, f"rmse_{step}": square}
+                for metric, value in ((f"mae_{step}", absolute), (f"rmse_{step}", square)):
+                    if given is guesses:
+                        metrics[metric] = value
+                    else:
+                        beside[metric] = (*beside.get(metric, ()), Baseline(name, value))
             rows.append((str(step), *cells))
         pictures: dict[str, Piece] = {"Errors on the test part": table(("steps ahead", *methods), rows)}
         if panels:
             pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, evidence, panels)
-        return Findings(metrics, pictures)
+        return Findings(metrics, pictures, beside)
 
-    def drawn(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Figure:
+    def drawn(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Panels:
         """The windows, each with the last steps that were seen."""
-        from matplotlib.figure import Figure as Canvas
-
-        across = 2 if len(panels) > 1 else 1
-        down = -(-len(panels) // across)
-        figure = Canvas((10, 2.3 * down), layout="tight")
-        grid = figure.subplots(down, across, squeeze=False)
-        for axes in grid.flat[len(panels) :]:
-            axes.axis("off")
-        for axes, (index, past, future, quantiles) in zip(grid.flat, panels, strict=False):
-            seen = min(4 * len(future), data.spec.context)
-            shown, horizon = past[-seen:, 0], np.arange(len(future))
-            axes.plot(np.arange(-len(shown), 0), shown, color=GREY, linewidth=1)
-            axes.plot(horizon, future[:, 0], color=GREY, linewidth=1, linestyle="--", label="came")
-            axes.fill_between(horizon, quantiles[:, 0, 0], quantiles[:, 0, -1], color=BLUE, alpha=0.25, linewidth=0)
-            axes.plot(horizon, quantiles[:, 0, quantiles.shape[-1] // 2], color=BLUE, linewidth=1.5, label="forecast")
-            axes.axvline(-0.5, color="#bbbbbb", linewidth=0.8)
-            axes.set_title(data.shown(evidence.part, index), size=8)
-            axes.tick_params(labelsize=7)
-            axes.spines[["top", "right"]].set_visible(False)
-        grid.flat[0].legend(frameon=False, fontsize=7)
-        return drawn(figure)
+        plots = []
+        for index, past, future, quantiles in panels:
+            seen = past[-min(4 * len(future), data.spec.context) :, 0].tolist()
+            before = tuple((float(step - len(seen) + 1), value) for step, value in enumerate(seen))
+            ahead = [float(step) for step in range(1, len(future) + 1)]
+            each = quantiles[:, 0].tolist()  # of the first series
+            series = (
+                Series("outer quantiles", tuple((x, q[0], q[-1]) for x, q in zip(ahead, each, strict=True)), "band"),
+                Series("", before, colour=None),
+                Series("came", tuple(zip(ahead, future[:, 0].tolist(), strict=True)), "dashed", None),
+                Series("forecast", tuple((x, q[len(q) // 2]) for x, q in zip(ahead, each, strict=True))),
+            )
+            plots.append(Plot(series, "steps ahead", title=str(data.shown(evidence.part, index))))
+        return Panels(tuple(plots))
 
 
 def errors(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:

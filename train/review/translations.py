@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from train.baselines import Baseline
 from train.contracts import Dataset, Evidence, Findings
 from train.page import Piece, table
 from train.review.attention import heat, looked
@@ -64,7 +65,9 @@ class Translations:
             pictures["Attention: where each word of the translation looked in the source, in the last layer, mean of its heads"] = heat(
                 panels
             )
-        return Findings(metrics, pictures)
+        copied, _ = scored([source for source, _ in pairs], [target for _, target in pairs])
+        beside = {name: (Baseline("source copied", value, greater=True),) for name, value in copied.items()}
+        return Findings(metrics, pictures, beside)
 
 
 def translations(evidence: Evidence) -> tuple[list[tuple[str, str]], list[str]]:
