@@ -19,6 +19,7 @@ from train.data.tokens import Bytes, Learnt
 from train.evidence import Trained
 from train.experiment import Evaluation
 from train.objective import Translation
+from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
 from train.review import translations
@@ -90,7 +91,8 @@ def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(tm
 @pytest.mark.filterwarnings("error")
 def test_long_words_leave_room_for_their_matrix() -> None:
     words = ["w" * 400, "short"]
-    assert heat([(words, words, np.full((2, 2), 0.5))]).data
+    drawn = to_html(heat([(words, words, np.full((2, 2), 0.5))]))
+    assert drawn.count(f">{'w' * 15}…</text>") == 2
 
 
 def test_words_are_the_tokens_that_spell_them() -> None:

@@ -26,7 +26,7 @@ from train.fit import fit
 from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
 from train.prepared import prepare_evaluation
-from train.review.classes import Classes
+from train.review.classes import Classes, majority
 from train.review.language import Language
 from train.sinks.json_lines import finite
 from train.study.statistics import interval
@@ -174,6 +174,13 @@ def test_each_class_has_its_accuracy_where_they_are_few() -> None:
     assert not any("<b>" in to_html(piece) for piece in found.pictures.values())
     many: Any = Given(cases, tuple(map(str, range(13))))
     assert not any(name.startswith("accuracy_") for name in Classes().review(many).metrics)
+
+
+def test_the_majority_class_is_measured_as_an_answer_to_everything() -> None:
+    found = {name: baseline.value for name, (baseline,) in majority(np.array([2, 2, 2, 0, 1])).items()}
+    every = np.tile([0.0, 0.0, 1.0], (5, 1))
+    measured = Classes().metrics_of(every, np.array([2, 2, 2, 0, 1]))
+    assert found == pytest.approx({name: measured[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")})
 
 
 def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
