@@ -222,9 +222,11 @@ def history(file: Path) -> list[dict[str, Any]]:
     """Rows of numbers that a file of W&B's holds, each a dict by name."""
     from wandb.proto import wandb_internal_pb2
 
+    messages: Any = wandb_internal_pb2  # whose classes are made when it is imported
+
     rows = []
     for content in records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = messages.Record()
         record.ParseFromString(content)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
