@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from models.backend import capability, kind, platform
-from models.cache import extended, extended_index, own_index
+from models.cache import extend, index_extended, index_new
 from models.context import Context
 from models.contracts import Relative, Weigh
-from models.implementation import Call, Implementation, implementation_of
-from models.kernels import SAVED, fused, splash
-from models.weigh import HIDDEN, Softmax, masked
+from models.implementation import Call, Implementation, choose_implementation
+from models.kernels import SAVED, attend_fused, attend_splash
+from models.weigh import HIDDEN, Softmax, hide
 
 NOWHERE = -(10**9)  # the index of a token that stands for none
 
@@ -80,21 +80,21 @@ class Reach:
         return visible[:, None]
 
 
-def own_tokens(ctx: Context, t: int) -> Tokens:
+def locate_tokens(ctx: Context, t: int) -> Tokens:
     """The tokens that a layer is called with."""
-    index = own_index(ctx, t)[None]
+    index = index_new(ctx, t)[None]
     return Tokens(index, index if ctx.positions is None else ctx.positions, ctx.segments, aligned=ctx.positions is None)
 
 
-def seen_tokens(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
+def locate_sources(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
     """The tokens that `extended` gives, those in the cache among them; None outside decoding, where they are the layer's own."""
-    own = own_tokens(ctx, t)
+    own = locate_tokens(ctx, t)
     if ctx.decoding is None:
         return None
     b = 1 if own.segments is None else own.segments.shape[0]
     positions = jnp.broadcast_to(own.positions, (b, t)) if own.positions.shape[0] == 1 else own.positions
-    segments = None if own.segments is None else extended(module, ctx, "segments", own.segments, 1, span)
-    return Tokens(extended_index(ctx, t, span)[None], extended(module, ctx, "positions", positions, 1, span), segments)
+    segments = None if own.segments is None else extend(module, ctx, "segments", own.segments, 1, span)
+    return Tokens(index_extended(ctx, t, span)[None], extend(module, ctx, "positions", positions, 1, span), segments)
 
 
 def attend(
@@ -124,7 +124,7 @@ def attend(
     """
     sources = own if other is None else other
     name: Implementation = "xla"
-    if not _looked_at(weigh) and (other is None or reach == Reach()):  # where the sources stand elsewhere, they are in the cache
+    if not _is_captured(weigh) and (other is None or reach == Reach()):  # where the sources stand elsewhere, they are in the cache
         reasons = {
             "relative positions": relative is not None,
             "decay": decay is not None,
@@ -133,7 +133,7 @@ def attend(
             "sink": isinstance(weigh, Softmax) and weigh.sink,
         }
         special = tuple(reason for reason, holds in reasons.items() if holds)
-        name = implementation_of(_call(query, key, value, own, sources, reach, weigh, special), implementation, platform())
+        name = choose_implementation(_call(query, key, value, own, sources, reach, weigh, special), implementation, platform())
     with jax.named_scope(f"attention_{name}"):
         if name == "xla":
             mixed = _by_definition(query, key, value, own, other, reach, weigh, scale, relative, decay, dropout)
@@ -146,7 +146,7 @@ def attend(
         return jnp.where(seen[:, None, :, None], mixed, 0)
 
 
-def _looked_at(weigh: Weigh) -> bool:
+def _is_captured(weigh: Weigh) -> bool:
     """Whether somebody collects what the component gives: weights, which only one implementation has."""
     return isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
 
@@ -186,22 +186,22 @@ def _by_kernel(
     if chunk is not None and own.aligned and chunk < t:  # each is a row of its own
         if own.segments is None and t % chunk:
             own = dataclasses.replace(own, segments=jnp.ones((b, t), jnp.int32))
-        query, key, value, cut, _ = _parted(query, key, value, own, reach)
-        return _joined(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
+        query, key, value, cut, _ = _split(query, key, value, own, reach)
+        return _join(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
     if name == "fused" and chunk is not None:
         near = chunk < t
         if near:
-            query, key, value, own, sources = _parted(query, key, value, own, reach)
-        mixed = fused(query, key, value, reach.visible(own, sources), False, None, platform() == "gpu")
-        return _joined(mixed, b, t) if near else mixed
+            query, key, value, own, sources = _split(query, key, value, own, reach)
+        mixed = attend_fused(query, key, value, reach.visible(own, sources), False, None, platform() == "gpu")
+        return _join(mixed, b, t) if near else mixed
     if name == "fused":
         visible = Reach(window=None if reach.causal else window).visible(own, sources)
-        return fused(query, key, value, visible, reach.causal, window, platform() == "gpu")
+        return attend_fused(query, key, value, visible, reach.causal, window, platform() == "gpu")
     if chunk is not None:
         runs = _runs(own, chunk, b, t)
-        return splash(query, key, value, (runs, runs), reach.causal, chunk, cap, platform() == "cpu")
+        return attend_splash(query, key, value, (runs, runs), reach.causal, chunk, cap, platform() == "cpu")
     segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
-    return splash(query, key, value, segments, reach.causal, window, cap, platform() == "cpu")
+    return attend_splash(query, key, value, segments, reach.causal, window, cap, platform() == "cpu")
 
 
 def _runs(own: Tokens, chunk: int, b: int, t: int) -> jax.Array:
@@ -239,7 +239,7 @@ def _by_definition(
         if decay is not None:
             before, after = reach.neighbours(own)
             decay = (_blocks(decay[0][..., None], span, 0, 0)[..., 0], _blocks(decay[1][..., None], span, before, after)[..., 0])
-        query, key, value, own, sources = _parted(query, key, value, own, reach)
+        query, key, value, own, sources = _split(query, key, value, own, reach)
     g, s = key.shape[1:3]
     # Query heads of one group stand below each other, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
@@ -249,14 +249,14 @@ def _by_definition(
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
-        scores = relative(masked(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
+        scores = relative(hide(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
         visible = scores > HIDDEN / 2  # it may have hidden more
     weights = weigh(scores, visible).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
     with _half(reach):
         mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
-    return _joined(mixed, b, t) if local else mixed
+    return _join(mixed, b, t) if local else mixed
 
 
 def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
@@ -264,7 +264,7 @@ def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
     return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
 
 
-def _parted(
+def _split(
     query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, reach: Reach
 ) -> tuple[jax.Array, jax.Array, jax.Array, Tokens, Tokens]:
     """Queries in blocks of the reach's span, keys and values with the neighbours that they may see, and where both stand."""
@@ -274,7 +274,7 @@ def _parted(
     return _blocks(query, span, 0, 0), _blocks(key, span, *sides), _blocks(value, span, *sides), near, beside
 
 
-def _joined(mixed: jax.Array, b: int, t: int) -> jax.Array:
+def _join(mixed: jax.Array, b: int, t: int) -> jax.Array:
     """Blocks of time one after the other again: (b * n, h, size, v) -> (b, h, t, v)."""
     n, h, size, v = mixed.shape
     return mixed.reshape(b, n // b, h, size, v).swapaxes(1, 2).reshape(b, h, -1, v)[:, :, :t]

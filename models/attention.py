@@ -4,14 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, Tokens, attend, own_tokens, seen_tokens
-from models.cache import extended, remember
+from models.attend import Reach, Tokens, attend, locate_sources, locate_tokens
+from models.cache import extend, remember
 from models.context import Context
 from models.contracts import Norm, Position, Relative, Weigh
 from models.dropout import Dropout
-from models.heads import merged, of_heads, projected
+from models.heads import merge, norm_heads, project
 from models.implementation import Implementation
-from models.structure import named
+from models.structure import copy_as
 from models.weigh import Softmax
 
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        return self.mixed(x, ctx, *self.kept(ctx, *self.keyed(x, ctx)))
+        return self.mix(x, ctx, *self.keep(ctx, *self.project_keys(x, ctx)))
 
     @property
     def reach(self) -> Reach:
@@ -80,7 +80,7 @@ class Attention(nn.Module):
             raise ValueError(f"Attention splits width {d} over {self.heads} heads: they must divide it, or give head_width.")
         return self.head_width or d // self.heads
 
-    def keyed(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+    def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
         """Keys and values of the sequence, or of the memory, (b, g, s, k) each; nothing new of a memory that is in the cache."""
         if self.cross and ctx.memory is None:
             raise ValueError("Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder.")
@@ -88,14 +88,14 @@ class Attention(nn.Module):
             return self.get_variable("cache", "keys"), self.get_variable("cache", "values")
         source = ctx.memory.x if self.cross and ctx.memory is not None else x
         k, groups = self.width(x.shape[-1]), self.kv_heads or self.heads
-        key, value = projected("key", source, groups, k, self.bias), projected("value", source, groups, k, self.bias)
+        key, value = project("key", source, groups, k, self.bias), project("value", source, groups, k, self.bias)
         if self.qk_norm is not None:
-            key = of_heads(named(self.qk_norm, "key_norm"), key)
+            key = norm_heads(copy_as(self.qk_norm, "key_norm"), key)
         if self.position is not None:
-            key = self.position(key, own_tokens(ctx, x.shape[1]).positions[:, None])
+            key = self.position(key, locate_tokens(ctx, x.shape[1]).positions[:, None])
         return key, value
 
-    def kept(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
+    def keep(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
         """These keys and values with those of earlier calls while decoding, and where they stand; None for where the queries do."""
         s, memory, span = key.shape[2], ctx.memory, self.reach.span
         if self.cross and memory is not None:
@@ -105,16 +105,16 @@ class Attention(nn.Module):
             return key, value, Tokens(index, index, memory.segments)
         if ctx.decoding is not None and not self.causal:
             raise ValueError("Attention that sees later tokens cannot decode one token after the other; set causal=True.")
-        key, value = (extended(self, ctx, name, new, 2, span) for name, new in (("keys", key), ("values", value)))
-        return key, value, seen_tokens(self, ctx, s, span)
+        key, value = (extend(self, ctx, name, new, 2, span) for name, new in (("keys", key), ("values", value)))
+        return key, value, locate_sources(self, ctx, s, span)
 
-    def mixed(self, x: jax.Array, ctx: Context, key: jax.Array, value: jax.Array, other: Tokens | None) -> jax.Array:
+    def mix(self, x: jax.Array, ctx: Context, key: jax.Array, value: jax.Array, other: Tokens | None) -> jax.Array:
         """What the tokens read from these keys and values, (b, t, d)."""
         b, t, d = x.shape
-        k, own = self.width(d), own_tokens(ctx, t)
-        query = projected("query", x, self.heads, k, self.bias)
+        k, own = self.width(d), locate_tokens(ctx, t)
+        query = project("query", x, self.heads, k, self.bias)
         if self.qk_norm is not None:
-            query = of_heads(named(self.qk_norm, "query_norm"), query)
+            query = norm_heads(copy_as(self.qk_norm, "query_norm"), query)
         if self.position is not None:
             query = self.position(query, own.positions[:, None])
         dropout = Dropout(self.dropout)
@@ -132,5 +132,5 @@ class Attention(nn.Module):
             implementation=self.implementation,
         )
         if self.gate:
-            mixed = mixed * jax.nn.sigmoid(projected("gate", x, self.heads, k))
-        return nn.Dense(d, use_bias=self.bias, name="out")(merged(mixed)).reshape(b, t, d)
+            mixed = mixed * jax.nn.sigmoid(project("gate", x, self.heads, k))
+        return nn.Dense(d, use_bias=self.bias, name="out")(merge(mixed)).reshape(b, t, d)

@@ -16,7 +16,7 @@ _target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.Cont
 
 
 @contextlib.contextmanager
-def compiling_for(target: Sequence[Any] | str) -> Iterator[None]:
+def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
     """What is traced inside is meant for these devices, which need not be there (a topology's), or for this platform.
 
     Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.

@@ -12,7 +12,7 @@ from models.contracts import Layer, Residual
 from models.dropout import Dropout
 from models.feedforward import MLP
 from models.residual import PreNorm
-from models.structure import named
+from models.structure import copy_as
 
 
 class Block(nn.Module):
@@ -46,6 +46,6 @@ class Block(nn.Module):
                 y = Dropout(self.dropout, name=f"{name}_dropout")(y, ctx)
                 return y if ctx.base is None else y * ctx.branch_scale
 
-            state = named(self.residual, f"{name}_residual")(state, branch, ctx)
+            state = copy_as(self.residual, f"{name}_residual")(state, branch, ctx)
             ctx = dataclasses.replace(ctx, shared={**ctx.shared, **given})
         return state, ctx

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from models.context import Context
 
 
-def remembered(module: nn.Module, ctx: Context, name: str, initial: Any) -> Any:
+def recall(module: nn.Module, ctx: Context, name: str, initial: Any) -> Any:
     """What the module kept under a name at the last call, or `initial`: at the start, and outside decoding."""
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
@@ -20,7 +20,7 @@ def remember(module: nn.Module, ctx: Context, name: str, value: Any) -> None:
         module.put_variable("cache", name, value)
 
 
-def extended(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
+def extend(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
     """The tokens kept so far and the new ones, along the axis of time; all of them are kept for the next call.
 
     Without `span` the array has the decoding's whole length, new tokens at their index, and what is not yet written is zero; with
@@ -31,7 +31,7 @@ def extended(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: i
     t = new.shape[axis]
     count = ctx.decoding.length if span is None else span - 1
     empty = jnp.zeros((*new.shape[:axis], count, *new.shape[axis + 1 :]), new.dtype)
-    kept = remembered(module, ctx, name, empty)
+    kept = recall(module, ctx, name, empty)
     if span is None:
         whole = jax.lax.dynamic_update_slice_in_dim(kept, new, ctx.decoding.index, axis)
         remember(module, ctx, name, whole)
@@ -41,7 +41,7 @@ def extended(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: i
     return whole
 
 
-def extended_index(ctx: Context, t: int, span: int | None = None) -> jax.Array:
+def index_extended(ctx: Context, t: int, span: int | None = None) -> jax.Array:
     """The index in its row of each token that `extended` gives, (s,); negative for those before the first."""
     if ctx.decoding is None:
         return jnp.arange(t)
@@ -50,6 +50,6 @@ def extended_index(ctx: Context, t: int, span: int | None = None) -> jax.Array:
     return ctx.decoding.index - (span - 1) + jnp.arange(span - 1 + t)
 
 
-def own_index(ctx: Context, t: int) -> jax.Array:
+def index_new(ctx: Context, t: int) -> jax.Array:
     """The index in its row of each new token, (t,)."""
     return jnp.arange(t) + (0 if ctx.decoding is None else ctx.decoding.index)

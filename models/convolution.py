@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import silu
-from models.cache import extended, own_index, remember
+from models.cache import extend, index_new, remember
 from models.context import Context
 from models.contracts import Activation
 from models.roles import UNDECAYED, Roles
@@ -50,7 +50,7 @@ def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after:
     t = x.shape[1]
 
     def shifts(name: str, new: jax.Array) -> list[jax.Array]:
-        kept = extended(module, ctx, name, new, 1, width)
+        kept = extend(module, ctx, name, new, 1, width)
         missing = width - 1 + t - kept.shape[1]
         padded = jnp.pad(kept, ((0, 0), (missing, after), *((0, 0) for _ in kept.shape[2:])))
         return [padded[:, first : first + t] for first in range(width + after)]
@@ -108,15 +108,15 @@ class LongConvolution(nn.Module):
         gates = nn.Dense(3 * d, use_bias=False, name="in")(x.reshape(-1, d)).reshape(*x.shape[:2], 3 * d)
         enter, leave, z = jnp.split(ShortConvolution(self.width, None, name="convolution")(gates, ctx), 3, axis=-1)
         z = enter * z
-        kept = extended(self, ctx, "inputs", z, 1).astype(jnp.float32)
-        segments = None if ctx.segments is None else extended(self, ctx, "segments", ctx.segments, 1)
+        kept = extend(self, ctx, "inputs", z, 1).astype(jnp.float32)
+        segments = None if ctx.segments is None else extend(self, ctx, "segments", ctx.segments, 1)
         if ctx.decoding is None or ctx.decoding.start:
             kernel = self.kernel(kept.shape[1], d)
             remember(self, ctx, "filter", jnp.broadcast_to(kernel, kept.shape))
             mixed = causal_convolution(z.astype(jnp.float32), kernel[:t], ctx.segments)
         else:
             kernel = self.get_variable("cache", "filter")
-            lag = own_index(ctx, t)[:, None] - jnp.arange(kept.shape[1])
+            lag = index_new(ctx, t)[:, None] - jnp.arange(kept.shape[1])
             seen = (lag >= 0)[None] if segments is None or ctx.segments is None else ctx.segments[:, :, None] == segments[:, None]
             mixed = jnp.einsum("btsd,bsd->btd", jnp.where((seen & (lag >= 0))[..., None], kernel[:, jnp.maximum(lag, 0)], 0), kept)
         mixed = mixed.astype(x.dtype) + self.param("skip", nn.initializers.ones, (d,)).astype(x.dtype) * z
@@ -145,7 +145,7 @@ def causal_convolution(x: jax.Array, kernel: jax.Array, segments: jax.Array | No
     """
     b, t, d = x.shape
     if segments is None:
-        return _filtered(x, kernel, 2 * t)[:, :t]
+        return _convolve(x, kernel, 2 * t)[:, :t]
     whole = SHORT
     while whole < t:
         whole *= 2
@@ -159,12 +159,12 @@ def causal_convolution(x: jax.Array, kernel: jax.Array, segments: jax.Array | No
     while half < whole:
         rows, owners, y = x.reshape(-1, 2 * half, d), segments.reshape(-1, 2 * half, 1), y.reshape(-1, 2 * half, d)
         crosses = owners == owners[:, half - 1 : half]
-        given = _filtered(jnp.where(crosses, rows, 0)[:, :half], kernel[: 2 * half], 2 * half)
+        given = _convolve(jnp.where(crosses, rows, 0)[:, :half], kernel[: 2 * half], 2 * half)
         y = y.at[:, half:].add(jnp.where(crosses, given, 0)[:, half:])
         half *= 2
     return y.reshape(b, whole, d)[:, :t]
 
 
-def _filtered(x: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
+def _convolve(x: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
     """The circular convolution over time of length `size`: (b, t, d), (t, d) -> (b, size, d)."""
     return jnp.fft.irfft(jnp.fft.rfft(x, size, axis=1) * jnp.fft.rfft(kernel, size, axis=0), size, axis=1)

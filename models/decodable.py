@@ -48,11 +48,11 @@ def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None
 def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
     """Why a model cannot decode, as a sentence; None if it can."""
     step = 2
-    decoding, cache = traced(model, _rows(shapes, step), Decoding(0, length, True))
-    kept = keepers(cache)
+    decoding, cache = trace_calls(model, _rows(shapes, step), Decoding(0, length, True))
+    kept = find_keepers(cache)
     paths = {call.path for call in decoding if not call.path or _decodes(call, step)} - kept
     tried: set[Any] = set()
-    for call in traced(model, _rows(shapes, length), None)[0]:
+    for call in trace_calls(model, _rows(shapes, length), None)[0]:
         shape = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", None), (call.variables, call.args, call.keywords)))
         key = (call.module, shape, frozenset(path[len(call.path) :] for path in kept if path[: len(call.path)] == call.path))
         if call.path not in paths or type(call.module).__module__.startswith(OURS) or key in tried:
@@ -62,7 +62,7 @@ def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
             place = f" at {'/'.join(call.path)}" if call.path else ""
             return (
                 f"{type(call.module).__name__}{place} mixes tokens and keeps none of them, so it cannot decode one token after the other: "
-                'keep what it needs of earlier tokens in the collection "cache", by `remember` or `extended` of models/cache.py.'
+                'keep what it needs of earlier tokens in the collection "cache", by `remember` or `extend` of models/cache.py.'
             )
     return None
 
@@ -84,7 +84,7 @@ def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
     return {name: own.get(name, np.ones(shape)).astype(kind)[None] for name, shape, kind in shapes}
 
 
-def traced(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
+def trace_calls(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
     """The calls of a model's modules with a context, and of itself, in the order in which they end, and the shapes of its cache."""
     calls: list[Call] = []
 
@@ -92,7 +92,7 @@ def traced(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding
         result = run(*args, **keywords)
         if at.method_name == "__call__" and (not at.module.path or _contexts(args, keywords)):
             module, variables = at.module.unbind()
-            calls.append(Call(at.module.path, module, *map(_shaped, (variables, args, keywords))))
+            calls.append(Call(at.module.path, module, *map(_abstract, (variables, args, keywords))))
         return result
 
     with nn.intercept_methods(note):
@@ -104,11 +104,11 @@ def _contexts(args: Any, keywords: Any) -> list[Context]:
     return [value for value in (*args, *keywords.values()) if isinstance(value, Context)]
 
 
-def _shaped(tree: Any) -> Any:
+def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf, tree)
 
 
-def keepers(cache: Any) -> set[Path]:
+def find_keepers(cache: Any) -> set[Path]:
     """The paths of the modules that keep something."""
     paths = [[entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)] for path, _ in jax.tree.leaves_with_path(cache)]
     return {tuple(str(key) for key in path[:-1]) for path in paths}
@@ -128,12 +128,12 @@ def mixes(call: Call, kept: set[Path]) -> bool:
     """Tells if what a module gives for a token depends on another one, other than through modules that keep something."""
     first, *rest = call.args
     t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
-    variables, rest, keywords = _drawn(call.variables, t), _drawn(tuple(rest), t), _drawn(call.keywords, t)
+    variables, rest, keywords = _draw(call.variables, t), _draw(tuple(rest), t), _draw(call.keywords, t)
     bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1  # two tokens differ in one of these at least
     masks = jnp.asarray(np.concatenate([bits, 1 - bits]).astype(bool))
 
     def run(given: Any) -> list[jax.Array]:
-        with nn.intercept_methods(functools.partial(_aside, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})):
+        with nn.intercept_methods(functools.partial(_bypass, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})):
             y = call.module.apply(variables, given, *rest, **keywords)
         leaves = _arrays(y[0] if isinstance(y, tuple) else y)
         return [leaf for leaf in leaves if leaf.shape[1] == t and jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -143,14 +143,14 @@ def mixes(call: Call, kept: set[Path]) -> bool:
         return jnp.stack([jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(own, changes, strict=True))]).max()
 
     if isinstance(first, Mapping):  # whole numbers: another token in their place, rounding aside
-        plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _placed(first, t)
+        plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _number_tokens(first, t)
 
         def change(mask: jax.Array) -> jax.Array:
             tokens = jnp.where(mask, 1, plain["tokens"])
             pairs = zip(run({**plain, "tokens": tokens}), run(plain), strict=True)
             return elsewhere(mask, [jnp.where(jnp.abs(a - b) > 1e-4 * jnp.abs(b).max(), 1.0, 0.0) for a, b in pairs])
     else:
-        start = _drawn(first, t)
+        start = _draw(first, t)
         leaves, tree = jax.tree.flatten(start)
         moving = [index for index, leaf in enumerate(leaves) if leaf.ndim > 1 and leaf.shape[1] == t and _floats(leaf)]
 
@@ -165,7 +165,7 @@ def mixes(call: Call, kept: set[Path]) -> bool:
     return bool((jax.jit(lambda: jax.lax.map(change, masks))() > 0).any())
 
 
-def _aside(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
+def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
     """In place of a module that keeps something, the mean of each token's own vector in everything that it gives for the token."""
     if at.method_name != "__call__" or at.module.path not in kept or not _contexts(args, keywords) or isinstance(args[0], Mapping):
         return run(*args, **keywords)
@@ -190,13 +190,13 @@ def _floats(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def _placed(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
+def _number_tokens(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
     """Tokens of a row that is one example, with their places."""
     own = {"tokens": np.zeros((1, t)), "segments": np.ones((1, t)), "positions": np.arange(t)[None]}
     return {name: jnp.asarray(value, first[name].dtype) for name, value in own.items() if name in first}
 
 
-def _drawn(tree: Any, t: int) -> Any:
+def _draw(tree: Any, t: int) -> Any:
     """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what they get."""
     count = iter(range(10**6))
 

@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, attend, own_tokens, seen_tokens
-from models.cache import extended
+from models.attend import Reach, attend, locate_sources, locate_tokens
+from models.cache import extend
 from models.context import Context
 from models.contracts import Position
-from models.heads import merged, projected
+from models.heads import merge, project
 from models.implementation import Implementation
 from models.norm import RMSNorm
 from models.roles import Role, Roles
@@ -44,13 +44,13 @@ class DifferentialAttention(nn.Module):
             raise ValueError(f"DifferentialAttention splits width {d} over twice {self.heads} heads; these must divide it.")
         if ctx.decoding is not None and not self.causal:
             raise ValueError("DifferentialAttention that sees later tokens cannot decode one token after the other; set causal=True.")
-        h, k, own, reach = self.heads, d // (2 * self.heads), own_tokens(ctx, t), Reach(self.causal, self.window)
-        query, key = projected("query", x, 2 * h, k), projected("key", x, 2 * h, k)
+        h, k, own, reach = self.heads, d // (2 * self.heads), locate_tokens(ctx, t), Reach(self.causal, self.window)
+        query, key = project("query", x, 2 * h, k), project("key", x, 2 * h, k)
         if self.position is not None:
             query, key = (self.position(part, own.positions[:, None]) for part in (query, key))
-        value = projected("value", x, h, 2 * k)
-        key, value = (extended(self, ctx, name, new, 2, reach.span) for name, new in (("keys", key), ("values", value)))
-        other = seen_tokens(self, ctx, t, reach.span)
+        value = project("value", x, h, 2 * k)
+        key, value = (extend(self, ctx, name, new, 2, reach.span) for name, new in (("keys", key), ("values", value)))
+        other = locate_sources(self, ctx, t, reach.span)
         values = jnp.repeat(value, 2, axis=1)  # a head's two stand side by side
         scale = ctx.score_scale(k)
         both = attend(query, key, values, own, other, reach, Softmax(), scale, implementation=self.implementation)
@@ -61,4 +61,4 @@ class DifferentialAttention(nn.Module):
         left, right = jnp.exp(ctx.product_scale(k) * jnp.sum(vectors[0] * vectors[1], axis=-1))
         mixed = both[:, :, 0] - (left - right + start) * both[:, :, 1]
         mixed = (RMSNorm(1e-5, name="norm")(mixed) * (1 - start)).astype(x.dtype)
-        return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)
+        return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

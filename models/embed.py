@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import gelu
-from models.cache import extended, own_index
+from models.cache import extend, index_new
 from models.context import Context
 from models.contracts import Batch, Norm, Position
 from models.dropout import Dropout
 from models.norm import LayerNorm
 from models.roles import SCALED, UNDECAYED, Roles
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 
 # Those of DeiT (arXiv:2012.12877) and later image models; text models decay their table of positions.
 IMAGE_ROLES: Roles = {"registers": UNDECAYED, "position/table": UNDECAYED}
@@ -47,7 +47,7 @@ class TokenEmbed(nn.Module):
 
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         tokens = batch["tokens"]
-        positions = own_index(ctx, tokens.shape[1])[None] if ctx.positions is None else ctx.positions
+        positions = index_new(ctx, tokens.shape[1])[None] if ctx.positions is None else ctx.positions
         x = self.table[tokens]
         if self.types:
             x = x + (self.type_table[batch["types"]] if "types" in batch else self.type_table[0])
@@ -78,7 +78,7 @@ class FactorisedEmbed(nn.Module):
         tokens = batch["tokens"]
         table = self.param("token", nn.initializers.normal(0.02), (self.vocab, self.rank))
         x = nn.Dense(self.width, use_bias=False, name="widen")(table[tokens])
-        return _placed(x, ctx, self.position)
+        return _add_positions(x, ctx, self.position)
 
 
 class HashedNgramEmbed(nn.Module):
@@ -111,7 +111,7 @@ class HashedNgramEmbed(nn.Module):
         t = tokens.shape[1]
         segments = jnp.ones_like(tokens) if ctx.segments is None else ctx.segments
         rows = jnp.stack([tokens, segments], -1)
-        whole = extended(self, ctx, "last", rows, 1, self.order) if ctx.decoding is not None else None
+        whole = extend(self, ctx, "last", rows, 1, self.order) if ctx.decoding is not None else None
         if whole is None:
             whole = jnp.pad(rows, ((0, 0), (self.order - 1, 0), (0, 0)))
         x, code = self.table[tokens], tokens.astype(jnp.uint32)
@@ -120,7 +120,7 @@ class HashedNgramEmbed(nn.Module):
             same = (earlier[..., 1] == segments) & (segments > 0)
             code = code * jnp.uint32(1_000_003) + jnp.where(same, earlier[..., 0] + 1, 0).astype(jnp.uint32)
             x = x + self.grams[back - 1][code % jnp.uint32(self.buckets)]
-        return _placed(x, ctx, self.position)
+        return _add_positions(x, ctx, self.position)
 
 
 class PatchEmbed(nn.Module):
@@ -146,12 +146,12 @@ class PatchEmbed(nn.Module):
         self.cells(batch["image"].shape[1:3])
         x = _tiles(batch["image"][:, None], (1, self.size, self.size))
         x = nn.Dense(self.width, name="patch")(x)
-        return _registered(self, x, ctx, self.registers, self.position)
+        return _add_registers(self, x, ctx, self.registers, self.position)
 
     @nn.nowrap
     def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
         """Patches along the rows and the columns of an image."""
-        return _counted(extents, (self.size, self.size))
+        return _count_cells(extents, (self.size, self.size))
 
 
 class ConvEmbed(nn.Module):
@@ -183,9 +183,9 @@ class ConvEmbed(nn.Module):
         self.cells(x.shape[1:3])
         for layer, (channels, stride) in enumerate(zip(self.channels, strides, strict=True)):
             x = nn.Conv(channels, (3, 3), (stride, stride), use_bias=self.norm is None, name=f"conv_{layer}")(x)
-            x = gelu(x if self.norm is None else named(self.norm, f"norm_{layer}")(x))
+            x = gelu(x if self.norm is None else copy_as(self.norm, f"norm_{layer}")(x))
         x = nn.Dense(self.width, name="out")(x.reshape(x.shape[0], -1, x.shape[-1]))
-        return _registered(self, x, ctx, self.registers, self.position)
+        return _add_registers(self, x, ctx, self.registers, self.position)
 
     @nn.nowrap
     def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ class ConvEmbed(nn.Module):
         strides = self.strides or (2,) * len(self.channels)
         if len(strides) != len(self.channels):
             raise ValueError(_uneven(self.channels, self.strides))
-        return _counted(extents, (math.prod(strides),) * 2)
+        return _count_cells(extents, (math.prod(strides),) * 2)
 
 
 class TubeletEmbed(nn.Module):
@@ -217,12 +217,12 @@ class TubeletEmbed(nn.Module):
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         self.cells(batch["video"].shape[1:4])
         x = nn.Dense(self.width, name="tubelet")(_tiles(batch["video"], (self.frames, self.size, self.size)))
-        return _registered(self, x, ctx, self.registers, self.position)
+        return _add_registers(self, x, ctx, self.registers, self.position)
 
     @nn.nowrap
     def cells(self, extents: tuple[int, ...]) -> tuple[int, ...]:
         """Boxes along the frames, the rows and the columns of a video."""
-        return _counted(extents, (self.frames, self.size, self.size))
+        return _count_cells(extents, (self.frames, self.size, self.size))
 
 
 class QueryEmbed(nn.Module):
@@ -241,7 +241,7 @@ class QueryEmbed(nn.Module):
         table = self.param("query", nn.initializers.normal(1.0), (self.queries, self.width))
         b = next(iter(batch.values())).shape[0]
         own = dataclasses.replace(ctx, positions=None, segments=None, starts=None)
-        return _placed(jnp.broadcast_to(table, (b, *table.shape)), own, None)
+        return _add_positions(jnp.broadcast_to(table, (b, *table.shape)), own, None)
 
 
 class FeatureEmbed(nn.Module):
@@ -256,7 +256,7 @@ class FeatureEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
-        return _placed(nn.Dense(self.width, name="in")(batch["features"]), ctx, self.position)
+        return _add_positions(nn.Dense(self.width, name="in")(batch["features"]), ctx, self.position)
 
 
 class TrajectoryEmbed(nn.Module):
@@ -277,7 +277,7 @@ class TrajectoryEmbed(nn.Module):
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         x = [nn.Dense(self.width, name=name)(batch[name]) for name in ("returns", "features", "actions")]
         b, t, d = x[0].shape
-        positions = own_index(ctx, t)[None] if ctx.positions is None else ctx.positions
+        positions = index_new(ctx, t)[None] if ctx.positions is None else ctx.positions
         x = x if self.position is None else [self.position(one, positions) for one in x]
         own = (3 * positions[..., None] + jnp.arange(3)).reshape(positions.shape[0], 3 * t)
         segments = None if ctx.segments is None else jnp.repeat(ctx.segments, 3, axis=1)
@@ -289,21 +289,21 @@ def _uneven(channels: tuple[int, ...], strides: tuple[int, ...]) -> str:
     return f"ConvEmbed has channels {channels} and strides {strides}; give one number above 0 for each convolution."
 
 
-def _placed(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:
+def _add_positions(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:
     """With positions, in the stream and in the context."""
-    positions = own_index(ctx, x.shape[1])[None] if ctx.positions is None else ctx.positions
+    positions = index_new(ctx, x.shape[1])[None] if ctx.positions is None else ctx.positions
     return (x if position is None else position(x, positions)), dataclasses.replace(ctx, positions=positions)
 
 
-def _registered(module: nn.Module, x: jax.Array, ctx: Context, count: int, position: Position | None) -> tuple[jax.Array, Context]:
+def _add_registers(module: nn.Module, x: jax.Array, ctx: Context, count: int, position: Position | None) -> tuple[jax.Array, Context]:
     """With learned tokens before all others; the sequence is the embed's own, so the batch's rows do not describe it."""
     if count:
         learned = module.param("registers", nn.initializers.normal(0.02), (count, x.shape[-1])).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(learned, (x.shape[0], *learned.shape)), x], axis=1)
-    return _placed(x, dataclasses.replace(ctx, positions=None, segments=None, starts=None), position)
+    return _add_positions(x, dataclasses.replace(ctx, positions=None, segments=None, starts=None), position)
 
 
-def _counted(extents: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+def _count_cells(extents: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Cells of these sizes along each axis.  Raises ValueError if they do not tile the extents."""
     if any(extent % size for extent, size in zip(extents, sizes, strict=True)):
         axes = " (frames, rows, columns)" if len(sizes) == 3 else " (rows, columns)"

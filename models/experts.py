@@ -56,7 +56,7 @@ class Experts(nn.Module):
         weights, chosen = weights.reshape(-1, self.active), chosen.reshape(-1, self.active)
         hidden = round(self.expand * x.shape[-1])
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
-        given = functools.partial(dispatched, tokens, weights, chosen, kernels, self.activation)
+        given = functools.partial(apply_experts, tokens, weights, chosen, kernels, self.activation)
         ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, sizes)}
         if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
             y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
@@ -197,22 +197,22 @@ def glu_kernels(module: nn.Module, experts: int, d: int, hidden: int) -> Kernels
     return gate, up, module.param("down", KERNEL, (experts, hidden, d))
 
 
-def dispatched(
+def apply_experts(
     tokens: jax.Array, weights: jax.Array, chosen: jax.Array, kernels: Kernels, activation: Activation, sizes: tuple[int, ...] | None
 ) -> jax.Array:
     """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `sizes`: rows a block may have; None for ragged."""
     k, numbers = chosen.shape[1], chosen.reshape(-1)
     order, counts = jnp.argsort(numbers), jnp.bincount(numbers, length=len(kernels[0]))
     if sizes is not None:
-        return blocked(activation, sizes, tokens, weights, kernels, order, counts)
+        return apply_in_blocks(activation, sizes, tokens, weights, kernels, order, counts)
     gate, up, down = (kernel.astype(tokens.dtype) for kernel in kernels)
     rows = tokens[order // k]
-    inner = activation(ragged(rows, gate, counts)) * ragged(rows, up, counts)
-    return weighted(ragged(inner, down, counts), inverse(order), weights)
+    inner = activation(multiply_ragged(rows, gate, counts)) * multiply_ragged(rows, up, counts)
+    return sum_choices(multiply_ragged(inner, down, counts), invert(order), weights)
 
 
 @jax.custom_vjp
-def ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> jax.Array:
+def multiply_ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> jax.Array:
     """Rows sorted by expert, as many of each as `counts` says, times their expert's kernel: `jax.lax.ragged_dot`."""
     return jax.lax.ragged_dot(rows, kernel, counts)
 
@@ -225,15 +225,15 @@ def _ragged_back(rows: jax.Array, kernel: jax.Array, counts: jax.Array, outer: j
     return *of_rows(outer), *of_kernel(outer)
 
 
-ragged.defvjp(lambda *given: (ragged(*given), given), lambda given, outer: (*_ragged_back(*given, outer), None))
+multiply_ragged.defvjp(lambda *given: (multiply_ragged(*given), given), lambda given, outer: (*_ragged_back(*given, outer), None))
 
 
-def weighted(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
+def sum_choices(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
     """sum_k weights_nk * the row at places_nk: (m, d), (n * k,) and (n, k) -> (n, d)."""
     return (rows[places].reshape(*weights.shape, -1) * weights[..., None]).sum(1).astype(rows.dtype)
 
 
-def inverse(order: jax.Array) -> jax.Array:
+def invert(order: jax.Array) -> jax.Array:
     """Where each place went: (m,) -> (m,)."""
     return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
 
@@ -248,12 +248,12 @@ def slice_at(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(rows, begin, size)
 
 
-def joined(gate: jax.Array, up: jax.Array) -> jax.Array:
+def join(gate: jax.Array, up: jax.Array) -> jax.Array:
     """The kernels of gate and up side by side, for one product: (d, f) twice -> (d, 2 f)."""
     return jnp.concatenate([gate, up], -1)
 
 
-def gated(activation: Activation, entered: jax.Array) -> jax.Array:
+def apply_gate(activation: Activation, entered: jax.Array) -> jax.Array:
     """activation(gates) * ups, of both side by side: (..., 2 f) -> (..., f)."""
     gates, ups = jnp.split(entered, 2, -1)
     return activation(gates) * ups
@@ -281,7 +281,7 @@ def in_blocks(block: Callable[..., Any], sizes: tuple[int, ...], count: jax.Arra
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def blocked(
+def apply_in_blocks(
     activation: Activation,
     sizes: tuple[int, ...],
     tokens: jax.Array,
@@ -295,10 +295,10 @@ def blocked(
     order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): how many are each expert's.  An expert's last block may reach
     into the rows of the next ones, which come later and write theirs over it.
     """
-    return _blocked(activation, sizes, tokens, weights, kernels, order, counts)[0]
+    return _apply_in_blocks(activation, sizes, tokens, weights, kernels, order, counts)[0]
 
 
-def _blocked(
+def _apply_in_blocks(
     activation: Activation,
     sizes: tuple[int, ...],
     tokens: jax.Array,
@@ -312,35 +312,37 @@ def _blocked(
 
     def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], None]:
         (gate, up, down), begin, count = given
-        enter, down = joined(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
+        enter, down = join(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
 
         def block(buffers: tuple[jax.Array, ...], first: jax.Array, size: int) -> tuple[jax.Array, ...]:
             entered = at(tokens, slice_at(sources, begin + first, size) // k) @ enter
-            return put_at(buffers, begin + first, (entered, gated(activation, entered) @ down))
+            return put_at(buffers, begin + first, (entered, apply_gate(activation, entered) @ down))
 
         return in_blocks(block, sizes, count, buffers), None
 
     buffers = tuple(jnp.zeros((n * k + sizes[-1], width), tokens.dtype) for width in (2 * f, d))
     (entered, rows), _ = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
-    y = weighted(rows, inverse(order), weights)
+    y = sum_choices(rows, invert(order), weights)
     return y, (tokens, weights, kernels, order, counts, entered)
 
 
-def _blocked_back(activation: Activation, sizes: tuple[int, ...], kept: Any, outer: jax.Array) -> tuple[jax.Array | Kernels | None, ...]:
+def _backward_in_blocks(
+    activation: Activation, sizes: tuple[int, ...], kept: Any, outer: jax.Array
+) -> tuple[jax.Array | Kernels | None, ...]:
     tokens, weights, kernels, order, counts, entered = kept
     (n, k), flat = weights.shape, weights.reshape(-1)
     sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
     def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Kernels]:
         (gate, up, down), begin, count = given
-        both = (joined(gate, up), down)
+        both = (join(gate, up), down)
         enter, leave = (kernel.astype(tokens.dtype) for kernel in both)
 
         def block(state: tuple[Any, Any], first: jax.Array, size: int) -> tuple[Any, Any]:
             buffers, totals = state
             source = jnp.where(first + jnp.arange(size) < count, slice_at(sources, begin + first, size), n * k)
             rows, outers, weight = at(tokens, source // k), at(outer, source // k), at(flat, source)[:, None]
-            hidden, pull = jax.vjp(functools.partial(gated, activation), slice_at(entered, begin + first, size))
+            hidden, pull = jax.vjp(functools.partial(apply_gate, activation), slice_at(entered, begin + first, size))
             back = outers @ leave.T
             (of_entered,) = pull((back * weight).astype(hidden.dtype))
             pairs = ((rows, of_entered), ((hidden * weight).astype(hidden.dtype), outers))
@@ -357,12 +359,12 @@ def _blocked_back(activation: Activation, sizes: tuple[int, ...], kept: Any, out
 
     buffers = (jnp.zeros((n * k + sizes[-1], tokens.shape[-1]), tokens.dtype), jnp.zeros(n * k + sizes[-1], weights.dtype))
     (of_rows, of_weights), totals = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
-    places = inverse(order)
-    of_tokens = weighted(of_rows, places, jnp.ones_like(weights))
+    places = invert(order)
+    of_tokens = sum_choices(of_rows, places, jnp.ones_like(weights))
     return of_tokens, of_weights[places].reshape(weights.shape), totals, None, None
 
 
-blocked.defvjp(_blocked, _blocked_back)
+apply_in_blocks.defvjp(_apply_in_blocks, _backward_in_blocks)
 
 
 def refuse_decoding(module: nn.Module, ctx: Context) -> None:

@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, attend, own_tokens, seen_tokens
-from models.cache import extended
+from models.attend import Reach, attend, locate_sources, locate_tokens
+from models.cache import extend
 from models.context import Context
 from models.contracts import Norm
-from models.heads import merged, of_heads, projected
-from models.recurrence.scan import recurrent
-from models.structure import named, require_positive
+from models.heads import merge, norm_heads, project
+from models.recurrence.scan import recur
+from models.structure import copy_as, require_positive
 from models.weigh import Softmax
 
 
@@ -37,16 +37,19 @@ class ForgettingAttention(nn.Module):
         b, t, d = x.shape
         if d % self.heads:
             raise ValueError(f"ForgettingAttention splits width {d} over {self.heads} heads; they must divide it.")
-        h, k, own, reach = self.heads, d // self.heads, own_tokens(ctx, t), Reach(True)
-        query, key, value = (projected(name, x, h, k) for name in ("query", "key", "value"))
+        h, k, own, reach = self.heads, d // self.heads, locate_tokens(ctx, t), Reach(True)
+        query, key, value = (project(name, x, h, k) for name in ("query", "key", "value"))
         if self.qk_norm is not None:
-            query, key = of_heads(named(self.qk_norm, "query_norm"), query), of_heads(named(self.qk_norm, "key_norm"), key)
+            query, key = (
+                norm_heads(copy_as(self.qk_norm, "query_norm"), query),
+                norm_heads(copy_as(self.qk_norm, "key_norm"), key),
+            )
         forget = jax.nn.log_sigmoid(nn.Dense(h, bias_init=nn.initializers.constant(4.0), name="forget")(x).astype(jnp.float32))
-        total = recurrent(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
+        total = recur(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
         kept = (("keys", key), ("values", value), ("totals", total))
-        key, value, totals = (extended(self, ctx, name, new, 2) for name, new in kept)
-        other, scale = seen_tokens(self, ctx, t, None), ctx.score_scale(k)
+        key, value, totals = (extend(self, ctx, name, new, 2) for name, new in kept)
+        other, scale = locate_sources(self, ctx, t, None), ctx.score_scale(k)
         mixed = attend(query, key, value, own, other, reach, Softmax(), scale, decay=(total, totals))
         if self.gate:
-            mixed = mixed * jax.nn.sigmoid(projected("gate", x, h, k))
-        return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)
+            mixed = mixed * jax.nn.sigmoid(project("gate", x, h, k))
+        return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

@@ -41,7 +41,7 @@ class Sampler:
             if (value := getattr(self, name)) is not None and not 0 < value <= 1:
                 raise ValueError(f"Sampler.{name} is {value}; give a probability above 0, up to 1.")
 
-    def kept(self, logits: jax.Array) -> jax.Array:
+    def filter(self, logits: jax.Array) -> jax.Array:
         """The logits over the temperature, those of tokens that are not kept at HIDDEN.  (b, v) -> (b, v)."""
         logits = logits.astype(jnp.float32) / (self.temperature or 1.0)
         if self.top_k is not None:
@@ -60,7 +60,7 @@ class Sampler:
         """(b, v) and a key -> tokens (b,)."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        return jax.random.categorical(key, self.kept(logits))
+        return jax.random.categorical(key, self.filter(logits))
 
 
 def padded(prompts: Sequence[Sequence[int]]) -> dict[str, jax.Array]:

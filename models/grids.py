@@ -15,7 +15,7 @@ EMBEDS = ("source_embed", "embed")  # the first that cuts its input into cells d
 APART = (*EMBEDS, "decoder")  # parts that see no cells
 
 
-def tiling(model: Any) -> tuple[str, Tiles] | None:
+def find_tiling(model: Any) -> tuple[str, Tiles] | None:
     """The path and the value of the embed that cuts a model's images or videos into cells, if it has one."""
     embeds = _parts(model)
     return next(((name, embed) for name in EMBEDS if isinstance(embed := embeds.get(name), Tiles)), None)
@@ -23,7 +23,7 @@ def tiling(model: Any) -> tuple[str, Tiles] | None:
 
 def places(model: Any, extents: Cells) -> dict[str, int]:
     """Registers and cells of an input of these extents, by the path of the learned positions that must hold them."""
-    if (tiled := tiling(model)) is None:
+    if (tiled := find_tiling(model)) is None:
         return {}
     path, embed = tiled
     learned = isinstance(_parts(embed).get("position"), LearnedPosition)
@@ -36,7 +36,7 @@ def grids(model: Any, extents: Cells) -> dict[str, Cells]:
     Extents are (rows, columns) of an image or (frames, rows, columns) of a video.  A mixer `Along` some axes of a grid
     sees these axes alone.  A grid with another number of axes is left out.
     """
-    if (tiled := tiling(model)) is None:
+    if (tiled := find_tiling(model)) is None:
         return {}
     cells = tiled[1].cells(extents)
     parts = [(name, value) for name, value in _parts(model).items() if name not in APART]

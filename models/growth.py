@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from models.paths import SCANNED, block_name, looped, path_name
+from models.paths import SCANNED, block_name, in_loop, path_name
 from models.residual import LayerScale, PreNorm, ReZero, ScaledNorm
 from models.stack import Stack, scanned, unrolled
 from models.structure import replace
@@ -38,12 +38,12 @@ def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order
         for place in range(width):
             layer = loop[block_name("loop", source * width + place)]
             copied = source in sources[:repeat]
-            layers[block_name("loop", repeat * width + place)] = silenced(layer) if preserving and copied else layer
-    new = {**layers, **{name: value for name, value in loop.items() if not looped(name)}}
+            layers[block_name("loop", repeat * width + place)] = silence(layer) if preserving and copied else layer
+    new = {**layers, **{name: value for name, value in loop.items() if not in_loop(name)}}
     return scanned(new, replace(stack, "repeats", repeats)) if SCANNED in params else new
 
 
-def silenced(block: Mapping[str, Any]) -> dict[str, Any]:
+def silence(block: Mapping[str, Any]) -> dict[str, Any]:
     """A block's parameters with the last projection of every layer at zero."""
 
     def zeroed(path: Any, leaf: jax.Array) -> jax.Array:

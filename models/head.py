@@ -15,7 +15,7 @@ from models.feedforward import GLU
 from models.norm import LayerNorm, RMSNorm
 from models.projected import Projected
 from models.roles import SCALED, Roles
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 
 
 class FirstToken(nn.Module):
@@ -216,7 +216,7 @@ class MultiTokenHead(nn.Module):
         if table is None:
             raise ValueError("MultiTokenHead takes its vocabulary from the token embedding, and this model's embed has no table.")
         ahead = [
-            hidden + named(self.transform, f"transform_{n}")(named(self.norm, f"norm_{n}")(hidden), ctx)
+            hidden + copy_as(self.transform, f"transform_{n}")(copy_as(self.norm, f"norm_{n}")(hidden), ctx)
             for n in range(self.tokens if ctx.decoding is None else 1)
         ]
         x = jnp.stack(ahead, axis=2) * ctx.logit_scale(hidden.shape[-1])

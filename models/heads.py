@@ -33,17 +33,17 @@ class Heads(nn.Module):
         return flat.reshape(b, t, heads, width).swapaxes(1, 2)
 
 
-def projected(module_name: str, x: jax.Array, heads: int, width: int, bias: bool = False, **options: Any) -> jax.Array:
+def project(module_name: str, x: jax.Array, heads: int, width: int, bias: bool = False, **options: Any) -> jax.Array:
     """`Heads` under a name in the module that calls."""
     return Heads(bias, name=module_name, **options)(x, heads, width)
 
 
-def merged(mixed: jax.Array) -> jax.Array:
+def merge(mixed: jax.Array) -> jax.Array:
     """Heads side by side, tokens flattened: (b, h, t, k) -> (b * t, h * k)."""
     b, h, t, k = mixed.shape
     return mixed.swapaxes(1, 2).reshape(b * t, h * k)
 
 
-def of_heads(norm: Norm, x: jax.Array) -> jax.Array:
+def norm_heads(norm: Norm, x: jax.Array) -> jax.Array:
     """A norm over each head's vectors, which sees heads and width as its last axes: (b, h, t, k) -> (b, h, t, k)."""
     return norm(x.swapaxes(1, 2)).swapaxes(1, 2)

@@ -36,7 +36,7 @@ class Call:
     capability: str = ""
 
 
-def lacking(implementation: Implementation, call: Call, platform: str) -> str | None:
+def explain_refusal(implementation: Implementation, call: Call, platform: str) -> str | None:
     """Why an implementation cannot compute a call on a platform, in a clause; None where it can."""
     if implementation == "xla":
         return None
@@ -70,7 +70,7 @@ def _newer(capability: str) -> bool:
         return False
 
 
-def implementation_of(call: Call, asked: Implementation | None, platform: str) -> Implementation:
+def choose_implementation(call: Call, asked: Implementation | None, platform: str) -> Implementation:
     """The implementation that computes a call: the one asked for; else splash on TPU, fused on GPU, where they can, and xla.
 
     "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN; "splash" a Pallas kernel
@@ -78,17 +78,17 @@ def implementation_of(call: Call, asked: Implementation | None, platform: str) -
     Raises ValueError for a name that there is none of, and for an implementation that cannot compute the call.
     """
     if asked is None:
-        if platform == "tpu" and call.length >= SHORTEST and lacking("splash", call, platform) is None:
+        if platform == "tpu" and call.length >= SHORTEST and explain_refusal("splash", call, platform) is None:
             return "splash"
-        return "fused" if platform == "gpu" and lacking("fused", call, platform) is None else "xla"
+        return "fused" if platform == "gpu" and explain_refusal("fused", call, platform) is None else "xla"
     if asked not in get_args(Implementation):
         raise ValueError(f"Attention's implementation is {asked!r}; give one of {', '.join(get_args(Implementation))}, or None to choose.")
-    if (reason := lacking(asked, call, platform)) is not None:
+    if (reason := explain_refusal(asked, call, platform)) is not None:
         raise ValueError(f"Attention's implementation {asked!r} cannot compute this: {reason}; give 'xla', or None to choose.")
     return asked
 
 
-def recurrent_of(asked: Recurrent | None, length: int, state: int, platform: str, kind: str = "") -> Recurrent:
+def choose_recurrence(asked: Recurrent | None, length: int, state: int, platform: str, kind: str = "") -> Recurrent:
     """The program of a recurrence over `length` tokens with `state` numbers in a head's state: the one asked for; else Pallas on TPU.
 
     "xla" computes all chunks at once, each step in the chip's memory; "pallas" is a kernel for TPU, interpreted on CPU, that goes

@@ -13,12 +13,12 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from models.families.family import Family, Rule, families, numbered
+from models.families.family import Family, Rule, families, number_blocks
 from models.stack import scanned, unrolled
 from models.structure import differences, replace
 from models.tensors import Tensors
 from models.transformer import Transformer
-from models.words import brief, gathered, listed
+from models.words import join, merge_layers, shorten
 
 POSITIONS = "embed/position/table"  # whose rows stand each for themselves
 logger = logging.getLogger("morphax")
@@ -50,7 +50,7 @@ def load_hf(
     """
     loaded = read_hf(folder, model, key, fit, family)
     said = [("freshly initialised", loaded.fresh), ("unused", () if loaded.model.head is None and not fit else loaded.unused)]
-    if words := [f"{what} {listed(gathered(names))}" for what, names in said if names]:
+    if words := [f"{what} {join(merge_layers(names))}" for what, names in said if names]:
         logger.warning("Of the weights in %s: %s.", folder, "; ".join(words))
     return loaded.model, loaded.params
 
@@ -76,7 +76,7 @@ def read_hf(
     family = family or next((known for known in families() if config.get("model_type") == known.model_type), None)
     if family is None or config.get("model_type") != family.model_type:
         known = ", ".join(known.model_type for known in ((family,) if family else families()))
-        raise ValueError(f"{folder / 'config.json'} has model_type {brief(config.get('model_type'))}; known are {known}.")
+        raise ValueError(f"{folder / 'config.json'} has model_type {shorten(config.get('model_type'))}; known are {known}.")
     try:
         described: Transformer = family.build(config)
     except ValueError as error:
@@ -85,7 +85,7 @@ def read_hf(
     bare = family.names.bare
     names = {bare(name): name for name in tensors}
     if twice := [name for name in tensors if names[bare(name)] != name]:
-        raise ValueError(f"The weights in {folder} hold under two names what is one: {listed(twice)}; save them again.")
+        raise ValueError(f"The weights in {folder} hold under two names what is one: {join(twice)}; save them again.")
     described = family.settle(described, lambda name: tensors.read(names[name]) if name in names else None)
     model = described if model is None else model
     loop = replace(model, "stack.scan", False)
@@ -98,7 +98,7 @@ def read_hf(
     if not match.sources:
         raise ValueError(f"Of the weights in {folder} nothing fits this model; leave them out, or give a structure that shares some.")
     if changed := changes(described, model):
-        logger.warning("The weights in %s were trained in another structure: %s.", folder, listed(changed, room=400))
+        logger.warning("The weights in %s were trained in another structure: %s.", folder, join(changed, room=400))
     found: dict[str, Any] = {}
     for source in dict.fromkeys(match.sources.values()):  # each once, whatever many parameters it gives
         arrays = source.rule.read(tuple(tensors.read(name) for name in source.names))
@@ -148,7 +148,7 @@ class _Match:
             ("missing", missing),
             ("unexpected", list(self.unexpected)),
         ]
-        return "; ".join(f"{len(found)} {what}: {listed(gathered(found), room=300)}" for what, found in parts if found)
+        return "; ".join(f"{len(found)} {what}: {join(merge_layers(found), room=300)}" for what, found in parts if found)
 
 
 def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool) -> _Match:
@@ -158,7 +158,7 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
     except KeyError as error:
         raise ValueError(f"These weights are a text model's, and this model needs {error} in a batch; leave initial out.") from None
     expected = {path: tuple(leaf.shape) for path, leaf in _flat(variables).items()}
-    places = {numbered(path, len(model.stack.prefix)): path for path in expected}
+    places = {number_blocks(path, len(model.stack.prefix)): path for path in expected}
     foreign = family.foreign(config, model)
     sources: dict[str, _Source] = {}
     misfits: dict[str, str] = {}
@@ -189,7 +189,7 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
     used = {name for source in whole for name in source.names}
     misshapen = {name for path, given in tried.items() if path in misfits for name in given}
     unused = [bare for bare, name in names.items() if name not in used and not bare.startswith(family.names.ignored)]
-    unused = [bare for bare in unused if not _repeated(bare, family, tensors, names, used)]
+    unused = [bare for bare in unused if not _is_repeat(bare, family, tensors, names, used)]
     unexpected = [names[bare] for bare in unused if names[bare] not in misshapen and family.names.of_body(bare, names[bare])]
     return _Match(expected, sources, misfits, elsewhere, tuple(unexpected), tuple(names[bare] for bare in unused))
 
@@ -199,7 +199,7 @@ def _longer(path: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> boo
     return path == POSITIONS and shape[1:] == expected[1:] and shape > expected
 
 
-def _repeated(bare: str, family: Family, tensors: Tensors, names: Mapping[str, str], used: set[str]) -> bool:
+def _is_repeat(bare: str, family: Family, tensors: Tensors, names: Mapping[str, str], used: set[str]) -> bool:
     """Whether a tensor has the values of a used one that it stands for."""
     other = names.get(family.names.repeats.get(bare, ""))
     return other is not None and other in used and np.array_equal(tensors.read(names[bare]), tensors.read(other))
@@ -209,7 +209,7 @@ def changes(described: Transformer, model: Transformer) -> list[str]:
     """Where the body of a model computes something else than the one described; dropout, depth wiring and the head may differ."""
     found = differences(replace(described, "head", None), replace(model, "head", None))
     free = ("dropout", "stack.scan", "stack.remat")
-    return [f"{path} is {brief(ours)} and was {brief(theirs)}" for path, theirs, ours in found if not path.endswith(free)]
+    return [f"{path} is {shorten(ours)} and was {shorten(theirs)}" for path, theirs, ours in found if not path.endswith(free)]
 
 
 def save_hf(
@@ -226,7 +226,7 @@ def save_hf(
         config["label2id"] = {name: index for index, name in enumerate(labels)}
     loop = {**params, "stack": unrolled(params["stack"], model.stack)}
     flat: dict[str, Any] = traverse_util.flatten_dict(loop, sep="/")
-    places = {numbered(path, len(model.stack.prefix)): path for path in flat}
+    places = {number_blocks(path, len(model.stack.prefix)): path for path in flat}
     tensors: dict[str, np.ndarray] = {}
     left = set(places)
     for rule in family.rules(model, config):
@@ -238,7 +238,8 @@ def save_hf(
                 bare = model.head is None or name.startswith(family.names.heads)
                 tensors[name if bare else family.names.prefix + name] = np.ascontiguousarray(array)
     if left:
-        raise ValueError(f"No rule of the family {family.model_type} writes {listed(gathered(sorted(left)))}; add one to its file.")
+        names = join(merge_layers(sorted(left)))
+        raise ValueError(f"No rule of the family {family.model_type} writes {names}; add one to its file.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

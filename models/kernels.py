@@ -18,7 +18,7 @@ SHORT = 1024  # sources of a row that one backward kernel takes whole
 NOBODY = -1  # the segment of padding
 
 
-def splash(
+def attend_splash(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -40,9 +40,9 @@ def splash(
     window = None if window is None or window >= max(t, s) else window
     if segments is None and s % LANES and not causal:  # a causal row ends with its padding, which no token of its own sees
         segments = jnp.zeros((b, t), jnp.int32), jnp.zeros((b, s), jnp.int32)
-    query, key, value = (_lengthened(part, 2) for part in (query, key, value))
+    query, key, value = (_pad_time(part, 2) for part in (query, key, value))
     if segments is not None:
-        segments = _lengthened(segments[0], 1, NOBODY), _lengthened(segments[1], 1, NOBODY)
+        segments = _pad_time(segments[0], 1, NOBODY), _pad_time(segments[1], 1, NOBODY)
     shape, sizes = (
         (query.shape[2], key.shape[2]),
         block_sizes(query.shape[2], key.shape[2], max(query.shape[3], value.shape[3]), window is None),
@@ -59,7 +59,7 @@ def splash(
             residual_checkpoint_name=SAVED,
             interpret=interpret,
         )
-        with jax.named_scope(running(shape, sizes, causal, window)):
+        with jax.named_scope(name_runs(shape, sizes, causal, window)):
             return jax.vmap(cast(Callable[..., jax.Array], kernel))(
                 query, key, value, None if segments is None else pallas.SegmentIds(*segments)
             )
@@ -67,7 +67,7 @@ def splash(
     return by_rows(rows, b)(query, key, value, segments)[:, :, :t]
 
 
-def running(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
+def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
     """Which part of its grid each kernel runs for the mask, as a name that who counts operations finds: "runs:fwd=0.75,dkv=1".
 
     A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all the backward work.
@@ -88,7 +88,7 @@ def running(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wind
     return "runs:" + ",".join(parts)
 
 
-def _lengthened(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
+def _pad_time(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
     """The array with its time filled up to a multiple of LANES."""
     return jnp.pad(x, [(0, -size % LANES if place == axis else 0) for place, size in enumerate(x.shape)], constant_values=fill)
 
@@ -124,7 +124,7 @@ def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
     return jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False) if axes else compute
 
 
-def summed_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Callable[[Any, Any], tuple[Any, Any]]:
+def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Callable[[Any, Any], tuple[Any, Any]]:
     """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over them, once."""
     axes, spec = _shares(b)
     if not axes:
@@ -146,7 +146,7 @@ def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:
     return axes, PartitionSpec(axes) if divide else PartitionSpec()
 
 
-def fused(
+def attend_fused(
     query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array | None, causal: bool, window: int | None, gpu: bool
 ) -> jax.Array:
     """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU by cuDNN's kernel.

@@ -4,15 +4,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.attend import Reach, attend, own_tokens, seen_tokens
-from models.cache import extended
+from models.attend import Reach, attend, locate_sources, locate_tokens
+from models.cache import extend
 from models.context import Context
 from models.contracts import Norm, Position, Weigh
-from models.heads import merged, projected
+from models.heads import merge, project
 from models.implementation import Implementation
 from models.norm import RMSNorm
 from models.position import RoPE
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 from models.weigh import Softmax
 
 
@@ -47,15 +47,15 @@ class LatentAttention(nn.Module):
         b, t, d = x.shape
         if ctx.decoding is not None and not self.causal:
             raise ValueError("LatentAttention that sees later tokens cannot decode one token after the other; set causal=True.")
-        h, r, k, own = self.heads, self.rank, self.head_width or max(d // self.heads, 1), own_tokens(ctx, t)
+        h, r, k, own = self.heads, self.rank, self.head_width or max(d // self.heads, 1), locate_tokens(ctx, t)
         places = own.positions[:, None]
         source = x
         if self.query_rank is not None:
-            source = named(self.norm, "query_norm")(projected("query_compress", x, 1, self.query_rank)[:, 0])
-        query = projected("query", source, h, k)
-        query_rotary = self.position(projected("query_rotary", source, h, self.rotary), places)
-        latent = named(self.norm, "latent_norm")(projected("compress", x, 1, r)[:, 0])
-        key_rotary = self.position(projected("key_rotary", x, 1, self.rotary), places)
+            source = copy_as(self.norm, "query_norm")(project("query_compress", x, 1, self.query_rank)[:, 0])
+        query = project("query", source, h, k)
+        query_rotary = self.position(project("query_rotary", source, h, self.rotary), places)
+        latent = copy_as(self.norm, "latent_norm")(project("compress", x, 1, r)[:, 0])
+        key_rotary = self.position(project("key_rotary", x, 1, self.rotary), places)
         initial, widths = nn.initializers.lecun_normal(), {"up_key": k, "up_value": self.value_width or k}
         up_key, up_value = (self.param(name, initial, (r, h * w)).reshape(r, h, w).astype(x.dtype) for name, w in widths.items())
         reach, scale = Reach(self.causal), ctx.score_scale(k + self.rotary)
@@ -66,9 +66,9 @@ class LatentAttention(nn.Module):
             query = jnp.concatenate([query, query_rotary], -1)
             mixed = attend(query, key, value, own, None, reach, self.weigh, scale, implementation=self.implementation)
         else:
-            latents, rotaries = extended(self, ctx, "latents", latent, 1), extended(self, ctx, "rotaries", key_rotary, 2)
+            latents, rotaries = extend(self, ctx, "latents", latent, 1), extend(self, ctx, "rotaries", key_rotary, 2)
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)
             key = jnp.concatenate([latents[:, None], rotaries], -1)
-            mixed = attend(absorbed, key, latents[:, None], own, seen_tokens(self, ctx, t, None), reach, self.weigh, scale)
+            mixed = attend(absorbed, key, latents[:, None], own, locate_sources(self, ctx, t, None), reach, self.weigh, scale)
             mixed = jnp.einsum("bhtr,rhv->bhtv", mixed, up_value)
-        return nn.Dense(d, use_bias=False, name="out")(merged(mixed)).reshape(b, t, d)
+        return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

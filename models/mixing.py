@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import gelu
-from models.attend import own_tokens
+from models.attend import locate_tokens
 from models.context import Context
 from models.contracts import Activation
 from models.convolution import neighbours
@@ -42,7 +42,7 @@ class TokenMLP(nn.Module):
                 f"The input has {t} tokens and TokenMLP mixes {self.length} places; raise its length"
                 f" (in a block model.stack.block.mixer.length={t}) or shorten the input."
             )
-        place = own_tokens(ctx, t).positions
+        place = locate_tokens(ctx, t).positions
         up = self.param("up", nn.initializers.lecun_normal(), (self.length, hidden)).astype(x.dtype)[place]
         down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[place]
         shift = self.param("hidden_bias", nn.initializers.zeros, (hidden,)).astype(x.dtype)

@@ -28,12 +28,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.block import Block
 from models.context import Base
 from models.contracts import Batch, Model, Shrinks
-from models.paths import map_paths, stacked
-from models.products import summed_axes
+from models.paths import count_stacked, map_paths
+from models.products import trace_sums
 from models.roles import Growth, Role, roles_of
 
 Parametrization = Literal["standard", "mup"]
@@ -65,7 +65,7 @@ def width_of(model: Any) -> int:
     return model.embed.width
 
 
-def widened(model: Any, width: int) -> Any:
+def widen(model: Any, width: int) -> Any:
     """The same model at another width.  Raises ValueError for an embed that has no field `width`."""
     width_of(model)
     embeds = {name: embed for name in ("embed", "source_embed") if (embed := getattr(model, name, None)) is not None}
@@ -81,10 +81,10 @@ def roles(model: Any, batch: Batch) -> Any:
     if getattr(model, "parametrization", "standard") == "standard":
         return found
     own = _shapes(model, batch)
-    with compiling_for("cpu"):  # where every operation can be read
-        summed, lost = summed_axes(lambda params, batch: model.apply({"params": params}, batch), own, dict(batch))
+    with compile_for("cpu"):  # where every operation can be read
+        summed, lost = trace_sums(lambda params, batch: model.apply({"params": params}, batch), own, dict(batch))
     try:
-        base = _shapes(widened(model, model.base_width), batch)
+        base = _shapes(widen(model, model.base_width), batch)
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
@@ -111,10 +111,10 @@ def roles(model: Any, batch: Batch) -> Any:
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
     """{"params": ...} as `model.init(key, batch)` gives them, scaled as residuals and the parametrization ask."""
     gains, whole = dict[str, float](), cast(Any, model)
-    with nn.intercept_methods(functools.partial(_gained, gains)):
+    with nn.intercept_methods(functools.partial(_note_gain, gains)):
         variables = model.init(key, batch)
     if getattr(model, "parametrization", "standard") == "standard":
-        return variables | {"params": shrunk(variables["params"], gains)}
+        return variables | {"params": shrink(variables["params"], gains)}
 
     def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
         growth = role.growth or Growth()
@@ -123,12 +123,12 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
         wanted = _size(other) * growth.fan_in ** (-1.0 if growth.readout else -0.5)
         return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
 
-    base = widened(whole, whole.base_width).init(key, batch)["params"]
+    base = widen(whole, whole.base_width).init(key, batch)["params"]
     params = jax.tree.map(scaled, variables["params"], base, roles(model, batch))
-    return {"params": shrunk(params, gains)}
+    return {"params": shrink(params, gains)}
 
 
-def _gained(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: Any) -> Any:
+def _note_gain(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: Any) -> Any:
     """Notes the gain of each branch of a block by its path, if the block's residual shrinks first values."""
     block = at.module
     if isinstance(block, Block) and at.method_name == "__call__" and isinstance(block.residual, Shrinks):
@@ -137,14 +137,14 @@ def _gained(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: Any) 
     return run(*args, **kwargs)
 
 
-def shrunk(params: Any, gains: Mapping[str, float]) -> Any:
+def shrink(params: Any, gains: Mapping[str, float]) -> Any:
     """The parameters with the matrices of SHRUNK in a branch times the gain at its path: `stack/layer_0/mixer`."""
 
     def scaled(path: str, leaf: jax.Array) -> jax.Array:
         names = path.split("/")
         for length in range(1, len(names)):
             gain, branch = gains.get("/".join(names[:length]), 1.0), names[length - 1]
-            if gain != 1 and leaf.ndim - stacked(path) >= 2 and not SHRUNK[branch].isdisjoint(names[length:]):
+            if gain != 1 and leaf.ndim - count_stacked(path) >= 2 and not SHRUNK[branch].isdisjoint(names[length:]):
                 return (leaf * gain).astype(leaf.dtype)
         return leaf
 

@@ -40,7 +40,7 @@ def block_name(kind: Kind, index: int) -> str:
     return CALLED[kind].format(index)
 
 
-def looped(name: str) -> bool:
+def in_loop(name: str) -> bool:
     """True for a name, within a stack, of a block of a loop."""
     return (layer := Layer.of(name)) is not None and layer.kind == "loop"
 
@@ -89,7 +89,7 @@ class Layer:
         return dataclasses.replace(self, kind="loop", index=self.index + (0 if self.kind == "prefix" else first))
 
 
-def stacked(path: str) -> int:
+def count_stacked(path: str) -> int:
     """How many leading axes of a parameter count the repeats of scanned stacks, by its path."""
     count = 0
     while (layer := Layer.of(path)) is not None:

@@ -61,7 +61,7 @@ class RoPE(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        return rotated(x, turns(positions, x.shape[-1], self.base))
+        return rotate(x, turns(positions, x.shape[-1], self.base))
 
 
 class PartialRoPE(nn.Module):
@@ -82,7 +82,7 @@ class PartialRoPE(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         width = max(2 * round(self.part * x.shape[-1] / 2), 2)
-        return jnp.concatenate([rotated(x[..., :width], turns(positions, width, self.base)), x[..., width:]], axis=-1)
+        return jnp.concatenate([rotate(x[..., :width], turns(positions, width, self.base)), x[..., width:]], axis=-1)
 
 
 class InterpolatedRoPE(nn.Module):
@@ -100,7 +100,7 @@ class InterpolatedRoPE(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        return rotated(x, turns(positions / self.factor, x.shape[-1], self.base))
+        return rotate(x, turns(positions / self.factor, x.shape[-1], self.base))
 
 
 class NTKRoPE(nn.Module):
@@ -119,7 +119,7 @@ class NTKRoPE(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         k = x.shape[-1]
-        return rotated(x, turns(positions, k, self.base * self.factor ** (k / max(k - 2, 1))))
+        return rotate(x, turns(positions, k, self.base * self.factor ** (k / max(k - 2, 1))))
 
 
 class YaRN(nn.Module):
@@ -147,7 +147,7 @@ class YaRN(nn.Module):
         count = turns(jnp.array([self.length]), x.shape[-1], self.base)[0] / (2 * math.pi)
         kept = jnp.clip((count - self.slow) / (self.fast - self.slow), 0, 1)
         angles = turns(positions, x.shape[-1], self.base) * (kept + (1 - kept) / self.factor)
-        return rotated(x, angles) * (0.1 * math.log(self.factor) + 1)
+        return rotate(x, angles) * (0.1 * math.log(self.factor) + 1)
 
 
 class AxialRoPE(nn.Module):
@@ -176,12 +176,12 @@ class AxialRoPE(nn.Module):
             stride //= size
             place = positions // stride % size if index else positions // stride
             width = 2 * (pairs // axes + (index < pairs % axes))
-            parts.append(rotated(x[..., first : first + width], turns(place, width, self.base)))
+            parts.append(rotate(x[..., first : first + width], turns(place, width, self.base)))
             first += width
         return jnp.concatenate(parts, axis=-1)
 
 
-def rotated(x: jax.Array, angles: jax.Array) -> jax.Array:
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
     """Each pair (x_i, x_{i + k/2}) turned by its angle: (..., t, k), (..., t, k/2) -> (..., t, k)."""
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -37,7 +37,7 @@ class Value:
 DATA, CONSTANT = Value(True), Value()
 
 
-def summed_axes(function: Callable[..., Any], params: Any, *args: Any) -> tuple[Any, Any]:
+def trace_sums(function: Callable[..., Any], params: Any, *args: Any) -> tuple[Any, Any]:
     """For each parameter the axes (-1 is the last) over which it is multiplied and summed, and whether some use of it could not be read.
 
     `function(params, *args)` is traced on arrays or shapes.  A mean counts as no sum.
@@ -133,7 +133,7 @@ def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[
             # data times a vector meets a matrix that sums, and so does a stream that begins as a parameter
             if not value.data and (value.raw or not alone):
                 summed(value, axes)
-        return DATA if any(value.data for value in values) or name != "dot_general" else _multiplied(values, shapes, numbers)
+        return DATA if any(value.data for value in values) or name != "dot_general" else _multiply(values, shapes, numbers)
     if name == "conv_general_dilated":
         if not values[1].data:
             summed(values[1], [params["dimension_numbers"].rhs_spec[1]])
@@ -144,17 +144,17 @@ def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[
         mean = math.isclose(divisor, math.prod(shapes[0][axis] for axis in params["axes"]), rel_tol=1e-3)
         if (first.data or several) and not mean:
             summed(first, params["axes"])
-        return _mapped(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in params["axes"]))
+        return _map(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in params["axes"]))
     if name == "transpose":
-        return _mapped(first, lambda axes: tuple(axes[place] for place in params["permutation"]))
+        return _map(first, lambda axes: tuple(axes[place] for place in params["permutation"]))
     if name == "squeeze":
         gone = [place % len(shapes[0]) for place in params["dimensions"]]
-        return _mapped(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in gone))
+        return _map(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in gone))
     if name == "broadcast_in_dim":
         places = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
-        return _mapped(first, lambda axes: tuple(axes[places[place]] if place in places else frozenset() for place in range(len(out))))
+        return _map(first, lambda axes: tuple(axes[places[place]] if place in places else frozenset() for place in range(len(out))))
     if name == "reshape":
-        return _mapped(first, lambda axes: _reshaped(axes, shapes[0], out))
+        return _map(first, lambda axes: _reshape(axes, shapes[0], out))
     if name in SLICES:
         return first
     if name in ("mul", "div") and whole:
@@ -179,7 +179,7 @@ def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[
     return DATA
 
 
-def _multiplied(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) -> Value:
+def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) -> Value:
     """A product of parameters: kernels of low rank, which the stream meets as one."""
     contracted, together = numbers
     free = [[place for place in range(len(shapes[i])) if place not in (*contracted[i], *together[i])] for i in (0, 1)]
@@ -192,11 +192,11 @@ def _multiplied(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any
     return Value(False, tuple(traces), all(value.raw for value in values))
 
 
-def _mapped(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[frozenset[int], ...]]) -> Value:
+def _map(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[frozenset[int], ...]]) -> Value:
     return dataclasses.replace(value, traces=tuple(Trace(trace.number, change(trace.axes)) for trace in value.traces))
 
 
-def _reshaped(axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[frozenset[int], ...]:
+def _reshape(axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[frozenset[int], ...]:
     """The axes of a reshaped value: those of every group of axes that is split, joined or kept as a whole."""
     result: list[frozenset[int]] = [frozenset()] * len(new)
     i = j = 0 if math.prod(old) else len(new)

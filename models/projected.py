@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import platform
-from models.kernels import summed_by_rows
+from models.kernels import sum_by_rows
 
 
 @flax.struct.dataclass
@@ -64,13 +64,13 @@ def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: 
         def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
-            found = _losses(logits, _chosen(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
-            return _added(sums, weights, found), found
+            found = _losses(logits, _match_labels(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
+            return _add(sums, weights, found), found
 
-        sums, found = jax.lax.scan(one, _nothing(smoothing), _cut(rows, outputs.chunk))
-        return sums, jax.tree.map(lambda leaf: _joined(leaf, labels.shape[1]), found)
+        sums, found = jax.lax.scan(one, _zero_sums(smoothing), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), found)
 
-    return summed_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))
+    return sum_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))
 
 
 def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Any, Any]:
@@ -81,7 +81,7 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
             sums, (table_gradient, bias_gradient) = carry
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
-            chosen = _chosen(logits, labels)
+            chosen = _match_labels(logits, labels)
             largest = logits.max(-1, keepdims=True)
             powers = jnp.exp(logits - largest)
             total = powers.sum(-1, keepdims=True)
@@ -95,14 +95,14 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
             gradient = gradient.astype(hidden.dtype)
             hidden_gradient = jnp.einsum("btv,vd->btd", gradient, table)
             table_gradient = table_gradient + _product("btv,btd->vd", gradient, hidden)
-            return (_added(sums, weights, found), (table_gradient, bias_gradient)), (hidden_gradient, found)
+            return (_add(sums, weights, found), (table_gradient, bias_gradient)), (hidden_gradient, found)
 
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), whole)
-        sums, found = jax.lax.scan(one, (_nothing(smoothing), empty), _cut(rows, outputs.chunk))
-        return sums, jax.tree.map(lambda leaf: _joined(leaf, labels.shape[1]), found)
+        sums, found = jax.lax.scan(one, (_zero_sums(smoothing), empty), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), found)
 
     whole = outputs.table, outputs.bias
-    (sums, gradients), (hidden_gradient, found) = summed_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
+    (sums, gradients), (hidden_gradient, found) = sum_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
     table_gradient, bias_gradient = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradients, whole)
     return (sums, found), (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), found)
 
@@ -124,12 +124,12 @@ def _losses(logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax
     return (total - (1 - smoothing) * own - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
 
 
-def _nothing(smoothing: float) -> tuple[jax.Array, ...]:
+def _zero_sums(smoothing: float) -> tuple[jax.Array, ...]:
     """The sums of `_losses` before any token."""
     return (jnp.zeros((), jnp.float32),) * (3 if smoothing else 2)
 
 
-def _added(sums: tuple[jax.Array, ...], weights: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+def _add(sums: tuple[jax.Array, ...], weights: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The sums with those of some tokens."""
     return tuple(total + (weights * each).sum() for total, each in zip(sums, found, strict=True))
 
@@ -141,7 +141,7 @@ def _product(names: str, left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.einsum(names, left, right, preferred_element_type=jnp.float32)
 
 
-def _chosen(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def _match_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Which logit is the label's: a comparison, where a gather's gradient would be a scatter over the vocabulary."""
     return jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
 
@@ -159,7 +159,7 @@ def _cut(leaves: tuple[jax.Array, ...], chunk: int) -> tuple[jax.Array, ...]:
     return tuple(map(cut, leaves))
 
 
-def _joined(leaf: jax.Array, t: int) -> jax.Array:
+def _join(leaf: jax.Array, t: int) -> jax.Array:
     """(parts, b, times, ...) -> (b, t, ...)."""
     parts, b, times, *rest = leaf.shape
     return leaf.swapaxes(0, 1).reshape(b, parts * times, *rest)[:, :t]

@@ -41,12 +41,12 @@ class T5Bias(nn.Module):
     bidirectional: bool = True
 
     def __post_init__(self) -> None:
-        if self.sided < 2 or self.buckets % 2 or self.distance <= self.sided // 2:
+        if self.one_way < 2 or self.buckets % 2 or self.distance <= self.one_way // 2:
             raise ValueError(f"T5Bias cannot part {self.distance} distances into {self.buckets} buckets; give an even, smaller number.")
         super().__post_init__()
 
     @property
-    def sided(self) -> int:
+    def one_way(self) -> int:
         """Number of buckets for one direction."""
         return self.buckets // 2 if self.bidirectional else self.buckets
 
@@ -55,12 +55,12 @@ class T5Bias(nn.Module):
         table = self.param("table", nn.initializers.normal(0.02), (scores.shape[1], self.buckets))
         later = (sources[..., None, :] - positions[..., :, None])[:, 0]
         apart = jnp.abs(later) if self.bidirectional else jnp.maximum(-later, 0)
-        exact = self.sided // 2
-        growth = (self.distance / exact) ** (1 / (self.sided - exact))
-        firsts = np.ceil(exact * growth ** np.arange(1, self.sided - exact) - 1e-6).astype(int)  # of each bucket but the first of a range
+        exact = self.one_way // 2
+        growth = (self.distance / exact) ** (1 / (self.one_way - exact))
+        firsts = np.ceil(exact * growth ** np.arange(1, self.one_way - exact) - 1e-6).astype(int)  # of each bucket but the first of a range
         bucket = jnp.where(apart < exact, apart, exact + jnp.searchsorted(jnp.asarray(firsts), apart, side="right"))
         if self.bidirectional:
-            bucket = bucket + jnp.where(later > 0, self.sided, 0)
+            bucket = bucket + jnp.where(later > 0, self.one_way, 0)
         return (scores + table[:, bucket].swapaxes(0, 1).astype(jnp.float32)).astype(scores.dtype)
 
 

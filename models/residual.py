@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from models.context import Context
 from models.contracts import Branch, Norm, Residual, Shrinks
 from models.norm import LayerNorm
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 
 
 class PostNorm(nn.Module):
@@ -40,7 +40,7 @@ class Sandwich(nn.Module):
     @nn.compact
     def __call__(self, state: jax.Array, branch: Branch, ctx: Context) -> jax.Array:
         # muP's scale of a branch would be lost in the norm after it, so it is applied again
-        return state + ctx.branch_scale * named(self.norm, "norm_out")(branch(named(self.norm, "norm_in")(state)))
+        return state + ctx.branch_scale * copy_as(self.norm, "norm_out")(branch(copy_as(self.norm, "norm_in")(state)))
 
 
 class ReZero(nn.Module):

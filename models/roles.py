@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 
 from models.contracts import Batch
-from models.paths import map_paths, stacked
+from models.paths import count_stacked, map_paths
 
 SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scale, however many axes they have
 
@@ -62,7 +62,7 @@ def default_decay(path: str, axes: int) -> bool:
 
 def default_roles(params: Any) -> Any:
     """The Role of each parameter by its path and shape alone: what components declare is not known."""
-    return map_paths(lambda path, leaf: Role(default_decay(path, len(leaf.shape) - stacked(path))), params)
+    return map_paths(lambda path, leaf: Role(default_decay(path, len(leaf.shape) - count_stacked(path))), params)
 
 
 def roles_of(model: Any, batch: Batch) -> Any:
@@ -89,7 +89,7 @@ def roles_of(model: Any, batch: Batch) -> Any:
 
     def role(path: str, leaf: Any) -> Role:
         found = declared.get(path, Role())
-        count = axes.get(path, len(leaf.shape) - stacked(path))
+        count = axes.get(path, len(leaf.shape) - count_stacked(path))
         return found if found.decay is not None else dataclasses.replace(found, decay=default_decay(path, count))
 
     return map_paths(role, params)

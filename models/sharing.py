@@ -18,12 +18,12 @@ class ValueResidual(Attention):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> Any:
-        key, value = self.keyed(x, ctx)
+        key, value = self.project_keys(x, ctx)
         first = ctx.shared.get("values")
         if first is None:
-            return self.mixed(x, ctx, *self.kept(ctx, key, value)), {"values": value}
+            return self.mix(x, ctx, *self.keep(ctx, key, value)), {"values": value}
         own, other = (self.param(name, nn.initializers.constant(0.5), ()).astype(value.dtype) for name in ("own", "first"))
-        return self.mixed(x, ctx, *self.kept(ctx, key, own * value + other * first))
+        return self.mix(x, ctx, *self.keep(ctx, key, own * value + other * first))
 
 
 class SharedAttention(Attention):
@@ -39,8 +39,8 @@ class SharedAttention(Attention):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> Any:
         if not self.reuse:
-            kept = self.kept(ctx, *self.keyed(x, ctx))
-            return self.mixed(x, ctx, *kept), {"kept": kept}
+            kept = self.keep(ctx, *self.project_keys(x, ctx))
+            return self.mix(x, ctx, *kept), {"kept": kept}
         if "kept" not in ctx.shared:
             raise ValueError("SharedAttention(reuse=True) found no keys of an earlier layer; put a SharedAttention() before it.")
-        return self.mixed(x, ctx, *ctx.shared["kept"])
+        return self.mix(x, ctx, *ctx.shared["kept"])

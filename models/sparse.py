@@ -29,7 +29,7 @@ class BlockRouting(nn.Module):
         block = jnp.broadcast_to(sources[:, 0] // self.block, (b, s))  # tokens of one stand side by side
         first = block[:, 1:] != block[:, :-1]
         run = jnp.cumsum(jnp.pad(first, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)  # (b, s), from 0 in each row
-        total, number = (_summed(part, run) for part in (jnp.where(seen, scores, 0.0), seen.astype(jnp.float32)))
+        total, number = (_sum_runs(part, run) for part in (jnp.where(seen, scores, 0.0), seen.astype(jnp.float32)))
         mean = jnp.where(number > 0, total / jnp.maximum(number, 1.0), HIDDEN)  # (b, h, t, n), n the number of a run
         blocks = jax.vmap(lambda block, run: jnp.full((s,), -1).at[run].set(block))(block, run)[:, None]
         own = blocks[..., None, :] == (positions // self.block)[..., None]  # other examples have blocks of the same number
@@ -39,6 +39,6 @@ class BlockRouting(nn.Module):
         return jnp.where(chosen, scores, HIDDEN)
 
 
-def _summed(x: jax.Array, run: jax.Array) -> jax.Array:
+def _sum_runs(x: jax.Array, run: jax.Array) -> jax.Array:
     """Sums over the sources of each run: (b, h, t, s), (b, s) -> (b, h, t, s)."""
     return jax.vmap(lambda x, run: jnp.zeros_like(x).at[..., run].add(x, indices_are_sorted=True))(x, run)

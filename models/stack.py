@@ -16,9 +16,9 @@ from jax.extend.core import ClosedJaxpr
 from models.block import Block
 from models.context import Context
 from models.contracts import Norm
-from models.paths import PATTERN, SCANNED, TIED, block_name, looped
+from models.paths import PATTERN, SCANNED, TIED, block_name, in_loop
 from models.remat import POLICIES
-from models.structure import named, nearest
+from models.structure import copy_as, nearest
 
 
 class UnlikeRepeatsError(ValueError):
@@ -165,7 +165,7 @@ def run(
     """
 
     def apply(parent: nn.Module, state: Any, ctx: Context) -> tuple[Any, Context]:
-        state, after = named(block, name)(state, ctx)
+        state, after = copy_as(block, name)(state, ctx)
         if given is not None:
             given.update(name for name, value in after.shared.items() if value is not ctx.shared.get(name))
         return state, after
@@ -199,4 +199,4 @@ def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
         )
         for place in range(width)
     }
-    return {SCANNED: blocks, **{name: value for name, value in params.items() if not looped(name)}}
+    return {SCANNED: blocks, **{name: value for name, value in params.items() if not in_loop(name)}}

@@ -11,7 +11,7 @@ from models.context import Context
 from models.contracts import Branch, Norm
 from models.norm import LayerNorm, RMSNorm
 from models.roles import UNDECAYED, Role, Roles
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 
 
 class HyperConnections(nn.Module):
@@ -48,7 +48,7 @@ class HyperConnections(nn.Module):
         write = self.param("write", nn.initializers.ones, (n,))
         mix = self.param("mix", lambda _: jnp.eye(n))
         if self.dynamic:
-            normal = named(self.norm, "state_norm")(state).astype(jnp.float32)
+            normal = copy_as(self.norm, "state_norm")(state).astype(jnp.float32)
 
             def moved(name: str, *shape: int) -> jax.Array:
                 weight = self.param(name, nn.initializers.zeros, (state.shape[-1], *shape)).astype(jnp.float32)
@@ -57,7 +57,7 @@ class HyperConnections(nn.Module):
 
             read, write = read + moved("read_weight"), write + moved("write_weight")
             mix = mix + moved("mix_weight", n).swapaxes(-1, -2)
-        return mixed(mix, state) + written(state, read, write, lambda x: branch(self.norm(x)))
+        return mix_streams(mix, state) + write_branch(state, read, write, lambda x: branch(self.norm(x)))
 
 
 class ManifoldHyperConnections(nn.Module):
@@ -98,7 +98,7 @@ class ManifoldHyperConnections(nn.Module):
         moved = base + jnp.repeat(scale, np.array([n, n, n * n])) * (tokens @ weight)
         read, write, mix = jnp.split(moved.reshape(b, t, -1), (n, 2 * n), axis=-1)
         read, write, mix = nn.sigmoid(read), 2 * nn.sigmoid(write), doubly_stochastic(mix.reshape(b, t, n, n), self.steps)
-        return mixed(mix, state + written(state, read, write, lambda x: branch(self.norm(x))))
+        return mix_streams(mix, state + write_branch(state, read, write, lambda x: branch(self.norm(x))))
 
 
 class DenseFormer(nn.Module):
@@ -168,13 +168,13 @@ def first_read(n: int, ctx: Context) -> jax.Array:
     return jax.nn.one_hot((ctx.layer * ctx.branches + ctx.branch) % n, n)
 
 
-def written(state: jax.Array, read: jax.Array, write: jax.Array, branch: Branch) -> jax.Array:
+def write_branch(state: jax.Array, read: jax.Array, write: jax.Array, branch: Branch) -> jax.Array:
     """write branch(read . H) for streams H (b, t, n, d) and weights (..., n)."""
     read, write = read.astype(state.dtype), write.astype(state.dtype)
     return write[..., None] * branch((read[..., None] * state).sum(-2))[:, :, None]
 
 
-def mixed(mix: jax.Array, state: jax.Array) -> jax.Array:
+def mix_streams(mix: jax.Array, state: jax.Array) -> jax.Array:
     """mix H: (..., n, n) and (b, t, n, d) -> (b, t, n, d)."""
     return jnp.einsum("...mn,...nd->...md", mix.astype(state.dtype), state)
 

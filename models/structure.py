@@ -6,30 +6,30 @@ from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 
-from models.words import listed
+from models.words import join
 
 Value = TypeVar("Value")
 APART = "apart"  # in the metadata of a field that is no part of the structure: it is neither recorded nor compared
 
 
-def named(template: Value, name: str) -> Value:
+def copy_as(template: Value, name: str) -> Value:
     """A copy of a module under its own parameter name: how a template given once is used in several places."""
     return cast(Value, cast(nn.Module, template).copy(name=name))
 
 
-def apart(value: Value) -> Value:
+def unshare(value: Value) -> Value:
     """The same structure with every module an object of its own: linen gives one object in two places one set of parameters."""
     if isinstance(value, tuple):
-        return cast(Value, tuple(apart(item) for item in value))
+        return cast(Value, tuple(unshare(item) for item in value))
     if isinstance(value, nn.Module) and value.parent is None:
-        return cast(Value, dataclasses.replace(value, **{field.name: apart(getattr(value, field.name)) for field in fields(value)}))
+        return cast(Value, dataclasses.replace(value, **{field.name: unshare(getattr(value, field.name)) for field in fields(value)}))
     return value
 
 
 def separate(model: nn.Module) -> None:
     """Makes the parts of a model under construction objects of their own, so that equal models have equal parameters."""
     for field in fields(model):
-        object.__setattr__(model, field.name, apart(getattr(model, field.name)))
+        object.__setattr__(model, field.name, unshare(getattr(model, field.name)))
 
 
 def part(value: Any, path: str) -> Any:
@@ -83,7 +83,7 @@ def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
     if isinstance(value, tuple):
         return f"{path!r}: {name!r} is no place in a tuple of {len(value)}; places count from 0."
     if isinstance(value, dict):
-        return f"{path!r}: {name!r} is none of {listed(value) or 'an empty dictionary'}."
+        return f"{path!r}: {name!r} is none of {join(value) or 'an empty dictionary'}."
     return f"{path!r}: {path.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first."
 
 
@@ -99,7 +99,7 @@ def nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"valid names are {listed(sorted(names), room=300)}." if names else "there is none."
+    return f"valid names are {join(sorted(names), room=300)}." if names else "there is none."
 
 
 def require_positive(value: Any, *names: str) -> None:

@@ -9,7 +9,7 @@ from models.structure import require_positive
 HIDDEN = -1e30  # a score that softmax turns into an exact zero, yet finite: a row with nothing to see stays free of NaN
 
 
-def masked(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+def hide(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
     """The scores, with what is not visible at HIDDEN."""
     return scores if visible is None else jnp.where(visible, scores, HIDDEN)
 
@@ -34,7 +34,7 @@ class Softmax(nn.Module):
     def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array:
         if self.cap is not None:
             scores = self.cap * jnp.tanh(scores / self.cap)
-        scores = masked(scores, visible)
+        scores = hide(scores, visible)
         if not self.sink:
             weights = jax.nn.softmax(scores, axis=-1)
             return weights if visible is None else jnp.where(visible, weights, 0.0)

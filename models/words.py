@@ -8,7 +8,7 @@ from typing import Any
 ROOM = 160  # characters of a list in a message
 
 
-def listed(items: Iterable[object], room: int = ROOM) -> str:
+def join(items: Iterable[object], room: int = ROOM) -> str:
     """The items with commas between, as many as there is room for (one at least), then how many more there are.
 
     >>> listed(range(100), room=12)
@@ -26,12 +26,12 @@ def _cut(word: str, room: int) -> str:
     return word if len(word) <= room else f"{word[: room - 3]}..."
 
 
-def brief(value: Any, room: int = 60) -> str:
+def shorten(value: Any, room: int = 60) -> str:
     """A value on one line: a component by its name, anything else as it is written, cut."""
     return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)
 
 
-def gathered(names: Sequence[str]) -> list[str]:
+def merge_layers(names: Sequence[str]) -> list[str]:
     """Names that differ in their first number alone, that of their layer, as one, in the order of the first.
 
     >>> gathered(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.words import brief, gathered, listed
+from models.words import join, merge_layers, shorten
 from train.asked import Asked
 from train.cautions import cautions
 from train.cli import main
@@ -205,7 +205,7 @@ def test_many_classes_in_a_message_are_cut_and_counted(inside: Path, tmp_path: P
     ],
 )
 def test_a_list_is_cut_to_its_room(items: Sequence[Any], room: int, said: str) -> None:
-    assert listed(items, room) == said
+    assert join(items, room) == said
 
 
 def test_layers_are_told_as_spans() -> None:
@@ -218,9 +218,9 @@ def test_layers_are_told_as_spans() -> None:
         "encoder.layer.3.x",
         "stack/first_0/a",
     ]
-    assert gathered(names) == ["stack/layer_0-1+3/up", "head/out", "encoder.layer.2-3.x", "stack/first_0/a"]
-    assert brief(Text()) == "Text(...)"
-    assert brief("x" * 80) == "'" + "x" * 56 + "..."
+    assert merge_layers(names) == ["stack/layer_0-1+3/up", "head/out", "encoder.layer.2-3.x", "stack/first_0/a"]
+    assert shorten(Text()) == "Text(...)"
+    assert shorten("x" * 80) == "'" + "x" * 56 + "..."
 
 
 @pytest.mark.parametrize("field", ["clip"])

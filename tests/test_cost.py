@@ -10,8 +10,8 @@ from jax.experimental import pallas
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from models import Attention, Block, Context, PreNorm, RMSNorm, Stack
-from models.backend import compiling_for
-from models.kernels import block_sizes, running
+from models.backend import compile_for
+from models.kernels import block_sizes, name_runs
 from train.study.cost import flops, kernels
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
@@ -56,7 +56,7 @@ def test_the_products_inside_a_kernel_are_known_for_every_block_of_its_grid() ->
     t, k = 256, 64
 
     def attended(x: jax.Array) -> jax.Array:
-        with compiling_for("tpu"):
+        with compile_for("tpu"):
             return jnp.asarray(Attention(1, causal=True, implementation="splash").apply(params, x, Context()))
 
     x = jnp.ones((2, t, k))
@@ -73,7 +73,7 @@ def test_blocks_that_attention_s_kernels_leave_out_do_not_count(t: int, window: 
     visible = (behind >= 0) & (behind < (window or t))
     blocks = int(visible.reshape(t // block, block, t // block, block).any((1, 3)).sum())
     x = jax.ShapeDtypeStruct((2, t, k), jnp.float32)
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         params = jax.eval_shape(layer.init, jax.random.key(0), x, Context())
 
         def attended(params: Any, x: jax.Array) -> jax.Array:
@@ -98,7 +98,7 @@ def test_the_blocks_that_run_are_those_of_the_library_s_masks(t: int, s: int, ca
     if window is not None:
         mask = splash_attention.LocalMask((t, s), (window - 1, 0 if causal else window - 1), 0)
     kernel = splash_attention.make_splash_mha_single_device(splash_attention.MultiHeadMask([mask]), block_sizes=sizes)
-    told = dict(pair.split("=") for pair in running((t, s), sizes, causal, window).removeprefix("runs:").split(","))
+    told = dict(pair.split("=") for pair in name_runs((t, s), sizes, causal, window).removeprefix("runs:").split(","))
     infos = {"fwd": kernel.fwd_mask_info, "dq": kernel.dq_mask_info, "dkv": kernel.dkv_mask_info}
     masks = {phase: info.block_mask for phase, info in infos.items() if info is not None}
     real = {phase: 1.0 if blocks is None else float(np.mean(np.asarray(blocks) > 0)) for phase, blocks in masks.items()}
@@ -109,7 +109,7 @@ def test_the_blocks_that_run_are_those_of_the_library_s_masks(t: int, s: int, ca
 def test_blocks_are_known_in_loops_and_where_they_are_computed_again(scan: bool) -> None:
     block = Block(mixer=Attention(1, causal=True), feedforward=None, residual=PreNorm(RMSNorm()))
     stack, x = Stack(block, repeats=3, scan=scan, remat="full"), jax.ShapeDtypeStruct((2, 1024, 64), jnp.float32)
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         params = jax.eval_shape(lambda x: stack.init(jax.random.key(0), x, Context()), x)
         inside = kernels(jax.grad(lambda params, x: jnp.asarray(stack.apply(params, x, Context())).sum()), params, x)
     one = 2 * 2 * 1024**2 * 64

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from models import MLP, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, Sum, TokenEmbed, Transformer
-from models.cache import extended, extended_index, own_index, remember, remembered
+from models.cache import extend, index_extended, index_new, recall, remember
 from models.context import Context, Decoding
 from models.contracts import Layer
-from models.decodable import keepers, mixes, require_decodable, traced
+from models.decodable import find_keepers, mixes, require_decodable, trace_calls
 from models.experts import SoftMoE
 from models.generate import beam, generate, padded
 from models.laws.decoding import law_decoding_is_one_pass
@@ -50,7 +50,7 @@ class KeptMean(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         real = jnp.ones(x.shape[:2]) if ctx.segments is None else ctx.segments > 0
         given = jnp.concatenate([x * real[..., None], real[..., None]], -1)
-        total = jnp.cumsum(given, 1) + remembered(self, ctx, "total", jnp.zeros((x.shape[0], 1, x.shape[2] + 1)))
+        total = jnp.cumsum(given, 1) + recall(self, ctx, "total", jnp.zeros((x.shape[0], 1, x.shape[2] + 1)))
         remember(self, ctx, "total", total[:, -1:])
         return nn.Dense(x.shape[-1])(total[..., :-1] / jnp.maximum(total[..., -1:], 1))
 
@@ -60,10 +60,10 @@ class KeptAll(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        inputs = extended(self, ctx, "inputs", x, axis=1)
-        seen = (extended_index(ctx, x.shape[1]) <= own_index(ctx, x.shape[1])[:, None])[None]
+        inputs = extend(self, ctx, "inputs", x, axis=1)
+        seen = (index_extended(ctx, x.shape[1]) <= index_new(ctx, x.shape[1])[:, None])[None]
         if ctx.segments is not None:
-            seen = seen & (ctx.segments[:, :, None] == extended(self, ctx, "segments", ctx.segments, axis=1)[:, None])
+            seen = seen & (ctx.segments[:, :, None] == extend(self, ctx, "segments", ctx.segments, axis=1)[:, None])
         return Squared(name="within")(seen @ inputs / seen.sum(-1, keepdims=True), ctx)
 
 
@@ -144,7 +144,7 @@ def test_what_mixes_tokens_and_keeps_nothing_is_refused_in_a_sentence_that_says_
     batch = PROMPTS | ({"source": jnp.ones((2, 5), jnp.int32)} if isinstance(refused, EncoderDecoder) else {})
     with pytest.raises(ValueError, match=words) as caught:
         next(generate(refused, {}, batch, 9))
-    assert "by `remember` or `extended` of models/cache.py" in str(caught.value)
+    assert "by `remember` or `extend` of models/cache.py" in str(caught.value)
     with pytest.raises(ValueError, match=words):
         beam(refused, {}, batch, 9)
 
@@ -206,13 +206,13 @@ def law_what_keeps_nothing_mixes_nothing(layer: Any) -> None:
     t, whole = 8, Transformer(TokenEmbed(11, 16), Stack(Block(layer, None), 1))
     rows = {"tokens": np.zeros((1, t), np.int32), "segments": np.ones((1, t), np.int32), "positions": np.arange(t, dtype=np.int32)[None]}
     try:
-        kept, refusal = keepers(traced(whole, rows, Decoding(0, t, True))[1]), None
+        kept, refusal = find_keepers(trace_calls(whole, rows, Decoding(0, t, True))[1]), None
     except ValueError as error:
         kept, refusal = set(), str(error)
     if refusal is not None:
         assert "decode" in refusal or "ctx.memory" in refusal
         return
-    assert not [call.path for call in traced(whole, rows, None)[0] if call.path not in kept and call.path and mixes(call, kept)]
+    assert not [call.path for call in trace_calls(whole, rows, None)[0] if call.path not in kept and call.path and mixes(call, kept)]
 
 
 @pytest.mark.parametrize("layer", [Attention(4, causal=True), MLP(), SoftMoE(4, 1)])

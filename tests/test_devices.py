@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from train.cli import main
 from train.sinks.json_lines import read_metrics
 
@@ -34,7 +34,7 @@ def _inside(workshop: Path) -> Iterator[None]:
 
 def on(devices: int, *arguments: str) -> int:
     """A command line on so many of the emulated devices; its exit code."""
-    with compiling_for(jax.devices()[:devices]):
+    with compile_for(jax.devices()[:devices]):
         return main(arguments)
 
 

@@ -32,7 +32,7 @@ from models import (
 )
 from models import Stack as Layers
 from models.embed import TokenEmbed
-from models.families.family import Family, Inverse, Names, Op, Permute, Reshape, Rule, Split, Stack, Transpose, families, numbered
+from models.families.family import Family, Inverse, Names, Op, Permute, Reshape, Rule, Split, Stack, Transpose, families, number_blocks
 from models.interop import read_hf
 from models.paths import Layer, order, select
 from models.structure import differences
@@ -324,7 +324,13 @@ def test_a_layer_and_its_path_are_one(path: str, kind: str, index: int, within: 
 
 def test_blocks_are_counted_from_the_first_of_the_prefix_as_rules_count_them() -> None:
     paths = ("stack/first_1/x", "stack/layer_1/x", "stack/blocks/block_1/x", "stack/tied/block_0/x", "stack/norm/scale")
-    assert [numbered(path, 2) for path in paths] == ["stack/layer_1/x", "stack/layer_3/x", "stack/layer_3/x", "stack/layer_2/x", paths[-1]]
+    assert [number_blocks(path, 2) for path in paths] == [
+        "stack/layer_1/x",
+        "stack/layer_3/x",
+        "stack/layer_3/x",
+        "stack/layer_2/x",
+        paths[-1],
+    ]
 
 
 def test_paths_are_ordered_by_depth_and_selected_by_the_first_pattern() -> None:

@@ -110,7 +110,7 @@ def test_a_sampler_draws_the_kept_tokens_by_their_probabilities(sampler: Sampler
 
 
 def test_temperature_sharpens_and_zero_takes_the_likeliest() -> None:
-    np.testing.assert_allclose(Sampler(0.5).kept(LOGITS), 2 * LOGITS, rtol=1e-6)
+    np.testing.assert_allclose(Sampler(0.5).filter(LOGITS), 2 * LOGITS, rtol=1e-6)
     assert Sampler()(LOGITS, jax.random.key(0)).tolist() == [0]
 
 

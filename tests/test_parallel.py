@@ -28,7 +28,7 @@ from models import (
     bert,
     replace,
 )
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.contracts import Batch
 from models.paths import path_name
 from train.contracts import Parallel
@@ -231,7 +231,7 @@ def test_pmap_puts_the_devices_first(trained: Any, batches: list[Arrays]) -> Non
 
 
 def test_a_pmap_evaluates_and_answers_on_the_devices_of_its_step() -> None:
-    with compiling_for(jax.devices()[:4]):
+    with compile_for(jax.devices()[:4]):
         parallel = Pmap()
         params, batch = parallel.spread({"scale": jnp.float32(2)}), parallel.put({"x": np.arange(8, dtype=np.float32)})
         evaluate = parallel.compile_evaluation(lambda params, batch, axis: jax.lax.psum(params["scale"] * batch["x"].sum(), axis))

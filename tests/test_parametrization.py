@@ -33,7 +33,7 @@ from models import (
     part,
 )
 from models.context import Base, Context
-from models.parametrization import initialised, roles, widened
+from models.parametrization import initialised, roles, widen
 from models.roles import Growth, roles_of
 from train.cli import main
 from train.contracts import Optimizer
@@ -103,7 +103,7 @@ def size(x: jax.Array) -> float:
 @pytest.mark.slow
 def test_initial_scales_follow_the_base_model() -> None:
     model = mup(Stack(BLOCK, 2), ClassHead(3, MeanPool()), width=128, base=32)
-    params, plain = (initialised(one, jax.random.key(0), BATCH)["params"] for one in (model, widened(model, 32)))
+    params, plain = (initialised(one, jax.random.key(0), BATCH)["params"] for one in (model, widen(model, 32)))
     kernel = "stack/layer_0/mixer/query/kernel"
     np.testing.assert_allclose(size(at(params, kernel)), size(at(plain, kernel)) / 2, rtol=1e-5)
     np.testing.assert_allclose(size(at(params, "head/out/kernel")), size(at(plain, "head/out/kernel")) / 4, rtol=1e-5)

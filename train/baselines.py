@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from models.words import listed
+from models.words import join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def warnings(metrics: Mapping[str, float], baselines: Baselines) -> list[str]:
     if not lost:
         return []
     advice = "train it longer, or with another rate or size"
-    return [f"The model is worse than what needs no model: {listed(lost, room=160)}; {advice}."]
+    return [f"The model is worse than what needs no model: {join(lost, room=160)}; {advice}."]
 
 
 def number(value: float | None) -> str:

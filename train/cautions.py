@@ -1,6 +1,6 @@
 """Settings that can be used and hardly mean what they say: one sentence each, before training."""
 
-from models.words import listed
+from models.words import join
 from train.contracts import Lacks, Scheduled
 from train.experiment import Experiment
 from train.optimizer import unreached
@@ -24,7 +24,7 @@ def _unseen(prepared: Prepared) -> str:
     unseen = prepared.data.unseen if isinstance(prepared.data, Lacks) else ()
     if not unseen:
         return ""
-    return f"No example to train on has the class {listed(unseen)}; leave it out of data.labels, or give examples of it"
+    return f"No example to train on has the class {join(unseen)}; leave it out of data.labels, or give examples of it"
 
 
 def uncertain(measured: Inference) -> str:
@@ -34,7 +34,7 @@ def uncertain(measured: Inference) -> str:
         return ""
     objective = type(measured.experiment.objective).__name__
     verb, whose, word, them = ("has", "its", "Sum", "it") if len(names) == 1 else ("have", "their", "Sums", "them")
-    said = f"{listed(names)} {verb} no confidence interval, as {objective} gives {whose} {word} without `each`"
+    said = f"{join(names)} {verb} no confidence interval, as {objective} gives {whose} {word} without `each`"
     return f"{said}; make {them} by train.sums.weighted(values, weights)"
 
 

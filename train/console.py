@@ -13,7 +13,7 @@ import rich.table
 import rich.text
 
 from models.structure import fields
-from models.words import gathered, listed
+from models.words import join, merge_layers
 from train.baselines import decimals, describe, number
 from train.data.notes import notes_of
 from train.events import Evaluated, Event, Finished, Logged, Message, Started
@@ -78,7 +78,7 @@ class Console:
         """The five steps of this run, before it starts."""
         experiment = prepared.experiment
         source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
-        said = [(what, listed(gathered(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
+        said = [(what, join(merge_layers(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
         parts = "".join(f", {what}: {names}" for what, names in said)
         optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
         settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
@@ -183,7 +183,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("tokens/s", f"{tokens:.0f}" if tokens else "-"),
         *([("MFU", f"{summary['mfu']:.1%}")] if "mfu" in summary else []),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
-        *((name, listed(gathered(summary[name]))) for name in ("fresh", "unused") if summary.get(name)),
+        *((name, join(merge_layers(summary[name]))) for name in ("fresh", "unused") if summary.get(name)),
     ]
 
 

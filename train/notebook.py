@@ -16,7 +16,7 @@ import rich.console
 from matplotlib.figure import Figure
 
 from models.generate import Sampler
-from models.words import listed
+from models.words import join
 from train import evaluate
 from train import fit as fitting
 from train.commands import prepare_jax
@@ -150,7 +150,7 @@ class Run:
         for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
             lines = {part: self.curve(metric, part) for part in ("train", "evaluation")}
             if not any(len(steps) for steps, _ in lines.values()):
-                raise InputError(f"{self.folder} has no metric {metric!r}; it has {listed(self._measured())}.")
+                raise InputError(f"{self.folder} has no metric {metric!r}; it has {join(self._measured())}.")
             for (part, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
                 if len(steps):
                     axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) < 30 else None, markersize=4, label=part)
@@ -171,7 +171,7 @@ class Run:
                     return Piece(f"{source}</figure>")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged ({error}); train the run anew with fresh=True.") from None
-        raise InputError(f"{self.folder} has no picture {caption!r}; it has {listed(pieces) if pieces else 'none'}.")
+        raise InputError(f"{self.folder} has no picture {caption!r}; it has {join(pieces) if pieces else 'none'}.")
 
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, Singl
 
 from models.backend import devices, local_devices
 from models.contracts import Tree
-from models.paths import map_paths, select, stacked
+from models.paths import count_stacked, map_paths, select
 
 AXIS = "devices"
 SMALL = 4096  # numbers of a parameter that every device may keep: less memory would cost a gathering more
@@ -174,7 +174,7 @@ class Mesh:
         ruled = select(tuple(pattern for pattern, _ in self.rules))
 
         def shard(path: str, leaf: Tree) -> NamedSharding:
-            first, shape = stacked(path), leaf.shape
+            first, shape = count_stacked(path), leaf.shape
             named = rules.get(ruled(path))
             axes = () if named is None else named[max(len(named) - len(shape[first:]), 0) :]
             fitting: list[str | None] = [None] * (len(shape) - len(axes))

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part
-from models.words import listed
+from models.words import join
 from train.contracts import Dataset, Ends, Metric, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
 from train.data.balance import class_weights, emphasised, require_once
 from train.errors import InputError, refused
@@ -137,7 +137,7 @@ class Prepared(Inference):
         Traced when first read.
         """
         loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
-        with compiling_for("cpu"):  # where attention is the plain one, whose products are all there to count
+        with compile_for("cpu"):  # where attention is the plain one, whose products are all there to count
             return 3 * flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
 
     def logical(self) -> TrainState:
@@ -230,7 +230,7 @@ def _traced(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarra
         with refused():
             params = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), _zeros(shapes)))["params"]
     except KeyError as error:
-        both = f"{error} in a batch, and the data gives {listed(batch)}"
+        both = f"{error} in a batch, and the data gives {join(batch)}"
         raise InputError(f"The model needs {both}; change model or data.") from None
     return Inference(experiment, data, shapes, params)
 
@@ -252,7 +252,7 @@ def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.nd
                 search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
                 jax.eval_shape(search, traced.shapes, traced.batch)
     except KeyError as error:
-        both = f"{error} in a batch, and the data gives {listed(batch)}"
+        both = f"{error} in a batch, and the data gives {join(batch)}"
         raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
     return dataclasses.replace(traced, uncertain=uncertain, metrics=_metrics(experiment, data, tuple(sums)))
 
@@ -260,7 +260,7 @@ def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.nd
 def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
     """The names of Sums without `each`.  Raises InputError for what an objective gives in place of Sums."""
     if "loss" not in sums:
-        raise InputError(f"The objective {objective} gives {listed(sums)} and no loss; name what is minimised 'loss'.")
+        raise InputError(f"The objective {objective} gives {join(sums)} and no loss; name what is minimised 'loss'.")
     for name, total in sums.items():
         if not isinstance(total, Sum):
             said = f"The objective {objective} gives {name} as {type(total).__name__}"
@@ -294,7 +294,7 @@ def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> 
     added = [name for name in known if name not in summed]
     more = [name for name in reviewed if name not in known]
     parts = (("the objective measures", summed), ("metrics measure", added), ("the review measures", more))
-    said = ", ".join(f"{owner} {listed(names, room=300)}" for owner, names in parts if names)
+    said = ", ".join(f"{owner} {join(names, room=300)}" for owner, names in parts if names)
     raise InputError(f"evaluation.metric is {watched!r} and {said}; choose one of these.")
 
 

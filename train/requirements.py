@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.structure import fields, part, replace
-from models.words import listed
+from models.words import join
 from train.contracts import AtLeast, Dataset, Equal, Requirement, Requires
 from train.errors import InputError
 from train.experiment import Experiment
@@ -35,7 +35,7 @@ def requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement
     """What data requires of an experiment, by path: its classes, its vocabulary, and what it says itself."""
     found: dict[str, Requirement] = {}
     if count := len(data.classes):
-        found["model.head.classes"] = Equal(count, f"the data has {count} classes ({listed(data.classes)})")
+        found["model.head.classes"] = Equal(count, f"the data has {count} classes ({join(data.classes)})")
     if count := data.vocab:
         least = AtLeast(count, f"the tokenizer has {count} tokens")
         found |= {f"model.{name}.vocab": least for name in ("embed", "source_embed", "head")}

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.contracts import conforms
 from models.structure import absence, differences, fields, nearest
-from models.words import brief
+from models.words import shorten
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parts import Names, annotations, find, find_recorded, is_contract, is_ours, with_kinds
@@ -243,7 +243,7 @@ def checked(value: Any, annotation: Any, path: str) -> Any:
         if fits:
             return new
     shown = value if isinstance(value, str | int | float | bool | tuple | None) else type(value).__name__
-    raise InputError(f"{path} takes {_describe(annotation)}; {brief(shown)} was given.")
+    raise InputError(f"{path} takes {_describe(annotation)}; {shorten(shown)} was given.")
 
 
 def _unbounded(value: Any) -> str:

@@ -229,7 +229,7 @@ def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
     return table
 
 
-def untied(model: Transformer, read: Read) -> Transformer:
+def untie(model: Transformer, read: Read) -> Transformer:
     """The model with a decoder of its own if the tensors hold one that differs from the embedding, by `read(name)`.
 
     `transformers` computes with such a decoder even if the config ties it.
@@ -256,5 +256,5 @@ FAMILY = Family(
         repeats={DECODER: TOKENS, DECODER_BIAS: BIAS, BIAS: DECODER_BIAS},
     ),
     foreign=foreign,
-    settle=untied,
+    settle=untie,
 )

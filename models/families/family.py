@@ -308,7 +308,7 @@ def families() -> tuple[Family, ...]:
     return tuple(family for _, family in known.values())
 
 
-def numbered(path: str, prefix: int) -> str:
+def number_blocks(path: str, prefix: int) -> str:
     """A parameter's path as rules write it: its block as `layer_N`, counted from the first block of a stack with such a prefix."""
     layer = Layer.of(path)
     return path if layer is None else layer.single(prefix).path

@@ -7,7 +7,7 @@ from typing import Any
 from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
 from models.laws.carrier import layer_of, stack_of
 from models.laws.declared import claims, says_causal
-from models.laws.decoding import decoded, law_decoding_is_one_pass
+from models.laws.decoding import decode, law_decoding_is_one_pass
 from models.laws.depth import (
     law_every_branch_counts,
     law_recomputing_changes_nothing,
@@ -59,7 +59,7 @@ REMEDIES: dict[Function, str] = {
     law_floats_stay_in_their_type: "cast parameters and constants with .astype(x.dtype) before they meet x, and the result back",
     law_every_parameter_has_a_gradient: "remove the parameter, or declare it in `no_gradient` if it has none by construction",
     law_gradients_at_zero_are_finite: "add a small number inside roots, logarithms and divisions; jnp.where on the input, not the output",
-    law_equal_components_have_equal_parameters: "give each part a module object of its own, as with models.structure.named",
+    law_equal_components_have_equal_parameters: "give each part a module object of its own, as with models.structure.copy_as",
     law_calling_again_changes_nothing: "keep nothing on the class, in a list or in a global; decoding's state goes to the collection cache",
     law_keeps_the_shape: "give (b, t, d) as it came",
     law_rows_do_not_mix: "take no mean, norm or scale over the batch axis",
@@ -121,7 +121,7 @@ def laws_of(component: Any) -> list[Law]:
     found += [_law(law, component) for law in own.get(kind, ())]
     if kind is Norm:
         keeps = getattr(component, "keeps_scale", False)
-        found.append(_told(law_norm_forgets_the_scale, "declares keeps_scale") if keeps else _law(law_norm_forgets_the_scale, component))
+        found.append(_skip(law_norm_forgets_the_scale, "declares keeps_scale") if keeps else _law(law_norm_forgets_the_scale, component))
         if (start := getattr(component, "starts_at", None)) is not None:
             found.append(_law(law_norm_starts_with_mean_square_one, component, start))
     return found + _laws_of_layers(component)
@@ -150,7 +150,7 @@ def _law(law: Function, *given: Any) -> Law:
     return Law(name_of(law), functools.partial(law, *given), REMEDIES[law])
 
 
-def _told(law: Function, reason: str) -> Law:
+def _skip(law: Function, reason: str) -> Law:
     def test() -> None:
         raise NotTestedError(reason)
 
@@ -182,7 +182,7 @@ def _decodes(layer: Any) -> None:
     if not claimed and not cross and (looks_ahead(layer, length) == "always" or (claims(layer, "causal") and not says_causal(layer))):
         raise NotTestedError("not decodable: outputs depend on later tokens")
     try:
-        _, _, cache = decoded(layer, length)
+        _, _, cache = decode(layer, length)
     except ValueError as error:
         if claimed:
             raise BrokenLawError(str(error).splitlines()[0]) from None

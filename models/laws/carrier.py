@@ -46,7 +46,7 @@ def branch(index: int, x: jax.Array, change: Any = 0.0) -> jax.Array:
     return (jnp.cos(3 * x) + jnp.roll(x, 1 + index, -1) + change).astype(x.dtype)
 
 
-def chained(residual: Any, params: Any, x: jax.Array, ctx: Context, changes: Any = None) -> jax.Array:
+def chain(residual: Any, params: Any, x: jax.Array, ctx: Context, changes: Any = None) -> jax.Array:
     """The stream after a residual around each branch of three blocks; `changes` (blocks, branches, b, t, d) are added to the branches."""
     ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
     state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
@@ -81,10 +81,10 @@ def parameters_of(component: Any) -> Any:
     return _parameters_of(component)
 
 
-def applied_to(component: Any, x: jax.Array, ctx: Context, params: Any = None) -> jax.Array:
+def apply_to(component: Any, x: jax.Array, ctx: Context, params: Any = None) -> jax.Array:
     """The output of a layer, without what it may give to later layers; of a residual, the stream after three blocks."""
     params = parameters_of(component) if params is None else params
     if kind_of(component) is Residual:
-        return chained(component, params, x, ctx)
+        return chain(component, params, x, ctx)
     y = component.apply({"params": params}, x, ctx)
     return y[0] if isinstance(y, tuple) else y

@@ -23,7 +23,7 @@ from models.laws.inputs import arguments, modules_within, parameters
 from models.paths import path_name
 
 
-def declared(component: Any, name: str) -> list[Any]:
+def read_declared(component: Any, name: str) -> list[Any]:
     """The values that a component and the modules within declare under a name."""
     found = (getattr(module, name, None) for module in modules_within(component))
     return [value for value in found if value is not None]

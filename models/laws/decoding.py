@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Decoding, Memory
-from models.laws.carrier import applied_to
+from models.laws.carrier import apply_to
 from models.laws.inputs import WIDTH, normal, parameters
 from models.laws.layer import SHORT
 from models.laws.verdict import BrokenLawError, require, require_close
@@ -16,7 +16,7 @@ from models.laws.verdict import BrokenLawError, require, require_close
 PROMPT, PADDING = 4, 2  # tokens of the prompt, of which the first row's first are padding
 
 
-def padded(length: int) -> Context:
+def pad_prompts(length: int) -> Context:
     """Two prompts of unequal length, padded on the left, and the tokens after them; with memory."""
     places = np.arange(length)
     return Context(
@@ -27,9 +27,9 @@ def padded(length: int) -> Context:
 
 
 @functools.lru_cache(maxsize=64)
-def decoded(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
+def decode(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
     """Outputs one token after the other, in one pass, and what was kept at the end."""
-    x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), padded(length)
+    x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), pad_prompts(length)
 
     def call(x: jax.Array, cache: Any, first: Any, count: int, start: bool) -> tuple[jax.Array, Any]:
         assert whole.positions is not None
@@ -53,13 +53,13 @@ def decoded(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
         require(kept == now, f"what is kept has shapes {kept} before token {first} and {now} after it")
         cache = after
         parts.append(y)
-    return np.concatenate(parts, 1), np.asarray(jax.jit(lambda x: applied_to(layer, x, whole))(x)), cache
+    return np.concatenate(parts, 1), np.asarray(jax.jit(lambda x: apply_to(layer, x, whole))(x)), cache
 
 
 def law_decoding_is_one_pass(layer: Any, length: int = SHORT) -> None:
     """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one pass."""
-    parts, expected, _ = decoded(layer, length)
-    real = np.asarray(padded(length).segments) > 0
+    parts, expected, _ = decode(layer, length)
+    real = np.asarray(pad_prompts(length).segments) > 0
     for token in range(length):
         row = real[:, token]
         try:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context
-from models.laws.carrier import BRANCHES, LAYERS, chained, parameters_of
+from models.laws.carrier import BRANCHES, LAYERS, chain, parameters_of
 from models.laws.inputs import WIDTH, normal, parameters, random_like
 from models.laws.verdict import NotTestedError, require, require_equal_trees
 from models.stack import Stack, UnlikeRepeatsError, scanned, unrolled
@@ -50,7 +50,7 @@ def law_every_branch_counts(residual: Any) -> None:
     params = parameters_of(residual)
 
     def ended(changes: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.vdot(normal(2, *stream().shape), chained(residual, params, x, context(), changes))
+        return jnp.vdot(normal(2, *stream().shape), chain(residual, params, x, context(), changes))
 
     by_branch, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream())
     for place, size in np.ndenumerate(np.abs(by_branch).max((2, 3, 4))):
@@ -59,13 +59,13 @@ def law_every_branch_counts(residual: Any) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _looped_parameters(stack: Any) -> Any:
+def _loop_parameters(stack: Any) -> Any:
     return random_like(jax.eval_shape(stack.init, jax.random.key(0), stream(), context()).get("params", {}))
 
 
-def looped_parameters(stack: Any) -> Any:
+def loop_parameters(stack: Any) -> Any:
     """Random parameters of a stack that is a loop."""
-    return _looped_parameters(stack)
+    return _loop_parameters(stack)
 
 
 def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple[jax.Array, Any]:
@@ -80,8 +80,8 @@ def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple
 
 
 @functools.lru_cache(maxsize=32)
-def _looped(stack: Any) -> tuple[jax.Array, Any]:
-    return outputs_and_gradients(stack, looped_parameters(stack))
+def _run_loop(stack: Any) -> tuple[jax.Array, Any]:
+    return outputs_and_gradients(stack, loop_parameters(stack))
 
 
 def law_scan_equals_loop(stack: Stack) -> None:
@@ -90,7 +90,7 @@ def law_scan_equals_loop(stack: Stack) -> None:
     If later layers compute something else, because the first gives them something, the first stands before the scan.
     """
     loop: Any = stack  # a linen module has the hash of its fields, which types do not know
-    params, scan = looped_parameters(loop), replace(stack, "scan", True)
+    params, scan = loop_parameters(loop), replace(stack, "scan", True)
     kept = {jax.tree.structure(leaf) for name, leaf in params.items() if name.startswith("layer_")}
     if len(kept) > len(stack.pattern):
         raise NotTestedError("layers have different parameters, which no scan can stack: the first stands in the stack's prefix")
@@ -101,26 +101,26 @@ def law_scan_equals_loop(stack: Stack) -> None:
             raise NotTestedError(str(error)) from None
         law_scan_equals_loop(replace(stack, "prefix", stack.pattern))
         return
-    y, gradients = _looped(loop)
+    y, gradients = _run_loop(loop)
     require_equal_trees(again, y, words="output")
     require_equal_trees(unrolled(scanned_gradients, scan), gradients, ROUNDED, words="gradient of")
 
 
 @functools.lru_cache(maxsize=8)
-def _trained(plain: Any) -> tuple[Any, Any]:
-    looped = looped_parameters(replace(plain, "scan", False))
+def _train_once(plain: Any) -> tuple[Any, Any]:
+    looped = loop_parameters(replace(plain, "scan", False))
     params = scanned(looped, plain) if plain.scan else looped
     return params, outputs_and_gradients(plain, params, train=True)
 
 
-def trained(plain: Any) -> tuple[Any, Any]:
+def train_once(plain: Any) -> tuple[Any, Any]:
     """A stack's parameters, and its outputs and gradients in training."""
-    return _trained(plain)
+    return _train_once(plain)
 
 
 def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
     """With `remat` outputs and gradients are those without."""
-    params, (y, gradients) = trained(plain)
+    params, (y, gradients) = train_once(plain)
     again, recomputed = outputs_and_gradients(stack, params, train=True)
     require_equal_trees(again, y, words="output")
     require_equal_trees(recomputed, gradients, words="gradient of")

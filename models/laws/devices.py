@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from models.context import Context
-from models.laws.carrier import applied_to, parameters_of
+from models.laws.carrier import apply_to, parameters_of
 from models.laws.inputs import WIDTH, normal
 from models.laws.layer import SHORT, several_examples
 from models.laws.verdict import NotTestedError, require_equal_trees
@@ -17,13 +17,13 @@ from models.laws.verdict import NotTestedError, require_equal_trees
 DEVICES = 8
 
 
-def summed(layer: Any) -> Any:
+def sum_rows(layer: Any) -> Any:
     """(params, x of some rows, weights) -> the sum over rows of a projection of the output."""
     rows = several_examples(SHORT)
 
     def total(params: Any, x: jax.Array, weights: jax.Array) -> jax.Array:
         places, segments = (jnp.broadcast_to(jnp.asarray(row), x.shape[:2]) for row in rows[:2])
-        return jnp.vdot(weights, applied_to(layer, x, Context(positions=places, segments=segments), params))
+        return jnp.vdot(weights, apply_to(layer, x, Context(positions=places, segments=segments), params))
 
     return total
 
@@ -31,7 +31,7 @@ def summed(layer: Any) -> Any:
 @functools.lru_cache(maxsize=8)
 def whole(layer: Any) -> Any:
     """The gradient over eight rows in one program."""
-    return jax.jit(jax.grad(summed(layer)))(parameters_of(layer), *inputs())
+    return jax.jit(jax.grad(sum_rows(layer)))(parameters_of(layer), *inputs())
 
 
 def inputs() -> tuple[jax.Array, jax.Array]:
@@ -42,7 +42,7 @@ def inputs() -> tuple[jax.Array, jax.Array]:
 def law_gradients_of_parts_add_up(layer: Any) -> None:
     """The gradient over a batch is the sum of those over its parts, one after the other or each on a device (pmap)."""
     x, weights = inputs()
-    expected, part = whole(layer), jax.jit(jax.grad(summed(layer)))
+    expected, part = whole(layer), jax.jit(jax.grad(sum_rows(layer)))
     total = jax.tree.map(jnp.zeros_like, expected)
     for first in range(0, DEVICES, 2):
         total = jax.tree.map(jnp.add, total, part(parameters_of(layer), x[first : first + 2], weights[first : first + 2]))
@@ -57,5 +57,5 @@ def law_gradients_on_a_mesh_are_those_on_one_device(layer: Any) -> None:
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
     spread = jax.device_put(inputs(), NamedSharding(mesh, PartitionSpec("data")))
     params = jax.device_put(parameters_of(layer), NamedSharding(mesh, PartitionSpec()))
-    found = jax.jit(jax.grad(summed(layer)))(params, *spread)
+    found = jax.jit(jax.grad(sum_rows(layer)))(params, *spread)
     require_equal_trees(jax.device_get(found), whole(layer), 2e-4, "over eight devices, the gradient of")

@@ -24,7 +24,7 @@ def examples(lengths: tuple[int, ...] = LENGTHS, sources: tuple[int, ...] = SOUR
     ]
 
 
-def packed(parts: list[dict[str, jax.Array]], padding: int = 2) -> dict[str, jax.Array]:
+def pack(parts: list[dict[str, jax.Array]], padding: int = 2) -> dict[str, jax.Array]:
     """One row that holds them all and ends with padding."""
     row = {name: jnp.concatenate([part[name][0] for part in parts] + [jnp.zeros(padding, jnp.int32)])[None] for name in parts[0]}
     for prefix, name in (("", "tokens"), ("source_", "source")):
@@ -40,7 +40,7 @@ def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Any) -> None:
     """A row that packs examples gives each the outputs that it has in a row of its own."""
     params, parts = parameters(model), examples()
     apply = jax.jit(lambda batch: model.apply({"params": params}, batch))
-    row, alone = np.asarray(apply(packed(parts)))[0], [np.asarray(apply(part))[0] for part in parts]
+    row, alone = np.asarray(apply(pack(parts)))[0], [np.asarray(apply(part))[0] for part in parts]
     if alone[0].ndim == 2:  # an output for each token
         require_close(row[: sum(LENGTHS)], np.concatenate(alone), 2e-5)
     else:
@@ -49,7 +49,7 @@ def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Any) -> None:
 
 def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     """A pool, or a head with one, gives each example of a packed row what it gives it alone: (1, n, ...) and (1, ...)."""
-    hidden, ctx = [normal(length, 1, length, WIDTH) for length in (3, 5)], Context.of(packed(examples((3, 5))))
+    hidden, ctx = [normal(length, 1, length, WIDTH) for length in (3, 5)], Context.of(pack(examples((3, 5))))
     rest = [normal(4, VOCAB, WIDTH)] if hasattr(component, "pool") else []
     apply = functools.partial(component.apply, {"params": parameters(component)})
     row = apply(jnp.concatenate([*hidden, normal(9, 1, 2, WIDTH)], 1), ctx, *rest)
@@ -62,7 +62,7 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
 def law_packed_examples_give_what_they_give_alone(component: Any) -> None:
     """A pool or a head gives the examples of a packed row, or their tokens, what it gives them alone."""
     lengths = (3, 5)
-    hidden, ctx = [normal(length, 1, length, WIDTH) for length in lengths], Context.of(packed(examples(lengths)))
+    hidden, ctx = [normal(length, 1, length, WIDTH) for length in lengths], Context.of(pack(examples(lengths)))
     rest = [normal(4, VOCAB, WIDTH)] if kind_of(component) is Head else []
 
     def outputs(x: jax.Array, ctx: Context) -> list[jax.Array]:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Residual, Router, kind_of
-from models.laws.carrier import applied_to, parameters_of
+from models.laws.carrier import apply_to, parameters_of
 from models.laws.declared import without_gradient
 from models.laws.inputs import WIDTH, arguments, normal, packed_context, parameters
 from models.laws.verdict import BrokenLawError, require, require_close, require_finite
 from models.paths import path_name
-from models.structure import apart
+from models.structure import unshare
 
 
 def real(outputs: Any) -> list[jax.Array]:
@@ -46,7 +46,7 @@ def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(component: Any) -> tuple[Any, Any]:
+def run_compiled(component: Any) -> tuple[Any, Any]:
     """Outputs, and the gradient of a random projection of them by the parameters."""
     (_, outputs), (gradient, _) = program(component)(parameters(component), *arrays(component))
     return outputs, gradient
@@ -55,7 +55,7 @@ def compiled(component: Any) -> tuple[Any, Any]:
 def law_compiled_equals_eager(component: Any) -> None:
     """jit(f)(x) = f(x), up to rounding."""
     eager = component.apply({"params": parameters(component)}, *arguments(component))
-    outputs, _ = compiled(component)
+    outputs, _ = run_compiled(component)
     require(jax.tree.structure(eager) == jax.tree.structure(outputs), "the outputs are of another structure when compiled")
     for left, right in zip(jax.tree.leaves(outputs), jax.tree.leaves(eager), strict=True):
         require_close(left, right, 1e-4, relative=1e-4)
@@ -69,7 +69,7 @@ def law_floats_stay_in_their_type(component: Any) -> None:
 
     params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
     narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
-    wide = real(compiled(component)[0])
+    wide = real(run_compiled(component)[0])
     expected = jnp.float32 if kind_of(component) is Router else jnp.bfloat16  # a router's weights are float32
     require(len(wide) == len(narrow) > 0, f"{len(wide)} arrays of floats in float32, {len(narrow)} in bfloat16")
     for given, leaf in zip(wide, narrow, strict=True):
@@ -80,7 +80,7 @@ def law_floats_stay_in_their_type(component: Any) -> None:
 
 def law_every_parameter_has_a_gradient(component: Any) -> None:
     """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
-    gradients = over_blocks(component) if kind_of(component) is Residual else compiled(component)[1]
+    gradients = over_blocks(component) if kind_of(component) is Residual else run_compiled(component)[1]
     require_finite(gradients, "the gradient of")
     exempt = without_gradient(component)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
@@ -97,7 +97,7 @@ def over_blocks(residual: Any) -> Any:
     x = x if x.shape == (2, 8, WIDTH) else normal(1, 2, 8, WIDTH)
 
     def projected(params: Any) -> jax.Array:
-        return jnp.vdot(normal(2, *x.shape), applied_to(residual, x, ctx, params))
+        return jnp.vdot(normal(2, *x.shape), apply_to(residual, x, ctx, params))
 
     gradients = jax.jit(jax.grad(projected))(parameters_of(residual))
     largest: dict[str, np.ndarray] = {}
@@ -111,7 +111,7 @@ def over_blocks(residual: Any) -> Any:
 
 def law_equal_components_have_equal_parameters(component: Any, again: Any = None) -> None:
     """A component made of other objects, yet equal, has the same parameters."""
-    again = apart(component) if again is None else again
+    again = unshare(component) if again is None else again
     require(again == component, f"{component} is not equal to a copy of itself")
     own, other = (jax.eval_shape(lambda one=one: one.init(jax.random.key(0), *arguments(one))) for one in (component, again))
     require(own == other, "two parts are one object and so share parameters, while an equal component has parameters for each")

@@ -17,14 +17,14 @@ from models.structure import fields
 WIDTH, VOCAB = 16, 11
 
 
-def drawn(seed: int, *shape: int) -> np.ndarray:
+def draw(seed: int, *shape: int) -> np.ndarray:
     """Standard normal numbers in float32, without jax: a module may have them as constants."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
     """Standard normal numbers; from numpy, which compiles nothing."""
-    return jnp.asarray(drawn(seed, *shape))
+    return jnp.asarray(draw(seed, *shape))
 
 
 def tokens(seed: int, *shape: int, below: int = VOCAB) -> jax.Array:
@@ -94,7 +94,7 @@ def modules_within(component: Any) -> Iterator[nn.Module]:
 
 
 @functools.lru_cache(maxsize=256)
-def _traced(component: Any) -> tuple[Any, frozenset[type]]:
+def _trace(component: Any) -> tuple[Any, frozenset[type]]:
     seen: set[type] = set()
 
     def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -108,12 +108,12 @@ def _traced(component: Any) -> tuple[Any, frozenset[type]]:
 
 def shapes(component: Any) -> Any:
     """The shapes of a component's parameters."""
-    return _traced(component)[0]
+    return _trace(component)[0]
 
 
 def modules_run(component: Any) -> frozenset[type]:
     """The classes of the modules that run when the component runs."""
-    return _traced(component)[1]
+    return _trace(component)[1]
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.context import Context, Memory
 from models.contracts import Residual, kind_of
-from models.laws.carrier import applied_to
+from models.laws.carrier import apply_to
 from models.laws.inputs import WIDTH, normal, packed_context
 from models.laws.verdict import require, require_close
 
@@ -37,7 +37,7 @@ def one_example(length: int) -> Rows:
     return Rows(np.arange(length), np.ones(length, int), np.ones(MEMORY, int), np.zeros(EXAMPLES, int))
 
 
-def lengths_packed(length: int) -> tuple[int, ...]:
+def example_lengths(length: int) -> tuple[int, ...]:
     """The lengths of the examples of a packed row; some tokens are left for padding."""
     if length >= LONG:
         return (3, 18, 70, 150, length - LONG + 20)
@@ -47,7 +47,7 @@ def lengths_packed(length: int) -> tuple[int, ...]:
 
 def several_examples(length: int) -> Rows:
     """A row that packs examples and ends with padding; the memory holds two, and padding."""
-    lengths, begins = lengths_packed(length), np.zeros(EXAMPLES, int)
+    lengths, begins = example_lengths(length), np.zeros(EXAMPLES, int)
     positions, segments = np.zeros(length, int), np.zeros(length, int)
     for number, (start, count) in enumerate(zip(np.cumsum((0, *lengths)), lengths, strict=False), 1):
         positions[start : start + count] = np.arange(count)
@@ -59,7 +59,7 @@ def several_examples(length: int) -> Rows:
 EDGES = (1, 3, 5, *range(7, 35), 47, 48, 49, *range(62, 67), 80, 96, 112, 127, 128, 129, 160, 191, 192, 193, 240, 254, 255, 256, 257)
 
 
-def seen_tokens(length: int) -> np.ndarray:
+def pick_tokens(length: int) -> np.ndarray:
     """The output tokens whose derivatives are taken: all of a short row, 56 of a long one, those where chunks begin and end among them."""
     if length <= 2 * SHORT:
         return np.arange(length)
@@ -75,12 +75,12 @@ def derivatives(layer: Any, length: int) -> Any:
     The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token, and zero
     for outputs that are none of `seen_tokens`.  One program serves every law of the layer.
     """
-    weights, seen = normal(9, length, WIDTH), seen_tokens(length)
+    weights, seen = normal(9, length, WIDTH), pick_tokens(length)
 
     @jax.jit
     def program(x: jax.Array, memory: jax.Array, *rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def output(x: jax.Array, memory: jax.Array) -> jax.Array:
-            return applied_to(layer, x[None], Rows(*rows).context(memory))[0]
+            return apply_to(layer, x[None], Rows(*rows).context(memory))[0]
 
         y, pull = jax.vjp(output, x, memory)
 
@@ -100,7 +100,7 @@ def derivatives(layer: Any, length: int) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def observed(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def observe(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Output, derivatives by tokens and derivatives by memory, of a row that is one example or packs several."""
     rows = several_examples(length) if packed else one_example(length)
     y, own, other = derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)
@@ -109,7 +109,7 @@ def observed(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndar
 
 def reach(layer: Any, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
     """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
-    return observed(layer, length, packed)[1:]
+    return observe(layer, length, packed)[1:]
 
 
 def output(layer: Any, x: jax.Array | None = None, positions: np.ndarray | None = None) -> np.ndarray:
@@ -132,7 +132,7 @@ def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> 
 def law_keeps_the_shape(layer: Any) -> None:
     """(b, t, d) -> (b, t, d)."""
     x, ctx = normal(1, 2, SHORT, WIDTH), packed_context()
-    shape = jax.eval_shape(lambda: applied_to(layer, x, ctx)).shape
+    shape = jax.eval_shape(lambda: apply_to(layer, x, ctx)).shape
     require(shape == x.shape, f"x of shape {x.shape} became {shape}")
 
 
@@ -142,7 +142,7 @@ def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
     rows = several_examples(length)
     require_zero(own, rows.segments[:, None] != rows.segments[None], "token")
     require_zero(other, rows.segments[:, None] != rows.memory[None], "memory token")
-    tokens = (rows.segments > 0) & np.isin(np.arange(length), seen_tokens(length))
+    tokens = (rows.segments > 0) & np.isin(np.arange(length), pick_tokens(length))
     blind = (own.max(1) == 0) & tokens
     # Some may: weights that sum to less than one can all be zero.
     few = 2 * blind.sum() <= tokens.sum()
@@ -191,7 +191,7 @@ def usable_length(layer: Any) -> tuple[int, str]:
     for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):  # a chain of eight branches
         ctx = several_examples(length).context(normal(3, MEMORY, WIDTH))
         try:
-            jax.eval_shape(lambda x, ctx=ctx: applied_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32))
+            jax.eval_shape(lambda x, ctx=ctx: apply_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32))
         except Exception as error:  # whatever the layer's own code raises
             if length == SHORT:
                 raise
@@ -223,7 +223,7 @@ def forward(layer: Any) -> Any:
 
     def program(x: jax.Array, positions: jax.Array, segments: jax.Array, starts: jax.Array) -> jax.Array:
         memory = Memory(jnp.broadcast_to(normal(3, MEMORY, WIDTH), (len(x), MEMORY, WIDTH)), jnp.ones((len(x), MEMORY), jnp.int32))
-        return applied_to(layer, x, Context(positions=positions, segments=segments, starts=starts, memory=memory))
+        return apply_to(layer, x, Context(positions=positions, segments=segments, starts=starts, memory=memory))
 
     return jax.jit(program)
 
@@ -255,7 +255,7 @@ def law_later_tokens_change_nothing(layer: Any, length: int = SHORT) -> None:
 
 def law_packed_rows_equal_the_examples_alone(layer: Any, length: int = SHORT) -> None:
     """A row that packs examples gives each the outputs that it has alone, before padding."""
-    packed, lengths = several_examples(length), lengths_packed(length)
+    packed, lengths = several_examples(length), example_lengths(length)
     x = np.asarray(normal(1, length, WIDTH))
     starts = np.cumsum((0, *lengths))
     chosen = sorted(range(len(lengths)), key=lambda number: lengths[number])[-(ROWS - 1) :]

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.laws.inputs import drawn, parameters
+from models.laws.inputs import draw, parameters
 from models.laws.verdict import require, require_close
 from models.weigh import HIDDEN
 
 HEADS, T, S = 4, 5, 7
-SCORES, QUERY = drawn(1, 2, HEADS, T, S), drawn(2, 2, HEADS, T, 4)
+SCORES, QUERY = draw(1, 2, HEADS, T, S), draw(2, 2, HEADS, T, 4)
 POSITIONS, SOURCES = (
     np.array([[[2, 3, 4, 5, 6]], [[0, 1, 40, 90, 300]]]),
     np.array([[[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 17, 40, 41, 90, 500]]]),

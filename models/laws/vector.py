@@ -10,20 +10,20 @@ from models.laws.inputs import WIDTH, normal, parameters
 from models.laws.verdict import require, require_close
 
 
-def drawn_vectors() -> jax.Array:
+def draw_vectors() -> jax.Array:
     """Vectors away from zero, (5, 8, d)."""
     return 3 * normal(1, 5, 8, WIDTH) + 2
 
 
 def law_norm_forgets_the_scale(norm: Any) -> None:
     """norm(8 x) = norm(x)."""
-    x, variables = drawn_vectors(), {"params": parameters(norm)}
+    x, variables = draw_vectors(), {"params": parameters(norm)}
     require_close(norm.apply(variables, 8 * x), norm.apply(variables, x), 1e-4, "norm(8 x) and norm(x) differ")
 
 
 def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
     """Another vector, of the same token's heads, of another token or another row, changes nothing."""
-    x, variables = drawn_vectors(), {"params": parameters(norm)}
+    x, variables = draw_vectors(), {"params": parameters(norm)}
     moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(-1)
     require(moved[1, 2] > 1e-3, f"changing vector (1, 2) changes its own output by {moved[1, 2]:.1g} only")
     moved[1, 2] = 0
@@ -33,7 +33,7 @@ def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
 
 def law_norm_starts_with_mean_square_one(norm: Any, mean: float = 1.0) -> None:
     """With the first parameters, outputs have mean square 1 over their last axis, or what the class declares in `starts_at`."""
-    x = drawn_vectors()
+    x = draw_vectors()
     square = np.square(norm.apply(norm.init(jax.random.key(0), x), x)).mean(-1)
     require_close(square, np.full_like(square, mean), 1e-3, "mean square of an output at the start")
 

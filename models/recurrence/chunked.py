@@ -67,7 +67,7 @@ class Chunks:
 def sums(x: jax.Array, seen: jax.Array) -> jax.Array:
     """Sums of (..., c, k) over the tokens that each has seen, in full float32."""
     if x.shape[-1] == 1:
-        return jnp.where(seen, turned(x), 0.0).sum(-1, keepdims=True)
+        return jnp.where(seen, turn(x), 0.0).sum(-1, keepdims=True)
     return jnp.matmul(seen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -78,7 +78,7 @@ def row(x: jax.Array, place: int) -> jax.Array:
     return jnp.where(places == place, x, 0.0).sum(-2, keepdims=True)
 
 
-def turned(x: jax.Array) -> jax.Array:
+def turn(x: jax.Array) -> jax.Array:
     """(..., c, 1) -> (..., 1, c), and back."""
     c = max(x.shape[-2:])
     same = jax.lax.broadcasted_iota(jnp.int32, (c, c), 0) == jax.lax.broadcasted_iota(jnp.int32, (c, c), 1)
@@ -90,15 +90,15 @@ def rows(x: jax.Array, k: int) -> jax.Array:
 
     A sum, since the kernels of jax 0.7 cannot broadcast one number to a matrix, and two broadcasts would become one.
     """
-    return turned(x) + jnp.zeros((k, 1), x.dtype)
+    return turn(x) + jnp.zeros((k, 1), x.dtype)
 
 
-def joined(x: jax.Array, t: int) -> jax.Array:
+def join(x: jax.Array, t: int) -> jax.Array:
     """Chunks side by side again: (b, h, n, c, v) -> (b, h, t, v)."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]
 
 
-def carried(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
+def scan_chunks(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
     """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and the last."""
 
     def step(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
@@ -114,13 +114,13 @@ def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Arr
     One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
     """
     if since.shape[-1] == 1:
-        decays = jnp.exp(jnp.where(seen, since - turned(until), -jnp.inf))
+        decays = jnp.exp(jnp.where(seen, since - turn(until), -jnp.inf))
         return jnp.einsum("...ik,...jk->...ij", left, right) * decays
     middle = jax.lax.stop_gradient(row(until, (until.shape[-2] - 1) // 2))
     return jnp.where(seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0)
 
 
-def remaining(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
+def decay_to_end(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
     """exp(whole - total), what is left at the end of a chunk of what a token writes; 0 for tokens of other segments than the last.
 
     Theirs may have decayed further than the last one's, to a power that no float holds.
@@ -128,7 +128,7 @@ def remaining(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
     return jnp.exp(jnp.where(chunks.writes, whole - total, -jnp.inf))
 
 
-def floored(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
+def floor_decay(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
     """Log decays (b, h, t) or (b, h, t, k) with a last axis, and the length of the chunk.
 
     Chunks are of 64 tokens for decays a head, of 16 for decays a channel.  The latter are raised to -160 / chunk at least, -10 for the

@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import elu_plus_one
-from models.attend import own_tokens
+from models.attend import locate_tokens
 from models.context import Context
 from models.contracts import Activation, Layer, Norm, Position
 from models.convolution import ShortConvolution
-from models.heads import merged, projected
+from models.heads import merge, project
 from models.implementation import Recurrent
 from models.norm import HeadNorm, RMSNorm
 from models.position import RoPE
-from models.recurrence.chunked import Chunks, Rule, State, products, remaining, row, rows, sums
-from models.recurrence.through import continued, through
+from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
+from models.recurrence.through import resume, run_rule
 from models.structure import require_positive
 
 HEAD = 64  # channels of one of Mamba-2's heads, as released
@@ -34,7 +34,7 @@ def parts(
     total = sums(log_decay, chunks.seen)
     whole = row(total, chunks.size - 1)
     kept = jnp.exp(whole) * chunks.keeps
-    given = jnp.einsum("...ck,...cv->...kv", key * remaining(whole, total, chunks), value)
+    given = jnp.einsum("...ck,...cv->...kv", key * decay_to_end(whole, total, chunks), value)
     mixed = products(query, key, total, total, chunks.seen) @ value
     return (rows(kept, key.shape[-1]), given), (mixed, query * jnp.exp(total) * chunks.reads)
 
@@ -42,7 +42,7 @@ def parts(
 DECAYED = Rule("decayed", parts, lambda memory, kept, given: kept * memory + given, lambda memory, mixed, query: mixed + query @ memory)
 
 
-def decayed(
+def decay_memory(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -57,7 +57,7 @@ def decayed(
     query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
     anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
     """
-    return through(DECAYED, (query, key, value, log_decay), segments, state, chunk, implementation)
+    return run_rule(DECAYED, (query, key, value, log_decay), segments, state, chunk, implementation)
 
 
 def head_width(owner: nn.Module, width: int, heads: int, field: str | None = None) -> int:
@@ -68,7 +68,7 @@ def head_width(owner: nn.Module, width: int, heads: int, field: str | None = Non
     return width // heads
 
 
-def normed(mixed: jax.Array, norm: Norm) -> jax.Array:
+def norm_merge(mixed: jax.Array, norm: Norm) -> jax.Array:
     """A norm over each head, then heads side by side, tokens flattened: (b, h, t, v) -> (b * t, h * v)."""
     b, h, t, v = mixed.shape
     return norm(mixed.swapaxes(1, 2)).reshape(b * t, h * v)
@@ -104,11 +104,12 @@ class LinearAttention(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         b, t, d = x.shape
         k = head_width(self, d, self.heads)
-        query, key, value = (projected(name, x, self.heads, k) for name in ("query", "key", "value"))
+        query, key, value = (project(name, x, self.heads, k) for name in ("query", "key", "value"))
         value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
-        mixed = continued(self, ctx, decayed, self.feature(query), self.feature(key), value, jnp.zeros((b, self.heads, t)))
+        log_decay = jnp.zeros((b, self.heads, t))
+        mixed = resume(self, ctx, decay_memory, self.feature(query), self.feature(key), value, log_decay)
         mixed = mixed[..., :-1] / (mixed[..., -1:] + 1e-6)
-        return nn.Dense(d, use_bias=False, name="out")(merged(mixed.astype(x.dtype))).reshape(x.shape)
+        return nn.Dense(d, use_bias=False, name="out")(merge(mixed.astype(x.dtype))).reshape(x.shape)
 
 
 class Retention(nn.Module):
@@ -133,14 +134,15 @@ class Retention(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
         k, v = head_width(self, d, h), head_width(self, round(self.expand * d), h)
-        query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
+        query, key, value = project("query", x, h, k), project("key", x, h, k), project("value", x, h, v)
         if self.position is not None:
-            places = own_tokens(ctx, t).positions[:, None]
+            places = locate_tokens(ctx, t).positions[:, None]
             query, key = self.position(query, places), self.position(key, places)
-        log_decay = jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(h))))
-        mixed = continued(self, ctx, decayed, query * k**-0.5, key, value, jnp.broadcast_to(log_decay[:, None], (b, h, t)))
+        log_decay = jnp.broadcast_to(jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(h))))[:, None], (b, h, t))
+        mixed = resume(self, ctx, decay_memory, query * k**-0.5, key, value, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        mixed = norm_merge(mixed.astype(x.dtype), self.norm)
+        return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)
 
 
 class GatedLinearAttention(nn.Module):
@@ -163,12 +165,13 @@ class GatedLinearAttention(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
         k, v = (head_width(self, round(getattr(self, name) * d), h, name) for name in ("key_expand", "expand"))
-        query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
+        query, key, value = project("query", x, h, k), project("key", x, h, k), project("value", x, h, v)
         down = nn.Dense(self.rank, use_bias=False, name="decay_down")(x.reshape(-1, d)).reshape(b, t, -1)
-        log_decay = nn.log_sigmoid(projected("decay_up", down, h, k, bias=True).astype(jnp.float32)) / self.smooth
-        mixed = continued(self, ctx, decayed, query * k**-0.5, key, value, log_decay)
+        log_decay = nn.log_sigmoid(project("decay_up", down, h, k, bias=True).astype(jnp.float32)) / self.smooth
+        mixed = resume(self, ctx, decay_memory, query * k**-0.5, key, value, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        mixed = norm_merge(mixed.astype(x.dtype), self.norm)
+        return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)
 
 
 class Mamba2(nn.Module):
@@ -216,9 +219,9 @@ class Mamba2(nn.Module):
         rate = jnp.exp(self.param("log_rate", log_rates, (h,)).astype(jnp.float32))
         value = u.reshape(b, t, h, v).swapaxes(1, 2)
         query, key = (jnp.repeat(part.reshape(b, t, self.groups, -1).swapaxes(1, 2), h // self.groups, axis=1) for part in (read, write))
-        mixed = continued(self, ctx, decayed, query, key, value * step[..., None], -rate[:, None] * step)
+        mixed = resume(self, ctx, decay_memory, query, key, value * step[..., None], -rate[:, None] * step)
         mixed = mixed + self.param("skip", nn.initializers.ones, (h,)).astype(jnp.float32)[:, None, None] * value
         gate = nn.silu(nn.Dense(width, use_bias=False, name="gate")(tokens))
-        mixed = gate * merged(mixed.astype(x.dtype))
+        mixed = gate * merge(mixed.astype(x.dtype))
         mixed = self.norm(mixed.reshape(b * t, self.groups, -1)).reshape(mixed.shape)
         return nn.Dense(d, use_bias=False, name="out")(mixed).reshape(x.shape)

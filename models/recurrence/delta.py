@@ -14,20 +14,20 @@ import jax.numpy as jnp
 from models.context import Context
 from models.contracts import Layer, Norm
 from models.convolution import ShortConvolution
-from models.heads import projected
+from models.heads import project
 from models.implementation import Recurrent
 from models.norm import RMSNorm
-from models.recurrence.chunked import Chunks, Rule, State, products, remaining, row, rows, sums
-from models.recurrence.decayed import head_width, log_rates, normed, step_biases
-from models.recurrence.through import continued, through
+from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
+from models.recurrence.decayed import head_width, log_rates, norm_merge, step_biases
+from models.recurrence.through import resume, run_rule
 from models.roles import UNDECAYED, Roles
-from models.structure import named, require_positive
+from models.structure import copy_as, require_positive
 
 SLOWEST = 1e-6  # the least rate of decay at the start, in place of 0, which has no logarithm
 
 
 @jax.custom_jvp
-def inverse(lower: jax.Array) -> jax.Array:
+def invert(lower: jax.Array) -> jax.Array:
     """(I - lower)^-1 of strictly lower triangular matrices (..., c, c), by inverses of diagonal blocks of 1, 2, 4 and so on.
 
     As exact as substitution, and all of it products: [[A, 0], [-C, B]]^-1 = [[A^-1, 0], [B^-1 C A^-1, B^-1]].
@@ -40,18 +40,18 @@ def inverse(lower: jax.Array) -> jax.Array:
 
     blocks, size = jnp.where(apart == 0, 1, corners(1)), 2  # the inverse of a number is no product
     while size < c:
-        blocks, size = blocks + between(blocks, corners(size)), 2 * size
+        blocks, size = blocks + multiply_around(blocks, corners(size)), 2 * size
     return blocks
 
 
-@inverse.defjvp
-def inverse_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+@invert.defjvp
+def invert_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The derivative of an inverse, so that the products inside need not be kept."""
-    found = inverse(*primals)
-    return found, between(found, tangents[0])
+    found = invert(*primals)
+    return found, multiply_around(found, tangents[0])
 
 
-def between(outer: jax.Array, inner: jax.Array) -> jax.Array:
+def multiply_around(outer: jax.Array, inner: jax.Array) -> jax.Array:
     """outer @ inner @ outer in full float32."""
     return jnp.matmul(jnp.matmul(outer, inner, precision=jax.lax.Precision.HIGHEST), outer, precision=jax.lax.Precision.HIGHEST)
 
@@ -62,25 +62,25 @@ def parts(
     """As of a decaying memory, with u = readers @ entering memory + read as one more value, written under the key p."""
     total, before = sums(log_decay, chunks.seen), sums(log_decay, chunks.earlier)
     whole = row(total, chunks.size - 1)
-    kept, remains = jnp.exp(whole) * chunks.keeps, remaining(whole, total, chunks)
-    solve = inverse(products(r, p, before, total, chunks.earlier))
+    kept, remains = jnp.exp(whole) * chunks.keeps, decay_to_end(whole, total, chunks)
+    solve = invert(products(r, p, before, total, chunks.earlier))
     read = jnp.matmul(solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST)
     readers = jnp.matmul(solve, r * jnp.exp(before) * chunks.reads, precision=jax.lax.Precision.HIGHEST)
     left = p * remains
-    given = written(left, read) + written(key * remains, value)
+    given = write(left, read) + write(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
     mixed = products(query, key, total, total, chunks.seen) @ value
     return (rows(kept, key.shape[-1]), readers, left, given), (mixed, readers, read, among, query * jnp.exp(total) * chunks.reads)
 
 
-def written(key: jax.Array, value: jax.Array) -> jax.Array:
+def write(key: jax.Array, value: jax.Array) -> jax.Array:
     """sum_t k_t v_t^T: (..., c, k), (..., c, v) -> (..., k, v)."""
     return jnp.einsum("...ck,...cv->...kv", key, value)
 
 
 def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Array, given: jax.Array) -> jax.Array:
     """The memory that leaves a chunk."""
-    return kept * memory + written(left, readers @ memory) + given
+    return kept * memory + write(left, readers @ memory) + given
 
 
 def outputs(memory: jax.Array, mixed: jax.Array, readers: jax.Array, read: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
@@ -108,14 +108,14 @@ def delta(
     As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the chunk, linear in the
     state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under the key p.
     """
-    return through(DELTA, (query, key, value, p, r, log_decay), segments, state, chunk, implementation)
+    return run_rule(DELTA, (query, key, value, p, r, log_decay), segments, state, chunk, implementation)
 
 
-def convolved(name: str, x: jax.Array, ctx: Context, heads: int, width: int, convolution: Layer | None) -> jax.Array:
+def convolve(name: str, x: jax.Array, ctx: Context, heads: int, width: int, convolution: Layer | None) -> jax.Array:
     """A linear map and a convolution (silu alone without one), under a name in the module that calls: (b, t, d) -> (b, heads, t, width)."""
     b, t, d = x.shape
     flat = nn.Dense(heads * width, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1)
-    flat = nn.silu(flat) if convolution is None else named(convolution, f"{name}_convolution")(flat, ctx)
+    flat = nn.silu(flat) if convolution is None else copy_as(convolution, f"{name}_convolution")(flat, ctx)
     return flat.reshape(b, t, heads, width).swapaxes(1, 2)
 
 
@@ -127,7 +127,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 def beta(x: jax.Array, heads: int, strength: float) -> jax.Array:
     """How much of the old value a token replaces, `strength` at most: (b, t, d) -> (b, h, t, 1)."""
-    return strength * nn.sigmoid(projected("beta", x, heads, 1).astype(jnp.float32))
+    return strength * nn.sigmoid(project("beta", x, heads, 1).astype(jnp.float32))
 
 
 class DeltaNet(nn.Module):
@@ -152,10 +152,10 @@ class DeltaNet(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
         k = head_width(self, d, h)
-        query, key, value = (convolved(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
+        query, key, value = (convolve(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
         query, key, strength = unit(query) * k**-0.5, unit(key), beta(x, h, self.strength)
-        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, key, jnp.zeros((b, h, t)))
-        return nn.Dense(d, use_bias=False, name="out")(normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        mixed = resume(self, ctx, delta, query, key, strength * value, -strength * key, key, jnp.zeros((b, h, t)))
+        return nn.Dense(d, use_bias=False, name="out")(norm_merge(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
 
 
 class GatedDeltaNet(nn.Module):
@@ -193,17 +193,18 @@ class GatedDeltaNet(nn.Module):
         d, h = x.shape[2], self.value_heads or self.heads
         k = head_width(self, round(self.key_expand * d), self.heads, "key_expand")
         v = head_width(self, round(self.expand * d), h, "expand")
-        query, key = (convolved(name, x, ctx, self.heads, k, self.convolution) for name in ("query", "key"))
-        value = convolved("value", x, ctx, h, v, self.convolution)
+        query, key = (convolve(name, x, ctx, self.heads, k, self.convolution) for name in ("query", "key"))
+        value = convolve("value", x, ctx, h, v, self.convolution)
         query, key = (jnp.repeat(unit(part), h // self.heads, axis=1) for part in (query, key))
         query, strength = query * k**-0.5, beta(x, h, self.strength)
         rate = jnp.exp(self.param("log_rate", functools.partial(log_rates, least=SLOWEST), (h, 1)).astype(jnp.float32))
-        step = projected("step", x, h, 1)[..., 0].astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1))
+        step = project("step", x, h, 1)[..., 0].astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1))
         log_decay = -rate * nn.softplus(step)
         left = jnp.exp(log_decay)[..., None] * key
-        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
+        mixed = resume(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        mixed = norm_merge(mixed.astype(x.dtype), self.norm)
+        return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)
 
 
 class KimiDeltaAttention(nn.Module):
@@ -232,15 +233,16 @@ class KimiDeltaAttention(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, t, d), h = x.shape, self.heads
         k = head_width(self, d, h)
-        query, key, value = (convolved(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
+        query, key, value = (convolve(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
         query, key, strength = unit(query) * k**-0.5, unit(key), beta(x, h, self.strength)
         low, gate = (
             nn.Dense(self.rank or k, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1) for name in ("step_down", "gate_down")
         )
         rate = jnp.exp(self.param("log_rate", log_rates, (h, 1, 1)).astype(jnp.float32))
-        step = projected("step_up", low, h, k).astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1, k))
+        step = project("step_up", low, h, k).astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1, k))
         log_decay = jnp.maximum(-rate * nn.softplus(step), -10.0)
         left = jnp.exp(log_decay) * key
-        mixed = continued(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
+        mixed = resume(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
         gate = nn.sigmoid(nn.Dense(d, name="gate_up")(gate.reshape(b * t, -1)))
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm)).reshape(x.shape)
+        mixed = norm_merge(mixed.astype(x.dtype), self.norm)
+        return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)

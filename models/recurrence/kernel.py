@@ -11,7 +11,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import tpu as pallas_tpu
 
 from models.kernels import SAVED, by_rows
-from models.recurrence.chunked import Chunks, Rule, State, row, turned
+from models.recurrence.chunked import Chunks, Rule, State, row, turn
 
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
 VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
@@ -19,7 +19,7 @@ VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take: keys of 512 and valu
 # All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one chunk.
 
 
-def in_kernel(
+def run_in_kernel(
     rule: Rule, inputs: Sequence[jax.Array], segments: jax.Array | None, state: State, size: int, interpret: bool = False
 ) -> tuple[jax.Array, State]:
     """A rule over time: inputs (b, h, t, w), the last log decays (b, h, t, 1 or k) -> (b, h, t, v) and the last state.
@@ -53,7 +53,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
     def block(marks: Sequence[Chunks], memory: jax.Array, inputs: Sequence[Sequence[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
         outputs = list[jax.Array]()
         for chunk, (*wide, log_decay) in zip(marks, inputs, strict=True):
-            column = log_decay if log_decay.shape[0] == chunk.size else turned(log_decay)
+            column = log_decay if log_decay.shape[0] == chunk.size else turn(log_decay)
             passing, own = rule.parts(chunk, *(x.astype(jnp.float32) for x in wide), column)
             outputs.append(rule.read(memory, *own))
             memory = rule.advance(memory, *passing)
@@ -150,6 +150,6 @@ def _chunks(marks: Any) -> list[Chunks]:
     for (own,) in _cut([marks]):
         size = own.shape[1]
         across, *touched = (own[place : place + 1] for place in range(own.shape[0]))
-        segments, reads, writes, keeps = (turned(x) for x in (across, *touched))
+        segments, reads, writes, keeps = (turn(x) for x in (across, *touched))
         found.append(Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size))
     return found

@@ -7,13 +7,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.cache import remember, remembered
+from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Norm
-from models.heads import projected
+from models.heads import project
 from models.norm import LayerNorm
-from models.recurrence.chunked import Chunks, carried, joined, sums
-from models.recurrence.decayed import head_width, normed
+from models.recurrence.chunked import Chunks, join, scan_chunks, sums
+from models.recurrence.decayed import head_width, norm_merge
 from models.structure import require_positive
 
 NOTHING = -1e30  # the logarithm of a weight that is zero
@@ -67,14 +67,14 @@ def matrix_lstm(
         above = jax.lax.stop_gradient(jnp.maximum(kept + level, highest))
         return jnp.exp(kept + level - above) * memory + jnp.exp(highest - above) * given, above
 
-    (entering, level), last = carried(advance, (state.memory, state.level), kept, highest, given)
+    (entering, level), last = scan_chunks(advance, (state.memory, state.level), kept, highest, given)
     weights = jnp.where(chunks.seen, total - total.swapaxes(-1, -2) + log_input.swapaxes(-1, -2), NOTHING)
     carry = jnp.where(chunks.reads, total + level, NOTHING)
     above = jax.lax.stop_gradient(jnp.maximum(weights.max(-1, keepdims=True), carry))
     mixed = (jnp.einsum("...ik,...jk->...ij", query, key) * jnp.exp(weights - above)) @ value
     mixed = mixed + jnp.exp(carry - above) * (query @ entering)
     mixed = mixed[..., :-1] / jnp.maximum(jnp.abs(mixed[..., -1:]), jnp.exp(-above))
-    return joined(mixed, t), Levelled(last[0], last[1], chunks.last)
+    return join(mixed, t), Levelled(last[0], last[1], chunks.last)
 
 
 class MLSTM(nn.Module):
@@ -102,19 +102,19 @@ class MLSTM(nn.Module):
 
     def gate(self, name: str, x: jax.Array, start: Any) -> jax.Array:
         """What a gate is a function of, a number a head that starts as its bias and stays within the cap: (b, h, t) in float32."""
-        z = projected(name, x, self.heads, 1, True, kernel_init=nn.initializers.zeros, bias_init=start)[..., 0].astype(jnp.float32)
+        z = project(name, x, self.heads, 1, True, kernel_init=nn.initializers.zeros, bias_init=start)[..., 0].astype(jnp.float32)
         return z if self.cap is None else self.cap * jnp.tanh(z / self.cap)
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         (b, _, d), h = x.shape, self.heads
         k, v = head_width(self, round(self.key_expand * d), h, "key_expand"), head_width(self, d, h)
-        query, key, value = projected("query", x, h, k), projected("key", x, h, k), projected("value", x, h, v)
+        query, key, value = project("query", x, h, k), project("key", x, h, k), project("value", x, h, v)
         enter = self.gate("input", x, nn.initializers.constant(self.input_bias))
         forget = nn.log_sigmoid(self.gate("forget", x, lambda *_: jnp.linspace(3.0, 6.0, h)))
-        state = remembered(self, ctx, "state", Levelled.empty(b, h, k, v))
+        state = recall(self, ctx, "state", Levelled.empty(b, h, k, v))
         mixed, state = matrix_lstm(query, key * ctx.score_scale(k), value, enter, forget, ctx.segments, state)
         remember(self, ctx, "state", state)
         gate = nn.sigmoid(nn.Dense(d, use_bias=False, name="gate")(x.reshape(-1, d)))
         scale = self.param("norm_scale", nn.initializers.ones, (d,)).astype(x.dtype)
-        return nn.Dense(d, use_bias=False, name="out")(gate * normed(mixed.astype(x.dtype), self.norm) * scale).reshape(x.shape)
+        return nn.Dense(d, use_bias=False, name="out")(gate * norm_merge(mixed.astype(x.dtype), self.norm) * scale).reshape(x.shape)

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import squared_relu
-from models.cache import remember, remembered
+from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Activation, Norm
-from models.heads import merged
+from models.heads import merge
 from models.implementation import Recurrent
 from models.norm import LayerNorm
-from models.recurrence.decayed import head_width, normed
+from models.recurrence.decayed import head_width, norm_merge
 from models.recurrence.delta import delta, unit
-from models.recurrence.through import continued
+from models.recurrence.through import resume
 from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
@@ -30,7 +30,7 @@ def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
     """The token before each, zeros where that is of another segment; while decoding the last one is kept.  (b, t, d) -> (b, t, d)."""
     b, t, d = x.shape
     segments = jnp.zeros((b, t), jnp.int32) if ctx.segments is None else ctx.segments.astype(jnp.int32)
-    token, segment = remembered(module, ctx, "last", (jnp.zeros((b, d), x.dtype), jnp.full((b,), -1, jnp.int32)))
+    token, segment = recall(module, ctx, "last", (jnp.zeros((b, d), x.dtype), jnp.full((b,), -1, jnp.int32)))
     remember(module, ctx, "last", (x[:, -1], segments[:, -1]))
     tokens = jnp.concatenate([token[:, None], x[:, :-1]], 1)
     same = jnp.concatenate([segment[:, None], segments[:, :-1]], 1) == segments
@@ -107,11 +107,11 @@ class RWKV7(nn.Module):
         removed = unit(split(key * learned["removed"].astype(x.dtype)))
         key = key * (1 + (rate - 1) * learned["replaced"].astype(jnp.float32))
         r, keys, values = split(receptance), split(key), split(value)
-        mixed = continued(self, ctx, delta, r, keys, values, -removed * split(rate), removed, split(log_decay))
+        mixed = resume(self, ctx, delta, r, keys, values, -removed * split(rate), removed, split(log_decay))
         bonus = learned["bonus"].astype(jnp.float32).reshape(h, 1, k)
-        own = merged((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
+        own = merge((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
         gate = self.low_rank("gate", read["gate"], gate_rank, nn.sigmoid)
-        normal = normed(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned["norm_bias"].astype(x.dtype)
+        normal = norm_merge(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned["norm_bias"].astype(x.dtype)
         out = nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="out")
         y = out(gate * (normal + own)).reshape(x.shape)
         return (y, given) if given else y

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import gelu, silu
-from models.cache import remember, remembered
+from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Activation
 from models.convolution import ShortConvolution
@@ -24,10 +24,10 @@ def linear_scan(decay: jax.Array, x: jax.Array, fresh: jax.Array, start: jax.Arr
 
     Where `fresh` (b, t) the state before counts as zero.
     """
-    return in_chunks(_scanned, start, (decay, x, fresh), chunk)
+    return in_chunks(_scan, start, (decay, x, fresh), chunk)
 
 
-def _scanned(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     decay, x, fresh = inputs
     decay = jnp.where(fresh.reshape(*fresh.shape, *(1 for _ in decay.shape[2:])), 0, decay)
 
@@ -61,14 +61,14 @@ def fresh_tokens(module: nn.Module, ctx: Context, b: int, t: int) -> jax.Array:
     """Which tokens are of another example than the token before them, (b, t); the last one's is kept while decoding."""
     if ctx.segments is None:
         return jnp.zeros((b, t), bool)
-    last = remembered(module, ctx, "segment", jnp.full((b,), -1, ctx.segments.dtype))
+    last = recall(module, ctx, "segment", jnp.full((b,), -1, ctx.segments.dtype))
     remember(module, ctx, "segment", ctx.segments[:, -1])
     return ctx.segments != jnp.concatenate([last[:, None], ctx.segments[:, :-1]], axis=1)
 
 
-def recurrent(module: nn.Module, ctx: Context, decay: jax.Array, x: jax.Array) -> jax.Array:
+def recur(module: nn.Module, ctx: Context, decay: jax.Array, x: jax.Array) -> jax.Array:
     """`linear_scan` over (b, t, f), from the state that the module kept at the last call."""
-    start = remembered(module, ctx, "state", jnp.zeros((x.shape[0], x.shape[2]), jnp.float32))
+    start = recall(module, ctx, "state", jnp.zeros((x.shape[0], x.shape[2]), jnp.float32))
     state, h = linear_scan(decay, x, fresh_tokens(module, ctx, *x.shape[:2]), start)
     remember(module, ctx, "state", state)
     return h
@@ -95,9 +95,9 @@ class MinGRU(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         d, width = x.shape[-1], round(self.expand * x.shape[-1])
-        update, candidate = (gated(name, x, width) for name in ("update", "candidate"))
+        update, candidate = (project(name, x, width) for name in ("update", "candidate"))
         z = jax.nn.sigmoid(update)
-        h = recurrent(self, ctx, 1 - z, z * positive(candidate)).astype(x.dtype)
+        h = recur(self, ctx, 1 - z, z * positive(candidate)).astype(x.dtype)
         return nn.Dense(d, use_bias=False, name="out")(h.reshape(-1, width)).reshape(x.shape)
 
 
@@ -117,14 +117,14 @@ class MinLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         d, width = x.shape[-1], round(self.expand * x.shape[-1])
-        forget, enter, candidate = (gated(name, x, width) for name in ("forget", "enter", "candidate"))
+        forget, enter, candidate = (project(name, x, width) for name in ("forget", "enter", "candidate"))
         # f / (f + i) of two sigmoids is one sigmoid of a difference of logarithms.
         kept = jax.nn.sigmoid(jax.nn.log_sigmoid(forget) - jax.nn.log_sigmoid(enter))
-        h = recurrent(self, ctx, kept, (1 - kept) * positive(candidate)).astype(x.dtype)
+        h = recur(self, ctx, kept, (1 - kept) * positive(candidate)).astype(x.dtype)
         return nn.Dense(d, use_bias=False, name="out")(h.reshape(-1, width)).reshape(x.shape)
 
 
-def gated(name: str, x: jax.Array, width: int) -> jax.Array:
+def project(name: str, x: jax.Array, width: int) -> jax.Array:
     """A linear map with a bias, under a name in the module that calls: (b, t, d) -> (b, t, width) in float32."""
     return nn.Dense(width, name=name)(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:2], width).astype(jnp.float32)
 
@@ -159,7 +159,7 @@ class RGLRU(nn.Module):
         r, i = (jax.nn.sigmoid(self.within_heads(name, y).astype(jnp.float32)) for name in ("recurrence", "input"))
         log_decay = -8 * r * jax.nn.softplus(self.param("rate", rate_start, (width,)).astype(jnp.float32))
         enter = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_decay), 1e-6)) * i * y.astype(jnp.float32)
-        h = recurrent(self, ctx, jnp.exp(log_decay), enter).astype(x.dtype)
+        h = recur(self, ctx, jnp.exp(log_decay), enter).astype(x.dtype)
         return nn.Dense(d, name="out")((self.activation(gate) * h).reshape(-1, width)).reshape(x.shape)
 
     def within_heads(self, name: str, y: jax.Array) -> jax.Array:
@@ -214,10 +214,10 @@ class Mamba1(nn.Module):
         def body(state: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             step, y, write, read, fresh = inputs
             decay = jnp.exp(-step[..., None] * rates)
-            state, h = _scanned(state, (decay, (step * y)[..., None] * write[:, :, None], fresh))
+            state, h = _scan(state, (decay, (step * y)[..., None] * write[:, :, None], fresh))
             return state, jnp.einsum("btfn,btn->btf", h, read)
 
-        start = remembered(self, ctx, "state", jnp.zeros((b, channels, n), jnp.float32))
+        start = recall(self, ctx, "state", jnp.zeros((b, channels, n), jnp.float32))
         inputs = (step, y.astype(jnp.float32), write, read, fresh_tokens(self, ctx, b, t))
         state, mixed = in_chunks(body, start, inputs, self.chunk)
         remember(self, ctx, "state", state)

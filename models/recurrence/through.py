@@ -6,14 +6,14 @@ from typing import Any
 import jax
 
 from models.backend import kind, platform
-from models.cache import remember, remembered
+from models.cache import recall, remember
 from models.context import Context
-from models.implementation import Recurrent, recurrent_of
-from models.recurrence.chunked import Chunks, Rule, State, carried, floored, joined
-from models.recurrence.kernel import in_kernel
+from models.implementation import Recurrent, choose_recurrence
+from models.recurrence.chunked import Chunks, Rule, State, floor_decay, join, scan_chunks
+from models.recurrence.kernel import run_in_kernel
 
 
-def through(
+def run_rule(
     rule: Rule,
     inputs: tuple[jax.Array, ...],
     segments: jax.Array | None = None,
@@ -26,21 +26,21 @@ def through(
     `segments` (b, t) begin anew each, `chunk` tokens are a chunk (see `floored`), `implementation` is chosen by `recurrent_of`.
     """
     (b, h, t, k), v = inputs[1].shape, inputs[2].shape[3]
-    log_decay, size = floored(inputs[-1], chunk)
+    log_decay, size = floor_decay(inputs[-1], chunk)
     inputs, size = (*inputs[:-1], log_decay), min(size, t)
     state = State.empty(b, h, k, v) if state is None else state
-    if recurrent_of(implementation, t, k * v, platform(), kind()) == "pallas":
-        return in_kernel(rule, inputs, segments, state, size, interpret=platform() == "cpu")
+    if choose_recurrence(implementation, t, k * v, platform(), kind()) == "pallas":
+        return run_in_kernel(rule, inputs, segments, state, size, interpret=platform() == "cpu")
     chunks = Chunks.of(segments, state.segment, t, size)
     passing, own = rule.parts(chunks, *(chunks.cut(x) for x in inputs))
-    entering, memory = carried(rule.advance, state.memory, *passing)
-    return joined(rule.read(entering, *own), t), State(memory, chunks.last)
+    entering, memory = scan_chunks(rule.advance, state.memory, *passing)
+    return join(rule.read(entering, *own), t), State(memory, chunks.last)
 
 
-def continued(owner: Any, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array) -> jax.Array:
+def resume(owner: Any, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array) -> jax.Array:
     """The outputs of a recurrence in a layer, from the state that its cache remembers on, by the layer's `implementation`."""
     (b, h, _, k), v = inputs[1].shape, inputs[2].shape[3]
-    state = remembered(owner, ctx, "state", State.empty(b, h, k, v))
+    state = recall(owner, ctx, "state", State.empty(b, h, k, v))
     mixed, state = run(*inputs, ctx.segments, state, implementation=owner.implementation)
     remember(owner, ctx, "state", state)
     return mixed

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.implementation import Recurrent
-from models.recurrence.decayed import decayed
+from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
 from models.recurrence.kernel import TOGETHER
 from tests.benchmarks.measure import finish, note, parser, report, selected
@@ -31,8 +31,8 @@ from train.study.topology import topology
 ROWS, HEADS, LENGTH = 2, 4, 2048
 # The recurrence, how wide keys and values are, and whether channels decay each on their own.
 FORMS: dict[str, tuple[Any, int, int, bool]] = {
-    "decayed": (decayed, 128, 256, False),
-    "decayed, a channel": (decayed, 128, 128, True),
+    "decayed": (decay_memory, 128, 256, False),
+    "decayed, a channel": (decay_memory, 128, 128, True),
     "delta": (delta, 128, 256, False),
     "delta, a channel": (delta, 128, 128, True),
 }
@@ -55,7 +55,7 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
 
     for stale in dumped.iterdir():
         stale.unlink()
-    with compiling_for([device]):
+    with compile_for([device]):
         compiled = jax.jit(jax.grad(loss)).lower(given, array(values), segments).compile()
     program, facts, memory = Program(compiled.as_text() or ""), chip(device.device_kind), compiled.memory_analysis()
     assert facts is not None

@@ -248,8 +248,8 @@ def test_what_sees_later_tokens_refuses_to_decode(layer: Any) -> None:
 class Crossed(Attention):
     """Broken: query heads take turns at the keys."""
 
-    def keyed(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        key, value = super().keyed(x, ctx)
+    def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
+        key, value = super().project_keys(x, ctx)
         return jnp.tile(key, (1, 2, 1, 1)), jnp.tile(value, (1, 2, 1, 1))
 
 

@@ -17,13 +17,13 @@ import pytest
 from models import Attention, Block, Context, Decoding, GatedDeltaNet, LayerNorm, LongConvolution, Memory, MinGRU, Softmax, Stack
 from models.axial import Along
 from models.contracts import Layer, Norm, Position, Relative, Residual, Weigh, kind_of
-from models.heads import Heads, merged
+from models.heads import Heads, merge
 from models.mixing import TokenMLP
 from models.norm import HeadNorm
 from models.position import AxialRoPE, LearnedPosition
 from models.relative import FIRE
 from models.residual import PreNorm
-from models.structure import named
+from models.structure import copy_as
 from models.weigh import HIDDEN
 from tests.laws.components import component_classes, forms_of, normal, random_like
 
@@ -110,8 +110,8 @@ class Defined(Attention):
         query = Heads(self.bias, name="query")(x, self.heads, k)
         key, value = (Heads(self.bias, name=name)(source, groups, k) for name in ("key", "value"))
         if self.qk_norm is not None:
-            query = named(self.qk_norm, "query_norm")(query.swapaxes(1, 2)).swapaxes(1, 2)
-            key = named(self.qk_norm, "key_norm")(key.swapaxes(1, 2)).swapaxes(1, 2)
+            query = copy_as(self.qk_norm, "query_norm")(query.swapaxes(1, 2)).swapaxes(1, 2)
+            key = copy_as(self.qk_norm, "key_norm")(key.swapaxes(1, 2)).swapaxes(1, 2)
         i, j = np.arange(t)[:, None], np.arange(s)
         if self.position is not None:
             query, key = self.position(query, jnp.arange(t)), self.position(key, jnp.arange(s))
@@ -131,7 +131,7 @@ class Defined(Attention):
         mixed = jnp.einsum("bhts,bhsk->bhtk", weights, value)
         if self.gate:
             mixed = mixed * jax.nn.sigmoid(Heads(name="gate")(x, self.heads, k))
-        return nn.Dense(d, use_bias=self.bias, name="out")(merged(mixed)).reshape(b, t, d)
+        return nn.Dense(d, use_bias=self.bias, name="out")(merge(mixed)).reshape(b, t, d)
 
 
 ALONE, MEMORY = normal(1, 2, EXAMPLE, D), normal(2, 2, SOURCE, D)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import GLU, MLP, Block, Context, Decoding, Stack
-from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE, block_sizes, dispatched, in_blocks
+from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE, apply_experts, block_sizes, in_blocks
 from models.feedforward import LowRank, Monarch
 from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evenness, highest
 from tests.laws.components import WIDTH, normal, packed_context, parameters
@@ -95,7 +95,7 @@ def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels
     for chosen in (np.zeros((7, 2), int), np.arange(14).reshape(7, 2) % 5, np.array([[4, 0]] * 6 + [[2, 4]])):
 
         def loss(tokens: Any, weights: Any, kernels: Any, sizes: tuple[int, ...] | None, chosen: Any = chosen) -> Any:
-            return (dispatched(tokens, weights, jnp.asarray(chosen), kernels, jnp.tanh, sizes) ** 2).sum()
+            return (apply_experts(tokens, weights, jnp.asarray(chosen), kernels, jnp.tanh, sizes) ** 2).sum()
 
         def plain(tokens: Any, weights: Any, kernels: Any, chosen: Any = chosen) -> Any:
             gate, up, down = (kernel[chosen] for kernel in kernels)

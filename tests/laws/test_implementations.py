@@ -17,8 +17,8 @@ from models import Attention, Context, DifferentialAttention, LatentAttention, M
 from models import attend as core
 from models.attend import Reach, Tokens, attend
 from models.attended import attention_weights
-from models.backend import compiling_for, platform
-from models.implementation import Call, Implementation, implementation_of, lacking
+from models.backend import compile_for, platform
+from models.implementation import Call, Implementation, choose_implementation, explain_refusal
 from models.relative import ALiBi
 from tests.laws.components import normal
 from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
@@ -128,12 +128,12 @@ def test_values_and_gradients_are_those_of_the_definition(name: str, implementat
 
 def blind(query: Any, key: Any, value: Any, segments: Any, *rest: Any) -> jax.Array:
     """Broken: sees other segments."""
-    return kernels.splash(query, key, value, None, *rest)
+    return kernels.attend_splash(query, key, value, None, *rest)
 
 
 def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: int, *rest: Any) -> jax.Array:
     """Broken: sees one token too far."""
-    return kernels.splash(query, key, value, segments, causal, window + 1, *rest)
+    return kernels.attend_splash(query, key, value, segments, causal, window + 1, *rest)
 
 
 @pytest.mark.represented_by("window-wide")
@@ -219,25 +219,25 @@ HALF = X.astype(jnp.bfloat16)
 )
 def test_the_platform_and_the_call_choose(layer: Attention, on_tpu: str, on_gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert used(layer, HALF, Context()) == {"xla"}
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         assert used(layer, HALF, Context()) == {on_tpu}
         assert used(layer, HALF[:, :255], Context()) == {"xla"}
     # cuDNN's kernel is asked about at tracing, where there is none
     monkeypatch.setattr(kernels.jax.nn, "dot_product_attention", lambda query, *rest, **options: jnp.sin(query))
-    with compiling_for("gpu"):
+    with compile_for("gpu"):
         assert used(layer, HALF, Context()) == {on_gpu}
         assert used(layer, X, Context()) == {"xla"}  # float32
 
 
 def test_what_is_traced_for_another_platform_says_so_and_then_no_more() -> None:
     assert platform() == "cpu"
-    with compiling_for("tpu"), compiling_for("gpu"):
+    with compile_for("tpu"), compile_for("gpu"):
         assert platform() == "gpu"
     assert platform() == "cpu"
 
 
 def test_active_dropout_of_weights_decoding_and_weights_that_are_looked_at_are_xla() -> None:
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         assert used(Attention(2, dropout=0.1), X, Context(train=True)) == {"xla"}
         assert used(Attention(2, cross=True), X, Context(memory=Memory(X[:, :100]))) == {"xla"}  # few sources
         assert used(Attention(2, cross=True), X, Context(memory=Memory(X))) == {"splash"}
@@ -294,17 +294,17 @@ CALL = Call(length=1024, width=64, dtype="bfloat16")
 )
 def test_what_an_implementation_lacks(implementation: Implementation, changes: Any, on: str, reason: str | None) -> None:
     call = dataclasses.replace(CALL, **changes)
-    assert lacking(implementation, call, on) == reason
+    assert explain_refusal(implementation, call, on) == reason
     if reason is None:
-        assert implementation_of(call, implementation, on) == implementation
+        assert choose_implementation(call, implementation, on) == implementation
     else:
-        assert implementation_of(call, None, on) != implementation
+        assert choose_implementation(call, None, on) != implementation
 
 
 def test_a_name_that_there_is_none_of_is_refused() -> None:
     wrong: Any = "flash"
     with pytest.raises(ValueError, match="'flash'; give one of xla, fused, splash, or None to choose"):
-        implementation_of(CALL, wrong, "tpu")
+        choose_implementation(CALL, wrong, "tpu")
 
 
 @pytest.mark.represented_by("3")

@@ -31,7 +31,7 @@ from models.laws.ends import (
     examples,
     law_packed_rows_give_the_outputs_of_the_examples_alone,
     law_pooled_packed_rows_equal_the_examples_alone,
-    packed,
+    pack,
 )
 from models.structure import replace
 from tests.laws.components import BERT, EMBED, VARIANTS, VOCAB, WIDTH, forms, normal, parameters, tokens
@@ -92,7 +92,7 @@ def test_logits_without_a_table_are_refused() -> None:
 
 
 def law_embedding_is_the_sum_of_its_rows(embed: Any) -> None:
-    batch = packed(examples((3, 5)))
+    batch = pack(examples((3, 5)))
     params = jax.device_get(parameters(embed))
     x, ctx = embed.apply({"params": params}, batch, Context.of(batch))
     expected = params["token"][np.asarray(batch["tokens"])] + params["type"][np.asarray(batch["types"])]
@@ -119,7 +119,7 @@ def test_an_embedding_without_types_and_positions_in_the_batch_takes_type_zero_a
 
 
 def law_decoder_sees_only_its_own_memory(model: Any) -> None:
-    params, batch = parameters(model), packed(examples())
+    params, batch = parameters(model), pack(examples())
     apply = jax.jit(lambda source: model.apply({"params": params}, {**batch, "source": source}))
     start = np.asarray(apply(batch["source"]))[0]
     changed = np.asarray(apply(batch["source"].at[0, 3].set((batch["source"][0, 3] + 1) % 7)))[0]  # a source token of example 2
@@ -134,7 +134,7 @@ def test_a_decoder_reads_the_memory_of_its_own_example_only(model: Any) -> None:
 
 
 def law_training_and_evaluation_differ_by_dropout_alone(model: Any) -> None:
-    params, batch = parameters(model), packed(examples())
+    params, batch = parameters(model), pack(examples())
 
     def apply(key: int, train: bool) -> np.ndarray:
         return np.asarray(model.apply({"params": params}, batch, train=train, rngs={"dropout": jax.random.key(key)}))

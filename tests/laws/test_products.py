@@ -12,7 +12,7 @@ import pytest
 from models import MLP, Block, ClassHead, Context, LogitsHead, PreNorm, QueryEmbed, RMSNorm, Stack, TokenEmbed, Transformer
 from models.parametrization import initialised, roles
 from models.paths import path_name
-from models.products import summed_axes
+from models.products import trace_sums
 from models.roles import Growth, Role, Roles
 from tests.laws.components import arguments, component_classes, forms_of
 from train.optimizer import AdamW, Constant
@@ -104,7 +104,7 @@ def test_a_kernel_is_read_whichever_way_it_stands() -> None:
         return (x @ params["kernel"] @ params["turned"].T) @ (params["low"] @ params["rank"])
 
     shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in kernels(d).items()}
-    found, lost = summed_axes(apply, shapes, jax.ShapeDtypeStruct((2, d), jnp.float32))
+    found, lost = trace_sums(apply, shapes, jax.ShapeDtypeStruct((2, d), jnp.float32))
     assert found == {"kernel": {-2}, "turned": {-1}, "low": {-1, -2}, "rank": {-2}}
     assert not any(lost.values())
 
@@ -139,7 +139,7 @@ def sums(form: Any) -> dict[str, tuple[tuple[int, ...], frozenset[int]]]:
         return form.apply({"params": params}, *whole, mutable=["losses", "metrics", "cache"])
 
     params = jax.eval_shape(lambda: form.init(jax.random.key(0), *given)).get("params", {})
-    found = jax.tree.leaves(summed_axes(apply, params, arrays)[0], is_leaf=lambda leaf: isinstance(leaf, frozenset))
+    found = jax.tree.leaves(trace_sums(apply, params, arrays)[0], is_leaf=lambda leaf: isinstance(leaf, frozenset))
     paths = jax.tree_util.tree_leaves_with_path(params)
     return {path_name(path): (leaf.shape, axes) for (path, leaf), axes in zip(paths, found, strict=True)}
 

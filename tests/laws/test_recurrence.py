@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.recurrence.decayed import decayed
-from models.recurrence.delta import delta, inverse
+from models.recurrence.decayed import decay_memory
+from models.recurrence.delta import delta, invert
 from models.recurrence.mlstm import matrix_lstm
 from tests.laws.components import normal
 
@@ -58,7 +58,7 @@ def one_by_one(form: str, given: Any, segments: Any) -> np.ndarray:
 
 
 def core(form: str) -> Any:
-    return {"decayed": decayed, "delta": delta, "matrix_lstm": matrix_lstm}[form.split()[0]]
+    return {"decayed": decay_memory, "delta": delta, "matrix_lstm": matrix_lstm}[form.split()[0]]
 
 
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel", "matrix_lstm head"]
@@ -154,7 +154,7 @@ def law_inverse_of_a_triangle(invert: Any, c: int) -> None:
 
 @pytest.mark.parametrize("c", [1, 11, 64])
 def test_the_inverse_of_a_triangle_is_exact(c: int) -> None:
-    law_inverse_of_a_triangle(inverse, c)
+    law_inverse_of_a_triangle(invert, c)
 
 
 def traced(run: Any, form: str, t: int) -> tuple[int, list[int]]:
@@ -184,12 +184,12 @@ def test_memory_is_linear_in_length_and_loops_are_over_chunks(form: str) -> None
 
 def unmasked(query: Any, key: Any, value: Any, log_decay: Any, segments: Any, state: Any, chunk: Any) -> Any:
     """Broken: carries the state from one segment into the next."""
-    return decayed(query, key, value, log_decay, None, state, chunk)
+    return decay_memory(query, key, value, log_decay, None, state, chunk)
 
 
 def forgetful(query: Any, key: Any, value: Any, log_decay: Any, segments: Any, state: Any, chunk: Any) -> Any:
     """Broken: begins anew with each call."""
-    return decayed(query, key, value, log_decay, segments, None, chunk)
+    return decay_memory(query, key, value, log_decay, segments, None, chunk)
 
 
 def quadratic(query: Any, key: Any, value: Any, log_decay: Any) -> Any:
@@ -199,7 +199,7 @@ def quadratic(query: Any, key: Any, value: Any, log_decay: Any) -> Any:
 
 def stepwise(query: Any, key: Any, value: Any, log_decay: Any) -> Any:
     """Broken: one token after the other."""
-    return decayed(query, key, value, log_decay, chunk=1)
+    return decay_memory(query, key, value, log_decay, chunk=1)
 
 
 def series(lower: Any) -> Any:

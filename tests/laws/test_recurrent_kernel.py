@@ -21,8 +21,8 @@ from models import (
     Mamba2,
     Retention,
 )
-from models.backend import compiling_for
-from models.implementation import Recurrent, recurrent_of
+from models.backend import compile_for
+from models.implementation import Recurrent, choose_recurrence
 from models.recurrence import kernel
 from models.recurrence.chunked import State
 from tests.laws.components import normal, parameters
@@ -150,11 +150,11 @@ def calls(layer: Any, x: jax.Array) -> list[str]:
 def test_the_platform_and_the_call_choose() -> None:
     x = normal(1, 1, 256, 16)
     assert calls(GatedDeltaNet(2), x) == []
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         assert calls(GatedDeltaNet(2), x) == ["delta_forward"]
         assert calls(GatedDeltaNet(2), x[:, :255]) == []
         assert calls(GatedDeltaNet(2, implementation="xla"), x) == []
-    with compiling_for("gpu"):
+    with compile_for("gpu"):
         assert calls(GatedDeltaNet(2), x) == []
 
 
@@ -170,8 +170,8 @@ def test_the_platform_and_the_call_choose() -> None:
     ],
 )
 def test_what_a_kernel_does_not_fit_is_xla(length: int, state: int, platform: str, kind: str, found: str) -> None:
-    assert recurrent_of(None, length, state, platform, kind) == found
-    assert recurrent_of("xla", length, state, platform, kind) == "xla"
+    assert choose_recurrence(None, length, state, platform, kind) == found
+    assert choose_recurrence("xla", length, state, platform, kind) == "xla"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_a_kernel_does_not_fit_is_xla(length: int, state: int, platform: st
 )
 def test_what_cannot_be_is_refused(asked: Any, state: int, platform: str, kind: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        recurrent_of(asked, 1024, state, platform, kind)
+        choose_recurrence(asked, 1024, state, platform, kind)
 
 
 @pytest.mark.slow

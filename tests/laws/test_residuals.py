@@ -12,7 +12,7 @@ import pytest
 from models import MLP, Attention, Block, Context, Decoding, LayerNorm, PostNorm, PreNorm, RMSNorm, Stack, scanned
 from models.depth import MixtureOfDepths
 from models.growth import Order, deepened
-from models.laws.depth import law_scan_equals_loop, looped_parameters
+from models.laws.depth import law_scan_equals_loop, loop_parameters
 from models.residual import DeepNorm, Highway, LayerScale, NormalizedResidual, ReZero, ScaledNorm, StochasticDepth
 from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet, doubly_stochastic
 from models.structure import replace
@@ -176,7 +176,7 @@ GROWN = [(PreNorm(), "interleaved"), (PreNorm(RMSNorm()), "stacked"), (ScaledNor
 
 
 def law_growth_keeps_the_outputs(stack: Stack, order: Any, scan: bool, preserving: bool = True) -> None:
-    params = scanned(looped_parameters(stack), stack) if scan else looped_parameters(stack)
+    params = scanned(loop_parameters(stack), stack) if scan else loop_parameters(stack)
     stack = replace(stack, "scan", scan)
     deep = replace(stack, "repeats", 5)
     grown = deepened(params, stack, 5, order, preserving)
@@ -193,7 +193,7 @@ def test_a_stack_grows_without_changing_what_it_computes(residual: Any, order: A
 
 def test_growth_copies_layers_in_its_order_and_refuses_what_it_cannot_keep() -> None:
     stack = stacked(PreNorm(), 2)
-    params = looped_parameters(stack)
+    params = loop_parameters(stack)
     orders: list[tuple[Order, tuple[int, ...]]] = [("stacked", (0, 1, 0, 1)), ("interleaved", (0, 0, 1, 1))]
     for order, sources in orders:
         grown = deepened(params, stack, 4, order)
@@ -213,7 +213,7 @@ def mixture(residual: Any, capacity: float) -> MixtureOfDepths:
 def test_a_mixture_of_depths_changes_its_share_of_each_example_and_costs_as_much() -> None:
     x = normal(9, 2, 8, WIDTH)
     stack = Stack(mixture(PreNorm(), 0.5), 1)
-    params = looped_parameters(stack)
+    params = loop_parameters(stack)
     segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0], [1] * 8])
     y = np.asarray(stack.apply({"params": params}, x, Context(segments=segments)))
     changed = (y != np.asarray(x)).any(-1)
@@ -231,7 +231,7 @@ def test_a_mixture_of_depths_changes_its_share_of_each_example_and_costs_as_much
 
 def test_a_mixture_of_depths_that_takes_all_tokens_joins_the_blocks_change_by_its_weight() -> None:
     mixed = mixture(PreNorm(), 1.0)
-    params = looped_parameters(Stack(mixed, 1))["layer_0"]
+    params = loop_parameters(Stack(mixed, 1))["layer_0"]
     block = {name: value for name, value in params.items() if name != "router"}
     full = Block(mixed.mixer, mixed.feedforward, mixed.residual).apply({"params": block}, X, CONTEXT)[0]
     real = np.asarray(CONTEXT.segments)[..., None] > 0

@@ -20,7 +20,7 @@ from models import (
     TokenEmbed,
     Transformer,
 )
-from models.paths import Layer, path_name, stacked
+from models.paths import Layer, count_stacked, path_name
 from models.roles import Role, Roles, declarations, default_roles, roles_of
 from tests.laws.components import arguments, component_classes, forms_of
 
@@ -98,7 +98,7 @@ def test_vectors_and_numbers_are_not_decayed_unless_a_class_says_so(owner: Any) 
         whole = Called(form).init
         shapes = jax.eval_shape(lambda init=whole: init(jax.random.key(0), {}))["params"]
         for (path, leaf), role in zip(jax.tree_util.tree_leaves_with_path(shapes), named_roles(form).values(), strict=True):
-            axes = len(leaf.shape) - stacked(path_name(path))
+            axes = len(leaf.shape) - count_stacked(path_name(path))
             if axes < 2 and not path_name(path).endswith("_weight"):  # those of hyper-connections
                 assert role.decay is False, path_name(path)
 

@@ -11,8 +11,8 @@ import pytest
 
 import models.laws.inputs
 from models import Block, Experts, GatedDeltaNet, LogitsHead, ProductKeyMemory, Stack, TokenEmbed, Transformer, bert
-from models.parametrization import widened
-from models.paths import path_name, stacked
+from models.parametrization import widen
+from models.paths import count_stacked, path_name
 from tests.laws.components import arguments, component_classes, forms_of
 from train.optimizer import AdamW
 from train.parallel import SMALL, Mesh
@@ -35,7 +35,7 @@ def replicated(tree: Any) -> float:
 
 def wide(form: Any) -> Any:
     if hasattr(form, "embed"):
-        return widened(form, WIDTH)
+        return widen(form, WIDTH)
     return dataclasses.replace(form, width=WIDTH) if getattr(form, "width", None) == models.laws.inputs.WIDTH else form
 
 
@@ -53,7 +53,7 @@ def test_every_large_parameter_of_every_component_is_split_eight_ways(owner: Any
         given = arguments(form)
         shapes = jax.eval_shape(lambda form=form, given=given: form.init(jax.random.key(0), *given)).get("params", {})
         for path, (whole, part) in parts(shapes).items():
-            repeats = stacked(path)
+            repeats = count_stacked(path)
             assert part[:repeats] == whole[:repeats], path
             if len(whole) - repeats > 1 and math.prod(whole[repeats:]) >= SMALL and any(size % 8 == 0 for size in whole[repeats:]):
                 assert math.prod(part) * 8 == math.prod(whole), (path, whole)

@@ -17,7 +17,7 @@ from models.laws.depth import (
     law_residual_keeps_the_shape_of_the_state,
     law_scan_equals_loop,
     law_zero_branch_leaves_the_state,
-    looped_parameters,
+    loop_parameters,
     stream,
 )
 from models.stack import POLICIES
@@ -101,7 +101,7 @@ def assert_close(left: Any, right: Any, tolerance: float = 1e-4) -> None:
 
 
 def law_conversions_are_inverses(stack: Stack, into: Any, back: Any) -> None:
-    params = looped_parameters(stack)
+    params = loop_parameters(stack)
     other = into(params, stack)
     assert jax.tree.structure(back(other, stack)) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back(other, stack), params)
@@ -118,14 +118,14 @@ def test_a_scanned_stack_gives_the_outputs_and_gradients_of_the_loop(stack: Stac
 @pytest.mark.parametrize("stack", [PLAIN, PATTERN, HYPER])
 def test_scanned_and_unrolled_are_inverses_and_leave_what_is_converted(stack: Stack) -> None:
     law_conversions_are_inverses(stack, scanned, unrolled)
-    params = looped_parameters(stack)
+    params = loop_parameters(stack)
     assert unrolled(params, stack) == params
     once = scanned(params, stack)
     assert scanned(once, stack) == once
 
 
 def test_identity_hyper_connections_are_pre_norm() -> None:
-    hyper = looped_parameters(HYPER)
+    hyper = loop_parameters(HYPER)
     start = {"read": jnp.full((3,), 1 / 3), "write": jnp.ones(3), "mix": jnp.eye(3)}
 
     def identity(params: Any) -> Any:
@@ -185,7 +185,7 @@ def law_scan_counts_as_much_as_the_loop(loop: Any, scan: Any, *args: Any) -> Non
 
 
 def test_a_scanned_stack_counts_the_products_of_the_loop() -> None:
-    params, scan = looped_parameters(PATTERN), replace(PATTERN, "scan", True)
+    params, scan = loop_parameters(PATTERN), replace(PATTERN, "scan", True)
     law_scan_counts_as_much_as_the_loop(
         lambda x: PATTERN.apply({"params": params}, x, CONTEXT),
         lambda x: scan.apply({"params": scanned(params, PATTERN)}, x, CONTEXT),

@@ -25,7 +25,7 @@ from models import (
 )
 from models.contracts import Norm, Position
 from models.laws.vector import (
-    drawn_vectors,
+    draw_vectors,
     law_length_is_kept,
     law_norm_acts_on_each_vector_alone,
     law_norm_forgets_the_scale,
@@ -49,7 +49,7 @@ def test_a_norm_acts_on_each_vector_alone_and_forgets_its_scale(norm: Any) -> No
 
 @pytest.mark.parametrize("norm", [LayerNorm(), LayerNorm(1e-2, bias=False)])
 def test_layer_norm_is_the_closed_form_and_starts_with_mean_zero(norm: LayerNorm) -> None:
-    x, params = drawn_vectors(), parameters(norm)
+    x, params = draw_vectors(), parameters(norm)
     wide = np.asarray(x, np.float64)
     centred = wide - wide.mean(-1, keepdims=True)
     expected = params["scale"] * centred / np.sqrt(wide.var(-1, keepdims=True) + norm.epsilon) + params.get("bias", 0.0)
@@ -59,7 +59,7 @@ def test_layer_norm_is_the_closed_form_and_starts_with_mean_zero(norm: LayerNorm
 
 
 def test_rms_norm_is_the_closed_form() -> None:
-    norm, x = RMSNorm(1e-2), drawn_vectors()
+    norm, x = RMSNorm(1e-2), draw_vectors()
     wide = np.asarray(x, np.float64)
     expected = np.asarray(parameters(norm)["scale"]) * wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-2)
     np.testing.assert_allclose(np.asarray(norm.apply({"params": parameters(norm)}, x)), expected, atol=1e-5)
@@ -67,8 +67,8 @@ def test_rms_norm_is_the_closed_form() -> None:
 
 def law_norm_is_its_formula(norm: Any, formula: Any) -> None:
     params = {name: np.asarray(leaf, np.float64) for name, leaf in parameters(norm).items()}
-    found = norm.apply({"params": parameters(norm)}, drawn_vectors())
-    np.testing.assert_allclose(np.asarray(found), formula(np.asarray(drawn_vectors(), np.float64), params), atol=1e-5)
+    found = norm.apply({"params": parameters(norm)}, draw_vectors())
+    np.testing.assert_allclose(np.asarray(found), formula(np.asarray(draw_vectors(), np.float64), params), atol=1e-5)
 
 
 def length(x: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_a_norm_is_its_closed_form(norm: Any, formula: Any) -> None:
     ("norm", "name", "start"), [(ScaleNorm(), "scale", 4.0), (DynamicTanh(), "slope", 0.5), (DynamicTanh(2.0), "slope", 2.0)]
 )
 def test_the_one_number_of_a_norm_starts_as_it_says(norm: Any, name: str, start: float) -> None:
-    np.testing.assert_allclose(norm.init(jax.random.key(0), drawn_vectors())["params"][name], start, rtol=1e-6)
+    np.testing.assert_allclose(norm.init(jax.random.key(0), draw_vectors())["params"][name], start, rtol=1e-6)
 
 
 @pytest.mark.parametrize("position", forms(Position))

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from models import Attention, Context, DeltaNet
-from models.backend import compiling_for
+from models.backend import compile_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tpu.conftest import TOPOLOGIES
 from train.optimizer import SGD
@@ -25,7 +25,7 @@ ROWS, LENGTH, WIDTH = 2, 128, 128
 def compiled(trained: Trained, where: str) -> Any:
     """The training step in bfloat16, with float32 parameters and plain descent, compiled for a topology."""
     model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(trained, ROWS, LENGTH), topology(where)
-    with compiling_for(devices):
+    with compile_for(devices):
         params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
         optimizer = SGD().build(10, params)
         state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)

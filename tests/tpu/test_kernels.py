@@ -20,7 +20,7 @@ from models import (
     RoPE,
     Softmax,
 )
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.kernels import SAVED
 
 ROWS, LENGTH, WIDTH, LAYERS = 2, 1024, 256, 2
@@ -56,7 +56,7 @@ def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: A
     x, segments = array(ROWS, length, WIDTH), array(ROWS, length, dtype=jnp.int32) if segmented else None
     params = jax.eval_shape(layer.init, jax.random.key(0), x, Context())
     params = jax.tree.map(lambda leaf: array(LAYERS, *leaf.shape), params)
-    with compiling_for("tpu"):
+    with compile_for("tpu"):
         program = jax.jit(jax.grad(loss)).lower(params, x, segments).compile().as_text()
     return collections.Counter(
         re.findall(r"%\S*(?:splash_mha|delta|decayed)_(fwd|dq|dkv|forward|backward)\S* = [^\n]*tpu_custom_call", program or "")

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from models.words import listed
+from models.words import join
 from train.errors import InputError
 
 HELP = "list, prepare or look at data sets"
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
         load_config(options.config, [])
     if options.action == "list" and options.names:
-        raise InputError(f"morphax data list takes no name ({listed(options.names)}); see one by `morphax data show {options.names[0]}`.")
+        raise InputError(f"morphax data list takes no name ({join(options.names)}); see one by `morphax data show {options.names[0]}`.")
     if options.action == "list":
         print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
         return 0

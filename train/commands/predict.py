@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.words import listed
+from models.words import join
 from train.commands import best, prepare_jax, texts
 from train.errors import InputError
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
     if reasons := [one["unanswered"] for one in paired if "unanswered" in one]:
-        print(f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {listed(reasons, room=400)}", file=sys.stderr)
+        print(f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {join(reasons, room=400)}", file=sys.stderr)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.words import listed
+from models.words import join
 from train.contracts import PART, Arrays, Labelled, Steps
 from train.data.batches import Batches
 from train.errors import InputError
@@ -36,7 +36,7 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
     names = data.classes
     if not isinstance(asked, str):
         if len(asked) != len(names):
-            said = f"objective.class_weights has {len(asked)} numbers for the {len(names)} classes {listed(names)}"
+            said = f"objective.class_weights has {len(asked)} numbers for the {len(names)} classes {join(names)}"
             raise InputError(f"{said}; give one for each.")
         return np.asarray(asked, np.float32)
     counts = np.bincount(data.labels("train"), minlength=len(names))

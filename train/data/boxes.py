@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from models.contracts import Model
-from models.words import listed
+from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.augment import Augment
 from train.data.batches import Arrays, Batches, of_examples
@@ -147,7 +147,7 @@ class OpenedBoxes:
             labels = place[scene.labels]
             if len(labels) and labels.min() < 0:
                 unknown = found.classes[int(scene.labels[labels.argmin()])]
-                known = listed(self.classes)
+                known = join(self.classes)
                 raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {known}.")
             scenes.append(dataclasses.replace(scene, labels=labels))
         if not any(len(scene.boxes) for scene in scenes):

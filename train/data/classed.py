@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from models.words import listed
+from models.words import join
 from train.contracts import PART
 from train.data.balance import Balanced, balanced, require_power
 from train.data.notes import Note, Notes
@@ -130,7 +130,7 @@ class OpenedClassed:
         else:
             self.classes = self.classes or known
             if known != self.classes:
-                raise InputError(f"{split.origin} has the classes {listed(known)}, and training had {self._listed()}.")
+                raise InputError(f"{split.origin} has the classes {join(known)}, and training had {self._listed()}.")
             labelled(split.examples[0][settings.target], known, split.where(0))
             self.notes.take(self._cut(split))
         self.splits[part] = split
@@ -151,7 +151,7 @@ class OpenedClassed:
         return list(files)
 
     def _listed(self) -> str:
-        return listed(self.classes)
+        return join(self.classes)
 
     def content(self, part: PART, index: int) -> tuple[Path | None, Any]:
         """An example's file and what is known of it, or None and what the data set holds."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from models.contracts import Model
-from models.words import listed
+from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.formats import Example
@@ -140,10 +140,10 @@ class Series:
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
         if not names:
-            raise InputError(f"{split.origin} has no column of values beside {listed(rows[0])}; add one, or change data.covariates.")
+            raise InputError(f"{split.origin} has no column of values beside {join(rows[0])}; add one, or change data.covariates.")
         for name in (*names, *self.covariates):
             if name not in rows[0]:
-                raise InputError(f"{split.origin} has no column {name!r}; it has {listed(rows[0])}: set data.values and data.covariates.")
+                raise InputError(f"{split.origin} has no column {name!r}; it has {join(rows[0])}: set data.values and data.covariates.")
         columns = [self._numbers([row.get(name) for row in rows], name, split, notes) for name in (*names, *self.covariates)]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
@@ -245,7 +245,7 @@ def _steps(split: Split) -> Iterator[Example]:
         elif len(lengths) == 1 and len(next(iter(lengths))) == 1:
             yield from (dict(zip(example, cells, strict=True)) for cells in zip(*example.values(), strict=True))
         else:
-            shapes = listed(f"{name} {np.shape(cell)}" for name, cell in example.items())
+            shapes = join(f"{name} {np.shape(cell)}" for name, cell in example.items())
             raise InputError(f"{split.where(index)}, has columns of several shapes ({shapes}); give each a number, or each as many.")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.words import listed
+from models.words import join
 from train.data.formats import content
 from train.data.notes import Notes
 from train.data.published import cache
@@ -75,7 +75,7 @@ def builder(name: str) -> Any:
         raise InputError(_unprepared(name)) from None
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         if config and (ours := own(base)) is not None:
-            known = listed(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
+            known = join(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
             raise InputError(f"No data set is called {name!r}; valid names are {known or base}.") from None
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
@@ -159,7 +159,7 @@ def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
 
     made = prepare(name)
     if split.partition("[")[0] not in made.info.splits:
-        raise InputError(f"{name} has no split {split!r}; it has {listed(made.info.splits)}: set data.splits.")
+        raise InputError(f"{name} has no split {split!r}; it has {join(made.info.splits)}: set data.splits.")
     try:
         raw = {column: decode.SkipDecoding() for column in encoded if column in made.info.features}
         examples = made.as_data_source(split, decoders=raw or None)
@@ -199,7 +199,7 @@ def read(path: str) -> Split:
     Raises InputError, with the line or row, for what is absent, empty, not readable, or not of its format.
     """
     if (form := format_of(path)) is None:
-        raise InputError(f"{path} is none of {listed(suffixes(), 300)}; rename it by what it holds.")
+        raise InputError(f"{path} is none of {join(suffixes(), 300)}; rename it by what it holds.")
     split = form.read(path)
     if not len(split.examples):
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
@@ -276,7 +276,7 @@ def labelled(value: Any, classes: Sequence[str], where: str) -> int:
 def once(setting: str, names: tuple[str, ...]) -> None:
     """Raises ValueError for a name that is given twice."""
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-        raise ValueError(f"{setting} names {listed(map(repr, twice))} twice; name each once.")
+        raise ValueError(f"{setting} names {join(map(repr, twice))} twice; name each once.")
 
 
 def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -285,7 +285,7 @@ def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
         return classes
     if len(names) != len(classes) or len(set(names)) < len(names):
         raise InputError(
-            f"data.names has {len(names)} names ({listed(names)}) for {len(classes)} classes ({listed(classes)}); give one for each, no two"
+            f"data.names has {len(names)} names ({join(names)}) for {len(classes)} classes ({join(classes)}); give one for each, no two"
             " alike."
         )
     return names

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from models.words import listed
+from models.words import join
 from train.contracts import PART
 from train.data.formats import Example, names_missing, unnamed
 from train.data.notes import Note
@@ -43,7 +43,7 @@ class Split:
         for column in columns.values():
             if column not in known:
                 self.require_names(columns)
-                raise InputError(f"{self.origin} has no column {column!r}; it has {listed(known)}: set {settings}.")
+                raise InputError(f"{self.origin} has no column {column!r}; it has {join(known)}: set {settings}.")
 
     def require_names(self, columns: dict[str, str] | None = None) -> None:
         """Raises InputError if the first row of a table is data; `columns` that it should name are given by their settings."""

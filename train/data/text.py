@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.contracts import Model
-from models.words import listed
+from models.words import join
 from train.contracts import PART, Equal, Objective, Requirement
 from train.data.balance import balanced, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
@@ -148,9 +148,7 @@ class OpenedText:
         index_of = {name: index for index, name in enumerate(self.classes)}
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
             if name not in index_of:
-                raise InputError(
-                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are {listed(self.classes)}."
-                )
+                raise InputError(f"{split.where(index)}, has the label {name!r}, which training never saw; known are {join(self.classes)}.")
             row["label"] = index_of[name]
 
     def _tokenised(self, sentences: Sequence[str], split: Split | None) -> list[Row]:

@@ -19,11 +19,11 @@ import rich.console
 import rich.table
 import rich.text
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.context import Context
 from models.contracts import KINDS, Layer, kind_of
 from models.laws.applying import laws_of, verdict
-from models.laws.carrier import applied_to, layer_of, parameters_of
+from models.laws.carrier import apply_to, layer_of, parameters_of
 from models.laws.devices import DEVICES
 from models.laws.inputs import WIDTH, parameters
 from models.laws.layer import usable_length
@@ -135,10 +135,10 @@ def law_compiles_for_a_tpu(component: Any) -> None:
 
     def total(params: Any, x: jax.Array) -> jax.Array:
         ctx = Context(positions=jnp.arange(t)[None], segments=jnp.ones((1, t), jnp.int32))
-        return applied_to(layer, x, ctx, params).astype(jnp.float32).sum()
+        return apply_to(layer, x, ctx, params).astype(jnp.float32).sum()
 
     params = jax.tree.map(abstract, parameters_of(layer))
-    with compiling_for(devices):
+    with compile_for(devices):
         jax.jit(jax.grad(total, argnums=(0, 1))).lower(params, abstract(jnp.zeros((1, t, WIDTH)))).compile()
 
 

@@ -17,7 +17,7 @@ import rich.table
 
 from models.block import Block
 from models.contracts import Weigh, kind_of
-from models.parametrization import Parametrization, widened, width_of
+from models.parametrization import Parametrization, widen, width_of
 from models.paths import Layer
 from models.stack import Stack
 from models.structure import fields
@@ -58,7 +58,7 @@ def resized(model: Any, by: Size, size: int) -> Any:
     Raises ValueError for a model without a width, and for a depth that is no multiple of a stack's pattern.
     """
     if by == "width":
-        return widened(model, size)
+        return widen(model, size)
     stacks: dict[str, Stack] = {}
     for field in fields(model):
         stack = getattr(model, field.name)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models.backend import compiling_for
+from models.backend import compile_for
 from models.decodable import require_decodable
 from models.generate import Sampler, advance, prefill
 from train.errors import InputError
@@ -92,7 +92,7 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
     devices = topology(where)
     if decode and experiment.parallel != Jit():
         raise InputError(f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit().")
-    with compiling_for(devices):
+    with compile_for(devices):
         data = experiment.data.open(only="train")
         experiment, _ = settle(experiment, data)
         ready = prepare(experiment, data)
@@ -119,7 +119,7 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
         )
 
     def compiled() -> Plan:
-        with compiling_for(devices):
+        with compile_for(devices):
             return measured(plan, program, given, devices[0])
 
     return compiled

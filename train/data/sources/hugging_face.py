@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.words import listed
+from models.words import join
 from train.data.formats import Example
 from train.data.sources import Format, Library, needs
 from train.data.sources.parquet import plain
@@ -53,7 +53,7 @@ def read(path: str) -> Split:
     if (place / SEVERAL).is_file():
         inner = sorted(inside.name for inside in place.iterdir() if (inside / ONE).is_file())
         raise InputError(
-            f"{path} holds the splits {listed(inner)}; give one, such as data.path={place / (inner or ['train'])[0]} and data.test for the"
+            f"{path} holds the splits {join(inner)}; give one, such as data.path={place / (inner or ['train'])[0]} and data.test for the"
             f" other, or data.dataset=hf:{path} with data.splits."
         )
     return _split(_saved(path), path)
@@ -88,7 +88,7 @@ def open_split(name: str, split: str) -> Split:
     library, splits = _library(f"hf:{name}"), _splits(name)
     base = split.partition("[")[0]
     if base not in splits:
-        raise InputError(f"hf:{name} has no split {split!r}; it has {listed(splits)}: set data.splits.")
+        raise InputError(f"hf:{name} has no split {split!r}; it has {join(splits)}: set data.splits.")
     try:
         lengths = {key: len(value) for key, value in splits.items()}
         parts = library.ReadInstruction.from_spec(split).to_absolute(lengths)
