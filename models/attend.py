@@ -1,4 +1,4 @@
-"""The core that every form of attention shares: who sees whom, scores, weights, in blocks where a token sees only its neighbourhood."""
+"""The core that every form of attention shares: masks, scores, weights; in blocks of time if reach is local."""
 
 import contextlib
 import dataclasses
@@ -19,12 +19,12 @@ from models.implementation import Call, Implementation, choose_implementation
 from models.kernels import SAVED, attend_fused, attend_splash
 from models.weigh import HIDDEN, Softmax, hide
 
-NOWHERE = -(10**9)  # the index of a token that stands for none
+NOWHERE = -(10**9)  # the index of a padding token that no token sees
 
 
 @flax.struct.dataclass
 class Tokens:
-    """Places of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
+    """Locations of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
 
     `aligned` says that positions are the indices, so that chunks begin at multiples of their length in the row.
     """
@@ -37,7 +37,7 @@ class Tokens:
 
 @flax.struct.dataclass
 class Reach:
-    """Visibility of other tokens to a token: `causal` none later; `window` |i - j| < window; `chunk` those of its own chunk of that length.
+    """The attention mask: `causal` j <= i; `window` |i - j| < window; `chunk` tokens of the same chunk of that length.
 
     Chunks are counted by position, from the first token of each example; windows by index, whose differences within it are the same.
     """
@@ -48,30 +48,30 @@ class Reach:
 
     @property
     def span(self) -> int | None:
-        """How many tokens back decoding must remember, the own one included; None for all."""
+        """Number of latest tokens, the current one included, that decoding must cache; None for all."""
         return min([size for size in (self.window, self.chunk) if size is not None], default=None)
 
-    def neighbours(self, own: Tokens) -> tuple[int, int]:
+    def neighbours(self, tokens: Tokens) -> tuple[int, int]:
         """Number of blocks of `span` tokens before and after a block that its tokens may see."""
-        if self.chunk is not None and own.aligned:
+        if self.chunk is not None and tokens.aligned:
             return 0, 0
         return 1, 0 if self.causal else 1
 
-    def visible(self, own: Tokens, other: Tokens) -> jax.Array | None:
-        """Which source j a token i may see, (1 or b, 1, t, s); None where it is all of them."""
+    def visible(self, tokens: Tokens, other: Tokens) -> jax.Array | None:
+        """The mask of the sources j that token i may see, (1 or b, 1, t, s); None if it may see all of them."""
         masks: list[jax.Array] = []
-        left, right = own.index[:, :, None], other.index[:, None, :]
+        left, right = tokens.index[:, :, None], other.index[:, None, :]
         if self.causal:
             masks.append(right <= left)
         if self.window is not None:
             masks.append(jnp.abs(left - right) < self.window)
         if self.chunk is not None:
-            chunks = own.positions[:, :, None] // self.chunk == other.positions[:, None, :] // self.chunk
+            chunks = tokens.positions[:, :, None] // self.chunk == other.positions[:, None, :] // self.chunk
             masks.append(chunks & (jnp.abs(left - right) < self.chunk))
         if masks:
             masks.append(right >= 0)
-        if own.segments is not None and other.segments is not None:
-            masks.append(own.segments[:, :, None] == other.segments[:, None, :])
+        if tokens.segments is not None and other.segments is not None:
+            masks.append(tokens.segments[:, :, None] == other.segments[:, None, :])
         if not masks:
             return None
         visible = masks[0]
@@ -87,13 +87,13 @@ def locate_tokens(ctx: Context, t: int) -> Tokens:
 
 
 def locate_sources(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
-    """The tokens that `extended` gives, those in the cache among them; None outside decoding, where they are the layer's own."""
-    own = locate_tokens(ctx, t)
+    """The tokens that `extend` gives, those in the cache among them; None outside decoding: the tokens of the call."""
+    tokens = locate_tokens(ctx, t)
     if ctx.decoding is None:
         return None
-    b = 1 if own.segments is None else own.segments.shape[0]
-    positions = jnp.broadcast_to(own.positions, (b, t)) if own.positions.shape[0] == 1 else own.positions
-    segments = None if own.segments is None else extend(module, ctx, "segments", own.segments, 1, span)
+    b = 1 if tokens.segments is None else tokens.segments.shape[0]
+    positions = jnp.broadcast_to(tokens.positions, (b, t)) if tokens.positions.shape[0] == 1 else tokens.positions
+    segments = None if tokens.segments is None else extend(module, ctx, "segments", tokens.segments, 1, span)
     return Tokens(index_extended(ctx, t, span)[None], extend(module, ctx, "positions", positions, 1, span), segments)
 
 
@@ -101,7 +101,7 @@ def attend(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    own: Tokens,
+    tokens: Tokens,
     other: Tokens | None,
     reach: Reach,
     weigh: Weigh,
@@ -114,17 +114,18 @@ def attend(
 ) -> jax.Array:
     """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
 
-    `other` says where the sources stand, None where they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
-    (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees nothing gets zeros.
+    `other` locates the sources; None if they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
+    (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees no
+    source gets zeros.
 
-    `implementation` is chosen by `implementation_of` where it is None, and is always "xla" while decoding and where somebody looks at
-    the weights (`attention_weights`).  It stands in the name of what is computed, `attention_xla`, `attention_fused` or
-    `attention_splash`: in the name stacks of a jaxpr, and in a compiled program's text and profile.  The result is named "context" for
-    remat policies such as `jax.checkpoint_policies.save_only_these_names`.
+    If `implementation` is None, `choose_implementation` chooses it; it is always "xla" while decoding and while
+    weights are captured (`attention_weights`).  The computation runs in a named scope `attention_xla`,
+    `attention_fused` or `attention_splash`, which shows in a jaxpr's name stacks, in compiled text and in profiles.
+    The result is named "context" for remat policies such as `jax.checkpoint_policies.save_only_these_names`.
     """
-    sources = own if other is None else other
+    sources = tokens if other is None else other
     name: Implementation = "xla"
-    if not _is_captured(weigh) and (other is None or reach == Reach()):  # where the sources stand elsewhere, they are in the cache
+    if not _is_captured(weigh) and (other is None or reach == Reach()):  # else in the cache
         reasons = {
             "relative positions": relative is not None,
             "decay": decay is not None,
@@ -133,31 +134,39 @@ def attend(
             "sink": isinstance(weigh, Softmax) and weigh.sink,
         }
         special = tuple(reason for reason, holds in reasons.items() if holds)
-        name = choose_implementation(_call(query, key, value, own, sources, reach, weigh, special), implementation, platform())
+        call = _call(query, key, value, tokens, sources, reach, weigh, special)
+        name = choose_implementation(call, implementation, platform())
     with jax.named_scope(f"attention_{name}"):
         if name == "xla":
-            mixed = _by_definition(query, key, value, own, other, reach, weigh, scale, relative, decay, dropout)
+            mixed = _by_definition(query, key, value, tokens, other, reach, weigh, scale, relative, decay, dropout)
             return checkpoint_name(mixed, SAVED)
         cap = weigh.cap if isinstance(weigh, Softmax) else None
-        mixed = _by_kernel(name, query * scale, key, value, own, sources, reach, cap)
-        if other is None or own.segments is None or other.segments is None:  # every token sees itself, or all sources
+        mixed = _by_kernel(name, query * scale, key, value, tokens, sources, reach, cap)
+        if other is None or tokens.segments is None or other.segments is None:  # every token sees itself, or all sources
             return mixed
-        seen = (own.segments[:, :, None] == other.segments[:, None, :]).any(-1)
+        seen = (tokens.segments[:, :, None] == other.segments[:, None, :]).any(-1)
         return jnp.where(seen[:, None, :, None], mixed, 0)
 
 
 def _is_captured(weigh: Weigh) -> bool:
-    """Whether somebody collects what the component gives: weights, which only one implementation has."""
+    """Tells if the weights are captured as intermediates, which only "xla" has."""
     return isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
 
 
 def _call(
-    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, sources: Tokens, reach: Reach, weigh: Weigh, special: tuple[str, ...]
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    tokens: Tokens,
+    sources: Tokens,
+    reach: Reach,
+    weigh: Weigh,
+    special: tuple[str, ...],
 ) -> Call:
-    """What `implementation_of` needs to know."""
+    """The properties of a call that `choose_implementation` decides by."""
     t, s = (min(part.shape[2], reach.chunk or part.shape[2]) for part in (query, key))
-    segmented = own.segments is not None and sources.segments is not None
-    crossing = reach.chunk is not None and not own.aligned  # chunks do not begin where blocks of the row do
+    segmented = tokens.segments is not None and sources.segments is not None
+    crossing = reach.chunk is not None and not tokens.aligned  # chunks do not begin where blocks of the row do
     return Call(
         length=min(query.shape[2], key.shape[2]) if crossing else min(t, s),
         width=max(query.shape[-1], value.shape[-1]),
@@ -176,37 +185,37 @@ def _by_kernel(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    own: Tokens,
+    tokens: Tokens,
     sources: Tokens,
     reach: Reach,
     cap: float | None,
 ) -> jax.Array:
     """Attention by a fused kernel, for a scaled query."""
     (b, _, t, _), chunk, window = query.shape, reach.chunk, reach.window
-    if chunk is not None and own.aligned and chunk < t:  # each is a row of its own
-        if own.segments is None and t % chunk:
-            own = dataclasses.replace(own, segments=jnp.ones((b, t), jnp.int32))
-        query, key, value, cut, _ = _split(query, key, value, own, reach)
+    if chunk is not None and tokens.aligned and chunk < t:  # each is a row of its own
+        if tokens.segments is None and t % chunk:
+            tokens = dataclasses.replace(tokens, segments=jnp.ones((b, t), jnp.int32))
+        query, key, value, cut, _ = _split(query, key, value, tokens, reach)
         return _join(_by_kernel(name, query, key, value, cut, cut, Reach(reach.causal), cap), b, t)
     if name == "fused" and chunk is not None:
         near = chunk < t
         if near:
-            query, key, value, own, sources = _split(query, key, value, own, reach)
-        mixed = attend_fused(query, key, value, reach.visible(own, sources), False, None, platform() == "gpu")
+            query, key, value, tokens, sources = _split(query, key, value, tokens, reach)
+        mixed = attend_fused(query, key, value, reach.visible(tokens, sources), False, None, platform() == "gpu")
         return _join(mixed, b, t) if near else mixed
     if name == "fused":
-        visible = Reach(window=None if reach.causal else window).visible(own, sources)
+        visible = Reach(window=None if reach.causal else window).visible(tokens, sources)
         return attend_fused(query, key, value, visible, reach.causal, window, platform() == "gpu")
     if chunk is not None:
-        runs = _runs(own, chunk, b, t)
+        runs = _runs(tokens, chunk, b, t)
         return attend_splash(query, key, value, (runs, runs), reach.causal, chunk, cap, platform() == "cpu")
-    segments = None if own.segments is None or sources.segments is None else (own.segments, sources.segments)
+    segments = None if tokens.segments is None or sources.segments is None else (tokens.segments, sources.segments)
     return attend_splash(query, key, value, segments, reach.causal, window, cap, platform() == "cpu")
 
 
-def _runs(own: Tokens, chunk: int, b: int, t: int) -> jax.Array:
-    """The number of each token's run of neighbours of one segment and one chunk, (b, t)."""
-    marks = [own.positions // chunk, *(() if own.segments is None else (own.segments,))]
+def _runs(tokens: Tokens, chunk: int, b: int, t: int) -> jax.Array:
+    """The index of each token's run of adjacent tokens of the same segment and chunk, (b, t)."""
+    marks = [tokens.positions // chunk, *(() if tokens.segments is None else (tokens.segments,))]
     first = jnp.zeros((b, t), bool)
     for mark in marks:
         rows = jnp.broadcast_to(mark, (b, t))
@@ -218,7 +227,7 @@ def _by_definition(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    own: Tokens,
+    tokens: Tokens,
     other: Tokens | None,
     reach: Reach,
     weigh: Weigh,
@@ -229,27 +238,27 @@ def _by_definition(
 ) -> jax.Array:
     """Attention as its equation says.
 
-    Where a token sees only its neighbourhood, time is cut into blocks, and cost grows with t times the window.
+    With local reach, time is cut into blocks, so that cost grows with t times the window.
     """
     b, h, t, k = query.shape
     span = reach.span or t
-    sources = own if other is None else other
+    sources = tokens if other is None else other
     local = other is None and span < t
     if local:
         if decay is not None:
-            before, after = reach.neighbours(own)
+            before, after = reach.neighbours(tokens)
             decay = (_blocks(decay[0][..., None], span, 0, 0)[..., 0], _blocks(decay[1][..., None], span, before, after)[..., 0])
-        query, key, value, own, sources = _split(query, key, value, own, reach)
+        query, key, value, tokens, sources = _split(query, key, value, tokens, reach)
     g, s = key.shape[1:3]
-    # Query heads of one group stand below each other, so that a group is one matrix product.
+    # The query heads of a group are stacked along time, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
     with _half(reach):
         scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(*query.shape[:3], s)
-    visible = reach.visible(own, sources)
+    visible = reach.visible(tokens, sources)
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
-        scores = relative(hide(scores, visible), query * scale, own.positions[:, None], sources.positions[:, None])
+        scores = relative(hide(scores, visible), query * scale, tokens.positions[:, None], sources.positions[:, None])
         visible = scores > HIDDEN / 2  # it may have hidden more
     weights = weigh(scores, visible).astype(value.dtype)
     if dropout is not None:
@@ -260,16 +269,16 @@ def _by_definition(
 
 
 def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
-    """Names products of which half is seen, for who counts them (train/study/cost.py)."""
+    """Marks causal matmuls with a named scope so that the FLOP counter (train/study/cost.py) can halve them."""
     return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
 
 
 def _split(
-    query: jax.Array, key: jax.Array, value: jax.Array, own: Tokens, reach: Reach
+    query: jax.Array, key: jax.Array, value: jax.Array, tokens: Tokens, reach: Reach
 ) -> tuple[jax.Array, jax.Array, jax.Array, Tokens, Tokens]:
-    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see, and where both stand."""
-    (b, _, t, _), span, sides = query.shape, reach.span or query.shape[2], reach.neighbours(own)
-    whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), own)
+    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see; locations of both."""
+    (b, _, t, _), span, sides = query.shape, reach.span or query.shape[2], reach.neighbours(tokens)
+    whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), tokens)
     near, beside = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), sides))
     return _blocks(query, span, 0, 0), _blocks(key, span, *sides), _blocks(value, span, *sides), near, beside
 
@@ -285,11 +294,11 @@ def _blocks(x: jax.Array, size: int, before: int, after: int) -> jax.Array:
     b, h, t, k = x.shape
     n = -(-t // size)
     padded = jnp.pad(x, ((0, 0), (0, 0), (before * size, n * size - t + after * size), (0, 0))).reshape(b, h, -1, size, k)
-    beside = jnp.concatenate([padded[:, :, place : place + n] for place in range(before + 1 + after)], axis=3)
+    beside = jnp.concatenate([padded[:, :, shift : shift + n] for shift in range(before + 1 + after)], axis=3)
     return beside.swapaxes(1, 2).reshape(b * n, h, -1, k)
 
 
 def _rows(x: jax.Array, size: int, before: int, after: int) -> jax.Array:
-    """The same of (b, t), one number a token: (b * n, (before + 1 + after) * size), NOWHERE in place of tokens that there are none of."""
+    """`_blocks` of one number a token, (b, t) -> (b * n, (before + 1 + after) * size); missing tokens are NOWHERE."""
     shifted = _blocks((x - NOWHERE)[:, None, :, None], size, before, after)
     return shifted[:, 0, :, 0] + NOWHERE

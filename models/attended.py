@@ -1,4 +1,4 @@
-"""What attention looked at: the weights of every attention of a model, by where it stands."""
+"""Attention weights of every layer of a model, keyed by module path."""
 
 import dataclasses
 from typing import Any
@@ -13,18 +13,19 @@ CALLED = "__call__"
 
 
 def attention_weights(model: Model, params: Any, batch: Batch) -> dict[str, jax.Array]:
-    """The weights (b, h, t, s) of every attention of a model on a batch, by its path, such as `decoder/layer_1/cross`.  Pure.
+    """Captures attention weights (b, h, t, s) of every layer, keyed by module path, such as `decoder/layer_1/cross`.
 
-    A scanned stack's are those of its layers as a loop.  An attention that sees only a neighbourhood gives its blocks, (b n, h, t / n, s).
-    They are what the components of the kind `Weigh` give, caught on their way out: nothing is computed for it where nobody asks.
+    A pure function.  Layers of a scanned stack have the paths that they would have in a loop.  Local attention gives
+    its blocks, (b n, h, t / n, s).  The weights are the captured outputs of components of the kind `Weigh`, so a model
+    computes nothing for it unless this function is called.
     """
     _, state = model.apply({"params": params}, batch, capture_intermediates=_weighs, mutable=["intermediates"])
-    found: dict[str, jax.Array] = {}
+    weights: dict[str, jax.Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
         keys = [str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         calls = keys[: keys.index(CALLED)]
-        found |= _layers("/".join(calls[:-1]), leaf, state["intermediates"])
-    return found
+        weights |= _layers("/".join(calls[:-1]), leaf, state["intermediates"])
+    return weights
 
 
 def _weighs(module: nn.Module, method: str) -> bool:
@@ -32,7 +33,7 @@ def _weighs(module: nn.Module, method: str) -> bool:
 
 
 def _layers(path: str, weights: jax.Array, whole: Any) -> dict[str, jax.Array]:
-    """The weights of the layers that a scan has along its first axis."""
+    """Unstacks the weights of scanned layers, which lie along the first axis, by the layers' paths in a loop."""
     layer = Layer.of(path)
     if layer is None or not layer.repeats:
         return {path: weights}

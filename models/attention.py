@@ -18,16 +18,17 @@ from models.weigh import Softmax
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(k)) v over `heads` heads.  (b, t, d) -> (b, t, d).  arXiv:1706.03762.
 
-    `kv_heads` keys and values serve the query heads in groups: as many as heads is multi-head, 1 is multi-query
-    (arXiv:1911.02150), between is grouped-query (arXiv:2305.13245).  `window` lets token i see |i - j| < window (arXiv:2004.05150),
-    `chunk` only the tokens of its own chunk of that many, counted from the first token of its example (arXiv:1904.10509); both cost t
-    times their size.
-    `cross` reads keys and values from `ctx.memory`.  `position` acts on queries and keys, `relative` on scores; `qk_norm` normalises
-    queries and keys first (arXiv:2010.04245).  `weigh` turns scores into weights.  `gate` multiplies each head's output by a sigmoid of
-    the input (arXiv:2505.06708).  Tokens never see another segment.  Scores and softmax are float32.  `implementation` is the program
-    that computes it, chosen by platform and call where it is None: see `models.implementation`.
-    Raises ValueError for heads that kv_heads does not divide, for a causal or windowed cross-attention, and for an implementation that
-    cannot compute the call.
+    `kv_heads` keys and values are shared by groups of query heads: as many as heads is multi-head, 1 is multi-query
+    (arXiv:1911.02150), between is grouped-query (arXiv:2305.13245).  `window` lets token i see |i - j| < window
+    (arXiv:2004.05150), `chunk` only the tokens of the same chunk of that many, counted from the first token of its
+    example (arXiv:1904.10509); both cost t times their size.
+    `cross` reads keys and values from `ctx.memory`.  `position` acts on queries and keys, `relative` on scores;
+    `qk_norm` normalises queries and keys first (arXiv:2010.04245).  `weigh` turns scores into weights.  `gate`
+    multiplies each head's output by a sigmoid of the input (arXiv:2505.06708).  Tokens never see another segment.
+    Scores and softmax are float32.  `implementation` is the program that computes it, chosen by platform and call if
+    it is None: see `models.implementation`.
+    Raises ValueError for heads that kv_heads does not divide, for a causal or windowed cross-attention, and for an
+    implementation that cannot compute the call.
     """
 
     heads: int = 8
@@ -66,12 +67,12 @@ class Attention(nn.Module):
 
     @property
     def reach(self) -> Reach:
-        """Which tokens a token may see."""
+        """The attention mask of this layer."""
         return Reach(self.causal, self.window, self.chunk)
 
     @property
     def no_gradient(self) -> tuple[str, ...]:
-        """A key's bias without positions adds the same to all scores of a query, which the softmax takes away."""
+        """Names the keys' bias if there are no positions: it adds a constant to a query's scores, which softmax cancels."""
         return ("key/bias",) if self.bias and self.position is None and self.qk_norm is None else ()
 
     def width(self, d: int) -> int:
@@ -81,7 +82,7 @@ class Attention(nn.Module):
         return self.head_width or d // self.heads
 
     def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of the sequence, or of the memory, (b, g, s, k) each; nothing new of a memory that is in the cache."""
+        """Keys and values of the sequence, or of the memory, (b, g, s, k) each; a cached memory's are read from the cache."""
         if self.cross and ctx.memory is None:
             raise ValueError("Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder.")
         if self.cross and ctx.decoding is not None and not ctx.decoding.start:
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         return key, value
 
     def keep(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
-        """These keys and values with those of earlier calls while decoding, and where they stand; None for where the queries do."""
+        """Appends keys and values to the cache while decoding.  Gives all of them, and their tokens or None if the queries'."""
         s, memory, span = key.shape[2], ctx.memory, self.reach.span
         if self.cross and memory is not None:
             for name, new in (("keys", key), ("values", value)):
@@ -109,7 +110,7 @@ class Attention(nn.Module):
         return key, value, locate_sources(self, ctx, s, span)
 
     def mix(self, x: jax.Array, ctx: Context, key: jax.Array, value: jax.Array, other: Tokens | None) -> jax.Array:
-        """What the tokens read from these keys and values, (b, t, d)."""
+        """The attention output for these keys and values, (b, t, d)."""
         b, t, d = x.shape
         k, own = self.width(d), locate_tokens(ctx, t)
         query = project("query", x, self.heads, k, self.bias)

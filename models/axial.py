@@ -14,13 +14,14 @@ from models.mixing import refuse_decoding
 
 
 class Along(nn.Module):
-    """`mixer` over each row of tokens that stand at the same place of all axes of a grid but `axes`.  (b, t, d) -> (b, t, d).
+    """Applies `mixer` along `axes` of a grid of tokens, independently over all other axes.  (b, t, d) -> (b, t, d).
 
-    The tokens are the cells of `grid`, the last axis running fastest; the first may be -1, as long as the tokens make it.  With (8, 7, 7)
-    for a video, `axes` (0,) mixes over time and (1, 2) over space.  In one block after the other, `Stack((Block(Along(grid, (1, 2)), None),
-    Block(Along(grid, (0,)))))`, that is model 3 of ViViT (arXiv:2103.15691), and time first the divided attention of TimeSformer
-    (arXiv:2102.05095), both without a class token; one axis in each block is axial attention (arXiv:1912.12180).  A row is an example of
-    its own: places count along it from 0, and `mixer` neither reads nor gives ctx.shared, nor reads a memory.
+    The tokens are the cells of `grid`, the last axis running fastest; the first size may be -1, to be inferred from t.
+    With (8, 7, 7) for a video, `axes` (0,) mixes over time and (1, 2) over space.  In one block after the other,
+    `Stack((Block(Along(grid, (1, 2)), None), Block(Along(grid, (0,)))))`, that is model 3 of ViViT (arXiv:2103.15691),
+    and time first the divided attention of TimeSformer (arXiv:2102.05095), both without a class token; one axis in each
+    block is axial attention (arXiv:1912.12180).  Each slice along `axes` is an example by itself: positions count along
+    it from 0, and `mixer` neither reads nor gives ctx.shared, nor reads a memory.
     Raises ValueError for tokens that do not fill the grid, for axes that it does not have, and for decoding.
     """
 

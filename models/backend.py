@@ -1,4 +1,4 @@
-"""What programs are compiled for, and what must be set before jax compiles anything."""
+"""The target that programs are compiled for, and compiler flags to set before jax compiles anything."""
 
 import contextlib
 import contextvars
@@ -17,7 +17,7 @@ _target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.Cont
 
 @contextlib.contextmanager
 def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
-    """What is traced inside is meant for these devices, which need not be there (a topology's), or for this platform.
+    """Compiles what is traced inside for these devices, which need not be attached (a topology's), or for this platform.
 
     Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.
     """
@@ -29,20 +29,20 @@ def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
 
 
 def devices() -> list[Any]:
-    """The devices that programs are traced for: all there are, or those of `compiling_for`."""
+    """The devices that programs are traced for: all attached ones, or those of `compile_for`."""
     target = _target.get()
     return list(target) if isinstance(target, tuple) else jax.devices()
 
 
 def local_devices() -> list[Any]:
-    """Those of the devices that this process has, or the first process of a topology would have."""
-    found = devices()
-    own = found[0].process_index if isinstance(_target.get(), tuple) else jax.process_index()
-    return [device for device in found if device.process_index == own]
+    """The devices of this process, or those that the first process of a topology would have."""
+    targets = devices()
+    process = targets[0].process_index if isinstance(_target.get(), tuple) else jax.process_index()
+    return [device for device in targets if device.process_index == process]
 
 
 def platform() -> str:
-    """Their kind: cpu, gpu or tpu.  Known while a function is traced, so that it decides what is compiled."""
+    """The platform of the devices: cpu, gpu or tpu.  Known while a function is traced, so code can branch on it."""
     target = _target.get()
     if isinstance(target, tuple):
         return target[0].platform
@@ -50,20 +50,21 @@ def platform() -> str:
 
 
 def kind() -> str:
-    """What the devices that programs are traced for call themselves, such as "TPU v4"; empty where only their platform is known."""
+    """The device kind that programs are traced for, such as "TPU v4"; empty if only the platform is known."""
     return "" if isinstance(_target.get(), str) else devices()[0].device_kind
 
 
 def capability() -> str:
-    """What the GPU that programs are traced for can do, as its maker counts: "7.5" of a T4, "gfx942"; empty where there is none."""
+    """The compute capability of the GPU that programs are traced for: "7.5" for a T4, "gfx942"; empty without a GPU."""
     return "" if platform() != "gpu" or isinstance(_target.get(), str) else str(getattr(devices()[0], "compute_capability", ""))
 
 
 def compile_correctly() -> None:
-    """Keeps compilers from two faults of theirs; without effect after the first computation, and where the settings are made already.
+    """Sets compiler flags that avoid two compiler bugs.  No effect after the first computation; flags already set stay.
 
-    jaxlib 0.10.2 to 0.11 gets fused sums on CPU wrong in silence for long inputs (jax-ml/jax issue 39103).  libtpu 0.0.42, asked for a
-    v6e, overflows its stacks on some fusions, such as those of a narrow attention's backward pass, and ends the process.
+    jaxlib 0.10.2 to 0.11 silently computes wrong fused sums on CPU for long inputs (jax-ml/jax issue 39103).
+    libtpu 0.0.42, compiling for a v6e, overflows its stacks on some fusions, such as those of a narrow attention's
+    backward pass, and ends the process.
     """
     version = tuple(int(part) for part in jaxlib.version.__version__.split(".")[:3])
     settings = [("LIBTPU_INIT_ARGS", STACKS, "4194304")]

@@ -16,10 +16,11 @@ from models.structure import copy_as
 
 
 class Block(nn.Module):
-    """state <- residual(state, mixer), then the same around `cross` where there is one, then around `feedforward`.
+    """state <- residual(state, mixer), then the same around `cross` if it is set, then around `feedforward`.
 
-    Each branch has its own copy of `residual`, and dropout on what it gives.  (state, ctx) -> (state, ctx): a layer may give
-    `(y, {name: value})` instead of y alone, and later layers find the value in `ctx.shared`.  state (b, t, d) for most residuals.
+    Each branch has its own copy of `residual`, and dropout on its output.  (state, ctx) -> (state, ctx): a layer may
+    return `(y, {name: value})` instead of y alone, and later layers find the value in `ctx.shared`.  state (b, t, d) for
+    most residuals.
     """
 
     mixer: Layer = Attention()
@@ -33,19 +34,19 @@ class Block(nn.Module):
         layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
         layers = {name: layer for name, layer in layers.items() if layer is not None}
         for index, (name, layer) in enumerate(layers.items()):
-            given: dict[str, Any] = {}
+            shared: dict[str, Any] = {}
             ctx = dataclasses.replace(ctx, branch=index, branches=len(layers))
 
             def branch(
-                x: jax.Array, layer: Layer = layer, name: str = name, given: dict[str, Any] = given, ctx: Context = ctx
+                x: jax.Array, layer: Layer = layer, name: str = name, shared: dict[str, Any] = shared, ctx: Context = ctx
             ) -> jax.Array:
                 y: Any = layer(x, ctx)
                 if isinstance(y, tuple):
                     y, more = y
-                    given.update(more)
+                    shared.update(more)
                 y = Dropout(self.dropout, name=f"{name}_dropout")(y, ctx)
                 return y if ctx.base is None else y * ctx.branch_scale
 
             state = copy_as(self.residual, f"{name}_residual")(state, branch, ctx)
-            ctx = dataclasses.replace(ctx, shared={**ctx.shared, **given})
+            ctx = dataclasses.replace(ctx, shared={**ctx.shared, **shared})
         return state, ctx

@@ -1,4 +1,4 @@
-"""What a layer keeps between calls while decoding, in the linen collection "cache"."""
+"""The decoding cache: values that a layer keeps between calls, in the linen collection "cache"."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from models.context import Context
 
 
 def recall(module: nn.Module, ctx: Context, name: str, initial: Any) -> Any:
-    """What the module kept under a name at the last call, or `initial`: at the start, and outside decoding."""
+    """Reads the value that the module cached under a name at the last call; `initial` at the start and outside decoding."""
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
 
 def remember(module: nn.Module, ctx: Context, name: str, value: Any) -> None:
-    """Keeps a value for the next call; nothing outside decoding."""
+    """Caches a value for the next call; does nothing outside decoding."""
     if ctx.decoding is not None:
         module.put_variable("cache", name, value)
 
 
 def extend(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
-    """The tokens kept so far and the new ones, along the axis of time; all of them are kept for the next call.
+    """Appends the new tokens to the cached ones along the axis of time, and caches the result for the next call.
 
-    Without `span` the array has the decoding's whole length, new tokens at their index, and what is not yet written is zero; with
-    it, the last `span - 1` tokens before the new ones are kept and no more.  `extended_index` tells which tokens these are.
+    If `span` is None the array has the decoding's whole length, new tokens at their index, zeros where none is written
+    yet; otherwise only the last `span - 1` tokens before the new ones are kept.  `index_extended` gives their indices.
     """
     if ctx.decoding is None:
         return new
@@ -42,7 +42,7 @@ def extend(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int
 
 
 def index_extended(ctx: Context, t: int, span: int | None = None) -> jax.Array:
-    """The index in its row of each token that `extended` gives, (s,); negative for those before the first."""
+    """The index in its row of each token that `extend` gives, (s,); negative for those before the first."""
     if ctx.decoding is None:
         return jnp.arange(t)
     if span is None:

@@ -1,4 +1,4 @@
-"""What a layer may read besides its input."""
+"""The context: everything that a layer may read besides its input."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Base:
 
 @flax.struct.dataclass
 class Memory:
-    """What cross-attention reads: encoder output x (b, s, d) and its segments (b, s), None where all is one example."""
+    """The source of cross-attention: encoder output x (b, s, d) and its segments (b, s), None for one example a row."""
 
     x: jax.Array
     segments: jax.Array | None = None
@@ -26,7 +26,7 @@ class Memory:
 
 @flax.struct.dataclass
 class Decoding:
-    """Where decoding stands: `index` tokens of each row are in the cache already, which holds `length` at most.
+    """The progress of decoding: `index` tokens of each row are in the cache already, which holds `length` at most.
 
     `start` is True for the first call, which fills the cache from the prompt; static, as `length` is.
     """
@@ -40,15 +40,15 @@ class Decoding:
 class Context:
     """Everything about a batch that is not the stream itself.
 
-    positions (b, t): place of each token in its own example.
-    segments (b, t): which example of the row a token belongs to, counted from 1; 0 is padding.  None: one example a row.
+    positions (b, t): position of each token in its example.
+    segments (b, t): the example of the row that a token belongs to, counted from 1; 0 is padding.  None: one example a row.
     starts (b, n): index of the first token of each example packed in a row.  None: one example a row, starting at 0.
     memory: encoder output for cross-attention.
     decoding: set while tokens come one after the other; layers then keep what they need in the collection "cache".
     shared: what all layers use and is computed once, or what an earlier layer gives to the later ones, by name.
-    layer, depth: which block of how many this is; branch, branches: which branch of the block.  Set by Stack and Block.
+    layer, depth: index of the block and number of blocks; branch, branches: the same of the block's branches.
     train: True while training; static, so that it selects the compiled program.
-    base: the base model's width and depth where the parametrization is muP, else None.
+    base: the base model's width and depth if the parametrization is muP, otherwise None.
     """
 
     positions: jax.Array | None = None
@@ -74,11 +74,11 @@ class Context:
 
     @property
     def branch_scale(self) -> float:
-        """What each branch of a block is multiplied by: 1, or base depth / depth."""
+        """Factor of each branch of a block: 1, or base depth / depth."""
         return 1.0 if self.base is None else self.base.depth / self.depth
 
     def logit_scale(self, d: int) -> float:
-        """What logits from a stream of width d over a table are multiplied by: 1, or base width / d."""
+        """Factor of logits from a stream of width d over a table: 1, or base width / d."""
         return 1.0 if self.base is None else self.base.width / d
 
     def product_scale(self, k: int) -> float:
@@ -86,5 +86,5 @@ class Context:
         return 1.0 if self.base is None else 64 / k
 
     def score_scale(self, k: int) -> float:
-        """What products of queries and keys of width k are multiplied by: 1 / sqrt(k), or 8 / k."""
+        """Factor of products of queries and keys of width k: 1 / sqrt(k), or 8 / k."""
         return k**-0.5 if self.base is None else 8 / k

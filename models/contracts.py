@@ -1,4 +1,4 @@
-"""What each kind of component takes and gives: the sockets that a new class plugs into.
+"""The contracts of models: inputs and outputs of each kind of component, which a new class implements.
 
 A component belongs to a kind by its methods and the names of their arguments, never by a base class.
 Shape letters: b batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
@@ -32,32 +32,35 @@ class Norm(Protocol):
 
 
 class Position(Protocol):
-    """Marks vectors with where they stand: x (..., t, d) and positions (..., t) -> (..., t, d)."""
+    """Encodes positions in vectors: x (..., t, d) and positions (..., t) -> (..., t, d)."""
 
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array: ...
 
 
 class Relative(Protocol):
-    """Adds to attention scores what follows from where two tokens stand.
+    """Adds a bias to attention scores that depends on the positions of the two tokens.
 
-    scores (b, h, t, s) in float32, hidden pairs at HIDDEN; query (b, h, t, k), scaled; positions (b, 1, t) of the queries and sources
-    (b, 1, s) of the keys (b may be 1) -> scores (b, h, t, s).
+    scores (b, h, t, s) in float32, hidden pairs at HIDDEN; query (b, h, t, k), scaled; positions (b, 1, t) of the
+    queries and sources (b, 1, s) of the keys (b may be 1) -> scores (b, h, t, s).
     """
 
     def __call__(self, scores: jax.Array, query: jax.Array, positions: jax.Array, sources: jax.Array) -> jax.Array: ...
 
 
 class Weigh(Protocol):
-    """Turns attention scores into weights: (b, h, t, s) in float32, and what is visible (b or 1, h or 1, t, s) or None -> (b, h, t, s).
+    """Turns attention scores (b, h, t, s) in float32 and a mask (b or 1, h or 1, t, s) or None into weights (b, h, t, s).
 
-    The weight of what is not visible is zero, also where nothing is visible.
+    Weights outside the mask `visible` are zero, also in a row that sees nothing.
     """
 
     def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array: ...
 
 
 class Router(Protocol):
-    """Chooses `active` experts for each token: (b, t, d) and segments (b, t) or None -> float32 weights (b, t, k), numbers (b, t, k)."""
+    """Chooses `active` experts for each token.
+
+    (b, t, d) and segments (b, t) or None -> weights in float32 (b, t, k) and indices of experts (b, t, k).
+    """
 
     def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
 
@@ -65,8 +68,9 @@ class Router(Protocol):
 class Residual(Protocol):
     """Joins a branch to the stream: (state, branch, ctx) -> state.
 
-    The state is (b, t, d) unless the class also has `expand(x, ctx) -> state` and `reduce(state, ctx) -> x`; then it is any pytree of
-    arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context says which of which block it is.
+    The state is (b, t, d) unless the class also has `expand(x, ctx) -> state` and `reduce(state, ctx) -> x`; then it is
+    any pytree of arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context holds
+    its index and that of its block.
     """
 
     def __call__(self, state: Tree, branch: Branch, ctx: Context) -> Tree: ...
@@ -74,9 +78,9 @@ class Residual(Protocol):
 
 @runtime_checkable
 class Shrinks(Protocol):
-    """A residual that multiplies the first values of its branch's matrices by `first_gain`, in the context's block.
+    """A residual that multiplies the initial values of its branch's matrices by `first_gain`, in the context's block.
 
-    See `models.parametrization.SHRUNK` for which matrices these are.
+    `models.parametrization.SHRUNK` names these matrices.
     """
 
     def first_gain(self, ctx: Context) -> float: ...
@@ -102,13 +106,13 @@ class Tiles(Protocol):
 
 
 class Pool(Protocol):
-    """One vector an example: hidden (b, t, d) -> (b, d), or (b, n, d) where the context says which examples share a row."""
+    """One vector an example: hidden (b, t, d) -> (b, d), or (b, n, d) if the context says that examples share rows."""
 
     def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array: ...
 
 
 class Head(Protocol):
-    """What leaves the model: hidden (b, t, d) -> outputs.  `table` (v, d) is the token embedding, for tied logits."""
+    """The outputs of a model: hidden (b, t, d) -> outputs.  `table` (v, d) is the token embedding, for tied logits."""
 
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Tree: ...
 
@@ -130,7 +134,7 @@ KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Router, Resid
 
 
 def conforms(component: Any, kind: Any) -> bool:
-    """Whether a class or an instance has the methods of a kind, with the same names of arguments."""
+    """Tells if a class or an instance has the methods of a kind, with the same names of arguments."""
     owner = component if isinstance(component, type) else type(component)
     methods = [name for name, value in vars(kind).items() if callable(value) and (name == "__call__" or not name.startswith("_"))]
     return all(

@@ -43,9 +43,9 @@ class ShortConvolution(nn.Module):
 
 
 def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after: int = 0) -> list[jax.Array]:
-    """For each token the one width - 1 before it, the next, and so on to `after` behind it: arrays (b, t, d), zero where there is none.
+    """Shifted copies of x: the token width - 1 before each token, the next, and so on to `after` behind it, (b, t, d) each.
 
-    Tokens of other examples are none.  Those before are kept while decoding.
+    Missing tokens and those of other examples are zero.  Earlier tokens are cached while decoding.
     """
     t = x.shape[1]
 
@@ -55,10 +55,10 @@ def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after:
         padded = jnp.pad(kept, ((0, 0), (missing, after), *((0, 0) for _ in kept.shape[2:])))
         return [padded[:, first : first + t] for first in range(width + after)]
 
-    if (own := ctx.segments) is None:
+    if (current := ctx.segments) is None:
         return shifts("inputs", x)
-    pairs = zip(shifts("inputs", x), shifts("segments", own), strict=True)
-    return [jnp.where((segments == own)[..., None], beside, 0) for beside, segments in pairs]
+    pairs = zip(shifts("inputs", x), shifts("segments", current), strict=True)
+    return [jnp.where((segments == current)[..., None], beside, 0) for beside, segments in pairs]
 
 
 class GatedConvolution(nn.Module):
@@ -124,13 +124,13 @@ class LongConvolution(nn.Module):
 
     def kernel(self, t: int, d: int) -> jax.Array:
         """The filter at the first t positions, (t, d) in float32."""
-        place = jnp.arange(t, dtype=jnp.float32)[:, None] / self.length
-        angles = 2 * math.pi * place * jnp.arange(1, self.bands + 1)
-        hidden = jnp.concatenate([place, jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        fraction = jnp.arange(t, dtype=jnp.float32)[:, None] / self.length
+        angles = 2 * math.pi * fraction * jnp.arange(1, self.bands + 1)
+        hidden = jnp.concatenate([fraction, jnp.sin(angles), jnp.cos(angles)], axis=-1)
         for index in range(2):
             hidden = jnp.sin(self.frequency * nn.Dense(self.hidden, name=f"filter_{index}")(hidden))
         rates = math.log(100) / jnp.linspace(0.3, 1.5, d)
-        window = jnp.exp(-rates * place) * jnp.sqrt(2 * rates / self.length)
+        window = jnp.exp(-rates * fraction) * jnp.sqrt(2 * rates / self.length)
         return nn.Dense(d, use_bias=False, name="filter_out")(hidden) * window
 
 
@@ -140,8 +140,9 @@ SHORT = 16  # lags that are summed one by one
 def causal_convolution(x: jax.Array, kernel: jax.Array, segments: jax.Array | None) -> jax.Array:
     """sum_{j <= t} kernel_{t - j} x_j over the tokens j of t's own segment: (b, t, d), (t, d), (b, t) or None -> (b, t, d) in float32.
 
-    Segments stand one after the other, so a single one crosses the middle of any block: what the left half gives to the right half is
-    one FFT of what belongs to that segment.  Blocks are halved until they are SHORT: t (log t)^2 in all, for any number of segments.
+    Segments are contiguous, so only one crosses the middle of any block: the contribution of the left half to the right
+    half is one FFT of the tokens of that segment.  Blocks are halved until they are SHORT: t (log t)^2 in all, for any
+    number of segments.
     """
     b, t, d = x.shape
     if segments is None:
@@ -159,8 +160,8 @@ def causal_convolution(x: jax.Array, kernel: jax.Array, segments: jax.Array | No
     while half < whole:
         rows, owners, y = x.reshape(-1, 2 * half, d), segments.reshape(-1, 2 * half, 1), y.reshape(-1, 2 * half, d)
         crosses = owners == owners[:, half - 1 : half]
-        given = _convolve(jnp.where(crosses, rows, 0)[:, :half], kernel[: 2 * half], 2 * half)
-        y = y.at[:, half:].add(jnp.where(crosses, given, 0)[:, half:])
+        crossing = _convolve(jnp.where(crosses, rows, 0)[:, :half], kernel[: 2 * half], 2 * half)
+        y = y.at[:, half:].add(jnp.where(crosses, crossing, 0)[:, half:])
         half *= 2
     return y.reshape(b, whole, d)[:, :t]
 

@@ -20,7 +20,7 @@ Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A module as a model calls it: its path, itself without a parent, and its variables and arguments, arrays as shapes."""
+    """A call of a module in a model: its path, the unbound module, and its variables and arguments with arrays as shapes."""
 
     path: Path
     module: nn.Module
@@ -32,9 +32,10 @@ class Call:
 def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None:
     """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while decoding.
 
-    `batch` has the keys of a prompt, arrays or shapes.  Each part of a class from elsewhere than `models` that is called with a context
-    while decoding, and puts nothing into the collection "cache", is tried alone on random parameters: if what it gives for a token has a
-    derivative by another token, it mixes.  Parts within that do keep something stand aside, so that a layer may mix through them.
+    `batch` has the keys of a prompt, arrays or shapes.  Each part whose class is not of `models`, that is called with a
+    context while decoding and writes nothing to the collection "cache", is tested alone with random parameters: if its
+    output for a token has a derivative by another token, it mixes.  Inner modules that do write to the cache are
+    bypassed, so that a layer may mix through them.
     """
     if not all(type(module).__module__.startswith(OURS) for module in _modules(model)):
         shapes = tuple(sorted((name, tuple(leaf.shape[1:]), jnp.dtype(leaf.dtype).name) for name, leaf in batch.items()))
@@ -46,7 +47,7 @@ def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None
 
 @functools.lru_cache(maxsize=64)
 def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
-    """Why a model cannot decode, as a sentence; None if it can."""
+    """The reason, as a sentence, that a model cannot decode; None if it can."""
     step = 2
     decoding, cache = trace_calls(model, _rows(shapes, step), Decoding(0, length, True))
     kept = find_keepers(cache)
@@ -59,10 +60,11 @@ def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
             continue
         tried.add(key)
         if mixes(call, kept):
-            place = f" at {'/'.join(call.path)}" if call.path else ""
+            location = f" at {'/'.join(call.path)}" if call.path else ""
             return (
-                f"{type(call.module).__name__}{place} mixes tokens and keeps none of them, so it cannot decode one token after the other: "
-                'keep what it needs of earlier tokens in the collection "cache", by `remember` or `extend` of models/cache.py.'
+                f"{type(call.module).__name__}{location} mixes tokens and keeps none of them, so it cannot decode one token"
+                ' after the other: keep what it needs of earlier tokens in the collection "cache", by `remember` or'
+                " `extend` of models/cache.py."
             )
     return None
 
@@ -80,12 +82,12 @@ def _modules(value: Any) -> Iterator[nn.Module]:
 
 def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
     """One row of t tokens, with all keys of a batch; a source keeps its length."""
-    own = {"tokens": np.zeros(t), "segments": np.ones(t), "positions": np.arange(t)}
-    return {name: own.get(name, np.ones(shape)).astype(kind)[None] for name, shape, kind in shapes}
+    known = {"tokens": np.zeros(t), "segments": np.ones(t), "positions": np.arange(t)}
+    return {name: known.get(name, np.ones(shape)).astype(kind)[None] for name, shape, kind in shapes}
 
 
 def trace_calls(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
-    """The calls of a model's modules with a context, and of itself, in the order in which they end, and the shapes of its cache."""
+    """Records the calls of a model's modules with a context, and its own, in order of completion, and the cache's shapes."""
     calls: list[Call] = []
 
     def note(run: Callable[..., Any], args: Any, keywords: Any, at: Any) -> Any:
@@ -109,7 +111,7 @@ def _abstract(tree: Any) -> Any:
 
 
 def find_keepers(cache: Any) -> set[Path]:
-    """The paths of the modules that keep something."""
+    """The paths of the modules that write to the cache."""
     paths = [[entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)] for path, _ in jax.tree.leaves_with_path(cache)]
     return {tuple(str(key) for key in path[:-1]) for path in paths}
 
@@ -125,22 +127,22 @@ def _arrays(tree: Any) -> list[Any]:
 
 
 def mixes(call: Call, kept: set[Path]) -> bool:
-    """Tells if what a module gives for a token depends on another one, other than through modules that keep something."""
+    """Tells if a module's output for a token depends on another token, other than through modules that write to the cache."""
     first, *rest = call.args
     t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
     variables, rest, keywords = _draw(call.variables, t), _draw(tuple(rest), t), _draw(call.keywords, t)
     bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1  # two tokens differ in one of these at least
     masks = jnp.asarray(np.concatenate([bits, 1 - bits]).astype(bool))
 
-    def run(given: Any) -> list[jax.Array]:
+    def run(inputs: Any) -> list[jax.Array]:
         with nn.intercept_methods(functools.partial(_bypass, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})):
-            y = call.module.apply(variables, given, *rest, **keywords)
+            y = call.module.apply(variables, inputs, *rest, **keywords)
         leaves = _arrays(y[0] if isinstance(y, tuple) else y)
         return [leaf for leaf in leaves if leaf.shape[1] == t and jnp.issubdtype(leaf.dtype, jnp.floating)]
 
     def elsewhere(mask: jax.Array, changes: list[jax.Array]) -> jax.Array:  # the largest change of a token that is not of the mask
-        own = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in changes]
-        return jnp.stack([jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(own, changes, strict=True))]).max()
+        inside = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in changes]
+        return jnp.stack([jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(inside, changes, strict=True))]).max()
 
     if isinstance(first, Mapping):  # whole numbers: another token in their place, rounding aside
         plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _number_tokens(first, t)
@@ -154,32 +156,34 @@ def mixes(call: Call, kept: set[Path]) -> bool:
         leaves, tree = jax.tree.flatten(start)
         moving = [index for index, leaf in enumerate(leaves) if leaf.ndim > 1 and leaf.shape[1] == t and _floats(leaf)]
 
-        def moved(parts: list[jax.Array]) -> list[jax.Array]:
+        def move(parts: list[jax.Array]) -> list[jax.Array]:
             filled = dict(zip(moving, parts, strict=True))
             return run(tree.unflatten([filled.get(index, leaf) for index, leaf in enumerate(leaves)]))
 
         def change(mask: jax.Array) -> jax.Array:  # backwards, since whatever can be trained has such a derivative
-            given, back = jax.vjp(moved, [leaves[index] for index in moving])
-            return elsewhere(mask, back([jnp.where(mask.reshape(1, t, *[1] * (leaf.ndim - 2)), jnp.cos(3 * leaf), 0) for leaf in given])[0])
+            outputs, back = jax.vjp(move, [leaves[index] for index in moving])
+            insides = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in outputs]
+            seeds = [jnp.where(inside, jnp.cos(3 * leaf), 0) for inside, leaf in zip(insides, outputs, strict=True)]
+            return elsewhere(mask, back(seeds)[0])
 
     return bool((jax.jit(lambda: jax.lax.map(change, masks))() > 0).any())
 
 
 def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
-    """In place of a module that keeps something, the mean of each token's own vector in everything that it gives for the token."""
+    """Replaces a module that writes to the cache: each of its outputs for a token is the mean of that token's vector."""
     if at.method_name != "__call__" or at.module.path not in kept or not _contexts(args, keywords) or isinstance(args[0], Mapping):
         return run(*args, **keywords)
     module, variables = at.module.unbind()
-    given = jax.eval_shape(lambda: module.apply(variables, *args, **keywords))
+    shapes = jax.eval_shape(lambda: module.apply(variables, *args, **keywords))
     x = jax.tree.leaves(args[0])[0]
-    own = x.reshape(*x.shape[:2], -1).mean(-1)
+    means = x.reshape(*x.shape[:2], -1).mean(-1)
 
-    def filled(leaf: Any) -> jax.Array:
+    def fill(leaf: Any) -> jax.Array:
         if leaf.shape[:2] != x.shape[:2] or not _floats(leaf):
             return jnp.zeros(leaf.shape, leaf.dtype)
-        return jnp.broadcast_to(own.reshape(*own.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(leaf.dtype)
+        return jnp.broadcast_to(means.reshape(*means.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(leaf.dtype)
 
-    return jax.tree.map(filled, given)
+    return jax.tree.map(fill, shapes)
 
 
 def _below(path: Path, other: Path) -> bool:
@@ -191,24 +195,24 @@ def _floats(leaf: Any) -> bool:
 
 
 def _number_tokens(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
-    """Tokens of a row that is one example, with their places."""
-    own = {"tokens": np.zeros((1, t)), "segments": np.ones((1, t)), "positions": np.arange(t)[None]}
-    return {name: jnp.asarray(value, first[name].dtype) for name, value in own.items() if name in first}
+    """Tokens, segments and positions of a row that is one example."""
+    known = {"tokens": np.zeros((1, t)), "segments": np.ones((1, t)), "positions": np.arange(t)[None]}
+    return {name: jnp.asarray(value, first[name].dtype) for name, value in known.items() if name in first}
 
 
 def _draw(tree: Any, t: int) -> Any:
     """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what they get."""
     count = iter(range(10**6))
 
-    def drawn(leaf: Any) -> Any:
+    def draw(leaf: Any) -> Any:
         if isinstance(leaf, Context):
             segments = None if leaf.segments is None else jnp.ones((1, t), jnp.int32)
             inner = dataclasses.replace(leaf, positions=None, segments=None, starts=None, decoding=None)
-            return dataclasses.replace(jax.tree.map(drawn, inner), positions=jnp.arange(t)[None], segments=segments)
+            return dataclasses.replace(jax.tree.map(draw, inner), positions=jnp.arange(t)[None], segments=segments)
         if not hasattr(leaf, "dtype"):
             return (lambda x: x) if callable(leaf) else leaf
         if not _floats(leaf):
             return jax.random.key(0) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.ones(leaf.shape, leaf.dtype)
         return jnp.asarray(0.5 * np.random.default_rng(next(count)).standard_normal(leaf.shape), leaf.dtype)
 
-    return jax.tree.map(drawn, tree, is_leaf=lambda leaf: isinstance(leaf, Context))
+    return jax.tree.map(draw, tree, is_leaf=lambda leaf: isinstance(leaf, Context))

@@ -14,11 +14,12 @@ from models.structure import require_positive
 
 
 class MixtureOfDepths(Block):
-    """A block that only the share `capacity` of the tokens passes: state_i + r_i * (block(state)_i - state_i) for those.  arXiv:2404.02258.
+    """A block for the share `capacity` of the tokens: state_i + r_i * (block(state)_i - state_i).  arXiv:2404.02258.
 
-    r = sigmoid(w . x), and of each example of m tokens the m * capacity with the largest r are taken, rounded down, in their order; the
-    paper weighs by w . x itself.  The block sees only these, with their positions and segments; its layers neither read nor give
-    ctx.shared.  (state, ctx) -> (state, ctx), state of any leaves (b, t, ...).  Choosing compares with later tokens, so it cannot decode.
+    r = sigmoid(w . x); of each example of m tokens the m * capacity with the largest r are taken, rounded down, in their
+    order; the paper weighs by w . x itself.  The block sees only these, with their positions and segments; its layers
+    neither read nor give ctx.shared.  (state, ctx) -> (state, ctx), state of any leaves (b, t, ...).  Choosing compares
+    with later tokens, so it cannot decode.
     """
 
     capacity: float = 0.125
@@ -38,7 +39,7 @@ class MixtureOfDepths(Block):
         x = reduce(state, ctx) if reduce else state
         b, t, d = x.shape
         logits = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="router")(x.reshape(-1, d)).reshape(b, 1, t)
-        index, valid = (found[:, 0] for found in highest(logits, ctx.segments, self.capacity))
+        index, valid = (part[:, 0] for part in highest(logits, ctx.segments, self.capacity))
         positions = jnp.broadcast_to(jnp.arange(t)[None] if ctx.positions is None else ctx.positions, (b, t))
         segments = None if ctx.segments is None else jnp.take_along_axis(ctx.segments, index, axis=1) * valid
         inner = dataclasses.replace(ctx, positions=jnp.take_along_axis(positions, index, axis=1), segments=segments, shared={})
@@ -46,8 +47,8 @@ class MixtureOfDepths(Block):
         new, _ = super().__call__(taken, inner)
         weight = jnp.where(valid, nn.sigmoid(jnp.take_along_axis(logits[:, 0], index, axis=1)), 0)
 
-        def joined(leaf: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
+        def add_back(leaf: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
             change = (after - before) * weight.reshape(*weight.shape, *[1] * (leaf.ndim - 2)).astype(leaf.dtype)
             return jax.vmap(lambda row, places, rows: row.at[places].add(rows))(leaf, index, change)
 
-        return jax.tree.map(joined, state, taken, new), ctx
+        return jax.tree.map(add_back, state, taken, new), ctx

@@ -44,16 +44,16 @@ class DifferentialAttention(nn.Module):
             raise ValueError(f"DifferentialAttention splits width {d} over twice {self.heads} heads; these must divide it.")
         if ctx.decoding is not None and not self.causal:
             raise ValueError("DifferentialAttention that sees later tokens cannot decode one token after the other; set causal=True.")
-        h, k, own, reach = self.heads, d // (2 * self.heads), locate_tokens(ctx, t), Reach(self.causal, self.window)
+        h, k, tokens, reach = self.heads, d // (2 * self.heads), locate_tokens(ctx, t), Reach(self.causal, self.window)
         query, key = project("query", x, 2 * h, k), project("key", x, 2 * h, k)
         if self.position is not None:
-            query, key = (self.position(part, own.positions[:, None]) for part in (query, key))
+            query, key = (self.position(part, tokens.positions[:, None]) for part in (query, key))
         value = project("value", x, h, 2 * k)
         key, value = (extend(self, ctx, name, new, 2, reach.span) for name, new in (("keys", key), ("values", value)))
         other = locate_sources(self, ctx, t, reach.span)
         values = jnp.repeat(value, 2, axis=1)  # a head's two stand side by side
         scale = ctx.score_scale(k)
-        both = attend(query, key, values, own, other, reach, Softmax(), scale, implementation=self.implementation)
+        both = attend(query, key, values, tokens, other, reach, Softmax(), scale, implementation=self.implementation)
         both = both.reshape(b, h, 2, t, 2 * k).astype(jnp.float32)
         start = 0.8 - 0.6 * jnp.exp(-0.3 * jnp.asarray(ctx.layer, jnp.float32))
         learned = nn.initializers.normal(0.1)

@@ -10,7 +10,7 @@ LEVELS = 256  # one random byte decides an element, so four elements share one 3
 
 
 class Dropout(nn.Module):
-    """Zeroes elements with probability `rate` and divides the others by what is kept, while training.  JMLR 15(56), 2014.
+    """Zeroes elements with probability `rate` and divides the others by 1 - rate, while training.  JMLR 15(56), 2014.
 
     The rate is rounded to 1/256, to 255/256 at most, and the division uses the rounded value, so the expectation is exact.
     (..., d) -> (..., d).  Raises ValueError for a rate outside [0, 1).
@@ -25,11 +25,11 @@ class Dropout(nn.Module):
 
     @property
     def keep(self) -> int:
-        """How many of LEVELS are kept."""
+        """Number of LEVELS, of 256, that are kept."""
         return max(LEVELS - round(self.rate * LEVELS), 1)
 
     def acts(self, ctx: Context) -> bool:
-        """Whether anything is zeroed."""
+        """Tells if anything is zeroed."""
         return ctx.train and self.keep < LEVELS
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""What enters a model."""
+"""Embeddings: the inputs of a model as vectors."""
 
 import dataclasses
 import math
@@ -240,8 +240,8 @@ class QueryEmbed(nn.Module):
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]:
         table = self.param("query", nn.initializers.normal(1.0), (self.queries, self.width))
         b = next(iter(batch.values())).shape[0]
-        own = dataclasses.replace(ctx, positions=None, segments=None, starts=None)
-        return _add_positions(jnp.broadcast_to(table, (b, *table.shape)), own, None)
+        plain = dataclasses.replace(ctx, positions=None, segments=None, starts=None)
+        return _add_positions(jnp.broadcast_to(table, (b, *table.shape)), plain, None)
 
 
 class FeatureEmbed(nn.Module):
@@ -278,11 +278,11 @@ class TrajectoryEmbed(nn.Module):
         x = [nn.Dense(self.width, name=name)(batch[name]) for name in ("returns", "features", "actions")]
         b, t, d = x[0].shape
         positions = index_new(ctx, t)[None] if ctx.positions is None else ctx.positions
-        x = x if self.position is None else [self.position(one, positions) for one in x]
-        own = (3 * positions[..., None] + jnp.arange(3)).reshape(positions.shape[0], 3 * t)
+        x = x if self.position is None else [self.position(part, positions) for part in x]
+        interleaved = (3 * positions[..., None] + jnp.arange(3)).reshape(positions.shape[0], 3 * t)
         segments = None if ctx.segments is None else jnp.repeat(ctx.segments, 3, axis=1)
         starts = None if ctx.starts is None else 3 * ctx.starts
-        return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(ctx, positions=own, segments=segments, starts=starts)
+        return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(ctx, positions=interleaved, segments=segments, starts=starts)
 
 
 def _uneven(channels: tuple[int, ...], strides: tuple[int, ...]) -> str:
@@ -290,13 +290,13 @@ def _uneven(channels: tuple[int, ...], strides: tuple[int, ...]) -> str:
 
 
 def _add_positions(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:
-    """With positions, in the stream and in the context."""
+    """Adds positions to the stream, and fills them into the context."""
     positions = index_new(ctx, x.shape[1])[None] if ctx.positions is None else ctx.positions
     return (x if position is None else position(x, positions)), dataclasses.replace(ctx, positions=positions)
 
 
 def _add_registers(module: nn.Module, x: jax.Array, ctx: Context, count: int, position: Position | None) -> tuple[jax.Array, Context]:
-    """With learned tokens before all others; the sequence is the embed's own, so the batch's rows do not describe it."""
+    """Prepends learned tokens; the embed makes the sequence, so the batch's positions and segments do not apply to it."""
     if count:
         learned = module.param("registers", nn.initializers.normal(0.02), (count, x.shape[-1])).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(learned, (x.shape[0], *learned.shape)), x], axis=1)

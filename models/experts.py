@@ -56,8 +56,8 @@ class Experts(nn.Module):
         weights, chosen = weights.reshape(-1, self.active), chosen.reshape(-1, self.active)
         hidden = round(self.expand * x.shape[-1])
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
-        given = functools.partial(apply_experts, tokens, weights, chosen, kernels, self.activation)
-        ways = {"ragged": functools.partial(given, None), "blocks": functools.partial(given, sizes)}
+        run = functools.partial(apply_experts, tokens, weights, chosen, kernels, self.activation)
+        ways = {"ragged": functools.partial(run, None), "blocks": functools.partial(run, sizes)}
         if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
             y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
         else:
@@ -100,8 +100,8 @@ class ExpertChoice(nn.Module):
         rows = jax.vmap(lambda row, places: row[places])(x, index)  # (b, e, k, d)
         inner = self.activation(jnp.einsum("bekd,edf->bekf", rows, gate)) * jnp.einsum("bekd,edf->bekf", rows, up)
         weights = jnp.where(valid, jnp.take_along_axis(scores, index, axis=-1), 0).astype(x.dtype)
-        given = jnp.einsum("bekf,efd,bek->bekd", inner, down, weights)
-        y = jax.vmap(lambda places, rows: jnp.zeros_like(x[0]).at[places].add(rows))(index, given)
+        outputs = jnp.einsum("bekf,efd,bek->bekd", inner, down, weights)
+        y = jax.vmap(lambda places, rows: jnp.zeros_like(x[0]).at[places].add(rows))(index, outputs)
         if self.shared:
             y = y + GLU(self.shared * hidden / d, self.activation, name="shared")(x, ctx)
         return y
@@ -136,18 +136,18 @@ class SoftMoE(nn.Module):
         wide = x.astype(jnp.float32)
         unit = wide * jax.lax.rsqrt(jnp.square(wide).sum(-1, keepdims=True) + 1e-6)
         logits = unit @ (scale * keys * jax.lax.rsqrt(jnp.square(keys).sum(0) + 1e-6))
-        own = jnp.ones((b, t, 1), bool)
+        members = jnp.ones((b, t, 1), bool)
         if ctx.segments is not None:
             most = self.examples if ctx.starts is None else ctx.starts.shape[1]
-            own = ctx.segments[..., None] == jnp.arange(most + 1)
-        pull = jnp.where(own[..., None], logits[:, :, None], -1e30)  # (b, t, examples, e * p)
-        dispatch = jnp.where(own[..., None], jax.nn.softmax(pull, axis=1), 0).astype(x.dtype)
+            members = ctx.segments[..., None] == jnp.arange(most + 1)
+        pull = jnp.where(members[..., None], logits[:, :, None], -1e30)  # (b, t, examples, e * p)
+        dispatch = jnp.where(members[..., None], jax.nn.softmax(pull, axis=1), 0).astype(x.dtype)
         rows = jnp.einsum("btns,btd->bnsd", dispatch, x).reshape(b, -1, e, p, d)
         inner = self.activation(jnp.einsum("bnepd,edf->bnepf", rows, gate)) * jnp.einsum("bnepd,edf->bnepf", rows, up)
-        given = jnp.einsum("bnepf,efd->bnepd", inner, down).reshape(b, -1, e * p, d)
-        combine = (jax.nn.softmax(logits, axis=-1)[:, :, None] * own[..., None]).astype(x.dtype)
-        y = jnp.einsum("btns,bnsd->btd", combine, given)
-        return y if ctx.segments is None else jnp.where(ctx.segments[..., None] < own.shape[-1], y, jnp.nan)
+        outputs = jnp.einsum("bnepf,efd->bnepd", inner, down).reshape(b, -1, e * p, d)
+        combine = (jax.nn.softmax(logits, axis=-1)[:, :, None] * members[..., None]).astype(x.dtype)
+        y = jnp.einsum("btns,bnsd->btd", combine, outputs)
+        return y if ctx.segments is None else jnp.where(ctx.segments[..., None] < members.shape[-1], y, jnp.nan)
 
 
 class ProductKeyMemory(nn.Module):
@@ -183,11 +183,11 @@ class ProductKeyMemory(nn.Module):
         keys = self.param("halves", HALVES, (h, 2, self.keys, half))
         values = self.param("values", nn.initializers.normal(d**-0.5), (self.keys**2, d))
         scores = jnp.einsum("nhcw,hckw->nhck", query.astype(jnp.float32), keys.astype(jnp.float32))
-        best, place = jax.lax.top_k(scores, k)
+        best, indices = jax.lax.top_k(scores, k)
         pairs = (best[:, :, 0, :, None] + best[:, :, 1, None, :]).reshape(-1, h, k * k)
-        index = (place[:, :, 0, :, None] * self.keys + place[:, :, 1, None, :]).reshape(-1, h, k * k)
-        found, chosen = jax.lax.top_k(pairs, k)
-        weights = jax.nn.softmax(found, axis=-1).astype(x.dtype)
+        index = (indices[:, :, 0, :, None] * self.keys + indices[:, :, 1, None, :]).reshape(-1, h, k * k)
+        top, chosen = jax.lax.top_k(pairs, k)
+        weights = jax.nn.softmax(top, axis=-1).astype(x.dtype)
         return jnp.einsum("nhk,nhkd->nd", weights, values[jnp.take_along_axis(index, chosen, axis=-1)].astype(x.dtype)).reshape(x.shape)
 
 
@@ -219,13 +219,13 @@ def multiply_ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> ja
 
 @jax.custom_batching.sequential_vmap
 def _ragged_back(rows: jax.Array, kernel: jax.Array, counts: jax.Array, outer: jax.Array) -> tuple[jax.Array, ...]:
-    """The derivative of `ragged`, one after the other where there are many to take: jax has no rule for these at once."""
+    """The derivative of `multiply_ragged`, sequential under vmap: jax has no batching rule for it."""
     of_rows = jax.linear_transpose(lambda rows: jax.lax.ragged_dot(rows, kernel, counts), rows)
     of_kernel = jax.linear_transpose(lambda kernel: jax.lax.ragged_dot(rows, kernel, counts), kernel)
     return *of_rows(outer), *of_kernel(outer)
 
 
-multiply_ragged.defvjp(lambda *given: (multiply_ragged(*given), given), lambda given, outer: (*_ragged_back(*given, outer), None))
+multiply_ragged.defvjp(lambda *inputs: (multiply_ragged(*inputs), inputs), lambda inputs, outer: (*_ragged_back(*inputs, outer), None))
 
 
 def sum_choices(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
@@ -234,7 +234,7 @@ def sum_choices(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.A
 
 
 def invert(order: jax.Array) -> jax.Array:
-    """Where each place went: (m,) -> (m,)."""
+    """The inverse permutation: (m,) -> (m,)."""
     return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
 
 
@@ -290,7 +290,7 @@ def apply_in_blocks(
     order: jax.Array,
     counts: jax.Array,
 ) -> jax.Array:
-    """`dispatched` one expert after the other, each over its sorted choices in blocks, mostly one, since short products are slow.
+    """`apply_experts` one expert at a time, each over its sorted choices in blocks, mostly one: short matmuls are slow.
 
     order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): how many are each expert's.  An expert's last block may reach
     into the rows of the next ones, which come later and write theirs over it.
@@ -310,8 +310,8 @@ def _apply_in_blocks(
     (n, k), d, f = weights.shape, tokens.shape[-1], kernels[0].shape[-1]
     sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], None]:
-        (gate, up, down), begin, count = given
+    def expert(buffers: tuple[jax.Array, ...], inputs: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        (gate, up, down), begin, count = inputs
         enter, down = join(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
 
         def block(buffers: tuple[jax.Array, ...], first: jax.Array, size: int) -> tuple[jax.Array, ...]:
@@ -333,8 +333,8 @@ def _backward_in_blocks(
     (n, k), flat = weights.shape, weights.reshape(-1)
     sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def expert(buffers: tuple[jax.Array, ...], given: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Kernels]:
-        (gate, up, down), begin, count = given
+    def expert(buffers: tuple[jax.Array, ...], inputs: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Kernels]:
+        (gate, up, down), begin, count = inputs
         both = (join(gate, up), down)
         enter, leave = (kernel.astype(tokens.dtype) for kernel in both)
 

@@ -93,12 +93,12 @@ class Monarch(nn.Module):
         return self.monarch("down", self.activation(hidden), d).reshape(x.shape)
 
     def monarch(self, name: str, x: jax.Array, width: int) -> jax.Array:
-        """One map: (n, given) -> (n, width)."""
-        n, given, k = *x.shape, self.blocks
-        if given % k or width % k:
-            raise ValueError(f"Monarch cuts widths {given} and {width} into {k} blocks; they must be multiples of it.")
-        kernel, inner = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), min(given, width) // k
-        first = self.param(f"{name}_in", kernel, (k, given // k, inner)).astype(x.dtype)
+        """A Monarch matrix: (n, fan_in) -> (n, width)."""
+        n, fan_in, k = *x.shape, self.blocks
+        if fan_in % k or width % k:
+            raise ValueError(f"Monarch cuts widths {fan_in} and {width} into {k} blocks; they must be multiples of it.")
+        kernel, inner = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), min(fan_in, width) // k
+        first = self.param(f"{name}_in", kernel, (k, fan_in // k, inner)).astype(x.dtype)
         second = self.param(name, kernel, (k, inner, width // k)).astype(x.dtype)
         middle = jnp.einsum("nki,kio->nko", x.reshape(n, k, -1), first)
         swapped = middle.swapaxes(1, 2).reshape(n, k, inner)

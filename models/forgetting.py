@@ -37,7 +37,7 @@ class ForgettingAttention(nn.Module):
         b, t, d = x.shape
         if d % self.heads:
             raise ValueError(f"ForgettingAttention splits width {d} over {self.heads} heads; they must divide it.")
-        h, k, own, reach = self.heads, d // self.heads, locate_tokens(ctx, t), Reach(True)
+        h, k, tokens, reach = self.heads, d // self.heads, locate_tokens(ctx, t), Reach(True)
         query, key, value = (project(name, x, h, k) for name in ("query", "key", "value"))
         if self.qk_norm is not None:
             query, key = (
@@ -49,7 +49,7 @@ class ForgettingAttention(nn.Module):
         kept = (("keys", key), ("values", value), ("totals", total))
         key, value, totals = (extend(self, ctx, name, new, 2) for name, new in kept)
         other, scale = locate_sources(self, ctx, t, None), ctx.score_scale(k)
-        mixed = attend(query, key, value, own, other, reach, Softmax(), scale, decay=(total, totals))
+        mixed = attend(query, key, value, tokens, other, reach, Softmax(), scale, decay=(total, totals))
         if self.gate:
             mixed = mixed * jax.nn.sigmoid(project("gate", x, h, k))
         return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

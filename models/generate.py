@@ -20,7 +20,7 @@ from models.weigh import HIDDEN
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How the next token is drawn from its logits (b, v); with temperature 0 the likeliest is taken.
+    """Draws the next token from its logits (b, v); takes the likeliest if the temperature is 0.
 
     `top_k` keeps the k likeliest tokens, `top_p` the fewest likeliest whose probabilities sum to at least p (arXiv:1904.09751), `min_p`
     those at least p times as likely as the likeliest (arXiv:2407.01082); the kept ones are drawn from softmax(logits / temperature).
@@ -49,8 +49,8 @@ class Sampler:
             logits = jnp.where(logits < least, HIDDEN, logits)
         if self.top_p is not None:
             ordered = jnp.sort(logits, axis=-1, descending=True)
-            chances = jax.nn.softmax(ordered, axis=-1)
-            count = ((jnp.cumsum(chances, axis=-1) - chances) < self.top_p).sum(-1, keepdims=True)
+            probs = jax.nn.softmax(ordered, axis=-1)
+            count = ((jnp.cumsum(probs, axis=-1) - probs) < self.top_p).sum(-1, keepdims=True)
             logits = jnp.where(logits < jnp.take_along_axis(ordered, count - 1, axis=-1), HIDDEN, logits)
         if self.min_p is not None:
             logits = jnp.where(logits < logits.max(-1, keepdims=True) + jnp.log(self.min_p), HIDDEN, logits)
@@ -104,8 +104,8 @@ def _first(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Ar
 @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
 def _next(model: Model, params: Any, cache: Any, state: Any, sampler: Sampler, length: int) -> tuple[Any, Any]:
     logits, index, position, key = state
-    key, own = jax.random.split(key)
-    token = sampler(logits, own)
+    key, sample_key = jax.random.split(key)
+    token = sampler(logits, sample_key)
     batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
     logits, cache = advance(model, params, cache, batch, index, length)
     return (token, (logits, index + 1, position + 1, key)), cache
@@ -166,11 +166,11 @@ def _beam(model: Model, params: Any, batch: Batch, steps: int, width: int, end: 
     positions = batch["positions"][:, -1] + 1
 
     def rows(cache: Any, change: Any) -> Any:  # of every array of the cache, along its axis of rows
-        def changed(path: Any, leaf: jax.Array) -> jax.Array:
+        def apply(path: Any, leaf: jax.Array) -> jax.Array:
             layer = Layer.of(path_name(path))
             return change(leaf, int(layer is not None and layer.repeats))
 
-        return jax.tree_util.tree_map_with_path(changed, cache)
+        return jax.tree_util.tree_map_with_path(apply, cache)
 
     cache = rows(cache, lambda leaf, axis: jnp.repeat(leaf, width, axis))
     v = logits.shape[-1]
@@ -181,18 +181,18 @@ def _beam(model: Model, params: Any, batch: Batch, steps: int, width: int, end: 
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
         cache, logits, scores, tokens, done, counts = carry
-        chances = jax.nn.log_softmax(logits.astype(jnp.float32), -1)
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), -1)
         if end is not None:  # what has ended can only go on with `end`, at no cost
-            chances = jnp.where(done[..., None], jnp.where(jnp.arange(v) == end, 0.0, HIDDEN), chances)
-        longer = (scores[..., None] + chances) / (((5 + counts + ~done) / 6) ** penalty)[..., None]
+            log_probs = jnp.where(done[..., None], jnp.where(jnp.arange(v) == end, 0.0, HIDDEN), log_probs)
+        longer = (scores[..., None] + log_probs) / (((5 + counts + ~done) / 6) ** penalty)[..., None]
         _, best = jax.lax.top_k(longer.reshape(b, -1), width)
         origin, token = best // v, best % v
-        scores = jnp.take_along_axis((scores[..., None] + chances).reshape(b, -1), best, 1)
+        scores = jnp.take_along_axis((scores[..., None] + log_probs).reshape(b, -1), best, 1)
         tokens, done, counts = (jnp.take_along_axis(x, origin.reshape(b, width, *[1] * (x.ndim - 2)), 1) for x in (tokens, done, counts))
         tokens, counts = tokens.at[:, :, number].set(token), counts + ~done
         done = done if end is None else done | (token == end)
-        place = (jnp.arange(b)[:, None] * width + origin).reshape(-1)
-        cache = rows(cache, lambda leaf, axis: jnp.take(leaf, place, axis))
+        parents = (jnp.arange(b)[:, None] * width + origin).reshape(-1)
+        cache = rows(cache, lambda leaf, axis: jnp.take(leaf, parents, axis))
         at = jnp.repeat(positions + number, width)
         batch = {"tokens": token.reshape(-1, 1), "segments": jnp.ones((b * width, 1), jnp.int32), "positions": at[:, None]}
         logits, cache = advance(model, params, cache, batch, t + number, length)

@@ -35,10 +35,10 @@ def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order
     sources = [repeat % old if order == "stacked" else repeat * old // repeats for repeat in range(repeats)]
     layers: dict[str, Any] = {}
     for repeat, source in enumerate(sources):
-        for place in range(width):
-            layer = loop[block_name("loop", source * width + place)]
+        for index in range(width):
+            layer = loop[block_name("loop", source * width + index)]
             copied = source in sources[:repeat]
-            layers[block_name("loop", repeat * width + place)] = silence(layer) if preserving and copied else layer
+            layers[block_name("loop", repeat * width + index)] = silence(layer) if preserving and copied else layer
     new = {**layers, **{name: value for name, value in loop.items() if not in_loop(name)}}
     return scanned(new, replace(stack, "repeats", repeats)) if SCANNED in params else new
 
@@ -46,17 +46,17 @@ def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order
 def silence(block: Mapping[str, Any]) -> dict[str, Any]:
     """A block's parameters with the last projection of every layer at zero."""
 
-    def zeroed(path: Any, leaf: jax.Array) -> jax.Array:
+    def zero(path: Any, leaf: jax.Array) -> jax.Array:
         return jnp.zeros_like(leaf) if ends_layer(path) else leaf
 
     for name, layer in block.items():
         if not name.endswith("_residual") and not any(ends_layer(path) for path, _ in jax.tree_util.tree_leaves_with_path(layer)):
             raise ValueError(f"The layer {name} has no projection named {' or '.join(LAST)} that can be zeroed; grow without preserving.")
-    return jax.tree_util.tree_map_with_path(zeroed, dict(block))
+    return jax.tree_util.tree_map_with_path(zero, dict(block))
 
 
 def ends_layer(path: Any) -> bool:
-    """Whether a parameter belongs to a last projection: `down`, `down/kernel`, `out/bias`."""
+    """Tells if a parameter belongs to a last projection: `down`, `down/kernel`, `out/bias`."""
     names = path_name(path).split("/")
     return names[-1] in LAST or (names[-1] in ("kernel", "bias") and len(names) > 1 and names[-2] in LAST)
 

@@ -1,4 +1,4 @@
-"""What leaves a model: logits over the vocabulary, classes, values."""
+"""Heads: the outputs of a model, as logits over the vocabulary, classes or values."""
 
 import math
 from typing import Any, ClassVar
@@ -40,8 +40,8 @@ class MeanPool(nn.Module):
         b, t, _ = hidden.shape
         segments = jnp.ones((b, t), jnp.int32) if ctx.segments is None else ctx.segments
         starts = jnp.zeros((b, 1), jnp.int32) if ctx.starts is None else ctx.starts
-        own = jnp.take_along_axis(segments, starts, axis=1)  # (b, n): the segment that each example is
-        member = ((segments[:, None] == own[..., None]) & (segments[:, None] > 0)).astype(jnp.float32)
+        numbers = jnp.take_along_axis(segments, starts, axis=1)  # (b, n): the segment that each example is
+        member = ((segments[:, None] == numbers[..., None]) & (segments[:, None] > 0)).astype(jnp.float32)
         total = jnp.einsum("bnt,btd->bnd", member, hidden.astype(jnp.float32))
         mean = (total / jnp.maximum(member.sum(-1, keepdims=True), 1.0)).astype(hidden.dtype)
         return mean[:, 0] if ctx.starts is None else mean

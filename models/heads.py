@@ -1,4 +1,4 @@
-"""From a stream to heads and back."""
+"""Attention heads: projections of the stream to heads, and back."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which program computes attention, or a recurrence: chosen by platform and call, with the same results."""
+"""Choice of the program that computes attention or a recurrence, by platform and call; results are the same."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -17,7 +17,7 @@ FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What decides which implementations can compute an attention.
+    """The properties of an attention call that decide which implementations can compute it.
 
     length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and values.
     dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as an array.
@@ -37,7 +37,7 @@ class Call:
 
 
 def explain_refusal(implementation: Implementation, call: Call, platform: str) -> str | None:
-    """Why an implementation cannot compute a call on a platform, in a clause; None where it can."""
+    """Explains in a clause why an implementation cannot compute a call on a platform; None if it can."""
     if implementation == "xla":
         return None
     if call.special:

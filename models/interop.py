@@ -62,7 +62,7 @@ def read_hf(
     fit: bool = False,
     family: Family | None = None,
 ) -> Loaded:
-    """As `load_hf`, and gives what is fresh and what is unused.
+    """Loads as `load_hf` does, and also gives the fresh parameters and the unused tensors.
 
     Tensors of heads that the model lacks are unused.  All others must have their place, and every parameter of the body its tensor,
     unless `fit` is set: then parameters without a tensor of their shape are fresh, and tensors without a place are unused; of a longer
@@ -99,21 +99,21 @@ def read_hf(
         raise ValueError(f"Of the weights in {folder} nothing fits this model; leave them out, or give a structure that shares some.")
     if changed := changes(described, model):
         logger.warning("The weights in %s were trained in another structure: %s.", folder, join(changed, room=400))
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for source in dict.fromkeys(match.sources.values()):  # each once, whatever many parameters it gives
         arrays = source.rule.read(tuple(tensors.read(name) for name in source.names))
         for path, array in zip(source.paths, arrays, strict=True):
             if match.sources.get(path) == source:
-                found[path] = jnp.asarray(array[: match.expected[path][0]] if path == POSITIONS else array)
-    fresh = tuple(path for path in match.expected if path not in found)
+                flat[path] = jnp.asarray(array[: match.expected[path][0]] if path == POSITIONS else array)
+    fresh = tuple(path for path in match.expected if path not in flat)
     if fresh:
 
         def draw(key: jax.Array) -> dict[str, jax.Array]:  # compiled, so that nothing but what is fresh is computed
             start = _flat(loop.init(key, {"tokens": jnp.zeros((1, 2), jnp.int32)}))
             return {path: start[path] for path in fresh}
 
-        found |= jax.jit(draw)(jax.random.key(0) if key is None else key)
-    params = traverse_util.unflatten_dict(found, sep="/")
+        flat |= jax.jit(draw)(jax.random.key(0) if key is None else key)
+    params = traverse_util.unflatten_dict(flat, sep="/")
     if model.stack.scan:
         params["stack"] = scanned(params["stack"], model.stack)
     return Loaded(model, params, fresh, match.unused)
@@ -148,7 +148,7 @@ class _Match:
             ("missing", missing),
             ("unexpected", list(self.unexpected)),
         ]
-        return "; ".join(f"{len(found)} {what}: {join(merge_layers(found), room=300)}" for what, found in parts if found)
+        return "; ".join(f"{len(names)} {what}: {join(merge_layers(names), room=300)}" for what, names in parts if names)
 
 
 def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool) -> _Match:
@@ -171,23 +171,23 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
             if not wanted or not all(name in names for name in theirs):
                 continue
             source = _Source(rule, tuple(names[name] for name in theirs), paths)
-            given, shapes = " and ".join(source.names), [tensors.shape(name) for name in source.names]
+            source_names, shapes = " and ".join(source.names), [tensors.shape(name) for name in source.names]
             tried |= dict.fromkeys(wanted, source.names)
             try:
                 made = dict(zip(paths, rule.shapes(shapes), strict=True))
             except ValueError as error:
-                misfits |= dict.fromkeys(wanted, f"{given} of shape {' and '.join(map(str, shapes))}: {error}")
+                misfits |= dict.fromkeys(wanted, f"{source_names} of shape {' and '.join(map(str, shapes))}: {error}")
                 continue
             for path in wanted:
                 if any(name.startswith(foreign) for name in theirs):
-                    elsewhere[path] = given
+                    elsewhere[path] = source_names
                 elif made[path] == expected[path] or (fit and _longer(path, made[path], expected[path])):
                     sources[path] = source
                 else:
-                    misfits[path] = f"{given} gives {made[path]} for {path} of shape {expected[path]}"
+                    misfits[path] = f"{source_names} gives {made[path]} for {path} of shape {expected[path]}"
     whole = [source for source in sources.values() if fit or all(source.paths)]  # of what is fused, no part is left over
     used = {name for source in whole for name in source.names}
-    misshapen = {name for path, given in tried.items() if path in misfits for name in given}
+    misshapen = {name for path, source_names in tried.items() if path in misfits for name in source_names}
     unused = [bare for bare, name in names.items() if name not in used and not bare.startswith(family.names.ignored)]
     unused = [bare for bare in unused if not _is_repeat(bare, family, tensors, names, used)]
     unexpected = [names[bare] for bare in unused if names[bare] not in misshapen and family.names.of_body(bare, names[bare])]
@@ -200,16 +200,16 @@ def _longer(path: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> boo
 
 
 def _is_repeat(bare: str, family: Family, tensors: Tensors, names: Mapping[str, str], used: set[str]) -> bool:
-    """Whether a tensor has the values of a used one that it stands for."""
+    """Tells if a tensor repeats the values of a used one under a second name."""
     other = names.get(family.names.repeats.get(bare, ""))
     return other is not None and other in used and np.array_equal(tensors.read(names[bare]), tensors.read(other))
 
 
 def changes(described: Transformer, model: Transformer) -> list[str]:
-    """Where the body of a model computes something else than the one described; dropout, depth wiring and the head may differ."""
-    found = differences(replace(described, "head", None), replace(model, "head", None))
+    """Lists differences that change what a model's body computes; dropout, scan, remat and the head may differ."""
+    differing = differences(replace(described, "head", None), replace(model, "head", None))
     free = ("dropout", "stack.scan", "stack.remat")
-    return [f"{path} is {shorten(ours)} and was {shorten(theirs)}" for path, theirs, ours in found if not path.endswith(free)]
+    return [f"{path} is {shorten(ours)} and was {shorten(theirs)}" for path, theirs, ours in differing if not path.endswith(free)]
 
 
 def save_hf(

@@ -68,7 +68,7 @@ def attend_splash(
 
 
 def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
-    """Which part of its grid each kernel runs for the mask, as a name that who counts operations finds: "runs:fwd=0.75,dkv=1".
+    """The share of its grid that each kernel runs for the mask, as a scope name for the FLOP counter: "runs:fwd=0.75,dkv=1".
 
     A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all the backward work.
     """
@@ -90,7 +90,7 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
 
 def _pad_time(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
     """The array with its time filled up to a multiple of LANES."""
-    return jnp.pad(x, [(0, -size % LANES if place == axis else 0) for place, size in enumerate(x.shape)], constant_values=fill)
+    return jnp.pad(x, [(0, -size % LANES if index == axis else 0) for index, size in enumerate(x.shape)], constant_values=fill)
 
 
 def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
@@ -101,17 +101,17 @@ def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSiz
     Time lies along vectors, so that narrow heads fill them and rotations, which part a head, need no exchange within one.
     """
     queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))
-    one = everywhere and s <= SHORT and width <= LANES
+    single = everywhere and s <= SHORT and width <= LANES
     layout = pallas.QKVLayout.SEQ_MINOR
     return pallas.BlockSizes(
         block_q=queries,
         block_kv=sources,
         block_q_dkv=queries,
-        block_kv_dkv=s if one else sources,
+        block_kv_dkv=s if single else sources,
         block_kv_dkv_compute=sources,
-        block_q_dq=None if one else queries,
-        block_kv_dq=None if one else sources,
-        use_fused_bwd_kernel=one,
+        block_q_dq=None if single else queries,
+        block_kv_dq=None if single else sources,
+        use_fused_bwd_kernel=single,
         q_layout=layout,
         k_layout=layout,
         v_layout=layout,
@@ -130,12 +130,12 @@ def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Calla
     if not axes:
         return compute
 
-    def added(whole: Any, rows: Any) -> tuple[Any, Any]:
-        sums, found = compute(whole, rows)
-        return (jax.lax.psum(sums, axes) if len(spec) else sums), found
+    def add(whole: Any, rows: Any) -> tuple[Any, Any]:
+        sums, outputs = compute(whole, rows)
+        return (jax.lax.psum(sums, axes) if len(spec) else sums), outputs
 
     whole = PartitionSpec()
-    return jax.shard_map(added, in_specs=(whole, spec), out_specs=(whole, spec), axis_names=set(axes), check_vma=False)
+    return jax.shard_map(add, in_specs=(whole, spec), out_specs=(whole, spec), axis_names=set(axes), check_vma=False)
 
 
 def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:

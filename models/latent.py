@@ -47,8 +47,8 @@ class LatentAttention(nn.Module):
         b, t, d = x.shape
         if ctx.decoding is not None and not self.causal:
             raise ValueError("LatentAttention that sees later tokens cannot decode one token after the other; set causal=True.")
-        h, r, k, own = self.heads, self.rank, self.head_width or max(d // self.heads, 1), locate_tokens(ctx, t)
-        places = own.positions[:, None]
+        h, r, k, tokens = self.heads, self.rank, self.head_width or max(d // self.heads, 1), locate_tokens(ctx, t)
+        places = tokens.positions[:, None]
         source = x
         if self.query_rank is not None:
             source = copy_as(self.norm, "query_norm")(project("query_compress", x, 1, self.query_rank)[:, 0])
@@ -64,11 +64,11 @@ class LatentAttention(nn.Module):
             key = jnp.concatenate([key, jnp.broadcast_to(key_rotary, (b, h, t, self.rotary))], -1)
             value = jnp.einsum("btr,rhv->bhtv", latent, up_value)
             query = jnp.concatenate([query, query_rotary], -1)
-            mixed = attend(query, key, value, own, None, reach, self.weigh, scale, implementation=self.implementation)
+            mixed = attend(query, key, value, tokens, None, reach, self.weigh, scale, implementation=self.implementation)
         else:
             latents, rotaries = extend(self, ctx, "latents", latent, 1), extend(self, ctx, "rotaries", key_rotary, 2)
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)
             key = jnp.concatenate([latents[:, None], rotaries], -1)
-            mixed = attend(absorbed, key, latents[:, None], own, locate_sources(self, ctx, t, None), reach, self.weigh, scale)
+            mixed = attend(absorbed, key, latents[:, None], tokens, locate_sources(self, ctx, t, None), reach, self.weigh, scale)
             mixed = jnp.einsum("bhtr,rhv->bhtv", mixed, up_value)
         return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

@@ -18,9 +18,9 @@ from models.structure import require_positive
 class TokenMLP(nn.Module):
     """down(activation(up(x))) over the tokens of an example, each channel by itself.  (b, t, d) -> (b, t, d).  arXiv:2105.01601.
 
-    Rows of both matrices belong to the places of an example, of which there are `length`; a shorter example uses the first of them.
-    Packed examples are mixed one after the other: cost grows with the number in the fullest row, and a little with the number that
-    `ctx.starts` has room for, without it t.
+    Rows of both matrices belong to the `length` positions of an example; a shorter example uses the first of them.
+    Packed examples are mixed one after the other: cost grows with the number in the fullest row, and a little with the
+    number that `ctx.starts` has room for, t if it is None.
     Raises ValueError for a row longer than `length`, and for decoding.
     """
 
@@ -42,23 +42,23 @@ class TokenMLP(nn.Module):
                 f"The input has {t} tokens and TokenMLP mixes {self.length} places; raise its length"
                 f" (in a block model.stack.block.mixer.length={t}) or shorten the input."
             )
-        place = locate_tokens(ctx, t).positions
-        up = self.param("up", nn.initializers.lecun_normal(), (self.length, hidden)).astype(x.dtype)[place]
-        down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[place]
+        positions = locate_tokens(ctx, t).positions
+        up = self.param("up", nn.initializers.lecun_normal(), (self.length, hidden)).astype(x.dtype)[positions]
+        down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[positions]
         shift = self.param("hidden_bias", nn.initializers.zeros, (hidden,)).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.length,)).astype(x.dtype)[place]
+        bias = self.param("bias", nn.initializers.zeros, (self.length,)).astype(x.dtype)[positions]
 
-        def mixed(own: jax.Array) -> jax.Array:  # (b or 1, t, 1): the tokens of one example
-            inner = self.activation(up.swapaxes(1, 2) @ jnp.where(own, x, 0) + shift[:, None])
-            return jnp.where(own, down @ inner + bias[..., None], 0)
+        def mix(member: jax.Array) -> jax.Array:  # (b or 1, t, 1): the tokens of one example
+            inner = self.activation(up.swapaxes(1, 2) @ jnp.where(member, x, 0) + shift[:, None])
+            return jnp.where(member, down @ inner + bias[..., None], 0)
 
         if ctx.segments is None:
-            return mixed(jnp.ones((1, t, 1), bool))
+            return mix(jnp.ones((1, t, 1), bool))
         segments = ctx.segments[..., None]
 
         def add(y: jax.Array, segment: jax.Array) -> tuple[jax.Array, None]:
-            own = segments == segment
-            return y + jax.lax.cond(own.any(), mixed, lambda _: jnp.zeros_like(x), own), None
+            member = segments == segment
+            return y + jax.lax.cond(member.any(), mix, lambda _: jnp.zeros_like(x), member), None
 
         most = t if ctx.starts is None else ctx.starts.shape[1]
         return jax.lax.scan(jax.checkpoint(add), jnp.zeros_like(x), jnp.arange(most + 1))[0]
@@ -79,11 +79,11 @@ class Fourier(nn.Module):
         t, wide = x.shape[1], x.astype(jnp.float32)
         if ctx.segments is None:
             return jnp.fft.fft2(wide, axes=(1, 2), norm="ortho").real.astype(x.dtype)
-        own = ctx.segments[:, :, None] == ctx.segments[:, None]
-        length = own.sum(-1, keepdims=True)
-        place = jnp.arange(t) - own.argmax(-1)  # counted from the first token of the own example
-        turns = 2 * math.pi * (place[:, :, None] * place[:, None] % length) / length
-        size = jnp.where(own, jax.lax.rsqrt(length.astype(jnp.float32)), 0)
+        same = ctx.segments[:, :, None] == ctx.segments[:, None]
+        length = same.sum(-1, keepdims=True)
+        positions = jnp.arange(t) - same.argmax(-1)  # counted from the first token of the own example
+        turns = 2 * math.pi * (positions[:, :, None] * positions[:, None] % length) / length
+        size = jnp.where(same, jax.lax.rsqrt(length.astype(jnp.float32)), 0)
         across = jnp.fft.fft(wide, axis=-1, norm="ortho")
         return ((size * jnp.cos(turns)) @ across.real + (size * jnp.sin(turns)) @ across.imag).astype(x.dtype)
 

@@ -46,9 +46,9 @@ SHRUNK = {
 
 
 def base_of(model: Any) -> Base | None:
-    """What a model's layers are told of its base; None where the parametrization is the standard one.
+    """The base of a model under muP, for its layers; None if the parametrization is the standard one.
 
-    Raises ValueError where base_width or base_depth is no positive number, or the parametrization has another name.
+    Raises ValueError if base_width or base_depth is not positive, or the parametrization has another name.
     """
     if model.parametrization not in ("standard", "mup"):
         raise ValueError(f"{type(model).__name__}.parametrization is {model.parametrization!r}; give 'standard' or 'mup'.")
@@ -77,18 +77,18 @@ def roles(model: Any, batch: Batch) -> Any:
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """
-    found = roles_of(model, batch)
+    declared = roles_of(model, batch)
     if getattr(model, "parametrization", "standard") == "standard":
-        return found
-    own = _shapes(model, batch)
+        return declared
+    shapes = _shapes(model, batch)
     with compile_for("cpu"):  # where every operation can be read
-        summed, lost = trace_sums(lambda params, batch: model.apply({"params": params}, batch), own, dict(batch))
+        summed, lost = trace_sums(lambda params, batch: model.apply({"params": params}, batch), shapes, dict(batch))
     try:
         base = _shapes(widen(model, model.base_width), batch)
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
-    def grown(path: str, role: Role, leaf: Any, other: Any, traced: frozenset[int], unread: bool) -> Role:
+    def grow(path: str, role: Role, leaf: Any, other: Any, traced: frozenset[int], unread: bool) -> Role:
         names, growth = path.split("/"), [new / old for new, old in zip(leaf.shape, other.shape, strict=True)]
         axes = role.inputs
         if axes is None:
@@ -105,7 +105,7 @@ def roles(model: Any, batch: Batch) -> Any:
         readout = fan_in > 1 and fan_out == 1
         return dataclasses.replace(role, growth=Growth(fan_in, fan_out, depth / model.base_depth if within else 1.0, readout))
 
-    return map_paths(grown, found, own, base, summed, lost)
+    return map_paths(grow, declared, shapes, base, summed, lost)
 
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
@@ -116,15 +116,15 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
     if getattr(model, "parametrization", "standard") == "standard":
         return variables | {"params": shrink(variables["params"], gains)}
 
-    def scaled(own: jax.Array, other: jax.Array, role: Role) -> jax.Array:
+    def rescale(values: jax.Array, other: jax.Array, role: Role) -> jax.Array:
         growth = role.growth or Growth()
         if growth.fan_in == 1:
-            return own
+            return values
         wanted = _size(other) * growth.fan_in ** (-1.0 if growth.readout else -0.5)
-        return (own * (wanted / jnp.maximum(_size(own), 1e-30))).astype(own.dtype)
+        return (values * (wanted / jnp.maximum(_size(values), 1e-30))).astype(values.dtype)
 
     base = widen(whole, whole.base_width).init(key, batch)["params"]
-    params = jax.tree.map(scaled, variables["params"], base, roles(model, batch))
+    params = jax.tree.map(rescale, variables["params"], base, roles(model, batch))
     return {"params": shrink(params, gains)}
 
 
@@ -140,7 +140,7 @@ def _note_gain(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: An
 def shrink(params: Any, gains: Mapping[str, float]) -> Any:
     """The parameters with the matrices of SHRUNK in a branch times the gain at its path: `stack/layer_0/mixer`."""
 
-    def scaled(path: str, leaf: jax.Array) -> jax.Array:
+    def scale(path: str, leaf: jax.Array) -> jax.Array:
         names = path.split("/")
         for length in range(1, len(names)):
             gain, branch = gains.get("/".join(names[:length]), 1.0), names[length - 1]
@@ -148,7 +148,7 @@ def shrink(params: Any, gains: Mapping[str, float]) -> Any:
                 return (leaf * gain).astype(leaf.dtype)
         return leaf
 
-    return map_paths(scaled, params) if gains else params
+    return map_paths(scale, params) if gains else params
 
 
 def _size(x: jax.Array) -> jax.Array:

@@ -73,12 +73,12 @@ class Layer:
 
     @property
     def body(self) -> str:
-        """What the stack calls the body that repeats."""
+        """The stack's name for the body that repeats."""
         return SCANNED if self.kind == "scan" else TIED
 
     @property
     def repeats(self) -> bool:
-        """Whether collections other than the parameters have a leading axis of repeats."""
+        """Tells if collections other than the parameters have a leading axis of repeats."""
         return self.kind in ("scan", "tied")
 
     def single(self, first: int = 0) -> "Layer":
@@ -90,7 +90,7 @@ class Layer:
 
 
 def count_stacked(path: str) -> int:
-    """How many leading axes of a parameter count the repeats of scanned stacks, by its path."""
+    """Counts the leading axes of a parameter that are repeats of scanned stacks, by its path."""
     count = 0
     while (layer := Layer.of(path)) is not None:
         count, path = count + (layer.kind == "scan"), layer.within

@@ -1,4 +1,4 @@
-"""Ways to tell a model where a token stands: added to the embedding, or rotated into queries and keys."""
+"""Position encodings: added to the embedding, or rotated into queries and keys."""
 
 import math
 
@@ -174,15 +174,15 @@ class AxialRoPE(nn.Module):
         stride, first = math.prod(self.grid), 0
         for index, size in enumerate(self.grid):
             stride //= size
-            place = positions // stride % size if index else positions // stride
+            coordinate = positions // stride % size if index else positions // stride
             width = 2 * (pairs // axes + (index < pairs % axes))
-            parts.append(rotate(x[..., first : first + width], turns(place, width, self.base)))
+            parts.append(rotate(x[..., first : first + width], turns(coordinate, width, self.base)))
             first += width
         return jnp.concatenate(parts, axis=-1)
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Each pair (x_i, x_{i + k/2}) turned by its angle: (..., t, k), (..., t, k/2) -> (..., t, k)."""
+    """Rotates each pair (x_i, x_{i + k/2}) by its angle: (..., t, k), (..., t, k/2) -> (..., t, k)."""
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)

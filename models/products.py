@@ -24,7 +24,7 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What is known of a value: the parameters that it is made of, and whether data has been multiplied in.  Neither: a constant.
+    """An abstract value: the parameters that it is made of, and if data has been multiplied in.  Neither: a constant.
 
     Data that is no product of a parameter has no traces.  `raw`: a parameter itself, perhaps turned or cut.
     """
@@ -38,21 +38,21 @@ DATA, CONSTANT = Value(True), Value()
 
 
 def trace_sums(function: Callable[..., Any], params: Any, *args: Any) -> tuple[Any, Any]:
-    """For each parameter the axes (-1 is the last) over which it is multiplied and summed, and whether some use of it could not be read.
+    """Finds each parameter's axes (-1 is the last) that products sum over, and if some use of it could not be read.
 
     `function(params, *args)` is traced on arrays or shapes.  A mean counts as no sum.
     """
     leaves, structure = jax.tree.flatten(params)
-    found: list[set[int]] = [set() for _ in leaves]
+    summed: list[set[int]] = [set() for _ in leaves]
     lost: list[bool] = [False] * len(leaves)
     inputs = [Value(False, (Trace(i, tuple(frozenset({k}) for k in range(-len(leaf.shape), 0))),), True) for i, leaf in enumerate(leaves)]
     closed = jax.make_jaxpr(function)(params, *args)
-    _follow(closed.jaxpr, [*inputs, *[DATA] * (len(closed.jaxpr.invars) - len(inputs))], found, lost)
-    return structure.unflatten([frozenset(axes) for axes in found]), structure.unflatten(lost)
+    _follow(closed.jaxpr, [*inputs, *[DATA] * (len(closed.jaxpr.invars) - len(inputs))], summed, lost)
+    return structure.unflatten([frozenset(axes) for axes in summed]), structure.unflatten(lost)
 
 
-def _follow(jaxpr: Any, inputs: list[Value], found: list[set[int]], lost: list[bool]) -> list[Value]:
-    """What is known of the outputs of a program, given what is known of its inputs."""
+def _follow(jaxpr: Any, inputs: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value]:
+    """Evaluates a program abstractly: the values of its outputs from those of its inputs."""
     known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     divisors = _divisors(jaxpr)
 
@@ -61,30 +61,30 @@ def _follow(jaxpr: Any, inputs: list[Value], found: list[set[int]], lost: list[b
 
     for equation in jaxpr.eqns:
         values = [of(variable) for variable in equation.invars]
-        given = _inner(equation, values, found, lost)
-        if given is None:
-            given = [_step(equation, values, found, lost, divisors.get(equation.outvars[0], 1.0))] * len(equation.outvars)
-        known.update(zip(equation.outvars, given, strict=True))
+        outputs = _inner(equation, values, summed, lost)
+        if outputs is None:
+            outputs = [_step(equation, values, summed, lost, divisors.get(equation.outvars[0], 1.0))] * len(equation.outvars)
+        known.update(zip(equation.outvars, outputs, strict=True))
     return [of(variable) for variable in jaxpr.outvars]
 
 
 def _divisors(jaxpr: Any) -> dict[Any, float]:
     """The constant that a value is divided by wherever it is used, perhaps after it is given another shape."""
-    found: dict[Any, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    divisors: dict[Any, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         name = equation.primitive.name
-        own = 1.0
+        divisor = 1.0
         if name in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type"):
-            own = found.get(equation.outvars[0], 1.0)
+            divisor = divisors.get(equation.outvars[0], 1.0)
         elif name in ("div", "mul") and isinstance(other := equation.invars[1], Literal) and np.ndim(other.val) == 0 and other.val:
-            own = float(other.val) if name == "div" else 1 / float(other.val)
+            divisor = float(other.val) if name == "div" else 1 / float(other.val)
         for variable in equation.invars:
             if not isinstance(variable, Literal):
-                found[variable] = own if found.get(variable, own) == own else 1.0
-    return found
+                divisors[variable] = divisor if divisors.get(variable, divisor) == divisor else 1.0
+    return divisors
 
 
-def _inner(equation: Any, values: list[Value], found: list[set[int]], lost: list[bool]) -> list[Value] | None:
+def _inner(equation: Any, values: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value] | None:
     """The outputs of an equation that runs other programs; None for one that runs none."""
     name, params = equation.primitive.name, equation.params
     outputs = [DATA] * len(equation.outvars)
@@ -94,37 +94,37 @@ def _inner(equation: Any, values: list[Value], found: list[set[int]], lost: list
             dataclasses.replace(value, traces=tuple(Trace(trace.number, trace.axes[1:]) for trace in value.traces))
             for value in values[consts + carry :]
         ]
-        _follow(params["jaxpr"].jaxpr, [*values[:consts], *[DATA] * carry, *rows], found, lost)
+        _follow(params["jaxpr"].jaxpr, [*values[:consts], *[DATA] * carry, *rows], summed, lost)
         return outputs
     if name == "while":
         first, body = params["cond_nconsts"], params["body_jaxpr"].jaxpr
         consts = values[first : first + params["body_nconsts"]]
-        _follow(body, [*consts, *[DATA] * (len(body.invars) - len(consts))], found, lost)
+        _follow(body, [*consts, *[DATA] * (len(body.invars) - len(consts))], summed, lost)
         return outputs
     if name == "cond":
         for branch in params["branches"]:
-            _follow(branch.jaxpr, values[1:], found, lost)
+            _follow(branch.jaxpr, values[1:], summed, lost)
         return outputs
     if name == "pallas_call":
         return None
     for value in params.values():
         program = getattr(value, "jaxpr", value)
         if hasattr(program, "eqns") and len(program.invars) == len(values):
-            return _follow(program, values, found, lost)
+            return _follow(program, values, summed, lost)
     return None
 
 
-def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[bool], divisor: float) -> Value:
-    """What is known of the output of one operation."""
+def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list[bool], divisor: float) -> Value:
+    """Evaluates one operation abstractly."""
     name, params = equation.primitive.name, equation.params
     shapes = [variable.aval.shape for variable in equation.invars]
     out = equation.outvars[0].aval.shape
     if not any(value.data or value.traces for value in values):
         return CONSTANT
 
-    def summed(value: Value, axes: Any) -> None:
+    def add(value: Value, axes: Any) -> None:
         for trace in value.traces:
-            found[trace.number] |= frozenset[int]().union(*(trace.axes[axis] for axis in axes))
+            summed[trace.number] |= frozenset[int]().union(*(trace.axes[axis] for axis in axes))
 
     if name == "dot_general" or name.startswith("ragged_dot"):
         numbers = params["dimension_numbers"] if name == "dot_general" else params["ragged_dot_dimension_numbers"].dot_dimension_numbers
@@ -132,27 +132,27 @@ def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[
         for value, axes in zip(values, numbers[0], strict=False):
             # data times a vector meets a matrix that sums, and so does a stream that begins as a parameter
             if not value.data and (value.raw or not alone):
-                summed(value, axes)
+                add(value, axes)
         return DATA if any(value.data for value in values) or name != "dot_general" else _multiply(values, shapes, numbers)
     if name == "conv_general_dilated":
         if not values[1].data:
-            summed(values[1], [params["dimension_numbers"].rhs_spec[1]])
+            add(values[1], [params["dimension_numbers"].rhs_spec[1]])
         return DATA
     first, whole = values[0], all(len(shape) in (0, len(out)) for shape in shapes)
     if name == "reduce_sum":
         several = len({trace.number for trace in first.traces}) > 1
         mean = math.isclose(divisor, math.prod(shapes[0][axis] for axis in params["axes"]), rel_tol=1e-3)
         if (first.data or several) and not mean:
-            summed(first, params["axes"])
-        return _map(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in params["axes"]))
+            add(first, params["axes"])
+        return _map(first, lambda axes: tuple(kept for axis, kept in enumerate(axes) if axis not in params["axes"]))
     if name == "transpose":
-        return _map(first, lambda axes: tuple(axes[place] for place in params["permutation"]))
+        return _map(first, lambda axes: tuple(axes[axis] for axis in params["permutation"]))
     if name == "squeeze":
-        gone = [place % len(shapes[0]) for place in params["dimensions"]]
-        return _map(first, lambda axes: tuple(own for place, own in enumerate(axes) if place not in gone))
+        gone = [axis % len(shapes[0]) for axis in params["dimensions"]]
+        return _map(first, lambda axes: tuple(kept for axis, kept in enumerate(axes) if axis not in gone))
     if name == "broadcast_in_dim":
         places = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
-        return _map(first, lambda axes: tuple(axes[places[place]] if place in places else frozenset() for place in range(len(out))))
+        return _map(first, lambda axes: tuple(axes[places[axis]] if axis in places else frozenset() for axis in range(len(out))))
     if name == "reshape":
         return _map(first, lambda axes: _reshape(axes, shapes[0], out))
     if name in SLICES:
@@ -173,22 +173,22 @@ def _step(equation: Any, values: list[Value], found: list[set[int]], lost: list[
         for trace in (trace for value in values if not value.data for trace in value.traces):
             lost[trace.number] = True
         return DATA
-    told = [(value, shape) for value, shape in zip(values, shapes, strict=True) if value.traces or value.data]
-    if len(told) == 1 and told[0][1] == out and (name in LINEAR or not told[0][0].data):
-        return dataclasses.replace(told[0][0], raw=told[0][0].raw and name in LINEAR)  # a function of a parameter alone, by element
+    known = [(value, shape) for value, shape in zip(values, shapes, strict=True) if value.traces or value.data]
+    if len(known) == 1 and known[0][1] == out and (name in LINEAR or not known[0][0].data):
+        return dataclasses.replace(known[0][0], raw=known[0][0].raw and name in LINEAR)  # a function of a parameter alone, by element
     return DATA
 
 
 def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) -> Value:
     """A product of parameters: kernels of low rank, which the stream meets as one."""
     contracted, together = numbers
-    free = [[place for place in range(len(shapes[i])) if place not in (*contracted[i], *together[i])] for i in (0, 1)]
+    free = [[axis for axis in range(len(shapes[i])) if axis not in (*contracted[i], *together[i])] for i in (0, 1)]
     traces: list[Trace] = []
     for i in (0, 1):
         none = [frozenset[int]()] * len(free[1 - i])
         for trace in values[i].traces:
-            own, shared = [trace.axes[place] for place in free[i]], [trace.axes[place] for place in together[i]]
-            traces.append(Trace(trace.number, (*shared, *own, *none) if i == 0 else (*shared, *none, *own)))
+            alone, shared = [trace.axes[axis] for axis in free[i]], [trace.axes[axis] for axis in together[i]]
+            traces.append(Trace(trace.number, (*shared, *alone, *none) if i == 0 else (*shared, *none, *alone)))
     return Value(False, tuple(traces), all(value.raw for value in values))
 
 
@@ -208,7 +208,7 @@ def _reshape(axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[
                 i += 1
             else:
                 j += 1
-        for place in range(first, j):
-            if new[place] > 1:
-                result[place] = frozenset().union(*axes[begin:i])
+        for index in range(first, j):
+            if new[index] > 1:
+                result[index] = frozenset().union(*axes[begin:i])
     return tuple(result)

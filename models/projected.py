@@ -14,7 +14,7 @@ from models.kernels import sum_by_rows
 
 @flax.struct.dataclass
 class Projected:
-    """Logits cap * tanh((h E^T + bias) / cap) that are not computed yet: hidden (..., d), table (v, d).  What is computed is float32."""
+    """Lazy logits cap * tanh((h E^T + bias) / cap): hidden (..., d), table (v, d).  Computed in float32."""
 
     hidden: jax.Array
     table: jax.Array
@@ -22,19 +22,19 @@ class Projected:
     cap: float | None = flax.struct.field(pytree_node=False, default=None)
     chunk: int = flax.struct.field(pytree_node=False, default=1024)
 
-    def __getitem__(self, place: Any) -> "Projected":
-        """Those of some rows and times."""
-        return dataclasses.replace(self, hidden=self.hidden[place])
+    def __getitem__(self, index: Any) -> "Projected":
+        """Selects the logits of some rows and times."""
+        return dataclasses.replace(self, hidden=self.hidden[index])
 
     def logits(self) -> jax.Array:
-        """All of them, (..., v)."""
+        """Computes all logits, (..., v)."""
         logits = _product("...d,vd->...v", self.hidden, self.table)
         logits = logits if self.bias is None else logits + self.bias
         return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of all logits, (..., v)."""
+        """The shape of all logits, (..., v)."""
         return *self.hidden.shape[:-1], self.table.shape[0]
 
     def loss(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[jax.Array, ...]:
@@ -51,8 +51,8 @@ class Projected:
 
     def losses(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """The sums of `loss` and what each is a weighted sum of, (b, t), which has no gradient."""
-        found: Any = _loss(self, labels, weights, smoothing)
-        sums, each = found
+        sums_and_terms: Any = _loss(self, labels, weights, smoothing)
+        sums, each = sums_and_terms
         return sums, jax.lax.stop_gradient(each)
 
 
@@ -61,14 +61,14 @@ def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: 
     def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         table, bias = whole
 
-        def one(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        def step(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
-            found = _losses(logits, _match_labels(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
-            return _add(sums, weights, found), found
+            losses = _losses(logits, _match_labels(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
+            return _add(sums, weights, losses), losses
 
-        sums, found = jax.lax.scan(one, _zero_sums(smoothing), _cut(rows, outputs.chunk))
-        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), found)
+        sums, losses = jax.lax.scan(step, _zero_sums(smoothing), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), losses)
 
     return sum_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))
 
@@ -77,7 +77,7 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
     def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         table, bias = whole
 
-        def one(carry: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        def step(carry: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             sums, (table_gradient, bias_gradient) = carry
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
@@ -85,7 +85,7 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
             largest = logits.max(-1, keepdims=True)
             powers = jnp.exp(logits - largest)
             total = powers.sum(-1, keepdims=True)
-            found = _losses(logits, chosen, (jnp.log(total) + largest)[..., 0], largest[..., 0], smoothing)
+            losses = _losses(logits, chosen, (jnp.log(total) + largest)[..., 0], largest[..., 0], smoothing)
             target = (1 - smoothing) * chosen + smoothing / logits.shape[-1] if smoothing else chosen
             gradient = (powers / total - target) * weights[..., None]
             if outputs.cap is not None:
@@ -95,33 +95,33 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
             gradient = gradient.astype(hidden.dtype)
             hidden_gradient = jnp.einsum("btv,vd->btd", gradient, table)
             table_gradient = table_gradient + _product("btv,btd->vd", gradient, hidden)
-            return (_add(sums, weights, found), (table_gradient, bias_gradient)), (hidden_gradient, found)
+            return (_add(sums, weights, losses), (table_gradient, bias_gradient)), (hidden_gradient, losses)
 
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), whole)
-        sums, found = jax.lax.scan(one, (_zero_sums(smoothing), empty), _cut(rows, outputs.chunk))
-        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), found)
+        sums, losses = jax.lax.scan(step, (_zero_sums(smoothing), empty), _cut(rows, outputs.chunk))
+        return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), losses)
 
     whole = outputs.table, outputs.bias
-    (sums, gradients), (hidden_gradient, found) = sum_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
+    (sums, gradients), (hidden_gradient, losses) = sum_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
     table_gradient, bias_gradient = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradients, whole)
-    return (sums, found), (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), found)
+    return (sums, losses), (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), losses)
 
 
 def _backward(smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[jax.Array, ...], Any]) -> tuple[Any, ...]:
     del smoothing
-    given = outer[0]
-    gradients = jax.tree.map(lambda leaf: (leaf * given[0]).astype(leaf.dtype), kept[0])
-    return gradients, None, sum(each * factor for each, factor in zip(kept[1], given, strict=True))
+    scales = outer[0]
+    gradients = jax.tree.map(lambda leaf: (leaf * scales[0]).astype(leaf.dtype), kept[0])
+    return gradients, None, sum(each * factor for each, factor in zip(kept[1], scales, strict=True))
 
 
 _loss.defvjp(_forward, _backward)
 
 
 def _losses(logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
-    """Of every token the loss, whether no logit is above the label's, and with smoothing the loss without it; total = logsumexp(logits)."""
-    own = jnp.where(chosen, logits, 0.0).sum(-1)
-    plain, hits = total - own, (own >= largest).astype(jnp.float32)
-    return (total - (1 - smoothing) * own - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
+    """Each token's loss, 1 if no logit is above the label's, and under smoothing the plain loss; total = logsumexp(logits)."""
+    label_logits = jnp.where(chosen, logits, 0.0).sum(-1)
+    plain, hits = total - label_logits, (label_logits >= largest).astype(jnp.float32)
+    return (total - (1 - smoothing) * label_logits - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
 
 
 def _zero_sums(smoothing: float) -> tuple[jax.Array, ...]:
@@ -129,9 +129,9 @@ def _zero_sums(smoothing: float) -> tuple[jax.Array, ...]:
     return (jnp.zeros((), jnp.float32),) * (3 if smoothing else 2)
 
 
-def _add(sums: tuple[jax.Array, ...], weights: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+def _add(sums: tuple[jax.Array, ...], weights: jax.Array, losses: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The sums with those of some tokens."""
-    return tuple(total + (weights * each).sum() for total, each in zip(sums, found, strict=True))
+    return tuple(total + (weights * each).sum() for total, each in zip(sums, losses, strict=True))
 
 
 def _product(names: str, left: jax.Array, right: jax.Array) -> jax.Array:
@@ -142,7 +142,7 @@ def _product(names: str, left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def _match_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Which logit is the label's: a comparison, where a gather's gradient would be a scatter over the vocabulary."""
+    """One-hot mask of the labels by comparison: a gather's gradient would be a scatter over the vocabulary."""
     return jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
 
 

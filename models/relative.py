@@ -81,11 +81,11 @@ class FIRE(nn.Module):
 
     @nn.compact
     def __call__(self, scores: jax.Array, query: jax.Array, positions: jax.Array, sources: jax.Array) -> jax.Array:
-        own, other = positions[:, 0, :, None].astype(jnp.float32), sources[:, 0, None, :].astype(jnp.float32)
+        target, source = positions[:, 0, :, None].astype(jnp.float32), sources[:, 0, None, :].astype(jnp.float32)
         slope = jnp.abs(self.param("slope", nn.initializers.constant(self.slope), ()).astype(jnp.float32))
         length = self.length * jnp.abs(self.param("length_scale", nn.initializers.ones, ()).astype(jnp.float32))
-        farthest = jnp.maximum(jnp.maximum(own, other), length)
-        ratio = jnp.log(slope * jnp.abs(own - other) + 1) / (jnp.log(slope * farthest + 1) + 1e-6)
+        farthest = jnp.maximum(jnp.maximum(target, source), length)
+        ratio = jnp.log(slope * jnp.abs(target - source) + 1) / (jnp.log(slope * farthest + 1) + 1e-6)
         hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(ratio[..., None]))
         bias = nn.Dense(scores.shape[1], use_bias=False, name="out")(hidden)
         return (scores + jnp.moveaxis(bias, -1, 1)).astype(scores.dtype)
@@ -109,10 +109,10 @@ class CoPE(nn.Module):
     def __call__(self, scores: jax.Array, query: jax.Array, positions: jax.Array, sources: jax.Array) -> jax.Array:
         table = self.param("table", nn.initializers.zeros, (self.places, query.shape[-1])).astype(jnp.float32)
         gates = jax.nn.sigmoid(scores.astype(jnp.float32))  # 0 for what is hidden
-        place = jnp.minimum(jax.lax.cumsum(gates, axis=3, reverse=True), self.places - 1)
+        count = jnp.minimum(jax.lax.cumsum(gates, axis=3, reverse=True), self.places - 1)
         whole = jnp.einsum("bhtk,pk->bhtp", query.astype(jnp.float32), table)
-        below = jax.lax.stop_gradient(jnp.floor(place))
+        below = jax.lax.stop_gradient(jnp.floor(count))
         left, right = (
             jnp.take_along_axis(whole, index.astype(jnp.int32), axis=-1) for index in (below, jnp.minimum(below + 1, self.places - 1))
         )
-        return (scores + left + (place - below) * (right - left)).astype(scores.dtype)
+        return (scores + left + (count - below) * (right - left)).astype(scores.dtype)

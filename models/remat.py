@@ -1,4 +1,4 @@
-"""What the backward pass finds kept, and what it computes again, by names.  arXiv:1604.06174."""
+"""Rematerialisation policies by name: activations that are saved, and those recomputed.  arXiv:1604.06174."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +26,6 @@ ORDER: tuple[tuple[str | None, ...], ...] = (  # None keeps everything; each lin
 
 
 def keeps_less(policy: str, than: str | None) -> bool:
-    """Whether a policy keeps less than another, or than none; of two that jax has and that are not in the order, neither does."""
-    first, second = (next((place for place, same in enumerate(ORDER) if name in same), 0) for name in (policy, than))
+    """Tells if a policy saves less than another, or than None.  False for two policies of jax outside ORDER."""
+    first, second = (next((rank for rank, same in enumerate(ORDER) if name in same), 0) for name in (policy, than))
     return first > second

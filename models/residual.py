@@ -1,4 +1,4 @@
-"""How a branch joins the stream.  The state is any pytree: see `expand` and `reduce` in models.contracts.Residual."""
+"""Residual connections.  The state is any pytree: see `expand` and `reduce` in models.contracts.Residual."""
 
 from typing import Any
 
@@ -119,22 +119,22 @@ class StochasticDepth(nn.Module):
         super().__post_init__()
 
     def expand(self, x: jax.Array, ctx: Context) -> Any:
-        """What `residual` makes of the stream."""
+        """The state of `residual` for the stream."""
         expand = getattr(self.residual, "expand", None)
         return expand(x, ctx) if expand else x
 
     def reduce(self, state: Any, ctx: Context) -> jax.Array:
-        """What `residual` makes of its state."""
+        """The stream of `residual` from its state."""
         reduce = getattr(self.residual, "reduce", None)
         return reduce(state, ctx) if reduce else state
 
     def first_gain(self, ctx: Context) -> float:
-        """What `residual` multiplies first values by; 1 if it leaves them."""
+        """The factor of initial values in `residual`; 1 if it has none."""
         return self.residual.first_gain(ctx) if isinstance(self.residual, Shrinks) else 1.0
 
     @nn.compact
     def __call__(self, state: Any, branch: Branch, ctx: Context) -> Any:
-        def dropped(x: jax.Array) -> jax.Array:
+        def drop(x: jax.Array) -> jax.Array:
             y = branch(x)
             if not ctx.train or self.rate == 0:
                 return y
@@ -145,7 +145,7 @@ class StochasticDepth(nn.Module):
             kept = kept if ctx.segments is None else jnp.take_along_axis(kept, ctx.segments, axis=1)
             return y * kept[..., None].astype(y.dtype)
 
-        return self.residual(state, dropped, ctx)
+        return self.residual(state, drop, ctx)
 
 
 class Highway(nn.Module):

@@ -23,7 +23,7 @@ SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scal
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """How a parameter grows over the base model's: m_in, m_out, m_l of its stack, and whether it leads from the width to a fixed size."""
+    """Growth of a parameter over the base model's: m_in, m_out, m_l of its stack, and if it maps width to a fixed size."""
 
     fan_in: float = 1.0
     fan_out: float = 1.0
@@ -33,7 +33,7 @@ class Growth:
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """What a parameter is to an optimizer.
+    """The role of a parameter for an optimizer and muP.
 
     decay: whether weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name does not end in
     `bias` or `scale`.
@@ -56,7 +56,7 @@ SCALED = Role(inputs=())
 
 
 def default_decay(path: str, axes: int) -> bool:
-    """Whether a parameter of so many axes, without those of repeats, is decayed if nobody says."""
+    """The default of weight decay for a parameter with so many axes, those of repeats not counted."""
     return axes >= 2 and path.rsplit("/", 1)[-1].rsplit("_", 1)[-1] not in SHIFTS
 
 
@@ -74,31 +74,31 @@ def roles_of(model: Any, batch: Batch) -> Any:
     axes: dict[str, int] = {}
 
     def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        given = run(*args, **kwargs)
+        result = run(*args, **kwargs)
         module: nn.Module = context.module
         if module.scope is not None:
-            place = "".join(f"{name}/" for name in module.path)
+            prefix = "".join(f"{name}/" for name in module.path)
             for name, value in module.variables.get("params", {}).items():  # within a scan, so without its axis
                 if hasattr(value, "shape"):
-                    axes[place + name] = len(value.shape)
-            declared.update({place + path: role for path, role in declarations(module).items()})  # after all that is within
-        return given
+                    axes[prefix + name] = len(value.shape)
+            declared.update({prefix + path: role for path, role in declarations(module).items()})  # after all that is within
+        return result
 
     with nn.intercept_methods(record):
         params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch), dict(batch))["params"]
 
     def role(path: str, leaf: Any) -> Role:
-        found = declared.get(path, Role())
+        known = declared.get(path, Role())
         count = axes.get(path, len(leaf.shape) - count_stacked(path))
-        return found if found.decay is not None else dataclasses.replace(found, decay=default_decay(path, count))
+        return known if known.decay is not None else dataclasses.replace(known, decay=default_decay(path, count))
 
     return map_paths(role, params)
 
 
 def declarations(component: Any) -> Roles:
     """The roles that a component's class declares.  Raises ValueError where its `roles` are something else."""
-    found = getattr(component, "roles", {})
-    if not isinstance(found, Mapping) or not all(isinstance(role, Role) for role in found.values()):
+    declared = getattr(component, "roles", {})
+    if not isinstance(declared, Mapping) or not all(isinstance(role, Role) for role in declared.values()):
         name = type(component).__name__
-        raise ValueError(f"{name}.roles is {found!r}; it is read as the Role of each parameter by name, so rename what is something else.")
-    return found
+        raise ValueError(f"{name}.roles is {declared!r}; it is read as the Role of each parameter by name, so rename the attribute.")
+    return declared

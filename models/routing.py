@@ -1,4 +1,4 @@
-"""Which tokens go where: routers of experts, their balance, and choices within examples."""
+"""Routing of tokens: routers of experts, their balance, and choices within examples."""
 
 import math
 from typing import Any
@@ -56,10 +56,10 @@ class SoftmaxRouter(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
         logits = gate(tokens, experts)
-        chances = jax.nn.softmax(logits, axis=-1)
-        weights, chosen = jax.lax.top_k(chances, active)
+        probs = jax.nn.softmax(logits, axis=-1)
+        weights, chosen = jax.lax.top_k(probs, active)
         share, length = example_loads(chosen, segments, experts)
-        even = self.balance * experts * (share * chances).sum(-1)
+        even = self.balance * experts * (share * probs).sum(-1)
         small = self.z * jnp.square(jax.nn.logsumexp(logits, axis=-1))
         for name, losses in (("balance", even), ("z", small)):
             report(self, "losses", name, TokenLoss(jnp.where(real(tokens, segments), losses / length, 0.0), segments))
@@ -85,7 +85,7 @@ class AuxiliaryLossFree(nn.Module):
 
     @property
     def roles(self) -> Roles:
-        """What the bias is to an optimizer."""
+        """The role of the bias: no decay, and steps of `rate` against the sign of its gradient."""
         return {"bias": Role(decay=False, step=self.rate)}
 
     @nn.compact
@@ -122,7 +122,7 @@ def gate(tokens: jax.Array, experts: int) -> jax.Array:
 
 
 def real(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
-    """Which tokens are not padding: (b, t)."""
+    """The mask of tokens that are not padding: (b, t)."""
     return jnp.ones(tokens.shape[:2], bool) if segments is None else segments > 0
 
 
@@ -163,7 +163,7 @@ with_gradient.defvjp(_forward, _backward)
 
 
 def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
-    """How many choices of tokens that are not padding fall on each expert: (..., k), (...) -> (e,) in float32."""
+    """Counts each expert's choices by tokens that are not padding: (..., k), (...) -> (e,) in float32."""
     return jnp.zeros(experts, jnp.float32).at[chosen].add(jnp.broadcast_to(real[..., None], chosen.shape).astype(jnp.float32))
 
 
@@ -193,11 +193,11 @@ def highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tupl
         return index, jnp.ones(index.shape, bool)
     lengths = jax.vmap(lambda row: jnp.zeros(t + 1, jnp.int32).at[row].add(1))(segments)
     quota = jnp.floor(share * jnp.take_along_axis(lengths, segments, axis=1) + 1e-4) * (segments > 0)
-    own = jnp.broadcast_to(segments[:, None], (b, e, t))
+    owners = jnp.broadcast_to(segments[:, None], (b, e, t))
     numbers = jnp.broadcast_to(jnp.arange(t), (b, e, t))
-    ordered, _, place = jax.lax.sort((own, -jax.lax.stop_gradient(scores), numbers), num_keys=2)
+    ordered, _, order = jax.lax.sort((owners, -jax.lax.stop_gradient(scores), numbers), num_keys=2)
     first = jnp.where(jnp.diff(ordered, prepend=-1) != 0, numbers, 0)
     rank = numbers - jax.lax.cummax(first, axis=2)
-    picked = rank < jnp.take_along_axis(jnp.broadcast_to(quota[:, None], (b, e, t)), place, axis=-1)
-    keys = jnp.sort(jnp.where(picked, place, t + place), axis=-1)[..., :most]
+    picked = rank < jnp.take_along_axis(jnp.broadcast_to(quota[:, None], (b, e, t)), order, axis=-1)
+    keys = jnp.sort(jnp.where(picked, order, t + order), axis=-1)[..., :most]
     return keys % t, keys < t

@@ -22,8 +22,8 @@ class ValueResidual(Attention):
         first = ctx.shared.get("values")
         if first is None:
             return self.mix(x, ctx, *self.keep(ctx, key, value)), {"values": value}
-        own, other = (self.param(name, nn.initializers.constant(0.5), ()).astype(value.dtype) for name in ("own", "first"))
-        return self.mix(x, ctx, *self.keep(ctx, key, own * value + other * first))
+        a, b = (self.param(name, nn.initializers.constant(0.5), ()).astype(value.dtype) for name in ("own", "first"))
+        return self.mix(x, ctx, *self.keep(ctx, key, a * value + b * first))
 
 
 class SharedAttention(Attention):

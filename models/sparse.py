@@ -32,8 +32,8 @@ class BlockRouting(nn.Module):
         total, number = (_sum_runs(part, run) for part in (jnp.where(seen, scores, 0.0), seen.astype(jnp.float32)))
         mean = jnp.where(number > 0, total / jnp.maximum(number, 1.0), HIDDEN)  # (b, h, t, n), n the number of a run
         blocks = jax.vmap(lambda block, run: jnp.full((s,), -1).at[run].set(block))(block, run)[:, None]
-        own = blocks[..., None, :] == (positions // self.block)[..., None]  # other examples have blocks of the same number
-        mean = jnp.where(own & (number > 0), -HIDDEN, mean)
+        local = blocks[..., None, :] == (positions // self.block)[..., None]  # other examples have blocks of the same number
+        mean = jnp.where(local & (number > 0), -HIDDEN, mean)
         least = jax.lax.top_k(mean, min(self.active, s))[0][..., -1:]
         chosen = jax.vmap(lambda chosen, run: chosen[..., run])(mean >= least, run)
         return jnp.where(chosen, scores, HIDDEN)

@@ -108,16 +108,16 @@ class Pattern(nn.Module):
 
     @nn.compact
     def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
-        first, before, given = state, ctx, set[str]()
+        first, before, shared = state, ctx, set[str]()
         for index, block in enumerate(self.blocks):
-            state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned, given)(
+            state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned, shared)(
                 state, dataclasses.replace(ctx, layer=layer + index)
             )
-        if self.scanned and given:
-            self._require_alike(first, before, {name: ctx.shared[name] for name in sorted(given)})
+        if self.scanned and shared:
+            self._require_alike(first, before, {name: ctx.shared[name] for name in sorted(shared)})
         return state, None
 
-    def _require_alike(self, state: Any, before: Context, given: dict[str, Any]) -> None:
+    def _require_alike(self, state: Any, before: Context, shared: dict[str, Any]) -> None:
         """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than the first.
 
         A scan would make each of them a first one.  The program of a repeat is traced without and with what is given,
@@ -128,12 +128,12 @@ class Pattern(nn.Module):
         before = dataclasses.replace(before, decoding=None)
 
         def program(later: bool) -> Any:
-            def repeat(params: Any, key: jax.Array, state: Any, ctx: Context, given: dict[str, Any]) -> Any:
-                ctx = dataclasses.replace(ctx, shared={**ctx.shared, **given}) if later else ctx
+            def repeat(params: Any, key: jax.Array, state: Any, ctx: Context, shared: dict[str, Any]) -> Any:
+                ctx = dataclasses.replace(ctx, shared={**ctx.shared, **shared}) if later else ctx
                 variables, rngs = {"params": params}, {"dropout": key}
                 return alone.apply(variables, state, ctx, ctx.layer, rngs=rngs, mutable=DenyList("params"))
 
-            shapes = jax.eval_shape(lambda tree: tree, (self.variables.get("params", {}), state, before, given))
+            shapes = jax.eval_shape(lambda tree: tree, (self.variables.get("params", {}), state, before, shared))
             params, *others = shapes
             return jax.make_jaxpr(repeat)(params, jax.eval_shape(lambda: jax.random.key(0)), *others)
 
@@ -143,31 +143,31 @@ class Pattern(nn.Module):
             alike = False
         if not alike:
             raise UnlikeRepeatsError(
-                f"A scanned stack gives {', '.join(given)} in each repeat, and layers that find it have other parameters"
+                f"A scanned stack gives {', '.join(shared)} in each repeat, and layers that find it have other parameters"
                 " or compute something else than the first: put the block that gives it in Stack.prefix, and let later"
                 " ones give nothing."
             )
 
 
 def same_program(left: ClosedJaxpr, right: ClosedJaxpr) -> bool:
-    """Whether two traced functions are the same operations, in order, on the same inputs and constants."""
+    """Tells if two traced functions are the same operations, in order, on the same inputs and constants."""
     texts = [re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)) for traced in (left, right)]  # without addresses
     constants = zip(left.consts, right.consts, strict=False)
-    return texts[0] == texts[1] and all(one is other or np.array_equal(one, other) for one, other in constants)
+    return texts[0] == texts[1] and all(value is other or np.array_equal(value, other) for value, other in constants)
 
 
 def run(
-    parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool, given: set[str] | None = None
+    parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool, shared: set[str] | None = None
 ) -> Callable[[Any, Context], tuple[Any, Context]]:
     """A block, under a name in its parent, as a function of (state, context): rematerialised if asked.
 
-    `given` takes the names in `ctx.shared` that the block gives, when it is traced.
+    Tracing adds to `shared` the names in `ctx.shared` that the block gives.
     """
 
     def apply(parent: nn.Module, state: Any, ctx: Context) -> tuple[Any, Context]:
         state, after = copy_as(block, name)(state, ctx)
-        if given is not None:
-            given.update(name for name, value in after.shared.items() if value is not ctx.shared.get(name))
+        if shared is not None:
+            shared.update(name for name, value in after.shared.items() if value is not ctx.shared.get(name))
         return state, after
 
     if remat is not None:
@@ -193,10 +193,10 @@ def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
         return dict(params)
     width = len(stack.pattern)
     blocks = {
-        PATTERN.format(place): jax.tree.map(
+        PATTERN.format(column): jax.tree.map(
             lambda *leaves: jnp.stack(leaves),
-            *(params[block_name("loop", index)] for index in range(place, stack.repeats * width, width)),
+            *(params[block_name("loop", index)] for index in range(column, stack.repeats * width, width)),
         )
-        for place in range(width)
+        for column in range(width)
     }
     return {SCANNED: blocks, **{name: value for name, value in params.items() if not in_loop(name)}}

@@ -50,13 +50,13 @@ class HyperConnections(nn.Module):
         if self.dynamic:
             normal = copy_as(self.norm, "state_norm")(state).astype(jnp.float32)
 
-            def moved(name: str, *shape: int) -> jax.Array:
+            def shift(name: str, *shape: int) -> jax.Array:
                 weight = self.param(name, nn.initializers.zeros, (state.shape[-1], *shape)).astype(jnp.float32)
                 scale = self.param(f"{name}_scale", nn.initializers.constant(0.01), ()).astype(jnp.float32)
                 return scale * jnp.tanh(normal @ weight)
 
-            read, write = read + moved("read_weight"), write + moved("write_weight")
-            mix = mix + moved("mix_weight", n).swapaxes(-1, -2)
+            read, write = read + shift("read_weight"), write + shift("write_weight")
+            mix = mix + shift("mix_weight", n).swapaxes(-1, -2)
         return mix_streams(mix, state) + write_branch(state, read, write, lambda x: branch(self.norm(x)))
 
 
@@ -151,9 +151,9 @@ class UNet(nn.Module):
         x, layer, last = state[:, :, 0], jnp.asarray(ctx.layer), ctx.depth - 1
         if ctx.branch == 0:
             weight = self.param("weight", nn.initializers.zeros, ()).astype(x.dtype)
-            place = 1 + jnp.minimum(layer, last - layer)  # where this block's input is kept, or that of its partner is found
-            kept = jnp.where(2 * layer <= last, x, jax.lax.dynamic_index_in_dim(state, place, 2, keepdims=False))
-            state = jax.lax.dynamic_update_index_in_dim(state, kept, place, 2)
+            slot = 1 + jnp.minimum(layer, last - layer)  # where this block's input is kept, or that of its partner is found
+            kept = jnp.where(2 * layer <= last, x, jax.lax.dynamic_index_in_dim(state, slot, 2, keepdims=False))
+            state = jax.lax.dynamic_update_index_in_dim(state, kept, slot, 2)
             x = x + jnp.where(2 * layer >= last, weight, 0) * kept
         return state.at[:, :, 0].set(x + branch(self.norm(x)))
 

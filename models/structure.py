@@ -13,7 +13,7 @@ APART = "apart"  # in the metadata of a field that is no part of the structure: 
 
 
 def copy_as(template: Value, name: str) -> Value:
-    """A copy of a module under its own parameter name: how a template given once is used in several places."""
+    """Copies a module under a new parameter name, so that a template can be used several times."""
     return cast(Value, cast(nn.Module, template).copy(name=name))
 
 
@@ -90,8 +90,8 @@ def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
 def fields(value: Any) -> list[Any]:
     """The dataclass fields that make up a structure: without those marked `APART` and linen's `parent` and `name`."""
     linen = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
-    own = [field for field in dataclasses.fields(value) if field.init and APART not in field.metadata]
-    return [field for field in own if not (linen and field.name in ("parent", "name"))]
+    selected = [field for field in dataclasses.fields(value) if field.init and APART not in field.metadata]
+    return [field for field in selected if not (linen and field.name in ("parent", "name"))]
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -117,7 +117,7 @@ def require_not_negative(value: Any, *names: str) -> None:
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two structures differ: (dotted path, value on the left, value on the right), outermost difference first."""
+    """Differences of two structures: (dotted path, value on the left, value on the right), outermost first."""
     if left == right:
         return []
     same = type(left) is type(right)
@@ -128,4 +128,4 @@ def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, A
         pairs = [(str(index), *both) for index, both in enumerate(zip(left, right, strict=True))]
     else:
         return [(path, left, right)]
-    return [found for name, a, b in pairs for found in differences(a, b, f"{path}.{name}" if path else name)]
+    return [difference for name, a, b in pairs for difference in differences(a, b, f"{path}.{name}" if path else name)]

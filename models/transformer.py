@@ -65,8 +65,8 @@ class EncoderDecoder(nn.Module):
         if decoding is not None and not decoding.start:
             memory = self.get_variable("cache", "memory")
         else:
-            own = {name: value for name, value in batch.items() if name not in ("tokens", "segments", "positions", "starts")}
-            source = {name.removeprefix("source_"): value for name, value in own.items() if name != "source"}
+            rest = {name: value for name, value in batch.items() if name not in ("tokens", "segments", "positions", "starts")}
+            source = {name.removeprefix("source_"): value for name, value in rest.items() if name != "source"}
             if self.source_embed is None or "source" in batch:
                 source["tokens"] = batch["source"]
             x, ctx = (self.source_embed or self.embed)(source, Context.of(source, train, None, base_of(self)))

@@ -1,4 +1,4 @@
-"""How attention scores become weights."""
+"""Attention weights from scores: softmax and its alternatives."""
 
 import flax.linen as nn
 import jax

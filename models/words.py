@@ -37,11 +37,11 @@ def merge_layers(names: Sequence[str]) -> list[str]:
     >>> gathered(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
     ['layer_0-2/up', 'layer_0/down']
     """
-    found: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for name in names:
         match = NUMBER.search(name)
-        found.setdefault(name if match is None else NUMBER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
-    return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in found.items()]
+        groups.setdefault(name if match is None else NUMBER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
+    return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in groups.items()]
 
 
 NUMBER = re.compile(r"(?<=[_./])\d+(?=[./]|$)")  # the end of a word of a path: of a layer, whatever a family calls it

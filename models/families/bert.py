@@ -115,8 +115,8 @@ def from_config(config: Mapping[str, Any]) -> Transformer:
         activation=ACTIVATIONS[settings.choice("hidden_act", tuple(ACTIVATIONS), "gelu")],
         epsilon=settings.small("layer_norm_eps", 1e-12),
     )
-    named = settings.table("id2label")
-    labels = settings.whole("num_labels", 2) if named is None else len(named)
+    classes = settings.table("id2label")
+    labels = settings.whole("num_labels", 2) if classes is None else len(classes)
     problem = None if config.get("problem_type") is None else settings.choice("problem_type", PROBLEMS, PROBLEMS[0])
     rate = None if config.get("classifier_dropout") is None else settings.share("classifier_dropout", 0.1)
     tied = settings.flag("tie_word_embeddings", True)
@@ -220,9 +220,9 @@ def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
     A decoder of its own is the embedding if the config ties the two; its bias has two names, of which `transformers` computes with
     the decoder's, and which are both written where the decoder is the model's own.
     """
-    own = isinstance(model.head, LogitsHead) and not model.head.tied
-    table = [Rule(DECODER_BIAS, "head/bias", written=own), *RULES]
-    if own:
+    separate = isinstance(model.head, LogitsHead) and not model.head.tied
+    table = [Rule(DECODER_BIAS, "head/bias", written=separate), *RULES]
+    if separate:
         table.append(Rule(DECODER, "head/table"))
         if Settings(config).flag("tie_word_embeddings", True):
             table.append(Rule(TOKENS, "head/table", written=False))

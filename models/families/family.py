@@ -122,7 +122,7 @@ class Reshape:
     def _between(self, old: tuple[int, ...], new: tuple[int, ...], arrays: Arrays) -> Arrays:
         whole, left = -math.prod(new) if -1 in new else math.prod(new), -1 in new
         for array in arrays:
-            fits = len(old) == array.ndim and all(size in (-1, own) for size, own in zip(old, array.shape, strict=True))
+            fits = len(old) == array.ndim and all(size in (-1, n) for size, n in zip(old, array.shape, strict=True))
             if not fits or (array.size % whole if left else array.size != whole):
                 raise ValueError(f"Reshape takes arrays of shape {old} to {new}, not one of shape {array.shape}")
         return tuple(array.reshape(new) for array in arrays)
@@ -176,7 +176,7 @@ class Stack:
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """A shape without an axis."""
-    return tuple(size for place, size in enumerate(shape) if place != axis % len(shape))
+    return tuple(size for index, size in enumerate(shape) if index != axis % len(shape))
 
 
 def _shapes(arrays: Arrays) -> str:
@@ -189,7 +189,7 @@ def _and(sizes: Sequence[int]) -> str:
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Rule:
-    """Tensors `theirs` are parameters `ours`, by the ops in turn: several names on a side where an op splits or stacks.
+    """Maps tensors `theirs` to parameters `ours` by the ops in turn; several names on a side if an op splits or stacks.
 
     `{}` in every name is the layer, counted from the first block of `stack`; in names without it there is none.  With `written` false
     the rule reads only: another name, or another source, of what a later rule reads and writes.  Of rules for one parameter the first
@@ -229,8 +229,8 @@ class Rule:
         """The shapes of parameters from those of tensors, without values.  Raises ValueError as `read` does."""
         if not self.ops:
             return self._counted(tuple(tensors), self.ours)
-        given = [jax.ShapeDtypeStruct(shape, np.float32) for shape in tensors]
-        return tuple(leaf.shape for leaf in jax.eval_shape(lambda *arrays: self.read(arrays), *given))
+        structs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in tensors]
+        return tuple(leaf.shape for leaf in jax.eval_shape(lambda *arrays: self.read(arrays), *structs))
 
     def _counted(self, made: Arrays, names: tuple[str, ...]) -> Arrays:
         if len(made) != len(names):
@@ -299,9 +299,9 @@ def families() -> tuple[Family, ...]:
     """The families that the files beside this one define, in the order of the files' names.  Raises ValueError for two of one name."""
     package = importlib.import_module(__package__ or "models.families")
     files = [importlib.import_module(f"{package.__name__}.{entry.name}") for entry in pkgutil.iter_modules(package.__path__)]
-    found = [(file, value) for file in files for value in vars(file).values() if isinstance(value, Family)]
+    candidates = [(file, value) for file in files for value in vars(file).values() if isinstance(value, Family)]
     known: dict[str, tuple[Any, Family]] = {}
-    for file, family in found:
+    for file, family in candidates:
         other, same = known.setdefault(family.model_type, (file, family))
         if same is not family:
             raise ValueError(f"Two families are called {family.model_type!r}: in {other.__name__} and in {file.__name__}; rename one.")

@@ -95,7 +95,7 @@ def laws_of(component: Any) -> list[Law]:
     A position, a relative position, a weighing or a router is also tested inside a layer that has it as a part, a norm inside blocks.
     """
     kind = kind_of(component)
-    found: list[Law] = [
+    laws: list[Law] = [
         _law(law, component)
         for law in (
             law_floats_stay_in_their_type,
@@ -106,7 +106,7 @@ def laws_of(component: Any) -> list[Law]:
             law_gradients_at_zero_are_finite,
         )
     ]
-    own: dict[type | None, tuple[Function, ...]] = {
+    specific: dict[type | None, tuple[Function, ...]] = {
         Layer: (law_keeps_the_shape,),
         Residual: (law_residual_keeps_the_shape_of_the_state, law_keeps_the_shape, law_every_branch_counts),
         Norm: (law_norm_acts_on_each_vector_alone,),
@@ -118,36 +118,34 @@ def laws_of(component: Any) -> list[Law]:
         Embed: (law_embed_fills_in_positions,),
         Model: (law_packed_rows_give_the_outputs_of_the_examples_alone,),
     }
-    found += [_law(law, component) for law in own.get(kind, ())]
+    laws += [_law(law, component) for law in specific.get(kind, ())]
     if kind is Norm:
         keeps = getattr(component, "keeps_scale", False)
-        found.append(_skip(law_norm_forgets_the_scale, "declares keeps_scale") if keeps else _law(law_norm_forgets_the_scale, component))
+        laws.append(_skip(law_norm_forgets_the_scale, "declares keeps_scale") if keeps else _law(law_norm_forgets_the_scale, component))
         if (start := getattr(component, "starts_at", None)) is not None:
-            found.append(_law(law_norm_starts_with_mean_square_one, component, start))
-    return found + _laws_of_layers(component)
+            laws.append(_law(law_norm_starts_with_mean_square_one, component, start))
+    return laws + _laws_of_layers(component)
 
 
 def _laws_of_layers(component: Any) -> list[Law]:
     layer, stack = layer_of(component), stack_of(component)
-    found: list[Law] = []
+    laws: list[Law] = []
     if layer is not None:
-        found += [
-            _at_length(law, layer) for law in (law_rows_do_not_mix, law_packed_rows_equal_the_examples_alone, law_segments_do_not_mix)
-        ]
-        found += [_causal(law, layer) for law in (law_causal_sees_nothing_later, law_later_tokens_change_nothing)]
+        laws += [_at_length(law, layer) for law in (law_rows_do_not_mix, law_packed_rows_equal_the_examples_alone, law_segments_do_not_mix)]
+        laws += [_causal(law, layer) for law in (law_causal_sees_nothing_later, law_later_tokens_change_nothing)]
         if getattr(layer, "cross", False):
-            found.append(_law(law_cross_reads_the_whole_memory, layer))
+            laws.append(_law(law_cross_reads_the_whole_memory, layer))
         if kind_of(component) is not Residual:
-            found.append(Law(name_of(law_decoding_is_one_pass), functools.partial(_decodes, layer), REMEDIES[law_decoding_is_one_pass]))
-        found += [_law(law, layer) for law in (law_gradients_of_parts_add_up, law_gradients_on_a_mesh_are_those_on_one_device)]
+            laws.append(Law(name_of(law_decoding_is_one_pass), functools.partial(_decodes, layer), REMEDIES[law_decoding_is_one_pass]))
+        laws += [_law(law, layer) for law in (law_gradients_of_parts_add_up, law_gradients_on_a_mesh_are_those_on_one_device)]
     if stack is not None:
-        found += [_law(law, stack) for law in (law_updates_keep_their_size_over_widths, law_scan_equals_loop)]
-        found.append(_law(law_recomputing_changes_nothing, replace(stack, "remat", "full"), stack))
-    return found
+        laws += [_law(law, stack) for law in (law_updates_keep_their_size_over_widths, law_scan_equals_loop)]
+        laws.append(_law(law_recomputing_changes_nothing, replace(stack, "remat", "full"), stack))
+    return laws
 
 
-def _law(law: Function, *given: Any) -> Law:
-    return Law(name_of(law), functools.partial(law, *given), REMEDIES[law])
+def _law(law: Function, *args: Any) -> Law:
+    return Law(name_of(law), functools.partial(law, *args), REMEDIES[law])
 
 
 def _skip(law: Function, reason: str) -> Law:

@@ -1,4 +1,4 @@
-"""What carries a component while it is tested: a function of tokens, a layer and a stack that have it as a part."""
+"""Test harnesses around a component: a function of tokens, a layer and a stack that have it as a part."""
 
 import dataclasses
 import functools
@@ -53,20 +53,20 @@ def chain(residual: Any, params: Any, x: jax.Array, ctx: Context, changes: Any =
     for layer in range(LAYERS):
         for index in range(BRANCHES):
             ctx = dataclasses.replace(ctx, layer=layer, branch=index)
-            given = functools.partial(branch, index, change=0.0 if changes is None else changes[layer, index])
-            state = residual.apply({"params": params[f"{layer}_{index}"]}, state, given, ctx)
+            run = functools.partial(branch, index, change=0.0 if changes is None else changes[layer, index])
+            state = residual.apply({"params": params[f"{layer}_{index}"]}, state, run, ctx)
     return residual.reduce(state, ctx) if hasattr(residual, "reduce") else state
 
 
 def _chain_shapes(residual: Any, x: jax.Array) -> Any:
     ctx = Context(depth=LAYERS, branches=BRANCHES)
-    state, found = residual.expand(x, ctx) if hasattr(residual, "expand") else x, {}
+    state, params = residual.expand(x, ctx) if hasattr(residual, "expand") else x, {}
     for layer in range(LAYERS):
         for index in range(BRANCHES):
-            ctx, given = dataclasses.replace(ctx, layer=layer, branch=index), functools.partial(branch, index)
-            variables = residual.init(jax.random.key(0), state, given, ctx)
-            found[f"{layer}_{index}"] = variables.get("params", {})
-    return found
+            ctx, run = dataclasses.replace(ctx, layer=layer, branch=index), functools.partial(branch, index)
+            variables = residual.init(jax.random.key(0), state, run, ctx)
+            params[f"{layer}_{index}"] = variables.get("params", {})
+    return params
 
 
 @functools.lru_cache(maxsize=64)

@@ -25,8 +25,8 @@ from models.paths import path_name
 
 def read_declared(component: Any, name: str) -> list[Any]:
     """The values that a component and the modules within declare under a name."""
-    found = (getattr(module, name, None) for module in modules_within(component))
-    return [value for value in found if value is not None]
+    values = (getattr(module, name, None) for module in modules_within(component))
+    return [value for value in values if value is not None]
 
 
 def claims(layer: Any, name: str) -> list[Any]:
@@ -35,7 +35,7 @@ def claims(layer: Any, name: str) -> list[Any]:
 
 
 def says_causal(layer: Any) -> bool:
-    """Whether every part that declares `causal` declares True, and one does."""
+    """Tells if some part declares `causal`, and all that do declare True."""
     return bool(claims(layer, "causal")) and all(claims(layer, "causal"))
 
 

@@ -49,12 +49,12 @@ def law_every_branch_counts(residual: Any) -> None:
 
     params = parameters_of(residual)
 
-    def ended(changes: jax.Array, x: jax.Array) -> jax.Array:
+    def end(changes: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.vdot(normal(2, *stream().shape), chain(residual, params, x, context(), changes))
 
-    by_branch, by_stream = jax.jit(jax.grad(ended, argnums=(0, 1)))(jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream())
-    for place, size in np.ndenumerate(np.abs(by_branch).max((2, 3, 4))):
-        require(size > 1e-6, f"the output does not depend on branch {place[1]} of block {place[0]} of {LAYERS}, counted from 0")
+    by_branch, by_stream = jax.jit(jax.grad(end, argnums=(0, 1)))(jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream())
+    for index, size in np.ndenumerate(np.abs(by_branch).max((2, 3, 4))):
+        require(size > 1e-6, f"the output does not depend on branch {index[1]} of block {index[0]} of {LAYERS}, counted from 0")
     require(np.abs(by_stream).max() > 1e-6, "the output does not depend on the stream")
 
 
@@ -119,7 +119,7 @@ def train_once(plain: Any) -> tuple[Any, Any]:
 
 
 def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
-    """With `remat` outputs and gradients are those without."""
+    """Outputs and gradients are the same with `remat` as without it."""
     params, (y, gradients) = train_once(plain)
     again, recomputed = outputs_and_gradients(stack, params, train=True)
     require_equal_trees(again, y, words="output")

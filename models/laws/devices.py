@@ -57,5 +57,5 @@ def law_gradients_on_a_mesh_are_those_on_one_device(layer: Any) -> None:
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
     spread = jax.device_put(inputs(), NamedSharding(mesh, PartitionSpec("data")))
     params = jax.device_put(parameters_of(layer), NamedSharding(mesh, PartitionSpec()))
-    found = jax.jit(jax.grad(sum_rows(layer)))(params, *spread)
-    require_equal_trees(jax.device_get(found), whole(layer), 2e-4, "over eight devices, the gradient of")
+    gradients = jax.jit(jax.grad(sum_rows(layer)))(params, *spread)
+    require_equal_trees(jax.device_get(gradients), whole(layer), 2e-4, "over eight devices, the gradient of")

@@ -53,7 +53,7 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     rest = [normal(4, VOCAB, WIDTH)] if hasattr(component, "pool") else []
     apply = functools.partial(component.apply, {"params": parameters(component)})
     row = apply(jnp.concatenate([*hidden, normal(9, 1, 2, WIDTH)], 1), ctx, *rest)
-    alone = [apply(one, Context(), *rest) for one in hidden]
+    alone = [apply(x, Context(), *rest) for x in hidden]
     require(row.shape[:2] == (1, 2), f"a row of two examples gave shape {row.shape}; (1, 2, ...) was expected")
     require(alone[0].shape == (1, row.shape[-1]), f"an example alone gave shape {alone[0].shape}; (1, {row.shape[-1]}) was expected")
     require_close(row[0], np.concatenate(alone), 1e-5)
@@ -66,13 +66,13 @@ def law_packed_examples_give_what_they_give_alone(component: Any) -> None:
     rest = [normal(4, VOCAB, WIDTH)] if kind_of(component) is Head else []
 
     def outputs(x: jax.Array, ctx: Context) -> list[jax.Array]:
-        given = component.apply({"params": parameters(component)}, x, ctx, *rest)
-        return jax.tree.leaves(given.logits() if isinstance(given, Projected) else given)
+        result = component.apply({"params": parameters(component)}, x, ctx, *rest)
+        return jax.tree.leaves(result.logits() if isinstance(result, Projected) else result)
 
     row = outputs(jnp.concatenate([*hidden, normal(9, 1, 2, WIDTH)], 1), ctx)
-    alone = [outputs(one, Context(positions=jnp.arange(one.shape[1])[None])) for one in hidden]
-    for place, leaf in enumerate(row):
-        parts = [np.asarray(one[place]) for one in alone]
+    alone = [outputs(part, Context(positions=jnp.arange(part.shape[1])[None])) for part in hidden]
+    for index, leaf in enumerate(row):
+        parts = [np.asarray(part[index]) for part in alone]
         if parts[0].ndim > 2 and parts[0].shape[1] == lengths[0] and leaf.shape[1] == sum(lengths) + 2:  # an output for each token
             require_close(leaf[:, : sum(lengths)], np.concatenate(parts, 1), 1e-5, "outputs of tokens in a packed row")
         elif parts[0].shape[0] == 1 and leaf.shape[:2] == (1, 2):

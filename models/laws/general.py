@@ -29,13 +29,13 @@ def program(component: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(arguments(component))
 
-    def projected(params: Any, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+    def project(params: Any, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
         filled = [(floats | others).get(index, leaf) for index, leaf in enumerate(leaves)]
         outputs = component.apply({"params": params}, *tree.unflatten(filled))
         products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
         return sum(products, jnp.zeros(())), outputs
 
-    return jax.jit(jax.value_and_grad(projected, argnums=(0, 1), has_aux=True))
+    return jax.jit(jax.value_and_grad(project, argnums=(0, 1), has_aux=True))
 
 
 def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
@@ -64,17 +64,17 @@ def law_compiled_equals_eager(component: Any) -> None:
 def law_floats_stay_in_their_type(component: Any) -> None:
     """bfloat16 parameters and inputs give bfloat16 (of a router float32), float32 ones float32, of the same shapes."""
 
-    def narrowed(leaf: Any) -> Any:
+    def to_bfloat16(leaf: Any) -> Any:
         return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
 
-    params, args = jax.tree.map(narrowed, (parameters(component), arguments(component)))
+    params, args = jax.tree.map(to_bfloat16, (parameters(component), arguments(component)))
     narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
     wide = real(run_compiled(component)[0])
     expected = jnp.float32 if kind_of(component) is Router else jnp.bfloat16  # a router's weights are float32
     require(len(wide) == len(narrow) > 0, f"{len(wide)} arrays of floats in float32, {len(narrow)} in bfloat16")
-    for given, leaf in zip(wide, narrow, strict=True):
-        require(given.shape == leaf.shape, f"shape {given.shape} in float32, {leaf.shape} in bfloat16")
-        require(given.dtype == jnp.float32, f"float32 became {given.dtype}, shape {given.shape}")
+    for full, leaf in zip(wide, narrow, strict=True):
+        require(full.shape == leaf.shape, f"shape {full.shape} in float32, {leaf.shape} in bfloat16")
+        require(full.dtype == jnp.float32, f"float32 became {full.dtype}, shape {full.shape}")
         require(leaf.dtype == expected, f"bfloat16 became {leaf.dtype}, shape {leaf.shape}")
 
 
@@ -96,10 +96,10 @@ def over_blocks(residual: Any) -> Any:
     x, ctx = arguments(residual)[0], packed_context()
     x = x if x.shape == (2, 8, WIDTH) else normal(1, 2, 8, WIDTH)
 
-    def projected(params: Any) -> jax.Array:
+    def project(params: Any) -> jax.Array:
         return jnp.vdot(normal(2, *x.shape), apply_to(residual, x, ctx, params))
 
-    gradients = jax.jit(jax.grad(projected))(parameters_of(residual))
+    gradients = jax.jit(jax.grad(project))(parameters_of(residual))
     largest: dict[str, np.ndarray] = {}
     for tree in gradients.values():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -113,8 +113,8 @@ def law_equal_components_have_equal_parameters(component: Any, again: Any = None
     """A component made of other objects, yet equal, has the same parameters."""
     again = unshare(component) if again is None else again
     require(again == component, f"{component} is not equal to a copy of itself")
-    own, other = (jax.eval_shape(lambda one=one: one.init(jax.random.key(0), *arguments(one))) for one in (component, again))
-    require(own == other, "two parts are one object and so share parameters, while an equal component has parameters for each")
+    left, right = (jax.eval_shape(lambda part=part: part.init(jax.random.key(0), *arguments(part))) for part in (component, again))
+    require(left == right, "two parts are one object and so share parameters, while an equal component has parameters for each")
 
 
 def law_calling_again_changes_nothing(component: Any) -> None:
@@ -128,7 +128,7 @@ def law_calling_again_changes_nothing(component: Any) -> None:
 
 
 def law_gradients_at_zero_are_finite(component: Any) -> None:
-    """At inputs of zeros, which padding and a stream's start can be, outputs and gradients are finite."""
+    """Outputs and gradients are finite at inputs of zeros, as padding and a stream's start can be."""
     floats, others = arrays(component)
     zeros = jax.tree.map(jnp.zeros_like, floats)
     (_, outputs), (params, inputs) = program(component)(parameters(component), zeros, others)

@@ -46,8 +46,8 @@ def batch() -> dict[str, jax.Array]:
     """The keys that some model reads, for two packed rows."""
     ctx = packed_context()
     rows = {"positions": ctx.positions, "segments": ctx.segments, "starts": ctx.starts}
-    given = {name: value for name, value in rows.items() if value is not None}
-    return given | {
+    known = {name: value for name, value in rows.items() if value is not None}
+    return known | {
         "tokens": tokens(5, 2, 8),
         "types": jnp.array([[0, 0, 1, 0, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0, 1]]),
         "source": tokens(6, 2, 8, below=7),
@@ -129,9 +129,9 @@ def parameters(component: Any) -> Any:
 def random_like(tree: Any) -> Any:
     """Random values for a tree of shapes, each leaf its own."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    drawn: list[jax.Array] = []
+    values: list[jax.Array] = []
     with jax.ensure_compile_time_eval():
         for index, (path, leaf) in enumerate(paths):
             centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-            drawn.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
-    return structure.unflatten(drawn)
+            values.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
+    return structure.unflatten(values)

@@ -73,7 +73,7 @@ def derivatives(layer: Any, length: int) -> Any:
     """(x, memory, arrays of one row) -> output, and its derivatives by tokens and by memory.
 
     The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token, and zero
-    for outputs that are none of `seen_tokens`.  One program serves every law of the layer.
+    for outputs that are none of `pick_tokens`.  One program serves every law of the layer.
     """
     weights, seen = normal(9, length, WIDTH), pick_tokens(length)
 
@@ -89,12 +89,12 @@ def derivatives(layer: Any, length: int) -> Any:
             by_token, by_memory = pull(seed)
             return jnp.abs(by_token).max(-1), jnp.abs(by_memory).max(-1)
 
-        own, other = jax.lax.map(jax.vmap(row), jnp.asarray(seen).reshape(-1, SHORT))
+        token_slopes, memory_slopes = jax.lax.map(jax.vmap(row), jnp.asarray(seen).reshape(-1, SHORT))
 
         def whole(leaf: jax.Array) -> jax.Array:
             return jnp.zeros((length, leaf.shape[-1])).at[seen].set(leaf.reshape(len(seen), -1))
 
-        return y, whole(own), whole(other)
+        return y, whole(token_slopes), whole(memory_slopes)
 
     return program
 
@@ -103,8 +103,8 @@ def derivatives(layer: Any, length: int) -> Any:
 def observe(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Output, derivatives by tokens and derivatives by memory, of a row that is one example or packs several."""
     rows = several_examples(length) if packed else one_example(length)
-    y, own, other = derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)
-    return np.asarray(y), np.asarray(own), np.asarray(other)
+    y, by_token, by_memory = derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)
+    return np.asarray(y), np.asarray(by_token), np.asarray(by_memory)
 
 
 def reach(layer: Any, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
@@ -138,15 +138,15 @@ def law_keeps_the_shape(layer: Any) -> None:
 
 def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
     """No output depends on a token, or on a part of the memory, of another example in the row."""
-    own, other = reach(layer, True, length)
+    by_token, by_memory = reach(layer, True, length)
     rows = several_examples(length)
-    require_zero(own, rows.segments[:, None] != rows.segments[None], "token")
-    require_zero(other, rows.segments[:, None] != rows.memory[None], "memory token")
+    require_zero(by_token, rows.segments[:, None] != rows.segments[None], "token")
+    require_zero(by_memory, rows.segments[:, None] != rows.memory[None], "memory token")
     tokens = (rows.segments > 0) & np.isin(np.arange(length), pick_tokens(length))
-    blind = (own.max(1) == 0) & tokens
+    blind = (by_token.max(1) == 0) & tokens
     # Some may: weights that sum to less than one can all be zero.
     few = 2 * blind.sum() <= tokens.sum()
-    require(few or other.any(), f"output {int(blind.argmax())} depends on no token, like {blind.sum()} of {tokens.sum()}")
+    require(few or by_memory.any(), f"output {int(blind.argmax())} depends on no token, like {blind.sum()} of {tokens.sum()}")
 
 
 def law_causal_sees_nothing_later(layer: Any, length: int = SHORT) -> None:
@@ -203,15 +203,15 @@ def usable_length(layer: Any) -> tuple[int, str]:
 
 def looks_ahead(layer: Any, length: int = SHORT) -> str:
     """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all others tell."""
-    own = reach(layer, False, length)[0]
-    ahead = (np.triu(own, 1) > NOISE * own.max(initial=0)).any(1)
+    slopes = reach(layer, False, length)[0]
+    ahead = (np.triu(slopes, 1) > NOISE * slopes.max(initial=0)).any(1)
     return "never" if not ahead.any() else "always" if ahead[: SHORT - 1].sum() * 2 > SHORT - 1 else "sometimes"
 
 
 def mixes_tokens(layer: Any, length: int = SHORT) -> bool:
-    """Whether an output depends on another token than its own."""
-    own = reach(layer, False, length)[0]
-    return bool((own - np.diag(np.diag(own)) > NOISE * own.max(initial=0)).any())
+    """Tells if an output depends on a token at another position."""
+    slopes = reach(layer, False, length)[0]
+    return bool((slopes - np.diag(np.diag(slopes)) > NOISE * slopes.max(initial=0)).any())
 
 
 ROWS = 8

@@ -32,7 +32,7 @@ def law_hidden_stays_hidden(form: Any) -> None:
 
 
 def law_hidden_sources_get_no_weight(weigh: Any) -> None:
-    """What is not visible has weight zero and changes no other weight; a row that sees nothing has finite weights."""
+    """Hidden sources have weight zero and change no other weight; a row that sees nothing has finite weights."""
     visible = jnp.asarray(np.where(np.arange(T)[:, None] == 1, False, VISIBLE))[None, None]
     weights = np.asarray(weigh.apply({"params": parameters(weigh)}, jnp.asarray(SCORES), visible))
     require(weights.shape == SCORES.shape, f"scores of shape {SCORES.shape} gave weights of shape {weights.shape}")

@@ -27,12 +27,12 @@ def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
     moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(-1)
     require(moved[1, 2] > 1e-3, f"changing vector (1, 2) changes its own output by {moved[1, 2]:.1g} only")
     moved[1, 2] = 0
-    place = tuple(map(int, np.unravel_index(moved.argmax(), moved.shape)))
-    require(moved.max() < 1e-6, f"changing vector (1, 2) changes the output of vector {place} by {moved.max():.3g}")
+    index = tuple(map(int, np.unravel_index(moved.argmax(), moved.shape)))
+    require(moved.max() < 1e-6, f"changing vector (1, 2) changes the output of vector {index} by {moved.max():.3g}")
 
 
 def law_norm_starts_with_mean_square_one(norm: Any, mean: float = 1.0) -> None:
-    """With the first parameters, outputs have mean square 1 over their last axis, or what the class declares in `starts_at`."""
+    """Initial outputs have mean square 1 over their last axis, or the value that the class declares in `starts_at`."""
     x = draw_vectors()
     square = np.square(norm.apply(norm.init(jax.random.key(0), x), x)).mean(-1)
     require_close(square, np.full_like(square, mean), 1e-3, "mean square of an output at the start")
@@ -60,7 +60,7 @@ def law_products_depend_on_differences(position: Any) -> None:
     query, key = normal(1, 1, 4), normal(2, 1, 4)
 
     def product(i: int, j: int) -> float:
-        turned = [position.apply({}, vector, jnp.array([place])) for vector, place in ((query, i), (key, j))]
+        turned = [position.apply({}, vector, jnp.array([index])) for vector, index in ((query, i), (key, j))]
         return float(jnp.vdot(*turned))
 
     require_close([product(3, 1), product(7, 5)], [product(2, 0), product(2, 0)], 1e-5, "products at the same distance")

@@ -1,4 +1,4 @@
-"""How a law says what it found: where it does not hold and by how much, or why it was not tested."""
+"""Verdicts of laws: the index and size of a violation, or the reason that a law was not tested."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Law(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a law found: "holds", "broken" or "not tested"; where and by how much, or why not; what to do."""
+    """The outcome of a law: "holds", "broken" or "not tested"; location and size, or the reason; the remedy."""
 
     law: str
     verdict: str
@@ -54,8 +54,8 @@ def require_close(actual: Any, expected: Any, tolerance: float = 1e-4, words: st
     require(np.isfinite(left).all() or not np.isfinite(right).all(), f"{prefix}not finite at index {_first(~np.isfinite(left))}")
     excess = np.where(left == right, 0.0, np.abs(left - right)) - relative * np.abs(right)
     if excess.size and not excess.max() <= tolerance:
-        place = np.unravel_index(np.nanargmax(excess), excess.shape)
-        raise BrokenLawError(f"{prefix}{left[place]:.4g} where {right[place]:.4g} was expected, at index {tuple(map(int, place))}")
+        index = np.unravel_index(np.nanargmax(excess), excess.shape)
+        raise BrokenLawError(f"{prefix}{left[index]:.4g} where {right[index]:.4g} was expected, at index {tuple(map(int, index))}")
 
 
 def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "") -> None:

@@ -25,12 +25,12 @@ def change(stack: Stack, width: int) -> float:
     model = Transformer(TokenEmbed(VOCAB, width), stack, LogitsHead(), parametrization="mup", base_width=NARROW, base_depth=stack.depth)
     batch = {"tokens": tokens(1, 4, 8), "segments": jnp.ones((4, 8), jnp.int32), "positions": jnp.tile(jnp.arange(8), (4, 1))}
     try:
-        found, params = roles(model, batch), jax.jit(lambda: initialised(model, jax.random.key(0), batch)["params"])()
+        known, params = roles(model, batch), jax.jit(lambda: initialised(model, jax.random.key(0), batch)["params"])()
     except ValueError as error:
         raise BrokenLawError(str(error)) from None
 
     @jax.jit
-    def moved(params: Any) -> tuple[jax.Array, Any]:
+    def update(params: Any) -> tuple[jax.Array, Any]:
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:
             logits = jnp.asarray(model.apply({"params": params}, batch))
             return optax.softmax_cross_entropy_with_integer_labels(logits, tokens(2, 4, 8)).mean(), logits
@@ -40,10 +40,10 @@ def change(stack: Stack, width: int) -> float:
         def step(leaf: jax.Array, slope: jax.Array, role: Any) -> jax.Array:
             return leaf - RATE / (role.growth.fan_in if role.growth else 1) * jnp.sign(slope)
 
-        _, after = loss(jax.tree.map(step, params, gradient, found))
+        _, after = loss(jax.tree.map(step, params, gradient, known))
         return jnp.sqrt(jnp.square(after - before).mean()), gradient
 
-    size, gradient = moved(params)
+    size, gradient = update(params)
     require_finite(gradient, f"at width {width} the gradient of")
     return float(size)
 

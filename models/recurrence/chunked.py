@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class State:
-    """What a row has come to: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 where there is none yet."""
+    """The state of a row: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 before the first."""
 
     memory: jax.Array
     segment: jax.Array
@@ -72,10 +72,10 @@ def sums(x: jax.Array, seen: jax.Array) -> jax.Array:
 
 
 # No slices in these two, whose gradients a TPU's kernel would have to pad.
-def row(x: jax.Array, place: int) -> jax.Array:
+def row(x: jax.Array, index: int) -> jax.Array:
     """(..., c, k) -> (..., 1, k)."""
     places = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
-    return jnp.where(places == place, x, 0.0).sum(-2, keepdims=True)
+    return jnp.where(places == index, x, 0.0).sum(-2, keepdims=True)
 
 
 def turn(x: jax.Array) -> jax.Array:
@@ -101,8 +101,8 @@ def join(x: jax.Array, t: int) -> jax.Array:
 def scan_chunks(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
     """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and the last."""
 
-    def step(state: Any, given: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        return advance(state, *given), state
+    def step(state: Any, parts: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        return advance(state, *parts), state
 
     last, entering = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 2, 0) for x in inputs))
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), entering), last

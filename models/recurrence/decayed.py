@@ -30,16 +30,16 @@ HEAD = 64  # channels of one of Mamba-2's heads, as released
 def parts(
     chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """What a chunk of a decaying memory adds and keeps, and what its tokens give each other and read."""
+    """A chunk's decay and addition to the memory, and its outputs from within the chunk and from the memory."""
     total = sums(log_decay, chunks.seen)
     whole = row(total, chunks.size - 1)
     kept = jnp.exp(whole) * chunks.keeps
-    given = jnp.einsum("...ck,...cv->...kv", key * decay_to_end(whole, total, chunks), value)
+    added = jnp.einsum("...ck,...cv->...kv", key * decay_to_end(whole, total, chunks), value)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (rows(kept, key.shape[-1]), given), (mixed, query * jnp.exp(total) * chunks.reads)
+    return (rows(kept, key.shape[-1]), added), (mixed, query * jnp.exp(total) * chunks.reads)
 
 
-DECAYED = Rule("decayed", parts, lambda memory, kept, given: kept * memory + given, lambda memory, mixed, query: mixed + query @ memory)
+DECAYED = Rule("decayed", parts, lambda memory, kept, added: kept * memory + added, lambda memory, mixed, query: mixed + query @ memory)
 
 
 def decay_memory(
@@ -80,7 +80,7 @@ def log_rates(key: jax.Array, shape: tuple[int, ...], least: float = 1.0) -> jax
 
 
 def step_biases(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """What softplus takes to steps between 0.001 and 0.1, their logarithms uniform."""
+    """Biases whose softplus is a step between 0.001 and 0.1, uniform in its logarithm."""
     step = jnp.exp(jax.random.uniform(key, shape, minval=math.log(0.001), maxval=math.log(0.1)))
     return step + jnp.log(-jnp.expm1(-step))
 

@@ -47,8 +47,8 @@ def invert(lower: jax.Array) -> jax.Array:
 @invert.defjvp
 def invert_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The derivative of an inverse, so that the products inside need not be kept."""
-    found = invert(*primals)
-    return found, multiply_around(found, tangents[0])
+    result = invert(*primals)
+    return result, multiply_around(result, tangents[0])
 
 
 def multiply_around(outer: jax.Array, inner: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def multiply_around(outer: jax.Array, inner: jax.Array) -> jax.Array:
 def parts(
     chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, p: jax.Array, r: jax.Array, log_decay: jax.Array
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """As of a decaying memory, with u = readers @ entering memory + read as one more value, written under the key p."""
+    """The parts of a decaying memory, with u = readers @ entering memory + read as a further value under the key p."""
     total, before = sums(log_decay, chunks.seen), sums(log_decay, chunks.earlier)
     whole = row(total, chunks.size - 1)
     kept, remains = jnp.exp(whole) * chunks.keeps, decay_to_end(whole, total, chunks)
@@ -67,10 +67,10 @@ def parts(
     read = jnp.matmul(solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST)
     readers = jnp.matmul(solve, r * jnp.exp(before) * chunks.reads, precision=jax.lax.Precision.HIGHEST)
     left = p * remains
-    given = write(left, read) + write(key * remains, value)
+    added = write(left, read) + write(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (rows(kept, key.shape[-1]), readers, left, given), (mixed, readers, read, among, query * jnp.exp(total) * chunks.reads)
+    return (rows(kept, key.shape[-1]), readers, left, added), (mixed, readers, read, among, query * jnp.exp(total) * chunks.reads)
 
 
 def write(key: jax.Array, value: jax.Array) -> jax.Array:
@@ -78,13 +78,13 @@ def write(key: jax.Array, value: jax.Array) -> jax.Array:
     return jnp.einsum("...ck,...cv->...kv", key, value)
 
 
-def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Array, given: jax.Array) -> jax.Array:
+def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Array, added: jax.Array) -> jax.Array:
     """The memory that leaves a chunk."""
-    return kept * memory + write(left, readers @ memory) + given
+    return kept * memory + write(left, readers @ memory) + added
 
 
 def outputs(memory: jax.Array, mixed: jax.Array, readers: jax.Array, read: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
-    """Those of a chunk, which the memory enters."""
+    """The outputs of a chunk from the memory that enters it."""
     return mixed + among @ (read + readers @ memory) + query @ memory
 
 
@@ -126,7 +126,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 def beta(x: jax.Array, heads: int, strength: float) -> jax.Array:
-    """How much of the old value a token replaces, `strength` at most: (b, t, d) -> (b, h, t, 1)."""
+    """The share of the old value that a token replaces, `strength` at most: (b, t, d) -> (b, h, t, 1)."""
     return strength * nn.sigmoid(project("beta", x, heads, 1).astype(jnp.float32))
 
 

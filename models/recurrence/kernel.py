@@ -1,4 +1,4 @@
-"""A rule over chunks as two kernels for TPU: what a chunk makes stays in vector memory, and so does the state, from first to last."""
+"""A rule over chunks as two Pallas kernels for TPU: a chunk's intermediates and the state stay in VMEM."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -40,10 +40,10 @@ def run_in_kernel(
     def blocks(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))).reshape(b, h, -1, together, size, x.shape[3])
 
-    given = [blocks(x) for x in inputs]
-    if given[-1].shape[-1] == 1:
-        given[-1] = given[-1].swapaxes(-1, -2)  # tokens along the vectors
-    memory, y = by_rows(_differentiable(rule, interpret), b)(state.memory[:, :, None, None], marks, *given)
+    arrays = [blocks(x) for x in inputs]
+    if arrays[-1].shape[-1] == 1:
+        arrays[-1] = arrays[-1].swapaxes(-1, -2)  # tokens along the vectors
+    memory, y = by_rows(_differentiable(rule, interpret), b)(state.memory[:, :, None, None], marks, *arrays)
     return y.reshape(b, h, -1, y.shape[-1])[:, :, :t], State(memory[:, :, 0, 0], among.last)
 
 
@@ -54,17 +54,17 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
         outputs = list[jax.Array]()
         for chunk, (*wide, log_decay) in zip(marks, inputs, strict=True):
             column = log_decay if log_decay.shape[0] == chunk.size else turn(log_decay)
-            passing, own = rule.parts(chunk, *(x.astype(jnp.float32) for x in wide), column)
-            outputs.append(rule.read(memory, *own))
+            passing, reading = rule.parts(chunk, *(x.astype(jnp.float32) for x in wide), column)
+            outputs.append(rule.read(memory, *reading))
             memory = rule.advance(memory, *passing)
         return memory, outputs
 
-    def run(name: str, body: Callable[..., None], given: Sequence[jax.Array], made: Sequence[Any], reverse: bool) -> Any:
-        (b, h, *_, k, v), n = made[0].shape, given[0].shape[2]
+    def run(name: str, body: Callable[..., None], arrays: Sequence[jax.Array], made: Sequence[Any], reverse: bool) -> Any:
+        (b, h, *_, k, v), n = made[0].shape, arrays[0].shape[2]
         call = pallas.pallas_call(
             body,
             grid=(b, h, n),
-            in_specs=[_block(x.shape, n, reverse) for x in given],
+            in_specs=[_block(x.shape, n, reverse) for x in arrays],
             out_specs=[_block(x.shape, n, reverse) for x in made],
             out_shape=list(made),
             scratch_shapes=[pallas_tpu.VMEM((k, v), jnp.float32)],
@@ -75,18 +75,18 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             name=f"{rule.name}_{name}",
         )
         with jax.named_scope(f"{rule.name}_{name}"):  # as older versions of jax do not
-            return jax.jit(call)(*given)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
+            return jax.jit(call)(*arrays)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
 
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
-        """And the memory that enters each block."""
+        """Gives also the memory that enters each block."""
 
         def body(marks: Any, start: Any, *refs: Any) -> None:
             *inputs, last, outputs, entering, held = refs
             _begin(held, start)
             entering[0, 0, 0, 0] = held[...]
-            held[...], found = block(_chunks(marks), held[...], _cut(inputs))
-            for place, output in enumerate(found):
-                outputs[0, 0, 0, place] = output
+            held[...], results = block(_chunks(marks), held[...], _cut(inputs))
+            for index, output in enumerate(results):
+                outputs[0, 0, 0, index] = output
             last[0, 0, 0, 0] = held[...]
 
         shapes = memory.shape, inputs[2].shape, (*memory.shape[:2], marks.shape[2], *memory.shape[3:])
@@ -96,13 +96,13 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
         marks, entering, *inputs = saved
 
         def body(marks: Any, last: Any, outputs: Any, entering: Any, *refs: Any) -> None:
-            inputs, (first, *found, held) = refs[: len(saved) - 2], refs[len(saved) - 2 :]
+            inputs, (first, *grads, held) = refs[: len(saved) - 2], refs[len(saved) - 2 :]
             _begin(held, last)
             _, pull = jax.vjp(functools.partial(block, _chunks(marks)), entering[0, 0, 0, 0], _cut(inputs))
             held[...], gradients = pull((held[...], [chunk for (chunk,) in _cut([outputs])]))
-            for place, chunk in enumerate(gradients):
-                for ref, gradient in zip(found, chunk, strict=True):
-                    ref[0, 0, 0, place] = gradient
+            for index, chunk in enumerate(gradients):
+                for ref, gradient in zip(grads, chunk, strict=True):
+                    ref[0, 0, 0, index] = gradient
             first[0, 0, 0, 0] = held[...]
 
         made = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (cotangents[0], *inputs)]
@@ -114,19 +114,19 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
         last, outputs, _ = forward(memory, marks, *inputs)
         return last, outputs
 
-    def keeping(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Sequence[jax.Array]]:
+    def keep(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Sequence[jax.Array]]:
         last, outputs, entering = (checkpoint_name(x, SAVED) for x in forward(memory, marks, *inputs))
         return (last, outputs), (marks, entering, *inputs)
 
-    last_and_outputs.defvjp(keeping, backward)
+    last_and_outputs.defvjp(keep, backward)
     return last_and_outputs
 
 
 def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
     """The part of an array for a row, a head and one of n blocks."""
 
-    def places(at_row: Any, head: Any, place: Any) -> tuple[Any, ...]:
-        return at_row, 0 if shape[1] == 1 else head, 0 if shape[2] == 1 else n - 1 - place if reverse else place, 0, 0, 0
+    def places(at_row: Any, head: Any, index: Any) -> tuple[Any, ...]:
+        return at_row, 0 if shape[1] == 1 else head, 0 if shape[2] == 1 else n - 1 - index if reverse else index, 0, 0, 0
 
     return pallas.BlockSpec((1, 1, 1, *shape[3:]), places)
 
@@ -141,15 +141,15 @@ def _begin(held: Any, start: Any) -> None:
 
 def _cut(refs: Sequence[Any]) -> list[list[jax.Array]]:
     """The inputs of each chunk of a block."""
-    return [[ref[0, 0, 0, place] for ref in refs] for place in range(refs[0].shape[3])]
+    return [[ref[0, 0, 0, index] for ref in refs] for index in range(refs[0].shape[3])]
 
 
 def _chunks(marks: Any) -> list[Chunks]:
-    """Which tokens touch which, in each chunk of a block."""
-    found = list[Chunks]()
-    for (own,) in _cut([marks]):
-        size = own.shape[1]
-        across, *touched = (own[place : place + 1] for place in range(own.shape[0]))
+    """The masks of each chunk of a block."""
+    chunks = list[Chunks]()
+    for (mark,) in _cut([marks]):
+        size = mark.shape[1]
+        across, *touched = (mark[index : index + 1] for index in range(mark.shape[0]))
         segments, reads, writes, keeps = (turn(x) for x in (across, *touched))
-        found.append(Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size))
-    return found
+        chunks.append(Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size))
+    return chunks

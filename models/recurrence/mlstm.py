@@ -59,15 +59,15 @@ def matrix_lstm(
     whole = total[..., -1:, :]
     left = jnp.where(chunks.writes, whole - total + log_input, NOTHING)
     highest = jax.lax.stop_gradient(left.max(-2, keepdims=True))
-    given = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(left - highest), value)
+    added = jnp.einsum("...ck,...cv->...kv", key * jnp.exp(left - highest), value)
     kept = jnp.where(chunks.keeps, whole, NOTHING)
 
-    def advance(carry: tuple[jax.Array, jax.Array], kept: jax.Array, highest: jax.Array, given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def advance(carry: tuple[jax.Array, jax.Array], kept: jax.Array, highest: jax.Array, added: jax.Array) -> tuple[jax.Array, jax.Array]:
         memory, level = carry
         above = jax.lax.stop_gradient(jnp.maximum(kept + level, highest))
-        return jnp.exp(kept + level - above) * memory + jnp.exp(highest - above) * given, above
+        return jnp.exp(kept + level - above) * memory + jnp.exp(highest - above) * added, above
 
-    (entering, level), last = scan_chunks(advance, (state.memory, state.level), kept, highest, given)
+    (entering, level), last = scan_chunks(advance, (state.memory, state.level), kept, highest, added)
     weights = jnp.where(chunks.seen, total - total.swapaxes(-1, -2) + log_input.swapaxes(-1, -2), NOTHING)
     carry = jnp.where(chunks.reads, total + level, NOTHING)
     above = jax.lax.stop_gradient(jnp.maximum(weights.max(-1, keepdims=True), carry))
@@ -101,7 +101,7 @@ class MLSTM(nn.Module):
         super().__post_init__()
 
     def gate(self, name: str, x: jax.Array, start: Any) -> jax.Array:
-        """What a gate is a function of, a number a head that starts as its bias and stays within the cap: (b, h, t) in float32."""
+        """The preactivation of a gate, one number a head, its bias at the start, within the cap: (b, h, t) in float32."""
         z = project(name, x, self.heads, 1, True, kernel_init=nn.initializers.zeros, bias_init=start)[..., 0].astype(jnp.float32)
         return z if self.cap is None else self.cap * jnp.tanh(z / self.cap)
 

@@ -97,7 +97,7 @@ class RWKV7(nn.Module):
         receptance, key, value = (
             nn.Dense(d, use_bias=False, kernel_init=nn.initializers.orthogonal(gain), name=name)(read[name]) for name, gain in GAINS.items()
         )
-        given = {FIRST: value.reshape(x.shape)} if self.value_residual and first is None else {}
+        shared = {FIRST: value.reshape(x.shape)} if self.value_residual and first is None else {}
         if first is not None:
             value_rank = self.value_rank or low(1.3 * d**0.5)
             share = nn.sigmoid(wide("first", self.low_rank("first", read["value"], value_rank))).astype(value.dtype)
@@ -109,12 +109,12 @@ class RWKV7(nn.Module):
         r, keys, values = split(receptance), split(key), split(value)
         mixed = resume(self, ctx, delta, r, keys, values, -removed * split(rate), removed, split(log_decay))
         bonus = learned["bonus"].astype(jnp.float32).reshape(h, 1, k)
-        own = merge((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
+        direct = merge((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
         gate = self.low_rank("gate", read["gate"], gate_rank, nn.sigmoid)
         normal = norm_merge(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned["norm_bias"].astype(x.dtype)
         out = nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="out")
-        y = out(gate * (normal + own)).reshape(x.shape)
-        return (y, given) if given else y
+        y = out(gate * (normal + direct)).reshape(x.shape)
+        return (y, shared) if shared else y
 
 
 class RWKVChannelMix(nn.Module):

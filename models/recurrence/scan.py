@@ -58,7 +58,7 @@ def in_chunks(body: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: A
 
 
 def fresh_tokens(module: nn.Module, ctx: Context, b: int, t: int) -> jax.Array:
-    """Which tokens are of another example than the token before them, (b, t); the last one's is kept while decoding."""
+    """The mask of tokens whose example differs from the previous token's, (b, t); the last segment is cached."""
     if ctx.segments is None:
         return jnp.zeros((b, t), bool)
     last = recall(module, ctx, "segment", jnp.full((b,), -1, ctx.segments.dtype))

@@ -23,7 +23,8 @@ def run_rule(
 ) -> tuple[jax.Array, State]:
     """Outputs (b, h, t, v) and the last state of inputs (b, h, t, w), keys and values second and third, log decays last, from `state` on.
 
-    `segments` (b, t) begin anew each, `chunk` tokens are a chunk (see `floored`), `implementation` is chosen by `recurrent_of`.
+    `segments` (b, t) each begin from zero, `chunk` is the number of tokens in a chunk (see `floor_decay`), and
+    `implementation` is chosen by `choose_recurrence`.
     """
     (b, h, t, k), v = inputs[1].shape, inputs[2].shape[3]
     log_decay, size = floor_decay(inputs[-1], chunk)
@@ -32,9 +33,9 @@ def run_rule(
     if choose_recurrence(implementation, t, k * v, platform(), kind()) == "pallas":
         return run_in_kernel(rule, inputs, segments, state, size, interpret=platform() == "cpu")
     chunks = Chunks.of(segments, state.segment, t, size)
-    passing, own = rule.parts(chunks, *(chunks.cut(x) for x in inputs))
+    passing, reading = rule.parts(chunks, *(chunks.cut(x) for x in inputs))
     entering, memory = scan_chunks(rule.advance, state.memory, *passing)
-    return join(rule.read(entering, *own), t), State(memory, chunks.last)
+    return join(rule.read(entering, *reading), t), State(memory, chunks.last)
 
 
 def resume(owner: Any, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array) -> jax.Array:
