@@ -127,8 +127,8 @@ class PatchEmbed(nn.Module):
     """One linear map of each patch of `size` x `size` pixels, after `registers` learned tokens.
 
     Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches row by row.  ViT,
-    arXiv:2010.11929; registers, arXiv:2309.16588; one register is
-    ViT's class token.  Positions count from 0 at the first register.  Raises ValueError for an image that patches do not tile.
+    arXiv:2010.11929; registers, arXiv:2309.16588; one register is ViT's class token.  Positions count from 0 at the
+    first register.  Raises ValueError for an image that patches do not tile.
     """
 
     roles: ClassVar[Roles] = IMAGE_ROLES
@@ -157,10 +157,10 @@ class PatchEmbed(nn.Module):
 class ConvEmbed(nn.Module):
     """A patch embedding by convolutions of 3 x 3, each followed by `norm` over channels and GELU, then one of 1 x 1.
 
-    Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches row by row.  `channels` are those of the
-    convolutions and `strides` theirs, 2 where none are given; a patch is as many pixels wide as their product.  A norm
-    forgets how bright a place is; without one the convolutions have biases.  Early convolutions, arXiv:2106.14881, where the norm is over
-    batches.  Raises ValueError for an image that patches do not tile.
+    Reads `image` (b, rows, columns, channels); gives (b, registers + patches, d), patches row by row.  `channels` and
+    `strides` are those of the convolutions, strides 2 by default; a patch is as many pixels wide as the product of the
+    strides.  A norm removes local brightness; if `norm` is None the convolutions have biases.  Early convolutions,
+    arXiv:2106.14881, which normalises over batches.  Raises ValueError for an image that patches do not tile.
     """
 
     roles: ClassVar[Roles] = IMAGE_ROLES
@@ -262,8 +262,9 @@ class FeatureEmbed(nn.Module):
 class TrajectoryEmbed(nn.Module):
     """Three tokens a step, a map of each of return to go, features and action, with one position.  Decision Transformer, arXiv:2106.01345.
 
-    Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m), `positions` (b, t); gives (b, 3 t, d), in that order.  What is at
-    the features' places knows no action of its own step, where attention is causal: `EveryToken(3, 1)` takes it.
+    Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m), `positions` (b, t); gives (b, 3 t, d), in that
+    order.  Under causal attention the output at the features' tokens does not depend on the action of the same step:
+    `EveryToken(3, 1)` selects it.
     """
 
     width: int = 128

@@ -1,4 +1,4 @@
-"""Mixtures of experts: each token passes through few of many feedforwards, and cost follows those that it passes through."""
+"""Mixtures of experts: each token is routed to few of many feedforwards, and only these cost FLOPs."""
 
 import functools
 from collections.abc import Callable
@@ -108,11 +108,12 @@ class ExpertChoice(nn.Module):
 
 
 class SoftMoE(nn.Module):
-    """Y = C GLU(D^T X): experts see `slots` weighted means of an example's tokens each, and every token a mean of all that they give.
+    """Y = C GLU(D^T X): each expert reads `slots` weighted means of an example's tokens; a token reads a mean of all slots.
 
-    D and C are softmaxes of L = scale * unit(X) unit(P) over tokens and over slots.  (b, t, d) -> (b, t, d).  arXiv:2308.00951.
-    Each example of a packed row has slots of its own, so cost grows with their number: that of ctx.starts, else `examples`, beyond
-    which tokens get NaN, for nothing that is computed could tell.  Slots see later tokens: not causal, and it cannot decode.
+    D and C are softmaxes of L = scale * unit(X) unit(P) over tokens and over slots.  (b, t, d) -> (b, t, d).
+    arXiv:2308.00951.  Each example of a packed row has its slots, so cost grows with the number of examples: that of
+    ctx.starts if it is set, otherwise `examples`; tokens of further examples get NaN, since traced code cannot raise.
+    Slots see later tokens: not causal, and it cannot decode.
     """
 
     experts: int = 8
@@ -229,7 +230,7 @@ multiply_ragged.defvjp(lambda *inputs: (multiply_ragged(*inputs), inputs), lambd
 
 
 def sum_choices(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
-    """sum_k weights_nk * the row at places_nk: (m, d), (n * k,) and (n, k) -> (n, d)."""
+    """sum_k weights_nk rows[places_nk]: (m, d), (n * k,) and (n, k) -> (n, d)."""
     return (rows[places].reshape(*weights.shape, -1) * weights[..., None]).sum(1).astype(rows.dtype)
 
 
@@ -239,12 +240,12 @@ def invert(order: jax.Array) -> jax.Array:
 
 
 def at(rows: jax.Array, places: jax.Array) -> jax.Array:
-    """Rows at places, zeros at places behind the last."""
+    """Rows at these indices, zeros for indices out of range."""
     return rows.at[places].get(mode="fill", fill_value=0)
 
 
 def slice_at(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
-    """So many rows from there on."""
+    """`size` rows from `begin` on."""
     return jax.lax.dynamic_slice_in_dim(rows, begin, size)
 
 
@@ -260,12 +261,12 @@ def apply_gate(activation: Activation, entered: jax.Array) -> jax.Array:
 
 
 def put_at(buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The buffers with values in their rows from there on."""
+    """Writes values into the rows of the buffers from `begin` on."""
     return tuple(jax.lax.dynamic_update_slice_in_dim(*pair, begin, 0) for pair in zip(buffers, values, strict=True))
 
 
 def block_sizes(mean: float) -> tuple[int, ...]:
-    """The sizes of blocks to choose from where an expert has so many rows on average: around the mean, or 512 if less, ascending."""
+    """Candidate block sizes for experts with `mean` rows each: fractions of min(mean, 512) from 1/4 to 3/2, ascending."""
     return tuple(sorted({max(1, round(min(mean, 512) * part)) for part in (1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 9 / 8, 5 / 4, 3 / 2)}))
 
 
@@ -292,8 +293,8 @@ def apply_in_blocks(
 ) -> jax.Array:
     """`apply_experts` one expert at a time, each over its sorted choices in blocks, mostly one: short matmuls are slow.
 
-    order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): how many are each expert's.  An expert's last block may reach
-    into the rows of the next ones, which come later and write theirs over it.
+    order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): choices of each expert.  An expert's last block
+    may extend into the rows of the next experts, which overwrite it later.
     """
     return _apply_in_blocks(activation, sizes, tokens, weights, kernels, order, counts)[0]
 
@@ -368,6 +369,6 @@ apply_in_blocks.defvjp(_apply_in_blocks, _backward_in_blocks)
 
 
 def refuse_decoding(module: nn.Module, ctx: Context) -> None:
-    """Raises ValueError while decoding, for what sees later tokens."""
+    """Raises ValueError while decoding, for a layer that sees later tokens."""
     if ctx.decoding is not None:
         raise ValueError(f"{type(module).__name__} compares a token with later ones and cannot decode one token after the other.")

@@ -1,4 +1,4 @@
-"""Attention that forgets by what it reads."""
+"""Attention with a data-dependent forget gate."""
 
 import flax.linen as nn
 import jax

@@ -119,9 +119,10 @@ def generate(
     sampler: Sampler = Sampler(),
     seed: int = 0,
 ) -> Iterator[jax.Array]:
-    """The tokens (b,) that follow the prompts, `steps` of them, each as soon as it is known.
+    """Yields the tokens (b,) that follow the prompts, `steps` of them, each as soon as it is sampled.
 
-    `batch` is what `padded` gives (for an EncoderDecoder also `source` and its segments).  Raises ValueError if a layer cannot decode.
+    `batch` is the output of `padded` (for an EncoderDecoder also `source` and its segments).  Raises ValueError if a
+    layer cannot decode.
     """
     batch = _complete(model, batch, steps)
     t = batch["tokens"].shape[1]
@@ -135,14 +136,14 @@ def generate(
 def beam(model: Model, params: Any, batch: Batch, steps: int, width: int = 4, end: int | None = None, penalty: float = 0.6) -> Any:
     """Beam search: the best of `width` continuations a row.  -> tokens (b, steps) and their scores (b,).
 
-    A score is the sum of log probabilities over ((5 + n) / 6)^penalty for n tokens (arXiv:1609.08144); one that gave `end` stays as it
-    is, filled up with `end`.
+    A score is the sum of log probabilities over ((5 + n) / 6)^penalty for n tokens (arXiv:1609.08144); a continuation
+    that has ended keeps its score and is padded with `end`.
     """
     return _beam(model, params, _complete(model, batch, steps), steps, width, end, penalty)
 
 
 def _complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
-    """The batch with segments and positions, where it leaves them out.
+    """Fills in segments and positions if the batch has none.
 
     Raises ValueError if the model has too few positions or mixes tokens without keeping them.
     """

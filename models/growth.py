@@ -16,7 +16,7 @@ Order = Literal["stacked", "interleaved"]
 
 
 def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order = "stacked", preserving: bool = False) -> dict[str, Any]:
-    """The parameters of a stack as those of the same stack with more `repeats`, a loop or a scan as they are given.
+    """The parameters of a stack as those of the same stack with more `repeats`; a loop stays a loop, a scan a scan.
 
     "stacked": repeat i takes the parameters of repeat i modulo the old number (arXiv:2405.15319); "interleaved": of old repeat
     i * old / new, rounded down, so that copies stand beside their originals.  `preserving` zeroes in the copies every kernel and
@@ -62,7 +62,7 @@ def ends_layer(path: Any) -> bool:
 
 
 def refuse_what_changes(stack: Stack, order: Order) -> None:
-    """Raises ValueError for a residual that does not leave the stream as it is where the branch gives zero."""
+    """Raises ValueError for a residual that changes the stream when its branch gives zero."""
     kept = (PreNorm, LayerScale, ReZero, *((ScaledNorm,) if order == "stacked" else ()))
     for block in stack.pattern:
         if stack.tied or type(block.residual) not in kept:

@@ -21,7 +21,7 @@ from models.structure import copy_as, require_positive
 class FirstToken(nn.Module):
     """The hidden vector of each example's first token; with `project`, BERT's pooler tanh(W h + b).  arXiv:1810.04805.
 
-    (b, t, d) -> (b, d), or (b, n, d) where rows are packed.
+    (b, t, d) -> (b, d), or (b, n, d) if rows are packed.
     """
 
     project: bool = False
@@ -33,7 +33,7 @@ class FirstToken(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean of each example's hidden vectors, padding left out.  (b, t, d) -> (b, d), or (b, n, d) where rows are packed."""
+    """The mean of each example's hidden vectors, padding left out.  (b, t, d) -> (b, d), or (b, n, d) if rows are packed."""
 
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array:
@@ -50,7 +50,7 @@ class MeanPool(nn.Module):
 class EveryToken(nn.Module):
     """The hidden vector of every token, or of each `step`-th from `first` on: outputs for tokens, not for examples.
 
-    (b, t, d) -> (b, t / step, d), or of the last tokens alone where `first` is negative and counts from the end.
+    (b, t, d) -> (b, t / step, d), or of the last tokens alone if `first` is negative and counts from the end.
     """
 
     step: int = 1
@@ -68,7 +68,7 @@ class EveryToken(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Logits over classes from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, c), or (b, n, c) where rows are packed."""
+    """Logits over classes from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, c), or (b, n, c) if packed."""
 
     classes: int = 2
     pool: Pool = FirstToken()
@@ -85,7 +85,7 @@ class ClassHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Real values from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, values), or (b, n, values) where rows are packed."""
+    """Real values from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, values), or (b, n, values) if packed."""
 
     values: int = 1
     pool: Pool = FirstToken()
@@ -104,10 +104,10 @@ class ValueHead(nn.Module):
 class BoxHead(nn.Module):
     """A class and a box from every token.  (b, t, d) -> `logits` (b, t, c) and `boxes` (b, t, 4) = sigmoid(MLP(h) + start).
 
-    Boxes are centre x, centre y, width, height in shares of the picture; the MLP has two hidden layers (DETR, arXiv:2005.12872).  With
-    `grid` (rows, columns) the tokens are the cells of a picture row by row, and `start` is a box in the middle of the cell (anchors as in
-    arXiv:2010.04159); else it is 0.  Logits start at a probability of 0.01 (arXiv:1708.02002).  Raises ValueError for other tokens than
-    the grid's.
+    Boxes are centre x, centre y, width, height as fractions of the image; the MLP has two hidden layers (DETR,
+    arXiv:2005.12872).  With `grid` (rows, columns) the tokens are the cells of an image row by row, and `start` is a box
+    in the middle of the cell (anchors as in arXiv:2010.04159); otherwise it is 0.  Logits start at a probability of 0.01
+    (arXiv:1708.02002).  Raises ValueError for another number of tokens than the grid's.
     """
 
     classes: int = 80
@@ -151,9 +151,9 @@ class Transform(nn.Module):
 class LogitsHead(nn.Module):
     """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding, arXiv:1608.05859.
 
-    `cap` bounds them by cap * tanh(logits / cap) (Gemma 2, arXiv:2408.00118).  A head of its own has as many rows as the embedding, or
-    `vocab`.  With `chunk` the logits are left to the loss, which then computes those of that many tokens of a device at a time and never
-    holds them all.
+    `cap` bounds them by cap * tanh(logits / cap) (Gemma 2, arXiv:2408.00118).  An untied table has as many rows as the
+    embedding, or `vocab`.  With `chunk` the logits are left to the loss, which computes them for that many tokens of a
+    device at a time and never materialises all.
     """
 
     roles: ClassVar[Roles] = {"table": SCALED}
@@ -196,8 +196,8 @@ class LogitsHead(nn.Module):
 class MultiTokenHead(nn.Module):
     """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.  (b, t, d) -> (b, t, n, v); (b, t, v) while decoding.
 
-    arXiv:2404.19737, where each transform is a whole transformer layer; here it is any layer around the residual stream,
-    h + layer(norm(h)).  E is the token embedding.  `chunk` is LogitsHead's: N times as many logits are never held.
+    arXiv:2404.19737, whose transforms are whole transformer layers; here each is any layer around the residual stream,
+    h + layer(norm(h)).  E is the token embedding.  `chunk` is LogitsHead's: N times as many logits never materialise.
     """
 
     tokens: int = 4

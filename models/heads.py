@@ -13,7 +13,7 @@ from models.contracts import Norm
 class Heads(nn.Module):
     """A linear map to heads: (b, t, d) -> (b, heads, t, width).
 
-    On a TPU it is one product that gives each head its own rows; elsewhere tokens are flattened to two axes, which serves a CPU better.
+    On a TPU it is one matmul with the heads as an axis; elsewhere tokens are flattened to two axes, which is faster on a CPU.
     """
 
     bias: bool = False
@@ -34,7 +34,7 @@ class Heads(nn.Module):
 
 
 def project(module_name: str, x: jax.Array, heads: int, width: int, bias: bool = False, **options: Any) -> jax.Array:
-    """`Heads` under a name in the module that calls."""
+    """Applies `Heads` as a named submodule of the calling module."""
     return Heads(bias, name=module_name, **options)(x, heads, width)
 
 

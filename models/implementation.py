@@ -71,7 +71,7 @@ def _newer(capability: str) -> bool:
 
 
 def choose_implementation(call: Call, asked: Implementation | None, platform: str) -> Implementation:
-    """The implementation that computes a call: the one asked for; else splash on TPU, fused on GPU, where they can, and xla.
+    """Chooses the implementation of a call: `asked` if it is set; otherwise splash on TPU, fused on GPU, if they can; else xla.
 
     "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN; "splash" a Pallas kernel
     for TPU, interpreted on CPU.  The two keep no weights: memory grows with t in place of t^2.
@@ -89,10 +89,10 @@ def choose_implementation(call: Call, asked: Implementation | None, platform: st
 
 
 def choose_recurrence(asked: Recurrent | None, length: int, state: int, platform: str, kind: str = "") -> Recurrent:
-    """The program of a recurrence over `length` tokens with `state` numbers in a head's state: the one asked for; else Pallas on TPU.
+    """Chooses the program of a recurrence over `length` tokens with `state` numbers a head: `asked`, or Pallas on TPU.
 
-    "xla" computes all chunks at once, each step in the chip's memory; "pallas" is a kernel for TPU, interpreted on CPU, that goes
-    through the chunks with the state in vector memory, for which rows must be long enough and the state and chip such that it fits.
+    "xla" computes all chunks at once with intermediates in HBM; "pallas" is a kernel for TPU, interpreted on CPU, that
+    runs through the chunks with the state in VMEM, if rows are long enough and the state fits the chip's VMEM.
     Raises ValueError for a name that there is none of, and for a program that cannot compute the call.
     """
     if asked not in (None, *get_args(Recurrent)):

@@ -70,19 +70,19 @@ def minilm(head: Head | None = None) -> Transformer:
 
 
 def classifier(classes: int = 2, body: Transformer | None = None) -> Transformer:
-    """A body (bert-base where none is given) with BERT's pooler and a layer of class logits."""
+    """A body, bert-base by default, with BERT's pooler and a layer of class logits."""
     body = base() if body is None else body
     return replace(body, "head", ClassHead(classes, FirstToken(project=True), dropout=part(body, "embed.dropout")))
 
 
 def regressor(values: int = 1, body: Transformer | None = None) -> Transformer:
-    """A body (bert-base where none is given) with BERT's pooler and real values."""
+    """A body, bert-base by default, with BERT's pooler and real values."""
     body = base() if body is None else body
     return replace(body, "head", ValueHead(values, FirstToken(project=True), dropout=part(body, "embed.dropout")))
 
 
 def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer:
-    """A body (bert-base where none is given) with BERT's head over the vocabulary, tied to the embedding or with its own decoder."""
+    """A body, bert-base by default, with BERT's head over the vocabulary, tied to the embedding or with its own decoder."""
     body = base() if body is None else body
     activation, norm = part(body, "stack.block.feedforward.activation"), part(body, "embed.norm")
     return replace(body, "head", LogitsHead(tied=tied, bias=True, transform=Transform(activation, norm)))
@@ -217,8 +217,8 @@ DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decod
 def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
     """The table of a model's parameters, the preferred name of one first.
 
-    A decoder of its own is the embedding if the config ties the two; its bias has two names, of which `transformers` computes with
-    the decoder's, and which are both written where the decoder is the model's own.
+    An untied decoder is read from the embedding if the config ties the two.  The bias has two names: `transformers`
+    computes with the decoder's, and both are written if the decoder is untied.
     """
     separate = isinstance(model.head, LogitsHead) and not model.head.tied
     table = [Rule(DECODER_BIAS, "head/bias", written=separate), *RULES]

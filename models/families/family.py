@@ -209,12 +209,12 @@ class Rule:
             object.__setattr__(self, name, value)
 
     def places(self, depth: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """The names of tensors and of parameters for each of so many layers, or once where the rule has no layer."""
+        """The names of tensors and of parameters for each of `depth` layers, or once if the rule has no layer."""
         for layer in range(depth if "{}" in self.ours[0] else 1):
             yield tuple(name.replace("{}", str(layer)) for name in self.theirs), tuple(name.replace("{}", str(layer)) for name in self.ours)
 
     def read(self, tensors: Arrays) -> Arrays:
-        """Parameters from tensors.  Raises ValueError where an op does not take them or their number is another."""
+        """Parameters from tensors.  Raises ValueError if an op does not take them or their number differs."""
         for op in self.ops:
             tensors = op.apply(tensors)
         return self._counted(tensors, self.ours)
