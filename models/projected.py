@@ -118,7 +118,7 @@ _loss.defvjp(_forward, _backward)
 
 
 def _losses(logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
-    """Each token's loss, 1 if no logit is above the label's, and under smoothing the plain loss; total = logsumexp(logits)."""
+    """Loss a token, 1 if no logit is above the label's, and under smoothing the plain loss; total = logsumexp(logits)."""
     label_logits = jnp.where(chosen, logits, 0.0).sum(-1)
     plain, hits = total - label_logits, (label_logits >= largest).astype(jnp.float32)
     return (total - (1 - smoothing) * label_logits - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
