@@ -86,9 +86,9 @@ class Spreads:
 
     times: float = 2.0
 
-    def review(self, trained: Any) -> Findings:
+    def review(self, evidence: Any) -> Findings:
         inside = []
-        for case in trained.cases():
+        for case in evidence.cases():
             inside.append(abs(case.target["values"][0] - case.output[0]) < self.times * np.exp(case.output[1]))
         said = Sentence(f"{len(inside)} words were tried")
         return Findings({"within": float(np.mean(inside))}, {"Words: their share of vowels": said})
