@@ -144,8 +144,8 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
     for folder in runs.values():
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL, "--json")
-        same = {name: summary[name] for name in ("evaluation", "review", "data")}
-        assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], "warnings": [], **same}
+        same = {name: summary[name] for name in ("evaluation", "review", "data")} | {"warnings": [], "baselines": {}}
+        assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], **same}
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL)
         assert all(f"{name} " in said.out and f"{both['value']:.4f}" in said.out for name, both in summary["evaluation"].items())
 

@@ -43,7 +43,8 @@ class Piece:
     source: str
 
     def _repr_html_(self) -> str:
-        return re.sub(r"<(t[dh])>", r'<\1 style="text-align: left">', self.source)  # notebooks set tables to the right
+        left = r'<\1\2 style="text-align: left">'  # notebooks set tables to the right
+        return re.sub(r"<(t[dh])\b([^>]*)>", left, self.source)
 
 
 def configured(config: str | Experiment, *overrides: str) -> Experiment:
