@@ -139,7 +139,7 @@ def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: 
 @pytest.mark.represented_by("window-wide")
 @pytest.mark.parametrize(("name", "broken"), [("packed and padded", blind), ("window", wide)])
 def test_a_kernel_that_sees_too_much_fails(name: str, broken: Callable[..., jax.Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "splash", broken)
+    monkeypatch.setattr(core, "attend_splash", broken)
     with pytest.raises(AssertionError):
         law_implementation_is_the_definition(name, "splash")
 
