@@ -97,8 +97,8 @@ DIGIT_BOXES = BOXES | {f"map50_{digit}" for digit in range(10)}
 DRIVEN = {"collision_rate", "off_road_rate", "time_on_road", "mean_speed", "reward_ratio"}
 ASKED = {"return_correlation", "reached_12", "reached_16"}
 # One of each road: the others of its kind are slow.
-# Pictures, clips, series and drives of one's own are trained on in test_images, test_clips, test_series and test_trajectories.
-FAST = ("topics_bert", "translate_numbers", "detect_digits", "lm_shakespeare")
+# Own pictures, clips, series, drives and translations are trained on in tests of their files.
+FAST = ("topics_bert", "detect_digits", "lm_shakespeare")
 CLASSIFIED = ("Confusion matrix", "Reliability", "surest of")
 
 

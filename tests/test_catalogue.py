@@ -30,6 +30,7 @@ def test_every_class_says_what_it_computes_and_numbers_are_those_of_attention() 
     assert numbers(Attention) == (f"{4 * 512**2:,}", f"{(8 * 512**2 + 4 * 1024 * 512) / 1e6:.2f} M", f"{8 * 512 + 8:,} a token", "4.20 M")
 
 
+@pytest.mark.slow
 def test_every_class_is_held_to_the_general_laws_and_causal_ones_to_theirs() -> None:
     general = {"json gives the same component", "compiled equals eager", "floats stay in their type", "every parameter has a gradient"}
     assert all(general <= set(laws().get(owner.__name__, ())) for owner in classes())

@@ -345,6 +345,7 @@ def test_an_array_of_objects_is_refused_with_what_makes_lines_of_it(tmp_path: Pa
         read(str(tmp_path / "a.json"))
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_the_texts_of_files_by_the_column_that_holds_them(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_search_that_is_part_of_a_larger_program_is_refused_or_found_as_well()
     np.testing.assert_array_equal(found, beam(keeping, sharpened(keeping), PROMPTS, 4)[0])
 
 
+@pytest.mark.slow
 def test_a_plan_of_decoding_refuses_it_too() -> None:
     experiment = replace(load_config("tiny_lm", [])[0], "model", REFUSED["hybrid"][0])
     example = {name: jax.ShapeDtypeStruct((2, 16), jnp.int32) for name in ("tokens", "segments", "positions")}

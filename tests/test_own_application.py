@@ -165,6 +165,7 @@ def test_eval_and_predict_take_the_file(here: Path, capsys: pytest.CaptureFixtur
     assert shares[0] > shares[1] + 0.2
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_data_set_by_the_file_alone(here: Path) -> None:
     place = Path(__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(place)!r}); from train.cli import main; sys.exit(main(sys.argv[1:]))"

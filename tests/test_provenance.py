@@ -198,6 +198,7 @@ def test_data_that_changed_between_stop_and_resume_is_told(project: Path, say: S
     assert "this measures the data as it is now" in err
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_steps_as_one_that_had_them_from_the_start(project: Path, say: Say) -> None:
     assert say("train", "mine.py", "--run", "long", "steps=6")[0] == 0
     code, _, err = say(*TRAIN, "steps=6")

@@ -183,6 +183,7 @@ def test_the_majority_class_is_measured_as_an_answer_to_everything() -> None:
     assert found == pytest.approx({name: measured[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")})
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
     draw, names = np.random.default_rng(0), tuple(f"kind $ {number} $" for number in range(1000))
     cases = [Case(draw.normal(size=1000), {"labels": np.array(draw.integers(1000))}, place) for place in range(50)]

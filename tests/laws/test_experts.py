@@ -88,6 +88,7 @@ def test_experts_in_blocks_and_ragged_are_the_loop_over_experts_in_float64(layer
     law_experts_are_the_loop(layer)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("sizes1")
 @pytest.mark.parametrize("sizes", [(1,), (3, 8), (2, 4, 5)])
 def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(sizes: tuple[int, ...]) -> None:

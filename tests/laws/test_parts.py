@@ -135,6 +135,7 @@ def balanced() -> Stepped:
     return Stepped(BALANCED)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("pmap")
 @pytest.mark.parametrize("way", ["parts", "pmap", pytest.param("mesh", marks=pytest.mark.slow)])
 def test_parts_and_devices_give_the_numbers_of_the_whole(balanced: Stepped, way: str) -> None:

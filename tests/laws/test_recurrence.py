@@ -126,6 +126,7 @@ def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("decayed channel")
 @pytest.mark.parametrize("form", FORMS)
 def test_strong_decays_of_another_segment_do_no_harm(form: str) -> None:

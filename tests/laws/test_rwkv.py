@@ -70,6 +70,7 @@ def test_a_scan_of_first_layers_is_refused() -> None:
         jax.eval_shape(Stack(BLOCK, 2, scan=True).init, jax.random.key(0), X[None], Context())
 
 
+@pytest.mark.slow
 def test_a_stack_keeps_segments_apart_and_decodes() -> None:
     stack = Stack(BLOCK, 2)
     law_segments_do_not_mix(stack)

@@ -21,7 +21,7 @@ from train.step import initialise, make_loss, make_step
 from train.sums import Sums
 
 # One of each kind, and of each way to keep a state: the others are slow.
-FAST = ("Attention", "Experts", "Stack-scanned", "EncoderDecoder")
+FAST = ("Attention", "Experts", "Stack-scanned")
 FAST += ("LayerNorm+RMSNorm+HeadNorm+L2Norm+ScaleNorm+DynamicTanh",)
 STEPS, CLOSE = 2, 0.1  # a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
 
