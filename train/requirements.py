@@ -63,9 +63,8 @@ def require(experiment: Experiment, data: Dataset) -> None:
 def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, tuple[Change, ...]]:
     """The experiment with the settings that follow the data, and their changes; others stay if they do not fit.
 
-    A setting follows that is left at the default of its class, or that stands in a config of which something that the
-    requirement depends on was overridden.  What was
-    overridden itself stays, and so does what pretrained weights are of.
+    A setting follows if it is left at the default of its class, or if it stands in a config and something that the
+    requirement depends on was overridden.  Overridden settings stay, and so do those of pretrained weights.
     """
     changes: list[Change] = []
     for path, value, requirement in settings(experiment, data):
