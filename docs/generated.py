@@ -110,7 +110,7 @@ def api(name: str) -> str:
 
 
 def names(module: str) -> str:
-    """What a module exports, or defines where it says nothing of it, with docstrings."""
+    """Names that a module exports, or defines if it has no `__all__`, with docstrings."""
     owner = importlib.import_module(module)
     own = {name: value for name, value in vars(owner).items() if getattr(value, "__module__", "") == module}
     public = [name for name, value in own.items() if name[0] != "_" and callable(value)]

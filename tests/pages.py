@@ -42,7 +42,7 @@ class Block:
 
     @property
     def use(self) -> str:
-        """What is done with it.  Raises ValueError if it does not say."""
+        """The block's use: site, file, python, sh or shown.  Raises ValueError if the block does not say."""
         if self.language.startswith("{"):
             return "site"
         if self.file:

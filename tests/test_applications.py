@@ -70,24 +70,8 @@ IMAGES = (*SEEN, "model.embed.channels=(4, 8)", "model.embed.strides=(2, 2)", "e
 DIGITS = (*SEEN, "model.embed.channels=(4, 8, 8)", "batch_size=16", "evaluation.batch_size=250", part(500, 250))
 CELLS = (*SEEN, "model.embed.channels=(4, 8, 8, 8)", "batch_size=4", "evaluation.batch_size=36")
 CLIPS = ("model.embed.width=16", "model.stack.repeats=1", "optimizer.rate.peak=0.02", "steps=12", "evaluation.every=6", "batch_size=32")
-SERIES = (
-    "model.embed.width=16",
-    "model.stack.repeats=1",
-    "model.stack.block.mixer.heads=2",
-    "optimizer.rate.peak=0.005",
-    "steps=12",
-    "evaluation.every=6",
-)
-SERIES += ("data.stride=50", "evaluation.batch_size=256")
-DRIVING = (
-    "model.embed.width=16",
-    "model.stack.repeats=1",
-    "model.stack.block.mixer.heads=2",
-    "optimizer.rate.peak=0.005",
-    "steps=12",
-    "evaluation.every=6",
-)
-DRIVING += ("data.dataset=highway_drives/tiny", "review.episodes=2", "review.steps=20")
+SERIES = (*SEEN, "data.stride=50", "evaluation.batch_size=256")
+DRIVING = (*SEEN, "data.dataset=highway_drives/tiny", "review.episodes=2", "review.steps=20")
 CLASSES = {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error"}
 MOVED = CLASSES | {"accuracy_shuffled"}
 AHEAD = {"coverage", "mae_1", "rmse_1", "mae_12", "rmse_12"}

@@ -1,4 +1,4 @@
-"""What cannot be predicted from is named by its file and row, whatever the format of the file and the kind of input."""
+"""Inputs that cannot be answered are named by file and row, in every format and for every kind of input."""
 
 import json
 from collections.abc import Callable, Sequence

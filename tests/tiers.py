@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is there from now on to the end out of every garbage collection, and collects less often: a tenth of all time."""
+    """Leaves what stays to the end out of garbage collections, and collects less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)

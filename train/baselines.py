@@ -1,4 +1,4 @@
-"""What is reached without the model, beside what the model reaches, and the warning if that is worse."""
+"""Values of metrics without the model, beside the model's, and the warning if the model is worse."""
 
 import dataclasses
 import math

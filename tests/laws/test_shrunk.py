@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 
 
 def ratios(model: Any) -> dict[str, float]:
-    """How many times as large as those of `init` the first values are, by path; of what is not zero."""
+    """Ratios of the first values to those of `init`, by path; of nonzero parameters."""
     started = jax.jit(lambda: initialised(model, KEY, BATCH)["params"])()
     plain = jax.jit(lambda: model.init(KEY, BATCH)["params"])()
     leaves = zip(jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(started), strict=True)
