@@ -5,37 +5,39 @@ a row, l layers, v vocabulary, c classes.
 """
 
 from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared_relu
-from models.attention import Attention
-from models.axial import Along
-from models.backend import compile_correctly
-from models.block import Block
-from models.combine import Concat, Sum
+from models.attention.differential import DifferentialAttention
+from models.attention.forgetting import ForgettingAttention
+from models.attention.latent import LatentAttention
+from models.attention.relative import FIRE, ALiBi, CoPE, T5Bias
+from models.attention.sharing import SharedAttention, ValueResidual
+from models.attention.softmax import Attention
+from models.attention.sparse import BlockRouting
+from models.attention.weigh import Sigmoid, Softmax, Softpick
+from models.backend.platform import compile_correctly
 from models.context import Context, Decoding, Memory
-from models.convolution import GatedConvolution, LongConvolution, ShortConvolution
-from models.depth import MixtureOfDepths
-from models.differential import DifferentialAttention
+from models.decoding.beam import beam
+from models.decoding.sampling import Sampler, generate, padded
+from models.depth.block import Block
+from models.depth.skipping import MixtureOfDepths
+from models.depth.stack import Stack, scanned, unrolled
 from models.dropout import Dropout
-from models.embed import (
-    ConvEmbed,
-    FactorisedEmbed,
-    FeatureEmbed,
-    HashedNgramEmbed,
-    PatchEmbed,
-    QueryEmbed,
-    TokenEmbed,
-    TrajectoryEmbed,
-    TubeletEmbed,
-)
-from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE
+from models.embed.features import FeatureEmbed, QueryEmbed, TrajectoryEmbed
+from models.embed.patches import ConvEmbed, PatchEmbed, TubeletEmbed
+from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed, TokenEmbed
+from models.experts.memory import ProductKeyMemory
+from models.experts.noncausal import ExpertChoice, SoftMoE
+from models.experts.routed import Experts
+from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
 from models.families import bert
+from models.families.folder import load_hf, save_hf
 from models.feedforward import GLU, MLP, LowRank, Monarch
-from models.forgetting import ForgettingAttention
-from models.generate import Sampler, beam, generate, padded
-from models.growth import deepened
-from models.head import BoxHead, ClassHead, EveryToken, FirstToken, LogitsHead, MeanPool, MultiTokenHead, Transform, ValueHead
-from models.interop import load_hf, save_hf
-from models.latent import LatentAttention
-from models.mixing import Fourier, Pooling, TokenMLP
+from models.head.logits import LogitsHead, MultiTokenHead, Transform
+from models.head.pool import EveryToken, FirstToken, MeanPool
+from models.head.values import BoxHead, ClassHead, ValueHead
+from models.mixers.axial import Along
+from models.mixers.combine import Concat, Sum
+from models.mixers.convolution import GatedConvolution, LongConvolution, ShortConvolution
+from models.mixers.noncausal import Fourier, Pooling, TokenMLP
 from models.norm import DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
 from models.parametrization import initialised
 from models.position import AxialRoPE, InterpolatedRoPE, LearnedPosition, NTKRoPE, PartialRoPE, RoPE, SinusoidalPosition, YaRN
@@ -44,8 +46,7 @@ from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM
-from models.relative import FIRE, ALiBi, CoPE, T5Bias
-from models.residual import (
+from models.residual.single import (
     DeepNorm,
     Highway,
     LayerScale,
@@ -57,138 +58,157 @@ from models.residual import (
     ScaledNorm,
     StochasticDepth,
 )
-from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
-from models.sharing import SharedAttention, ValueResidual
-from models.sparse import BlockRouting
-from models.stack import Stack, scanned, unrolled
-from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
+from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
 from models.structure import part, replace
+from models.surgery.growth import deepened
 from models.transformer import EncoderDecoder, Transformer
-from models.weigh import Sigmoid, Softmax, Softpick
 
 compile_correctly()
 
 __all__ = [
-    "ALiBi",
-    "Along",
-    "Attention",
-    "AuxiliaryLossFree",
-    "AxialRoPE",
-    "Block",
-    "BlockRouting",
-    "BoxHead",
-    "ClassHead",
-    "CoPE",
-    "Concat",
-    "Context",
-    "ConvEmbed",
-    "Decoding",
-    "DeepNorm",
-    "DeltaNet",
-    "DenseFormer",
-    "DifferentialAttention",
-    "Dropout",
-    "DynamicTanh",
+    # Models
     "EncoderDecoder",
-    "EveryToken",
-    "ExpertChoice",
-    "Experts",
-    "FIRE",
-    "FactorisedEmbed",
-    "FeatureEmbed",
-    "FirstToken",
+    "Transformer",
+    # Depth
+    "Block",
+    "MixtureOfDepths",
+    "Stack",
+    "scanned",
+    "unrolled",
+    # Attention
+    "Attention",
+    "DifferentialAttention",
     "ForgettingAttention",
-    "Fourier",
-    "GLU",
-    "GatedConvolution",
+    "LatentAttention",
+    "SharedAttention",
+    "ValueResidual",
+    # Weights from attention scores
+    "Sigmoid",
+    "Softmax",
+    "Softpick",
+    # Biases of attention scores by distance, and blocks chosen by score
+    "ALiBi",
+    "BlockRouting",
+    "CoPE",
+    "FIRE",
+    "T5Bias",
+    # Layers with a state, parallel in time
+    "DeltaNet",
     "GatedDeltaNet",
     "GatedLinearAttention",
-    "HashRouter",
-    "HashedNgramEmbed",
-    "HeadNorm",
-    "Highway",
-    "HyperConnections",
-    "InterpolatedRoPE",
     "KimiDeltaAttention",
-    "L2Norm",
-    "LatentAttention",
-    "LayerNorm",
-    "LayerScale",
-    "LearnedPosition",
     "LinearAttention",
-    "LogitsHead",
-    "LongConvolution",
-    "LowRank",
-    "MLP",
     "MLSTM",
     "Mamba1",
     "Mamba2",
-    "ManifoldHyperConnections",
-    "MeanPool",
-    "Memory",
     "MinGRU",
     "MinLSTM",
-    "MixtureOfDepths",
-    "Monarch",
-    "MultiTokenHead",
-    "NTKRoPE",
-    "NormalizedResidual",
-    "PartialRoPE",
-    "PatchEmbed",
-    "Pooling",
-    "PostNorm",
-    "PreNorm",
-    "ProductKeyMemory",
-    "QueryEmbed",
     "RGLRU",
-    "RMSNorm",
     "RWKV7",
-    "RWKVChannelMix",
-    "ReZero",
     "Retention",
-    "RoPE",
-    "Sampler",
-    "Sandwich",
-    "ScaleNorm",
-    "ScaledNorm",
-    "SharedAttention",
+    # Other mixers of tokens, and layers over axes and in parallel
+    "Along",
+    "Concat",
+    "Fourier",
+    "GatedConvolution",
+    "LongConvolution",
+    "Pooling",
     "ShortConvolution",
-    "Sigmoid",
-    "SinusoidalPosition",
-    "SoftMoE",
-    "Softmax",
-    "Softpick",
-    "SoftmaxRouter",
-    "Stack",
-    "StochasticDepth",
     "Sum",
-    "T5Bias",
-    "TokenEmbed",
     "TokenMLP",
-    "TrajectoryEmbed",
-    "Transform",
-    "Transformer",
-    "TubeletEmbed",
-    "UNet",
-    "ValueHead",
-    "ValueResidual",
+    # Feedforwards
+    "GLU",
+    "LowRank",
+    "MLP",
+    "Monarch",
+    "RWKVChannelMix",
+    # Experts
+    "ExpertChoice",
+    "Experts",
+    "ProductKeyMemory",
+    "SoftMoE",
+    # Routers of experts
+    "AuxiliaryLossFree",
+    "HashRouter",
+    "SoftmaxRouter",
+    # Norms
+    "DynamicTanh",
+    "HeadNorm",
+    "L2Norm",
+    "LayerNorm",
+    "RMSNorm",
+    "ScaleNorm",
+    # Positions
+    "AxialRoPE",
+    "InterpolatedRoPE",
+    "LearnedPosition",
+    "NTKRoPE",
+    "PartialRoPE",
+    "RoPE",
+    "SinusoidalPosition",
     "YaRN",
-    "beam",
-    "bert",
-    "deepened",
+    # Activations
     "elu_plus_one",
     "gelu",
     "gelu_tanh",
-    "generate",
-    "initialised",
-    "load_hf",
-    "padded",
-    "part",
     "relu",
-    "replace",
-    "save_hf",
-    "scanned",
     "silu",
     "squared_relu",
-    "unrolled",
+    # Dropout
+    "Dropout",
+    # Residual connections
+    "DeepNorm",
+    "DenseFormer",
+    "Highway",
+    "HyperConnections",
+    "LayerScale",
+    "ManifoldHyperConnections",
+    "NormalizedResidual",
+    "PostNorm",
+    "PreNorm",
+    "ReZero",
+    "Sandwich",
+    "ScaledNorm",
+    "StochasticDepth",
+    "UNet",
+    # Embeddings
+    "ConvEmbed",
+    "FactorisedEmbed",
+    "FeatureEmbed",
+    "HashedNgramEmbed",
+    "PatchEmbed",
+    "QueryEmbed",
+    "TokenEmbed",
+    "TrajectoryEmbed",
+    "TubeletEmbed",
+    # Pools
+    "EveryToken",
+    "FirstToken",
+    "MeanPool",
+    # Heads
+    "BoxHead",
+    "ClassHead",
+    "LogitsHead",
+    "MultiTokenHead",
+    "Transform",
+    "ValueHead",
+    # The context that a layer reads
+    "Context",
+    "Decoding",
+    "Memory",
+    # Structures as values
+    "initialised",
+    "part",
+    "replace",
+    # Decoding
+    "Sampler",
+    "beam",
+    "generate",
+    "padded",
+    # Pretrained weights
+    "bert",
+    "load_hf",
+    "save_hf",
+    # Surgery
+    "deepened",
 ]

@@ -28,10 +28,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.backend import compile_for
-from models.block import Block
+from models.backend.platform import compile_for
 from models.context import Base
 from models.contracts import Batch, Model, Shrinks
+from models.depth.block import Block
 from models.paths import count_stacked, map_paths
 from models.products import trace_sums
 from models.roles import Growth, Role, roles_of

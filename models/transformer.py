@@ -7,9 +7,9 @@ import flax.linen as nn
 
 from models.context import Context, Decoding, Memory
 from models.contracts import Batch, Embed, Head
-from models.embed import TokenEmbed
+from models.depth.stack import Stack
+from models.embed.tokens import TokenEmbed
 from models.parametrization import Parametrization, base_of
-from models.stack import Stack
 from models.structure import separate
 
 

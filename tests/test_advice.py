@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.remat import ORDER, POLICIES, keeps_less
+from models.depth.remat import ORDER, POLICIES, keeps_less
 from models.structure import part, replace
 from train.experiment import Experiment
 from train.objective import Classification

@@ -11,7 +11,7 @@ import pytest
 
 from configs.translate_numbers import model as small
 from models import Block, LogitsHead, Stack, TokenEmbed, Transformer
-from models.attended import attention_weights
+from models.inspect.attention import attention_weights
 from models.structure import replace
 from train.cli import main
 from train.data.pairs import Pairs

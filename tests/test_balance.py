@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from models import Block, Experts, LogitsHead, Stack, TokenEmbed, Transformer
+from models.experts.routing import AuxiliaryLossFree
 from models.parametrization import roles
-from models.routing import AuxiliaryLossFree
 from train.objective import NextToken
 from train.optimizer import SGD, AdamW, Constant, Linear, Optax, routed
 from train.step import initialise, make_loss, make_step

@@ -10,8 +10,8 @@ from jax.experimental import pallas
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from models import Attention, Block, Context, PreNorm, RMSNorm, Stack
-from models.backend import compile_for
-from models.kernels import block_sizes, name_runs
+from models.backend.kernels import block_sizes, name_runs
+from models.backend.platform import compile_for
 from train.study.cost import flops, kernels
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))

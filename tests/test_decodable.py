@@ -12,9 +12,10 @@ from models import MLP, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, R
 from models.cache import extend, index_extended, index_new, recall, remember
 from models.context import Context, Decoding
 from models.contracts import Layer
-from models.decodable import find_keepers, mixes, require_decodable, trace_calls
-from models.experts import SoftMoE
-from models.generate import beam, generate, padded
+from models.decoding.beam import beam
+from models.decoding.decodable import find_keepers, mixes, require_decodable, trace_calls
+from models.decoding.sampling import generate, padded
+from models.experts.noncausal import SoftMoE
 from models.laws.decoding import law_decoding_is_one_pass
 from models.structure import replace
 from tests.laws.components import forms

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.backend import compile_for
+from models.backend.platform import compile_for
 from train.cli import main
 from train.sinks.json_lines import read_metrics
 

@@ -31,9 +31,9 @@ from models import (
     save_hf,
 )
 from models import Stack as Layers
-from models.embed import TokenEmbed
+from models.embed.tokens import TokenEmbed
 from models.families.family import Family, Inverse, Names, Op, Permute, Reshape, Rule, Split, Stack, Transpose, families, number_blocks
-from models.interop import read_hf
+from models.families.folder import read_hf
 from models.paths import Layer, order, select
 from models.structure import differences
 
@@ -273,8 +273,8 @@ def test_a_family_is_found_by_its_file(folder: Path, tmp_path: Path, monkeypatch
     assert [family.model_type for family in families()] == ["bert"]
     with pytest.raises(ValueError, match="has model_type 'fused'; known are bert"):
         load_hf(folder)
-    head = "from models import *\nfrom models.embed import TokenEmbed\nfrom models.families.family import *\n"
-    head += "from models.stack import Stack as Layers\nfrom models.structure import differences\n"
+    head = "from models import *\nfrom models.embed.tokens import TokenEmbed\nfrom models.families.family import *\n"
+    head += "from models.depth.stack import Stack as Layers\nfrom models.structure import differences\n"
     head += "from typing import Any\nfrom collections.abc import Mapping\n"
     source = head + "\n".join(map(inspect.getsource, (build, describe, rules))) + '\nFAMILY = Family("fused", build, describe, rules)\n'
     (tmp_path / "own").mkdir()

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models import GLU, LinearAttention, RMSNorm, bert, load_hf, part, replace, save_hf, unrolled
-from models.interop import read_hf
+from models.families.folder import read_hf
 from train.cli import main
 from train.initial import HuggingFace
 

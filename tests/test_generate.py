@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from models import Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
-from models.generate import Sampler, beam, generate, padded, prefill
+from models.decoding.beam import beam
+from models.decoding.sampling import Sampler, generate, padded, prefill
 from tests.laws.components import DECODER, ENCODER, parameters, tokens
 from train.cli import main
 

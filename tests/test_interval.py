@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from models import ClassHead, MeanPool, Stack, TokenEmbed, Transformer
-from models.block import Block
+from models.depth.block import Block
 from models.feedforward import MLP
 from train.contracts import Parallel
 from train.data.batches import Pack, Pad

@@ -28,7 +28,7 @@ from models import (
     bert,
     replace,
 )
-from models.backend import compile_for
+from models.backend.platform import compile_for
 from models.contracts import Batch
 from models.paths import path_name
 from train.contracts import Parallel

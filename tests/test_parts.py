@@ -104,7 +104,7 @@ def test_a_users_part_is_recorded_with_its_module(tmp_path: Path) -> None:
     again = part(decode(encode(experiment), names), "model.stack.block.residual")
     assert type(again).__module__ == "config_mine"
     del residual["from"]
-    with pytest.raises(InputError, match="of config_mine is called 'HyperConnections'; the one of models.streams"):
+    with pytest.raises(InputError, match="of config_mine is called 'HyperConnections'; the one of models.residual.streams"):
         decode(residual | {"from": "config_mine"}, project())
 
 
@@ -116,7 +116,7 @@ def test_a_part_of_the_project_and_a_users_of_its_name_are_told_apart(tmp_path: 
         part(override(experiment, [f"model.stack.block.residual{text}"], names), "model.stack.block.residual")
         for text in ("=HyperConnections(4)", ".streams=3")
     ]
-    assert [(type(value).__module__, value.streams) for value in told] == [("config_mine", 4), ("models.streams", 3)]
+    assert [(type(value).__module__, value.streams) for value in told] == [("config_mine", 4), ("models.residual.streams", 3)]
 
 
 def test_an_older_record_without_modules_is_read(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from models import (
     TubeletEmbed,
     ValueHead,
 )
-from models.grids import grids, places
+from models.embed.grids import grids, places
 from models.structure import part
 from train.cli import main
 from train.contracts import Data, Dataset

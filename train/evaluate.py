@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from models.generate import Sampler, beam, padded
-from models.generate import generate as continued
+from models.decoding.beam import beam
+from models.decoding.sampling import Sampler, padded
+from models.decoding.sampling import generate as continued
 from train import baselines
 from train.asked import Asked
 from train.cautions import uncertain

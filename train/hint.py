@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from models.decodable import require_decodable
-from models.generate import padded
+from models.decoding.decodable import require_decodable
+from models.decoding.sampling import padded
 from train.contracts import Continues, Dataset, Tokenised, Unasked
 from train.experiment import Experiment
 

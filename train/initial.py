@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from models.contracts import Model
-from models.interop import read_hf
+from models.families.folder import read_hf
 from models.transformer import Transformer
 from train.contracts import Start
 from train.data.published import locate

@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 from matplotlib.figure import Figure
 
-from models.generate import Sampler
+from models.decoding.sampling import Sampler
 from models.words import join
 from train import evaluate
 from train import fit as fitting

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch, Model
-from models.generate import beam
-from models.projected import Projected
+from models.decoding.beam import beam
+from models.head.chunked import Projected
 from train.sums import Each, Sum, Sums, weighted
 
 

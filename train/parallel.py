@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from models.backend import devices, local_devices
+from models.backend.platform import devices, local_devices
 from models.contracts import Tree
 from models.paths import count_stacked, map_paths, select
 

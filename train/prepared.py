@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from models.backend import compile_for
+from models.backend.platform import compile_for
 from models.contracts import Batch
 from models.parametrization import initialised, roles
 from models.structure import part

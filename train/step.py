@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from models.contracts import Batch, Model, Tree
-from models.projected import Projected
-from models.routing import Loads, TokenLoss, evenness
+from models.experts.routing import Loads, TokenLoss, evenness
+from models.head.chunked import Projected
 from train.contracts import InChunks, Objective, Params, Roles
 from train.errors import InputError
 from train.precision import Precision, cast

@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 
 from models.activation import gelu, gelu_tanh, relu, silu
-from models.attention import Attention
-from models.block import Block
+from models.attention.softmax import Attention
 from models.contracts import Activation, Head
-from models.embed import TokenEmbed
+from models.depth.block import Block
+from models.depth.stack import Stack
+from models.embed.tokens import TokenEmbed
 from models.families.family import Family, Names, Read, Rule, Transpose
 from models.families.settings import Settings
 from models.feedforward import MLP
-from models.head import ClassHead, EveryToken, FirstToken, LogitsHead, Transform, ValueHead
+from models.head.logits import LogitsHead, Transform
+from models.head.pool import EveryToken, FirstToken
+from models.head.values import ClassHead, ValueHead
 from models.norm import LayerNorm
 from models.position import LearnedPosition
-from models.residual import PostNorm
-from models.stack import Stack
+from models.residual.single import PostNorm
 from models.structure import differences, part, replace
 from models.transformer import Transformer
 

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.attention import Attention
-from models.block import Block
+from models.attention.softmax import Attention
 from models.context import Context
 from models.contracts import Layer, Norm, Position, Relative, Residual, Router, Weigh, kind_of
-from models.experts import Experts
+from models.depth.block import Block
+from models.depth.stack import Stack
+from models.experts.routed import Experts
 from models.laws.inputs import parameters, random_like
-from models.residual import PreNorm
-from models.stack import Stack
+from models.residual.single import PreNorm
 
 LAYERS, BRANCHES = 3, 2  # of a residual that is tested
 

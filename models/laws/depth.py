@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context
+from models.depth.stack import Stack, UnlikeRepeatsError, scanned, unrolled
 from models.laws.carrier import BRANCHES, LAYERS, chain, parameters_of
 from models.laws.inputs import WIDTH, normal, parameters, random_like
 from models.laws.verdict import NotTestedError, require, require_equal_trees
-from models.stack import Stack, UnlikeRepeatsError, scanned, unrolled
 from models.structure import replace
 
 ROUNDED = 1e-3  # of a gradient's largest value: recurrences reach 4e-4 in another order of sums

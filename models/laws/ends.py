@@ -9,9 +9,9 @@ import numpy as np
 
 from models.context import Context
 from models.contracts import Head, kind_of
+from models.head.chunked import Projected
 from models.laws.inputs import VOCAB, WIDTH, batch, normal, parameters, tokens
 from models.laws.verdict import NotTestedError, require, require_close
-from models.projected import Projected
 
 LENGTHS, SOURCES = (5, 5), (3, 3)  # alike, so that both examples run in one program
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.attention.weigh import HIDDEN
 from models.laws.inputs import draw, parameters
 from models.laws.verdict import require, require_close
-from models.weigh import HIDDEN
 
 HEADS, T, S = 4, 5, 7
 SCORES, QUERY = draw(1, 2, HEADS, T, S), draw(2, 2, HEADS, T, 4)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from models.embed import TokenEmbed
-from models.head import LogitsHead
+from models.depth.stack import Stack
+from models.embed.tokens import TokenEmbed
+from models.head.logits import LogitsHead
 from models.laws.inputs import VOCAB, tokens
 from models.laws.verdict import BrokenLawError, require, require_finite
 from models.parametrization import initialised, roles
-from models.stack import Stack
 from models.structure import replace
 from models.transformer import Transformer
 

@@ -1,7 +1,7 @@
 """Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2.
 
 `implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
-`models.implementation`.
+`models.backend.implementation`.
 """
 
 import math
@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import elu_plus_one
-from models.attend import locate_tokens
+from models.attention.core import locate_tokens
+from models.backend.implementation import Recurrent
 from models.context import Context
 from models.contracts import Activation, Layer, Norm, Position
-from models.convolution import ShortConvolution
-from models.heads import merge, project
-from models.implementation import Recurrent
+from models.mixers.convolution import ShortConvolution
 from models.norm import HeadNorm, RMSNorm
 from models.position import RoPE
+from models.projection import merge, project
 from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
 from models.recurrence.through import resume, run_rule
 from models.structure import require_positive

@@ -1,7 +1,7 @@
 """Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a channel.
 
 `implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
-`models.implementation`.
+`models.backend.implementation`.
 """
 
 import functools
@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.backend.implementation import Recurrent
 from models.context import Context
 from models.contracts import Layer, Norm
-from models.convolution import ShortConvolution
-from models.heads import project
-from models.implementation import Recurrent
+from models.mixers.convolution import ShortConvolution
 from models.norm import RMSNorm
+from models.projection import project
 from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
 from models.recurrence.decayed import head_width, log_rates, norm_merge, step_biases
 from models.recurrence.through import resume, run_rule

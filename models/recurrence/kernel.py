@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas
 from jax.experimental.pallas import tpu as pallas_tpu
 
-from models.kernels import SAVED, by_rows
+from models.backend.kernels import SAVED, by_rows
 from models.recurrence.chunked import Chunks, Rule, State, row, turn
 
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Norm
-from models.heads import project
 from models.norm import LayerNorm
+from models.projection import project
 from models.recurrence.chunked import Chunks, join, scan_chunks, sums
 from models.recurrence.decayed import head_width, norm_merge
 from models.structure import require_positive

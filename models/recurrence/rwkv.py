@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import squared_relu
+from models.backend.implementation import Recurrent
 from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Activation, Norm
-from models.heads import merge
-from models.implementation import Recurrent
 from models.norm import LayerNorm
+from models.projection import merge
 from models.recurrence.decayed import head_width, norm_merge
 from models.recurrence.delta import delta, unit
 from models.recurrence.through import resume

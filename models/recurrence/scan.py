@@ -12,7 +12,7 @@ from models.activation import gelu, silu
 from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Activation
-from models.convolution import ShortConvolution
+from models.mixers.convolution import ShortConvolution
 from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 

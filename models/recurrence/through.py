@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from models.backend import kind, platform
+from models.backend.implementation import Recurrent, choose_recurrence
+from models.backend.platform import kind, platform
 from models.cache import recall, remember
 from models.context import Context
-from models.implementation import Recurrent, choose_recurrence
 from models.recurrence.chunked import Chunks, Rule, State, floor_decay, join, scan_chunks
 from models.recurrence.kernel import run_in_kernel
 

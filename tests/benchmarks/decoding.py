@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from models import Block, LogitsHead, RMSNorm, Stack, TokenEmbed, Transformer
-from models.generate import advance, generate, prefill
+from models.decoding.sampling import advance, generate, prefill
 from tests.benchmarks.measure import WIDTH, begin, constant, finish, fitted, kept_bytes, mixers, note, parser, report, seconds, selected
 
 VOCABULARY, PROMPT, TOKENS, SAMPLES, FASTER = 256, 256, 256, 12, 10.0

@@ -18,9 +18,9 @@ import rich.console
 import rich.table
 
 from models import Attention, Sigmoid
+from models.attention.sparse import BlockRouting
 from models.context import Context, Decoding
 from models.contracts import Layer, kind_of
-from models.sparse import BlockRouting
 from models.structure import fields
 from train.study.catalogue import classes
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from models import GLU, Attention
-from models.experts import Experts
+from models.experts.routed import Experts
 from tests.benchmarks.measure import (
     WIDTH,
     begin,

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models.backend import compile_for
-from models.implementation import Recurrent
+from models.backend.implementation import Recurrent
+from models.backend.platform import compile_for
 from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
 from models.recurrence.kernel import TOGETHER

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from models import Attention, Context, kernels
+from models import Attention, Context
+from models.backend import kernels
 from tests.laws.components import normal
 from train.parallel import Mesh
 

@@ -9,14 +9,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from models import Attention, Softmax
-from models.convolution import LongConvolution, ShortConvolution
-from models.differential import DifferentialAttention
-from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TokenEmbed, TubeletEmbed
-from models.experts import Experts, ProductKeyMemory, SoftMoE
-from models.forgetting import ForgettingAttention
-from models.head import BoxHead, ClassHead, LogitsHead, ValueHead
-from models.latent import LatentAttention
-from models.mixing import TokenMLP
+from models.attention.differential import DifferentialAttention
+from models.attention.forgetting import ForgettingAttention
+from models.attention.latent import LatentAttention
+from models.attention.relative import FIRE, CoPE, T5Bias
+from models.attention.sharing import ValueResidual
+from models.embed.features import QueryEmbed
+from models.embed.patches import PatchEmbed, TubeletEmbed
+from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed, TokenEmbed
+from models.experts.memory import ProductKeyMemory
+from models.experts.noncausal import SoftMoE
+from models.experts.routed import Experts
+from models.experts.routing import AuxiliaryLossFree
+from models.head.logits import LogitsHead
+from models.head.values import BoxHead, ClassHead, ValueHead
+from models.mixers.convolution import LongConvolution, ShortConvolution
+from models.mixers.noncausal import TokenMLP
 from models.norm import DynamicTanh, ScaleNorm
 from models.position import LearnedPosition
 from models.recurrence.decayed import Mamba2
@@ -24,11 +32,8 @@ from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1
-from models.relative import FIRE, CoPE, T5Bias
-from models.residual import Highway, LayerScale, NormalizedResidual, ReZero
-from models.routing import AuxiliaryLossFree
-from models.sharing import ValueResidual
-from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
+from models.residual.single import Highway, LayerScale, NormalizedResidual, ReZero
+from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
 
 WIDTH, LAYER, DEPTH = 256, 1, 4  # of the stream; where the component stands, counted from 0
 

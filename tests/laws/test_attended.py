@@ -23,7 +23,7 @@ from models import (
     ValueResidual,
     scanned,
 )
-from models.attended import attention_weights
+from models.inspect.attention import attention_weights
 from train.objective import NextToken
 from train.optimizer import SGD, Constant
 from train.step import initialise, make_step

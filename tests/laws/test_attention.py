@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from models import Attention, Block, Context, Decoding, PreNorm, RMSNorm, RoPE, Sigmoid, Softmax, Softpick, Stack
-from models.differential import DifferentialAttention
-from models.forgetting import ForgettingAttention
-from models.latent import LatentAttention
+from models.attention.differential import DifferentialAttention
+from models.attention.forgetting import ForgettingAttention
+from models.attention.latent import LatentAttention
+from models.attention.sharing import SharedAttention, ValueResidual
+from models.attention.sparse import BlockRouting
 from models.laws.decoding import law_decoding_is_one_pass
 from models.laws.layer import law_segments_do_not_mix
-from models.sharing import SharedAttention, ValueResidual
-from models.sparse import BlockRouting
 from tests.laws.components import WIDTH, normal, parameters
 
 T, H, K = 9, 4, 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import Along, Attention, AxialRoPE, Context, Decoding, RoPE, ValueResidual
-from models.mixing import TokenMLP
+from models.mixers.noncausal import TokenMLP
 from tests.laws.components import WIDTH, normal, parameters
 
 GRID = (2, 3, 2)

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from models import Attention, Block, Context, Decoding, GatedDeltaNet, LayerNorm, LongConvolution, Memory, MinGRU, Softmax, Stack
-from models.axial import Along
+from models.attention.relative import FIRE
+from models.attention.weigh import HIDDEN
 from models.contracts import Layer, Norm, Position, Relative, Residual, Weigh, kind_of
-from models.heads import Heads, merge
-from models.mixing import TokenMLP
+from models.mixers.axial import Along
+from models.mixers.noncausal import TokenMLP
 from models.norm import HeadNorm
 from models.position import AxialRoPE, LearnedPosition
-from models.relative import FIRE
-from models.residual import PreNorm
+from models.projection import Heads, merge
+from models.residual.single import PreNorm
 from models.structure import copy_as
-from models.weigh import HIDDEN
 from tests.laws.components import component_classes, forms_of, normal, random_like
 
 D, HEADS, EXAMPLE, SOURCE = 16, 4, 300, 70  # examples beyond 256, the longest default, and beyond 128, 64 and 16 several times

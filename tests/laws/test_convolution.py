@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import Context
-from models.convolution import LongConvolution, ShortConvolution, causal_convolution
+from models.mixers.convolution import LongConvolution, ShortConvolution, causal_convolution
 from tests.laws.components import WIDTH, normal, parameters
 
 SEGMENTS = np.array([[0, 0, *[1] * 9, 2, *[3] * 40, *[4] * 18], [*[1] * 50, *[2] * 20]])

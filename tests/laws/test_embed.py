@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from models import Context, Decoding, LogitsHead, Stack, TokenEmbed, Transformer
-from models.embed import FactorisedEmbed, HashedNgramEmbed, PatchEmbed, TubeletEmbed
-from models.generate import generate, padded
-from models.head import EveryToken, MultiTokenHead
+from models.decoding.sampling import generate, padded
+from models.embed.patches import PatchEmbed, TubeletEmbed
+from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed
+from models.head.logits import MultiTokenHead
+from models.head.pool import EveryToken
 from tests.laws.components import BLOCK, normal, parameters, tokens
 from train.objective import NextTokens
 

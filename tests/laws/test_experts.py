@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from models import GLU, MLP, Block, Context, Decoding, Stack
-from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE, apply_experts, block_sizes, in_blocks
+from models.experts.grouped import apply_experts, block_sizes, in_blocks
+from models.experts.memory import ProductKeyMemory
+from models.experts.noncausal import ExpertChoice, SoftMoE
+from models.experts.routed import Experts
+from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evenness, highest
 from models.feedforward import LowRank, Monarch
-from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evenness, highest
 from tests.laws.components import WIDTH, normal, packed_context, parameters
 from train.study import cost
 

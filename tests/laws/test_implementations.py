@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from models import Attention, Context, DifferentialAttention, LatentAttention, Memory, Sigmoid, Softmax, kernels
-from models import attend as core
-from models.attend import Reach, Tokens, attend
-from models.attended import attention_weights
-from models.backend import compile_for, platform
-from models.implementation import Call, Implementation, choose_implementation, explain_refusal
-from models.relative import ALiBi
+from models import Attention, Context, DifferentialAttention, LatentAttention, Memory, Sigmoid, Softmax
+from models.attention import core
+from models.attention.core import Reach, Tokens, attend
+from models.attention.relative import ALiBi
+from models.backend import kernels
+from models.backend.implementation import Call, Implementation, choose_implementation, explain_refusal
+from models.backend.platform import compile_for, platform
+from models.inspect.attention import attention_weights
 from tests.laws.components import normal
 from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
 from tests.laws.test_attended import BATCH, made

@@ -16,8 +16,8 @@ from models.paths import SCANNED, TIED
 from models.recurrence.decayed import Mamba2
 from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.rwkv import RWKV7
-from models.residual import LayerScale
-from models.streams import HyperConnections, ManifoldHyperConnections
+from models.residual.single import LayerScale
+from models.residual.streams import HyperConnections, ManifoldHyperConnections
 from tests.laws.components import arguments, component_classes, forms_of, shapes
 from tests.laws.scales import DEPTH, LAYER, PARTS, REFERENCES, STEPS, WIDTH, Constant, Distribution, Normal, Orthogonal, rates
 from tests.laws.scales import explain as explain_parameter

@@ -10,7 +10,7 @@ import pytest
 
 from models import Context, Decoding
 from models.activation import relu
-from models.mixing import Fourier, Pooling, TokenMLP
+from models.mixers.noncausal import Fourier, Pooling, TokenMLP
 from tests.laws.components import WIDTH, normal, parameters
 
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 3, 3]])

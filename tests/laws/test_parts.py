@@ -12,11 +12,13 @@ import pytest
 
 from models import MLP, Attention, Block, Dropout, Experts, RMSNorm, Stack, Transformer
 from models.contracts import Batch, Embed, Head, Layer, Pool, Residual
-from models.head import EveryToken, LogitsHead, MultiTokenHead, ValueHead
+from models.experts.routing import AuxiliaryLossFree, gate, loads, real, report
+from models.head.logits import LogitsHead, MultiTokenHead
+from models.head.pool import EveryToken
+from models.head.values import ValueHead
 from models.paths import path_name
-from models.residual import StochasticDepth
+from models.residual.single import StochasticDepth
 from models.roles import roles_of
-from models.routing import AuxiliaryLossFree, gate, loads, real, report
 from models.structure import fields
 from tests.laws.components import EMBED, WIDTH, forms_of, module_classes, random_like
 from tests.laws.trained import (

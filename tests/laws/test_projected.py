@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from models import Context, LogitsHead, Stack, TokenEmbed, Transformer, replace
-from models.head import MultiTokenHead
-from models.projected import Projected
+from models.head.chunked import Projected
+from models.head.logits import MultiTokenHead
 from tests.laws.components import BLOCK, VOCAB, WIDTH, normal, parameters, tokens
 from train.contracts import Parallel
 from train.objective import Classification, MaskedLM, NextToken, NextTokens, Translation

@@ -21,8 +21,8 @@ from models import (
     Mamba2,
     Retention,
 )
-from models.backend import compile_for
-from models.implementation import Recurrent, choose_recurrence
+from models.backend.implementation import Recurrent, choose_recurrence
+from models.backend.platform import compile_for
 from models.recurrence import kernel
 from models.recurrence.chunked import State
 from tests.laws.components import normal, parameters

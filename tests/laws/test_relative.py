@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from models import Attention
+from models.attention.relative import FIRE, ALiBi, CoPE, T5Bias
+from models.attention.weigh import HIDDEN
 from models.contracts import Relative
 from models.laws.decoding import law_decoding_is_one_pass
 from models.laws.layer import law_causal_sees_nothing_later, law_segments_do_not_mix
 from models.laws.scores import HEADS, POSITIONS, QUERY, SCORES, SOURCES, VISIBLE, S, T, law_hidden_stays_hidden
-from models.relative import FIRE, ALiBi, CoPE, T5Bias
-from models.weigh import HIDDEN
 from tests.laws.components import forms, normal, parameters
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from models import MLP, Attention, Block, Context, Decoding, LayerNorm, PostNorm, PreNorm, RMSNorm, Stack, scanned
-from models.depth import MixtureOfDepths
-from models.growth import Order, deepened
+from models.depth.skipping import MixtureOfDepths
 from models.laws.depth import law_scan_equals_loop, loop_parameters
-from models.residual import DeepNorm, Highway, LayerScale, NormalizedResidual, ReZero, ScaledNorm, StochasticDepth
-from models.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet, doubly_stochastic
+from models.residual.single import DeepNorm, Highway, LayerScale, NormalizedResidual, ReZero, ScaledNorm, StochasticDepth
+from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet, doubly_stochastic
 from models.structure import replace
+from models.surgery.growth import Order, deepened
 from tests.laws.components import WIDTH, normal, parameters
 from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
 from train.study import cost

@@ -11,6 +11,7 @@ import pytest
 
 from models import GLU, MLP, Attention, Block, Context, LayerNorm, PostNorm, PreNorm, RMSNorm, Sandwich, Stack, scanned, unrolled
 from models.contracts import Norm, Residual, conforms
+from models.depth.stack import POLICIES
 from models.laws.depth import (
     context,
     law_recomputing_changes_nothing,
@@ -20,7 +21,6 @@ from models.laws.depth import (
     loop_parameters,
     stream,
 )
-from models.stack import POLICIES
 from models.structure import replace
 from tests.laws.components import BLOCK, WIDTH, forms, parameters
 from train.study import cost

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from models import MLP, Attention, Block, Context, LayerNorm, RMSNorm, Stack, Transformer, part, replace
-from models.experts import multiply_ragged
+from models.experts.grouped import multiply_ragged
 from models.structure import differences, fields
 from tests.laws.components import BERT, BLOCK, OTHER, forms, shapes
 from train.run import config_names, load_config

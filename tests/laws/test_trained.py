@@ -10,8 +10,8 @@ import pytest
 
 from models import Context
 from models.contracts import Batch
-from models.heads import Heads
-from models.stack import Pattern
+from models.depth.stack import Pattern
+from models.projection import Heads
 from tests.laws.components import WIDTH, module_classes, modules_within, random_like
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from train.contracts import Objective

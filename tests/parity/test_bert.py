@@ -15,7 +15,7 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from models import ClassHead, Context, MeanPool, Transformer, bert, load_hf, part, replace, save_hf, scanned
-from models.interop import read_hf
+from models.families.folder import read_hf
 from models.structure import differences
 from train.data.published import locate
 

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from models import Attention, Context, DeltaNet
-from models.backend import compile_for
+from models.backend.platform import compile_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tpu.conftest import TOPOLOGIES
 from train.optimizer import SGD

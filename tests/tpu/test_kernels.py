@@ -20,8 +20,8 @@ from models import (
     RoPE,
     Softmax,
 )
-from models.backend import compile_for
-from models.kernels import SAVED
+from models.backend.kernels import SAVED
+from models.backend.platform import compile_for
 
 ROWS, LENGTH, WIDTH, LAYERS = 2, 1024, 256, 2
 NAMED = jax.checkpoint_policies.save_only_these_names(SAVED)

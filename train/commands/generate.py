@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     prepare_jax()
-    from models.generate import Sampler
+    from models.decoding.sampling import Sampler
     from train.evaluate import generate
     from train.run import asked
 

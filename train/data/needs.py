@@ -1,8 +1,9 @@
 """Requirements that several kinds of data have of a model."""
 
 from models.contracts import Model
-from models.grids import grids, places
-from models.head import EveryToken, FirstToken, MeanPool, ValueHead
+from models.embed.grids import grids, places
+from models.head.pool import EveryToken, FirstToken, MeanPool
+from models.head.values import ValueHead
 from models.structure import part
 from train.contracts import AtLeast, Equal, Objective, PerValue, Requirement
 

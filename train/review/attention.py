@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.attended import attention_weights
 from models.contracts import Batch, Model
+from models.inspect.attention import attention_weights
 from models.paths import order
 from train.charts import Matrix
 from train.contracts import Evidence

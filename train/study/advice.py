@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from models import LogitsHead, MultiTokenHead, Stack
-from models.remat import keeps_less
+from models.depth.remat import keeps_less
 from models.structure import part
 from train.contracts import InChunks
 from train.errors import InputError

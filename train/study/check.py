@@ -19,7 +19,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from models.backend import compile_for
+from models.backend.platform import compile_for
 from models.context import Context
 from models.contracts import KINDS, Layer, kind_of
 from models.laws.applying import laws_of, verdict

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import rich.table
 
-from models.block import Block
+from models.attention.weigh import HIDDEN
 from models.contracts import Weigh, kind_of
+from models.depth.block import Block
+from models.depth.stack import Stack
 from models.parametrization import Parametrization, widen, width_of
 from models.paths import Layer
-from models.stack import Stack
 from models.structure import fields
-from models.weigh import HIDDEN
 from train.errors import InputError, refused
 from train.experiment import Experiment
 from train.optimizer import Constant

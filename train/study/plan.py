@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models.backend import compile_for
-from models.decodable import require_decodable
-from models.generate import Sampler, advance, prefill
+from models.backend.platform import compile_for
+from models.decoding.decodable import require_decodable
+from models.decoding.sampling import Sampler, advance, prefill
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit

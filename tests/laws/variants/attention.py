@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from models.differential import DifferentialAttention
-from models.forgetting import ForgettingAttention
-from models.latent import LatentAttention
+from models.attention.differential import DifferentialAttention
+from models.attention.forgetting import ForgettingAttention
+from models.attention.latent import LatentAttention
+from models.attention.sharing import SharedAttention, ValueResidual
+from models.attention.sparse import BlockRouting
 from models.norm import RMSNorm
 from models.position import RoPE
-from models.sharing import SharedAttention, ValueResidual
-from models.sparse import BlockRouting
 
 VARIANTS: dict[type, dict[str, Any]] = {
     LatentAttention: {

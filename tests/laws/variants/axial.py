@@ -1,9 +1,9 @@
-"""Forms of the classes of models/axial.py."""
+"""Forms of the classes of models/mixers/axial.py."""
 
 from typing import Any
 
-from models.attention import Attention
-from models.axial import Along
+from models.attention.softmax import Attention
+from models.mixers.axial import Along
 
 VARIANTS: dict[type, dict[str, Any]] = {
     Along: {

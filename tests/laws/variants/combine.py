@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from models.attention import Attention
-from models.combine import Concat, Sum
+from models.attention.softmax import Attention
 from models.feedforward import MLP
+from models.mixers.combine import Concat, Sum
 
 VARIANTS: dict[type, dict[str, Any]] = {
     Sum: {"parallel": Sum((Attention(4, causal=True), MLP(2.0)))},

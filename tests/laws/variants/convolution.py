@@ -1,8 +1,8 @@
-"""Forms of the classes of models/convolution.py."""
+"""Forms of the classes of models/mixers/convolution.py."""
 
 from typing import Any
 
-from models.convolution import LongConvolution, ShortConvolution
+from models.mixers.convolution import LongConvolution, ShortConvolution
 
 VARIANTS: dict[type, dict[str, Any]] = {
     ShortConvolution: {"default": ShortConvolution(), "linear": ShortConvolution(3, None, bias=True), "wide": ShortConvolution(10)},

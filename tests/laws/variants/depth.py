@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from models.attention import Attention
-from models.block import Block
-from models.depth import MixtureOfDepths
-from models.embed import TokenEmbed
+from models.attention.softmax import Attention
+from models.depth.block import Block
+from models.depth.skipping import MixtureOfDepths
+from models.depth.stack import Stack
+from models.embed.tokens import TokenEmbed
 from models.feedforward import GLU, MLP
-from models.head import LogitsHead
+from models.head.logits import LogitsHead
 from models.position import RoPE
-from models.residual import PostNorm, PreNorm
-from models.stack import Stack
+from models.residual.single import PostNorm, PreNorm
 from models.transformer import EncoderDecoder
 
 EMBED = TokenEmbed(11, 16)

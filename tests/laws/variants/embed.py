@@ -2,8 +2,11 @@
 
 from typing import Any
 
-from models.embed import ConvEmbed, FactorisedEmbed, FeatureEmbed, HashedNgramEmbed, PatchEmbed, QueryEmbed, TrajectoryEmbed, TubeletEmbed
-from models.head import BoxHead, EveryToken
+from models.embed.features import FeatureEmbed, QueryEmbed, TrajectoryEmbed
+from models.embed.patches import ConvEmbed, PatchEmbed, TubeletEmbed
+from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed
+from models.head.pool import EveryToken
+from models.head.values import BoxHead
 from models.position import LearnedPosition
 
 VARIANTS: dict[type, dict[str, Any]] = {

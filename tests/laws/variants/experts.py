@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from models.experts import ExpertChoice, Experts, ProductKeyMemory, SoftMoE
-from models.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
+from models.experts.memory import ProductKeyMemory
+from models.experts.noncausal import ExpertChoice, SoftMoE
+from models.experts.routed import Experts
+from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
 
 VARIANTS: dict[type, dict[str, Any]] = {
     Experts: {

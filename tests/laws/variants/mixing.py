@@ -1,9 +1,9 @@
-"""Forms of the classes of models/mixing.py."""
+"""Forms of the classes of models/mixers/noncausal.py."""
 
 from typing import Any
 
 from models.activation import silu
-from models.mixing import Pooling, TokenMLP
+from models.mixers.noncausal import Pooling, TokenMLP
 
 VARIANTS: dict[type, dict[str, Any]] = {
     TokenMLP: {"default": TokenMLP(12), "silu": TokenMLP(8, 0.5, silu)},

@@ -1,8 +1,8 @@
-"""Forms of the classes of models/relative.py."""
+"""Forms of the classes of models/attention/relative.py."""
 
 from typing import Any
 
-from models.relative import CoPE, T5Bias
+from models.attention.relative import CoPE, T5Bias
 
 VARIANTS: dict[type, dict[str, Any]] = {
     T5Bias: {"default": T5Bias(), "one_sided": T5Bias(8, 16, bidirectional=False)},

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from models.residual import LayerScale, PostNorm, StochasticDepth
-from models.streams import HyperConnections
+from models.residual.single import LayerScale, PostNorm, StochasticDepth
+from models.residual.streams import HyperConnections
 
 VARIANTS: dict[type, dict[str, Any]] = {
     HyperConnections: {"static": HyperConnections(), "dynamic": HyperConnections(2, dynamic=True)},

@@ -1,0 +1,1 @@
+"""Platforms, the choice of an implementation, and fused kernels."""

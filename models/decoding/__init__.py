@@ -1,0 +1,1 @@
+"""Decoding: sampling, beam search, and the refusal of models that cannot decode."""

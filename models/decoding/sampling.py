@@ -1,0 +1,149 @@
+"""Text from a causal model: sampling as pure functions of (params, cache, token), one compiled step."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.attention.weigh import HIDDEN
+from models.context import Decoding
+from models.contracts import Batch, Model
+from models.decoding.decodable import require_decodable
+from models.position import LearnedPosition
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Draws the next token from its logits (b, v); takes the likeliest if the temperature is 0.
+
+    `top_k` keeps the k likeliest tokens, `top_p` the fewest likeliest whose probabilities sum to at least p (arXiv:1904.09751), `min_p`
+    those at least p times as likely as the likeliest (arXiv:2407.01082); the kept ones are drawn from softmax(logits / temperature).
+    The temperature comes first, as in transformers.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"Sampler.temperature is {self.temperature}; give 0 for the likeliest token, or a finite number above.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"Sampler.top_k is {self.top_k}; it counts tokens, so give 1 or more.")
+        for name in ("top_p", "min_p"):
+            if (value := getattr(self, name)) is not None and not 0 < value <= 1:
+                raise ValueError(f"Sampler.{name} is {value}; give a probability above 0, up to 1.")
+
+    def filter(self, logits: jax.Array) -> jax.Array:
+        """The logits over the temperature, those of tokens that are not kept at HIDDEN.  (b, v) -> (b, v)."""
+        logits = logits.astype(jnp.float32) / (self.temperature or 1.0)
+        if self.top_k is not None:
+            least = jax.lax.top_k(logits, min(self.top_k, logits.shape[-1]))[0][:, -1:]
+            logits = jnp.where(logits < least, HIDDEN, logits)
+        if self.top_p is not None:
+            ordered = jnp.sort(logits, axis=-1, descending=True)
+            probs = jax.nn.softmax(ordered, axis=-1)
+            count = ((jnp.cumsum(probs, axis=-1) - probs) < self.top_p).sum(-1, keepdims=True)
+            logits = jnp.where(logits < jnp.take_along_axis(ordered, count - 1, axis=-1), HIDDEN, logits)
+        if self.min_p is not None:
+            logits = jnp.where(logits < logits.max(-1, keepdims=True) + jnp.log(self.min_p), HIDDEN, logits)
+        return logits
+
+    def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
+        """(b, v) and a key -> tokens (b,)."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        return jax.random.categorical(key, self.filter(logits))
+
+
+def padded(prompts: Sequence[Sequence[int]]) -> dict[str, jax.Array]:
+    """Prompts of unequal length as one batch: tokens, segments and positions (b, t), padding on the left.
+
+    Raises ValueError for a prompt without tokens.
+    """
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ValueError("A prompt has no tokens; give each at least one.")
+    t = max(map(len, prompts))
+    batch = {name: np.zeros((len(prompts), t), np.int32) for name in ("tokens", "segments", "positions")}
+    for row, prompt in enumerate(prompts):
+        first = t - len(prompt)
+        batch["tokens"][row, first:] = prompt
+        batch["segments"][row, first:] = 1
+        batch["positions"][row, first:] = np.arange(len(prompt))
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Array, Any]:
+    """The logits (b, v) after the prompts, and the cache for `length` tokens a row in all.
+
+    The cache's arrays are (b, ...), those of scanned and tied stacks (l, b, ...).
+    """
+    logits, cache = model.apply({"params": params}, batch, decoding=Decoding(0, length, True), mutable=["cache"])
+    return logits[:, -1], cache.get("cache", {})
+
+
+def advance(model: Model, params: Any, cache: Any, batch: Batch, index: jax.Array, length: int) -> tuple[jax.Array, Any]:
+    """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the cache already."""
+    decoding = Decoding(index, length, False)
+    logits, cache = model.apply({"params": params, "cache": cache}, batch, decoding=decoding, mutable=["cache"])
+    return logits[:, -1], cache.get("cache", {})
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _first(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Array, Any]:
+    return prefill(model, params, batch, length)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
+def _next(model: Model, params: Any, cache: Any, state: Any, sampler: Sampler, length: int) -> tuple[Any, Any]:
+    logits, index, position, key = state
+    key, sample_key = jax.random.split(key)
+    token = sampler(logits, sample_key)
+    batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
+    logits, cache = advance(model, params, cache, batch, index, length)
+    return (token, (logits, index + 1, position + 1, key)), cache
+
+
+def generate(
+    model: Model,
+    params: Any,
+    batch: Batch,
+    steps: int,
+    sampler: Sampler = Sampler(),
+    seed: int = 0,
+) -> Iterator[jax.Array]:
+    """Yields the tokens (b,) that follow the prompts, `steps` of them, each as soon as it is sampled.
+
+    `batch` is the output of `padded` (for an EncoderDecoder also `source` and its segments).  Raises ValueError if a
+    layer cannot decode.
+    """
+    batch = complete(model, batch, steps)
+    t = batch["tokens"].shape[1]
+    logits, cache = _first(model, params, batch, t + steps)
+    state = logits, jnp.asarray(t), batch["positions"][:, -1] + 1, jax.random.key(seed)
+    for _ in range(steps):
+        (token, state), cache = _next(model, params, cache, state, sampler, t + steps)
+        yield token
+
+
+def complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
+    """Fills in segments and positions if the batch has none.
+
+    Raises ValueError if the model has too few positions or mixes tokens without keeping them.
+    """
+    tokens, position = jnp.asarray(batch["tokens"]), getattr(getattr(model, "embed", None), "position", None)
+    if isinstance(position, LearnedPosition) and tokens.shape[1] + steps > position.length:
+        raise ValueError(
+            f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length} positions: ask for at"
+            f" most {max(position.length - tokens.shape[1], 0)}, or train with a larger model.embed.position.length."
+        )
+    places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    batch = {"segments": jnp.ones_like(tokens), "positions": places} | {name: jnp.asarray(value) for name, value in batch.items()}
+    require_decodable(model, batch, tokens.shape[1] + steps)
+    return batch

@@ -1,0 +1,52 @@
+"""One layer of depth."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from models.attention.softmax import Attention
+from models.context import Context
+from models.contracts import Layer, Residual
+from models.dropout import Dropout
+from models.feedforward import MLP
+from models.residual.single import PreNorm
+from models.structure import copy_as
+
+
+class Block(nn.Module):
+    """state <- residual(state, mixer), then the same around `cross` if it is set, then around `feedforward`.
+
+    Each branch has its own copy of `residual`, and dropout on its output.  (state, ctx) -> (state, ctx): a layer may
+    return `(y, {name: value})` instead of y alone, and later layers find the value in `ctx.shared`.  state (b, t, d) for
+    most residuals.
+    """
+
+    mixer: Layer = Attention()
+    feedforward: Layer | None = MLP()
+    residual: Residual = PreNorm()
+    cross: Layer | None = None  # attention to ctx.memory, in a decoder
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, state: Any, ctx: Context) -> tuple[Any, Context]:
+        layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
+        layers = {name: layer for name, layer in layers.items() if layer is not None}
+        for index, (name, layer) in enumerate(layers.items()):
+            shared: dict[str, Any] = {}
+            ctx = dataclasses.replace(ctx, branch=index, branches=len(layers))
+
+            def branch(
+                x: jax.Array, layer: Layer = layer, name: str = name, shared: dict[str, Any] = shared, ctx: Context = ctx
+            ) -> jax.Array:
+                y: Any = layer(x, ctx)
+                if isinstance(y, tuple):
+                    y, more = y
+                    shared.update(more)
+                y = Dropout(self.dropout, name=f"{name}_dropout")(y, ctx)
+                return y if ctx.base is None else y * ctx.branch_scale
+
+            state = copy_as(self.residual, f"{name}_residual")(state, branch, ctx)
+            ctx = dataclasses.replace(ctx, shared={**ctx.shared, **shared})
+        return state, ctx

@@ -1,0 +1,1 @@
+"""Intermediate values of a model: attention weights by layer."""

@@ -1,0 +1,1 @@
+"""Residual connections: of one stream, and of several."""

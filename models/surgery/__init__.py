@@ -1,0 +1,1 @@
+"""Trained structures changed into others: growth in depth."""
