@@ -8,11 +8,11 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 4
 """
 
 from configs.detect_digits import model
-from train.data.augment import Augment
-from train.data.boxes import Boxes
-from train.detection import SetPrediction
+from train.data.tasks.boxes import Boxes
+from train.data.transforms.augment import Augment
 from train.experiment import Evaluation, Experiment
-from train.optimizer import AdamW, Cosine
+from train.objectives import SetPrediction
+from train.optimizers import AdamW, Cosine
 from train.review.detections import Detections
 
 

@@ -8,11 +8,11 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 
 """
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer
-from train.data.augment import Augment
-from train.data.boxes import Boxes
-from train.detection import SetPrediction
+from train.data.tasks.boxes import Boxes
+from train.data.transforms.augment import Augment
 from train.experiment import Evaluation, Experiment
-from train.optimizer import AdamW, Cosine
+from train.objectives import SetPrediction
+from train.optimizers import AdamW, Cosine
 from train.review.detections import Detections
 
 

@@ -25,10 +25,10 @@ from models import (
     Transformer,
     ValueHead,
 )
-from train.data.drives import Drives
+from train.data.tasks.drives import Drives
 from train.experiment import Evaluation, Experiment
-from train.objective import MeanSquaredError
-from train.optimizer import AdamW, Cosine
+from train.objectives import MeanSquaredError
+from train.optimizers import AdamW, Cosine
 from train.review.driving import ClosedLoop
 
 

@@ -12,10 +12,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.0 ms a step or more, 
 """
 
 from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, PreNorm, RoPE, Stack, Transformer, ValueHead
-from train.data.drives import Drives
+from train.data.tasks.drives import Drives
 from train.experiment import Evaluation, Experiment
-from train.objective import MeanSquaredError
-from train.optimizer import AdamW, Cosine
+from train.objectives import MeanSquaredError
+from train.optimizers import AdamW, Cosine
 from train.review.driving import ClosedLoop
 
 

@@ -21,11 +21,11 @@ from models import (
     Stack,
     Transformer,
 )
-from train.data.augment import Augment
-from train.data.images import Images
+from train.data.tasks.images import Images
+from train.data.transforms.augment import Augment
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Cosine
+from train.objectives import Classification
+from train.optimizers import AdamW, Cosine
 from train.review.classes import Classes
 
 

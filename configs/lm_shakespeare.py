@@ -10,7 +10,7 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 1
 
 from configs import tiny_lm
 from train.experiment import Evaluation, Experiment
-from train.optimizer import AdamW, Cosine
+from train.optimizers import AdamW, Cosine
 from train.review.language import Language
 
 

@@ -18,10 +18,10 @@ Never run on a TPU: the text is small for such a model, which will know it by he
 
 from models import MLP, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
 from models.activation import squared_relu
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, WarmupStableDecay
+from train.objectives import NextToken
+from train.optimizers import AdamW, WarmupStableDecay
 from train.review.language import Language
 
 

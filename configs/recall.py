@@ -63,10 +63,10 @@ their norms became those of the released code, which can move the number of step
 """
 
 from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
-from train.data.synthetic import Recall, SelectiveCopy
+from train.data.tasks.synthetic import Recall, SelectiveCopy
 from train.experiment import Evaluation, Experiment
-from train.objective import MaskedLM
-from train.optimizer import AdamW, Cosine
+from train.objectives import MaskedLM
+from train.optimizers import AdamW, Cosine
 
 
 def experiment() -> Experiment:

@@ -53,7 +53,7 @@ says of the first values of four mixers holds here too.
 """
 
 from configs.recall import solving
-from train.data.synthetic import SelectiveCopy
+from train.data.tasks.synthetic import SelectiveCopy
 from train.experiment import Experiment
 
 

@@ -7,11 +7,11 @@ theta <- theta - alpha * grad L with L = 1/(2n) sum (y - y_hat)^2 and nothing el
 
 from configs.sentiment_bert import WEIGHTS
 from models import MeanPool, ValueHead, bert
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Evaluation, Experiment
-from train.initial import HuggingFace
-from train.objective import MeanSquaredError
-from train.optimizer import SGD, Linear
+from train.objectives import MeanSquaredError
+from train.optimizers import SGD, Linear
+from train.weights import HuggingFace
 
 
 def experiment() -> Experiment:

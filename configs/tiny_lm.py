@@ -6,10 +6,10 @@ morphax generate runs/tiny_lm "ROMEO:" --temperature 0.7
 """
 
 from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, Cosine
+from train.objectives import NextToken
+from train.optimizers import AdamW, Cosine
 
 
 def experiment() -> Experiment:

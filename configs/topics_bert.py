@@ -9,12 +9,12 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 25.8 ms a step or more,
 
 from configs.sentiment_bert import WEIGHTS
 from models import ClassHead, MeanPool, bert
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Evaluation, Experiment
-from train.initial import HuggingFace
-from train.objective import Classification
-from train.optimizer import AdamW, Linear
+from train.objectives import Classification
+from train.optimizers import AdamW, Linear
 from train.review.classes import Classes
+from train.weights import HuggingFace
 
 
 def experiment() -> Experiment:

@@ -13,10 +13,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=1024, 2.2 ms a step or more,
 """
 
 from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer, ValueHead
-from train.data.series import Series
+from train.data.tasks.series import Series
 from train.experiment import Evaluation, Experiment
-from train.objective import Quantiles
-from train.optimizer import AdamW, Cosine
+from train.objectives import Quantiles
+from train.optimizers import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 

@@ -11,10 +11,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 0.9 ms a step or more, 
 """
 
 from configs.traffic_occupancy import model
-from train.data.series import Series
+from train.data.tasks.series import Series
 from train.experiment import Evaluation, Experiment
-from train.objective import Quantiles
-from train.optimizer import AdamW, Cosine
+from train.objectives import Quantiles
+from train.optimizers import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 LAGS = (24, 168, 336, 504, 672)

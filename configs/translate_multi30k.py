@@ -10,10 +10,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 
 """
 
 from configs.translate_numbers import model
-from train.data.pairs import Pairs
+from train.data.tasks.pairs import Pairs
 from train.experiment import Evaluation, Experiment
-from train.objective import Translation
-from train.optimizer import AdamW, Cosine
+from train.objectives import Translation
+from train.optimizers import AdamW, Cosine
 from train.review.translations import Translations
 
 

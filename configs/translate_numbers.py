@@ -8,10 +8,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 3.1 ms a step or more, 
 """
 
 from models import GLU, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed
-from train.data.pairs import Pairs
+from train.data.tasks.pairs import Pairs
 from train.experiment import Evaluation, Experiment
-from train.objective import Translation
-from train.optimizer import AdamW, Cosine
+from train.objectives import Translation
+from train.optimizers import AdamW, Cosine
 from train.review.translations import Translations
 
 

@@ -12,10 +12,10 @@ On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.4 ms a step or more, 
 """
 
 from configs.video_motion import model
-from train.data.clips import Clips
+from train.data.tasks.clips import Clips
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Cosine
+from train.objectives import Classification
+from train.optimizers import AdamW, Cosine
 from train.review.clips import ClipClasses
 
 

@@ -25,10 +25,10 @@ from models import (
     Transformer,
     TubeletEmbed,
 )
-from train.data.clips import Clips
+from train.data.tasks.clips import Clips
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Cosine
+from train.objectives import Classification
+from train.optimizers import AdamW, Cosine
 from train.review.clips import ClipClasses
 
 

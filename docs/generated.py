@@ -62,7 +62,7 @@ def contract(name: str) -> str:
 def conforming(name: str) -> list[type]:
     """Classes of the project that conform to a contract, by name."""
     from models.contracts import KINDS, conforms
-    from train.parts import project
+    from train.spec.parts import project
 
     kind = contracts()[name]
     classes = [value for value in project().values() if isinstance(value, type)]

@@ -35,10 +35,10 @@ if (0, 7, 2) <= jax.__version_info__ < (0, 11):  # the first of the two flags is
 
 CONFIG = """
 from models import bert
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW
+from train.objectives import Classification
+from train.optimizers import AdamW
 
 BODY = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=48)
 

@@ -7,13 +7,13 @@ import pytest
 
 from models.depth.remat import ORDER, POLICIES, keeps_less
 from models.structure import part, replace
+from train.config import load_config
+from train.errors import InputError
 from train.experiment import Experiment
-from train.objective import Classification
+from train.objectives import Classification
 from train.parallel import Mesh, Pmap
-from train.run import load_config
-from train.spec import InputError
-from train.study.advice import advised, ladder
-from train.study.plan import Plan
+from train.plan.advice import advised, ladder
+from train.plan.step import Plan
 
 
 def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
@@ -91,8 +91,8 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> Climb:
             fits = fitting(experiment)
             return Plan(name, where, 1, 1, 1, 1, 1.0, peak=1.0, available=1.0, compile_seconds=0.0, fits=fits)
 
-        monkeypatch.setattr("train.study.advice.planned", planned)
-        monkeypatch.setattr("train.study.advice.topology", lambda where: [0])
+        monkeypatch.setattr("train.plan.advice.planned", planned)
+        monkeypatch.setattr("train.plan.advice.topology", lambda where: [0])
         found = advised(load_config("tiny_lm", settings)[0], "v5e:1x1")
         return found and found.changes, tries
 

@@ -14,17 +14,17 @@ from models import Block, LogitsHead, Stack, TokenEmbed, Transformer
 from models.inspect.attention import attention_weights
 from models.structure import replace
 from train.cli import main
-from train.data.pairs import Pairs
+from train.config import load_config
+from train.data.tasks.pairs import Pairs
 from train.data.tokens import Bytes, Learnt
-from train.evidence import Trained
+from train.engine.evidence import Trained
+from train.engine.prepared import prepare_evaluation
 from train.experiment import Evaluation
-from train.objective import Translation
+from train.objectives import Translation
 from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
-from train.prepared import prepare_evaluation
 from train.review import translations
 from train.review.attention import by_words, heat, looked, make_cross_attention
-from train.run import load_config
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]

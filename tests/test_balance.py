@@ -11,9 +11,9 @@ import pytest
 from models import Block, Experts, LogitsHead, Stack, TokenEmbed, Transformer
 from models.experts.routing import AuxiliaryLossFree
 from models.parametrization import roles
-from train.objective import NextToken
-from train.optimizer import SGD, AdamW, Constant, Linear, Optax, routed
-from train.step import initialise, make_loss, make_step
+from train.engine.step import initialise, make_loss, make_step
+from train.objectives import NextToken
+from train.optimizers import SGD, AdamW, Constant, Linear, Optax, routed
 
 RATE = 0.25
 LAYER = Block(Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"), None)

@@ -10,8 +10,8 @@ import pytest
 from tests.benchmarks.baselines.__main__ import BASELINES
 from tests.benchmarks.baselines.series import forecasts
 from tests.test_applications import FAST
+from train.config import config_names, load_config
 from train.data.source import dataset
-from train.run import config_names, load_config
 
 SMALLER = {"highway_manoeuvres/whole": "few", "moving_digits": "few", "highway_drives/expert": "tiny", "highway_drives/mixed": "tiny"}
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.conftest import drawn
-from train.data.augment import Augment
-from train.data.boxes import Boxes
-from train.data.pixels import resized, scaled
+from train.data.readers.pixels import resized, scaled
 from train.data.source import dataset
-from train.detection import corners
-from train.spec import InputError
+from train.data.tasks.boxes import Boxes
+from train.data.transforms.augment import Augment
+from train.errors import InputError
+from train.objectives.detection import corners
 
 
 def test_coco_and_voc_files_say_the_same(scenes: Path) -> None:

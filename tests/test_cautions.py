@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from models.words import join, merge_layers, shorten
-from train.asked import Asked
-from train.cautions import cautions
 from train.cli import main
+from train.config import load_config
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.text import Text
+from train.data.tasks.text import Text
+from train.errors import InputError
 from train.experiment import Evaluation
-from train.optimizer import AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay, unreached
-from train.run import load_config
-from train.spec import InputError
+from train.optimizers import AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
+from train.optimizers.schedules import unreached
+from train.report.cautions import cautions
+from train.use.asked import Asked
 
 
 @pytest.mark.parametrize(

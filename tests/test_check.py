@@ -11,8 +11,8 @@ import pytest
 from models import Attention, Context
 from tests.strangers.faults import FAULTS, Fault
 from train.cli import main
+from train.errors import InputError
 from train.notebook import check
-from train.spec import InputError
 from train.study.check import Report, components_of
 
 STRANGERS = Path(__file__).parent / "strangers"

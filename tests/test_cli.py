@@ -20,14 +20,15 @@ from tensorboardX.proto import event_pb2
 
 from models import replace
 from train.cli import COMMANDS, main
-from train.console import Console
-from train.evaluate import restored
+from train.config import load_config
+from train.engine.folder import recorded
+from train.engine.prepared import Inference
 from train.experiment import Experiment
-from train.fit import fit
 from train.parallel import Jit
-from train.prepared import Inference
-from train.run import load_config, recorded
+from train.report.console import Console
 from train.sinks.json_lines import read_metrics
+from train.use.evaluate import restored
+from train.use.fit import fit
 
 CONFIGS = Path(__file__).parent / "configs"
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")

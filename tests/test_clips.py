@@ -13,19 +13,19 @@ import pytest
 from models import MLP, Along, Attention, Block, ClassHead, LearnedPosition, MeanPool, Stack, Transformer, TubeletEmbed
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices
 from train.cli import main
-from train.data.augment import Augment
 from train.data.builders.highway_manoeuvres import MANOEUVRES
 from train.data.builders.moving_digits import DIRECTIONS, SIDE, STEP, clip
-from train.data.clips import Clips
 from train.data.digits import digits
-from train.data.pixels import filmstrip
+from train.data.readers.pixels import filmstrip
+from train.data.readers.videos import KINDS, counted, decoded, sampled
 from train.data.source import dataset
-from train.data.videos import KINDS, counted, decoded, sampled
+from train.data.tasks.clips import Clips
+from train.data.transforms.augment import Augment
+from train.errors import InputError
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Constant
+from train.objectives import Classification
+from train.optimizers import AdamW, Constant
 from train.review.clips import ClipClasses
-from train.spec import InputError
 
 
 def write(path: Path, frames: Sequence[np.ndarray], ticks: Sequence[int] = (), before: int = 0, **options: str) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from train.study.compiled import collectives, kernels, moved, operations
-from train.study.hlo import Program
+from train.cost.compiled import collectives, kernels, moved, operations
+from train.cost.hlo import Program
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 

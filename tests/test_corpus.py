@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from train.contracts import PART
-from train.data.corpus import Corpus, Masking
+from train.data.tasks.corpus import Corpus, Masking
 
 
 def test_windows_are_pieces_of_the_text_from_an_offset_that_changes_by_epoch(prose: str) -> None:

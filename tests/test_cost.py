@@ -12,7 +12,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from models import Attention, Block, Context, PreNorm, RMSNorm, Stack
 from models.backend.kernels import block_sizes, name_runs
 from models.backend.platform import compile_for
-from train.study.cost import flops, kernels
+from train.cost.traced import flops, kernels
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
 

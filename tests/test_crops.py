@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.clips import Clips
-from train.data.images import Images
-from train.data.pixels import centred, middle
+from train.data.readers.pixels import centred, middle
 from train.data.split import Split
+from train.data.tasks.clips import Clips
+from train.data.tasks.images import Images
 
 QUARTER = 6  # of a turn, as EXIF's orientation has it
 

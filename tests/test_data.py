@@ -13,10 +13,10 @@ import pytest
 from train.cli import main
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
-from train.data.corpus import Corpus, Masking
 from train.data.source import builder, dataset, quiet, read
-from train.data.text import Text
-from train.spec import InputError
+from train.data.tasks.corpus import Corpus, Masking
+from train.data.tasks.text import Text
+from train.errors import InputError
 
 COUNT, LENGTH = 101, 24
 
@@ -314,7 +314,7 @@ def test_clips_that_are_simulated_say_what_to_install(tmp_path: Path, monkeypatc
 
 DRY = """
 import sys
-from train.data.text import Text
+from train.data.tasks.text import Text
 opened = Text("movie_snippets/labels", length=512).open()
 batch = opened.batches("train", 8, 1, 0)[0]
 found = sorted(name for name in sys.modules if name.partition(".")[0] == "tensorflow")

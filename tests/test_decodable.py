@@ -20,10 +20,10 @@ from models.laws.decoding import law_decoding_is_one_pass
 from models.structure import replace
 from tests.laws.components import forms
 from tests.test_generate import recomputed, sharpened
-from train.prepared import prepare
-from train.run import load_config
-from train.spec import InputError
-from train.study import plan
+from train.config import load_config
+from train.engine.prepared import prepare
+from train.errors import InputError
+from train.plan import step as plan
 
 PROMPTS = padded([[1, 2, 3, 4], [5, 6]])
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from train.data.images import Images
-from train.data.pixels import decoded, decodes, in_channels, oriented
-from train.spec import InputError
+from train.data.readers.pixels import decoded, decodes, in_channels, oriented
+from train.data.tasks.images import Images
+from train.errors import InputError
 
 GREY = np.arange(0, 256, dtype=np.uint8).reshape(8, 32)[:, :24].copy()
 SCALED = np.round(GREY / GREY.max() * 255)

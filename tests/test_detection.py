@@ -16,16 +16,17 @@ from scipy.optimize import linear_sum_assignment
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices
 from train.cli import main
-from train.console import Console
-from train.data.augment import Augment
-from train.data.boxes import Boxes
-from train.detection import SetPrediction, centres, corners, matched, overlap, ranked
+from train.data.tasks.boxes import Boxes
+from train.data.transforms.augment import Augment
+from train.errors import InputError
 from train.experiment import Evaluation, Experiment
-from train.fit import fit
-from train.optimizer import AdamW, Constant
+from train.objectives import SetPrediction
+from train.objectives.detection import centres, corners, matched, overlap, ranked
+from train.optimizers import AdamW, Constant
+from train.report.console import Console
 from train.review.detections import Detections, average_precision
-from train.spec import InputError
 from train.sums import mean
+from train.use.fit import fit
 
 NAMES = ("disc", "bar")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import FENCE, ROOT, blocks, name_of, pages, run
-from train.run import config_names
+from train.config import config_names
 
 PAGES = {name_of(page): page for page in pages()}
 RUN = {name: page for name, page in PAGES.items() if any(block.use in ("python", "sh") for block in blocks(page))}

@@ -24,19 +24,19 @@ from models import (
     ValueHead,
 )
 from tests.test_review import law_metrics_do_not_depend_on_batches_or_devices, trained
-from train import driving
 from train.cli import main
 from train.data.builders.highway_drives import TINY, style
-from train.data.drives import Drives, window
+from train.data.simulators import highway
+from train.data.simulators.highway import CARS, FEATURES, LANES, WIDTH, Highway, Style, Trip, drive, features, reward
 from train.data.source import dataset
-from train.driving import CARS, FEATURES, LANES, WIDTH, Highway, Style, Trip, drive, features, reward
+from train.data.tasks.drives import Drives, window
+from train.errors import InputError
 from train.experiment import Evaluation, Experiment
-from train.objective import MeanSquaredError
-from train.optimizer import AdamW
+from train.objectives import MeanSquaredError
+from train.optimizers import AdamW
 from train.page import to_html
 from train.parallel import Jit
 from train.review.driving import ClosedLoop, Wheel, correlation
-from train.spec import InputError
 
 BLOCK = Block(Attention(2, causal=True, position=RoPE()))
 DECIDING = Transformer(TrajectoryEmbed(8, LearnedPosition(60)), Stack(BLOCK, repeats=2), ValueHead(2, EveryToken(3, 1)))
@@ -127,7 +127,7 @@ def test_features_are_what_they_say() -> None:
 
 
 def test_the_reward_is_that_of_the_environment() -> None:
-    driving.simulator()  # which imports the package without its greeting
+    highway.simulator()  # which imports the package without its greeting
     from highway_env.envs.highway_env import HighwayEnv
     from highway_env.vehicle.kinematics import Vehicle
 
@@ -144,12 +144,12 @@ def test_the_reward_is_that_of_the_environment() -> None:
 def test_noise_moves_the_vehicle_and_not_what_is_logged() -> None:
     plain, pushed = (Highway("train", 5, [Style(noise=noise)]) for noise in ((0.0, 0.0), (0.9, 0.9)))
     pushed.drivers[0].chance = np.random.default_rng(2)  # whose first draw is a push
-    for highway in (plain, pushed):
-        highway.look()
-        highway.step(None)
+    for road in (plain, pushed):
+        road.look()
+        road.step(None)
     np.testing.assert_array_equal(plain.trips[0].actions[0], pushed.trips[0].actions[0])
     carried = [
-        np.array([one.drivers[0].action["acceleration"], one.drivers[0].action["steering"]]) / driving.RANGES for one in (plain, pushed)
+        np.array([one.drivers[0].action["acceleration"], one.drivers[0].action["steering"]]) / highway.RANGES for one in (plain, pushed)
     ]
     np.testing.assert_allclose(carried[0], plain.trips[0].actions[0], atol=1e-6)
     np.testing.assert_allclose(carried[1], np.clip(pushed.trips[0].actions[0] + pushed.drivers[0].push, -1, 1), atol=1e-6)
@@ -281,9 +281,9 @@ def test_without_the_package_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset("highway_drives/tiny", "train")
-    driving.simulator.cache_clear()
+    highway.simulator.cache_clear()
     monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
     assert main(["train", "drive_highway", "data.dataset=highway_drives/tiny", "--run", str(tmp_path / "run")]) == 2
     assert "package highway-env, which is absent; pip install 'morphax[drive]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    driving.simulator.cache_clear()
+    highway.simulator.cache_clear()

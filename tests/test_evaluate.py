@@ -15,13 +15,13 @@ from models import Decoding
 from models.contracts import Batch
 from train.contracts import Parallel
 from train.data.batches import Batches
-from train.evaluate import predict
+from train.engine.folder import Recorded
 from train.experiment import Experiment
-from train.optimizer import SGD
+from train.optimizers import SGD
 from train.parallel import Jit, Mesh, Pmap
 from train.precision import Precision
-from train.run import Recorded
 from train.sums import Sums
+from train.use.evaluate import predict
 
 
 class Bits(nn.Module):
@@ -73,7 +73,7 @@ class Shown:
 def test_inputs_of_predictions_have_the_precision_of_the_run(
     monkeypatch: pytest.MonkeyPatch, parallel: Parallel, precision: Precision, bits: int
 ) -> None:
-    monkeypatch.setattr("train.evaluate.restored", lambda *_: (1, parallel.spread({"scale": jnp.float32(2)})))
+    monkeypatch.setattr("train.use.evaluate.restored", lambda *_: (1, parallel.spread({"scale": jnp.float32(2)})))
     data: Any = Numbers()
     experiment = Experiment(Bits(), Shown(), data, SGD(), steps=1, precision=precision, parallel=parallel)
     answers = list(predict(Path("run"), Recorded(experiment, "numbers", ()), ["1", "2", "3"]))

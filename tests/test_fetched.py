@@ -22,11 +22,11 @@ from tensorflow_datasets.core import registered
 
 from train.cli import main
 from train.data import published, source
-from train.data.archive import members, settle
-from train.data.images import Images
+from train.data.readers.archive import members, settle
 from train.data.source import dataset, prepare
-from train.data.text import Text
-from train.spec import InputError
+from train.data.tasks.images import Images
+from train.data.tasks.text import Text
+from train.errors import InputError
 
 SENTENCES = [(f"a {('dull', 'fine')[index % 2]} film , number {index} ", index % 2) for index in range(24)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), np.uint8)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from models import GLU, LinearAttention, RMSNorm, bert, load_hf, part, replace, save_hf, unrolled
 from models.families.folder import read_hf
 from train.cli import main
-from train.initial import HuggingFace
+from train.weights import HuggingFace
 
 BODY = bert.transformer(vocab=256, width=16, depth=4, heads=2, hidden=32, length=48)
 BLOCK = part(BODY, "stack.block")

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from models import bert, load_hf, save_hf
-from train.errors import refused
-from train.initial import HuggingFace
-from train.spec import InputError
+from train.errors import InputError, refused
+from train.weights import HuggingFace
 
 MODEL = bert.classifier(2, bert.transformer(vocab=40, width=8, depth=1, heads=2, hidden=16, length=12))
 WRONG: tuple[Any, ...] = (

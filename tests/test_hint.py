@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from train.data.synthetic import Recall, SelectiveCopy
-from train.hint import command
-from train.run import config_names, load_config
+from train.config import config_names, load_config
+from train.data.tasks.synthetic import Recall, SelectiveCopy
+from train.use.hint import command
 
 CONTINUED = {"tiny_lm", "lm_shakespeare", "lm_tpu"}
 RULED = {"recall", "selective_copy"}

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from train.cli import main
-from train.data.augment import Augment
 from train.data.batches import of_examples
-from train.data.images import Images
-from train.data.pixels import View, decoded, resized, scaled
+from train.data.readers.pixels import View, decoded, resized, scaled
+from train.data.tasks.images import Images
+from train.data.transforms.augment import Augment
+from train.errors import InputError
 from train.notebook import Run
-from train.objective import Classification
-from train.spec import InputError
+from train.objectives import Classification
 from train.sums import mean
 
 SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2)), 1), ClassHead(2, MeanPool()))"

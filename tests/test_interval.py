@@ -15,11 +15,10 @@ from models.depth.block import Block
 from models.feedforward import MLP
 from train.contracts import Parallel
 from train.data.batches import Pack, Pad
-from train.objective import Classification
+from train.engine.step import make_evaluation
+from train.objectives import Classification
 from train.parallel import Jit, Mesh, Pmap
-from train.step import make_evaluation
-from train.study.statistics import interval, wilson
-from train.sums import Moments, by_example, moments, weighted
+from train.sums import Moments, by_example, interval, moments, weighted, wilson
 
 MODEL = Transformer(TokenEmbed(32, 8), Stack(Block(MLP(1.0), None), 1), ClassHead(2, MeanPool()))
 

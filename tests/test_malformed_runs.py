@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TRAIN, Malformed
-from train.checkpoint import drained
+from train.engine.checkpoint import drained
 
 OTHER = {"run/summary.json": None}  # a run that is not finished
 

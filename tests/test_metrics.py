@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.console import Console
+from train.config import load_config
 from train.contracts import Case
+from train.engine.prepared import prepare_evaluation
 from train.errors import InputError
 from train.experiment import Evaluation
-from train.fit import fit
-from train.prepared import prepare_evaluation
+from train.report.console import Console
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.metrics import MacroF1, TopK, share
-from train.run import load_config
 from train.sinks.json_lines import read_metrics
-from train.study.statistics import wilson
+from train.sums import wilson
+from train.use.fit import fit
 
 SENTENCES = str(Path(__file__).parent / "configs" / "sentences.py")
 SHORT = ["steps=6", "evaluation.every=3", "evaluation.greater=true"]

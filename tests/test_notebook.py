@@ -11,10 +11,10 @@ import pytest
 
 from models import Context
 from models.structure import replace
+from train.engine.signals import InterruptedRunError
+from train.errors import InputError
 from train.notebook import Changing, Inline, Run, bands, beside, configured, costs, fit
 from train.page import Sentence
-from train.signals import InterruptedRunError
-from train.spec import InputError
 
 CONFIG = str(Path(__file__).parent / "configs" / "language_model.py")
 SHORT = ("steps=4", "evaluation.every=2", "log_every=2")

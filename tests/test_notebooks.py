@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import pytest
 
+from train.config import config_names
 from train.notebook import configured
-from train.run import config_names
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.contracts import Objective
-from train.objective import Classification, MaskedLM, MeanSquaredError, NextToken
+from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken
 from train.sums import Sum, Sums, add, mean
 
 ROWS, TIME, VOCAB = 8, 6, 5

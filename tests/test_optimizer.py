@@ -16,7 +16,8 @@ from models.paths import path_name
 from models.roles import Role
 from models.structure import part
 from train.contracts import Optimizer, Schedule
-from train.optimizer import SGD, AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay, layer_scales
+from train.optimizers import SGD, AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
+from train.optimizers.transforms import layer_scales
 
 STEPS = 100
 PEAK = 2e-3

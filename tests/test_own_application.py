@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from train.cli import main
-from train.run import recorded
+from train.engine.folder import recorded
 
 CONFIG = '''
 """How many of the leading vowels of a word follow each other, told with how sure one is: all of it is in this file."""
@@ -26,10 +26,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from models import Attention, Block, Context, Stack, TokenEmbed, Transformer
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Evaluation, Experiment
 from train.sums import Sum
-from train.optimizer import AdamW, Constant
+from train.optimizers import AdamW, Constant
 from train.contracts import Findings
 from train.page import Sentence
 

@@ -33,13 +33,12 @@ from models.contracts import Batch
 from models.paths import path_name
 from train.contracts import Parallel
 from train.data.batches import Arrays
-from train.data.text import Text
-from train.objective import Classification, NextToken
-from train.optimizer import SGD, AdamW, Constant
+from train.data.tasks.text import Text
+from train.engine.step import TrainState, initialise, make_evaluation, make_step
+from train.objectives import Classification, NextToken
+from train.optimizers import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.step import TrainState, initialise, make_evaluation, make_step
-from train.study.statistics import interval
-from train.sums import Moments, Sum, Sums, mean
+from train.sums import Moments, Sum, Sums, interval, mean
 
 STEPS = 5
 ROWS, LENGTH, MOST = 16, 16, 4

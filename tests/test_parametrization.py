@@ -37,10 +37,10 @@ from models.parametrization import initialised, roles, widen
 from models.roles import Growth, roles_of
 from train.cli import main
 from train.contracts import Optimizer
-from train.data.synthetic import Recall
+from train.data.tasks.synthetic import Recall
 from train.experiment import Experiment
-from train.objective import MaskedLM
-from train.optimizer import SGD, AdamW, Constant, Optax
+from train.objectives import MaskedLM
+from train.optimizers import SGD, AdamW, Constant, Optax
 from train.study.coordinates import check, flat, planned
 
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}
@@ -209,7 +209,7 @@ def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametriza
 
 @pytest.mark.slow
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.prepared.roles", lambda model, batch: roles_of(model, batch))
+    monkeypatch.setattr("train.engine.prepared.roles", lambda model, batch: roles_of(model, batch))
     curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
     assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
 

@@ -17,15 +17,17 @@ import train
 from models import Attention, Block, HyperConnections, part, replace
 from models.contracts import KINDS, conforms
 from train.cli import main
+from train.config import load_config
 from train.contracts import Schedule
-from train.data.synthetic import Recall
+from train.data.tasks.synthetic import Recall
+from train.engine.folder import record, recorded
 from train.errors import InputError
 from train.experiment import Experiment
-from train.objective import NextToken
-from train.optimizer import Cosine
-from train.parts import annotations, components, discover, is_contract, joined, project
-from train.run import load_config, record, recorded
-from train.spec import decode, encode, override
+from train.objectives import NextToken
+from train.optimizers import Cosine
+from train.spec.encoding import decode, encode
+from train.spec.overrides import override
+from train.spec.parts import annotations, components, discover, is_contract, joined, project
 
 MINE = """
 import dataclasses
@@ -69,7 +71,7 @@ def test_everything_that_conforms_to_a_contract_of_an_experiment_is_a_part() -> 
         if any(conforms(value, kind) for kind in contracts)
     }
     assert {"Text", "AdamW", "Cosine", "Classification", "Jit", "HuggingFace", "Classes"} <= found.keys()
-    assert homes(found).items() <= homes(project()).items(), "a part lies outside of HOLDERS in train/parts.py"
+    assert homes(found).items() <= homes(project()).items(), "a part lies outside of HOLDERS in train/spec/parts.py"
 
 
 def test_what_no_field_takes_is_no_part() -> None:
@@ -93,7 +95,7 @@ def test_a_part_is_found_by_a_field_of_a_part() -> None:
 def test_two_parts_of_one_name_are_refused() -> None:
     twin = dataclasses.make_dataclass("Cosine", [], namespace={"build": Cosine.build})
     twin.__module__ = "train.schedules"
-    with pytest.raises(InputError, match="Two parts are called Cosine, in train.optimizer and train.schedules; rename"):
+    with pytest.raises(InputError, match="Two parts are called Cosine, in train.optimizers.schedules and train.schedules; rename"):
         discover(Experiment, [*(value for value in project().values() if inspect.isclass(value)), twin])
 
 
@@ -185,10 +187,10 @@ def test_a_length_takes_the_place_of_the_other(config: str, overrides: list[str]
 
 
 def test_help_imports_no_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("train.parts", "train.spec", "train.experiment", "train.data.text"):
+    for name in ("train.spec.parts", "train.spec", "train.experiment", "train.data.tasks.text"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "usage" in capsys.readouterr().out
-    assert not {"train.parts", "train.spec", "train.experiment", "train.data.text"} & sys.modules.keys()
+    assert not {"train.spec.parts", "train.spec", "train.experiment", "train.data.tasks.text"} & sys.modules.keys()
     assert joined({}, {}) == {}

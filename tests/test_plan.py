@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import pytest
 
 from train.cli import main
-from train.run import load_config
-from train.spec import InputError
-from train.study.chips import CHIPS, chip
-from train.study.plan import EXCEEDED, TEMPORARIES, Plan, measured, prepared
-from train.study.plan_table import LABEL, figures, record, table
-from train.study.topology import topology
+from train.config import load_config
+from train.cost.chips import CHIPS, chip
+from train.errors import InputError
+from train.plan.step import EXCEEDED, TEMPORARIES, Plan, measured, prepared
+from train.plan.table import LABEL, figures, record, table
+from train.plan.topology import topology
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", unknown)
     with pytest.raises(InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"):
         topology("v5e:3x5")
-    monkeypatch.setattr("train.study.plan.topology", lambda name: [])
+    monkeypatch.setattr("train.plan.step.topology", lambda name: [])
     experiment, _ = load_config("tiny_lm", ["parallel=Mesh()"])
     with pytest.raises(InputError, match=r"^--decode plans one device, and parallel is Mesh; add parallel=Jit\(\).$"):
         prepared(experiment, "a", "v5e:2x4", decode=True)
@@ -159,8 +159,8 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
 
         return compiled
 
-    monkeypatch.setattr("train.study.plan.prepared", prepared)
-    monkeypatch.setattr("train.study.topology.topology", lambda name: [])
+    monkeypatch.setattr("train.plan.step.prepared", prepared)
+    monkeypatch.setattr("train.plan.topology.topology", lambda name: [])
     reason = "steps=3 cannot be compiled for v5e:1x1: no eig; change what it names, or the chip."
     assert main(["plan", "tiny_lm", "--vary", "steps=3", "--vary", "steps=4", *["--json"] * json_too]) == 0
     out, err = capsys.readouterr()
@@ -172,6 +172,6 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
     else:
         assert out.startswith("1  v5e:1x1, a\n")
         assert reason in out.splitlines()
-    monkeypatch.setattr("train.study.plan.prepared", lambda *given: prepared(given[0], "steps=3", *given[2:]))
+    monkeypatch.setattr("train.plan.step.prepared", lambda *given: prepared(given[0], "steps=3", *given[2:]))
     assert main(["plan", "tiny_lm"]) == 2
     assert capsys.readouterr().err.endswith(f"morphax: {reason}\n")

@@ -8,7 +8,8 @@ import pytest
 
 from models import part
 from train.cli import main
-from train.run import load_config, recorded
+from train.config import load_config
+from train.engine.folder import recorded
 from train.sinks.json_lines import read_metrics
 
 CONFIG = '''
@@ -21,10 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from models import Attention, Block, Context, LogitsHead, RMSNorm, Stack, TokenEmbed, Transformer
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, Constant
+from train.objectives import NextToken
+from train.optimizers import AdamW, Constant
 
 
 class GatedMean(nn.Module):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import contents
-from train.checkpoint import Store
 from train.cli import main
-from train.run import recorded
+from train.engine.checkpoint import Store
+from train.engine.folder import recorded
 from train.sinks.json_lines import read_metrics
 
 MINE = '''
@@ -22,10 +22,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from models import Block, LogitsHead, Stack, TokenEmbed, Transformer
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Checkpoints, Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, Constant
+from train.objectives import NextToken
+from train.optimizers import AdamW, Constant
 
 
 class Decay(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 
 from train.data import published
 from train.data.source import dataset
-from train.spec import InputError
+from train.errors import InputError
 
 pytestmark = pytest.mark.slow
 FOLDER = os.environ.get("MORPHAX_DATA", "")  # of multi30k, bccd and tinyshakespeare, which no package ships

@@ -11,17 +11,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from train.asked import Asked
-from train.data.corpus import Corpus
-from train.data.drives import Drives
-from train.data.images import Images
 from train.data.notes import Notes, notes_of
-from train.data.pairs import Pairs
 from train.data.questions import Question, where
-from train.data.series import Series
 from train.data.source import texts
-from train.data.text import Text
+from train.data.tasks.corpus import Corpus
+from train.data.tasks.drives import Drives
+from train.data.tasks.images import Images
+from train.data.tasks.pairs import Pairs
+from train.data.tasks.series import Series
+from train.data.tasks.text import Text
 from train.errors import InputError
+from train.use.asked import Asked
 
 ROWS = ("one two", "", "three four", "five " * 20)
 

@@ -14,26 +14,26 @@ from models import Attention, Block, ClassHead, MeanPool, Stack, TokenEmbed, Tra
 from train.cli import main
 from train.contracts import Parallel
 from train.data.balance import Balanced, class_weights
-from train.data.drives import Drives
-from train.data.images import Images
-from train.data.text import Text
+from train.data.tasks.drives import Drives
+from train.data.tasks.images import Images
+from train.data.tasks.text import Text
+from train.engine.folder import recorded
+from train.engine.prepared import Prepared, prepare
+from train.engine.step import initialise, make_loss, make_step
 from train.errors import InputError
-from train.objective import Classification
-from train.optimizer import SGD, Constant
+from train.objectives import Classification
+from train.optimizers import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.prepared import Prepared, prepare
-from train.run import recorded
 from train.sinks.json_lines import read_metrics
-from train.step import initialise, make_loss, make_step
 from train.sums import mean
 
 COUNTS = (591, 591, 590, 590, 590, 48)  # of 3,000 rows
 CONFIG = """
 from models import Block, ClassHead, MeanPool, Stack, TokenEmbed, Transformer, MLP
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Constant
+from train.objectives import Classification
+from train.optimizers import AdamW, Constant
 from train.review.classes import Classes
 
 
@@ -175,7 +175,7 @@ def test_batches_to_train_on_have_the_weight_of_each_example_and_those_to_test_o
 
 def prepared(data: Text, objective: Any) -> Prepared:
     from train.experiment import Experiment
-    from train.optimizer import AdamW
+    from train.optimizers import AdamW
 
     return prepare(Experiment(MODEL, objective, data, AdamW(), batch_size=16, epochs=1), data.open())
 
@@ -244,7 +244,7 @@ def test_the_square_root_lies_between_and_draws_are_a_function_of_seed_and_epoch
 def test_an_example_drawn_twice_is_changed_by_chance_each_time_and_the_test_part_stays(tmp_path: Path) -> None:
     from PIL import Image
 
-    from train.data.augment import Augment
+    from train.data.transforms.augment import Augment
 
     draw = np.random.default_rng(0)
     for label, count in (("many", 9), ("one", 1)):

@@ -14,10 +14,10 @@ import pytest
 from tests.configs import sentences
 from train.baselines import Baseline, warnings
 from train.charts import DEEPEST, Plot, Series, thinned, ticks, to_svg
-from train.console import rows
 from train.page import DARKEST, Figure, Piece, Sentence, Table
-from train.study.report import write_report
-from train.study.style import DARK, LIGHT, STYLE
+from train.report.console import rows
+from train.report.html import write_report
+from train.report.style import DARK, LIGHT, STYLE
 
 LINES: list[dict[str, Any]] = [
     {"step": 2, "train/loss": 0.1 + 0.2, "train/rate": 1e-3, "train/tokens_per_second": 0.0},

@@ -32,22 +32,22 @@ from models import (
 from models.embed.grids import grids, places
 from models.structure import part
 from train.cli import main
+from train.config import load_config
 from train.contracts import Data, Dataset
-from train.data.boxes import Boxes
-from train.data.clips import Clips
-from train.data.corpus import Corpus
-from train.data.drives import Drives
-from train.data.images import Images
-from train.data.series import Series
-from train.data.synthetic import Recall
-from train.data.text import Text
+from train.data.tasks.boxes import Boxes
+from train.data.tasks.clips import Clips
+from train.data.tasks.corpus import Corpus
+from train.data.tasks.drives import Drives
+from train.data.tasks.images import Images
+from train.data.tasks.series import Series
+from train.data.tasks.synthetic import Recall
+from train.data.tasks.text import Text
+from train.engine.requirements import require, settle
 from train.errors import InputError
 from train.experiment import Experiment
-from train.initial import HuggingFace
-from train.objective import Classification, MeanSquaredError, Quantiles
-from train.optimizer import AdamW
-from train.requirements import require, settle
-from train.run import load_config
+from train.objectives import Classification, MeanSquaredError, Quantiles
+from train.optimizers import AdamW
+from train.weights import HuggingFace
 
 CLASSES, LEARNED = tuple("abcde"), "model.embed.position.length"
 BYTES, MIXER, FIVE, CLASSIFIED = TokenEmbed(256, 8), Attention(2), ClassHead(5, MeanPool()), Classification()
@@ -285,10 +285,10 @@ def test_overridden_paths_are_remembered_and_not_compared() -> None:
 CONFIG = """
 from tests.test_requirements import pictured
 from models import ClassHead, MeanPool
-from train.data.images import Images
+from train.data.tasks.images import Images
 from train.experiment import Experiment
-from train.objective import Classification
-from train.optimizer import AdamW
+from train.objectives import Classification
+from train.optimizers import AdamW
 
 
 def experiment():

@@ -19,12 +19,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.conftest import contents
-from train.checkpoint import Progress, Store, fingerprint
 from train.cli import main
-from train.prepared import prepare
-from train.run import recorded
+from train.engine.checkpoint import Progress, Store, fingerprint
+from train.engine.folder import recorded
+from train.engine.prepared import prepare
+from train.engine.step import TrainState
 from train.sinks.json_lines import read_metrics
-from train.step import TrainState
 
 CONFIGS = Path(__file__).parent / "configs"
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")
@@ -298,8 +298,8 @@ def test_continuing_draws_and_reads_no_first_parameters(tmp_path: Path, finished
     def refuse(*_: Any) -> None:
         raise AssertionError("parameters were drawn")
 
-    monkeypatch.setattr("train.prepared.initialised", refuse)
-    monkeypatch.setattr("train.prepared.Prepared.begin", refuse)
+    monkeypatch.setattr("train.engine.prepared.initialised", refuse)
+    monkeypatch.setattr("train.engine.prepared.Prepared.begin", refuse)
     assert train(folder, *SHORT) == 0
     same_end(folder, finished, LANGUAGE_MODEL)
 

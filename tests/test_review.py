@@ -18,18 +18,18 @@ from PIL import Image
 
 from tests.configs import language_model, sentences
 from train.charts import Matrix, records
-from train.console import Console, rows
 from train.contracts import Case, Parallel
-from train.evidence import Trained
+from train.engine.evidence import Trained
+from train.engine.prepared import prepare_evaluation
 from train.experiment import Evaluation
-from train.fit import fit
 from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
-from train.prepared import prepare_evaluation
+from train.report.console import Console, rows
 from train.review.classes import Classes, majority
 from train.review.language import Language
 from train.sinks.json_lines import finite
-from train.study.statistics import interval
+from train.sums import interval
+from train.use.fit import fit
 
 WAYS: dict[str, tuple[Parallel, int]] = {
     "jit": (Jit(), 64),

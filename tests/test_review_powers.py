@@ -3,11 +3,11 @@
 import pytest
 
 from train.contracts import Readies, Review
-from train.data.boxes import Boxes
-from train.data.corpus import Corpus
-from train.data.drives import Drives
-from train.data.series import Series
-from train.data.text import Text
+from train.data.tasks.boxes import Boxes
+from train.data.tasks.corpus import Corpus
+from train.data.tasks.drives import Drives
+from train.data.tasks.series import Series
+from train.data.tasks.text import Text
 from train.errors import InputError
 from train.review.detections import Detections
 from train.review.driving import ClosedLoop

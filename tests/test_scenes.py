@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from train.data.boxes import Boxes
-from train.spec import InputError
+from train.data.tasks.boxes import Boxes
+from train.errors import InputError
 
 
 def written(scenes: Path, folder: Path, edit: Callable[[Any], Any]) -> str:

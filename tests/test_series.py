@@ -20,15 +20,15 @@ from train.baselines import Baseline
 from train.charts import Plot
 from train.cli import main
 from train.contracts import PART
-from train.data.series import Series
 from train.data.source import Split, dataset
+from train.data.tasks.series import Series
+from train.errors import InputError
 from train.experiment import Evaluation, Experiment
-from train.objective import Quantiles
-from train.optimizer import AdamW
+from train.objectives import Quantiles
+from train.optimizers import AdamW
 from train.page import Panels, to_html
 from train.parallel import Jit
 from train.review.forecasts import Forecasts, errors
-from train.spec import InputError
 from train.sums import mean
 
 HOURS = 240

@@ -12,18 +12,18 @@ from typing import Any, ClassVar
 import pytest
 
 from train.cli import main
-from train.console import Console
+from train.config import load_config
+from train.engine.signals import InterruptedRunError
 from train.errors import InputError
 from train.events import Evaluated, Event, Logged, Message, Saved, Started
-from train.fit import fit
-from train.run import load_config
-from train.signals import InterruptedRunError
+from train.report.console import Console
 from train.sinks.broadcast import broadcast
 from train.sinks.json_lines import read_metrics
 from train.sinks.library import Memory
 from train.sinks.ml_flow import MLflow
 from train.sinks.tensorboard import TensorBoard
 from train.sinks.weights_and_biases import WandB
+from train.use.fit import fit
 
 CONFIG = str(Path(__file__).parent / "configs" / "language_model.py")
 SHORT = ["steps=8", "evaluation.every=4", "checkpoints.every=3", "log_every=2"]

@@ -18,15 +18,15 @@ from datasets.arrow_writer import ArrowWriter
 
 import train.data.sources
 from train.cli import main
-from train.data.boxes import Boxes
-from train.data.images import Images
-from train.data.pairs import Pairs
-from train.data.series import Series
 from train.data.source import dataset, read
 from train.data.sources import format_of, suffixes
-from train.data.text import Text
+from train.data.tasks.boxes import Boxes
+from train.data.tasks.images import Images
+from train.data.tasks.pairs import Pairs
+from train.data.tasks.series import Series
+from train.data.tasks.text import Text
+from train.engine.provenance import changed, located, prints
 from train.errors import InputError
-from train.provenance import changed, located, prints
 
 ROWS = [{"text": f"a {'fine' if number % 2 else 'dull'} film, number {number}", "label": number % 2} for number in range(40)]
 FEATURES = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
@@ -227,7 +227,7 @@ def test_a_run_remembers_which_data_of_the_library_it_was(folder: str, tmp_path:
 def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "pipes.py").write_text(
-        "from train.data.formats import content\n"
+        "from train.data.readers.formats import content\n"
         "from train.data.sources import Format\n"
         "from train.data.split import Split\n"
         "def read(path):\n"

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import pytest
 
 from models import GLU, Attention, Block, PreNorm, RMSNorm, RoPE, bert, part, relu
-from train.data.corpus import Corpus, Masking
-from train.data.text import Text
+from train.config import config_names, load_config
+from train.data.tasks.corpus import Corpus, Masking
+from train.data.tasks.text import Text
 from train.errors import InputError
 from train.experiment import Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import SGD, AdamW, Constant, Cosine, Optax, WarmupStableDecay
+from train.objectives import NextToken
+from train.optimizers import SGD, AdamW, Constant, Cosine, Optax, WarmupStableDecay
 from train.parallel import Mesh, Pmap
-from train.parts import project
-from train.run import config_names, load_config
-from train.spec import build, changes, decode, encode, override
+from train.spec.encoding import build, decode, encode
+from train.spec.overrides import changes, override
+from train.spec.parts import project
 
 NAMES = project()
 

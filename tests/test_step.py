@@ -29,11 +29,11 @@ from models.contracts import Batch
 from models.paths import path_name
 from train.contracts import Objective, Parallel
 from train.data.batches import Pack, Pad, Row
-from train.objective import Classification, MeanSquaredError, NextToken
-from train.optimizer import SGD, AdamW, Constant
+from train.engine.step import TrainState, initialise, make_evaluation, make_loss, make_step
+from train.objectives import Classification, MeanSquaredError, NextToken
+from train.optimizers import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh
 from train.precision import Precision
-from train.step import TrainState, initialise, make_evaluation, make_loss, make_step
 from train.sums import Sum, Sums, mean
 
 LENGTH = 16

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from train.data.series import Series
-from train.data.steps import parse, step
-from train.spec import InputError
+from train.data.readers.steps import parse, step
+from train.data.tasks.series import Series
+from train.errors import InputError
 
 Date = datetime.datetime
 DAYS = [Date(2025, 11, 3) + datetime.timedelta(days=number) for number in range(400)]  # from a Monday

@@ -10,9 +10,9 @@ import pytest
 
 from tests.benchmarks.synthetic import CASES, EASIER, TASKS
 from train.cli import main
-from train.data.synthetic import Recall, SelectiveCopy
-from train.run import load_config
-from train.spec import InputError
+from train.config import load_config
+from train.data.tasks.synthetic import Recall, SelectiveCopy
+from train.errors import InputError
 
 
 def recalled(tokens: np.ndarray, spec: Recall) -> dict[int, int]:

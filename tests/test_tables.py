@@ -14,12 +14,12 @@ import pytest
 
 from tests.conftest import TRAIN
 from train.cli import main
-from train.data.corpus import Corpus
-from train.data.pairs import Pairs
-from train.data.series import Series
 from train.data.source import read
-from train.data.text import Text
-from train.spec import InputError
+from train.data.tasks.corpus import Corpus
+from train.data.tasks.pairs import Pairs
+from train.data.tasks.series import Series
+from train.data.tasks.text import Text
+from train.errors import InputError
 
 REVIEWS = [
     ("A plain first film", "1"),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.data.drives import Drives, trajectories
+from train.data.tasks.drives import Drives, trajectories
+from train.errors import InputError
 from train.review.driving import ClosedLoop
-from train.spec import InputError
 
 
 @pytest.fixture(autouse=True)

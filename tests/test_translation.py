@@ -14,17 +14,18 @@ import sacrebleu
 
 from configs.translate_numbers import model as small
 from train.cli import main
-from train.data.pairs import Pairs
+from train.config import load_config
 from train.data.source import held
-from train.evidence import Trained
+from train.data.tasks.pairs import Pairs
+from train.engine.evidence import Trained
+from train.engine.folder import fitted, record
+from train.engine.prepared import prepare_evaluation
+from train.engine.step import make_search
+from train.errors import InputError
 from train.experiment import Evaluation
-from train.objective import Translation
+from train.objectives import Translation
 from train.parallel import Jit, Mesh, Pmap
-from train.prepared import prepare_evaluation
 from train.review.translations import Translations, scored, translations
-from train.run import fitted, load_config, record
-from train.spec import InputError
-from train.step import make_search
 from train.sums import mean
 
 ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]

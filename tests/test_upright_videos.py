@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.test_clips import write
-from train.data.clips import Clips
-from train.data.pixels import oriented
-from train.data.videos import counted, decoded
+from train.data.readers.pixels import oriented
+from train.data.readers.videos import counted, decoded
+from train.data.tasks.clips import Clips
 
 ONE = 1 << 16
 # a, b, c, d of the matrix that maps a column and a row (x, y) to (a x + c y, b x + d y), and the EXIF orientation that does the same

@@ -10,8 +10,7 @@ import pytest
 from train.cli import main
 from train.commands.data import shown
 from train.commands.predict import worded
-from train.detection import SetPrediction
-from train.objective import MeanSquaredError, Quantiles
+from train.objectives import MeanSquaredError, Quantiles, SetPrediction
 
 
 def test_of_a_picture_its_shape_kind_and_range_are_shown(

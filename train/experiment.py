@@ -61,7 +61,7 @@ class Experiment:
     `metrics` are measured at each evaluation beside those of the objective: `metrics=(MacroF1(), TopK(5))`.
     `sinks` are tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`.
     `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
-    `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.requirements`).
+    `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.engine.requirements`).
     """
 
     model: Model

@@ -17,21 +17,22 @@ from matplotlib.figure import Figure
 
 from models.decoding.sampling import Sampler
 from models.words import join
-from train import evaluate
-from train import fit as fitting
-from train.commands import prepare_jax
-from train.console import Bar, Console, count, duration, line, rows
+from train.config import load_config
+from train.cost.traced import parameters
+from train.engine.compilation import enable_compilation_cache
+from train.engine.folder import Recorded, asked
+from train.engine.prepared import Prepared, prepare
+from train.engine.requirements import settle
 from train.errors import InputError
 from train.experiment import Experiment
 from train.page import drawn, from_json, table, to_html
-from train.parts import components, joined, project
-from train.prepared import Prepared, prepare
-from train.requirements import settle
-from train.run import Recorded, asked, load_config
+from train.report.console import Bar, Console, count, duration, line, rows
 from train.sinks.json_lines import read_metrics
-from train.spec import override
+from train.spec.overrides import override
+from train.spec.parts import components, joined, project
 from train.study.check import Report, components_of, required
-from train.study.cost import parameters
+from train.use import evaluate
+from train.use import fit as fitting
 
 COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
 
@@ -63,7 +64,7 @@ def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bo
     where its fields have not.  `brief` shows the bar alone.
     Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
     """
-    prepare_jax()
+    enable_compilation_cache()
     experiment, place = configured(config, *overrides), Path(folder)
     name = config if isinstance(config, str) else "notebook"
     return Run(place, fitting.fit(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None)

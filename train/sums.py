@@ -1,13 +1,16 @@
-"""Sums over examples: what objectives give, what steps add up, and what a confidence interval needs."""
+"""Sums over examples: what objectives give and steps add up; ratios of them with confidence intervals."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from scipy.special import stdtrit
 
 from models.contracts import Batch
+
+LEVEL = 0.95  # of confidence intervals
 
 
 class Each(NamedTuple):
@@ -78,7 +81,7 @@ class Moments(NamedTuple):
 
     number: of examples of positive weight, 0 if the Sum does not tell them apart.  squares = sum (s_i - R w_i)^2,
     products = sum (s_i - R w_i) w_i, weights = sum w_i^2, mixed = sum |s_i (w_i - s_i)|, which is 0 if every example is right or wrong.
-    Moments about the R of a part are those about any other R by a shift, and lose no digits: see `train.study.statistics.interval`.
+    Moments about the R of a part are those about any other R by a shift, and lose no digits: see `interval`.
     """
 
     value: jax.Array
@@ -98,3 +101,46 @@ def moments(total: Sum, each: Each | None, batch: Batch, added: Callable[[Any], 
     rest = values - total.value / jnp.where(total.weight > 0, total.weight, 1) * weights
     own = ((weights > 0).astype(jnp.float32), rest * rest, rest * weights, weights * weights, jnp.abs(values * (weights - values)))
     return Moments(total.value, total.weight, *added([jnp.sum(one) for one in own]))
+
+
+def interval(parts: Sequence[Moments]) -> tuple[float, float]:
+    """(R, half width of its 95 % confidence interval) of a ratio R = sum(s_i) / sum(w_i) over n examples i, in any number of parts.
+
+    The example is what is drawn anew in another test set: a picture, a sentence, a clip; of a text the document, or the window that it is
+    cut into.  The interval does not depend on how examples were put into batches.
+
+    In general the half width is t sqrt(n / (n - 1) sum (s_i - R w_i)^2) / sum(w_i), t the 97.5 % quantile of Student's distribution with
+    n - 1 degrees of freedom: the linearised variance of a ratio (Cochran, Sampling Techniques, 1977, equation 6.12), which for equal
+    weights is that of a mean.
+
+    If every example is either right or wrong (s_i is w_i or 0) it is Wilson's interval for a proportion (J. Am. Stat. Assoc. 22, 1927),
+    which is no point where all are right: (R + z^2 / 2n +- z sqrt(R (1 - R) / n + z^2 / 4n^2)) / (1 + z^2 / n), z = 1.96, and n the
+    effective number (sum w)^2 / sum w^2.  It is not symmetric about R; the half width reaches its farther end.
+
+    The half width is infinite where examples are not told apart, or one alone is no right or wrong; R is not a number without weight.
+    """
+    counted = [tuple(float(number) for number in part) for part in parts if float(part.weight) > 0]
+    weight = sum(part[1] for part in counted)
+    if not weight:
+        return math.nan, math.inf
+    ratio = sum(part[0] for part in counted) / weight
+    count = squares = weights = mixed = 0.0
+    for value, own, number, about, products, heavy, unlike in counted:
+        shift = value / own - ratio
+        squares += about + 2 * shift * products + shift**2 * heavy
+        count, weights, mixed = count + number, weights + heavy, mixed + unlike
+    if not count:
+        return ratio, math.inf
+    if not mixed and 0 <= ratio <= 1:
+        return ratio, wilson(ratio, weight**2 / weights)
+    if count < 2:
+        return ratio, math.inf
+    return ratio, float(stdtrit(count - 1, (1 + LEVEL) / 2)) * math.sqrt(max(squares, 0.0) * count / (count - 1)) / weight
+
+
+def wilson(share: float, count: float) -> float:
+    """How far the farther end of Wilson's 95 % interval is from a share of `count` examples."""
+    z = float(stdtrit(math.inf, (1 + LEVEL) / 2))
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return half + abs(centre - share)

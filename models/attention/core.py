@@ -269,7 +269,7 @@ def _by_definition(
 
 
 def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
-    """Marks causal matmuls with a named scope so that the FLOP counter (train/study/cost.py) can halve them."""
+    """Marks causal matmuls with a named scope so that the FLOP counter (train/cost/traced.py) can halve them."""
     return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
 
 

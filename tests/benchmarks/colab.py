@@ -10,8 +10,8 @@ trip, and what the host does is not in it.  Shapes are those of the first traini
 import dataclasses
 
 from tests.benchmarks.measure import finish, note, parser, report, selected
-from train.run import config_names, load_config
-from train.study.plan import planned
+from train.config import config_names, load_config
+from train.plan.step import planned
 
 # Batches that fill the chip better than those for two cores; a config that is not here keeps its own.
 BATCHES = {

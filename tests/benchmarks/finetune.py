@@ -138,10 +138,10 @@ def morphax_alone(steps: int, seed: int) -> dict[str, float]:
     import jax
 
     from models import bert, load_hf
-    from train.objective import Classification
-    from train.optimizer import AdamW, Linear
+    from train.engine.step import initialise, make_step
+    from train.objectives import Classification
+    from train.optimizers import AdamW, Linear
     from train.parallel import Jit
-    from train.step import initialise, make_step
 
     model, params = load_hf(locate(WEIGHTS), bert.classifier(2, bert.minilm()))
     optimizer = AdamW(Linear(RATE, warmup=WARMUP), decay=DECAY, clip=1.0).build(steps, params)

@@ -13,11 +13,11 @@ import dataclasses
 from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
 from models.structure import replace
 from tests.benchmarks.measure import finish, note, parser, report, selected
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, Cosine
-from train.study.plan import planned
+from train.objectives import NextToken
+from train.optimizers import AdamW, Cosine
+from train.plan.step import planned
 
 EXPERIMENT = Experiment(
     model=Transformer(

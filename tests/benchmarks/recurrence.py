@@ -23,10 +23,10 @@ from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
 from models.recurrence.kernel import TOGETHER
 from tests.benchmarks.measure import finish, note, parser, report, selected
-from train.study.chips import chip
-from train.study.compiled import moved
-from train.study.hlo import Program
-from train.study.topology import topology
+from train.cost.chips import chip
+from train.cost.compiled import moved
+from train.cost.hlo import Program
+from train.plan.topology import topology
 
 ROWS, HEADS, LENGTH = 2, 4, 2048
 # The recurrence, how wide keys and values are, and whether channels decay each on their own.

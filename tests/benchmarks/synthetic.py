@@ -18,7 +18,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from train.run import load_config
+from train.config import load_config
 
 MIXER = "model.stack.block.mixer"
 TASKS = ("recall", "selective_copy")
@@ -107,8 +107,8 @@ CASES = (
 
 def measured(case: Case, task: str, runs: Path) -> dict[str, Any]:
     """Trains one mixer on one task, or continues it, or reads it; its row of the table."""
-    from train.console import Console
-    from train.fit import fit
+    from train.report.console import Console
+    from train.use.fit import fit
 
     summary = fit(load_config(task, case.overrides(task))[0], runs / task / case.name.replace(", ", "_"), task, Console())
     mixer, letter = case.settings(task)

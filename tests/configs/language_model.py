@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from models import MLP, Attention, Block, LogitsHead, RoPE, Stack, TokenEmbed, Transformer
-from train.data.corpus import Corpus
+from train.data.tasks.corpus import Corpus
 from train.experiment import Checkpoints, Evaluation, Experiment
-from train.objective import NextToken
-from train.optimizer import AdamW, Cosine
+from train.objectives import NextToken
+from train.optimizers import AdamW, Cosine
 from train.parallel import Jit
 
 

@@ -1,10 +1,10 @@
 """A packed classifier of sentences.csv in the working folder, its sentences as bytes."""
 
 from models import bert
-from train.data.text import Text
+from train.data.tasks.text import Text
 from train.experiment import Checkpoints, Evaluation, Experiment
-from train.objective import Classification
-from train.optimizer import AdamW, Linear
+from train.objectives import Classification
+from train.optimizers import AdamW, Linear
 
 
 def experiment() -> Experiment:

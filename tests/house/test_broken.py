@@ -16,16 +16,20 @@ SOUND = {
     "models/contracts.py": PROTOCOL,
     "models/mixer.py": PART.format("Mixer"),
     "train/__init__.py": PACKAGE,
+    "train/engine/__init__.py": PACKAGE,
+    "train/objectives/__init__.py": PACKAGE,
+    "train/optimizers/__init__.py": PACKAGE,
+    "train/spec/__init__.py": PACKAGE,
     "train/errors.py": "class InputError(ValueError): ...\n",
-    "train/spec.py": "from models.mixer import Mixer\nfrom train.errors import InputError\n",
-    "train/objective.py": "from train import optimizer\n",  # of one level
-    "train/optimizer.py": "",
-    "train/step.py": "from train.spec import InputError\n\nvalue = getattr(options, options.name)\n",
+    "train/spec/json.py": "from models.mixer import Mixer\nfrom train.errors import InputError\n",
+    "train/objectives/losses.py": "from train.optimizers import rules\n",  # of one level
+    "train/optimizers/rules.py": "",
+    "train/engine/step.py": "from train.spec.json import InputError\n\nvalue = getattr(options, options.name)\n",
     "train/commands/__init__.py": PACKAGE,
     "train/commands/plan.py": COMMAND.format("plan"),
     "configs/__init__.py": PACKAGE,
     "tests/__init__.py": PACKAGE,
-    "tests/helper.py": "from train import step\n",
+    "tests/helper.py": "from train.engine import step\n",
     "tests/test_step.py": "from tests import helper\n",
 }
 
@@ -55,28 +59,28 @@ UPWARD = "an import that points up"
 SHARED, SHIPPED = "a test file that is shared", "a test that is shipped"
 TWICE, ASKED = "a name twice", "an attribute by its name"
 COMMANDS, SILENT = "a command of another name", "a silent package"
-UP, CIRCLE = {("models.mixer", "train.spec")}, {("objectives", "optimizers")}
+UP, CIRCLE = {("models.mixer", "train.spec.json")}, {("objectives", "optimizers")}
 OF_TEST = {("tests.helper", "tests.test_step")}
 BASE = PART.format("Base")
 PLAN = "train/commands/plan.py"
 BROKEN = [  # the check, the file, its text, what is found
     ("a module of no part", "train/plumbing.py", "", ["train.plumbing"]),
-    (UPWARD, "models/mixer.py", "import train.spec", UP),
-    (UPWARD, "models/mixer.py", "from train import spec", UP),
-    (UPWARD, "models/mixer.py", "from ..train.spec import decode", UP),
-    (UPWARD, "train/spec.py", "from .step import step", {("train.spec", "train.step")}),
-    (UPWARD, "models/mixer.py", "def late():\n    from train.spec import decode", UP),
-    (UPWARD, "models/mixer.py", "try:\n    pass\nexcept ValueError:\n    from train import spec", UP),
-    (UPWARD, "models/mixer.py", 'spec = importlib.import_module("train.spec")', UP),
-    ("a circle", "train/optimizer.py", "from train import objective", CIRCLE),
-    (SHIPPED, "train/spec.py", "from tests.helper import step", {("train.spec", "tests.helper")}),
+    (UPWARD, "models/mixer.py", "import train.spec.json", UP),
+    (UPWARD, "models/mixer.py", "from train.spec import json", UP),
+    (UPWARD, "models/mixer.py", "from ..train.spec.json import decode", UP),
+    (UPWARD, "train/spec/json.py", "from ..engine.step import step", {("train.spec.json", "train.engine.step")}),
+    (UPWARD, "models/mixer.py", "def late():\n    from train.spec.json import decode", UP),
+    (UPWARD, "models/mixer.py", "try:\n    pass\nexcept ValueError:\n    from train.spec import json", UP),
+    (UPWARD, "models/mixer.py", 'spec = importlib.import_module("train.spec.json")', UP),
+    ("a circle", "train/optimizers/rules.py", "from train.objectives import losses", CIRCLE),
+    (SHIPPED, "train/spec/json.py", "from tests.helper import step", {("train.spec.json", "tests.helper")}),
     (SHARED, "tests/helper.py", "from tests.test_step import X", OF_TEST),
     (SHARED, "tests/helper.py", "from tests import test_step", OF_TEST),
     (TWICE, "models/other.py", PART.format("Mixer"), {"Mixer": ["models.mixer", "models.other"]}),
     (TWICE, "models/other.py", "class Mixer:\n    def __call__(self, x, ctx): ...", {}),  # is no part
     (TWICE, "train/mixing.py", f"{BASE}\n\nclass Mixer(Base): ...", {"Mixer": ["models.mixer", "train.mixing"]}),
-    (ASKED, "train/step.py", "x = getattr(data, 'ids', None)", {("train/step.py", "getattr(data, 'ids', None)")}),
-    (ASKED, "train/step.py", "x = hasattr(data, 'ids')", {("train/step.py", "hasattr(data, 'ids')")}),
+    (ASKED, "train/engine/step.py", "x = getattr(data, 'ids', None)", {("train/engine/step.py", "getattr(data, 'ids', None)")}),
+    (ASKED, "train/engine/step.py", "x = hasattr(data, 'ids')", {("train/engine/step.py", "hasattr(data, 'ids')")}),
     (COMMANDS, PLAN, COMMAND.format("draw"), [f"{PLAN} has examples of draw"]),
     (COMMANDS, PLAN, COMMAND.format("plan").partition("def run")[0], [f"{PLAN} defines no run"]),
     (SILENT, "train/__init__.py", '"""Training."""', ["train"]),

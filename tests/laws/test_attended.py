@@ -24,9 +24,9 @@ from models import (
     scanned,
 )
 from models.inspect.attention import attention_weights
-from train.objective import NextToken
-from train.optimizer import SGD, Constant
-from train.step import initialise, make_step
+from train.engine.step import initialise, make_step
+from train.objectives import NextToken
+from train.optimizers import SGD, Constant
 
 WIDTH = 16
 FORMS = {

@@ -42,9 +42,9 @@ from tests.laws.components import (
     normal,
     parameters,
 )
-from train.parts import project
-from train.spec import decode, encode
-from train.study import cost
+from train.cost import traced
+from train.spec.encoding import decode, encode
+from train.spec.parts import project
 
 
 def law_json_gives_the_same_component(component: Any) -> None:
@@ -53,7 +53,7 @@ def law_json_gives_the_same_component(component: Any) -> None:
 
 def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
     leaves = jax.tree.leaves(parameters(component))
-    assert cost.parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
+    assert traced.parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
 
 
 LAWS = [

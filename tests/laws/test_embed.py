@@ -14,7 +14,7 @@ from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed
 from models.head.logits import MultiTokenHead
 from models.head.pool import EveryToken
 from tests.laws.components import BLOCK, normal, parameters, tokens
-from train.objective import NextTokens
+from train.objectives import NextTokens
 
 
 def embedded(embed: Any, batch: Any, ctx: Context | None = None) -> np.ndarray:

@@ -17,7 +17,7 @@ from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evenness, highest
 from models.feedforward import LowRank, Monarch
 from tests.laws.components import WIDTH, normal, packed_context, parameters
-from train.study import cost
+from train.cost import traced
 
 X = normal(1, 2, 8, WIDTH)
 SEGMENTS = packed_context().segments
@@ -125,7 +125,7 @@ def law_cost_follows_the_active_experts(layer: Any, dense: Any) -> None:
     counts = []
     for one in (layer, dense):
         params = jax.eval_shape(one.init, jax.random.key(0), x, Context())["params"]
-        counts.append(cost.flops(lambda params, x, one=one: one.apply({"params": params}, x, Context()), params, x))
+        counts.append(traced.flops(lambda params, x, one=one: one.apply({"params": params}, x, Context()), params, x))
     assert counts[0] < 1.5 * counts[1]
 
 

@@ -34,14 +34,23 @@ from tests.laws.trained import (
     trained_with,
     training_batch,
 )
-from train import detection, objective
 from train.contracts import Parallel
-from train.objective import MaskedLM, MeanSquaredError, NextToken, NextTokens, Quantiles, Translation
-from train.optimizer import SGD, Constant
+from train.engine.step import initialise, make_evaluation, make_step, over_batches
+from train.objectives import (
+    MaskedLM,
+    MeanSquaredError,
+    NextToken,
+    NextTokens,
+    Quantiles,
+    Translation,
+    classification,
+    detection,
+    language,
+    regression,
+)
+from train.optimizers import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.step import initialise, make_evaluation, make_step, over_batches
-from train.study.statistics import interval
-from train.sums import Sum, Sums
+from train.sums import Sum, Sums, interval
 
 ROWS, LENGTH = 16, 8
 WAYS: dict[str, tuple[Parallel, int]] = {"parts": (Jit(), 4), "pmap": (Pmap(), 2), "mesh": (Mesh(data=4, fsdp=2), 2)}
@@ -166,7 +175,7 @@ def test_every_objective_gives_parts_the_numbers_of_the_whole(trained: Trained) 
 
 
 def test_every_objective_is_trained_for_here() -> None:
-    modules = (objective, detection)
+    modules = (classification, detection, language, regression)
     found = {one for module in modules for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__}
     objectives = {one for one in found if hasattr(one, "answer")}
     assert objectives == {type(one.objective) for one in [*OBJECTIVES, *everything()]}

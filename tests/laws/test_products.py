@@ -15,7 +15,7 @@ from models.paths import path_name
 from models.products import trace_sums
 from models.roles import Growth, Role, Roles
 from tests.laws.components import arguments, component_classes, forms_of
-from train.optimizer import AdamW, Constant
+from train.optimizers import AdamW, Constant
 
 WIDTHS = (64, 256, 1024)
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (4, 6)), jnp.int32)}

@@ -13,13 +13,13 @@ from models.head.chunked import Projected
 from models.head.logits import MultiTokenHead
 from tests.laws.components import BLOCK, VOCAB, WIDTH, normal, parameters, tokens
 from train.contracts import Parallel
-from train.objective import Classification, MaskedLM, NextToken, NextTokens, Translation
-from train.optimizer import SGD, Constant
+from train.cost.compiled import COLLECTIVES
+from train.cost.hlo import Program
+from train.engine.step import initialise, make_evaluation, make_loss, make_step
+from train.errors import InputError
+from train.objectives import Classification, MaskedLM, NextToken, NextTokens, Translation
+from train.optimizers import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.spec import InputError
-from train.step import initialise, make_evaluation, make_loss, make_step
-from train.study.compiled import COLLECTIVES
-from train.study.hlo import Program
 
 OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "next": (NextToken(), LogitsHead(bias=True, cap=2.0)),

@@ -18,7 +18,7 @@ from models.structure import replace
 from models.surgery.growth import Order, deepened
 from tests.laws.components import WIDTH, normal, parameters
 from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
-from train.study import cost
+from train.cost import traced
 
 RESIDUALS = [
     ReZero(),
@@ -221,7 +221,7 @@ def test_a_mixture_of_depths_changes_its_share_of_each_example_and_costs_as_much
     alone: Any = stack.apply({"params": params}, x[:1, 4:7], Context())
     np.testing.assert_allclose(alone, y[:1, 4:7], atol=1e-5)
     whole, part = (
-        cost.flops(lambda x, stack=stack: stack.apply({"params": params}, x, Context()), x)
+        traced.flops(lambda x, stack=stack: stack.apply({"params": params}, x, Context()), x)
         for stack in (Stack(mixture(PreNorm(), 1.0), 1), stack)
     )
     assert part < 0.55 * whole

@@ -14,8 +14,9 @@ from models import Block, Experts, GatedDeltaNet, LogitsHead, ProductKeyMemory, 
 from models.parametrization import widen
 from models.paths import count_stacked, path_name
 from tests.laws.components import arguments, component_classes, forms_of
-from train.optimizer import AdamW
-from train.parallel import SMALL, Mesh
+from train.optimizers import AdamW
+from train.parallel import Mesh
+from train.parallel.mesh import SMALL
 
 WIDTH = 128
 EIGHT = Mesh(fsdp=8)

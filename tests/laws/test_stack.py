@@ -23,7 +23,7 @@ from models.laws.depth import (
 )
 from models.structure import replace
 from tests.laws.components import BLOCK, WIDTH, forms, parameters
-from train.study import cost
+from train.cost import traced
 
 X, CONTEXT = stream(), context()
 Branch = Callable[[jax.Array], jax.Array]
@@ -181,7 +181,7 @@ def test_every_layer_drops_elements_of_its_own(scan: bool) -> None:
 
 
 def law_scan_counts_as_much_as_the_loop(loop: Any, scan: Any, *args: Any) -> None:
-    assert cost.flops(loop, *args) == cost.flops(scan, *args) > 0
+    assert traced.flops(loop, *args) == traced.flops(scan, *args) > 0
 
 
 def test_a_scanned_stack_counts_the_products_of_the_loop() -> None:

@@ -12,9 +12,10 @@ from models import MLP, Attention, Block, Context, LayerNorm, RMSNorm, Stack, Tr
 from models.experts.grouped import multiply_ragged
 from models.structure import differences, fields
 from tests.laws.components import BERT, BLOCK, OTHER, forms, shapes
-from train.run import config_names, load_config
-from train.spec import changes, decode, encode
-from train.study import cost
+from train.config import config_names, load_config
+from train.cost import traced
+from train.spec.encoding import decode, encode
+from train.spec.overrides import changes
 
 
 def paths(value: Any, path: str = "") -> list[str]:
@@ -89,7 +90,7 @@ def test_a_changed_config_is_another_and_its_difference_has_one_line() -> None:
 
 
 def law_flops_are_the_hand_count(count: int, function: Any, *args: Any) -> None:
-    assert cost.flops(function, *args) == count
+    assert traced.flops(function, *args) == count
 
 
 def forward(layer: Any, *shape: int) -> tuple[Any, Any]:
@@ -154,14 +155,14 @@ def test_a_stack_counts_its_block_as_often_as_it_repeats_it(scan: bool) -> None:
     block, x = Block(Attention(4), MLP(2.0)), (1, 5, 16)
     one, one_args = forward(Stack(block, 1, RMSNorm()), *x)
     three, three_args = forward(Stack(block, 3, RMSNorm(), scan=scan), *x)
-    law_flops_are_the_hand_count(3 * cost.flops(one, *one_args), three, *three_args)
+    law_flops_are_the_hand_count(3 * traced.flops(one, *one_args), three, *three_args)
 
 
 def test_parameters_are_counted_by_hand() -> None:
     width, vocab, depth = 16, 11, 1
     attention, feedforward, norms = 4 * (width * width + width), 2 * width * 24 + 24 + width, 4 * width
     embed = vocab * width + 2 * width + 12 * width + 2 * width
-    assert cost.parameters(shapes(BERT)) == embed + depth * (attention + feedforward + norms)
+    assert traced.parameters(shapes(BERT)) == embed + depth * (attention + feedforward + norms)
 
 
 def careless(value: Any, path: str, new: Any) -> Any:

@@ -15,9 +15,9 @@ from models.projection import Heads
 from tests.laws.components import WIDTH, module_classes, modules_within, random_like
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from train.contracts import Objective
-from train.optimizer import AdamW, Constant
+from train.engine.step import initialise, make_loss, make_step
+from train.optimizers import AdamW, Constant
 from train.precision import cast
-from train.step import initialise, make_loss, make_step
 from train.sums import Sums
 
 # One of each kind, and of each way to keep a state: the others are slow.

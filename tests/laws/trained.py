@@ -32,8 +32,7 @@ from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Posit
 from models.structure import fields
 from tests.laws.components import EMBED, WIDTH, forms_of, module_classes
 from train.contracts import Objective
-from train.detection import SetPrediction
-from train.objective import Classification, MeanSquaredError, NextToken, NextTokens
+from train.objectives import Classification, MeanSquaredError, NextToken, NextTokens, SetPrediction
 
 CLASSES = 2  # and the fewest rows of any vocabulary among the forms is 5
 

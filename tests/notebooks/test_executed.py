@@ -22,7 +22,7 @@ KILL = """
 import signal
 
 import train.notebook
-from train.checkpoint import Store
+from train.engine.checkpoint import Store
 
 saved, moved = Store.save, train.notebook.Changing.update
 

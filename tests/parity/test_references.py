@@ -14,9 +14,9 @@ import transformers
 from models import load_hf
 from models.paths import path_name
 from tests.parity.test_bert import ragged, saved, tiny
-from train.objective import Classification, MeanSquaredError
-from train.optimizer import AdamW, Constant, Cosine, Linear, WarmupStableDecay
-from train.step import initialise, make_loss, make_step
+from train.engine.step import initialise, make_loss, make_step
+from train.objectives import Classification, MeanSquaredError
+from train.optimizers import AdamW, Constant, Cosine, Linear, WarmupStableDecay
 from train.sums import mean
 
 STEPS, WARMUP, PEAK = 8, 2, 1e-2

@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from train.study.topology import topology
+from train.plan.topology import topology
 
 TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
 EFFORT = "jax_exec_time_optimization_effort"

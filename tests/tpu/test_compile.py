@@ -14,10 +14,10 @@ from models import Attention, Context, DeltaNet
 from models.backend.platform import compile_for
 from tests.laws.trained import Trained, everything, resized, trained_with, training_batch
 from tests.tpu.conftest import TOPOLOGIES
-from train.optimizer import SGD
-from train.step import initialise, make_step
-from train.study.hlo import Program
-from train.study.topology import topology
+from train.cost.hlo import Program
+from train.engine.step import initialise, make_step
+from train.optimizers import SGD
+from train.plan.topology import topology
 
 ROWS, LENGTH, WIDTH = 2, 128, 128
 

@@ -8,11 +8,11 @@ import jax
 import pytest
 
 from tests.tpu.conftest import TOPOLOGIES
+from train.config import config_names, load_config
+from train.cost.traced import flops
+from train.engine.prepared import prepare
 from train.experiment import Experiment
-from train.prepared import prepare
-from train.run import config_names, load_config
-from train.study.cost import flops
-from train.study.plan import Plan, planned
+from train.plan.step import Plan, planned
 
 COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the same products
     "drive_decision",

@@ -10,13 +10,13 @@ from jax.sharding import SingleDeviceSharding
 
 from models.structure import part, replace
 from train.cli import main
+from train.config import load_config
+from train.cost.chips import chip
+from train.errors import InputError
 from train.parallel import Mesh
-from train.run import load_config
-from train.spec import InputError
-from train.study.advice import advised
-from train.study.chips import chip
-from train.study.plan import measured, planned
-from train.study.topology import topology
+from train.plan.advice import advised
+from train.plan.step import measured, planned
+from train.plan.topology import topology
 
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:

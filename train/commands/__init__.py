@@ -13,16 +13,6 @@ def best(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="the config file that defines the run's own components")
 
 
-def prepare_jax() -> None:
-    """Settings of the process: compiled programs are kept for the next run."""
-    import jax
-
-    from train.data.published import cache
-
-    jax.config.update("jax_compilation_cache_dir", str(cache() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
 def texts(given: Sequence[str]) -> Iterator[str]:
     """The texts of a command line, where - stands for the lines of standard input."""
     for text in given:

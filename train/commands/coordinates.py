@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from train.commands import prepare_jax
+from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
 HELP = "plot how large activations are over widths or depths"
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    from train.run import load_config
+    from train.config import load_config
 
     experiment, _ = load_config(options.config, options.overrides)
     given = options.sizes or ("64,128,256,512,1024" if options.by == "width" else "2,4,8,16")
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
             f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as 64,128, and at least 1 "
             "step and seed."
         )
-    prepare_jax()
-    from train.console import Console
+    enable_compilation_cache()
+    from train.report.console import Console
     from train.study.coordinates import check, planned, table, write
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_coordinates"

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from train.data.source import dataset, describe, own_names
 
     if options.config:
-        from train.run import load_config
+        from train.config import load_config
 
         load_config(options.config, [])
     if options.action == "list" and options.names:

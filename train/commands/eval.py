@@ -6,7 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from train.commands import best, prepare_jax
+from train.commands import best
+from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
 HELP = "measure a trained run on its test split"
@@ -30,13 +31,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    prepare_jax()
-    from train.console import remarks, results
-    from train.evaluate import evaluate
-    from train.parts import project
-    from train.provenance import changed, prints
-    from train.run import asked
-    from train.spec import override
+    enable_compilation_cache()
+    from train.engine.folder import asked
+    from train.engine.provenance import changed, prints
+    from train.report.console import remarks, results
+    from train.spec.overrides import override
+    from train.spec.parts import project
+    from train.use.evaluate import evaluate
 
     run = asked(options.folder, options.config)
     experiment = run.experiment

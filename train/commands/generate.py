@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from train.commands import best, prepare_jax, texts
+from train.commands import best, texts
+from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
 HELP = "let a trained language model go on"
@@ -32,10 +33,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    prepare_jax()
+    enable_compilation_cache()
     from models.decoding.sampling import Sampler
-    from train.evaluate import generate
-    from train.run import asked
+    from train.engine.folder import asked
+    from train.use.evaluate import generate
 
     if options.tokens < 1 or options.beams < 0:
         raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")

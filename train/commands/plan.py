@@ -34,11 +34,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    from train.run import load_config
-    from train.study.advice import advised
-    from train.study.plan import prepared
-    from train.study.plan_table import record, table
-    from train.study.topology import topology
+    from train.config import load_config
+    from train.plan.advice import advised
+    from train.plan.step import prepared
+    from train.plan.table import record, table
+    from train.plan.topology import topology
 
     if options.advise and options.decode:
         raise InputError("--advise finds changes of the training step; leave --decode out.")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from models.words import join
-from train.commands import best, prepare_jax, texts
+from train.commands import best, texts
+from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
 HELP = "ask a trained run"
@@ -37,11 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    prepare_jax()
-    from train.evaluate import predict
-    from train.parts import project
-    from train.run import asked
-    from train.spec import override
+    enable_compilation_cache()
+    from train.engine.folder import asked
+    from train.spec.overrides import override
+    from train.spec.parts import project
+    from train.use.evaluate import predict
 
     run = asked(options.folder, options.config)
     run = dataclasses.replace(run, experiment=override(run.experiment, options.set, project()))

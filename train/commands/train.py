@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from train.commands import prepare_jax
+from train.engine.compilation import enable_compilation_cache
 
 HELP = "train an experiment, or continue it"
 EXAMPLES = """
@@ -38,17 +38,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
-    from train.run import load_config
-    from train.spec import encode
+    from train.config import load_config
+    from train.spec.encoding import encode
 
     experiment, _ = load_config(options.config, options.overrides)
     if options.show:
         print(json.dumps(encode(experiment), indent=2) if options.json else experiment)
         return 0
-    prepare_jax()
-    from train.console import Console
-    from train.fit import fit
-    from train.signals import InterruptedRunError
+    enable_compilation_cache()
+    from train.engine.signals import InterruptedRunError
+    from train.report.console import Console
+    from train.use.fit import fit
 
     folder = options.folder or Path("runs") / Path(options.config).stem
     console = Console()

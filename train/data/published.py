@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from models.structure import nearest
-from train.data.archive import settle, unpack
+from train.data.readers.archive import settle, unpack
 
 
 @dataclasses.dataclass(frozen=True)

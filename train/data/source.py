@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from models.words import join
-from train.data.formats import content
 from train.data.notes import Notes
 from train.data.published import cache
 from train.data.questions import Question, where
+from train.data.readers.formats import content
 from train.data.sources import format_of, library_of, suffixes
 from train.data.split import Split
 from train.errors import InputError

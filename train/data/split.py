@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from models.words import join
 from train.contracts import PART
-from train.data.formats import Example, names_missing, unnamed
 from train.data.notes import Note
+from train.data.readers.formats import Example, names_missing, unnamed
 from train.errors import InputError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from train.baselines import Baseline
 from train.charts import Matrix, Plot, Series
 from train.contracts import Case, Dataset, Evidence, Findings, Labelled
-from train.objective import probabilities
+from train.objectives import probabilities
 from train.page import Piece, Table, table
 from train.review.metrics import balanced_accuracy, macro_f1, share
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from train.contracts import Evidence, Findings
 from train.data.batches import Arrays
-from train.objective import probabilities
+from train.objectives import probabilities
 from train.page import Piece, table
 from train.review.classes import Classes
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.contracts import Dataset, Evidence, Findings
-from train.detection import ranked
+from train.objectives.detection import ranked
 from train.page import Figure, Piece, drawn
 from train.review.powers import Boxed, missing
 

@@ -11,7 +11,7 @@ import numpy as np
 from train.baselines import Baseline
 from train.charts import Plot, Series
 from train.contracts import Dataset, Evidence, Findings
-from train.driving import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
+from train.data.simulators.highway import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
 from train.errors import InputError
 from train.page import Figure, Piece, Sentence, table
 from train.review.powers import Driven, missing

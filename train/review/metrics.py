@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.contracts import Dataset, Evidence
-from train.study.statistics import interval
-from train.sums import moments, weighted
+from train.sums import interval, moments, weighted
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from train.contracts import PART, Arrays, Dataset, Ends, Restores, Review, Shows
-from train.data.drives import Drives
-from train.data.scenes import Scene
-from train.data.series import Series
+from train.data.readers.scenes import Scene
+from train.data.tasks.drives import Drives
+from train.data.tasks.series import Series
 from train.errors import InputError
 
 Pair = tuple[str, str]

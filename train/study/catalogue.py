@@ -28,7 +28,7 @@ import models
 from models.context import Context, Decoding
 from models.contracts import KINDS, Layer, kind_of
 from models.structure import fields
-from train.study.cost import flops, parameters
+from train.cost.traced import flops, parameters
 
 WIDTH, LENGTH = 512, 1024
 PLACE = Path(models.__path__[0]) / "README.md"

@@ -29,22 +29,23 @@ from models.laws.inputs import WIDTH, parameters
 from models.laws.layer import usable_length
 from models.laws.verdict import Law, NotTestedError, Verdict, name_of, require
 from models.structure import fields
-from train.commands import prepare_jax
+from train.config import loaded
+from train.cost.traced import parameters as count_parameters
+from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
-from train.parts import Names, components, project
-from train.run import loaded
-from train.spec import decode, encode, parse
+from train.plan.topology import topology
+from train.spec.encoding import decode, encode
+from train.spec.overrides import parse
+from train.spec.parts import Names, components, project
 from train.study.catalogue import LENGTH, measured
 from train.study.catalogue import WIDTH as STANDARD_WIDTH
-from train.study.cost import parameters as count_parameters
-from train.study.topology import topology
 
 TOPOLOGY = "v5e:1x1"
 
 
 def prepare() -> None:
     """Settings of a process that has computed nothing yet: eight emulated devices on a CPU, and programs compiled quickly."""
-    prepare_jax()
+    enable_compilation_cache()
     with contextlib.suppress(RuntimeError):  # where something has computed already, there are the devices that there are
         jax.config.update("jax_num_cpu_devices", DEVICES)
 

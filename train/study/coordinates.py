@@ -22,11 +22,11 @@ from models.depth.stack import Stack
 from models.parametrization import Parametrization, widen, width_of
 from models.paths import Layer
 from models.structure import fields
+from train.engine.prepared import Prepared, prepare
+from train.engine.requirements import settle
 from train.errors import InputError, refused
 from train.experiment import Experiment
-from train.optimizer import Constant
-from train.prepared import Prepared, prepare
-from train.requirements import settle
+from train.optimizers import Constant
 
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]

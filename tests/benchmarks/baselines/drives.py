@@ -7,8 +7,8 @@ from sklearn.linear_model import LinearRegression
 
 from configs import drive_decision
 from tests.benchmarks.baselines import ALL, Figures, rows
-from train.data.drives import returns
-from train.driving import Highway, Style, drive
+from train.data.simulators.highway import Highway, Style, drive
+from train.data.tasks.drives import returns
 from train.review.driving import ClosedLoop, correlation, total
 
 

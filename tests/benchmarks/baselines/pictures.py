@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from tests.benchmarks.baselines import ALL, Figures, rows
-from train.data.pixels import resized
+from train.data.readers.pixels import resized
 from train.data.source import dataset
 from train.review.detections import average_precision
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from tests.benchmarks.baselines import ALL, Figures
-from train.run import load_config
+from train.config import load_config
 
 ROWS = 40_000  # windows that the regression learns from, spread over the training part
 STRENGTH = 10.0

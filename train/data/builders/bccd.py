@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from train.data.published import TREES, tree
-from train.data.scenes import voc_file
+from train.data.readers.scenes import voc_file
 
 CELLS = ["RBC", "WBC", "Platelets"]
 PARTS = {"train": "train", "validation": "val", "test": "test"}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.archive import members
 from train.data.published import FILES, file
+from train.data.readers.archive import members
 
 NAME = "cifar/cifar-10-binary.tar.gz"
 KINDS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from train.data.digits import digits
-from train.data.pixels import resized
 from train.data.published import PACKAGES
+from train.data.readers.pixels import resized
 
 SIDE, MOST = 64, 4
 SIZES = {"train": 4000, "test": 500}

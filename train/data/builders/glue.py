@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.archive import members
 from train.data.published import FILES, file
+from train.data.readers.archive import members
 
 NAME = "glue/SST-2.zip"
 PARTS = {"train": "train", "validation": "dev"}

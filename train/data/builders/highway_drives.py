@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.driving import FEATURES, STEPS, Highway, Style, drive
+from train.data.simulators.highway import FEATURES, STEPS, Highway, Style, drive
 
 EXPERT, MIXED, TINY = "expert", "mixed", "tiny"
 SIZES = {EXPERT: {"train": 60, "test": 6}, MIXED: {"train": 60, "test": 6}, TINY: {"train": 3, "test": 1}}
@@ -14,7 +14,9 @@ DRIVERS = 8  # of a simulation
 
 
 class HighwayDrives(tfds.core.GeneratorBasedBuilder):
-    """`features` (t, 31) as `train.driving.features` has them, `actions` (t, 2), acceleration and steering, and `rewards` (t,).
+    """`features` (t, 31), `actions` (t, 2), acceleration and steering, and `rewards` (t,).
+
+    Features are those of `train.data.simulators.highway.features`.
 
     60 / 6 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a crash.  `expert`:
     all want 30 m/s, and two in three are pushed off their course and log how they mean to come back (DART, arXiv:1703.09327).  `mixed`:

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from train.data.archive import members
 from train.data.published import FILES, file
+from train.data.readers.archive import members
 
 NAME = "imdb/aclImdb_v1.tar.gz"
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from train.data.digits import digits
-from train.data.pixels import resized
 from train.data.published import PACKAGES
+from train.data.readers.pixels import resized
 
 FRAMES, SIDE, INK, STEP = 8, 16, 10, 2  # of a quarter: its side, that of a digit, pixels a frame
 DIRECTIONS = {"right": (0, 1), "down-right": (1, 1), "down": (1, 0), "down-left": (1, -1)}

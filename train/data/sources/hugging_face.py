@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.words import join
-from train.data.formats import Example
+from train.data.readers.formats import Example
 from train.data.sources import Format, Library, needs
 from train.data.sources.parquet import plain
 from train.data.split import Split

@@ -1,6 +1,6 @@
 """JSON lines: one object a line."""
 
-from train.data.formats import content, json_lines
+from train.data.readers.formats import content, json_lines
 from train.data.sources import Format
 from train.data.split import Split
 

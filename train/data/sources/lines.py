@@ -1,6 +1,6 @@
 """Plain text: one example a line, empty ones left out, in the column `text`."""
 
-from train.data.formats import content
+from train.data.readers.formats import content
 from train.data.sources import Format
 from train.data.split import Split
 

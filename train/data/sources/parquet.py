@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.data.formats import Example
+from train.data.readers.formats import Example
 from train.data.sources import Format, needs
 from train.data.split import Split
 from train.errors import InputError

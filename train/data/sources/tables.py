@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from train.data.formats import DELIMITERS, content, table
+from train.data.readers.formats import DELIMITERS, content, table
 from train.data.sources import Format
 from train.data.split import Split
 

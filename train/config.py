@@ -1,0 +1,94 @@
+"""Configs: the names of the project's own, files of the user's, and the experiment that each builds."""
+
+import functools
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tensorflow_datasets.core import registered
+
+import configs
+from models.structure import nearest
+from train.errors import InputError
+from train.experiment import Experiment
+from train.spec.encoding import decode, encode
+from train.spec.overrides import changes, override
+from train.spec.parts import Names, components, joined, project
+
+
+def config_names() -> list[str]:
+    """The experiments in configs/."""
+    return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
+
+
+def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
+    """The experiment of a config, by its name in configs/ or the path of a Python file, with overrides applied; and the components known.
+
+    Raises InputError for a name that is none, a file without `experiment()`, and for every override that does not fit.
+    """
+    module = config_module(name)
+    names = joined(project(), components(module))
+    if not hasattr(module, "experiment"):
+        raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
+    try:
+        experiment = module.experiment()
+    except Exception as error:  # whatever the config's own code raises
+        raise InputError(f"The config {name!r} cannot be built: {_told(error, module.__file__)}") from None
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment.")
+    try:
+        again = decode(encode(experiment), names)  # what is trained is what its run is read back as
+    except InputError as error:
+        raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
+    if lost := changes(experiment, again):
+        raise InputError(f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known components.")
+    return override(again, overrides, names), names
+
+
+def config_module(name: str) -> Any:
+    """The module of a config: one of the project's by its name, or a file.  Raises InputError if there is none."""
+    if name.endswith(".py"):
+        return loaded(name, "config file")
+    if name not in config_names():
+        raise InputError(f"No config is called {name!r}; {nearest(name, config_names())}")
+    return importlib.import_module(f"configs.{name}")
+
+
+def loaded(file: str, what: str = "file") -> Any:
+    """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code raises."""
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"There is no {what} {file}.")
+    try:
+        module = _own_file(path.resolve(), path.read_bytes())
+    except Exception as error:  # whatever the file's own code raises
+        raise InputError(f"The {what} {file} cannot be read: {_told(error, str(path.resolve()))}") from None
+    sys.modules[module.__name__] = module  # where a file's text is an earlier one again, its classes are those of that time
+    return module
+
+
+def _told(error: Exception, file: str) -> str:
+    """What a config's own code raised, and the line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    kind = "" if type(error) in (ValueError, LookupError, InputError) else f"{type(error).__name__}: "
+    said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"{kind}{said}" + (f" (line {line} of {Path(file).name})" if line else "")
+
+
+@functools.cache
+def _own_file(path: Path, source: bytes) -> Any:
+    # the same text is run once, so that its classes stay the same ones
+    folder = [str(path.parent)]  # TFDS asks where a builder's package is
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path, submodule_search_locations=folder)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    vars(module)["__source__"] = source.decode("utf-8", errors="replace")  # which the file may not say any more when it is asked
+    sys.modules[module.__name__] = module
+    with registered.skip_registration():  # a data set of its own may have the name of another
+        spec.loader.exec_module(module)
+    return module

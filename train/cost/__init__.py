@@ -1,0 +1,1 @@
+"""Costs of computations: FLOPs of traced programs, instructions and bytes of compiled ones, what each chip can do."""

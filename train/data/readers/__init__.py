@@ -1,0 +1,1 @@
+"""Readers of files: tables and JSON lines, images, videos, scenes with boxes, archives, times."""

@@ -1,0 +1,1 @@
+"""Simulators that data is made by, and that models drive in."""

@@ -1,0 +1,1 @@
+"""Tasks: one data set a kind of batch, from sentences to trajectories."""

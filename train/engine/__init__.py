@@ -1,0 +1,1 @@
+"""The engine: the step, what a run prepares, the loop, checkpoints, run folders."""

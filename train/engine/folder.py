@@ -1,0 +1,243 @@
+"""Run folders: write, read back and resume `experiment.json`."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from models.structure import differences, part, replace
+from train.config import config_module, config_names
+from train.contracts import Dataset, Tokenised
+from train.data.tokens import Published
+from train.engine.provenance import COPY, directory, edited, located, prints, source_of
+from train.engine.requirements import Change
+from train.errors import InputError
+from train.experiment import Experiment
+from train.parallel import Jit
+from train.spec.encoding import decode, encode
+from train.spec.overrides import changes
+from train.spec.parts import components, joined, project
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+TOKENIZER = "tokenizer.json"
+FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # what may differ when a run is continued
+UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)  # what a kill may leave in a folder that is no run yet
+
+
+def versions() -> dict[str, str]:
+    """What the run was computed with."""
+    commit = ""
+    with contextlib.suppress(OSError):  # where git is not installed
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+        commit = asked.stdout.strip()
+    found = {name: version(name) for name in PACKAGES}
+    return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
+
+
+def adopted(folder: Path, experiment: Experiment) -> Experiment:
+    """The experiment with the settings that followed the data when the folder's run began.
+
+    Those that are set otherwise since stay.  It is as it was if the folder holds no run, or one that cannot be read.
+    """
+    try:
+        settled = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))["settled"]
+        for change in settled:
+            path = change["path"]
+            if path not in experiment.given and encode(part(experiment, path)) == change["before"]:
+                experiment = replace(experiment, path, decode(change["after"], {}))
+    except (OSError, ValueError, LookupError, TypeError):
+        return experiment
+    return experiment
+
+
+def record(
+    folder: Path,
+    experiment: Experiment,
+    config: str,
+    opened: Dataset,
+    fresh: Sequence[str] = (),
+    settled: Sequence[Change] = (),
+) -> None:
+    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions.
+
+    Also what tells the data and the config's own classes from others, the working folder, the parameters that are
+    `fresh` beside loaded weights, and the settings that were `settled` by the data.  A tokenizer, and the file of own
+    classes, are written beside it first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens, source = opened.tokens if isinstance(opened, Tokenised) else None, source_of(experiment)
+    if isinstance(tokens, Published):
+        (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
+    data = {"experiment": encode(experiment), "config": config, "classes": list(opened.classes), "versions": versions()}
+    data |= {"data": prints(experiment), "directory": directory(folder), "fresh": list(fresh)}
+    data |= {"settled": [change.record() for change in settled]}
+    if source is not None:
+        data["source"] = source.recorded()
+        if source.path is not None:
+            (folder / COPY).write_text(source.text, encoding="utf-8")
+    _write(folder, data)
+
+
+def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, step: int) -> None:
+    """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list `continued`."""
+    said, source, now = old.said, source_of(experiment), versions()
+    same = old.experiment == experiment  # what an older version wrote of it stays
+    data = {"experiment": said["experiment"] if same else encode(experiment), "config": config, "versions": now}
+    if "data" in said:  # of a version that told its data
+        data["data"] = prints(located(experiment, folder, said.get("directory"), here=True))
+    if source is not None and edited(folder, said.get("source"), source):
+        data["source"] = source.recorded()
+        if source.path is not None:
+            (folder / COPY).write_text(source.text, encoding="utf-8")
+    if all(said.get(name) == value for name, value in data.items()):
+        return
+    before = {name: said.get(name) for name, value in data.items() if said.get(name) != value and name != "experiment"}
+    entry = {"step": step, "changes": changes(old.experiment, experiment), "before": before}
+    _write(folder, said | data | {"continued": [*said.get("continued", []), entry]})
+
+
+def _write(folder: Path, data: dict[str, Any]) -> None:
+    partial = folder / "experiment.json.partial"
+    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / "experiment.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What experiment.json says: the experiment, its config's name, the classes it knows; all that it `said`.
+
+    `edited` says what of the run's own classes is not as it was when they were trained.
+    """
+
+    experiment: Experiment
+    config: str
+    classes: tuple[str, ...]
+    said: dict[str, Any] = dataclasses.field(default_factory=dict)
+    edited: str = ""
+
+
+def recorded(folder: Path, config: str | None = None) -> Recorded:
+    """A run's experiment, read back.  `config` is a file that defines components of its own; the one it was trained with is found again.
+
+    Raises InputError where the folder holds no run, or the file is damaged or names an unknown component.
+    """
+    path = folder / "experiment.json"
+    if not os.path.isfile(path):  # also where the name is too long for a file
+        raise InputError(f"{folder} is no run: it has no experiment.json; give a folder that `morphax train` wrote.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        written, name, classes = data["experiment"], data["config"], tuple(data["classes"])
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew.") from None
+    own, source = components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
+    if config is None:
+        config = name if name in config_names() else _remembered(folder, source)
+    if config is not None:
+        own |= components(config_module(config))
+    marked = '"from"' in json.dumps(written)  # an older version recorded no modules
+    known = joined(project(), own) if marked else project() | own
+    try:
+        experiment = decode(written, known)
+    except InputError as error:
+        raise InputError(f"{path}: {error} If a config file of your own defines it, add --config FILE.") from None
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"{path} holds no experiment.")
+    return Recorded(experiment, name, classes, data, edited(folder, source, source_of(experiment)))
+
+
+def _remembered(folder: Path, source: dict[str, Any] | None) -> str | None:
+    """The file that a run's own components were read from, if it has any.  Raises InputError where it is gone.
+
+    A file inside of the run's folder, which may come from anywhere, is run only when it is asked for.
+    """
+    if source is None or source["path"] is None:
+        return None
+    path, names = Path(source["path"]), ", ".join(source["components"])
+    if not path.is_file() or Path(os.path.realpath(folder)) in path.parents:
+        kept = f", such as {folder / COPY}, which the run keeps" if (folder / COPY).is_file() else ""
+        where = "is not there" if not path.is_file() else "lies in the run's own folder"
+        raise InputError(f"{path}, which defines {names} of {folder}, {where}: give the file with --config FILE{kept}.")
+    return str(path)
+
+
+def asked(folder: Path, config: str | None = None) -> Recorded:
+    """A run that is to be used: its experiment on one device, with the tokenizer it keeps and its paths led from where they were given.
+
+    Raises InputError where the classes of its config were edited since, unless `config` asks for these; then says so.
+    """
+    run = recorded(folder, config)
+    if run.edited:
+        path = (run.said.get("source") or {}).get("path") or "the notebook"
+        what = f"{run.edited} of {config or path} is not what {folder} was trained with"
+        if config is None:
+            kept = f" ask the run as it was with --config {folder / COPY}, or" if (folder / COPY).is_file() else ""
+            named = f" as the file is now with --config {path}" if path != "the notebook" else " undo the edit"
+            raise InputError(f"{what}:{kept}{named}, or train it anew.")
+        print(f"{what}: what follows is of another model.", file=sys.stderr, flush=True)
+    experiment = fitted(folder, located(run.experiment, folder, run.said.get("directory")))
+    return dataclasses.replace(run, experiment=dataclasses.replace(experiment, parallel=Jit()))
+
+
+def fitted(folder: Path, experiment: Experiment) -> Experiment:
+    """The run's experiment, reading text with the tokenizer that the run keeps, where it has one."""
+    place = folder / TOKENIZER
+    return replace(experiment, "data.tokenizer", str(place)) if place.is_file() else experiment
+
+
+def claim(folder: Path, experiment: Experiment, config: str, fresh: bool = False, edits: bool = False) -> Recorded | None:
+    """The run that the folder already holds, if it is of the same experiment; None where a new one can be made.
+
+    Its steps, and how it is spread over devices, may differ.  Raises InputError, naming every difference, where it holds another
+    experiment or, unless `edits` are fine, was made with other code of the same classes, and where it cannot be written.
+    """
+    if os.path.isfile(folder / "experiment.json") and fresh:
+        _writable(folder)
+        return None
+    if os.path.isfile(folder / "experiment.json"):
+        old = recorded(folder, config if config.endswith(".py") else None)
+        if any(path.split(".")[0] not in FREE for path, _, _ in differences(old.experiment, experiment)):
+            raise InputError(another(folder, old.experiment, experiment))
+        if old.edited and not edits:
+            raise InputError(
+                f"{folder} was made with another {old.edited}, which has been edited since: undo the edit, go on all the same with"
+                f" --changed, train anew with --fresh, which keeps this run under another name, or name a new folder with --run."
+            )
+        if old.experiment != experiment or not (folder / "summary.json").is_file():
+            _writable(folder)
+        return old
+    if os.path.exists(folder) and (not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())):
+        raise InputError(f"{folder} exists and is no run; name another folder with --run.")
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _writable(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run.") from None
+    finally:  # a run that is refused later leaves nothing behind
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+    return None
+
+
+def another(folder: Path, old: Experiment, new: Experiment) -> str:
+    """The sentence that refuses to go on with another experiment."""
+    listed = "; ".join(changes(old, new))
+    return f"{folder} holds another experiment ({listed}): continue with its settings, or name a new folder with --run."
+
+
+def _writable(folder: Path) -> None:
+    probe = folder / ".write"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {os.strerror(error.errno or 0)}; name another folder with --run.") from None

@@ -1,0 +1,237 @@
+"""The loop: the five steps of training, and everything around them that keeps a run safe."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.cost.chips import chip
+from train.engine.checkpoint import Progress, Store
+from train.engine.evidence import measure
+from train.engine.prepared import Beginning, Prepared
+from train.engine.signals import Flag, InterruptedRunError
+from train.engine.step import TrainState
+from train.errors import InputError
+from train.events import Evaluated, Logged, Message, Saved
+from train.sinks.broadcast import Emit
+from train.sums import Sum, add, mean
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Pace:
+    """Work done and the time it took."""
+
+    steps: float = 0.0
+    examples: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def rates(self, work: float = 0.0) -> dict[str, float]:
+        """Examples and tokens a second; empty where nothing was timed.
+
+        With `work`, the part of what the chips can do in a second that a step of the model asks for, also `mfu`.
+        """
+        if not self.examples or not self.seconds:
+            return {}
+        used = {"mfu": work * self.steps / self.seconds} if work else {}
+        examples, tokens = self.examples / self.seconds, self.tokens / self.seconds
+        return {"examples_per_second": examples, "tokens_per_second": tokens} | used
+
+
+class Restored(NamedTuple):
+    """A run's last checkpoint, or its beginning if it has none: the state, placed, its step, and its progress."""
+
+    step: int
+    state: TrainState
+    progress: Progress = Progress()
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def restore(store: Store, prepared: Prepared, beginning: Beginning | None = None) -> Restored:
+    """The last checkpoint that is whole; the `beginning` if it is given, and a new one if there is no checkpoint."""
+    found = store.restore(prepared.logical()) if beginning is None else None
+    if found is None:
+        state, fresh, unused = beginning or prepared.begin()
+        return Restored(0, state, Progress(), fresh, unused)
+    whole, progress = found
+    return Restored(int(whole.step), prepared.parallel.spread(whole, consume=True), progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The end of a loop: the last step, the step of the best checkpoint, metrics on the test split with intervals."""
+
+    step: int
+    best: int | None
+    params: Any
+    measured: dict[str, tuple[float, float]]
+    seconds_to_first_step: float
+    rates: dict[str, float]
+
+
+class Loop:
+    """One run from where it was restored to its last step; `began` is when it was started, by `time.perf_counter`."""
+
+    def __init__(self, prepared: Prepared, restored: Restored, store: Store, flag: Flag, began: float) -> None:
+        self.prepared, self.store, self.flag, self.began = prepared, store, flag, began
+        self.experiment, self.parallel = prepared.experiment, prepared.parallel
+        self.batches, self.step, self.steps = prepared.batches, prepared.step, prepared.steps
+        self.start, self.state, self.progress, self.fresh, self.unused = restored
+        self.measured: dict[str, tuple[float, float]] = {}
+        self.first_step = math.nan
+        self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
+        if self.progress.pending:
+            pending = self.progress.pending.items()
+            self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in pending}]
+        self.unsaved: int | None = None  # the step of a checkpoint that is being written
+        self.pace, self.interval = Pace(), Pace()
+        own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
+        self.share = prepared.model_work / (own.flops * self.parallel.size()) if own else 0.0
+        self.emit: Emit = lambda event: None
+
+    def run(self, emit: Emit) -> Outcome:
+        """Iterates to the end and saves; every event goes to `emit`."""
+        self.emit, number = emit, self.start
+        unfinished = self.progress.evaluated < number and self._measures(number)
+        stopped = self._pause(number) if unfinished else self._content(number)
+        if not stopped and number < self.steps:
+            number = self._iterate(number)
+        self._wait()
+        if not self.measured and self._measure(number) is None:
+            raise InterruptedRunError(self.flag.number, number)
+        best, params = self.store.best(), self.state.params
+        return Outcome(number, best, params, self.measured, self.first_step, self.pace.rates(self.share))
+
+    def _iterate(self, start: int) -> int:
+        number = start
+        since = time.perf_counter()
+        for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
+            # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
+            self.state, sums = self.step(self.state, batch)
+            self.pending.append(sums)
+            self.interval.steps += 1
+            self.interval.examples += examples
+            self.interval.tokens += tokens
+            if number == start + 1:
+                jax.block_until_ready(sums)
+                self.first_step = time.perf_counter() - self.began
+                since, self.interval = time.perf_counter(), Pace()
+            if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
+                self._write(number, since)
+                since = time.perf_counter()
+            if (self.flag.number or self._due(number)) and self._pause(number):
+                break
+            if self._due(number):
+                since = time.perf_counter()
+        return number
+
+    def _ahead(self, start: int) -> Iterator[tuple[Any, float, float]]:
+        """Batches on the device before they are needed, with their numbers of examples and tokens."""
+
+        def placed() -> Iterator[tuple[Any, float, float]]:
+            for batch in self.batches.stream(start, self.steps):
+                tokens = float((batch["segments"] > 0).sum()) if "segments" in batch else 0.0
+                rows = float(len(next(iter(batch.values()))))
+                examples = float(batch["weights"].sum()) if "starts" in batch else rows
+                yield self.parallel.put(batch), examples, tokens
+
+        waiting = placed()
+        ready = list(itertools.islice(waiting, 2))
+        while ready:
+            yield ready.pop(0)
+            ready.extend(itertools.islice(waiting, 1))
+
+    def _write(self, number: int, since: float) -> None:
+        sums = jax.device_get(self.pending)  # the one place where the host waits for the device
+        self.interval.seconds = time.perf_counter() - since
+        values, self.pending = mean(functools.reduce(add, sums)), []
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
+                f" earlier checkpoints in {self.store.folder.parent} are kept."
+            )
+        values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.rates(self.share)
+        self.emit(Logged(number, values))
+        for name in ("steps", "examples", "tokens", "seconds"):
+            setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))
+        self.interval = Pace()
+
+    def _due(self, number: int) -> bool:
+        """Whether something is measured or saved after this step."""
+        saves = self.experiment.checkpoints.every
+        return self._measures(number) or bool(saves and number % saves == 0)
+
+    def _measures(self, number: int) -> bool:
+        return number % (self.experiment.evaluation.every or len(self.batches)) == 0 or number == self.steps
+
+    def _pause(self, number: int) -> bool:
+        """Evaluation, checkpoint and signals between two steps; True to stop training early."""
+        metrics: dict[str, float] | None = None
+        stop = False
+        if self._measures(number) and not self.flag.number:
+            metrics = self._measure(number)
+            stop = metrics is not None and self._judge(number, metrics)
+        if self.flag.number:
+            sums = functools.reduce(add, jax.device_get(self.pending)) if self.pending else {}
+            unwritten = {name: (float(total.value), float(total.weight)) for name, total in sums.items()}
+            self._save(number, unwritten, metrics)
+            self._wait()
+            raise InterruptedRunError(self.flag.number, number)
+        saves = self.experiment.checkpoints.every
+        if metrics is not None or (saves and number % saves == 0):
+            self._save(number, {}, metrics)
+        return stop
+
+    def _save(self, number: int, pending: dict[str, tuple[float, float]], metrics: dict[str, float] | None) -> None:
+        self.store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=pending), metrics)
+        self._saved(number)  # the one before is on the disk when the next is begun
+
+    def _wait(self) -> None:
+        self.store.wait()
+        self._saved(None)
+
+    def _saved(self, following: int | None) -> None:
+        if self.unsaved is not None:
+            self.emit(Saved(self.unsaved))
+        self.unsaved = following
+
+    def _measure(self, number: int) -> dict[str, float] | None:
+        """The metrics on the test split; None where a signal came meanwhile."""
+        measured = measure(self.prepared, self.state.params, lambda: bool(self.flag.number))
+        if measured is None:
+            return None
+        self.measured = measured
+        event = Evaluated(number, self.measured)
+        self.emit(event)
+        return event.values
+
+    def _judge(self, number: int, metrics: dict[str, float]) -> bool:
+        """Remembers the best; True when the goal is reached or patience is over."""
+        watched = self.experiment.evaluation
+        value, best = metrics[watched.metric], self.progress.best
+        better = best is None or (value > best if watched.greater else value < best)
+        self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
+        return self._content(number)
+
+    def _content(self, number: int) -> bool:
+        """Whether the last evaluation ends training, which the best so far and the wait for a better one tell."""
+        watched, best = self.experiment.evaluation, self.progress.best
+        if not number or number >= self.steps or best is None:
+            return False
+        if watched.goal is not None and (best >= watched.goal if watched.greater else best <= watched.goal):
+            self.emit(Message(f"{watched.metric} has reached {watched.goal:g}: stopping early"))
+        elif watched.patience is not None and self.progress.waited >= watched.patience:
+            self.emit(Message(f"no better {watched.metric} in {watched.patience} evaluations: stopping early"))
+        else:
+            return False
+        return True

@@ -1,0 +1,332 @@
+"""What a run needs to compute, made and checked before anything is compiled: data, state, step, evaluation."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from models.backend.platform import compile_for
+from models.contracts import Batch
+from models.parametrization import initialised, roles
+from models.structure import part
+from models.words import join
+from train.contracts import Dataset, Ends, Metric, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.cost.traced import flops
+from train.data.balance import class_weights, emphasised, require_once
+from train.engine.requirements import require
+from train.engine.step import (
+    TrainState,
+    initialise,
+    make_evaluation,
+    make_loss,
+    make_outputs,
+    make_search,
+    make_step,
+    make_sums,
+    over_batches,
+)
+from train.errors import InputError, refused
+from train.experiment import Experiment
+from train.optimizers import Constant, routed
+from train.optimizers.transforms import in_mup
+from train.sums import Moments, Sum
+
+Shapes = dict[str, Any]  # of a batch, each a ShapeDtypeStruct
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inference:
+    """A model on its data: shapes of a batch and of the parameters, and programs, compiled when first called.
+
+    `uncertain` are the metrics of the objective that have no confidence interval: none on a batch without targets.
+    """
+
+    experiment: Experiment
+    data: Dataset
+    batch: Shapes
+    shapes: Any
+    metrics: tuple[Metric, ...] = ()  # measured at each evaluation beside the objective's
+    uncertain: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+    @property
+    def parallel(self) -> Parallel:
+        """How programs are compiled and where their arrays live."""
+        return self.experiment.parallel
+
+    @functools.cached_property
+    def evaluation(self) -> Callable[[Any, Any], dict[str, Any]]:
+        """(params, batch) -> moments of each metric of the objective."""
+        experiment = self.experiment
+        evaluate = make_evaluation(experiment.model, experiment.objective, experiment.precision)
+        return self.parallel.compile_evaluation(evaluate)
+
+    @functools.cached_property
+    def outputs(self) -> Callable[[Any, Any], Any]:
+        """(params, batch) -> outputs of the model."""
+        return self.parallel.compile_outputs(make_outputs(self.experiment.model, self.experiment.precision))
+
+    @functools.cached_property
+    def search(self) -> Callable[[Any, Any], Any]:
+        """(params, batch) -> the tokens that the objective's search finds, filled up with the `end` of the data."""
+        experiment = self.experiment
+        if not isinstance(self.data, Ends):
+            name = type(experiment.data).__name__
+            said = f"The objective searches for texts, and {name} has no token that ends one"
+            raise InputError(f"{said}; change one of both.")
+        search = make_search(experiment.model, experiment.objective, self.data.end, experiment.precision)
+        return self.parallel.compile_outputs(search)
+
+    def evaluate(self, params: Any, stop: Callable[[], bool] = lambda: False) -> dict[str, list[Moments]] | None:
+        """The test split, batch by batch, as moments by metric; None if `stop` said so.  Nothing is updated."""
+        batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
+        results: list[dict[str, Any]] = []
+        for batch in batches.stream(0, len(batches)):
+            if stop():
+                return None
+            results.append(self.evaluation(params, self.parallel.put(batch)))
+        return over_batches(jax.device_get(results))
+
+
+class Beginning(NamedTuple):
+    """The state before the first step; parameters that loaded weights lack (`fresh`), and unused weights."""
+
+    state: TrainState
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared(Inference):
+    """An experiment made ready to be trained for `steps` steps, of shapes alone: nothing is drawn, read or compiled.
+
+    `work` counts the floating-point operations of a training step, `rate` gives the learning rate of a step from 0,
+    and `roles` has a Role for each parameter.
+    """
+
+    batches: Steps
+    steps: int
+    roles: Any
+    optimizer: optax.GradientTransformation
+    rate: Any
+    work: int
+
+    @functools.cached_property
+    def step(self) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+        """(state, batch) -> (state, sums), which consumes the state."""
+        return self.parallel.compile_step(self.pure_step)
+
+    @property
+    def pure_step(self) -> Callable[..., tuple[TrainState, Any]]:
+        """The step before compilation."""
+        return _step(self.experiment, self.optimizer, self.roles)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Shapes of the state."""
+        return _state(self.shapes, self.optimizer, self.experiment)
+
+    @functools.cached_property
+    def model_work(self) -> int:
+        """Three times the products of the forward pass, without what causal attention hides.  arXiv:2204.02311.
+
+        Traced when first read.
+        """
+        loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
+        with compile_for("cpu"):  # where attention is the plain one, whose products are all there to count
+            return 3 * flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
+
+    def logical(self) -> TrainState:
+        """Shapes of one logical copy of the state, placed to read a checkpoint into; nothing is drawn or read."""
+        return self.parallel.logical(self.state)
+
+    def begin(self) -> Beginning:
+        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
+        experiment = self.experiment
+        key = jax.random.key(experiment.seed)
+        with refused():
+            if experiment.initial is None:
+                state = self.parallel.start(
+                    lambda: initialise(
+                        initialised(experiment.model, key, _zeros(self.batch))["params"],
+                        self.optimizer,
+                        experiment.seed,
+                    )
+                )
+                return Beginning(state)
+            params, fresh, unused = Start(*experiment.initial.load(experiment.model, key))
+            if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, self.shapes):
+                other = "The initial weights have other names or shapes than the model's parameters"
+                raise InputError(f"{other}; give weights of the same structure.")
+        state = jax.jit(lambda params: initialise(params, self.optimizer, experiment.seed))(params)
+        return Beginning(self.parallel.spread(state), tuple(fresh), tuple(unused))
+
+
+def prepare(experiment: Experiment, data: Dataset) -> Prepared:
+    """Traces an experiment on its data, and counts the work of a step.
+
+    Raises InputError if model, objective, optimizer and data do not fit each other, and for what the model computes
+    only while it is trained.
+    """
+    _require_fit(experiment, data)
+    multiple = experiment.parallel.size() * experiment.accumulate
+    batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
+    objective = experiment.objective
+    if isinstance(objective, WeighsClasses):
+        weights = class_weights(objective.class_weights, data)
+        require_once(objective.class_weights, _field(experiment, "data.balance"))
+        batches = emphasised(batches, weights)
+    first = batches[0]
+    traced = _measurable(experiment, data, first)
+    steps = experiment.length(len(batches))
+    with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
+        found, build = roles(experiment.model, traced.batch), experiment.optimizer.build
+        if in_mup(found) and not _takes_roles(build):
+            raise ValueError("its build takes no roles, which hold muP's rates")
+        optimizer: optax.GradientTransformation
+        if _takes_roles(build):
+            optimizer = build(steps, traced.shapes, roles=found)
+        else:
+            optimizer = routed(build(steps, traced.shapes), traced.shapes, found)
+        rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
+        schedule = rate.build(steps)
+        state = _state(traced.shapes, optimizer, experiment)
+        jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
+    with refused("The model cannot take a training step: ", "; change it, or the objective."):
+        work = flops(_step(experiment, optimizer, found), state, traced.batch)
+    own = experiment, data, traced.batch, traced.shapes, traced.metrics
+    return Prepared(
+        *own,
+        batches=batches,
+        steps=steps,
+        roles=found,
+        optimizer=optimizer,
+        rate=schedule,
+        work=work,
+        uncertain=traced.uncertain,
+    )
+
+
+def prepare_evaluation(experiment: Experiment, data: Dataset) -> Inference:
+    """Traces an experiment's model and objective on the test split.  Raises InputError if one does not fit the data."""
+    _require_fit(experiment, data)
+    batches = data.batches("test", experiment.evaluation.batch_size, experiment.parallel.size(), None)
+    return _measurable(experiment, data, batches[0])
+
+
+def prepare_inference(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    """Traces an experiment's model on a batch without targets.  Raises InputError if it does not fit the data."""
+    _require_fit(experiment, data)
+    return _traced(experiment, data, batch)
+
+
+def _traced(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
+    try:
+        with refused():
+            params = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), _zeros(shapes)))["params"]
+    except KeyError as error:
+        both = f"{error} in a batch, and the data gives {join(batch)}"
+        raise InputError(f"The model needs {both}; change model or data.") from None
+    return Inference(experiment, data, shapes, params)
+
+
+def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+    """As `_traced`, and traces the objective, on a batch with targets."""
+    traced = _traced(experiment, data, batch)
+    name = type(experiment.objective).__name__
+    measure = make_sums(experiment.model, experiment.objective, experiment.precision)
+    try:
+        with refused(
+            f"The objective {name} does not fit what the model's head gives or the data asks: ",
+            "; change one of objective, model.head and data.",
+        ):
+            own, sown = jax.eval_shape(measure, traced.shapes, traced.batch)
+        uncertain, sums = _uncertain(name, own), own | sown
+        if isinstance(experiment.objective, Searches):
+            with refused(f"The objective {name} searches with a model that decodes: "):
+                search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
+                jax.eval_shape(search, traced.shapes, traced.batch)
+    except KeyError as error:
+        both = f"{error} in a batch, and the data gives {join(batch)}"
+        raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
+    return dataclasses.replace(traced, uncertain=uncertain, metrics=_metrics(experiment, data, tuple(sums)))
+
+
+def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
+    """The names of Sums without `each`.  Raises InputError for what an objective gives in place of Sums."""
+    if "loss" not in sums:
+        raise InputError(f"The objective {objective} gives {join(sums)} and no loss; name what is minimised 'loss'.")
+    for name, total in sums.items():
+        if not isinstance(total, Sum):
+            said = f"The objective {objective} gives {name} as {type(total).__name__}"
+            raise InputError(f"{said} and not as a Sum; make it by train.sums.weighted(values, weights).")
+    return tuple(name for name, total in sums.items() if total.each is None)
+
+
+def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> tuple[Metric, ...]:
+    """What is measured beside the objective's metrics: those asked for, and the review if it has `evaluation.metric`.
+
+    Raises InputError if nothing measures `evaluation.metric`, or two metrics measure one thing.
+    """
+    watched, review = experiment.evaluation.metric, experiment.review
+    known = dict.fromkeys(summed, "the objective")
+    for metric in experiment.metrics:
+        owner = type(metric).__name__
+        with refused(f"metrics has {owner}, and it cannot be measured: "):
+            names = metric.names(data)
+        if twice := [name for name in names if known.get(name, "the objective") != "the objective"]:
+            both = f"{known[twice[0]]} and {owner}, which both measure {twice[0]}"
+            raise InputError(f"metrics has {both}; leave one out.")
+        known |= {name: owner for name in names if name not in known}
+    if watched in known:
+        return experiment.metrics
+    reviewed: tuple[str, ...] = ()
+    if isinstance(review, Metric):
+        with refused("review cannot be measured: "):
+            reviewed = review.names(data)
+    if isinstance(review, Metric) and watched in reviewed:
+        return (*experiment.metrics, review)
+    added = [name for name in known if name not in summed]
+    more = [name for name in reviewed if name not in known]
+    parts = (("the objective measures", summed), ("metrics measure", added), ("the review measures", more))
+    said = ", ".join(f"{owner} {join(names, room=300)}" for owner, names in parts if names)
+    raise InputError(f"evaluation.metric is {watched!r} and {said}; choose one of these.")
+
+
+def _state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
+    return jax.eval_shape(lambda params: initialise(params, optimizer, experiment.seed), shapes)
+
+
+def _step(experiment: Experiment, optimizer: optax.GradientTransformation, found: Any) -> Callable[..., Any]:
+    settings = experiment.precision, experiment.accumulate, found
+    return make_step(experiment.model, experiment.objective, optimizer, *settings)
+
+
+def _require_fit(experiment: Experiment, data: Dataset) -> None:
+    """Raises InputError if the model cannot take what the data gives, or if devices that are asked for are absent."""
+    with refused():
+        _ = data.names  # whether they can be read
+        experiment.parallel.size()
+        require(experiment, data)
+
+
+def _field(experiment: Experiment, path: str) -> Any:
+    try:
+        return part(experiment, path)
+    except LookupError:
+        return None
+
+
+def _takes_roles(build: Any) -> bool:
+    taken = inspect.signature(build).parameters
+    return "roles" in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+
+
+def _zeros(shapes: dict[str, Any]) -> Batch:
+    return {name: jnp.zeros(value.shape, value.dtype) for name, value in shapes.items()}

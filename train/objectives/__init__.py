@@ -1,0 +1,18 @@
+"""Objectives: each loss and metric as a sum and its weight over examples, divided once at the end."""
+
+from train.objectives.classification import Classification, probabilities
+from train.objectives.detection import SetPrediction
+from train.objectives.language import MaskedLM, NextToken, NextTokens, Translation
+from train.objectives.regression import MeanSquaredError, Quantiles
+
+__all__ = [
+    "Classification",
+    "MaskedLM",
+    "MeanSquaredError",
+    "NextToken",
+    "NextTokens",
+    "Quantiles",
+    "SetPrediction",
+    "Translation",
+    "probabilities",
+]

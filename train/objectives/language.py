@@ -1,0 +1,155 @@
+"""Language: the next token, several next tokens, translations, masked tokens."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.contracts import Batch, Model
+from models.decoding.beam import beam
+from models.head.chunked import Projected
+from train.objectives.classification import cross_entropy, probabilities
+from train.sums import Each, Sum, Sums, weighted
+
+
+@dataclasses.dataclass(frozen=True)
+class NextToken:
+    """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
+
+    Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
+    """
+
+    in_chunks = True
+    continues = True
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        return _ahead(outputs, batch, 1)
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest next tokens after the text."""
+        return {"next": _likeliest(output[-1], names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """loss = -sum_i q_i log softmax(logits[t])_i, where q_i = (1 - s) [i = token[t + 1]] + s / v is the label, smoothed by s = `smoothing`.
+
+    That is logsumexp(logits) - (1 - s) logits[token] - s mean(logits), and its gradient softmax(logits) - q (Szegedy et al.,
+    arXiv:1512.00567, section 7); `token_loss` is the loss without it.  Translations are searched with `beams`, `longest` tokens long at
+    most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones.
+    """
+
+    in_chunks = True
+
+    smoothing: float = 0.1
+    beams: int = 4
+    longest: int = 64
+    penalty: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1 or self.beams < 1 or self.longest < 1:
+            raise ValueError(
+                f"Translation has smoothing {self.smoothing}, beams {self.beams} and longest {self.longest}; smoothing is from 0 to"
+                " below 1, the others count from 1."
+            )
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        return _ahead(outputs, batch, 1, self.smoothing)
+
+    def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array:
+        """The best translation of each source as tokens (b, longest), filled up with `end`.  Pure."""
+        given = {name: value for name, value in batch.items() if name in ("source", "source_segments", "source_positions")}
+        first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
+        return beam(model, params, given | first, self.longest, self.beams, end, self.penalty)[0]
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest next tokens."""
+        return {"next": _likeliest(output[-1], names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class NextTokens:
+    """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens ahead.  arXiv:2404.19737.
+
+    In nats for each token that follows another: the sum over all t and n (the paper's equation 2) over the number of next tokens, which
+    is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n = 1.  Reads `tokens` and `segments`
+    (b, t); logits (b, t, n, v), or `Projected` ones.
+    """
+
+    in_chunks = True
+    continues = True
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        if len(outputs.shape) != 4:
+            raise ValueError(f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}")
+        parts = [_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
+        first = parts[0]["loss"]
+        loss = functools.reduce(_of_both, (part["loss"] for part in parts))
+        return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest next tokens after the text."""
+        return {"next": _likeliest(output[-1, 0], names)}
+
+
+def _of_both(left: Sum, right: Sum) -> Sum:
+    """The Sum of what both add up, over the weights of the first."""
+    assert left.each is not None
+    assert right.each is not None
+    return Sum(left.value + right.value, left.weight, Each(left.each.values + right.each.values, left.each.weights))
+
+
+def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: float = 0.0) -> Sums:
+    """Loss and accuracy of predicting the token n places on, inside each segment."""
+    ahead = ((0, 0), (0, min(n, batch["tokens"].shape[1])))  # the last places weigh nothing
+    labels, weights = (jnp.pad(part, ahead) for part in (batch["tokens"][:, n:], _followed(batch, n)))
+    return _predicted(outputs, labels, weights, smoothing)
+
+
+def _predicted(outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0) -> Sums:
+    """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one without."""
+    if isinstance(outputs, Projected):
+        spread = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+        totals, losses = outputs.losses(labels, spread, smoothing)
+        found = [Sum(value, spread.sum(), Each(each * spread, spread)) for value, each in zip(totals, losses, strict=True)]
+    else:
+        logits = outputs.astype(jnp.float32)
+        plain, hits = cross_entropy(logits, labels), (outputs.argmax(-1) == labels).astype(jnp.float32)
+        even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
+        losses = ((1 - smoothing) * plain + smoothing * even, hits, plain) if smoothing else (plain, hits)
+        found = [weighted(each, weights) for each in losses]
+    return dict(zip(("loss", "accuracy", "token_loss"), found, strict=False))
+
+
+def _followed(batch: Batch, n: int) -> jax.Array:
+    """1 where the token n places on belongs to the same segment, else 0; (b, t - n)."""
+    if "segments" not in batch:
+        return jnp.ones(batch["tokens"][:, n:].shape, jnp.float32)
+    segments = batch["segments"]
+    return ((segments[:, n:] == segments[:, :-n]) & (segments[:, n:] > 0)).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLM:
+    """loss = -log softmax(logits)[label] at masked tokens.  arXiv:1810.04805.
+
+    Reads `labels` and `weights` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
+    """
+
+    in_chunks = True
+
+    def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
+        return _predicted(outputs, batch["labels"], batch.get("weights"))
+
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+        """The five likeliest tokens at every place."""
+        return {"tokens": [_likeliest(logits, names) for logits in output]}
+
+
+def _likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    chances = probabilities(logits)
+    best = np.argsort(-chances)[:5]
+    return {names[index] if names else str(index): float(chances[index]) for index in best}

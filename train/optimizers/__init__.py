@@ -1,0 +1,7 @@
+"""Optimizers: update rules and learning-rate schedules as specs over optax, and transforms by the roles of parameters."""
+
+from train.optimizers.rules import SGD, AdamW, Optax
+from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay
+from train.optimizers.transforms import routed
+
+__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Optax", "SGD", "WarmupStableDecay", "routed"]

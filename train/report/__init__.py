@@ -1,0 +1,1 @@
+"""What a run shows: the console, cautions, report.html."""

@@ -1,0 +1,224 @@
+"""What a person sees while a run goes on: tables, a progress bar, or plain lines where there is no terminal."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import rich.console
+import rich.progress
+import rich.table
+import rich.text
+
+from models.structure import fields
+from models.words import join, merge_layers
+from train.baselines import decimals, describe, number
+from train.cost.traced import parameters
+from train.data.notes import notes_of
+from train.engine.prepared import Prepared
+from train.events import Evaluated, Event, Finished, Logged, Message, Started
+
+
+class Shown:
+    """Events of a run on a console: a bar while it trains, a line for each evaluation, the summary."""
+
+    def __init__(self, console: "Console", started: Started) -> None:
+        self.console, self.steps, self.shown = console, started.steps, contextlib.ExitStack()
+        if started.step:
+            console.say(f"continuing from step {started.step} of {started.steps}")
+        self.bar: Bar | None = None
+        if started.step < started.steps:
+            self.bar = self.shown.enter_context(console.bar(started.step, started.steps))
+
+    def write(self, event: Event) -> None:
+        """Shows an event."""
+        match event:
+            case Logged() if self.bar is not None:
+                self.bar.update(event.step, event.values)
+            case Evaluated():
+                self.console.evaluation(event.step, event.measured)
+            case Message():
+                self.console.say(event.text)
+            case Finished():
+                self.close(failed=False)
+                self.console.summary(event.summary)
+            case _:
+                pass
+        if isinstance(event, Evaluated) and event.step >= self.steps:
+            self.close(failed=False)
+
+    def close(self, failed: bool) -> None:
+        """Ends the bar."""
+        self.shown.close()
+
+
+class Bar(Protocol):
+    """Told the step and the newest values now and then."""
+
+    def update(self, step: int, values: Mapping[str, float]) -> None: ...
+
+
+class Console:
+    """Writes to standard error; a bar on a terminal, else lines.  `silent` says nothing."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.rich = rich.console.Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+
+    def open(self, started: Started) -> Shown:
+        """Shows the events of a run."""
+        return Shown(self, started)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.rich.print(text, markup=False)
+
+    def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
+        """The five steps of this run, before it starts."""
+        experiment = prepared.experiment
+        source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
+        said = [(what, join(merge_layers(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
+        parts = "".join(f", {what}: {names}" for what, names in said)
+        optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
+        settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
+        lines = [
+            ("1 initialise", f"{count(parameters(prepared.shapes))} parameters from {source}{parts}"),
+            ("2 forward", f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}"),
+            ("3 loss", f"{type(experiment.objective).__name__}"),
+            (
+                "4 gradient",
+                f"{optimizer}, by {type(parallel).__name__}({settings}) on {parallel.size()} device(s)",
+            ),
+            ("5 iterate", f"{prepared.steps} steps of {len(prepared.batches)} in an epoch, into {folder}"),
+        ]
+        self.rich.print(rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines))
+        for note in notes_of(prepared.data):
+            self.say(str(note))
+
+    @contextlib.contextmanager
+    def bar(self, start: int, steps: int) -> Iterator[Bar]:
+        """A progress display for the steps from `start` on."""
+        if not self.rich.is_terminal:
+            yield Lines(self, start, steps)
+            return
+        columns = (
+            rich.progress.TextColumn("step {task.completed}/{task.total}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TimeRemainingColumn(),
+        )
+        with rich.progress.Progress(*columns, console=self.rich) as progress:
+            yield Live(progress, progress.add_task("compiling", total=steps, completed=start))
+
+    def evaluation(self, step: int, measured: Mapping[str, tuple[float, float]]) -> None:
+        """The metrics of an evaluation, each with its interval."""
+        self.say(f"evaluation at step {step}: " + ", ".join(f"{name} {pair(*both)}" for name, both in measured.items()))
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """The table at the end."""
+        table = rich.table.Table(show_header=False)
+        for name, value in rows(summary):
+            table.add_row(name, value)
+        self.rich.print(table)
+
+
+class Live:
+    """A bar of rich."""
+
+    def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID) -> None:
+        self.progress, self.task = progress, task
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Moves the bar."""
+        self.progress.update(self.task, completed=step, description=line(values))
+
+
+class Lines:
+    """A line of text a log step, with the time left."""
+
+    def __init__(self, console: Console, start: int, steps: int) -> None:
+        self.console, self.start, self.steps = console, start, steps
+        self.clock = time.monotonic
+        self.since: tuple[int, float] | None = None
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the line."""
+        now = self.clock()
+        left = ""
+        if self.since is not None and step > self.since[0]:
+            left = f", {duration((now - self.since[1]) / (step - self.since[0]) * (self.steps - step))} left"
+        self.since = self.since or (step, now)
+        self.console.say(f"step {step}/{self.steps}: {line(values)}{left}")
+
+
+def line(values: Mapping[str, float]) -> str:
+    """Loss, rate and throughput in a few words."""
+    words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]
+    if "examples_per_second" in values:
+        words.append(f"{values['examples_per_second']:.1f} examples/s")
+    if values.get("tokens_per_second"):
+        words.append(f"{count(values['tokens_per_second'])} tokens/s")
+    if "mfu" in values:
+        words.append(f"MFU {values['mfu']:.1%}")
+    return ", ".join(words)
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary as names and values to read."""
+    measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in results(summary)]
+    warnings = [remark for remark in remarks(summary) if remark[0] == "warning"]
+    return facts(summary) + warnings + measured + [remark for remark in remarks(summary) if remark[0] != "warning"]
+
+
+def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Size, work, pace and first weights of a run."""
+    first, examples, tokens = (summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second"))
+    return [
+        ("parameters", count(summary["parameters"])),
+        ("FLOPs a step", count(summary["flops_per_step"])),
+        ("steps", str(summary["steps"])),
+        ("time to first step", "-" if first is None else f"{first:.1f} s"),
+        ("examples/s", "-" if examples is None else f"{examples:.1f}"),
+        ("tokens/s", f"{tokens:.0f}" if tokens else "-"),
+        *([("MFU", f"{summary['mfu']:.1%}")] if "mfu" in summary else []),
+        ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
+        *((name, join(merge_layers(summary[name]))) for name in ("fresh", "unused") if summary.get(name)),
+    ]
+
+
+def results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Each metric's name, its value with its interval, and what is reached without the model, if that is known."""
+    measured = {name: (both["value"], both["interval"]) for name, both in summary["evaluation"].items()}
+    reviewed = {name: (value, None) for name, value in summary["review"].items() if name not in measured}
+    without = {name: describe(several) for name, several in summary.get("baselines", {}).items()}
+    return [(name, pair(*both), without.get(name, "")) for name, both in (measured | reviewed).items()]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Warnings, and what of the data is told; a summary of an older version has none."""
+    warnings = [("warning", text) for text in summary.get("warnings", ())]
+    return warnings + [("data", note["said"]) for note in summary.get("data", ())]
+
+
+def pair(value: float | None, half: float | None) -> str:
+    """A value with the half width of its 95 % interval, where there is one."""
+    words = number(value)
+    if half is None or value is None or not math.isfinite(half):
+        return words
+    return f"{words} ± {half:.{decimals(value)}f}"
+
+
+def count(number: float) -> str:
+    """A number with its magnitude: 22.7M."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

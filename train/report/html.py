@@ -1,0 +1,90 @@
+"""report.html: what a run was, its curves and its numbers, in one file that needs nothing else."""
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.charts import Plot, Series
+from train.experiment import Experiment
+from train.page import Piece, captioned
+from train.report.console import facts, remarks, results
+from train.report.style import STYLE
+from train.sinks.json_lines import read_metrics
+
+PARTS = {"train": 0, "evaluation": 1}  # numbers of their colours
+LOG = ("loss", "accuracy")  # curves that come first
+
+
+def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], pictures: Mapping[str, Piece]) -> None:
+    """Writes report.html from the run's metrics and summary, and pieces of a page by their captions."""
+    recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+    title, command = html.escape(folder.name), html.escape(summary["command"])
+    sections = [
+        ("Results", _results(summary)),
+        ("Test part", "".join(captioned(caption, piece) for caption, piece in pictures.items())),
+        ("Curves", f'<div class="curves">{curves(read_metrics(folder))}</div>'),
+        ("Data", _list(text for kind, text in remarks(summary) if kind == "data")),
+        ("Run", _table(("quantity", "value"), facts(summary))),
+        ("Model", f"<pre>{html.escape(_described(experiment))}</pre>"),
+        ("Experiment", f"<pre>{html.escape(json.dumps(recorded, indent=1))}</pre>"),
+    ]
+    inside = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
+        f"<body><header><h1>{title}</h1><p>Go on with <code>{command}</code></p></header>"
+        f"<main>{inside}</main></body></html>\n"
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _results(summary: Mapping[str, Any]) -> str:
+    """Warnings and metrics, these with what is reached without the model if a review says."""
+    texts = [text for kind, text in remarks(summary) if kind == "warning"]
+    notes = "".join(f'<p class="warning"><strong>Warning</strong> {html.escape(text)}</p>' for text in texts)
+    rows = results(summary)
+    beside = any(without for _, _, without in rows)
+    columns = ("metric", "value", "without the model") if beside else ("metric", "value")
+    return notes + _table(columns, [row[: len(columns)] for row in rows])
+
+
+def _list(texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return items and f"<ul>{items}</ul>"
+
+
+def _described(experiment: Experiment) -> str:
+    """The model's fields, line by line."""
+    return "\n".join(line for line in str(experiment.model).splitlines() if line.strip() != "# attributes")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def curves(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A plot of each metric over steps, in training and on the test part, from lines of metrics.jsonl."""
+    written = {name for line in lines for name in line if name != "step"}
+    names = sorted(written, key=lambda name: name.partition("/")[::-1])
+    groups: dict[str, list[Series]] = {}
+    for name in names:
+        part, _, metric = name.partition("/")
+        points = tuple((line["step"], line[name]) for line in lines if line.get(name) is not None)
+        if points and (metric != "tokens_per_second" or any(value for _, value in points)):
+            look = "marked" if len(points) < 30 else "line"
+            groups.setdefault(metric, []).append(Series(part, points, look, PARTS.get(part, 2)))
+    order = sorted(groups, key=lambda metric: LOG.index(metric) if metric in LOG else len(LOG))
+    plots = {metric: Plot(tuple(sorted(groups[metric], key=_place)), "step", metric) for metric in order}
+    return "".join(captioned(metric, plot) for metric, plot in plots.items())
+
+
+def _place(series: Series) -> int:
+    return PARTS.get(series.name, len(PARTS))

@@ -1,0 +1,1 @@
+"""Experiments as text: names of parts, JSON in both directions, overrides from the command line."""

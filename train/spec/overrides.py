@@ -1,0 +1,155 @@
+"""Overrides from the command line, and components parsed from calls."""
+
+import ast
+import dataclasses
+import typing
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from models.structure import absence, differences, fields
+from train.errors import InputError
+from train.experiment import Experiment
+from train.spec.checks import alternatives, checked
+from train.spec.encoding import RefusedError, build, decode, encode
+from train.spec.parts import Names, annotations, find, find_recorded, with_kinds
+
+WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
+
+
+def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
+    """The structure with every `dotted.path=value` applied, in any order: of two paths the shorter comes first.
+
+    A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments, as in
+    `model.stack.block.mixer="Attention(heads=4)"`.  A field whose metadata says that it stands `instead_of` another sets that to its
+    default, unless it is set itself.  Raises InputError, with the nearest valid name.
+    """
+    if not assignments:
+        return value
+    known = with_kinds(names, value)
+    tree = encode(value)
+    pairs = [_parted(text) for text in assignments]
+    for path, text in sorted(pairs, key=lambda pair: pair[0].count(".")):
+        _assign(tree, path, text, known, {other for other, _ in pairs})
+    try:
+        made = decode(tree, known)
+    except RefusedError as error:
+        inner = [f"{path}={text}" for path, text in pairs if error.path in (path, path.rpartition(".")[0])]
+        raise InputError(f"{' '.join(inner or assignments)}: {error}") from None
+    given = (*value.given, *(path for path, _ in pairs)) if isinstance(value, Experiment) else ()
+    return dataclasses.replace(made, given=given) if isinstance(made, Experiment) else made
+
+
+def _parted(assignment: str) -> tuple[str, str]:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise InputError(f"{assignment!r} is no override; write path=value, such as batch_size=64.")
+    return path, text
+
+
+def _assign(tree: Any, path: str, text: str, names: Names, assigned: Collection[str]) -> None:
+    """Sets what a path leads to in an encoded structure, checked against the type of its field."""
+    *parents, leaf = path.split(".")
+    for index, name in enumerate(parents):
+        tree = tree[_key(tree, name, ".".join(parents[: index + 1]), names)]
+    key, owner = _key(tree, leaf, path, names), _owner(tree, names)
+    annotation = Any if owner is None else annotations(owner)[leaf]
+    tree[key] = encode(checked(_read(text, annotation, names, path), annotation, path))
+    own = fields(owner) if owner is not None else []
+    others = [field.metadata.get("instead_of") for field in own if field.name == leaf]
+    for other in others if tree[key] is not None else ():
+        if ".".join([*parents, str(other)]) not in assigned:
+            tree.pop(other, None)
+
+
+def _owner(node: Any, names: Names) -> Any:
+    return find_recorded(node["class"], node.get("from"), names) if isinstance(node, dict) and "class" in node else None
+
+
+def _key(node: Any, name: str, path: str, names: Names) -> Any:
+    """Key or index of a part in an encoded structure."""
+    owner = _owner(node, names)
+    known = [field.name for field in fields(owner)] if owner is not None else node
+    if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+        return int(name)
+    if isinstance(node, dict) and name in known and "function" not in node:
+        return name
+    value = decode(node, names) if owner is None else None
+    raise InputError(absence(path, name, value, owner))
+
+
+def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
+    choices = alternatives(annotation)
+    lowered = text.strip().lower()
+    if lowered in ("none", "null") and type(None) in choices:
+        return None
+    if lowered in ("true", "false") and bool in choices:
+        return lowered == "true"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two where brackets nest without end
+        node = None
+    listed = [value for choice in choices if typing.get_origin(choice) is typing.Literal for value in typing.get_args(choice)]
+    words = str in choices or any(isinstance(value, str) for value in listed)
+    if words and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        return text
+    if isinstance(node, ast.Name) and set(choices) <= {int, float, bool, type(None)}:
+        return text  # a word where a number belongs
+    try:
+        if node is not None:
+            return parse(node, names)
+    except RecursionError:
+        pass
+    raise InputError(f"{path}={text[:80]}: the value cannot be read; write a number, a quoted string, a tuple or a call of a component.")
+
+
+def parse(node: ast.AST, names: Names) -> Any:
+    """A value from a syntax tree of literals and calls of known components; anything else is refused, and nothing is run."""
+    match node:
+        case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.BinOp(op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)) if b:
+            return _ratio(a, b)
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return tuple(parse(item, names) for item in items)
+        case ast.Dict(keys=keys, values=values):
+            if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in keys):
+                raise InputError(f"{ast.unparse(node)!r} has a key that is no string; write {{'name': value}}.")
+            return {parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None}
+        case ast.Name(id=name) if name.lower() in WORDS and name not in names:
+            return WORDS[name.lower()]
+        case ast.Name(id=name):
+            found = find(name, names)
+            return build(found, {}) if isinstance(found, type) else found
+        case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
+            owner = find(name, names)
+            if not isinstance(owner, type):
+                raise InputError(f"{name} is a function and is given by its name alone.")
+            order = [field.name for field in fields(owner)]
+            if len(positional) > len(order):
+                raise InputError(f"{name} takes at most {len(order)} arguments; {len(positional)} were given.")
+            given = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
+            if twice := [keyword.arg for keyword in keywords if keyword.arg in given]:
+                raise InputError(f"{name} is given {twice[0]!r} twice, by place and by name; give it once.")
+            return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
+        case _:
+            raise InputError(
+                f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as Attention(heads=4)."
+            )
+
+
+def _ratio(above: float, below: float) -> float:
+    try:
+        return above / below
+    except OverflowError:
+        raise InputError("A fraction has a whole number too large for a float; write a smaller one.") from None
+
+
+def changes(old: Any, new: Any) -> list[str]:
+    """One line for each difference between two experiments: `path: old -> new`."""
+    return [f"{path}: {_short(left)} -> {_short(right)}" for path, left, right in differences(old, new)]
+
+
+def _short(value: Any) -> str:
+    return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else repr(value)

@@ -1,0 +1,1 @@
+"""Uses of an experiment: fit it, evaluate it, ask it."""

@@ -1,0 +1,125 @@
+"""A trained run used: measured again, or asked."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from models.decoding.beam import beam
+from models.decoding.sampling import Sampler, padded
+from models.decoding.sampling import generate as continued
+from train import baselines
+from train.contracts import Findings, Restores, Searches, Tokenised
+from train.data.notes import notes_of
+from train.engine.checkpoint import Store
+from train.engine.evidence import Trained, measure, searched
+from train.engine.folder import Recorded
+from train.engine.prepared import Inference, prepare_evaluation, prepare_inference
+from train.errors import InputError, refused
+from train.precision import cast
+from train.report.cautions import uncertain
+from train.sinks.json_lines import finite
+from train.use.asked import Asked
+
+
+def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
+    """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
+    inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
+    step, placed = restored(folder, inference, best)
+    measured = measure(inference, placed)
+    assert measured is not None
+    trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
+    review = run.experiment.review
+    findings = Findings() if review is None else review.review(trained)
+    odd = [f"{text}." for text in (uncertain(inference),) if text]
+    found = {
+        "run": str(folder),
+        "step": step,
+        "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
+        "review": findings.metrics,
+        "baselines": baselines.record(findings.baselines),
+        "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
+        "data": [note.record() for note in notes_of(inference.data)],
+    }
+    return finite(found)
+
+
+def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each question with its answer, in order, by a run's last checkpoint (or its best).
+
+    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.  One that cannot be
+    read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
+    """
+    experiment = run.experiment
+    data, parallel = experiment.data.reader(run.classes), experiment.parallel
+    with refused():
+        asked = Asked(data, given, experiment.evaluation.batch_size, parallel.size())
+    inference = prepare_inference(experiment, data, asked.first)
+    _, placed = restored(folder, inference, best)
+    for note in notes_of(data):
+        print(note, file=sys.stderr, flush=True)
+    if isinstance(experiment.objective, Searches):
+        translator: Any = data
+        questions = asked.questions.stream(0, len(asked.questions))
+        found = (pair for batch in questions for pair in searched(inference, placed, batch))
+        words = ((index, translator.tokens.decode(ids).strip()) for index, ids in found)
+        yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in words)
+        return
+
+    refit = "; leave objective as it was trained"
+
+    def answers() -> Iterator[tuple[int, dict[str, Any]]]:
+        for places, batch in asked.batches():
+            outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), inference.outputs(placed, parallel.put(batch)))
+            for row, place in enumerate(places):
+                output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
+                if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
+                    output = output[: (batch["segments"][row] > 0).sum()]
+                if isinstance(data, Restores):
+                    output = data.restored(output, {name: value[row] for name, value in batch.items()})
+                with refused(f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ", refit):
+                    answer = experiment.objective.answer(output, data.names)
+                yield place, answer
+
+    yield from asked.ordered(answers())
+
+
+def generate(
+    folder: Path, run: Recorded, prompts: Sequence[str], steps: int, sampler: Sampler, seed: int = 0, beams: int = 0, best: bool = False
+) -> Iterator[list[str]]:
+    """What follows each prompt by a run's last checkpoint (or its best), again and again as it grows by a token; at once with beams.
+
+    Raises InputError where the data has no tokenizer, a prompt no tokens, or the model cannot decode.
+    """
+    experiment = run.experiment
+    data = experiment.data.reader(run.classes)
+    if not isinstance(data, Tokenised):
+        raise InputError(f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use another run.")
+    model, tokens = experiment.model, data.tokens
+    with refused("This run cannot generate text: "):
+        batch = padded([list(ids) for ids in tokens.encode(prompts)])
+        inference = prepare_inference(experiment, data, {name: np.asarray(value) for name, value in batch.items()})
+        params = cast(restored(folder, inference, best)[1], experiment.precision)
+        if beams:
+            yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
+            return
+        found: list[np.ndarray] = []
+        for token in continued(model, params, batch, steps, sampler, seed):
+            found.append(np.asarray(token))
+            yield [tokens.decode(row.tolist()) for row in np.stack(found, 1)]
+
+
+def restored(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
+    """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is none."""
+    if not (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder} has no checkpoint yet; train it first.")
+    watched = inference.experiment.evaluation
+    with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
+        step = store.best() if best else next(iter(store.steps()), None)
+        if step is None:
+            raise InputError(f"{folder} has no {'evaluated ' if best else ''}checkpoint yet; train it first.")
+        params = store.params(inference.parallel.logical(inference.shapes), step)
+    return step, inference.parallel.spread(params, consume=True)

@@ -1,0 +1,204 @@
+"""Training as one function: an experiment into a folder, from its first step or from where it was stopped."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from train import baselines
+from train.contracts import Findings, Readies
+from train.cost.traced import parameters, peak_memory
+from train.data.notes import notes_of
+from train.disk import written
+from train.engine.checkpoint import Store, require_structure, saved
+from train.engine.evidence import StoppedError, Trained
+from train.engine.folder import Recorded, adopted, another, claim, extend, fitted, record
+from train.engine.loop import Loop, Outcome, restore
+from train.engine.prepared import Prepared, prepare
+from train.engine.provenance import changed, located, prints, put_aside
+from train.engine.requirements import settle
+from train.engine.signals import Flag, InterruptedRunError
+from train.errors import InputError
+from train.events import Finished, NeedsLibrary, Started
+from train.experiment import Experiment
+from train.page import to_json
+from train.report.cautions import cautions
+from train.report.console import Console
+from train.report.html import write_report
+from train.sinks.broadcast import Emit, broadcast
+from train.sinks.json_lines import JsonLines, finite, read_metrics
+from train.sinks.tensorboard import TensorBoard, is_installed
+from train.spec.encoding import encode
+from train.use.hint import command
+
+FINDINGS = "findings.json"  # pieces of the report that the review found, by caption
+
+
+def fit(
+    experiment: Experiment,
+    folder: Path,
+    config: str,
+    console: Console,
+    fresh: bool = False,
+    edits: bool = False,
+) -> dict[str, Any]:
+    """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
+
+    `fresh` moves a run that the folder holds aside and trains anew; `edits` continues it although its own classes or
+    its data are not what they were.  A run that is asked for more steps than it had goes on to these, by the schedule
+    of the longer run.
+
+    Raises InputError for what cannot be used, before compiling, and InterruptedRunError after a signal, with the state
+    saved.
+    """
+    began = time.perf_counter()
+    experiment = experiment if fresh else adopted(folder, experiment)
+    old = claim(folder, experiment, config, fresh, edits)
+    mine = experiment
+    if old is not None:
+        mine = fitted(folder, located(experiment, folder, old.said.get("directory"), here=True))
+        if (summary := _finished(folder, old, experiment)) is not None:
+            other = changed(old.said.get("data", {}), prints(mine))
+            said = f"  Its data is not what it was ({other})." if other else ""
+            console.say(f"{folder} is finished; nothing to do.{said}")
+            return summary
+    for sink in experiment.sinks:
+        if isinstance(sink, NeedsLibrary):
+            sink.require_installed()
+    with Flag() as flag:
+        data = mine.data.open(old.classes if old else ())
+        experiment, changes = settle(experiment, data) if old is None else (experiment, ())
+        if isinstance(experiment.review, Readies):
+            experiment.review.ready(data)
+        prepared = prepare(experiment, data)
+        if old is not None:
+            _require_same(folder, old, mine, prepared, edits)
+        checkpoints = folder / "checkpoints"
+        kept = saved(checkpoints) if old is not None else []
+        for step in kept:
+            require_structure(checkpoints / str(step), prepared.shapes)
+        beginning = None if kept else prepared.begin()  # 1 initialise
+        absent = beginning.fresh if beginning else ()
+        if old is None:
+            if (folder / "experiment.json").is_file():
+                console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
+            with written(folder):
+                record(folder, experiment, config, data, absent, changes)
+        absent = absent or tuple(old.said.get("fresh", ()) if old else ())
+        for change in changes:
+            console.say(str(change))
+        console.plan(prepared, folder, absent, beginning.unused if beginning else ())
+        odd = cautions(prepared)
+        for text in odd:
+            console.say(f"warning: {text}")
+        watched = experiment.evaluation
+        with Store(checkpoints, experiment.checkpoints.keep, watched.metric, watched.greater) as store:
+            loop = Loop(prepared, restore(store, prepared, beginning), store, flag, began)
+            beginning = None  # its arrays are the loop's to give away
+            if old is not None:
+                _extend(folder, old, prepared, config, loop.start, console)
+            with _opened(prepared, folder, loop.start, console) as emit:
+                outcome = loop.run(emit)
+                findings = _review(prepared, outcome, flag)
+                summary = _summary(folder, prepared, outcome, findings)
+                summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
+                summary |= {
+                    "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
+                    "command": command(experiment, data, folder),
+                }
+                _write(folder, experiment, summary, findings)
+                emit(Finished(outcome.step, summary))
+    return summary
+
+
+def _finished(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
+    """The summary of a run that has ended, unless it is asked for more."""
+    done = folder / "summary.json"
+    if not done.is_file() or dataclasses.replace(old.experiment, sinks=experiment.sinks) != experiment:
+        return None
+    try:
+        return json.loads(done.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{done} is damaged ({error}); remove it and run the same command again.") from None
+
+
+def _require_same(folder: Path, old: Recorded, mine: Experiment, prepared: Prepared, edits: bool) -> None:
+    """Raises InputError if a run would be continued with fewer steps, or on other data unless `edits` are fine."""
+    if prepared.steps < old.experiment.length(len(prepared.batches)):
+        raise InputError(another(folder, old.experiment, prepared.experiment))
+    if not edits and (other := changed(old.said.get("data", {}), prints(mine))):
+        raise InputError(
+            f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or"
+            " train anew with --fresh, which keeps this run under another name."
+        )
+
+
+def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: int, console: Console) -> None:
+    """Records that a run goes on from a step, before anything else is written."""
+    done, steps = folder / "summary.json", prepared.steps
+    before = old.experiment.length(len(prepared.batches))
+    if steps > before:
+        schedule = f"the rate follows the schedule of {steps} steps from here on"
+        console.say(f"{folder} goes on to step {steps}, past {before}; {schedule}")
+    with written(folder):
+        if steps > before and done.is_file():
+            done.rename(folder / f"summary-{before}.json")
+        extend(folder, old, prepared.experiment, config, step)
+
+
+def _opened(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
+    """Opens the log, TensorBoard if its writer is installed, the console, and the sinks that are asked for."""
+    lines = [line for line in read_metrics(folder) if line["step"] == step]
+    logged = frozenset(name.partition("/")[0] for line in lines for name in line if name != "step")
+    usual = (JsonLines(), *((TensorBoard(),) if is_installed() else ()))
+    sinks = tuple(dict.fromkeys((*usual, console, *prepared.experiment.sinks)))
+    settings = encode(prepared.experiment)
+    return broadcast(sinks, Started(folder, step, prepared.steps, settings, logged))
+
+
+def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
+    """Findings of the experiment's review on the test split."""
+    review = prepared.experiment.review
+    if review is None:
+        return Findings()
+    measured = {name: value for name, (value, _) in outcome.measured.items()}
+    findings = Findings()
+    with contextlib.suppress(StoppedError):
+        findings = review.review(Trained(prepared, outcome.params, measured, stop=lambda: bool(flag.number)))
+    if flag.number:
+        raise InterruptedRunError(flag.number, outcome.step)
+    return findings
+
+
+def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
+    """Numbers of a run that has ended, as JSON values."""
+    measured = {name: {"value": value, "interval": half} for name, (value, half) in outcome.measured.items()}
+    summary = {
+        "run": str(folder),
+        "steps": outcome.step,
+        "best_step": outcome.best,
+        "parameters": parameters(prepared.shapes),
+        "flops_per_step": prepared.work,
+        "seconds_to_first_step": outcome.seconds_to_first_step,
+        "peak_memory_bytes": peak_memory(),
+        "evaluation": measured,
+        "review": findings.metrics,
+        "baselines": baselines.record(findings.baselines),
+        "data": [note.record() for note in notes_of(prepared.data)],
+    }
+    return finite(summary | outcome.rates)
+
+
+def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
+    """Writes report.html, what the review drew, and summary.json, last and whole: with it a run has ended."""
+    with written(folder, f"The checkpoint of step {summary['steps']} is kept."):
+        write_report(folder, experiment, summary, findings.pictures)
+        pieces = {caption: to_json(piece) for caption, piece in findings.pictures.items()}
+        (folder / FINDINGS).write_text(json.dumps(pieces) + "\n", encoding="utf-8")
+        partial = folder / "summary.json.partial"
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, folder / "summary.json")
