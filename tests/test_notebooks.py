@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import pytest
 
+from tests.places import ROOT
 from train.config import config_names
 from train.notebook import configured
 
-ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 EVERY = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 

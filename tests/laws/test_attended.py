@@ -24,11 +24,11 @@ from models import (
     scanned,
 )
 from models.inspect.attention import attention_weights
+from tests.laws.attended import BATCH, WIDTH, made
 from train.engine.step import initialise, make_step
 from train.objectives import NextToken
 from train.optimizers import SGD, Constant
 
-WIDTH = 16
 FORMS = {
     "plain": Attention(4),
     "causal": Attention(4, causal=True),
@@ -43,18 +43,6 @@ OTHERS = {
     "values of the first": ValueResidual(2, causal=True),
     "window": Attention(2, causal=True, window=2),
 }
-BATCH = {
-    "tokens": jnp.asarray(np.random.default_rng(0).integers(0, 30, (2, 6))),
-    "segments": jnp.asarray([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]]),
-    "source": jnp.asarray(np.random.default_rng(1).integers(0, 30, (2, 5))),
-    "source_segments": jnp.asarray([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]]),
-}
-
-
-def made(layer: Any, scan: bool = False, repeats: int = 2, prefix: int = 0) -> Transformer:
-    """A model of these layers alone."""
-    block = Block(layer, feedforward=None)
-    return Transformer(TokenEmbed(30, WIDTH), Stack(block, repeats=repeats, scan=scan, prefix=(block,) * prefix))
 
 
 def crossed(scan: bool = False, remat: str | None = None) -> EncoderDecoder:

@@ -21,9 +21,9 @@ from models.backend import kernels
 from models.backend.implementation import Call, Implementation, choose_implementation, explain_refusal
 from models.backend.platform import compile_for, platform
 from models.inspect.attention import attention_weights
+from tests.laws.attended import BATCH, made
 from tests.laws.components import normal
 from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
-from tests.laws.test_attended import BATCH, made
 from train.parallel import Mesh
 
 X = normal(0, 2, 256, 16)

@@ -9,65 +9,23 @@ import numpy as np
 import pytest
 
 from models.recurrence.decayed import decay_memory
-from models.recurrence.delta import delta, invert
+from models.recurrence.delta import invert
 from models.recurrence.mlstm import matrix_lstm
 from tests.laws.components import normal
-
-B, H, T, K, V = 2, 3, 11, 4, 5
-PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
-
-
-def inputs(form: str, t: int = T) -> tuple[jax.Array, ...]:
-    """What a core takes: queries, keys, values, for delta p and r, then its gates."""
-    core, decay = form.split()
-    query, key = (normal(seed, B, H, t, K) for seed in (1, 2))
-    value, given = normal(3, B, H, t, V), (query, key)
-    if core == "delta":
-        p = normal(4, B, H, t, K)
-        p, r = p / 2, -p / jnp.square(p).sum(-1, keepdims=True)
-        return (*given, value, p, r, gate(decay, t))
-    return (*given, value, 2 * normal(6, B, H, t), gate("head", t)) if core == "matrix_lstm" else (*given, value, gate(decay, t))
-
-
-def gate(decay: str, t: int) -> jax.Array:
-    """Log decays, none below what the core takes a channel."""
-    return jnp.maximum(-jnp.exp(normal(5, B, H, t) if decay == "head" else normal(5, B, H, t, K)), -8)
-
-
-def one_by_one(form: str, given: Any, segments: Any) -> np.ndarray:
-    """The recurrence as its docstring says it."""
-    wide = [np.asarray(x, np.float64) for x in given]
-    y = np.zeros((B, H, wide[0].shape[2], V))
-    for b, h in np.ndindex(B, H):
-        memory, normaliser = np.zeros((K, V)), np.zeros(K)
-        for t in range(y.shape[2]):
-            query, key, value, *more = (x[b, h, t] for x in wide)
-            if segments is not None and t and segments[b, t] != segments[b, t - 1]:
-                memory, normaliser = np.zeros((K, V)), np.zeros(K)
-            if form.startswith("matrix_lstm"):
-                enter, forget = np.exp(more)
-                memory, normaliser = forget * memory + enter * np.outer(key, value), forget * normaliser + enter * key
-                y[b, h, t] = query @ memory / max(abs(query @ normaliser), 1)
-                continue
-            transition = np.diag(np.broadcast_to(np.exp(more[-1]), K))
-            if form.startswith("delta"):
-                transition = transition + np.outer(more[0], more[1])
-            memory = transition @ memory + np.outer(key, value)
-            y[b, h, t] = query @ memory
-    return y
-
-
-def core(form: str) -> Any:
-    return {"decayed": decay_memory, "delta": delta, "matrix_lstm": matrix_lstm}[form.split()[0]]
-
+from tests.laws.recurrences import (
+    PACKED,
+    B,
+    H,
+    K,
+    T,
+    core,
+    inputs,
+    law_chunks_are_the_recurrence,
+    law_strong_decays_of_another_segment_do_no_harm,
+    one_by_one,
+)
 
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel", "matrix_lstm head"]
-
-
-def law_chunks_are_the_recurrence(run: Any, form: str, chunk: int, segments: Any) -> None:
-    given = inputs(form)
-    y = jax.jit(lambda *given: run(*given, segments, None, chunk)[0])(*given)
-    np.testing.assert_allclose(y, one_by_one(form, given, segments), atol=1e-4)
 
 
 def law_a_state_continues(run: Any, form: str, segments: Any) -> None:
@@ -114,16 +72,6 @@ def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: st
     total, gradients = jax.value_and_grad(lambda given: core(form)(*given)[0].sum())((*given, below))
     np.testing.assert_allclose(core(form)(*given, below)[0], expected, atol=1e-3)
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients))
-
-
-def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None:
-    """An example that decays to less than any float holds stands before another one in the same chunk."""
-    *given, _ = inputs(form, 40)
-    strong = jnp.full(given[0].shape[: 3 + form.endswith("channel")], -5.0 if form.endswith("head") else -9.0)
-    segments = np.repeat([[1, 2]], [30, 10], axis=1).repeat(B, 0)
-    total, gradients = jax.value_and_grad(lambda given: run(*given, segments)[0].sum())((*given, strong))
-    np.testing.assert_allclose(run(*given, strong, segments)[0], one_by_one(form, (*given, strong), segments), atol=1e-3)
-    assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from models.recurrence import kernel
 from models.recurrence.chunked import State
 from tests.laws.components import normal, parameters
 from tests.laws.kernels import NAMED, equations, gradient, kernel_calls, segments
-from tests.laws.test_recurrence import (
+from tests.laws.recurrences import (
     PACKED,
     B,
     H,

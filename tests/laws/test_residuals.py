@@ -17,7 +17,7 @@ from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyper
 from models.structure import replace
 from models.surgery.growth import Order, deepened
 from tests.laws.components import WIDTH, normal, parameters
-from tests.laws.test_stack import CONTEXT, Doubled, X, assert_close, normalised
+from tests.laws.stacks import CONTEXT, Doubled, X, assert_close, normalised
 from train.cost import traced
 
 RESIDUALS = [

@@ -1,6 +1,5 @@
 """Laws of depth: residuals, loops and scans, recomputed activations."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,20 +12,16 @@ from models import GLU, MLP, Attention, Block, Context, LayerNorm, PostNorm, Pre
 from models.contracts import Norm, Residual, conforms
 from models.depth.stack import POLICIES
 from models.laws.depth import (
-    context,
     law_recomputing_changes_nothing,
     law_residual_keeps_the_shape_of_the_state,
     law_scan_equals_loop,
     law_zero_branch_leaves_the_state,
     loop_parameters,
-    stream,
 )
 from models.structure import replace
 from tests.laws.components import BLOCK, WIDTH, forms, parameters
+from tests.laws.stacks import CONTEXT, Branch, Doubled, X, assert_close, normalised
 from train.cost import traced
-
-X, CONTEXT = stream(), context()
-Branch = Callable[[jax.Array], jax.Array]
 
 
 @pytest.mark.parametrize("residual", forms(Residual))
@@ -42,10 +37,6 @@ def test_a_branch_of_zeros_leaves_the_state_of_pre_norm() -> None:
 def test_a_branch_of_zeros_leaves_the_state_of_a_sandwich_without_bias() -> None:
     law_zero_branch_leaves_the_state(Sandwich(RMSNorm()))
     law_zero_branch_leaves_the_state(Sandwich(LayerNorm(bias=False)))
-
-
-def normalised(params: Any, x: Any) -> np.ndarray:
-    return np.asarray(LayerNorm().apply({"params": params}, jnp.asarray(x)))
 
 
 CLOSED_FORMS = [
@@ -92,12 +83,6 @@ class HyperConnection(nn.Module):
 HYPER = Stack(Block(Attention(2, causal=True), None, HyperConnection()), 2)
 PLAIN = Stack(BLOCK, 2)
 PATTERN = Stack((Block(Attention(2, causal=True), None), Block(GLU(2.0), None, Sandwich())), 2, RMSNorm())
-
-
-def assert_close(left: Any, right: Any, tolerance: float = 1e-4) -> None:
-    assert jax.tree.structure(left) == jax.tree.structure(right)
-    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(np.abs(a).max())))
 
 
 def law_conversions_are_inverses(stack: Stack, into: Any, back: Any) -> None:
@@ -204,16 +189,6 @@ def shuffled(params: Any, stack: Stack) -> Any:
     """Broken conversion: layers in the reverse order."""
     wrong = scanned(params, stack)
     return {name: jax.tree.map(lambda leaf: leaf[::-1], value) if name == "blocks" else value for name, value in wrong.items()}
-
-
-class Doubled(nn.Module):
-    """Broken residual: counts the state twice."""
-
-    norm: Norm = LayerNorm()
-
-    @nn.compact
-    def __call__(self, state: jax.Array, branch: Branch, ctx: Context) -> jax.Array:
-        return 2 * state + branch(self.norm(state))
 
 
 class Narrowed(nn.Module):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file as save_torch
 
 from models import bert, load_hf, replace, save_hf
 from models.families.folder import read_hf
-from tests.parity.test_bert import BODY, ours_on, ragged, random_params, rewritten, saved, theirs_on, tiny
+from tests.parity.weights import BODY, ours_on, ragged, random_params, rewritten, saved, theirs_on, tiny
 
 DECODER, BIAS, OTHER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias", "cls.predictions.decoder.bias"
 EMBEDDING = "bert.embeddings.word_embeddings.weight"

@@ -13,7 +13,7 @@ import transformers
 
 from models import load_hf
 from models.paths import path_name
-from tests.parity.test_bert import ragged, saved, tiny
+from tests.parity.weights import ragged, saved, tiny
 from train.engine.step import initialise, make_loss, make_step
 from train.objectives import Classification, MeanSquaredError
 from train.optimizers import AdamW, Constant, Cosine, Linear, WarmupStableDecay

@@ -1,0 +1,1 @@
+"""Applications and plug-ins from end to end."""

@@ -1,0 +1,1 @@
+"""Tests of sampling, beam search and what cannot decode."""

@@ -1,0 +1,1 @@
+"""Tests of families of published weights."""

@@ -1,0 +1,1 @@
+"""Tests of the step, run folders and resuming."""

@@ -1,0 +1,1 @@
+"""Tests of objectives against closed forms."""

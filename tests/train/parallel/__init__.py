@@ -1,0 +1,1 @@
+"""Tests of the three ways to compile a step."""

@@ -1,0 +1,1 @@
+"""Tests of fitting, evaluating and asking."""
