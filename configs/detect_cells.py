@@ -2,10 +2,11 @@
 
 python -m train detect_cells     # 11 minutes on one CPU core; mAP50 0.782, 0.799, mAP 0.426, 0.429 (seeds 0, 1)
 morphax predict runs/detect_cells PICTURE.jpg
-python -m tests.benchmarks.baselines --only detect_cells     # mAP50 0.275, mAP 0.108: connected regions, logistic regression
+python -m tests.benchmarks.baselines --only detect_cells
+    # mAP50 0.275, mAP 0.108: connected regions, logistic regression
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from configs.detect_digits import model
 from train.data.tasks.boxes import Boxes
@@ -17,11 +18,17 @@ from train.review.detections import Detections
 
 
 def experiment() -> Experiment:
-    """4 layers of width 128 over 12 x 16 cells of 16 pixels, 8 pictures a step, cropped, turned over, and changed in colour."""
+    """4 layers of width 128 over 12 x 16 cells of 16 pixels, 8 pictures a step, cropped, turned over, and changed in
+    colour.
+    """
     return Experiment(
         model=model(3, (12, 16), 128, (24, 48, 96, 128), 4),
         objective=SetPrediction(),
-        data=Boxes("bccd", size=(192, 256), augment=Augment(scale=(0.5, 1.2), mirror=True, upside=True, operations=1, magnitude=3)),
+        data=Boxes(
+            "bccd",
+            size=(192, 256),
+            augment=Augment(scale=(0.5, 1.2), mirror=True, upside=True, operations=1, magnitude=3),
+        ),
         optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),
         batch_size=8,
         steps=3000,

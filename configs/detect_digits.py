@@ -1,11 +1,14 @@
-"""Handwritten digits found and read in pictures of 64 x 64 pixels: 4,000 / 500 pictures with one to four digits, put together by a rule.
+"""Handwritten digits found and read in pictures of 64 x 64 pixels: 4,000 / 500 pictures with one to four digits, put
+together by a rule.
 
-python -m train detect_digits     # 6 minutes on one CPU core; mAP50 0.960, 0.959, 0.959, mAP 0.757, 0.757, 0.761 (seeds 0, 1, 2)
+python -m train detect_digits
+    # 6 minutes on one CPU core; mAP50 0.960, 0.959, 0.959, mAP 0.757, 0.757, 0.761 (seeds 0, 1, 2)
 morphax predict runs/detect_digits PICTURE.png
-python -m tests.benchmarks.baselines --only detect_digits     # mAP50 0.911, mAP 0.733: connected regions, logistic regression
+python -m tests.benchmarks.baselines --only detect_digits
+    # mAP50 0.911, mAP 0.733: connected regions, logistic regression
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 167 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 167 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer
 from train.data.tasks.boxes import Boxes
@@ -20,7 +23,11 @@ def model(classes: int, grid: tuple[int, int], width: int, channels: tuple[int, 
     """A transformer encoder over the cells of a convolutional stem; every cell is a query."""
     return Transformer(
         embed=ConvEmbed(width, channels, registers=0, position=LearnedPosition(grid[0] * grid[1])),
-        stack=Stack(Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm())), repeats=repeats, norm=LayerNorm()),
+        stack=Stack(
+            Block(mixer=Attention(4), feedforward=MLP(), residual=PreNorm(LayerNorm())),
+            repeats=repeats,
+            norm=LayerNorm(),
+        ),
         head=BoxHead(classes, grid),
     )
 

@@ -4,8 +4,8 @@ python -m train images_vit     # 24 minutes on one CPU core; accuracy 0.920 (see
 morphax predict runs/images_vit PICTURE.png FOLDER
 python -m tests.benchmarks.baselines --only images_vit     # logistic regression on pixels: 0.840
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from models import (
     MLP,
@@ -30,12 +30,16 @@ from train.review.classes import Classes
 
 
 def experiment() -> Experiment:
-    """3 layers of width 64 over 7 x 7 patches of a convolutional stem, 64 pictures a step, moved by a pixel and mirrored."""
+    """3 layers of width 64 over 7 x 7 patches of a convolutional stem, 64 pictures a step, moved by a pixel and
+    mirrored.
+    """
     return Experiment(
         model=Transformer(
             embed=ConvEmbed(64, (32, 64, 128), (2, 1, 2), None, 0, position=LearnedPosition(49)),
             stack=Stack(
-                Block(mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(2.0), residual=PreNorm(LayerNorm())),
+                Block(
+                    mixer=Attention(4, position=AxialRoPE((7, 7))), feedforward=MLP(2.0), residual=PreNorm(LayerNorm())
+                ),
                 repeats=3,
                 norm=LayerNorm(),
             ),

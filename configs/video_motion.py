@@ -3,12 +3,13 @@
 python -m train video_motion
 morphax predict runs/video_motion VIDEO.mp4 FOLDER
 
-7 minutes at 310 clips a second on two CPU cores; accuracy 0.993, 0.991, 0.996 (seeds 0, 1, 2), and 0.116, 0.110, 0.128 with the frames of
-each clip shuffled, where no model can do better than chance, 0.125 (the builder says why).  Logistic regression on the pixels of all
-frames gives 0.170, on those of the first and the last 0.144 (`python -m tests.benchmarks.baselines --only video_motion`).
+7 minutes at 310 clips a second on two CPU cores; accuracy 0.993, 0.991, 0.996 (seeds 0, 1, 2), and 0.116, 0.110, 0.128
+with the frames of each clip shuffled, where no model can do better than chance, 0.125 (the builder says why).  Logistic
+regression on the pixels of all frames gives 0.170, on those of the first and the last 0.144 (`python -m
+tests.benchmarks.baselines --only video_motion`).
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 10.9 ms a step or more, 523 MiB, by the compiler (`make tpu-configs`).
-"""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 10.9 ms a step or more, 523 MiB, by the compiler (`make
+tpu-configs`)."""
 
 from models import (
     MLP,
@@ -33,7 +34,9 @@ from train.review.clips import ClipClasses
 
 
 def model(grid: tuple[int, int, int], frames: int, size: int, width: int, repeats: int, classes: int) -> Transformer:
-    """Tubelets of so many frames and pixels; attention over space, then over time, then the MLP (ViViT's model 3, arXiv:2103.15691)."""
+    """Tubelets of so many frames and pixels; attention over space, then over time, then the MLP (ViViT's model 3,
+    arXiv:2103.15691).
+    """
     space = Block(Along(grid, (1, 2), Attention(4, position=AxialRoPE(grid[1:]))), None)
     time = Block(Along(grid, (0,), Attention(4, position=RoPE())), MLP(2.0))
     return Transformer(

@@ -1,7 +1,7 @@
 """Transformer structures as values: pure functions of (params, batch) in Flax linen.
 
-Shape letters, everywhere: b batch, t time, s source, d width, h heads, k head width, f hidden, e experts, n streams or examples
-a row, l layers, v vocabulary, c classes.
+Shape letters, everywhere: b batch, t time, s source, d width, h heads, k head width, f hidden, e experts, n streams or
+examples a row, l layers, v vocabulary, c classes.
 """
 
 from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared_relu
@@ -40,7 +40,16 @@ from models.mixers.convolution import GatedConvolution, LongConvolution, ShortCo
 from models.mixers.noncausal import Fourier, Pooling, TokenMLP
 from models.norm import DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
 from models.parametrization import initialised
-from models.position import AxialRoPE, InterpolatedRoPE, LearnedPosition, NTKRoPE, PartialRoPE, RoPE, SinusoidalPosition, YaRN
+from models.position import (
+    AxialRoPE,
+    InterpolatedRoPE,
+    LearnedPosition,
+    NTKRoPE,
+    PartialRoPE,
+    RoPE,
+    SinusoidalPosition,
+    YaRN,
+)
 from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM

@@ -10,7 +10,9 @@ from models.context import Context
 
 
 def recall(module: nn.Module, ctx: Context, name: str, initial: Any) -> Any:
-    """Reads the value that the module cached under a name at the last call; `initial` at the start and outside decoding."""
+    """Reads the value that the module cached under a name at the last call; `initial` at the start and outside
+    decoding.
+    """
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
 

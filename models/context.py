@@ -41,7 +41,8 @@ class Context:
     """Everything about a batch that is not the stream itself.
 
     positions (b, t): position of each token in its example.
-    segments (b, t): the example of the row that a token belongs to, counted from 1; 0 is padding.  None: one example a row.
+    segments (b, t): the example of the row that a token belongs to, counted from 1; 0 is padding.  None: one example a
+    row.
     starts (b, n): index of the first token of each example packed in a row.  None: one example a row, starting at 0.
     memory: encoder output for cross-attention.
     decoding: set while tokens come one after the other; layers then keep what they need in the collection "cache".
@@ -66,7 +67,11 @@ class Context:
 
     @classmethod
     def of(
-        cls, batch: Mapping[str, jax.Array], train: bool = False, decoding: Decoding | None = None, base: Base | None = None
+        cls,
+        batch: Mapping[str, jax.Array],
+        train: bool = False,
+        decoding: Decoding | None = None,
+        base: Base | None = None,
     ) -> "Context":
         """The context that a batch's own keys describe."""
         positions, segments, starts = (batch.get(name) for name in ("positions", "segments", "starts"))

@@ -1,7 +1,7 @@
 """The contracts of models: inputs and outputs of each kind of component, which a new class implements.
 
-A component belongs to a kind by its methods and the names of their arguments, never by a base class.
-Shape letters: b batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
+A component belongs to a kind by its methods and the names of their arguments, never by a base class. Shape letters: b
+batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
 """
 
 import functools
@@ -48,7 +48,8 @@ class Relative(Protocol):
 
 
 class Weigh(Protocol):
-    """Turns attention scores (b, h, t, s) in float32 and a mask (b or 1, h or 1, t, s) or None into weights (b, h, t, s).
+    """Turns attention scores (b, h, t, s) in float32 and a mask (b or 1, h or 1, t, s) or None into weights (b, h, t,
+    s).
 
     Weights outside the mask `visible` are zero, also in a row that sees nothing.
     """
@@ -62,15 +63,17 @@ class Router(Protocol):
     (b, t, d) and segments (b, t) or None -> weights in float32 (b, t, k) and indices of experts (b, t, k).
     """
 
-    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]: ...
+    def __call__(
+        self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
+    ) -> tuple[jax.Array, jax.Array]: ...
 
 
 class Residual(Protocol):
     """Joins a branch to the stream: (state, branch, ctx) -> state.
 
     The state is (b, t, d) unless the class also has `expand(x, ctx) -> state` and `reduce(state, ctx) -> x`; then it is
-    any pytree of arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context holds
-    its index and that of its block.
+    any pytree of arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context
+    holds its index and that of its block.
     """
 
     def __call__(self, state: Tree, branch: Branch, ctx: Context) -> Tree: ...
@@ -136,9 +139,14 @@ KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Router, Resid
 def conforms(component: Any, kind: Any) -> bool:
     """Tells if a class or an instance has the methods of a kind, with the same names of arguments."""
     owner = component if isinstance(component, type) else type(component)
-    methods = [name for name, value in vars(kind).items() if callable(value) and (name == "__call__" or not name.startswith("_"))]
+    methods = [
+        name
+        for name, value in vars(kind).items()
+        if callable(value) and (name == "__call__" or not name.startswith("_"))
+    ]
     return all(
-        callable(getattr(owner, name, None)) and (name in ("init", "apply") or _names(owner, name) == _names(kind, name))
+        callable(getattr(owner, name, None))
+        and (name in ("init", "apply") or _names(owner, name) == _names(kind, name))
         for name in methods
     )
 

@@ -49,7 +49,8 @@ class GLU(nn.Module):
 
 
 class LowRank(nn.Module):
-    """An MLP whose two maps are products of thin ones: W = A B of rank `rank` * d.  (b, t, d) -> (b, t, d).  arXiv:2406.16450.
+    """An MLP whose two maps are products of thin ones: W = A B of rank `rank` * d.  (b, t, d) -> (b, t, d).
+    arXiv:2406.16450.
 
     down(down_in(activation(up(up_in(x))))).  The paper's guided training beside dense weights is left out.
     """
@@ -65,17 +66,24 @@ class LowRank(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         d = x.shape[-1]
-        widths = {"up_in": max(1, round(self.rank * d)), "up": round(self.expand * d), "down_in": max(1, round(self.rank * d)), "down": d}
+        widths = {
+            "up_in": max(1, round(self.rank * d)),
+            "up": round(self.expand * d),
+            "down_in": max(1, round(self.rank * d)),
+            "down": d,
+        }
         thin = {name: nn.Dense(width, use_bias=False, name=name) for name, width in widths.items()}
         hidden = self.activation(thin["up"](thin["up_in"](x.reshape(-1, d))))
         return thin["down"](thin["down_in"](hidden)).reshape(x.shape)
 
 
 class Monarch(nn.Module):
-    """An MLP whose two maps are Monarch matrices: block-diagonal, permuted, block-diagonal, permuted.  (b, t, d) -> (b, t, d).
+    """An MLP whose two maps are Monarch matrices: block-diagonal, permuted, block-diagonal, permuted.  (b, t, d) -> (b,
+    t, d).
 
-    A map from n to m has `blocks` blocks of (l / blocks, n / blocks), then of (m / blocks, l / blocks), l the smaller of n and m; the
-    permutations swap block and place.  arXiv:2204.00595.  Raises ValueError for widths that `blocks` does not divide.
+    A map from n to m has `blocks` blocks of (l / blocks, n / blocks), then of (m / blocks, l / blocks), l the smaller
+    of n and m; the permutations swap block and place.  arXiv:2204.00595.  Raises ValueError for widths that `blocks`
+    does not divide.
     """
 
     expand: float = 4.0  # hidden width over d

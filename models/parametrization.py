@@ -1,21 +1,25 @@
 """muP and depth-muP: what follows width and depth, so that the settings tuned on a small model serve a large one.
 
-A model with parametrization="mup" computes, starts and learns as its base, the same model of `base_width` and `base_depth`, in what
-does not depend on size.  With m_d = width / base_width and m_l = depth / base_depth (arXiv:2203.03466, table 8, and CompleteP,
-arXiv:2505.01618, with alpha = 1):
+A model with parametrization="mup" computes, starts and learns as its base, the same model of `base_width` and
+`base_depth`, in what does not depend on size.  With m_d = width / base_width and m_l = depth / base_depth
+(arXiv:2203.03466, table 8, and CompleteP, arXiv:2505.01618, with alpha = 1):
 
     branches of a block     times 1 / m_l
     logits over a table     times 1 / m_d
     attention scores        q k^T 8 / k in place of q k^T / sqrt(k): the same for heads of width 64
-    matrices                start with 1 / m_in of the base's variance; AdamW's rate times 1 / m_in; SGD's times m_out / m_in
+    matrices                start with 1 / m_in of the base's variance; AdamW's rate times 1 / m_in; SGD's times
+                            m_out / m_in
     all other parameters    start as they are; AdamW's rate as it is; SGD's times m_out
-    from width to a fixed   as matrices, but start with 1 / m_in^2 of the variance: a head's last, routers, vectors that give a score
-    AdamW                   epsilon times 1 / (m_d m_l); weight decay times m_in, so that its product with the rate stays
+    from width to a fixed   as matrices, but start with 1 / m_in^2 of the variance: a head's last, routers, vectors
+                            that give a score
+    AdamW                   epsilon times 1 / (m_d m_l); weight decay times m_in, so that its product with
+                            the rate stays
     SGD                     rates inside blocks times m_l, which undo the branches' 1 / m_l
 
-m_in tells how much longer than in the base the axes are that products with a parameter sum over, m_out the others.  Lengths are read off
-the shapes of both models and sums off the traced program, so a vector that is multiplied with the stream and summed counts as a matrix
-with one column, whoever wrote the class; `Role.inputs` says otherwise where a component scales its product itself.
+m_in tells how much longer than in the base the axes are that products with a parameter sum over, m_out the others.
+Lengths are read off the shapes of both models and sums off the traced program, so a vector that is multiplied with the
+stream and summed counts as a matrix with one column, whoever wrote the class; `Role.inputs` says otherwise where a
+component scales its product itself.
 """
 
 import dataclasses
@@ -51,7 +55,9 @@ def base_of(model: Any) -> Base | None:
     Raises ValueError if base_width or base_depth is not positive, or the parametrization has another name.
     """
     if model.parametrization not in ("standard", "mup"):
-        raise ValueError(f"{type(model).__name__}.parametrization is {model.parametrization!r}; give 'standard' or 'mup'.")
+        raise ValueError(
+            f"{type(model).__name__}.parametrization is {model.parametrization!r}; give 'standard' or 'mup'."
+        )
     for name in ("base_width", "base_depth"):
         if getattr(model, name) < 1:
             raise ValueError(f"{type(model).__name__}.{name} is {getattr(model, name)}; it must be above 0.")
@@ -61,7 +67,10 @@ def base_of(model: Any) -> Base | None:
 def width_of(model: Any) -> int:
     """The width of a model, its embed's.  Raises ValueError for an embed that has no field `width`."""
     if not hasattr(model.embed, "width"):
-        raise ValueError(f"The model's width is that of its embed, and {type(model.embed).__name__} has no field `width`; give it one.")
+        raise ValueError(
+            f"The model's width is that of its embed, and {type(model.embed).__name__} has no field `width`; give it"
+            " one."
+        )
     return model.embed.width
 
 
@@ -69,11 +78,14 @@ def widen(model: Any, width: int) -> Any:
     """The same model at another width.  Raises ValueError for an embed that has no field `width`."""
     width_of(model)
     embeds = {name: embed for name in ("embed", "source_embed") if (embed := getattr(model, name, None)) is not None}
-    return dataclasses.replace(model, **{name: dataclasses.replace(embed, width=width) for name, embed in embeds.items()})
+    return dataclasses.replace(
+        model, **{name: dataclasses.replace(embed, width=width) for name, embed in embeds.items()}
+    )
 
 
 def roles(model: Any, batch: Batch) -> Any:
-    """The Role of each parameter, as a tree like the parameters'; their growth is None where the parametrization is standard.
+    """The Role of each parameter, as a tree like the parameters'; their growth is None where the parametrization is
+    standard.
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """
@@ -94,8 +106,9 @@ def roles(model: Any, batch: Batch) -> Any:
         if axes is None:
             if unread and not traced and len(growth) == 1 and growth != [1]:
                 raise ValueError(
-                    f"muP cannot read how the vector {path} is used; declare it in its class, roles = {{{names[-1]!r}: Role(inputs=())}}"
-                    " if it is multiplied element by element, or Role(inputs=(-1,)) if products sum over it."
+                    f"muP cannot read how the vector {path} is used; declare it in its class, roles ="
+                    f" {{{names[-1]!r}: Role(inputs=())}} if it is multiplied element by element, or"
+                    " Role(inputs=(-1,)) if products sum over it."
                 )
             axes = tuple(traced) if traced or not unread else (-2,)[: len(growth) - 1]
         fan_in = math.prod(growth[axis] for axis in axes)
@@ -103,7 +116,9 @@ def roles(model: Any, batch: Batch) -> Any:
         depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack that it is in
         within = depth is not None and names[1] != "norm"
         readout = fan_in > 1 and fan_out == 1
-        return dataclasses.replace(role, growth=Growth(fan_in, fan_out, depth / model.base_depth if within else 1.0, readout))
+        return dataclasses.replace(
+            role, growth=Growth(fan_in, fan_out, depth / model.base_depth if within else 1.0, readout)
+        )
 
     return map_paths(grow, declared, shapes, base, summed, lost)
 

@@ -1,4 +1,6 @@
-"""The grammar of parameter paths: names of leaves, which layer of which stack a leaf belongs to, and patterns that select leaves."""
+"""The grammar of parameter paths: names of leaves, which layer of which stack a leaf belongs to, and patterns that
+select leaves.
+"""
 
 import dataclasses
 import re
@@ -7,13 +9,21 @@ from typing import Any, Literal
 
 import jax
 
-SCANNED, TIED = "blocks", "tied"  # the body of a stack whose repeats have parameters of their own, and of one whose repeats share them
+# the body of a stack whose repeats have parameters of their own, and of one whose repeats share them
+SCANNED, TIED = "blocks", "tied"
 Kind = Literal["prefix", "loop", "scan", "tied"]
 PATTERN = "block_{}"  # a block of the body
 # A stack calls its blocks so: those of the prefix, those of a loop, and those of a pattern that is scanned or tied.
-CALLED: dict[Kind, str] = {"prefix": "first_{}", "loop": "layer_{}", "scan": f"{SCANNED}/{PATTERN}", "tied": f"{TIED}/{PATTERN}"}
+CALLED: dict[Kind, str] = {
+    "prefix": "first_{}",
+    "loop": "layer_{}",
+    "scan": f"{SCANNED}/{PATTERN}",
+    "tied": f"{TIED}/{PATTERN}",
+}
 NUMBER = r"\d+"
-LAYER = re.compile("(?:^|(?<=/))(?:" + "|".join(f"(?P<{kind}>{name.format(NUMBER)})" for kind, name in CALLED.items()) + ")(?=/|$)")
+LAYER = re.compile(
+    "(?:^|(?<=/))(?:" + "|".join(f"(?P<{kind}>{name.format(NUMBER)})" for kind, name in CALLED.items()) + ")(?=/|$)"
+)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -47,9 +57,11 @@ def in_loop(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A block of a stack: the stack's path, the path within the block, how the block repeats, and its number of its kind.
+    """A block of a stack: the stack's path, the path within the block, how the block repeats, and its number of its
+    kind.
 
-    kind "prefix" and "loop" are single blocks; "scan" has parameters with a leading axis of repeats; "tied" is one block for all repeats.
+    kind "prefix" and "loop" are single blocks; "scan" has parameters with a leading axis of repeats; "tied" is one
+    block for all repeats.
     """
 
     stack: str
@@ -82,7 +94,8 @@ class Layer:
         return self.kind in ("scan", "tied")
 
     def single(self, first: int = 0) -> "Layer":
-        """The same block as one of a loop that counts all blocks of the stack; `first` is the number of blocks of the prefix.
+        """The same block as one of a loop that counts all blocks of the stack; `first` is the number of blocks of the
+        prefix.
 
         Of blocks that repeat it is that of the first repeat.
         """
@@ -98,7 +111,9 @@ def count_stacked(path: str) -> int:
 
 
 def order(path: str) -> tuple[tuple[bool, int], ...]:
-    """A key that sorts paths by depth: the prefix before what repeats, then the block's number, then the same within the block."""
+    """A key that sorts paths by depth: the prefix before what repeats, then the block's number, then the same within
+    the block.
+    """
     places: list[tuple[bool, int]] = []
     while (layer := Layer.of(path)) is not None:
         places.append((layer.kind != "prefix", layer.index))

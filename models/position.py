@@ -10,7 +10,9 @@ from models.structure import require_positive
 
 
 class LearnedPosition(nn.Module):
-    """x + table[position], one learned vector for each of `length` places.  (..., t, d) -> (..., t, d).  arXiv:1705.03122."""
+    """x + table[position], one learned vector for each of `length` places.  (..., t, d) -> (..., t, d).
+    arXiv:1705.03122.
+    """
 
     length: int = 512
 
@@ -22,8 +24,8 @@ class LearnedPosition(nn.Module):
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         if x.shape[-2] > self.length:
             raise ValueError(
-                f"The input has {x.shape[-2]} tokens and LearnedPosition holds {self.length} places; shorten the input or raise its length"
-                f" (in an embed model.embed.position.length={x.shape[-2]})."
+                f"The input has {x.shape[-2]} tokens and LearnedPosition holds {self.length} places; shorten the"
+                f" input or raise its length (in an embed model.embed.position.length={x.shape[-2]})."
             )
         table = self.param("table", nn.initializers.normal(0.02), (self.length, x.shape[-1]))
         return x + table[positions].astype(x.dtype)
@@ -32,7 +34,8 @@ class LearnedPosition(nn.Module):
 class SinusoidalPosition(nn.Module):
     """x + [sin(p w_i), cos(p w_i)] with w_i = base^(-2i/d).  (..., t, d) -> (..., t, d), d even.  arXiv:1706.03762.
 
-    Sines fill the first half of the width and cosines the second; the paper interleaves them, a permutation of the same features.
+    Sines fill the first half of the width and cosines the second; the paper interleaves them, a permutation of the same
+    features.
     """
 
     base: float = 10_000.0
@@ -48,7 +51,8 @@ class SinusoidalPosition(nn.Module):
 
 
 class RoPE(nn.Module):
-    """Rotates each pair (x_i, x_{i + k/2}) by the angle p * base^(-2i/k).  (..., t, k) -> (..., t, k), k even.  arXiv:2104.09864.
+    """Rotates each pair (x_i, x_{i + k/2}) by the angle p * base^(-2i/k).  (..., t, k) -> (..., t, k), k even.
+    arXiv:2104.09864.
 
     Products of rotated queries and keys depend on positions through their difference only.
     """
@@ -65,7 +69,8 @@ class RoPE(nn.Module):
 
 
 class PartialRoPE(nn.Module):
-    """RoPE on the first `part` of the width, the rest as it is.  (..., t, k) -> (..., t, k).  GPT-NeoX, arXiv:2204.06745.
+    """RoPE on the first `part` of the width, the rest as it is.  (..., t, k) -> (..., t, k).  GPT-NeoX,
+    arXiv:2204.06745.
 
     At least one pair is rotated, whatever the width.
     """
@@ -76,7 +81,9 @@ class PartialRoPE(nn.Module):
     def __post_init__(self) -> None:
         require_positive(self, "base")
         if not 0 < self.part <= 1:
-            raise ValueError(f"PartialRoPE.part is {self.part}; give the part of the width to rotate, above 0, up to 1.")
+            raise ValueError(
+                f"PartialRoPE.part is {self.part}; give the part of the width to rotate, above 0, up to 1."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -86,7 +93,8 @@ class PartialRoPE(nn.Module):
 
 
 class InterpolatedRoPE(nn.Module):
-    """RoPE at positions p / factor: a model for rows of some length reads `factor` times that.  (..., t, k) -> (..., t, k).
+    """RoPE at positions p / factor: a model for rows of some length reads `factor` times that.  (..., t, k) -> (..., t,
+    k).
 
     Position interpolation, arXiv:2306.15595.
     """
@@ -104,9 +112,11 @@ class InterpolatedRoPE(nn.Module):
 
 
 class NTKRoPE(nn.Module):
-    """RoPE of base * factor^(k / (k - 2)).  (..., t, k) -> (..., t, k).  "NTK-aware" scaling, arXiv:2309.00071, section 3.1.
+    """RoPE of base * factor^(k / (k - 2)).  (..., t, k) -> (..., t, k).  "NTK-aware" scaling, arXiv:2309.00071, section
+    3.1.
 
-    The slowest pair turns `factor` times slower, the fastest as before.  A width of 2 has no slower pair, and is plain RoPE.
+    The slowest pair turns `factor` times slower, the fastest as before.  A width of 2 has no slower pair, and is plain
+    RoPE.
     """
 
     factor: float = 4.0
@@ -123,11 +133,13 @@ class NTKRoPE(nn.Module):
 
 
 class YaRN(nn.Module):
-    """(0.1 ln(factor) + 1) * RoPE with angles (g + (1 - g) / factor) p w_i.  (..., t, k) -> (..., t, k).  arXiv:2309.00071.
+    """(0.1 ln(factor) + 1) * RoPE with angles (g + (1 - g) / factor) p w_i.  (..., t, k) -> (..., t, k).
+    arXiv:2309.00071.
 
-    g goes from 0 to 1 as the turns that a pair makes over the `length` that the model was trained on go from `slow` to `fast`: slow
-    pairs are interpolated and fast ones kept.  The factor before, on queries and keys, is the paper's temperature of the softmax.
-    The line is drawn over turns as in the paper; released models draw it over the index of the pair.
+    g goes from 0 to 1 as the turns that a pair makes over the `length` that the model was trained on go from `slow` to
+    `fast`: slow pairs are interpolated and fast ones kept.  The factor before, on queries and keys, is the paper's
+    temperature of the softmax. The line is drawn over turns as in the paper; released models draw it over the index of
+    the pair.
     """
 
     factor: float = 4.0
@@ -151,10 +163,11 @@ class YaRN(nn.Module):
 
 
 class AxialRoPE(nn.Module):
-    """RoPE on a grid: the place p is unravelled over `grid`, and each axis rotates its own part of the width.  (..., t, k) -> (..., t, k).
+    """RoPE on a grid: the place p is unravelled over `grid`, and each axis rotates its own part of the width.  (..., t,
+    k) -> (..., t, k).
 
-    Such as (14, 14) for patches of an image, or (8, 14, 14) for video; the last axis runs fastest.  Where the pairs do not divide
-    evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in arXiv:2403.13298.
+    Such as (14, 14) for patches of an image, or (8, 14, 14) for video; the last axis runs fastest.  Where the pairs do
+    not divide evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in arXiv:2403.13298.
     """
 
     grid: tuple[int, ...] = (14, 14)
@@ -170,7 +183,9 @@ class AxialRoPE(nn.Module):
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         pairs, axes, parts = x.shape[-1] // 2, len(self.grid), []
         if x.shape[-1] % 2 or pairs < axes:
-            raise ValueError(f"AxialRoPE rotates a pair for each of {axes} axes, so it needs an even width of at least {2 * axes}.")
+            raise ValueError(
+                f"AxialRoPE rotates a pair for each of {axes} axes, so it needs an even width of at least {2 * axes}."
+            )
         stride, first = math.prod(self.grid), 0
         for index, size in enumerate(self.grid):
             stride //= size

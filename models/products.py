@@ -9,14 +9,25 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-LINEAR = ("convert_element_type", "neg", "copy", "copy_p", "reduce_precision", "name", "optimization_barrier", "sharding_constraint")
+LINEAR = (
+    "convert_element_type",
+    "neg",
+    "copy",
+    "copy_p",
+    "reduce_precision",
+    "name",
+    "optimization_barrier",
+    "sharding_constraint",
+)
 SLICES = ("slice", "dynamic_slice", "split", "pad", "rev", "cumsum")  # axes stay where they are
 OPAQUE = ("gather", "fft", "sort", "pallas_call", "scatter", "scatter-add", "custom_call")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """A parameter within a value: its number, and which of its axes, counted from the last, each axis of the value runs over."""
+    """A parameter within a value: its number, and which of its axes, counted from the last, each axis of the value runs
+    over.
+    """
 
     number: int
     axes: tuple[frozenset[int], ...]
@@ -45,7 +56,10 @@ def trace_sums(function: Callable[..., Any], params: Any, *args: Any) -> tuple[A
     leaves, structure = jax.tree.flatten(params)
     summed: list[set[int]] = [set() for _ in leaves]
     lost: list[bool] = [False] * len(leaves)
-    inputs = [Value(False, (Trace(i, tuple(frozenset({k}) for k in range(-len(leaf.shape), 0))),), True) for i, leaf in enumerate(leaves)]
+    inputs = [
+        Value(False, (Trace(i, tuple(frozenset({k}) for k in range(-len(leaf.shape), 0))),), True)
+        for i, leaf in enumerate(leaves)
+    ]
     closed = jax.make_jaxpr(function)(params, *args)
     _follow(closed.jaxpr, [*inputs, *[DATA] * (len(closed.jaxpr.invars) - len(inputs))], summed, lost)
     return structure.unflatten([frozenset(axes) for axes in summed]), structure.unflatten(lost)
@@ -63,7 +77,9 @@ def _follow(jaxpr: Any, inputs: list[Value], summed: list[set[int]], lost: list[
         values = [of(variable) for variable in equation.invars]
         outputs = _inner(equation, values, summed, lost)
         if outputs is None:
-            outputs = [_step(equation, values, summed, lost, divisors.get(equation.outvars[0], 1.0))] * len(equation.outvars)
+            outputs = [_step(equation, values, summed, lost, divisors.get(equation.outvars[0], 1.0))] * len(
+                equation.outvars
+            )
         known.update(zip(equation.outvars, outputs, strict=True))
     return [of(variable) for variable in jaxpr.outvars]
 
@@ -76,7 +92,12 @@ def _divisors(jaxpr: Any) -> dict[Any, float]:
         divisor = 1.0
         if name in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type"):
             divisor = divisors.get(equation.outvars[0], 1.0)
-        elif name in ("div", "mul") and isinstance(other := equation.invars[1], Literal) and np.ndim(other.val) == 0 and other.val:
+        elif (
+            name in ("div", "mul")
+            and isinstance(other := equation.invars[1], Literal)
+            and np.ndim(other.val) == 0
+            and other.val
+        ):
             divisor = float(other.val) if name == "div" else 1 / float(other.val)
         for variable in equation.invars:
             if not isinstance(variable, Literal):
@@ -127,13 +148,19 @@ def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list
             summed[trace.number] |= frozenset[int]().union(*(trace.axes[axis] for axis in axes))
 
     if name == "dot_general" or name.startswith("ragged_dot"):
-        numbers = params["dimension_numbers"] if name == "dot_general" else params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+        numbers = (
+            params["dimension_numbers"]
+            if name == "dot_general"
+            else params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+        )
         alone = not any(value.data for value in values) and any(value.raw for value in values)
         for value, axes in zip(values, numbers[0], strict=False):
             # data times a vector meets a matrix that sums, and so does a stream that begins as a parameter
             if not value.data and (value.raw or not alone):
                 add(value, axes)
-        return DATA if any(value.data for value in values) or name != "dot_general" else _multiply(values, shapes, numbers)
+        return (
+            DATA if any(value.data for value in values) or name != "dot_general" else _multiply(values, shapes, numbers)
+        )
     if name == "conv_general_dilated":
         if not values[1].data:
             add(values[1], [params["dimension_numbers"].rhs_spec[1]])
@@ -152,7 +179,9 @@ def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list
         return _map(first, lambda axes: tuple(kept for axis, kept in enumerate(axes) if axis not in gone))
     if name == "broadcast_in_dim":
         places = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
-        return _map(first, lambda axes: tuple(axes[places[axis]] if axis in places else frozenset() for axis in range(len(out))))
+        return _map(
+            first, lambda axes: tuple(axes[places[axis]] if axis in places else frozenset() for axis in range(len(out)))
+        )
     if name == "reshape":
         return _map(first, lambda axes: _reshape(axes, shapes[0], out))
     if name in SLICES:
@@ -161,10 +190,14 @@ def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list
         if equation.invars[0] is equation.invars[1] and first.data:
             return DATA
         used = values if name == "mul" else values[:1]
-        traces = tuple(trace for value, shape in zip(used, shapes, strict=False) if shape or not out for trace in value.traces)
+        traces = tuple(
+            trace for value, shape in zip(used, shapes, strict=False) if shape or not out for trace in value.traces
+        )
         return Value(any(value.data for value in values) or (name == "div" and bool(values[1].traces)), traces)
     if name == "select_n" and whole:
-        return Value(any(value.data for value in values), tuple(trace for value in values[1:] for trace in value.traces))
+        return Value(
+            any(value.data for value in values), tuple(trace for value in values[1:] for trace in value.traces)
+        )
     if name in ("add", "sub") and whole and not any(value.data for value in values):
         return Value(False, tuple(trace for value in values for trace in value.traces))
     if name == "concatenate" and not any(value.data for value in values):
@@ -175,7 +208,8 @@ def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list
         return DATA
     known = [(value, shape) for value, shape in zip(values, shapes, strict=True) if value.traces or value.data]
     if len(known) == 1 and known[0][1] == out and (name in LINEAR or not known[0][0].data):
-        return dataclasses.replace(known[0][0], raw=known[0][0].raw and name in LINEAR)  # a function of a parameter alone, by element
+        # a function of a parameter alone, by element
+        return dataclasses.replace(known[0][0], raw=known[0][0].raw and name in LINEAR)
     return DATA
 
 
@@ -196,7 +230,9 @@ def _map(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[froz
     return dataclasses.replace(value, traces=tuple(Trace(trace.number, change(trace.axes)) for trace in value.traces))
 
 
-def _reshape(axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[frozenset[int], ...]:
+def _reshape(
+    axes: tuple[frozenset[int], ...], old: tuple[int, ...], new: tuple[int, ...]
+) -> tuple[frozenset[int], ...]:
     """The axes of a reshaped value: those of every group of axes that is split, joined or kept as a whole."""
     result: list[frozenset[int]] = [frozenset()] * len(new)
     i = j = 0 if math.prod(old) else len(new)

@@ -13,7 +13,8 @@ from models.contracts import Norm
 class Heads(nn.Module):
     """A linear map to heads: (b, t, d) -> (b, heads, t, width).
 
-    On a TPU it is one matmul with the heads as an axis; elsewhere tokens are flattened to two axes, which is faster on a CPU.
+    On a TPU it is one matmul with the heads as an axis; elsewhere tokens are flattened to two axes, which is faster on
+    a CPU.
     """
 
     bias: bool = False

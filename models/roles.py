@@ -23,7 +23,9 @@ SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scal
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Growth of a parameter over the base model's: m_in, m_out, m_l of its stack, and if it maps width to a fixed size."""
+    """Growth of a parameter over the base model's: m_in, m_out, m_l of its stack, and if it maps width to a fixed
+    size.
+    """
 
     fan_in: float = 1.0
     fan_out: float = 1.0
@@ -35,13 +37,18 @@ class Growth:
 class Role:
     """The role of a parameter for an optimizer and muP.
 
-    decay: whether weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name does not end in
+    decay: whether weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name
+    does not end in
     `bias` or `scale`.
-    inputs: the axes, -1 the last, that products with it sum over, which muP asks for; () for a parameter that is multiplied element by
-    element, or whose products are scaled with the width (`ctx.score_scale`, `ctx.logit_scale`).  None: read off the traced program.
-    step: how far each update moves it against the sign of its gradient, which then is no gradient of the loss: no clipping, decay,
+    inputs: the axes, -1 the last, that products with it sum over, which muP asks for; () for a parameter that is
+    multiplied element by
+    element, or whose products are scaled with the width (`ctx.score_scale`, `ctx.logit_scale`).  None: read off the
+    traced program.
+    step: how far each update moves it against the sign of its gradient, which then is no gradient of the loss: no
+    clipping, decay,
     schedule or moments.  None: the optimizer moves it.
-    growth: its size over the base model's where the parametrization is muP, else None.  Filled in by `models.parametrization`.
+    growth: its size over the base model's where the parametrization is muP, else None.  Filled in by
+    `models.parametrization`.
     """
 
     decay: bool | None = None
@@ -68,7 +75,8 @@ def default_roles(params: Any) -> Any:
 def roles_of(model: Any, batch: Batch) -> Any:
     """The Role of each parameter of a model, declared or by default, as a tree like the parameters'.
 
-    Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError where a class declares something else than roles.
+    Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError where a class declares something else
+    than roles.
     """
     declared: dict[str, Role] = {}
     axes: dict[str, int] = {}
@@ -81,7 +89,8 @@ def roles_of(model: Any, batch: Batch) -> Any:
             for name, value in module.variables.get("params", {}).items():  # within a scan, so without its axis
                 if hasattr(value, "shape"):
                     axes[prefix + name] = len(value.shape)
-            declared.update({prefix + path: role for path, role in declarations(module).items()})  # after all that is within
+            # after all that is within
+            declared.update({prefix + path: role for path, role in declarations(module).items()})
         return result
 
     with nn.intercept_methods(record):
@@ -100,5 +109,7 @@ def declarations(component: Any) -> Roles:
     declared = getattr(component, "roles", {})
     if not isinstance(declared, Mapping) or not all(isinstance(role, Role) for role in declared.values()):
         name = type(component).__name__
-        raise ValueError(f"{name}.roles is {declared!r}; it is read as the Role of each parameter by name, so rename the attribute.")
+        raise ValueError(
+            f"{name}.roles is {declared!r}; it is read as the Role of each parameter by name, so rename the attribute."
+        )
     return declared

@@ -42,8 +42,9 @@ class Transformer(nn.Module):
 class EncoderDecoder(nn.Module):
     """head(decoder(embed(tokens), memory)) with memory = encoder(embed(source)).  arXiv:1706.03762.
 
-    The batch has `source` (b, s) and `source_segments` beside the decoder's `tokens` (b, t), or what `source_embed` reads, such as
-    `image`; one embedding serves both unless that is given.  Blocks of the decoder need `cross=Attention(cross=True)`.
+    The batch has `source` (b, s) and `source_segments` beside the decoder's `tokens` (b, t), or what `source_embed`
+    reads, such as `image`; one embedding serves both unless that is given.  Blocks of the decoder need
+    `cross=Attention(cross=True)`.
     """
 
     embed: Embed = TokenEmbed()
@@ -65,7 +66,11 @@ class EncoderDecoder(nn.Module):
         if decoding is not None and not decoding.start:
             memory = self.get_variable("cache", "memory")
         else:
-            rest = {name: value for name, value in batch.items() if name not in ("tokens", "segments", "positions", "starts")}
+            rest = {
+                name: value
+                for name, value in batch.items()
+                if name not in ("tokens", "segments", "positions", "starts")
+            }
             source = {name.removeprefix("source_"): value for name, value in rest.items() if name != "source"}
             if self.source_embed is None or "source" in batch:
                 source["tokens"] = batch["source"]
@@ -73,6 +78,8 @@ class EncoderDecoder(nn.Module):
             memory = Memory(self.encoder(x, ctx), ctx.segments)
             if decoding is not None:
                 self.put_variable("cache", "memory", memory)
-        x, ctx = self.embed(batch, dataclasses.replace(Context.of(batch, train, decoding, base_of(self)), memory=memory))
+        x, ctx = self.embed(
+            batch, dataclasses.replace(Context.of(batch, train, decoding, base_of(self)), memory=memory)
+        )
         x = self.decoder(x, ctx)
         return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))

@@ -28,7 +28,9 @@ def _cut(word: str, room: int) -> str:
 
 def shorten(value: Any, room: int = 60) -> str:
     """A value on one line: a component by its name, anything else as it is written, cut."""
-    return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)
+    return (
+        f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)
+    )
 
 
 def merge_layers(names: Sequence[str]) -> list[str]:
@@ -40,7 +42,9 @@ def merge_layers(names: Sequence[str]) -> list[str]:
     groups: dict[str, list[int]] = {}
     for name in names:
         match = NUMBER.search(name)
-        groups.setdefault(name if match is None else NUMBER.sub("{}", name, count=1), []).extend([int(match[0])] if match else [])
+        groups.setdefault(name if match is None else NUMBER.sub("{}", name, count=1), []).extend(
+            [int(match[0])] if match else []
+        )
     return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in groups.items()]
 
 

@@ -1,4 +1,6 @@
-"""Every test sees eight emulated CPU devices.  The tests of malformed input share one small run, and one judge of what is refused."""
+"""Every test sees eight emulated CPU devices.  The tests of malformed input share one small run, and one judge of what
+is refused.
+"""
 
 import io
 import json
@@ -23,13 +25,15 @@ from train.cli import main
 
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-__all__ = ["pytest_addoption", "pytest_collection_finish", "pytest_collection_modifyitems"]  # hooks, which pytest finds here
+# hooks, which pytest finds here
+__all__ = ["pytest_addoption", "pytest_collection_finish", "pytest_collection_modifyitems"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 # A tenth of the time to compile: without the passes that only make a program fast; in processes that tests start too.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-if (0, 7, 2) <= jax.__version_info__ < (0, 11):  # the first of the two flags is gone later, and an unknown one ends the process
+# the first of the two flags is gone later, and an unknown one ends the process
+if (0, 7, 2) <= jax.__version_info__ < (0, 11):
     # A program of many small kernels compiles in half the time where each is emitted directly, and all as one module.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
@@ -59,7 +63,9 @@ TEST = "text,label\na fine film,good\na dull film,bad\n"
 
 
 class Malformed(NamedTuple):
-    """A case: what is spoiled before (new content, None to remove, or a change in place), the command, what the one sentence says."""
+    """A case: what is spoiled before (new content, None to remove, or a change in place), the command, what the one
+    sentence says.
+    """
 
     name: str
     command: str
@@ -106,9 +112,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 @pytest.fixture
 def refused(
-    sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled: list[str]
+    sound: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    compiled: list[str],
 ) -> Callable[[Malformed], str]:
-    """Runs a case beside everything that is in order; gives its one sentence after nothing was written, printed or compiled."""
+    """Runs a case beside everything that is in order; gives its one sentence after nothing was written, printed or
+    compiled.
+    """
     folder = tmp_path / "folder"
     shutil.copytree(sound, folder)
     monkeypatch.chdir(folder)
@@ -175,12 +188,18 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the text and the table that the experiments in tests/configs read, and the cache that their runs share."""
+    """A folder with the text and the table that the experiments in tests/configs read, and the cache that their runs
+    share.
+    """
     folder = tmp_path_factory.mktemp("workshop")
     draw = random.Random(0)
     words = {"good": ["fine", "warm", "clever", "lovely"], "bad": ["dull", "cold", "clumsy", "awful"]}
-    rows = {f"a {draw.choice(words[label])} film, number {index}": label for index in range(32) for label in ("good", "bad")}
-    (folder / "sentences.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows.items()), encoding="utf-8")
+    rows = {
+        f"a {draw.choice(words[label])} film, number {index}": label for index in range(32) for label in ("good", "bad")
+    }
+    (folder / "sentences.csv").write_text(
+        "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows.items()), encoding="utf-8"
+    )
     (folder / "text.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
 
@@ -210,7 +229,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     for inner in ("images", "voc/Annotations", "voc/JPEGImages"):
         (folder / inner).mkdir(parents=True)
-    data: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "disc"}, {"id": 3, "name": "bar"}]}
+    data: dict[str, list[Any]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 7, "name": "disc"}, {"id": 3, "name": "bar"}],
+    }
     for number in range(12):
         image, objects = drawn(number)
         Image.fromarray(image).save(folder / "images" / f"{number}.png")
@@ -218,10 +241,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data["images"].append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 32})
         items = ""
         for name, (left, top, right, bottom) in objects:
-            entry = {"id": len(data["annotations"]), "image_id": number, "category_id": {"disc": 7, "bar": 3}[name], "iscrowd": 0}
+            entry = {
+                "id": len(data["annotations"]),
+                "image_id": number,
+                "category_id": {"disc": 7, "bar": 3}[name],
+                "iscrowd": 0,
+            }
             data["annotations"].append(entry | {"bbox": [left, top, right - left, bottom - top], "area": 1})
             sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, right, bottom), strict=True)
-            items += f"<object><name>{name}</name><bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in sides)}</bndbox></object>"
+            items += (
+                f"<object><name>{name}</name><bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in sides)}</bndbox></object>"
+            )
         size = "<size><width>48</width><height>32</height></size>"
         text = f"<annotation><filename>{number}.png</filename>{size}{items}</annotation>"
         (folder / "voc" / "Annotations" / f"{number}.xml").write_text(text)

@@ -1,4 +1,6 @@
-"""Small stand-ins for the published sets that no package index ships: files of the same names and formats, made here."""
+"""Small stand-ins for the published sets that no package index ships: files of the same names and formats, made
+here.
+"""
 
 import dataclasses
 import gzip
@@ -14,15 +16,24 @@ from PIL import Image, ImageDraw
 from train.data import published
 
 WORDS = {  # a word of each kind in English, German and French
-    "who": (("a dog", "ein Hund", "un chien"), ("a girl", "ein Mädchen", "une fille"), ("a man", "ein Mann", "un homme")),
+    "who": (
+        ("a dog", "ein Hund", "un chien"),
+        ("a girl", "ein Mädchen", "une fille"),
+        ("a man", "ein Mann", "un homme"),
+    ),
     "does": (("runs", "rennt", "court"), ("sits", "sitzt", "est assis"), ("sleeps", "schläft", "dort")),
     "where": (("on the grass", "auf dem Gras", "sur l'herbe"), ("in a boat", "in einem Boot", "dans un bateau")),
-    "when": (("today", "heute", "aujourd'hui"), ("at night", "nachts", "la nuit"), ("in summer", "im Sommer", "en été")),
+    "when": (
+        ("today", "heute", "aujourd'hui"),
+        ("at night", "nachts", "la nuit"),
+        ("in summer", "im Sommer", "en été"),
+    ),
 }
 PAIRS = {"train": 1200, "val": 40, "test_2016_flickr": 120}
 CLOTHES = {"train": 2000, "t10k": 500}
 CELLS = {"train": 40, "val": 4, "test": 36}
-KINDS = (("RBC", (200, 90, 80), 50), ("WBC", (90, 60, 160), 80), ("Platelets", (60, 60, 90), 18))  # a colour and a radius each
+# a colour and a radius each
+KINDS = (("RBC", (200, 90, 80), 50), ("WBC", (90, 60, 160), 80), ("Platelets", (60, 60, 90), 18))
 
 
 def multi30k(folder: Path) -> None:
@@ -31,7 +42,9 @@ def multi30k(folder: Path) -> None:
         draw = random.Random(part)
         rows = [[draw.choice(words) for words in WORDS.values()] for _ in range(count)]
         for place, language in enumerate(("en", "de", "fr")):
-            lines = [f"{' '.join(words[place] for words in row)}, {part} {number}.\n" for number, row in enumerate(rows)]
+            lines = [
+                f"{' '.join(words[place] for words in row)}, {part} {number}.\n" for number, row in enumerate(rows)
+            ]
             (folder / f"{part}.{language}.gz").write_bytes(gzip.compress("".join(lines).encode()))
 
 
@@ -84,9 +97,13 @@ def publish(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MORPHAX_DATA", str(folder))
     for name, entry in published.FILES.items():
         if (folder / name).is_file():
-            patch.setitem(published.FILES, name, dataclasses.replace(entry, sha256=checksum(folder / name, entry.inside)))
+            patch.setitem(
+                published.FILES, name, dataclasses.replace(entry, sha256=checksum(folder / name, entry.inside))
+            )
     entry = published.TREES["bccd"]
-    patch.setitem(published.TREES, "bccd", dataclasses.replace(entry, sha256=published.fingerprint(folder / "bccd", entry)))
+    patch.setitem(
+        published.TREES, "bccd", dataclasses.replace(entry, sha256=published.fingerprint(folder / "bccd", entry))
+    )
 
 
 def checksum(path: Path, inside: bool) -> str:

@@ -1,4 +1,6 @@
-"""The notebooks of colab/ as they are stored: valid, without outputs, one way to begin, and every name and setting in them is one."""
+"""The notebooks of colab/ as they are stored: valid, without outputs, one way to begin, and every name and setting in
+them is one.
+"""
 
 import ast
 import importlib
@@ -54,7 +56,9 @@ def test_a_notebook_is_valid_and_holds_no_outputs(path: Path) -> None:
 def test_the_first_cell_installs_at_a_tag_and_the_second_tells_the_backend(path: Path) -> None:
     first, second, *_ = code(path).values()
     address, rest = first.split("\n", 1)
-    assert re.fullmatch(r'REPOSITORY, TAG, EXTRA = "https://github.com/morphax/morphax", "v0\.1\.0", "(\[\w+\])?"', address)
+    assert re.fullmatch(
+        r'REPOSITORY, TAG, EXTRA = "https://github.com/morphax/morphax", "v0\.1\.0", "(\[\w+\])?"', address
+    )
     assert rest == next(iter(code(NOTEBOOKS[0]).values())).split("\n", 1)[1]
     assert "jax.default_backend()" in second
     assert "assert BACKEND in" in second
@@ -65,10 +69,15 @@ def started(monkeypatch: pytest.MonkeyPatch, folder: Path, importable: bool, aft
     """The commands that the first cell runs, on a machine that has jax 0.7.2 and then another."""
     ran: list[list[str]] = []
     versions = iter(["0.7.2", after])
-    had = [SimpleNamespace(name=name, version=version) for name, version in (("jax", "0.7.2"), ("libtpu", "0.0.21"), ("pip", "26"))]
+    had = [
+        SimpleNamespace(name=name, version=version)
+        for name, version in (("jax", "0.7.2"), ("libtpu", "0.0.21"), ("pip", "26"))
+    ]
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.path", list(sys.path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin="train.py" if importable else None))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: SimpleNamespace(origin="train.py" if importable else None)
+    )
     monkeypatch.setattr("importlib.metadata.version", lambda name: next(versions))
     monkeypatch.setattr("importlib.metadata.distributions", lambda: had)
     monkeypatch.setattr("subprocess.run", lambda command, check: ran.append([str(word) for word in command]))
@@ -96,7 +105,12 @@ def test_another_jax_after_the_installation_is_refused(monkeypatch: pytest.Monke
 def test_every_name_that_is_imported_from_this_project_exists(path: Path) -> None:
     for source in code(path).values():
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in ("models", "train", "configs", "tests"):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in (
+                "models",
+                "train",
+                "configs",
+                "tests",
+            ):
                 module = importlib.import_module(str(node.module))
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{node.module}.{alias.name}"

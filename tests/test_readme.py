@@ -34,8 +34,16 @@ def test_make_train_fine_tunes_the_real_model_which_then_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (arguments,) = re.findall(r"^train:.*\n\t\$\(BIN\)/python -m train (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    small = ("steps=2", "evaluation.every=2", "batch_size=4", "data.splits=('train', 'test[:16]')", "data.buckets=(64,)")
+    (arguments,) = re.findall(
+        r"^train:.*\n\t\$\(BIN\)/python -m train (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
+    )
+    small = (
+        "steps=2",
+        "evaluation.every=2",
+        "batch_size=4",
+        "data.splits=('train', 'test[:16]')",
+        "data.buckets=(64,)",
+    )
     assert main(["train", *arguments.split(), *small, "data.truncate=true", "data.length=64", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["parameters"] > 22e6

@@ -1,8 +1,9 @@
-"""Which tests a command runs: `--tier test` the representatives, `--tier slow` all others, `--slice k/n` one part of n of them.
+"""Which tests a command runs: `--tier test` the representatives, `--tier slow` all others, `--slice k/n` one part of n
+of them.
 
-A test is slow if it, its class or its file is marked so, and if it differs from an earlier one only in the form of a component: of tests
-with the same function and the same types of components the first represents the others.  `@pytest.mark.represented_by("a", "b")` names the
-cases of a parametrized test that represent all others, by their ids.
+A test is slow if it, its class or its file is marked so, and if it differs from an earlier one only in the form of a
+component: of tests with the same function and the same types of components the first represents the others.
+`@pytest.mark.represented_by("a", "b")` names the cases of a parametrized test that represent all others, by their ids.
 """
 
 import gc
@@ -15,7 +16,9 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds --tier and --slice."""
-    parser.addoption("--tier", choices=("test", "slow", "all"), default="all", help="representatives, all others, or both (all)")
+    parser.addoption(
+        "--tier", choices=("test", "slow", "all"), default="all", help="representatives, all others, or both (all)"
+    )
     parser.addoption("--slice", default="1/1", metavar="K/N", help="of the tests that are chosen, the K-th of N parts")
 
 
@@ -58,14 +61,18 @@ def form(item: pytest.Item) -> tuple[tuple[str, str], ...]:
 
 
 def written(value: object) -> str:
-    """A component by its type, a class or a function by its name, anything else as it is written: the same in every process."""
+    """A component by its type, a class or a function by its name, anything else as it is written: the same in every
+    process.
+    """
     if isinstance(value, nn.Module):
         return type(value).__name__
     return str(getattr(value, "__name__", None) or re.sub(r" at 0x[0-9a-f]+", "", str(value)))
 
 
 def representatives(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Of the tests that are not marked slow: the cases that a function names, and of any other function the first of each form."""
+    """Of the tests that are not marked slow: the cases that a function names, and of any other function the first of
+    each form.
+    """
     first: dict[object, pytest.Item] = {}
     for item in items:
         if item.get_closest_marker("slow") is None:
@@ -95,4 +102,6 @@ def case(item: pytest.Item) -> str:
 def missing(items: list[pytest.Item]) -> set[str]:
     """Cases that are named and that no item is."""
     there = {(function(item), case(item)) for item in items}
-    return {f"{function(item)[1]}[{name}]" for item in items for name in named(item) if (function(item), name) not in there}
+    return {
+        f"{function(item)[1]}[{name}]" for item in items for name in named(item) if (function(item), name) not in there
+    }

@@ -5,7 +5,8 @@ import sys
 
 
 def start() -> int:
-    """Runs the command line.  On Linux the process first begins anew, before anything heavy is imported, with memory in huge pages.
+    """Runs the command line.  On Linux the process first begins anew, before anything heavy is imported, with memory in
+    huge pages.
 
     XLA on CPU takes its buffers anew each step, and small pages cost time.
     """

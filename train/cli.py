@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, rest = _parser().parse_known_args(given)
         if wrong := [text for text in rest if text.startswith("-") or not hasattr(options, "overrides")]:
-            raise InputError(f"{' '.join(wrong)} is no argument of `morphax {given[0]}`; see `morphax {given[0]} --help`.")
+            raise InputError(
+                f"{' '.join(wrong)} is no argument of `morphax {given[0]}`; see `morphax {given[0]} --help`."
+            )
         if rest:  # overrides after an option
             options.overrides.extend(rest)
         return options.run(options)
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         said = (str(error).strip().splitlines() or ["no more is free"])[0]
-        print(f"morphax: There is not enough memory ({said[:200]}); lower batch_size, data.length or the model's sizes.", file=sys.stderr)
+        print(
+            f"morphax: There is not enough memory ({said[:200]}); lower batch_size, data.length or the model's sizes.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("morphax: interrupted", file=sys.stderr)
@@ -57,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         "morphax",
         formatter_class=plain,
         description="Change the structure, keep everything else equal.",
-        epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has examples.",
+        epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has"
+        " examples.",
     )
     added = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:

@@ -25,7 +25,8 @@ def config_names() -> list[str]:
 
 
 def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
-    """The experiment of a config, by its name in configs/ or the path of a Python file, with overrides applied; and the components known.
+    """The experiment of a config, by its name in configs/ or the path of a Python file, with overrides applied; and the
+    components known.
 
     Raises InputError for a name that is none, a file without `experiment()`, and for every override that does not fit.
     """
@@ -38,13 +39,18 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     except Exception as error:  # whatever the config's own code raises
         raise InputError(f"The config {name!r} cannot be built: {_told(error, module.__file__)}") from None
     if not isinstance(experiment, Experiment):
-        raise InputError(f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment.")
+        raise InputError(
+            f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment."
+        )
     try:
         again = decode(encode(experiment), names)  # what is trained is what its run is read back as
     except InputError as error:
         raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
     if lost := changes(experiment, again):
-        raise InputError(f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known components.")
+        raise InputError(
+            f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known"
+            " components."
+        )
     return override(again, overrides, names), names
 
 
@@ -58,7 +64,9 @@ def config_module(name: str) -> Any:
 
 
 def loaded(file: str, what: str = "file") -> Any:
-    """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code raises."""
+    """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code
+    raises.
+    """
     path = Path(file)
     if not path.is_file():
         raise InputError(f"There is no {what} {file}.")
@@ -66,7 +74,8 @@ def loaded(file: str, what: str = "file") -> Any:
         module = _own_file(path.resolve(), path.read_bytes())
     except Exception as error:  # whatever the file's own code raises
         raise InputError(f"The {what} {file} cannot be read: {_told(error, str(path.resolve()))}") from None
-    sys.modules[module.__name__] = module  # where a file's text is an earlier one again, its classes are those of that time
+    # where a file's text is an earlier one again, its classes are those of that time
+    sys.modules[module.__name__] = module
     return module
 
 
@@ -87,7 +96,8 @@ def _own_file(path: Path, source: bytes) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    vars(module)["__source__"] = source.decode("utf-8", errors="replace")  # which the file may not say any more when it is asked
+    # which the file may not say any more when it is asked
+    vars(module)["__source__"] = source.decode("utf-8", errors="replace")
     sys.modules[module.__name__] = module
     with registered.skip_registration():  # a data set of its own may have the name of another
         spec.loader.exec_module(module)

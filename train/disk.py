@@ -1,4 +1,6 @@
-"""Writes that fail (a disk that is full or read-only, a quota) as one sentence that says what is kept and how to go on."""
+"""Writes that fail (a disk that is full or read-only, a quota) as one sentence that says what is kept and how to go
+on.
+"""
 
 import contextlib
 import errno
@@ -10,12 +12,15 @@ from pathlib import Path
 from train.errors import InputError
 
 REASONS = {
-    number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+    number: os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 }
 
 
 def reason(error: BaseException) -> str | None:
-    """Why the system refused to write, found in an error, in what caused it, or in what a library says of it; None for other errors."""
+    """Why the system refused to write, found in an error, in what caused it, or in what a library says of it; None for
+    other errors.
+    """
     waiting: list[BaseException | None] = [error]
     seen: list[BaseException] = []
     while waiting:
@@ -32,7 +37,9 @@ def reason(error: BaseException) -> str | None:
 
 
 class Told(logging.Filter):
-    """Keeps what asyncio says of writes that nobody waits for any more off the screen where a failed one has been told."""
+    """Keeps what asyncio says of writes that nobody waits for any more off the screen where a failed one has been
+    told.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is of something else."""

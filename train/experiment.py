@@ -38,7 +38,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         _above_zero("evaluation", self, "every", "batch_size", "patience")
         if self.goal is not None and not math.isfinite(self.goal):
-            raise ValueError(f"evaluation.goal is {self.goal}; give the finite value of {self.metric} at which to stop, or none.")
+            raise ValueError(
+                f"evaluation.goal is {self.goal}; give the finite value of {self.metric} at which to stop, or none."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +56,15 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`, `batch_size`, `steps` or
-    `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`, `checkpoints`, `log_every`).
+    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`,
+    `batch_size`, `steps` or `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`,
+    `checkpoints`, `log_every`).
 
     `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
-    `metrics` are measured at each evaluation beside those of the objective: `metrics=(MacroF1(), TopK(5))`.
-    `sinks` are tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`.
-    `seed` decides initial parameters, order of data and dropout.  Raises ValueError where two settings contradict each other.
-    `given` are the paths of overrides: what is set there is never changed to fit the data (see `train.engine.requirements`).
+    `metrics` are measured at each evaluation beside those of the objective: `metrics=(MacroF1(), TopK(5))`. `sinks` are
+    tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`. `seed` decides initial parameters,
+    order of data and dropout.  Raises ValueError where two settings contradict each other. `given` are the paths of
+    overrides: what is set there is never changed to fit the data (see `train.engine.requirements`).
     """
 
     model: Model
@@ -86,12 +89,15 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to none.")
+            raise ValueError(
+                f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to"
+                " none."
+            )
         _above_zero("", self, "batch_size", "accumulate", "log_every", "steps", "epochs")
         if self.accumulate > self.batch_size:
             raise ValueError(
-                f"accumulate is {self.accumulate} and batch_size is {self.batch_size}; each part needs an example: lower accumulate"
-                " or raise batch_size."
+                f"accumulate is {self.accumulate} and batch_size is {self.batch_size}; each part needs an example:"
+                " lower accumulate or raise batch_size."
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}.")

@@ -1,4 +1,6 @@
-"""Training inside a notebook: an experiment by its config's name, a bar that moves, curves, bands over seeds, predictions, pictures."""
+"""Training inside a notebook: an experiment by its config's name, a bar that moves, curves, bands over seeds,
+predictions, pictures.
+"""
 
 import contextlib
 import dataclasses
@@ -49,7 +51,8 @@ class Piece:
 
 
 def configured(config: str | Experiment, *overrides: str) -> Experiment:
-    """The experiment of a config, by its name in configs/ or a file's path, with overrides `path=value` as the command line takes them.
+    """The experiment of a config, by its name in configs/ or a file's path, with overrides `path=value` as the command
+    line takes them.
 
     An override may name classes that the notebook itself defines.  Raises InputError for what does not fit.
     """
@@ -57,17 +60,21 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
     return override(experiment, overrides, joined(names, components(sys.modules["__main__"])))
 
 
-def fit(config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False) -> "Run":
+def fit(
+    config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False
+) -> "Run":
     """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
 
-    `fresh` trains anew and keeps a run that the folder holds as FOLDER.1, FOLDER.2 and so on: what a class computes may have changed
-    where its fields have not.  `brief` shows the bar alone.
-    Raises InputError for what cannot be used, before compiling, and InterruptedRunError when stopped, with the state saved.
+    `fresh` trains anew and keeps a run that the folder holds as FOLDER.1, FOLDER.2 and so on: what a class computes may
+    have changed where its fields have not.  `brief` shows the bar alone. Raises InputError for what cannot be used,
+    before compiling, and InterruptedRunError when stopped, with the state saved.
     """
     enable_compilation_cache()
     experiment, place = configured(config, *overrides), Path(folder)
     name = config if isinstance(config, str) else "notebook"
-    return Run(place, fitting.fit(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None)
+    return Run(
+        place, fitting.fit(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None
+    )
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
@@ -90,14 +97,18 @@ def check(*given: Any) -> Piece:
             found.append(required(component() if isinstance(component, type) else component, str(component)))
     columns: dict[str, dict[str, str]] = {}
     for report in map(Report, found):
-        said = {one.law: " ".join(filter(None, (one.verdict, one.where and f"({one.where})", one.remedy))) for one in report.verdicts}
+        said = {
+            one.law: " ".join(filter(None, (one.verdict, one.where and f"({one.where})", one.remedy)))
+            for one in report.verdicts
+        }
         name = type(report.component).__name__
         columns[name if name not in columns else f"{name} {len(columns) + 1}"] = said
     return beside(columns)
 
 
 def costs(experiments: Mapping[str, Experiment]) -> Piece:
-    """Parameters of several experiments and the operations of a training step, beside each other, counted before anything is compiled.
+    """Parameters of several experiments and the operations of a training step, beside each other, counted before
+    anything is compiled.
 
     Raises InputError for one that does not fit its data.
     """
@@ -111,7 +122,9 @@ def costs(experiments: Mapping[str, Experiment]) -> Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what summary.json says, and the file of its own components, if one has them.  Shown as a table."""
+    """A finished run: its folder, what summary.json says, and the file of its own components, if one has them.  Shown
+    as a table.
+    """
 
     folder: Path
     summary: dict[str, Any]
@@ -142,12 +155,18 @@ class Run:
 
     def curve(self, metric: str, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps (n,) and values (n,) of a metric in training (`train`) or on the test split (`evaluation`)."""
-        points = [(one["step"], one[f"{part}/{metric}"]) for one in read_metrics(self.folder) if one.get(f"{part}/{metric}") is not None]
+        points = [
+            (one["step"], one[f"{part}/{metric}"])
+            for one in read_metrics(self.folder)
+            if one.get(f"{part}/{metric}") is not None
+        ]
         found = np.array(points, np.float64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 
     def curves(self, *metrics: str) -> Piece:
-        """Metrics over steps, side by side, in training and on the test split.  Raises InputError for one that was not measured."""
+        """Metrics over steps, side by side, in training and on the test split.  Raises InputError for one that was not
+        measured.
+        """
         figure = Figure((5 * max(len(metrics), 1), 3.2), layout="tight")
         for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
             lines = {part: self.curve(metric, part) for part in ("train", "evaluation")}
@@ -155,7 +174,15 @@ class Run:
                 raise InputError(f"{self.folder} has no metric {metric!r}; it has {join(self._measured())}.")
             for (part, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
                 if len(steps):
-                    axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) < 30 else None, markersize=4, label=part)
+                    axes.plot(
+                        steps,
+                        values,
+                        color=colour,
+                        linewidth=1.6,
+                        marker="o" if len(steps) < 30 else None,
+                        markersize=4,
+                        label=part,
+                    )
             labelled(axes, metric)
         return Piece(to_html(drawn(figure)))
 
@@ -163,7 +190,9 @@ class Run:
         return sorted({name.partition("/")[2] for one in read_metrics(self.folder) for name in one if name != "step"})
 
     def picture(self, caption: str = "") -> Piece:
-        """What the run's review drew on the test split, of which the caption begins so.  Raises InputError where there is none."""
+        """What the run's review drew on the test split, of which the caption begins so.  Raises InputError where there
+        is none.
+        """
         file = self.folder / fitting.FINDINGS
         try:
             pieces = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -177,7 +206,9 @@ class Run:
 
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:
-    """A metric over steps for several structures: the mean over each one's seeds, in a band from the lowest to the highest seed."""
+    """A metric over steps for several structures: the mean over each one's seeds, in a band from the lowest to the
+    highest seed.
+    """
     figure = Figure((7.5, 4), layout="tight")
     axes = figure.subplots()
     for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
@@ -206,7 +237,9 @@ class Inline(Console):
 
     def __init__(self, folder: Path, brief: bool = False) -> None:
         super().__init__()
-        self.rich = rich.console.Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief)
+        self.rich = rich.console.Console(
+            force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief
+        )
         self.folder, self.each = folder, 0.0
 
     def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
@@ -246,5 +279,8 @@ class Changing:
         words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
         style = "width: 8em; vertical-align: middle"
         self.handle.update(
-            Piece(f'<progress value="{step}" max="{self.steps}" style="{style}"></progress> {html.escape(", ".join(words))}')
+            Piece(
+                f'<progress value="{step}" max="{self.steps}" style="{style}"></progress>'
+                f" {html.escape(', '.join(words))}"
+            )
         )

@@ -14,7 +14,9 @@ LEVEL = 0.95  # of confidence intervals
 
 
 class Each(NamedTuple):
-    """What a Sum adds up: weighted values and weights (b, ...), whose second axis is that of the batch's `starts` or `segments`, if any."""
+    """What a Sum adds up: weighted values and weights (b, ...), whose second axis is that of the batch's `starts` or
+    `segments`, if any.
+    """
 
     values: jax.Array
     weights: jax.Array
@@ -38,16 +40,23 @@ Sums = dict[str, Sum]
 
 def mean(sums: Mapping[str, Sum]) -> dict[str, float]:
     """The one division: each sum over its weight; not a number where nothing was counted."""
-    return {name: float(total.value) / float(total.weight) if float(total.weight) else math.nan for name, total in sums.items()}
+    return {
+        name: float(total.value) / float(total.weight) if float(total.weight) else math.nan
+        for name, total in sums.items()
+    }
 
 
 def add(left: Mapping[str, Sum], right: Mapping[str, Sum]) -> Sums:
     """Two sums as one, name by name: totals and weights."""
-    return {name: Sum(total.value + right[name].value, total.weight + right[name].weight) for name, total in left.items()}
+    return {
+        name: Sum(total.value + right[name].value, total.weight + right[name].weight) for name, total in left.items()
+    }
 
 
 def weighted(values: jax.Array, weights: jax.Array | None) -> Sum:
-    """sum w v over sum w: values (b, ...) and weights that broadcast to them, 1 if None.  What weighs nothing may be anything."""
+    """sum w v over sum w: values (b, ...) and weights that broadcast to them, 1 if None.  What weighs nothing may be
+    anything.
+    """
     spread = jnp.ones(values.shape, jnp.float32) if weights is None else jnp.broadcast_to(weights, values.shape)
     return summed(jnp.where(spread > 0, values, 0.0) * spread, spread)
 
@@ -58,7 +67,9 @@ def summed(values: jax.Array, weights: jax.Array) -> Sum:
 
 
 def examples(shape: tuple[int, ...], batch: Batch) -> jax.Array | None:
-    """Which example of its row an entry belongs to, from 1: numbers (b, m) for entries (b, m, ...); None if rows are examples."""
+    """Which example of its row an entry belongs to, from 1: numbers (b, m) for entries (b, m, ...); None if rows are
+    examples.
+    """
     segments, starts = batch.get("segments"), batch.get("starts")
     if segments is None:
         return None
@@ -68,7 +79,9 @@ def examples(shape: tuple[int, ...], batch: Batch) -> jax.Array | None:
 
 
 def by_example(entries: jax.Array, batch: Batch) -> jax.Array:
-    """Entries (b, ...) added up within each example: (b, t + 1) by its number in the row, or (b, 1) if rows are examples."""
+    """Entries (b, ...) added up within each example: (b, t + 1) by its number in the row, or (b, 1) if rows are
+    examples.
+    """
     numbers = examples(entries.shape, batch)
     if numbers is None:
         return entries.reshape(entries.shape[0], -1).sum(-1, keepdims=True)
@@ -77,10 +90,12 @@ def by_example(entries: jax.Array, batch: Batch) -> jax.Array:
 
 
 class Moments(NamedTuple):
-    """A Sum over examples i of values s_i and weights w_i, with what the variance of its ratio R = sum(s) / sum(w) needs.
+    """A Sum over examples i of values s_i and weights w_i, with what the variance of its ratio R = sum(s) / sum(w)
+    needs.
 
     number: of examples of positive weight, 0 if the Sum does not tell them apart.  squares = sum (s_i - R w_i)^2,
-    products = sum (s_i - R w_i) w_i, weights = sum w_i^2, mixed = sum |s_i (w_i - s_i)|, which is 0 if every example is right or wrong.
+    products = sum (s_i - R w_i) w_i, weights = sum w_i^2, mixed = sum |s_i (w_i - s_i)|, which is 0 if every example is
+    right or wrong.
     Moments about the R of a part are those about any other R by a shift, and lose no digits: see `interval`.
     """
 
@@ -99,25 +114,34 @@ def moments(total: Sum, each: Each | None, batch: Batch, added: Callable[[Any], 
         return Moments(total.value, total.weight, *[jnp.zeros(())] * 5)
     values, weights = by_example(each.values, batch), by_example(each.weights, batch)
     rest = values - total.value / jnp.where(total.weight > 0, total.weight, 1) * weights
-    own = ((weights > 0).astype(jnp.float32), rest * rest, rest * weights, weights * weights, jnp.abs(values * (weights - values)))
+    own = (
+        (weights > 0).astype(jnp.float32),
+        rest * rest,
+        rest * weights,
+        weights * weights,
+        jnp.abs(values * (weights - values)),
+    )
     return Moments(total.value, total.weight, *added([jnp.sum(one) for one in own]))
 
 
 def interval(parts: Sequence[Moments]) -> tuple[float, float]:
-    """(R, half width of its 95 % confidence interval) of a ratio R = sum(s_i) / sum(w_i) over n examples i, in any number of parts.
+    """(R, half width of its 95 % confidence interval) of a ratio R = sum(s_i) / sum(w_i) over n examples i, in any
+    number of parts.
 
-    The example is what is drawn anew in another test set: a picture, a sentence, a clip; of a text the document, or the window that it is
-    cut into.  The interval does not depend on how examples were put into batches.
+    The example is what is drawn anew in another test set: a picture, a sentence, a clip; of a text the document, or the
+    window that it is cut into.  The interval does not depend on how examples were put into batches.
 
-    In general the half width is t sqrt(n / (n - 1) sum (s_i - R w_i)^2) / sum(w_i), t the 97.5 % quantile of Student's distribution with
-    n - 1 degrees of freedom: the linearised variance of a ratio (Cochran, Sampling Techniques, 1977, equation 6.12), which for equal
-    weights is that of a mean.
+    In general the half width is t sqrt(n / (n - 1) sum (s_i - R w_i)^2) / sum(w_i), t the 97.5 % quantile of Student's
+    distribution with n - 1 degrees of freedom: the linearised variance of a ratio (Cochran, Sampling Techniques, 1977,
+    equation 6.12), which for equal weights is that of a mean.
 
-    If every example is either right or wrong (s_i is w_i or 0) it is Wilson's interval for a proportion (J. Am. Stat. Assoc. 22, 1927),
-    which is no point where all are right: (R + z^2 / 2n +- z sqrt(R (1 - R) / n + z^2 / 4n^2)) / (1 + z^2 / n), z = 1.96, and n the
-    effective number (sum w)^2 / sum w^2.  It is not symmetric about R; the half width reaches its farther end.
+    If every example is either right or wrong (s_i is w_i or 0) it is Wilson's interval for a proportion (J. Am. Stat.
+    Assoc. 22, 1927), which is no point where all are right: (R + z^2 / 2n +- z sqrt(R (1 - R) / n + z^2 / 4n^2)) / (1 +
+    z^2 / n), z = 1.96, and n the effective number (sum w)^2 / sum w^2.  It is not symmetric about R; the half width
+    reaches its farther end.
 
-    The half width is infinite where examples are not told apart, or one alone is no right or wrong; R is not a number without weight.
+    The half width is infinite where examples are not told apart, or one alone is no right or wrong; R is not a number
+    without weight.
     """
     counted = [tuple(float(number) for number in part) for part in parts if float(part.weight) > 0]
     weight = sum(part[1] for part in counted)
@@ -135,7 +159,9 @@ def interval(parts: Sequence[Moments]) -> tuple[float, float]:
         return ratio, wilson(ratio, weight**2 / weights)
     if count < 2:
         return ratio, math.inf
-    return ratio, float(stdtrit(count - 1, (1 + LEVEL) / 2)) * math.sqrt(max(squares, 0.0) * count / (count - 1)) / weight
+    return ratio, float(stdtrit(count - 1, (1 + LEVEL) / 2)) * math.sqrt(
+        max(squares, 0.0) * count / (count - 1)
+    ) / weight
 
 
 def wilson(share: float, count: float) -> float:

@@ -13,10 +13,11 @@ from train.data.published import locate
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFace:
-    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published package's folder.
+    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published
+    package's folder.
 
-    The body must be of the model's structure, unless `fit` is set: then what fits a changed structure is loaded, such as another mixer
-    in some layers, fewer layers, another norm or a head of another size, and the rest is fresh.
+    The body must be of the model's structure, unless `fit` is set: then what fits a changed structure is loaded, such
+    as another mixer in some layers, fewer layers, another norm or a head of another size, and the rest is fresh.
     """
 
     folder: str

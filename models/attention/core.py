@@ -24,7 +24,8 @@ NOWHERE = -(10**9)  # the index of a padding token that no token sees
 
 @flax.struct.dataclass
 class Tokens:
-    """Locations of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or None.
+    """Locations of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or
+    None.
 
     `aligned` says that positions are the indices, so that chunks begin at multiples of their length in the row.
     """
@@ -39,7 +40,8 @@ class Tokens:
 class Reach:
     """The attention mask: `causal` j <= i; `window` |i - j| < window; `chunk` tokens of the same chunk of that length.
 
-    Chunks are counted by position, from the first token of each example; windows by index, whose differences within it are the same.
+    Chunks are counted by position, from the first token of each example; windows by index, whose differences within it
+    are the same.
     """
 
     causal: bool = flax.struct.field(pytree_node=False, default=False)
@@ -112,7 +114,8 @@ def attend(
     dropout: Callable[[jax.Array], jax.Array] | None = None,
     implementation: Implementation | None = None,
 ) -> jax.Array:
-    """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
+    """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h,
+    t, v).
 
     `other` locates the sources; None if they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
     (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees no
@@ -142,7 +145,8 @@ def attend(
             return checkpoint_name(mixed, SAVED)
         cap = weigh.cap if isinstance(weigh, Softmax) else None
         mixed = _by_kernel(name, query * scale, key, value, tokens, sources, reach, cap)
-        if other is None or tokens.segments is None or other.segments is None:  # every token sees itself, or all sources
+        # every token sees itself, or all sources
+        if other is None or tokens.segments is None or other.segments is None:
             return mixed
         seen = (tokens.segments[:, :, None] == other.segments[:, None, :]).any(-1)
         return jnp.where(seen[:, None, :, None], mixed, 0)
@@ -150,7 +154,9 @@ def attend(
 
 def _is_captured(weigh: Weigh) -> bool:
     """Tells if the weights are captured as intermediates, which only "xla" has."""
-    return isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
+    return (
+        isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
+    )
 
 
 def _call(
@@ -247,13 +253,18 @@ def _by_definition(
     if local:
         if decay is not None:
             before, after = reach.neighbours(tokens)
-            decay = (_blocks(decay[0][..., None], span, 0, 0)[..., 0], _blocks(decay[1][..., None], span, before, after)[..., 0])
+            decay = (
+                _blocks(decay[0][..., None], span, 0, 0)[..., 0],
+                _blocks(decay[1][..., None], span, before, after)[..., 0],
+            )
         query, key, value, tokens, sources = _split(query, key, value, tokens, reach)
     g, s = key.shape[1:3]
     # The query heads of a group are stacked along time, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
     with _half(reach):
-        scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(*query.shape[:3], s)
+        scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(
+            *query.shape[:3], s
+        )
     visible = reach.visible(tokens, sources)
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
@@ -264,7 +275,9 @@ def _by_definition(
     if dropout is not None:
         weights = dropout(weights)
     with _half(reach):
-        mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(*query.shape[:3], -1)
+        mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(
+            *query.shape[:3], -1
+        )
     return _join(mixed, b, t) if local else mixed
 
 
@@ -276,7 +289,9 @@ def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
 def _split(
     query: jax.Array, key: jax.Array, value: jax.Array, tokens: Tokens, reach: Reach
 ) -> tuple[jax.Array, jax.Array, jax.Array, Tokens, Tokens]:
-    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see; locations of both."""
+    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see; locations of
+    both.
+    """
     (b, _, t, _), span, sides = query.shape, reach.span or query.shape[2], reach.neighbours(tokens)
     whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), tokens)
     near, beside = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), sides))
@@ -290,10 +305,14 @@ def _join(mixed: jax.Array, b: int, t: int) -> jax.Array:
 
 
 def _blocks(x: jax.Array, size: int, before: int, after: int) -> jax.Array:
-    """Blocks of time with their neighbours, as rows of the batch: (b, h, t, k) -> (b * n, h, (before + 1 + after) * size, k)."""
+    """Blocks of time with their neighbours, as rows of the batch: (b, h, t, k) -> (b * n, h, (before + 1 + after) *
+    size, k).
+    """
     b, h, t, k = x.shape
     n = -(-t // size)
-    padded = jnp.pad(x, ((0, 0), (0, 0), (before * size, n * size - t + after * size), (0, 0))).reshape(b, h, -1, size, k)
+    padded = jnp.pad(x, ((0, 0), (0, 0), (before * size, n * size - t + after * size), (0, 0))).reshape(
+        b, h, -1, size, k
+    )
     beside = jnp.concatenate([padded[:, :, shift : shift + n] for shift in range(before + 1 + after)], axis=3)
     return beside.swapaxes(1, 2).reshape(b * n, h, -1, k)
 

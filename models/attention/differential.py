@@ -19,14 +19,16 @@ from models.structure import require_positive
 
 
 class DifferentialAttention(nn.Module):
-    """(softmax(q_1 k_1^T / sqrt(k)) - l softmax(q_2 k_2^T / sqrt(k))) v, normalised a head and times 1 - l_0.  (b, t, d) -> (b, t, d).
+    """(softmax(q_1 k_1^T / sqrt(k)) - l softmax(q_2 k_2^T / sqrt(k))) v, normalised a head and times 1 - l_0.  (b, t,
+    d) -> (b, t, d).
 
-    l = exp(a_1 b_1) - exp(a_2 b_2) + l_0 with learned vectors a, b and l_0 = 0.8 - 0.6 exp(-0.3 layer).  Heads have values twice as wide
-    as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258, the first version of microsoft/unilm, without
-    its heads that share keys and values; layers count from 0, as there.
+    l = exp(a_1 b_1) - exp(a_2 b_2) + l_0 with learned vectors a, b and l_0 = 0.8 - 0.6 exp(-0.3 layer).  Heads have
+    values twice as wide as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258, the
+    first version of microsoft/unilm, without its heads that share keys and values; layers count from 0, as there.
     """
 
-    roles: ClassVar[Roles] = {name: Role(decay=False, inputs=()) for name in ("query_weight", "key_weight")}  # two vectors each
+    # two vectors each
+    roles: ClassVar[Roles] = {name: Role(decay=False, inputs=()) for name in ("query_weight", "key_weight")}
     heads: int = 4
     causal: bool = False
     window: int | None = None
@@ -41,9 +43,13 @@ class DifferentialAttention(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         b, t, d = x.shape
         if d % (2 * self.heads):
-            raise ValueError(f"DifferentialAttention splits width {d} over twice {self.heads} heads; these must divide it.")
+            raise ValueError(
+                f"DifferentialAttention splits width {d} over twice {self.heads} heads; these must divide it."
+            )
         if ctx.decoding is not None and not self.causal:
-            raise ValueError("DifferentialAttention that sees later tokens cannot decode one token after the other; set causal=True.")
+            raise ValueError(
+                "DifferentialAttention that sees later tokens cannot decode one token after the other; set causal=True."
+            )
         h, k, tokens, reach = self.heads, d // (2 * self.heads), locate_tokens(ctx, t), Reach(self.causal, self.window)
         query, key = project("query", x, 2 * h, k), project("key", x, 2 * h, k)
         if self.position is not None:

@@ -15,10 +15,11 @@ from models.structure import copy_as, require_positive
 
 
 class ForgettingAttention(nn.Module):
-    """softmax(q k^T / sqrt(k) + D) v with D_ij = sum of log f over j + 1 ... i and f = sigmoid(w x + b) a head.  (b, t, d) -> (b, t, d).
+    """softmax(q k^T / sqrt(k) + D) v with D_ij = sum of log f over j + 1 ... i and f = sigmoid(w x + b) a head.  (b, t,
+    d) -> (b, t, d).
 
-    Always causal, and needs no positions.  FoX, arXiv:2503.02130.  `qk_norm` and `gate` are those of its Pro form, without the shift of
-    keys and values.  b starts at 4, so that forgetting begins slowly.
+    Always causal, and needs no positions.  FoX, arXiv:2503.02130.  `qk_norm` and `gate` are those of its Pro form,
+    without the shift of keys and values.  b starts at 4, so that forgetting begins slowly.
     """
 
     heads: int = 8
@@ -44,7 +45,9 @@ class ForgettingAttention(nn.Module):
                 norm_heads(copy_as(self.qk_norm, "query_norm"), query),
                 norm_heads(copy_as(self.qk_norm, "key_norm"), key),
             )
-        forget = jax.nn.log_sigmoid(nn.Dense(h, bias_init=nn.initializers.constant(4.0), name="forget")(x).astype(jnp.float32))
+        forget = jax.nn.log_sigmoid(
+            nn.Dense(h, bias_init=nn.initializers.constant(4.0), name="forget")(x).astype(jnp.float32)
+        )
         total = recur(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
         kept = (("keys", key), ("values", value), ("totals", total))
         key, value, totals = (extend(self, ctx, name, new, 2) for name, new in kept)

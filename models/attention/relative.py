@@ -1,4 +1,6 @@
-"""Biases of attention scores by how far apart two tokens stand; what is hidden, at -1e30, stays hidden under any of them."""
+"""Biases of attention scores by how far apart two tokens stand; what is hidden, at -1e30, stays hidden under any of
+them.
+"""
 
 import math
 from typing import ClassVar
@@ -13,16 +15,20 @@ from models.structure import require_positive
 
 
 class ALiBi(nn.Module):
-    """scores - slope_h |i - j|, slope_h = 2^(-8 h / heads) for h = 1, 2, ...  (b, h, t, s) -> (b, h, t, s).  arXiv:2108.12409.
+    """scores - slope_h |i - j|, slope_h = 2^(-8 h / heads) for h = 1, 2, ...  (b, h, t, s) -> (b, h, t, s).
+    arXiv:2108.12409.
 
-    For a number of heads that is no power of two, n the one below, the slopes are those of n heads and every second of 2 n heads.
+    For a number of heads that is no power of two, n the one below, the slopes are those of n heads and every second of
+    2 n heads.
     """
 
     @nn.compact
     def __call__(self, scores: jax.Array, query: jax.Array, positions: jax.Array, sources: jax.Array) -> jax.Array:
         heads = scores.shape[1]
         n = 2 ** math.floor(math.log2(heads))
-        slopes = [2 ** (-8 * head / n) for head in range(1, n + 1)] + [2 ** (-8 * head / (2 * n)) for head in range(1, 2 * (heads - n), 2)]
+        slopes = [2 ** (-8 * head / n) for head in range(1, n + 1)] + [
+            2 ** (-8 * head / (2 * n)) for head in range(1, 2 * (heads - n), 2)
+        ]
         distance = jnp.abs(positions[..., :, None] - sources[..., None, :]).astype(jnp.float32)
         return (scores - jnp.asarray(slopes)[:, None, None] * distance).astype(scores.dtype)
 
@@ -30,9 +36,9 @@ class ALiBi(nn.Module):
 class T5Bias(nn.Module):
     """scores + table[bucket(j - i), h].  (b, h, t, s) -> (b, h, t, s).  arXiv:1910.10683.
 
-    Half of the buckets are for one distance each, the other half for ranges that grow geometrically up to `distance`; all that is
-    farther shares the last.  `bidirectional` keeps half of all buckets for later tokens; else these share the bucket of distance 0.
-    T5 leaves out the division of scores by sqrt(k), which attention here makes.
+    Half of the buckets are for one distance each, the other half for ranges that grow geometrically up to `distance`;
+    all that is farther shares the last.  `bidirectional` keeps half of all buckets for later tokens; else these share
+    the bucket of distance 0. T5 leaves out the division of scores by sqrt(k), which attention here makes.
     """
 
     roles: ClassVar[Roles] = {"table": UNDECAYED}
@@ -42,7 +48,10 @@ class T5Bias(nn.Module):
 
     def __post_init__(self) -> None:
         if self.one_way < 2 or self.buckets % 2 or self.distance <= self.one_way // 2:
-            raise ValueError(f"T5Bias cannot part {self.distance} distances into {self.buckets} buckets; give an even, smaller number.")
+            raise ValueError(
+                f"T5Bias cannot part {self.distance} distances into {self.buckets} buckets; give an even, smaller"
+                " number."
+            )
         super().__post_init__()
 
     @property
@@ -57,7 +66,8 @@ class T5Bias(nn.Module):
         apart = jnp.abs(later) if self.bidirectional else jnp.maximum(-later, 0)
         exact = self.one_way // 2
         growth = (self.distance / exact) ** (1 / (self.one_way - exact))
-        firsts = np.ceil(exact * growth ** np.arange(1, self.one_way - exact) - 1e-6).astype(int)  # of each bucket but the first of a range
+        # of each bucket but the first of a range
+        firsts = np.ceil(exact * growth ** np.arange(1, self.one_way - exact) - 1e-6).astype(int)
         bucket = jnp.where(apart < exact, apart, exact + jnp.searchsorted(jnp.asarray(firsts), apart, side="right"))
         if self.bidirectional:
             bucket = bucket + jnp.where(later > 0, self.one_way, 0)
@@ -65,10 +75,11 @@ class T5Bias(nn.Module):
 
 
 class FIRE(nn.Module):
-    """scores + f(log(c |i - j| + 1) / log(c max(i, j, length) + 1)), f a network from 1 to heads.  (b, h, t, s) -> (b, h, t, s).
+    """scores + f(log(c |i - j| + 1) / log(c max(i, j, length) + 1)), f a network from 1 to heads.  (b, h, t, s) -> (b,
+    h, t, s).
 
-    c and `length` are learned from where they start.  arXiv:2310.04418, where j <= i, so that max(i, j) is i; f is without the last
-    bias, which softmax does not see.
+    c and `length` are learned from where they start.  arXiv:2310.04418, where j <= i, so that max(i, j) is i; f is
+    without the last bias, which softmax does not see.
     """
 
     hidden: int = 32
@@ -92,10 +103,12 @@ class FIRE(nn.Module):
 
 
 class CoPE(nn.Module):
-    """scores + q_i . e[p_ij], p_ij = min(sum_{j <= m} sigmoid(scores_im), places - 1) over the visible m, e between integers linear.
+    """scores + q_i . e[p_ij], p_ij = min(sum_{j <= m} sigmoid(scores_im), places - 1) over the visible m, e between
+    integers linear.
 
-    (b, h, t, s) -> (b, h, t, s).  arXiv:2405.18719.  Places are counted backwards from the last visible token, in units that the
-    query decides: meant for causal attention, where that is the query's own.  All heads share e; the query is scaled as scores are.
+    (b, h, t, s) -> (b, h, t, s).  arXiv:2405.18719.  Places are counted backwards from the last visible token, in units
+    that the query decides: meant for causal attention, where that is the query's own.  All heads share e; the query is
+    scaled as scores are.
     """
 
     roles: ClassVar[Roles] = {"table": Role(decay=False, inputs=())}  # the query that it meets is scaled
@@ -113,6 +126,7 @@ class CoPE(nn.Module):
         whole = jnp.einsum("bhtk,pk->bhtp", query.astype(jnp.float32), table)
         below = jax.lax.stop_gradient(jnp.floor(count))
         left, right = (
-            jnp.take_along_axis(whole, index.astype(jnp.int32), axis=-1) for index in (below, jnp.minimum(below + 1, self.places - 1))
+            jnp.take_along_axis(whole, index.astype(jnp.int32), axis=-1)
+            for index in (below, jnp.minimum(below + 1, self.places - 1))
         )
         return (scores + left + (count - below) * (right - left)).astype(scores.dtype)

@@ -10,10 +10,11 @@ from models.context import Context
 
 
 class ValueResidual(Attention):
-    """Attention whose values are v <- a v + b v_1, v_1 those of the first such layer, a and b learned scalars that start at 1/2.
+    """Attention whose values are v <- a v + b v_1, v_1 those of the first such layer, a and b learned scalars that
+    start at 1/2.
 
-    (b, t, d) -> (b, t, d).  ResFormer, arXiv:2410.17897.  The first layer gives its values to the later ones: under a scan it stands in
-    the stack's `prefix`.
+    (b, t, d) -> (b, t, d).  ResFormer, arXiv:2410.17897.  The first layer gives its values to the later ones: under a
+    scan it stands in the stack's `prefix`.
     """
 
     @nn.compact
@@ -27,11 +28,12 @@ class ValueResidual(Attention):
 
 
 class SharedAttention(Attention):
-    """Attention whose keys and values serve the layers after it that set `reuse`, which have none of their own and no cache.
+    """Attention whose keys and values serve the layers after it that set `reuse`, which have none of their own and no
+    cache.
 
     (b, t, d) -> (b, t, d).  Cross-layer attention, arXiv:2405.12981: pairs are the pattern `(Block(SharedAttention()),
-    Block(SharedAttention(reuse=True)))`; with the giving layer in the stack's `prefix` one set serves all (YOCO, arXiv:2405.05254).
-    Raises ValueError where `reuse` finds nothing to use.
+    Block(SharedAttention(reuse=True)))`; with the giving layer in the stack's `prefix` one set serves all (YOCO,
+    arXiv:2405.05254). Raises ValueError where `reuse` finds nothing to use.
     """
 
     reuse: bool = False
@@ -42,5 +44,7 @@ class SharedAttention(Attention):
             kept = self.keep(ctx, *self.project_keys(x, ctx))
             return self.mix(x, ctx, *kept), {"kept": kept}
         if "kept" not in ctx.shared:
-            raise ValueError("SharedAttention(reuse=True) found no keys of an earlier layer; put a SharedAttention() before it.")
+            raise ValueError(
+                "SharedAttention(reuse=True) found no keys of an earlier layer; put a SharedAttention() before it."
+            )
         return self.mix(x, ctx, *ctx.shared["kept"])

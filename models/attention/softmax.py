@@ -49,16 +49,28 @@ class Attention(nn.Module):
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"Attention has {self.heads} heads and {self.kv_heads} kv_heads; kv_heads must divide heads.")
+            raise ValueError(
+                f"Attention has {self.heads} heads and {self.kv_heads} kv_heads; kv_heads must divide heads."
+            )
         if (self.kv_heads or 1) < 0 or (self.head_width or 1) < 0:
-            raise ValueError(f"Attention has {self.kv_heads} kv_heads and head_width {self.head_width}; give numbers above 0, or none.")
+            raise ValueError(
+                f"Attention has {self.kv_heads} kv_heads and head_width {self.head_width}; give numbers above 0, or"
+                " none."
+            )
         for name in ("window", "chunk"):
             if (size := getattr(self, name)) is not None and size < 1:
-                raise ValueError(f"Attention {name} is {size}; it counts tokens, the own one included, so give 1 or more.")
+                raise ValueError(
+                    f"Attention {name} is {size}; it counts tokens, the own one included, so give 1 or more."
+                )
         if self.window is not None and self.chunk is not None:
             raise ValueError("Attention has both window and chunk; give one of them.")
-        if self.cross and (self.causal or self.window or self.chunk or self.position is not None or self.relative is not None):
-            raise ValueError("Attention with cross=True reads another sequence, so causal, window, chunk and positions do not apply to it.")
+        if self.cross and (
+            self.causal or self.window or self.chunk or self.position is not None or self.relative is not None
+        ):
+            raise ValueError(
+                "Attention with cross=True reads another sequence, so causal, window, chunk and positions do not"
+                " apply to it."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -72,19 +84,27 @@ class Attention(nn.Module):
 
     @property
     def no_gradient(self) -> tuple[str, ...]:
-        """Names the keys' bias if there are no positions: it adds a constant to a query's scores, which softmax cancels."""
+        """Names the keys' bias if there are no positions: it adds a constant to a query's scores, which softmax
+        cancels.
+        """
         return ("key/bias",) if self.bias and self.position is None and self.qk_norm is None else ()
 
     def width(self, d: int) -> int:
         """Width of a head."""
         if self.head_width is None and d % self.heads:
-            raise ValueError(f"Attention splits width {d} over {self.heads} heads: they must divide it, or give head_width.")
+            raise ValueError(
+                f"Attention splits width {d} over {self.heads} heads: they must divide it, or give head_width."
+            )
         return self.head_width or d // self.heads
 
     def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of the sequence, or of the memory, (b, g, s, k) each; a cached memory's are read from the cache."""
+        """Keys and values of the sequence, or of the memory, (b, g, s, k) each; a cached memory's are read from the
+        cache.
+        """
         if self.cross and ctx.memory is None:
-            raise ValueError("Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder.")
+            raise ValueError(
+                "Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder."
+            )
         if self.cross and ctx.decoding is not None and not ctx.decoding.start:
             return self.get_variable("cache", "keys"), self.get_variable("cache", "values")
         source = ctx.memory.x if self.cross and ctx.memory is not None else x
@@ -97,7 +117,9 @@ class Attention(nn.Module):
         return key, value
 
     def keep(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
-        """Appends keys and values to the cache while decoding.  Gives all of them, and their tokens or None if the queries'."""
+        """Appends keys and values to the cache while decoding.  Gives all of them, and their tokens or None if the
+        queries'.
+        """
         s, memory, span = key.shape[2], ctx.memory, self.reach.span
         if self.cross and memory is not None:
             for name, new in (("keys", key), ("values", value)):
@@ -105,7 +127,9 @@ class Attention(nn.Module):
             index = jnp.arange(s)[None]
             return key, value, Tokens(index, index, memory.segments)
         if ctx.decoding is not None and not self.causal:
-            raise ValueError("Attention that sees later tokens cannot decode one token after the other; set causal=True.")
+            raise ValueError(
+                "Attention that sees later tokens cannot decode one token after the other; set causal=True."
+            )
         key, value = (extend(self, ctx, name, new, 2, span) for name, new in (("keys", key), ("values", value)))
         return key, value, locate_sources(self, ctx, s, span)
 

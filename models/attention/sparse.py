@@ -9,11 +9,12 @@ from models.structure import require_positive
 
 
 class BlockRouting(nn.Module):
-    """Hides from each query all blocks of `block` tokens but its own and the `active` - 1 others of the largest mean score.
+    """Hides from each query all blocks of `block` tokens but its own and the `active` - 1 others of the largest mean
+    score.
 
-    Scores (b, h, t, s) -> (b, h, t, s).  Mixture of block attention, arXiv:2502.13189: the mean score of a block is the product of the
-    query with the block's mean key.  Blocks are counted in each example.  All scores are computed, and the others hidden: the results
-    are the paper's, its savings are not.
+    Scores (b, h, t, s) -> (b, h, t, s).  Mixture of block attention, arXiv:2502.13189: the mean score of a block is the
+    product of the query with the block's mean key.  Blocks are counted in each example.  All scores are computed, and
+    the others hidden: the results are the paper's, its savings are not.
     """
 
     block: int = 64
@@ -32,7 +33,8 @@ class BlockRouting(nn.Module):
         total, number = (_sum_runs(part, run) for part in (jnp.where(seen, scores, 0.0), seen.astype(jnp.float32)))
         mean = jnp.where(number > 0, total / jnp.maximum(number, 1.0), HIDDEN)  # (b, h, t, n), n the number of a run
         blocks = jax.vmap(lambda block, run: jnp.full((s,), -1).at[run].set(block))(block, run)[:, None]
-        local = blocks[..., None, :] == (positions // self.block)[..., None]  # other examples have blocks of the same number
+        # other examples have blocks of the same number
+        local = blocks[..., None, :] == (positions // self.block)[..., None]
         mean = jnp.where(local & (number > 0), -HIDDEN, mean)
         least = jax.lax.top_k(mean, min(self.active, s))[0][..., -1:]
         chosen = jax.vmap(lambda chosen, run: chosen[..., run])(mean >= least, run)

@@ -15,11 +15,12 @@ def hide(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
 
 
 class Softmax(nn.Module):
-    """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).  (b, h, t, s) -> (b, h, t, s).
+    """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).  (b, h, t, s) -> (b, h,
+    t, s).
 
-    `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a head that takes weight and gives nothing
-    (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without them it is the softmax of arXiv:1706.03762.  Where nothing
-    is visible all weights are zero.
+    `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a head that takes weight and gives
+    nothing (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without them it is the softmax of
+    arXiv:1706.03762.  Where nothing is visible all weights are zero.
     """
 
     cap: float | None = None
@@ -40,13 +41,17 @@ class Softmax(nn.Module):
             return weights if visible is None else jnp.where(visible, weights, 0.0)
         h = scores.shape[1]
         sink = self.param("sink", nn.initializers.zeros, (h,)).astype(scores.dtype)[:, None, None]
-        return jax.nn.softmax(jnp.concatenate([scores, jnp.broadcast_to(sink, (*scores.shape[:-1], 1))], -1), axis=-1)[..., :-1]
+        return jax.nn.softmax(jnp.concatenate([scores, jnp.broadcast_to(sink, (*scores.shape[:-1], 1))], -1), axis=-1)[
+            ..., :-1
+        ]
 
 
 class Sigmoid(nn.Module):
-    """sigmoid(score - log n), n the number of visible tokens: each weight by itself, no normalisation over tokens.  arXiv:2409.04431.
+    """sigmoid(score - log n), n the number of visible tokens: each weight by itself, no normalisation over tokens.
+    arXiv:2409.04431.
 
-    The paper shifts by the log of the sequence's length; here by that of what the token sees, so that padding and packing change nothing.
+    The paper shifts by the log of the sequence's length; here by that of what the token sees, so that padding and
+    packing change nothing.
     """
 
     @nn.compact
@@ -60,8 +65,8 @@ class Sigmoid(nn.Module):
 class Softpick(nn.Module):
     """relu(exp(z_j) - 1) / sum_j |exp(z_j) - 1| over the visible j: a rectified softmax, whose weights may all be zero.
 
-    (b, h, t, s) -> (b, h, t, s).  arXiv:2504.20966.  Both are multiplied by exp(-max(z, 0)), so that no exponential overflows, and 1e-6
-    is added below.
+    (b, h, t, s) -> (b, h, t, s).  arXiv:2504.20966.  Both are multiplied by exp(-max(z, 0)), so that no exponential
+    overflows, and 1e-6 is added below.
     """
 
     @nn.compact

@@ -7,8 +7,10 @@ Implementation = Literal["xla", "fused", "splash"]
 Recurrent = Literal["xla", "pallas"]
 
 SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is worth its padding
-SPLASH_WIDTH = 256  # of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
-STATE = 512 * 1024  # numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
+# of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
+SPLASH_WIDTH = 256
+# numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
+STATE = 512 * 1024
 SMALL = ("TPU v2", "TPU v3", "TPU v4")  # whose vector memory of 16 MiB is too little for them
 FLOAT32_KERNELS = ("TPU v2", "TPU v3")  # whose kernels multiply no other type
 FUSED_CAPABILITY = 8.0  # Ampere: from which cuDNN has the kernel
@@ -19,8 +21,10 @@ FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
 class Call:
     """The properties of an attention call that decide which implementations can compute it.
 
-    length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and values.
-    dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as an array.
+    length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and
+    values.
+    dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as
+    an array.
     capped: whether scores are bounded; special: what only "xla" computes, in words.
     kind: what the device calls itself; capability: the GPU's, as it says it; nothing where they are not known.
     """
@@ -49,18 +53,27 @@ def explain_refusal(implementation: Implementation, call: Call, platform: str) -
             return f"it takes float32 or bfloat16, and this is {call.dtype}"
         if call.dtype == "bfloat16" and call.kind.startswith(FLOAT32_KERNELS):
             return f"a {call.kind} multiplies no bfloat16 in kernels"
-        return f"its heads are {SPLASH_WIDTH} wide at most, and these are {call.width}" if call.width > SPLASH_WIDTH else None
+        return (
+            f"its heads are {SPLASH_WIDTH} wide at most, and these are {call.width}"
+            if call.width > SPLASH_WIDTH
+            else None
+        )
     if call.capped:
         return "it has no bound of scores"
     if platform != "gpu":
         return None
     if call.capability and not _newer(call.capability):
-        return f"it runs on NVIDIA's GPUs of compute capability {FUSED_CAPABILITY} or more, and this one's is {call.capability}"
+        least = FUSED_CAPABILITY
+        return f"it runs on NVIDIA's GPUs of compute capability {least} or more, and this one's is {call.capability}"
     if call.dtype not in ("float16", "bfloat16"):
         return f"on GPU it takes float16 or bfloat16, and this is {call.dtype}"
     if call.width > FUSED_WIDTH:
         return f"on GPU its heads are {FUSED_WIDTH} wide at most, and these are {call.width}"
-    return "on GPU it hides tokens in rows of even length only, and these are odd" if call.masked and not call.even else None
+    return (
+        "on GPU it hides tokens in rows of even length only, and these are odd"
+        if call.masked and not call.even
+        else None
+    )
 
 
 def _newer(capability: str) -> bool:
@@ -71,10 +84,11 @@ def _newer(capability: str) -> bool:
 
 
 def choose_implementation(call: Call, asked: Implementation | None, platform: str) -> Implementation:
-    """Chooses the implementation of a call: `asked` if it is set; otherwise splash on TPU, fused on GPU, if they can; else xla.
+    """Chooses the implementation of a call: `asked` if it is set; otherwise splash on TPU, fused on GPU, if they can;
+    else xla.
 
-    "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN; "splash" a Pallas kernel
-    for TPU, interpreted on CPU.  The two keep no weights: memory grows with t in place of t^2.
+    "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN;
+    "splash" a Pallas kernel for TPU, interpreted on CPU.  The two keep no weights: memory grows with t in place of t^2.
     Raises ValueError for a name that there is none of, and for an implementation that cannot compute the call.
     """
     if asked is None:
@@ -82,9 +96,14 @@ def choose_implementation(call: Call, asked: Implementation | None, platform: st
             return "splash"
         return "fused" if platform == "gpu" and explain_refusal("fused", call, platform) is None else "xla"
     if asked not in get_args(Implementation):
-        raise ValueError(f"Attention's implementation is {asked!r}; give one of {', '.join(get_args(Implementation))}, or None to choose.")
+        raise ValueError(
+            f"Attention's implementation is {asked!r}; give one of {', '.join(get_args(Implementation))}, or None to"
+            " choose."
+        )
     if (reason := explain_refusal(asked, call, platform)) is not None:
-        raise ValueError(f"Attention's implementation {asked!r} cannot compute this: {reason}; give 'xla', or None to choose.")
+        raise ValueError(
+            f"Attention's implementation {asked!r} cannot compute this: {reason}; give 'xla', or None to choose."
+        )
     return asked
 
 
@@ -96,7 +115,10 @@ def choose_recurrence(asked: Recurrent | None, length: int, state: int, platform
     Raises ValueError for a name that there is none of, and for a program that cannot compute the call.
     """
     if asked not in (None, *get_args(Recurrent)):
-        raise ValueError(f"A recurrence's implementation is {asked!r}; give one of {', '.join(get_args(Recurrent))}, or None to choose.")
+        raise ValueError(
+            f"A recurrence's implementation is {asked!r}; give one of {', '.join(get_args(Recurrent))}, or None to"
+            " choose."
+        )
     reason = None
     if platform not in ("tpu", "cpu"):
         reason = f"runs on TPU, or interpreted on CPU, not on {platform}"

@@ -28,17 +28,19 @@ def attend_splash(
     cap: float | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """softmax(z) v with z = q k^T, or cap tanh(q k^T / cap): query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v).
+    """softmax(z) v with z = q k^T, or cap tanh(q k^T / cap): query (b, h, t, k), key (b, g, s, k), value (b, g, s, v)
+    -> (b, h, t, v).
 
-    Splash attention, a Pallas kernel for TPU, over the visible j: `causal` j <= i, `window` |i - j| < window, and of one segment, where
-    `segments` has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left out.  Queries are scaled by the
-    caller.  A token that sees nothing gets something finite, which `attend` replaces by zeros.  A mesh in the context splits the rows of
-    the batch, over all its axes.
-    Reverse-mode gradients of first order only.
+    Splash attention, a Pallas kernel for TPU, over the visible j: `causal` j <= i, `window` |i - j| < window, and of
+    one segment, where `segments` has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left
+    out.  Queries are scaled by the caller.  A token that sees nothing gets something finite, which `attend` replaces by
+    zeros.  A mesh in the context splits the rows of the batch, over all its axes. Reverse-mode gradients of first order
+    only.
     """
     (b, _, t, _), s = query.shape, key.shape[2]
     window = None if window is None or window >= max(t, s) else window
-    if segments is None and s % LANES and not causal:  # a causal row ends with its padding, which no token of its own sees
+    # a causal row ends with its padding, which no token of its own sees
+    if segments is None and s % LANES and not causal:
         segments = jnp.zeros((b, t), jnp.int32), jnp.zeros((b, s), jnp.int32)
     query, key, value = (_pad_time(part, 2) for part in (query, key, value))
     if segments is not None:
@@ -68,9 +70,11 @@ def attend_splash(
 
 
 def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
-    """The share of its grid that each kernel runs for the mask, as a scope name for the FLOP counter: "runs:fwd=0.75,dkv=1".
+    """The share of its grid that each kernel runs for the mask, as a scope name for the FLOP counter:
+    "runs:fwd=0.75,dkv=1".
 
-    A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all the backward work.
+    A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all
+    the backward work.
     """
     blocks = {"fwd": (sizes.block_q, sizes.block_kv), "dq": (sizes.block_q_dq, sizes.block_kv_dq)}
     blocks |= {"dkv": (sizes.block_q_dkv, sizes.block_kv_dkv)}
@@ -78,7 +82,8 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
     for phase, (q, kv) in blocks.items():
         if q is None or kv is None:
             continue
-        behind = np.arange(0, shape[0], q)[:, None] - np.arange(0, shape[1], kv)  # how far sources are: from 1 - kv more to q - 1 more
+        # how far sources are: from 1 - kv more to q - 1 more
+        behind = np.arange(0, shape[0], q)[:, None] - np.arange(0, shape[1], kv)
         seen = (behind + q > 0) if causal else np.ones(behind.shape, bool)
         if window is not None:
             seen &= (behind - kv < window - 1) & (causal | (behind + q > 1 - window))
@@ -90,15 +95,18 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
 
 def _pad_time(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
     """The array with its time filled up to a multiple of LANES."""
-    return jnp.pad(x, [(0, -size % LANES if index == axis else 0) for index, size in enumerate(x.shape)], constant_values=fill)
+    return jnp.pad(
+        x, [(0, -size % LANES if index == axis else 0) for index, size in enumerate(x.shape)], constant_values=fill
+    )
 
 
 def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSizes:
     """The sizes of the kernels' blocks: the largest multiples of LANES up to BLOCK that divide the lengths.
 
-    One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not, and writes the
-    queries' gradient once for each block of sources, to be added: it serves short rows without a window, their sources one block.
-    Time lies along vectors, so that narrow heads fill them and rotations, which part a head, need no exchange within one.
+    One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not,
+    and writes the queries' gradient once for each block of sources, to be added: it serves short rows without a window,
+    their sources one block. Time lies along vectors, so that narrow heads fill them and rotations, which part a head,
+    need no exchange within one.
     """
     queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))
     single = everywhere and s <= SHORT and width <= LANES
@@ -119,13 +127,21 @@ def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSiz
 
 
 def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
-    """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not divide."""
+    """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not
+    divide.
+    """
     axes, spec = _shares(b)
-    return jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False) if axes else compute
+    return (
+        jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
+        if axes
+        else compute
+    )
 
 
 def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over them, once."""
+    """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over
+    them, once.
+    """
     axes, spec = _shares(b)
     if not axes:
         return compute
@@ -139,7 +155,9 @@ def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Calla
 
 
 def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:
-    """The axes of the mesh in the context that are left to split, none on one device or inside of a pmap or shard_map; rows over them."""
+    """The axes of the mesh in the context that are left to split, none on one device or inside of a pmap or shard_map;
+    rows over them.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
     divide = b % math.prod(mesh.shape[name] for name in axes) == 0
@@ -147,16 +165,26 @@ def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:
 
 
 def attend_fused(
-    query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array | None, causal: bool, window: int | None, gpu: bool
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    visible: jax.Array | None,
+    causal: bool,
+    window: int | None,
+    gpu: bool,
 ) -> jax.Array:
     """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU by cuDNN's kernel.
 
-    query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v), over the j that are `visible` (1 or b, 1, t, s), and where
-    `causal` not later and nearer than `window`.  Queries are scaled by the caller.
+    query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v), over the j that are `visible` (1 or b, 1,
+    t, s), and where `causal` not later and nearer than `window`.  Queries are scaled by the caller.
     """
     width = value.shape[-1]
-    widest = -(-max(query.shape[-1], width) // 8) * 8  # one width, a multiple of 8 for cuDNN: zeros add nothing to scores
-    parts = (jnp.pad(part, ((0, 0), (0, 0), (0, 0), (0, widest - part.shape[-1]))).swapaxes(1, 2) for part in (query, key, value))
+    # one width, a multiple of 8 for cuDNN: zeros add nothing to scores
+    widest = -(-max(query.shape[-1], width) // 8) * 8
+    parts = (
+        jnp.pad(part, ((0, 0), (0, 0), (0, 0), (0, widest - part.shape[-1]))).swapaxes(1, 2)
+        for part in (query, key, value)
+    )
     mixed = jax.nn.dot_product_attention(
         *parts,
         mask=visible,

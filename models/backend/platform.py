@@ -17,7 +17,8 @@ _target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.Cont
 
 @contextlib.contextmanager
 def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
-    """Compiles what is traced inside for these devices, which need not be attached (a topology's), or for this platform.
+    """Compiles what is traced inside for these devices, which need not be attached (a topology's), or for this
+    platform.
 
     Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.
     """
@@ -56,7 +57,11 @@ def kind() -> str:
 
 def capability() -> str:
     """The compute capability of the GPU that programs are traced for: "7.5" for a T4, "gfx942"; empty without a GPU."""
-    return "" if platform() != "gpu" or isinstance(_target.get(), str) else str(getattr(devices()[0], "compute_capability", ""))
+    return (
+        ""
+        if platform() != "gpu" or isinstance(_target.get(), str)
+        else str(getattr(devices()[0], "compute_capability", ""))
+    )
 
 
 def compile_correctly() -> None:

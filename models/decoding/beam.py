@@ -12,7 +12,9 @@ from models.decoding.sampling import advance, complete, prefill
 from models.paths import Layer, path_name
 
 
-def beam(model: Model, params: Any, batch: Batch, steps: int, width: int = 4, end: int | None = None, penalty: float = 0.6) -> Any:
+def beam(
+    model: Model, params: Any, batch: Batch, steps: int, width: int = 4, end: int | None = None, penalty: float = 0.6
+) -> Any:
     """Beam search: the best of `width` continuations a row.  -> tokens (b, steps) and their scores (b,).
 
     A score is the sum of log probabilities over ((5 + n) / 6)^penalty for n tokens (arXiv:1609.08144); a continuation
@@ -22,7 +24,9 @@ def beam(model: Model, params: Any, batch: Batch, steps: int, width: int = 4, en
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
-def _beam(model: Model, params: Any, batch: Batch, steps: int, width: int, end: int | None, penalty: float) -> tuple[jax.Array, jax.Array]:
+def _beam(
+    model: Model, params: Any, batch: Batch, steps: int, width: int, end: int | None, penalty: float
+) -> tuple[jax.Array, jax.Array]:
     b, t = batch["tokens"].shape
     length = t + steps
     logits, cache = prefill(model, params, batch, length)
@@ -51,17 +55,25 @@ def _beam(model: Model, params: Any, batch: Batch, steps: int, width: int, end: 
         _, best = jax.lax.top_k(longer.reshape(b, -1), width)
         origin, token = best // v, best % v
         scores = jnp.take_along_axis((scores[..., None] + log_probs).reshape(b, -1), best, 1)
-        tokens, done, counts = (jnp.take_along_axis(x, origin.reshape(b, width, *[1] * (x.ndim - 2)), 1) for x in (tokens, done, counts))
+        tokens, done, counts = (
+            jnp.take_along_axis(x, origin.reshape(b, width, *[1] * (x.ndim - 2)), 1) for x in (tokens, done, counts)
+        )
         tokens, counts = tokens.at[:, :, number].set(token), counts + ~done
         done = done if end is None else done | (token == end)
         parents = (jnp.arange(b)[:, None] * width + origin).reshape(-1)
         cache = rows(cache, lambda leaf, axis: jnp.take(leaf, parents, axis))
         at = jnp.repeat(positions + number, width)
-        batch = {"tokens": token.reshape(-1, 1), "segments": jnp.ones((b * width, 1), jnp.int32), "positions": at[:, None]}
+        batch = {
+            "tokens": token.reshape(-1, 1),
+            "segments": jnp.ones((b * width, 1), jnp.int32),
+            "positions": at[:, None],
+        }
         logits, cache = advance(model, params, cache, batch, t + number, length)
         return (cache, logits.reshape(b, width, v), scores, tokens, done, counts), None
 
-    (_, _, scores, tokens, _, counts), _ = jax.lax.scan(step, (cache, logits, scores, tokens, done, counts), jnp.arange(steps))
+    (_, _, scores, tokens, _, counts), _ = jax.lax.scan(
+        step, (cache, logits, scores, tokens, done, counts), jnp.arange(steps)
+    )
     scores = scores / ((5 + counts) / 6) ** penalty
     best = scores.argmax(-1)[:, None]
     return jnp.take_along_axis(tokens, best[..., None], 1)[:, 0], jnp.take_along_axis(scores, best, 1)[:, 0]

@@ -20,7 +20,9 @@ Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a module in a model: its path, the unbound module, and its variables and arguments with arrays as shapes."""
+    """A call of a module in a model: its path, the unbound module, and its variables and arguments with arrays as
+    shapes.
+    """
 
     path: Path
     module: nn.Module
@@ -30,7 +32,8 @@ class Call:
 
 
 def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None:
-    """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while decoding.
+    """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while
+    decoding.
 
     `batch` has the keys of a prompt, arrays or shapes.  Each part whose class is not of `models`, that is called with a
     context while decoding and writes nothing to the collection "cache", is tested alone with random parameters: if its
@@ -38,7 +41,9 @@ def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None
     bypassed, so that a layer may mix through them.
     """
     if not all(type(module).__module__.startswith(OURS) for module in _modules(model)):
-        shapes = tuple(sorted((name, tuple(leaf.shape[1:]), jnp.dtype(leaf.dtype).name) for name, leaf in batch.items()))
+        shapes = tuple(
+            sorted((name, tuple(leaf.shape[1:]), jnp.dtype(leaf.dtype).name) for name, leaf in batch.items())
+        )
         with jax.ensure_compile_time_eval():  # a search is traced as part of a larger program
             sentence = _objection(model, shapes, max(length, 3))
         if sentence is not None:
@@ -55,14 +60,19 @@ def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
     tried: set[Any] = set()
     for call in trace_calls(model, _rows(shapes, length), None)[0]:
         shape = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", None), (call.variables, call.args, call.keywords)))
-        key = (call.module, shape, frozenset(path[len(call.path) :] for path in kept if path[: len(call.path)] == call.path))
+        key = (
+            call.module,
+            shape,
+            frozenset(path[len(call.path) :] for path in kept if path[: len(call.path)] == call.path),
+        )
         if call.path not in paths or type(call.module).__module__.startswith(OURS) or key in tried:
             continue
         tried.add(key)
         if mixes(call, kept):
             location = f" at {'/'.join(call.path)}" if call.path else ""
             return (
-                f"{type(call.module).__name__}{location} mixes tokens and keeps none of them, so it cannot decode one token"
+                f"{type(call.module).__name__}{location} mixes tokens and keeps none of them, so it cannot decode"
+                " one token"
                 ' after the other: keep what it needs of earlier tokens in the collection "cache", by `remember` or'
                 " `extend` of models/cache.py."
             )
@@ -87,7 +97,9 @@ def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
 
 
 def trace_calls(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
-    """Records the calls of a model's modules with a context, and its own, in order of completion, and the cache's shapes."""
+    """Records the calls of a model's modules with a context, and its own, in order of completion, and the cache's
+    shapes.
+    """
     calls: list[Call] = []
 
     def note(run: Callable[..., Any], args: Any, keywords: Any, at: Any) -> Any:
@@ -107,19 +119,26 @@ def _contexts(args: Any, keywords: Any) -> list[Context]:
 
 
 def _abstract(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf, tree
+    )
 
 
 def find_keepers(cache: Any) -> set[Path]:
     """The paths of the modules that write to the cache."""
-    paths = [[entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)] for path, _ in jax.tree.leaves_with_path(cache)]
+    paths = [
+        [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        for path, _ in jax.tree.leaves_with_path(cache)
+    ]
     return {tuple(str(key) for key in path[:-1]) for path in paths}
 
 
 def _decodes(call: Call, step: int) -> bool:
     """Tells a call of decoding, over the new tokens alone, from others."""
     decoding = any(ctx.decoding is not None for ctx in _contexts(call.args, call.keywords))
-    return decoding and (isinstance(call.args[0], Mapping) or any(leaf.shape[1:2] == (step,) for leaf in _arrays(call.args[0])))
+    return decoding and (
+        isinstance(call.args[0], Mapping) or any(leaf.shape[1:2] == (step,) for leaf in _arrays(call.args[0]))
+    )
 
 
 def _arrays(tree: Any) -> list[Any]:
@@ -127,22 +146,30 @@ def _arrays(tree: Any) -> list[Any]:
 
 
 def mixes(call: Call, kept: set[Path]) -> bool:
-    """Tells if a module's output for a token depends on another token, other than through modules that write to the cache."""
+    """Tells if a module's output for a token depends on another token, other than through modules that write to the
+    cache.
+    """
     first, *rest = call.args
     t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
     variables, rest, keywords = _draw(call.variables, t), _draw(tuple(rest), t), _draw(call.keywords, t)
-    bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1  # two tokens differ in one of these at least
+    # two tokens differ in one of these at least
+    bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1
     masks = jnp.asarray(np.concatenate([bits, 1 - bits]).astype(bool))
 
     def run(inputs: Any) -> list[jax.Array]:
-        with nn.intercept_methods(functools.partial(_bypass, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})):
+        with nn.intercept_methods(
+            functools.partial(_bypass, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})
+        ):
             y = call.module.apply(variables, inputs, *rest, **keywords)
         leaves = _arrays(y[0] if isinstance(y, tuple) else y)
         return [leaf for leaf in leaves if leaf.shape[1] == t and jnp.issubdtype(leaf.dtype, jnp.floating)]
 
-    def elsewhere(mask: jax.Array, changes: list[jax.Array]) -> jax.Array:  # the largest change of a token that is not of the mask
+    # the largest change of a token that is not of the mask
+    def elsewhere(mask: jax.Array, changes: list[jax.Array]) -> jax.Array:
         inside = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in changes]
-        return jnp.stack([jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(inside, changes, strict=True))]).max()
+        return jnp.stack(
+            [jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(inside, changes, strict=True))]
+        ).max()
 
     if isinstance(first, Mapping):  # whole numbers: another token in their place, rounding aside
         plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _number_tokens(first, t)
@@ -170,8 +197,15 @@ def mixes(call: Call, kept: set[Path]) -> bool:
 
 
 def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
-    """Replaces a module that writes to the cache: each of its outputs for a token is the mean of that token's vector."""
-    if at.method_name != "__call__" or at.module.path not in kept or not _contexts(args, keywords) or isinstance(args[0], Mapping):
+    """Replaces a module that writes to the cache: each of its outputs for a token is the mean of that token's
+    vector.
+    """
+    if (
+        at.method_name != "__call__"
+        or at.module.path not in kept
+        or not _contexts(args, keywords)
+        or isinstance(args[0], Mapping)
+    ):
         return run(*args, **keywords)
     module, variables = at.module.unbind()
     shapes = jax.eval_shape(lambda: module.apply(variables, *args, **keywords))
@@ -181,7 +215,9 @@ def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: se
     def fill(leaf: Any) -> jax.Array:
         if leaf.shape[:2] != x.shape[:2] or not _floats(leaf):
             return jnp.zeros(leaf.shape, leaf.dtype)
-        return jnp.broadcast_to(means.reshape(*means.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(leaf.dtype)
+        return jnp.broadcast_to(means.reshape(*means.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(
+            leaf.dtype
+        )
 
     return jax.tree.map(fill, shapes)
 
@@ -201,7 +237,9 @@ def _number_tokens(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
 
 
 def _draw(tree: Any, t: int) -> Any:
-    """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what they get."""
+    """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what
+    they get.
+    """
     count = iter(range(10**6))
 
     def draw(leaf: Any) -> Any:
@@ -212,7 +250,11 @@ def _draw(tree: Any, t: int) -> Any:
         if not hasattr(leaf, "dtype"):
             return (lambda x: x) if callable(leaf) else leaf
         if not _floats(leaf):
-            return jax.random.key(0) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.ones(leaf.shape, leaf.dtype)
+            return (
+                jax.random.key(0)
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                else jnp.ones(leaf.shape, leaf.dtype)
+            )
         return jnp.asarray(0.5 * np.random.default_rng(next(count)).standard_normal(leaf.shape), leaf.dtype)
 
     return jax.tree.map(draw, tree, is_leaf=lambda leaf: isinstance(leaf, Context))

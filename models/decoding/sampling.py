@@ -21,9 +21,9 @@ from models.position import LearnedPosition
 class Sampler:
     """Draws the next token from its logits (b, v); takes the likeliest if the temperature is 0.
 
-    `top_k` keeps the k likeliest tokens, `top_p` the fewest likeliest whose probabilities sum to at least p (arXiv:1904.09751), `min_p`
-    those at least p times as likely as the likeliest (arXiv:2407.01082); the kept ones are drawn from softmax(logits / temperature).
-    The temperature comes first, as in transformers.
+    `top_k` keeps the k likeliest tokens, `top_p` the fewest likeliest whose probabilities sum to at least p
+    (arXiv:1904.09751), `min_p` those at least p times as likely as the likeliest (arXiv:2407.01082); the kept ones are
+    drawn from softmax(logits / temperature). The temperature comes first, as in transformers.
     """
 
     temperature: float = 0.0
@@ -33,7 +33,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"Sampler.temperature is {self.temperature}; give 0 for the likeliest token, or a finite number above.")
+            raise ValueError(
+                f"Sampler.temperature is {self.temperature}; give 0 for the likeliest token, or a finite number above."
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"Sampler.top_k is {self.top_k}; it counts tokens, so give 1 or more.")
         for name in ("top_p", "min_p"):
@@ -88,8 +90,12 @@ def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.A
     return logits[:, -1], cache.get("cache", {})
 
 
-def advance(model: Model, params: Any, cache: Any, batch: Batch, index: jax.Array, length: int) -> tuple[jax.Array, Any]:
-    """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the cache already."""
+def advance(
+    model: Model, params: Any, cache: Any, batch: Batch, index: jax.Array, length: int
+) -> tuple[jax.Array, Any]:
+    """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the
+    cache already.
+    """
     decoding = Decoding(index, length, False)
     logits, cache = model.apply({"params": params, "cache": cache}, batch, decoding=decoding, mutable=["cache"])
     return logits[:, -1], cache.get("cache", {})
@@ -140,10 +146,13 @@ def complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
     tokens, position = jnp.asarray(batch["tokens"]), getattr(getattr(model, "embed", None), "position", None)
     if isinstance(position, LearnedPosition) and tokens.shape[1] + steps > position.length:
         raise ValueError(
-            f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length} positions: ask for at"
-            f" most {max(position.length - tokens.shape[1], 0)}, or train with a larger model.embed.position.length."
+            f"The prompt has {tokens.shape[1]} tokens and {steps} are to follow, the model has {position.length}"
+            f" positions: ask for at most {max(position.length - tokens.shape[1], 0)}, or train with a larger"
+            " model.embed.position.length."
         )
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    batch = {"segments": jnp.ones_like(tokens), "positions": places} | {name: jnp.asarray(value) for name, value in batch.items()}
+    batch = {"segments": jnp.ones_like(tokens), "positions": places} | {
+        name: jnp.asarray(value) for name, value in batch.items()
+    }
     require_decodable(model, batch, tokens.shape[1] + steps)
     return batch

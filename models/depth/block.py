@@ -19,8 +19,8 @@ class Block(nn.Module):
     """state <- residual(state, mixer), then the same around `cross` if it is set, then around `feedforward`.
 
     Each branch has its own copy of `residual`, and dropout on its output.  (state, ctx) -> (state, ctx): a layer may
-    return `(y, {name: value})` instead of y alone, and later layers find the value in `ctx.shared`.  state (b, t, d) for
-    most residuals.
+    return `(y, {name: value})` instead of y alone, and later layers find the value in `ctx.shared`.  state (b, t, d)
+    for most residuals.
     """
 
     mixer: Layer = Attention()
@@ -38,7 +38,11 @@ class Block(nn.Module):
             ctx = dataclasses.replace(ctx, branch=index, branches=len(layers))
 
             def branch(
-                x: jax.Array, layer: Layer = layer, name: str = name, shared: dict[str, Any] = shared, ctx: Context = ctx
+                x: jax.Array,
+                layer: Layer = layer,
+                name: str = name,
+                shared: dict[str, Any] = shared,
+                ctx: Context = ctx,
             ) -> jax.Array:
                 y: Any = layer(x, ctx)
                 if isinstance(y, tuple):

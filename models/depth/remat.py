@@ -8,7 +8,8 @@ import jax
 from models.backend.kernels import SAVED
 
 _policies = jax.checkpoint_policies
-_products = _policies.dots_with_no_batch_dims_saveable  # of parameters; those of activations alone, as scores, have a batch
+# of parameters; those of activations alone, as scores, have a batch
+_products = _policies.dots_with_no_batch_dims_saveable
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,
     "dots": _products,
@@ -16,7 +17,8 @@ POLICIES: dict[str, Callable[..., Any] | None] = {
     "offload": _policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     **{name: getattr(_policies, name) for name in dir(_policies) if not name.startswith(("_", "save_", "offload_"))},
 }
-ORDER: tuple[tuple[str | None, ...], ...] = (  # None keeps everything; each line keeps less in the device's memory than the one before
+# None keeps everything; each line keeps less in the device's memory than the one before
+ORDER: tuple[tuple[str | None, ...], ...] = (
     (None, "everything_saveable"),
     ("checkpoint_dots", "dots_saveable"),
     ("context", "offload"),

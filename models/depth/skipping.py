@@ -16,10 +16,10 @@ from models.structure import require_positive
 class MixtureOfDepths(Block):
     """A block for the share `capacity` of the tokens: state_i + r_i * (block(state)_i - state_i).  arXiv:2404.02258.
 
-    r = sigmoid(w . x); of each example of m tokens the m * capacity with the largest r are taken, rounded down, in their
-    order; the paper weighs by w . x itself.  The block sees only these, with their positions and segments; its layers
-    neither read nor give ctx.shared.  (state, ctx) -> (state, ctx), state of any leaves (b, t, ...).  Choosing compares
-    with later tokens, so it cannot decode.
+    r = sigmoid(w . x); of each example of m tokens the m * capacity with the largest r are taken, rounded down, in
+    their order; the paper weighs by w . x itself.  The block sees only these, with their positions and segments; its
+    layers neither read nor give ctx.shared.  (state, ctx) -> (state, ctx), state of any leaves (b, t, ...).  Choosing
+    compares with later tokens, so it cannot decode.
     """
 
     capacity: float = 0.125
@@ -28,13 +28,17 @@ class MixtureOfDepths(Block):
     def __post_init__(self) -> None:
         require_positive(self, "capacity")
         if self.capacity > 1:
-            raise ValueError(f"MixtureOfDepths.capacity is {self.capacity}; it is a share of the tokens, so give 1 at most.")
+            raise ValueError(
+                f"MixtureOfDepths.capacity is {self.capacity}; it is a share of the tokens, so give 1 at most."
+            )
         super().__post_init__()
 
     @nn.compact
     def __call__(self, state: Any, ctx: Context) -> tuple[Any, Context]:
         if ctx.decoding is not None:
-            raise ValueError("MixtureOfDepths compares a token with later ones and cannot decode one token after the other.")
+            raise ValueError(
+                "MixtureOfDepths compares a token with later ones and cannot decode one token after the other."
+            )
         reduce = getattr(self.residual, "reduce", None)
         x = reduce(state, ctx) if reduce else state
         b, t, d = x.shape
@@ -42,7 +46,9 @@ class MixtureOfDepths(Block):
         index, valid = (part[:, 0] for part in highest(logits, ctx.segments, self.capacity))
         positions = jnp.broadcast_to(jnp.arange(t)[None] if ctx.positions is None else ctx.positions, (b, t))
         segments = None if ctx.segments is None else jnp.take_along_axis(ctx.segments, index, axis=1) * valid
-        inner = dataclasses.replace(ctx, positions=jnp.take_along_axis(positions, index, axis=1), segments=segments, shared={})
+        inner = dataclasses.replace(
+            ctx, positions=jnp.take_along_axis(positions, index, axis=1), segments=segments, shared={}
+        )
         taken = jax.tree.map(lambda leaf: jax.vmap(lambda row, places: row[places])(leaf, index), state)
         new, _ = super().__call__(taken, inner)
         weight = jnp.where(valid, nn.sigmoid(jnp.take_along_axis(logits[:, 0], index, axis=1)), 0)

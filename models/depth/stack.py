@@ -26,14 +26,15 @@ class UnlikeRepeatsError(ValueError):
 
 
 class Stack(nn.Module):
-    """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t, d) -> (b, t, d).
+    """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t,
+    d) -> (b, t, d).
 
-    `tied` gives every repeat the same parameters, which start as the first repeat's would: with one block ALBERT's sharing
-    (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its halting).
-    `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
-    `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174): "full" keeps only what enters each
-    block, "dots" the products with parameters, "context" these and what attention gives, "offload" moves the products to the host's
-    memory meanwhile; or what to keep by a name of `jax.checkpoint_policies`.
+    `tied` gives every repeat the same parameters, which start as the first repeat's would: with one block ALBERT's
+    sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its halting). `scan`
+    compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
+    `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174): "full" keeps only
+    what enters each block, "dots" the products with parameters, "context" these and what attention gives, "offload"
+    moves the products to the host's memory meanwhile; or what to keep by a name of `jax.checkpoint_policies`.
     """
 
     block: Block | tuple[Block, ...] = Block()
@@ -70,9 +71,12 @@ class Stack(nn.Module):
         expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
         state = expand(x, ctx) if expand else x
         for index, block in enumerate(self.prefix):
-            state, ctx = run(self, block, block_name("prefix", index), self.remat, False)(state, dataclasses.replace(ctx, layer=index))
+            state, ctx = run(self, block, block_name("prefix", index), self.remat, False)(
+                state, dataclasses.replace(ctx, layer=index)
+            )
         if self.scan or self.tied:
-            inputs: Any = (nn.broadcast, 0)  # the context is the same for all repeats, the index of their first layer is not
+            # the context is the same for all repeats, the index of their first layer is not
+            inputs: Any = (nn.broadcast, 0)
             each: dict[Any, Any] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
             lifted = nn.scan(
                 Pattern,
@@ -100,7 +104,9 @@ class Stack(nn.Module):
 
 
 class Pattern(nn.Module):
-    """One repeat of a stack's pattern, as the body of a scan: (state, ctx, index of its first layer) -> (state, None)."""
+    """One repeat of a stack's pattern, as the body of a scan: (state, ctx, index of its first layer) -> (state,
+    None).
+    """
 
     blocks: tuple[Block, ...]
     remat: str | None = None
@@ -118,7 +124,8 @@ class Pattern(nn.Module):
         return state, None
 
     def _require_alike(self, state: Any, before: Context, shared: dict[str, Any]) -> None:
-        """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than the first.
+        """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than
+        the first.
 
         A scan would make each of them a first one.  The program of a repeat is traced without and with what is given,
         and both are compared as text; nothing is computed.  Programs that differ in their derivatives alone are not
@@ -143,9 +150,9 @@ class Pattern(nn.Module):
             alike = False
         if not alike:
             raise UnlikeRepeatsError(
-                f"A scanned stack gives {', '.join(shared)} in each repeat, and layers that find it have other parameters"
-                " or compute something else than the first: put the block that gives it in Stack.prefix, and let later"
-                " ones give nothing."
+                f"A scanned stack gives {', '.join(shared)} in each repeat, and layers that find it have other"
+                " parameters or compute something else than the first: put the block that gives it in Stack.prefix,"
+                " and let later ones give nothing."
             )
 
 
@@ -176,12 +183,16 @@ def run(
 
 
 def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
-    """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays, and what is tied."""
+    """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays, and what is
+    tied.
+    """
     if SCANNED not in params:
         return dict(params)
     width = len(stack.pattern)
     layers = {
-        block_name("loop", index): jax.tree.map(lambda leaf, row=index // width: leaf[row], params[SCANNED][PATTERN.format(index % width)])
+        block_name("loop", index): jax.tree.map(
+            lambda leaf, row=index // width: leaf[row], params[SCANNED][PATTERN.format(index % width)]
+        )
         for index in range(stack.repeats * width)
     }
     return {**layers, **{name: value for name, value in params.items() if name != SCANNED}}

@@ -16,7 +16,9 @@ from models.structure import require_positive
 
 
 class QueryEmbed(nn.Module):
-    """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).  Gives (b, queries, d)."""
+    """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).  Gives (b,
+    queries, d).
+    """
 
     roles: ClassVar[Roles] = {"query": SCALED}  # a stream, not a kernel
     queries: int = 100
@@ -50,7 +52,8 @@ class FeatureEmbed(nn.Module):
 
 
 class TrajectoryEmbed(nn.Module):
-    """Three tokens a step, a map of each of return to go, features and action, with one position.  Decision Transformer, arXiv:2106.01345.
+    """Three tokens a step, a map of each of return to go, features and action, with one position.  Decision
+    Transformer, arXiv:2106.01345.
 
     Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m), `positions` (b, t); gives (b, 3 t, d), in that
     order.  Under causal attention the output at the features' tokens does not depend on the action of the same step:
@@ -73,4 +76,6 @@ class TrajectoryEmbed(nn.Module):
         interleaved = (3 * positions[..., None] + jnp.arange(3)).reshape(positions.shape[0], 3 * t)
         segments = None if ctx.segments is None else jnp.repeat(ctx.segments, 3, axis=1)
         starts = None if ctx.starts is None else 3 * ctx.starts
-        return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(ctx, positions=interleaved, segments=segments, starts=starts)
+        return jnp.stack(x, axis=2).reshape(b, 3 * t, d), dataclasses.replace(
+            ctx, positions=interleaved, segments=segments, starts=starts
+        )

@@ -21,9 +21,16 @@ def glu_kernels(module: nn.Module, experts: int, d: int, hidden: int) -> Kernels
 
 
 def apply_experts(
-    tokens: jax.Array, weights: jax.Array, chosen: jax.Array, kernels: Kernels, activation: Activation, sizes: tuple[int, ...] | None
+    tokens: jax.Array,
+    weights: jax.Array,
+    chosen: jax.Array,
+    kernels: Kernels,
+    activation: Activation,
+    sizes: tuple[int, ...] | None,
 ) -> jax.Array:
-    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `sizes`: rows a block may have; None for ragged."""
+    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `sizes`: rows a block may have;
+    None for ragged.
+    """
     k, numbers = chosen.shape[1], chosen.reshape(-1)
     order, counts = jnp.argsort(numbers), jnp.bincount(numbers, length=len(kernels[0]))
     if sizes is not None:
@@ -48,7 +55,9 @@ def _ragged_back(rows: jax.Array, kernel: jax.Array, counts: jax.Array, outer: j
     return *of_rows(outer), *of_kernel(outer)
 
 
-multiply_ragged.defvjp(lambda *inputs: (multiply_ragged(*inputs), inputs), lambda inputs, outer: (*_ragged_back(*inputs, outer), None))
+multiply_ragged.defvjp(
+    lambda *inputs: (multiply_ragged(*inputs), inputs), lambda inputs, outer: (*_ragged_back(*inputs, outer), None)
+)
 
 
 def sum_choices(rows: jax.Array, places: jax.Array, weights: jax.Array) -> jax.Array:
@@ -88,17 +97,26 @@ def put_at(buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.A
 
 
 def block_sizes(mean: float) -> tuple[int, ...]:
-    """Candidate block sizes for experts with `mean` rows each: fractions of min(mean, 512) from 1/4 to 3/2, ascending."""
-    return tuple(sorted({max(1, round(min(mean, 512) * part)) for part in (1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 9 / 8, 5 / 4, 3 / 2)}))
+    """Candidate block sizes for experts with `mean` rows each: fractions of min(mean, 512) from 1/4 to 3/2,
+    ascending.
+    """
+    return tuple(
+        sorted({max(1, round(min(mean, 512) * part)) for part in (1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 9 / 8, 5 / 4, 3 / 2)})
+    )
 
 
 def in_blocks(block: Callable[..., Any], sizes: tuple[int, ...], count: jax.Array, state: Any) -> Any:
-    """state = block(state, first row, size) over blocks that cover `count` rows, all of the size that leaves fewest rows empty."""
+    """state = block(state, first row, size) over blocks that cover `count` rows, all of the size that leaves fewest
+    rows empty.
+    """
     trips = jnp.stack([-(-count // size) for size in sizes])
     choice = len(sizes) - 1 - (trips * jnp.array(sizes))[::-1].argmin()  # the largest of equal ones
     for index, size in enumerate(sizes):  # a loop of no trips costs nothing; a branch would copy the state
         state = jax.lax.fori_loop(
-            0, jnp.where(choice == index, trips[index], 0), lambda trip, state, size=size: block(state, trip * size, size), state
+            0,
+            jnp.where(choice == index, trips[index], 0),
+            lambda trip, state, size=size: block(state, trip * size, size),
+            state,
         )
     return state
 
@@ -115,7 +133,8 @@ def apply_in_blocks(
 ) -> jax.Array:
     """`apply_experts` one expert at a time, each over its sorted choices in blocks, mostly one: short matmuls are slow.
 
-    order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): choices of each expert.  An expert's last block
+    order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): choices of each expert.  An expert's last
+    block
     may extend into the rows of the next experts, which overwrite it later.
     """
     return _apply_in_blocks(activation, sizes, tokens, weights, kernels, order, counts)[0]
@@ -180,7 +199,10 @@ def _backward_in_blocks(
         of_gate, of_up = jnp.split(of_enter, 2, -1)
         return buffers, (of_gate, of_up, of_down)
 
-    buffers = (jnp.zeros((n * k + sizes[-1], tokens.shape[-1]), tokens.dtype), jnp.zeros(n * k + sizes[-1], weights.dtype))
+    buffers = (
+        jnp.zeros((n * k + sizes[-1], tokens.shape[-1]), tokens.dtype),
+        jnp.zeros(n * k + sizes[-1], weights.dtype),
+    )
     (of_rows, of_weights), totals = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
     places = invert(order)
     of_tokens = sum_choices(of_rows, places, jnp.ones_like(weights))

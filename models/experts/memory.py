@@ -12,17 +12,19 @@ from models.norm import LayerNorm
 from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
-HALVES = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2, batch_axis=(0, 1))  # within width^-1/2
+# within width^-1/2
+HALVES = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2, batch_axis=(0, 1))
 
 
 class ProductKeyMemory(nn.Module):
-    """sum_i softmax_i(q . k_i) v_i over the `active` best of keys^2 values: k_(i, j) = [a_i, b_j], so two searches of `keys` find them.
+    """sum_i softmax_i(q . k_i) v_i over the `active` best of keys^2 values: k_(i, j) = [a_i, b_j], so two searches of
+    `keys` find them.
 
-    Each of `heads` has its own query and halves of keys (keys, key_width / 2), and all share the values.  (b, t, d) -> (b, t, d).
-    arXiv:1907.05242, with `norm` on the halves of the queries where the paper has batch normalisation of whole ones.  Defaults and first
-    values are those released in facebookresearch/XLM, which has 512 keys where this has the 128 of the paper's smallest memory: halves
-    uniform within 1 / sqrt(their width), values normal with deviation 1 / sqrt(d).  The paper trains the values at a rate of their own,
-    1e-3 throughout, without weight decay.
+    Each of `heads` has its own query and halves of keys (keys, key_width / 2), and all share the values.  (b, t, d) ->
+    (b, t, d). arXiv:1907.05242, with `norm` on the halves of the queries where the paper has batch normalisation of
+    whole ones.  Defaults and first values are those released in facebookresearch/XLM, which has 512 keys where this has
+    the 128 of the paper's smallest memory: halves uniform within 1 / sqrt(their width), values normal with deviation 1
+    / sqrt(d).  The paper trains the values at a rate of their own, 1e-3 throughout, without weight decay.
     """
 
     roles: ClassVar[Roles] = {"values": UNDECAYED}  # a step reads few of them, and decay would shrink all
@@ -36,7 +38,8 @@ class ProductKeyMemory(nn.Module):
         require_positive(self, "keys", "heads", "active", "key_width")
         if self.key_width % 2 or self.active > self.keys:
             raise ValueError(
-                f"ProductKeyMemory has key_width {self.key_width}, which must be even, and {self.active} active of {self.keys} keys."
+                f"ProductKeyMemory has key_width {self.key_width}, which must be even, and {self.active} active of"
+                f" {self.keys} keys."
             )
         super().__post_init__()
 
@@ -53,4 +56,6 @@ class ProductKeyMemory(nn.Module):
         index = (indices[:, :, 0, :, None] * self.keys + indices[:, :, 1, None, :]).reshape(-1, h, k * k)
         top, chosen = jax.lax.top_k(pairs, k)
         weights = jax.nn.softmax(top, axis=-1).astype(x.dtype)
-        return jnp.einsum("nhk,nhkd->nd", weights, values[jnp.take_along_axis(index, chosen, axis=-1)].astype(x.dtype)).reshape(x.shape)
+        return jnp.einsum(
+            "nhk,nhkd->nd", weights, values[jnp.take_along_axis(index, chosen, axis=-1)].astype(x.dtype)
+        ).reshape(x.shape)

@@ -16,11 +16,12 @@ from models.structure import require_positive
 
 
 class ExpertChoice(nn.Module):
-    """Experts choose tokens: y_i = sum over the experts e that chose token i of s_ie GLU_e(x_i), plus `shared` experts for all tokens.
+    """Experts choose tokens: y_i = sum over the experts e that chose token i of s_ie GLU_e(x_i), plus `shared` experts
+    for all tokens.
 
-    s = softmax over experts of x W; each expert takes the m * capacity / experts tokens of highest score, rounded down, of an example
-    of m tokens, so all loads are equal.  (b, t, d) -> (b, t, d).  arXiv:2202.09368.
-    The paper chooses among the tokens of a whole batch.  Choosing compares with later tokens: not causal, and it cannot decode.
+    s = softmax over experts of x W; each expert takes the m * capacity / experts tokens of highest score, rounded down,
+    of an example of m tokens, so all loads are equal.  (b, t, d) -> (b, t, d).  arXiv:2202.09368. The paper chooses
+    among the tokens of a whole batch.  Choosing compares with later tokens: not causal, and it cannot decode.
     """
 
     experts: int = 8
@@ -33,7 +34,10 @@ class ExpertChoice(nn.Module):
     def __post_init__(self) -> None:
         require_positive(self, "experts", "capacity", "expand")
         if self.capacity > self.experts:
-            raise ValueError(f"ExpertChoice.capacity is {self.capacity} of {self.experts} experts; a token can be chosen by each once.")
+            raise ValueError(
+                f"ExpertChoice.capacity is {self.capacity} of {self.experts} experts; a token can be chosen by each"
+                " once."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -42,7 +46,9 @@ class ExpertChoice(nn.Module):
         b, _, d = x.shape
         hidden = round(self.expand * d)
         gate, up, down = glu_kernels(self, self.experts, d, hidden)
-        logits = nn.Dense(self.experts, use_bias=False, dtype=jnp.float32, name="router")(x.reshape(-1, d)).reshape(b, -1, self.experts)
+        logits = nn.Dense(self.experts, use_bias=False, dtype=jnp.float32, name="router")(x.reshape(-1, d)).reshape(
+            b, -1, self.experts
+        )
         scores = jax.nn.softmax(logits, axis=-1).swapaxes(1, 2)
         index, valid = highest(scores, ctx.segments, self.capacity / self.experts)
         rows = jax.vmap(lambda row, places: row[places])(x, index)  # (b, e, k, d)
@@ -56,7 +62,8 @@ class ExpertChoice(nn.Module):
 
 
 class SoftMoE(nn.Module):
-    """Y = C GLU(D^T X): each expert reads `slots` weighted means of an example's tokens; a token reads a mean of all slots.
+    """Y = C GLU(D^T X): each expert reads `slots` weighted means of an example's tokens; a token reads a mean of all
+    slots.
 
     D and C are softmaxes of L = scale * unit(X) unit(P) over tokens and over slots.  (b, t, d) -> (b, t, d).
     arXiv:2308.00951.  Each example of a packed row has its slots, so cost grows with the number of examples: that of
@@ -102,4 +109,6 @@ class SoftMoE(nn.Module):
 def refuse_decoding(module: nn.Module, ctx: Context) -> None:
     """Raises ValueError while decoding, for a layer that sees later tokens."""
     if ctx.decoding is not None:
-        raise ValueError(f"{type(module).__name__} compares a token with later ones and cannot decode one token after the other.")
+        raise ValueError(
+            f"{type(module).__name__} compares a token with later ones and cannot decode one token after the other."
+        )

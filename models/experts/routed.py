@@ -18,11 +18,11 @@ from models.structure import require_positive
 class Experts(nn.Module):
     """sum over the `active` experts that the router chooses of weight * GLU_e(x), plus `shared` experts for all tokens.
 
-    (b, t, d) -> (b, t, d).  arXiv:1701.06538; experts many and small, some of them shared: DeepSeekMoE, arXiv:2401.06066.
-    No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged" multiplies the sorted groups by
-    `jax.lax.ragged_dot`; "blocks" takes one expert after the other, its group in blocks of the size that pads it least; "auto" is blocks
-    on CPU and ragged elsewhere.  Both give the same.
-    Sows its load, of which a step logs load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
+    (b, t, d) -> (b, t, d).  arXiv:1701.06538; experts many and small, some of them shared: DeepSeekMoE,
+    arXiv:2401.06066. No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged"
+    multiplies the sorted groups by `jax.lax.ragged_dot`; "blocks" takes one expert after the other, its group in blocks
+    of the size that pads it least; "auto" is blocks on CPU and ragged elsewhere.  Both give the same. Sows its load, of
+    which a step logs load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
     """
 
     experts: int = 8
@@ -36,7 +36,9 @@ class Experts(nn.Module):
     def __post_init__(self) -> None:
         require_positive(self, "experts", "active", "expand")
         if self.active > self.experts:
-            raise ValueError(f"Experts has {self.active} active of {self.experts} experts; a token can pass through each once.")
+            raise ValueError(
+                f"Experts has {self.active} active of {self.experts} experts; a token can pass through each once."
+            )
         if self.dispatch not in ("auto", "ragged", "blocks"):
             raise ValueError(f"Experts.dispatch is {self.dispatch!r}; give 'auto', 'ragged' or 'blocks'.")
         super().__post_init__()
@@ -51,7 +53,8 @@ class Experts(nn.Module):
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
         run = functools.partial(apply_experts, tokens, weights, chosen, kernels, self.activation)
         ways = {"ragged": functools.partial(run, None), "blocks": functools.partial(run, sizes)}
-        if self.dispatch == "auto":  # by the platform that the program is for, which need not be the one that compiles it
+        # by the platform that the program is for, which need not be the one that compiles it
+        if self.dispatch == "auto":
             y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
         else:
             y = ways[self.dispatch]().reshape(x.shape)

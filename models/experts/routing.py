@@ -15,10 +15,11 @@ from models.structure import require_not_negative, require_positive
 
 @flax.struct.dataclass
 class TokenLoss:
-    """A sown loss that is a sum over examples: `values` (..., b, t), each token's share of the loss of its example, 0 for padding.
+    """A sown loss that is a sum over examples: `values` (..., b, t), each token's share of the loss of its example, 0
+    for padding.
 
-    The training step multiplies every example's loss by the weight that the example has in the objective.  `segments` (..., b, t) or
-    None as in the context.
+    The training step multiplies every example's loss by the weight that the example has in the objective.  `segments`
+    (..., b, t) or None as in the context.
     """
 
     values: jax.Array
@@ -27,22 +28,26 @@ class TokenLoss:
 
 @flax.struct.dataclass
 class Loads:
-    """Sown counts of choices: (..., e) for one layer or several stacked.  They add over parts of a batch; what is logged does not."""
+    """Sown counts of choices: (..., e) for one layer or several stacked.  They add over parts of a batch; what is
+    logged does not.
+    """
 
     counts: jax.Array
 
 
 class SoftmaxRouter(nn.Module):
-    """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (b, t, d) -> (b, t, k) twice.  arXiv:1701.06538.
+    """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (b, t, d) -> (b, t, k) twice.
+    arXiv:1701.06538.
 
-    Sows for every example the losses balance * e * sum_e f_e mean(p_e), with f_e the share of the example's choices that fall on expert
-    e and the mean over its tokens, which is `balance` if all are equal (arXiv:2101.03961), and z * mean(logsumexp(x W)^2), which keeps
-    logits small (arXiv:2202.08906).
+    Sows for every example the losses balance * e * sum_e f_e mean(p_e), with f_e the share of the example's choices
+    that fall on expert e and the mean over its tokens, which is `balance` if all are equal (arXiv:2101.03961), and z *
+    mean(logsumexp(x W)^2), which keeps logits small (arXiv:2202.08906).
 
-    f and the mean are those of an example, as in the sequence-wise losses of DeepSeek-V2 and V3 (arXiv:2405.04434, equation 23;
-    arXiv:2412.19437, equation 17), and not of the batch, as in arXiv:2101.03961: their product is then a plain sum over examples, the
-    same however a batch is packed, cut into parts or spread over devices.  It asks for balance within each example, which binds more
-    than balance within the batch (arXiv:2501.11873); `AuxiliaryLossFree` balances the whole batch.
+    f and the mean are those of an example, as in the sequence-wise losses of DeepSeek-V2 and V3 (arXiv:2405.04434,
+    equation 23; arXiv:2412.19437, equation 17), and not of the batch, as in arXiv:2101.03961: their product is then a
+    plain sum over examples, the same however a batch is packed, cut into parts or spread over devices.  It asks for
+    balance within each example, which binds more than balance within the batch (arXiv:2501.11873); `AuxiliaryLossFree`
+    balances the whole batch.
     """
 
     balance: float = 0.01
@@ -54,7 +59,9 @@ class SoftmaxRouter(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
+    ) -> tuple[jax.Array, jax.Array]:
         logits = gate(tokens, experts)
         probs = jax.nn.softmax(logits, axis=-1)
         weights, chosen = jax.lax.top_k(probs, active)
@@ -67,13 +74,14 @@ class SoftmaxRouter(nn.Module):
 
 
 class AuxiliaryLossFree(nn.Module):
-    """The k largest of s + bias, s = sigmoid(x W), weighted by s over its sum: only the choice sees the bias.  arXiv:2408.15664.
+    """The k largest of s + bias, s = sigmoid(x W), weighted by s over its sum: only the choice sees the bias.
+    arXiv:2408.15664.
 
-    bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens of the whole batch that chose expert
-    e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where it adds over parts and devices as gradients do;
-    its role keeps it out of the norm, the clipping, the decay, the schedule and the moments of every optimizer.  DeepSeek-V3
-    (arXiv:2412.19437) adds a small loss of balance within each sequence, left out here, and multiplies the weights by
-    2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
+    bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens of the whole batch
+    that chose expert e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where it adds over parts
+    and devices as gradients do; its role keeps it out of the norm, the clipping, the decay, the schedule and the
+    moments of every optimizer.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss of balance within each sequence, left
+    out here, and multiplies the weights by 2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
     """
 
     scale: float = 1.0  # of the routed experts beside the shared ones
@@ -89,7 +97,9 @@ class AuxiliaryLossFree(nn.Module):
         return {"bias": Role(decay=False, step=self.rate)}
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
+    ) -> tuple[jax.Array, jax.Array]:
         scores = nn.sigmoid(gate(tokens, experts))
         bias = self.param("bias", nn.initializers.zeros, (experts,))
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores + bias), active)
@@ -100,18 +110,23 @@ class AuxiliaryLossFree(nn.Module):
 
 
 class HashRouter(nn.Module):
-    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.  (b, t, d) -> (b, t, k) twice.
+    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.  (b, t, d) -> (b,
+    t, k) twice.
 
-    Hash layers (arXiv:2106.04426) hash the token's id, which a layer does not see; this hashes the vector by its angle, as in
-    cross-polytope hashing (arXiv:1509.02897), so that near vectors share experts.  `seed` makes P.
+    Hash layers (arXiv:2106.04426) hash the token's id, which a layer does not see; this hashes the vector by its angle,
+    as in cross-polytope hashing (arXiv:1509.02897), so that near vectors share experts.  `seed` makes P.
     """
 
     seed: int = 0
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
+    ) -> tuple[jax.Array, jax.Array]:
         directions = np.random.default_rng(self.seed).standard_normal((tokens.shape[-1], experts))
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(tokens.astype(jnp.float32) @ directions.astype(np.float32)), active)
+        _, chosen = jax.lax.top_k(
+            jax.lax.stop_gradient(tokens.astype(jnp.float32) @ directions.astype(np.float32)), active
+        )
         return jnp.full(chosen.shape, 1 / active, jnp.float32), chosen
 
 
@@ -127,7 +142,8 @@ def real(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
 
 
 def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -> tuple[jax.Array, jax.Array]:
-    """The share of its example's choices that fall on each expert, and its example's length, for every token: (b, t, e) and (b, t).
+    """The share of its example's choices that fall on each expert, and its example's length, for every token: (b, t, e)
+    and (b, t).
 
     Both are broadcast over t if `segments` is None.
     """
@@ -137,7 +153,8 @@ def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -
         return counts[:, None] / (t * k), jnp.full((b, 1), t, jnp.float32)
 
     def row(chosen: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
-        example = jnp.searchsorted(jnp.sort(segments), segments)  # a number below t for each, whatever numbers they have
+        # a number below t for each, whatever numbers they have
+        example = jnp.searchsorted(jnp.sort(segments), segments)
         counts = jnp.zeros((t, experts), jnp.float32).at[example[:, None], chosen].add(1)[example]
         length = jnp.zeros(t, jnp.float32).at[example].add(1)[example]
         return counts / (length * k)[:, None], length
@@ -164,11 +181,17 @@ with_gradient.defvjp(_forward, _backward)
 
 def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
     """Counts each expert's choices by tokens that are not padding: (..., k), (...) -> (e,) in float32."""
-    return jnp.zeros(experts, jnp.float32).at[chosen].add(jnp.broadcast_to(real[..., None], chosen.shape).astype(jnp.float32))
+    return (
+        jnp.zeros(experts, jnp.float32)
+        .at[chosen]
+        .add(jnp.broadcast_to(real[..., None], chosen.shape).astype(jnp.float32))
+    )
 
 
 def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Entropy of the shares of the load over its largest value, and largest load over the mean: (..., e) -> (...) twice, 1 if even."""
+    """Entropy of the shares of the load over its largest value, and largest load over the mean: (..., e) -> (...)
+    twice, 1 if even.
+    """
     experts = load.shape[-1]
     share = load / jnp.maximum(load.sum(-1, keepdims=True), 1)
     entropy = -jnp.where(share > 0, share * jnp.log(jnp.maximum(share, 1e-9)), 0).sum(-1) / math.log(max(experts, 2))
@@ -182,9 +205,11 @@ def report(module: nn.Module, collection: str, name: str, value: Any) -> None:
 
 
 def highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tuple[jax.Array, jax.Array]:
-    """The tokens of highest score in each example, share * m of its m tokens, rounded down: (b, e, t) -> indices and which count (b, e, k).
+    """The tokens of highest score in each example, share * m of its m tokens, rounded down: (b, e, t) -> indices and
+    which count (b, e, k).
 
-    Indices ascend among those that count, which come first.  A row that is one example, without segments, gives one token at least.
+    Indices ascend among those that count, which come first.  A row that is one example, without segments, gives one
+    token at least.
     """
     b, e, t = scores.shape
     most = max(1, min(t, math.floor(share * t + 1e-4)))

@@ -24,7 +24,14 @@ from models.structure import differences, part, replace
 from models.transformer import Transformer
 
 MODEL_TYPE = "bert"
-ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": relu, "silu": silu, "swish": silu}
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+    "silu": silu,
+    "swish": silu,
+}
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 DEEPEST = 1024  # layers
 
@@ -84,7 +91,9 @@ def regressor(values: int = 1, body: Transformer | None = None) -> Transformer:
 
 
 def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer:
-    """A body, bert-base by default, with BERT's head over the vocabulary, tied to the embedding or with its own decoder."""
+    """A body, bert-base by default, with BERT's head over the vocabulary, tied to the embedding or with its own
+    decoder.
+    """
     body = base() if body is None else body
     activation, norm = part(body, "stack.block.feedforward.activation"), part(body, "embed.norm")
     return replace(body, "head", LogitsHead(tied=tied, bias=True, transform=Transform(activation, norm)))
@@ -93,8 +102,8 @@ def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer
 def from_config(config: Mapping[str, Any]) -> Transformer:
     """The structure that a Hugging Face `config.json` of a BERT describes, with the head of its first architecture.
 
-    An absent key takes the default of `transformers.BertConfig`.  Raises ValueError, naming the key, for a value of another type or
-    range and for what this structure does not express.
+    An absent key takes the default of `transformers.BertConfig`.  Raises ValueError, naming the key, for a value of
+    another type or range and for what this structure does not express.
     """
     settings = Settings(config)
     settings.choice("position_embedding_type", ("absolute",), "absolute")
@@ -168,7 +177,9 @@ def _read(model: Transformer) -> dict[str, Any]:
         "type_vocab_size": part(model, "embed.types"),
         "hidden_dropout_prob": part(model, "embed.dropout"),
         "attention_probs_dropout_prob": part(model, "stack.block.mixer.dropout"),
-        "hidden_act": next((name for name, function in ACTIVATIONS.items() if function is activation), "none of BERT's"),
+        "hidden_act": next(
+            (name for name, function in ACTIVATIONS.items() if function is activation), "none of BERT's"
+        ),
         "layer_norm_eps": part(model, "embed.norm.epsilon"),
         "position_embedding_type": "absolute",
         "pad_token_id": 0,
@@ -178,7 +189,11 @@ def _read(model: Transformer) -> dict[str, Any]:
         labels = head.classes if isinstance(head, ClassHead) else head.values
         kind = "single_label_classification" if isinstance(head, ClassHead) else "regression"
         names = {str(index): f"LABEL_{index}" for index in range(labels)}
-        config |= {"architectures": ["BertForSequenceClassification"], "problem_type": kind, "classifier_dropout": head.dropout}
+        config |= {
+            "architectures": ["BertForSequenceClassification"],
+            "problem_type": kind,
+            "classifier_dropout": head.dropout,
+        }
         config |= {"id2label": names, "label2id": {name: int(index) for index, name in names.items()}}
     elif isinstance(head, LogitsHead):
         config |= {"architectures": ["BertForMaskedLM"], "tie_word_embeddings": head.tied}
@@ -253,7 +268,8 @@ FAMILY = Family(
         heads=("classifier.", "cls."),
         pooler=("pooler.",),
         body=("embeddings.", "encoder."),
-        renamed={".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"},  # in checkpoints of TensorFlow's BERT
+        # in checkpoints of TensorFlow's BERT
+        renamed={".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"},
         ignored=("embeddings.position_ids",),
         repeats={DECODER: TOKENS, DECODER_BIAS: BIAS, BIAS: DECODER_BIAS},
     ),

@@ -1,4 +1,5 @@
-"""Families of published weights: how their configs describe a structure, and rules that turn their tensors into parameters and back.
+"""Families of published weights: how their configs describe a structure, and rules that turn their tensors into
+parameters and back.
 
 One file of this package a family.  It is found by the `Family` that it defines:
 
@@ -9,7 +10,8 @@ One file of this package a family.  It is found by the `Family` that it defines:
         return [
             Rule("embed.weight", "embed/token"),
             Rule("layers.{}.mlp.weight", "stack/layer_{}/feedforward/up/kernel", Transpose()),
-            Rule("layers.{}.qkv.weight", tuple(f"stack/layer_{{}}/mixer/{name}/kernel" for name in ("query", "key", "value")),
+            Rule("layers.{}.qkv.weight",
+                 tuple(f"stack/layer_{{}}/mixer/{name}/kernel" for name in ("query", "key", "value")),
                  Transpose(), Split(axis=1, sizes=(d, d, d))),
         ]
 """
@@ -58,7 +60,9 @@ class Inverse:
 
 @dataclasses.dataclass(frozen=True)
 class Transpose:
-    """The last two axes of each array swapped: (..., m, n) -> (..., n, m), as PyTorch's linear maps are stored.  Its own inverse."""
+    """The last two axes of each array swapped: (..., m, n) -> (..., n, m), as PyTorch's linear maps are stored.  Its
+    own inverse.
+    """
 
     def apply(self, arrays: Arrays) -> Arrays:
         """(..., m, n) -> (..., n, m)."""
@@ -74,7 +78,9 @@ class Transpose:
 
 @dataclasses.dataclass(frozen=True)
 class Permute:
-    """The axes of each array in another order: axis i of the result is axis axes[i].  Its inverse is by argsort(axes)."""
+    """The axes of each array in another order: axis i of the result is axis axes[i].  Its inverse is by
+    argsort(axes).
+    """
 
     axes: tuple[int, ...]
 
@@ -99,7 +105,9 @@ class Permute:
 
 @dataclasses.dataclass(frozen=True)
 class Reshape:
-    """The same numbers, in the same order, in another shape: `before` -> `after`; one size of each may be -1, for what is left."""
+    """The same numbers, in the same order, in another shape: `before` -> `after`; one size of each may be -1, for what
+    is left.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -138,10 +146,14 @@ class Split:
     def apply(self, arrays: Arrays) -> Arrays:
         """One array -> len(sizes) arrays."""
         if len(arrays) != 1 or not self._has(arrays[0], sum(self.sizes)):
-            raise ValueError(f"Split takes one array of {sum(self.sizes)} along axis {self.axis}, not {_shapes(arrays)}")
+            raise ValueError(
+                f"Split takes one array of {sum(self.sizes)} along axis {self.axis}, not {_shapes(arrays)}"
+            )
         ends = np.cumsum(self.sizes)
         before = (slice(None),) * (self.axis % arrays[0].ndim)
-        return tuple(arrays[0][(*before, slice(int(end) - size, int(end)))] for end, size in zip(ends, self.sizes, strict=True))
+        return tuple(
+            arrays[0][(*before, slice(int(end) - size, int(end)))] for end, size in zip(ends, self.sizes, strict=True)
+        )
 
     def undo(self, arrays: Arrays) -> Arrays:
         """len(sizes) arrays -> one array."""
@@ -191,9 +203,10 @@ def _and(sizes: Sequence[int]) -> str:
 class Rule:
     """Maps tensors `theirs` to parameters `ours` by the ops in turn; several names on a side if an op splits or stacks.
 
-    `{}` in every name is the layer, counted from the first block of `stack`; in names without it there is none.  With `written` false
-    the rule reads only: another name, or another source, of what a later rule reads and writes.  Of rules for one parameter the first
-    whose tensors are there is read.  Raises ValueError for names of which some alone have a layer.
+    `{}` in every name is the layer, counted from the first block of `stack`; in names without it there is none.  With
+    `written` false the rule reads only: another name, or another source, of what a later rule reads and writes.  Of
+    rules for one parameter the first whose tensors are there is read.  Raises ValueError for names of which some alone
+    have a layer.
     """
 
     theirs: tuple[str, ...]
@@ -201,17 +214,24 @@ class Rule:
     ops: tuple[Op, ...]
     written: bool
 
-    def __init__(self, theirs: str | tuple[str, ...], ours: str | tuple[str, ...], *ops: Op, written: bool = True) -> None:
+    def __init__(
+        self, theirs: str | tuple[str, ...], ours: str | tuple[str, ...], *ops: Op, written: bool = True
+    ) -> None:
         names = [(name,) if isinstance(name, str) else tuple(name) for name in (theirs, ours)]
         if len({name.count("{}") for name in (*names[0], *names[1])}) != 1:
-            raise ValueError(f"Rule({theirs!r}, {ours!r}) has the layer, {{}}, in some of its names; write it in all, or in none.")
+            raise ValueError(
+                f"Rule({theirs!r}, {ours!r}) has the layer, {{}}, in some of its names; write it in all, or in none."
+            )
         for name, value in zip(("theirs", "ours", "ops", "written"), (*names, ops, written), strict=True):
             object.__setattr__(self, name, value)
 
     def places(self, depth: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
         """The names of tensors and of parameters for each of `depth` layers, or once if the rule has no layer."""
         for layer in range(depth if "{}" in self.ours[0] else 1):
-            yield tuple(name.replace("{}", str(layer)) for name in self.theirs), tuple(name.replace("{}", str(layer)) for name in self.ours)
+            yield (
+                tuple(name.replace("{}", str(layer)) for name in self.theirs),
+                tuple(name.replace("{}", str(layer)) for name in self.ours),
+            )
 
     def read(self, tensors: Arrays) -> Arrays:
         """Parameters from tensors.  Raises ValueError if an op does not take them or their number differs."""
@@ -234,7 +254,9 @@ class Rule:
 
     def _counted(self, made: Arrays, names: tuple[str, ...]) -> Arrays:
         if len(made) != len(names):
-            raise ValueError(f"the rule gives {len(made)} arrays for {len(names)} names, of which the first is {names[0]}")
+            raise ValueError(
+                f"the rule gives {len(made)} arrays for {len(names)} names, of which the first is {names[0]}"
+            )
         return made
 
 
@@ -244,8 +266,10 @@ class Names:
 
     prefix: before the names of the body wherever a head stands beside it; names are read with and without it.
     heads: beginnings of names that never carry it.  pooler: beginnings of names that do, and are of a head.
-    body: beginnings of names of the body, with or without the prefix; None: all that begin otherwise than heads and pooler.
-    renamed: parts of names as old files have them, and as they are now.  ignored: beginnings of tensors that are no parameters.
+    body: beginnings of names of the body, with or without the prefix; None: all that begin otherwise than heads and
+    pooler.
+    renamed: parts of names as old files have them, and as they are now.  ignored: beginnings of tensors that are no
+    parameters.
     repeats: names of tensors that files often hold a second time, and where the first is.
     """
 
@@ -268,7 +292,9 @@ class Names:
         """True for a tensor of the body, and of no head, by its name without the prefix and its name in the file."""
         if self.body is None:
             return not bare.startswith((*self.heads, *self.pooler))
-        return bare.startswith(self.body) or (bare != name and name.startswith(self.prefix) and not bare.startswith(self.pooler))
+        return bare.startswith(self.body) or (
+            bare != name and name.startswith(self.prefix) and not bare.startswith(self.pooler)
+        )
 
 
 Read = Callable[[str], "np.ndarray | None"]
@@ -279,11 +305,14 @@ class Family:
     """A family of published models.
 
     model_type: its name in `config.json`.
-    build(config): the structure that a config describes.  describe(model): the config of a structure.  Both raise ValueError, naming
+    build(config): the structure that a config describes.  describe(model): the config of a structure.  Both raise
+    ValueError, naming
     the first key or part that the other side does not have; build(describe(model)) == model, but for scan and remat.
     rules(model, config): one table for reading and writing.
-    names: what names of tensors say.  foreign(config, model): beginnings of tensors that serve another task than the model's, though
-    names and shapes may be the same.  settle(model, read): the described model as the tensors in the file, by read(name), ask for it.
+    names: what names of tensors say.  foreign(config, model): beginnings of tensors that serve another task than the
+    model's, though
+    names and shapes may be the same.  settle(model, read): the described model as the tensors in the file, by
+    read(name), ask for it.
     """
 
     model_type: str
@@ -296,19 +325,28 @@ class Family:
 
 
 def families() -> tuple[Family, ...]:
-    """The families that the files beside this one define, in the order of the files' names.  Raises ValueError for two of one name."""
+    """The families that the files beside this one define, in the order of the files' names.  Raises ValueError for two
+    of one name.
+    """
     package = importlib.import_module(__package__ or "models.families")
-    files = [importlib.import_module(f"{package.__name__}.{entry.name}") for entry in pkgutil.iter_modules(package.__path__)]
+    files = [
+        importlib.import_module(f"{package.__name__}.{entry.name}") for entry in pkgutil.iter_modules(package.__path__)
+    ]
     candidates = [(file, value) for file in files for value in vars(file).values() if isinstance(value, Family)]
     known: dict[str, tuple[Any, Family]] = {}
     for file, family in candidates:
         other, same = known.setdefault(family.model_type, (file, family))
         if same is not family:
-            raise ValueError(f"Two families are called {family.model_type!r}: in {other.__name__} and in {file.__name__}; rename one.")
+            raise ValueError(
+                f"Two families are called {family.model_type!r}: in {other.__name__} and in {file.__name__}; rename"
+                " one."
+            )
     return tuple(family for _, family in known.values())
 
 
 def number_blocks(path: str, prefix: int) -> str:
-    """A parameter's path as rules write it: its block as `layer_N`, counted from the first block of a stack with such a prefix."""
+    """A parameter's path as rules write it: its block as `layer_N`, counted from the first block of a stack with such a
+    prefix.
+    """
     layer = Layer.of(path)
     return path if layer is None else layer.single(prefix).path

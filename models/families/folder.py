@@ -1,4 +1,6 @@
-"""Hugging Face folders in and out, by the families' rule tables; safetensors only, so nothing that is loaded can run code."""
+"""Hugging Face folders in and out, by the families' rule tables; safetensors only, so nothing that is loaded can run
+code.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,9 @@ logger = logging.getLogger("morphax")
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Weights read from a folder: the model they fit, its parameters, what of it is fresh, and what of the file is unused."""
+    """Weights read from a folder: the model they fit, its parameters, what of it is fresh, and what of the file is
+    unused.
+    """
 
     model: Transformer
     params: dict[str, Any]
@@ -43,13 +47,17 @@ def load_hf(
 ) -> tuple[Transformer, dict[str, Any]]:
     """A model and its parameters from a folder with `config.json` and `model.safetensors`.
 
-    `model` is a structure to load into, such as a body with a new head; by default what the config describes.  Parameters of a
-    head that the file does not hold are initialised from `key`; a warning names them, and the tensors that a model with a head does not
-    use.  With `fit` the body may be another structure too, and what fits is loaded.  `family` is that of the folder; by default the one
-    of its model_type among those of `models/families`.  See `read_hf` for the errors.
+    `model` is a structure to load into, such as a body with a new head; by default what the config describes.
+    Parameters of a head that the file does not hold are initialised from `key`; a warning names them, and the tensors
+    that a model with a head does not use.  With `fit` the body may be another structure too, and what fits is loaded.
+    `family` is that of the folder; by default the one of its model_type among those of `models/families`.  See
+    `read_hf` for the errors.
     """
     loaded = read_hf(folder, model, key, fit, family)
-    said = [("freshly initialised", loaded.fresh), ("unused", () if loaded.model.head is None and not fit else loaded.unused)]
+    said = [
+        ("freshly initialised", loaded.fresh),
+        ("unused", () if loaded.model.head is None and not fit else loaded.unused),
+    ]
     if words := [f"{what} {join(merge_layers(names))}" for what, names in said if names]:
         logger.warning("Of the weights in %s: %s.", folder, "; ".join(words))
     return loaded.model, loaded.params
@@ -64,19 +72,22 @@ def read_hf(
 ) -> Loaded:
     """Loads as `load_hf` does, and also gives the fresh parameters and the unused tensors.
 
-    Tensors of heads that the model lacks are unused.  All others must have their place, and every parameter of the body its tensor,
-    unless `fit` is set: then parameters without a tensor of their shape are fresh, and tensors without a place are unused; of a longer
-    table of positions the first are taken.
+    Tensors of heads that the model lacks are unused.  All others must have their place, and every parameter of the body
+    its tensor, unless `fit` is set: then parameters without a tensor of their shape are fresh, and tensors without a
+    place are unused; of a longer table of positions the first are taken.
 
-    Raises FileNotFoundError for a folder without the files; ValueError for a key of the config that cannot be used, for a file that is
-    no safetensors, and one ValueError that lists what is missing, unexpected and misshapen, or with `fit` if nothing fits.
+    Raises FileNotFoundError for a folder without the files; ValueError for a key of the config that cannot be used, for
+    a file that is no safetensors, and one ValueError that lists what is missing, unexpected and misshapen, or with
+    `fit` if nothing fits.
     """
     folder = Path(folder)
     config = read_config(folder)
     family = family or next((known for known in families() if config.get("model_type") == known.model_type), None)
     if family is None or config.get("model_type") != family.model_type:
         known = ", ".join(known.model_type for known in ((family,) if family else families()))
-        raise ValueError(f"{folder / 'config.json'} has model_type {shorten(config.get('model_type'))}; known are {known}.")
+        raise ValueError(
+            f"{folder / 'config.json'} has model_type {shorten(config.get('model_type'))}; known are {known}."
+        )
     try:
         described: Transformer = family.build(config)
     except ValueError as error:
@@ -92,11 +103,13 @@ def read_hf(
     match = _match(family, config, tensors, names, loop, fit)
     if not fit and (refusal := match.refusal()):
         raise ValueError(
-            f"The weights in {folder} do not fit this model: {refusal}; to load what fits and start the rest anew, set initial.fit=true"
-            " (in Python fit=True)."
+            f"The weights in {folder} do not fit this model: {refusal}; to load what fits and start the rest anew,"
+            " set initial.fit=true (in Python fit=True)."
         )
     if not match.sources:
-        raise ValueError(f"Of the weights in {folder} nothing fits this model; leave them out, or give a structure that shares some.")
+        raise ValueError(
+            f"Of the weights in {folder} nothing fits this model; leave them out, or give a structure that shares some."
+        )
     if changed := changes(described, model):
         logger.warning("The weights in %s were trained in another structure: %s.", folder, join(changed, room=400))
     flat: dict[str, Any] = {}
@@ -121,7 +134,9 @@ def read_hf(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Source of parameters: a rule, the names of its tensors in the file, and the paths that it gives, "" if one is not there."""
+    """Source of parameters: a rule, the names of its tensors in the file, and the paths that it gives, "" if one is not
+    there.
+    """
 
     rule: Rule
     names: tuple[str, ...]
@@ -141,22 +156,30 @@ class _Match:
 
     def refusal(self) -> str:
         """Lists what does not fit, apart from heads that one of the two lacks."""
-        missing = [path for path in self.expected if path not in self.sources | self.misfits and not path.startswith("head/")]
+        missing = [
+            path for path in self.expected if path not in self.sources | self.misfits and not path.startswith("head/")
+        ]
         parts = [
             ("misshapen", list(self.misfits.values())),
             ("of another task", list(self.foreign.values())),
             ("missing", missing),
             ("unexpected", list(self.unexpected)),
         ]
-        return "; ".join(f"{len(names)} {what}: {join(merge_layers(names), room=300)}" for what, names in parts if names)
+        return "; ".join(
+            f"{len(names)} {what}: {join(merge_layers(names), room=300)}" for what, names in parts if names
+        )
 
 
-def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool) -> _Match:
+def _match(
+    family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool
+) -> _Match:
     tokens = {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), tokens)
     except KeyError as error:
-        raise ValueError(f"These weights are a text model's, and this model needs {error} in a batch; leave initial out.") from None
+        raise ValueError(
+            f"These weights are a text model's, and this model needs {error} in a batch; leave initial out."
+        ) from None
     expected = {path: tuple(leaf.shape) for path, leaf in _flat(variables).items()}
     places = {number_blocks(path, len(model.stack.prefix)): path for path in expected}
     foreign = family.foreign(config, model)
@@ -167,7 +190,9 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
     for rule in family.rules(model, config):
         for theirs, ours in rule.places(model.stack.depth):
             paths = tuple(places.get(path, "") for path in ours)
-            wanted = [path for path in paths if path and not any(path in known for known in (sources, misfits, elsewhere))]
+            wanted = [
+                path for path in paths if path and not any(path in known for known in (sources, misfits, elsewhere))
+            ]
             if not wanted or not all(name in names for name in theirs):
                 continue
             source = _Source(rule, tuple(names[name] for name in theirs), paths)
@@ -185,12 +210,15 @@ def _match(family: Family, config: Mapping[str, Any], tensors: Tensors, names: M
                     sources[path] = source
                 else:
                     misfits[path] = f"{source_names} gives {made[path]} for {path} of shape {expected[path]}"
-    whole = [source for source in sources.values() if fit or all(source.paths)]  # of what is fused, no part is left over
+    # of what is fused, no part is left over
+    whole = [source for source in sources.values() if fit or all(source.paths)]
     used = {name for source in whole for name in source.names}
     misshapen = {name for path, source_names in tried.items() if path in misfits for name in source_names}
     unused = [bare for bare, name in names.items() if name not in used and not bare.startswith(family.names.ignored)]
     unused = [bare for bare in unused if not _is_repeat(bare, family, tensors, names, used)]
-    unexpected = [names[bare] for bare in unused if names[bare] not in misshapen and family.names.of_body(bare, names[bare])]
+    unexpected = [
+        names[bare] for bare in unused if names[bare] not in misshapen and family.names.of_body(bare, names[bare])
+    ]
     return _Match(expected, sources, misfits, elsewhere, tuple(unexpected), tuple(names[bare] for bare in unused))
 
 
@@ -209,16 +237,24 @@ def changes(described: Transformer, model: Transformer) -> list[str]:
     """Lists differences that change what a model's body computes; dropout, scan, remat and the head may differ."""
     differing = differences(replace(described, "head", None), replace(model, "head", None))
     free = ("dropout", "stack.scan", "stack.remat")
-    return [f"{path} is {shorten(ours)} and was {shorten(theirs)}" for path, theirs, ours in differing if not path.endswith(free)]
+    return [
+        f"{path} is {shorten(ours)} and was {shorten(theirs)}"
+        for path, theirs, ours in differing
+        if not path.endswith(free)
+    ]
 
 
 def save_hf(
-    model: Transformer, params: Mapping[str, Any], folder: str | Path, labels: tuple[str, ...] = (), family: Family | None = None
+    model: Transformer,
+    params: Mapping[str, Any],
+    folder: str | Path,
+    labels: tuple[str, ...] = (),
+    family: Family | None = None,
 ) -> None:
     """Writes `config.json` and `model.safetensors` that `transformers` loads.  `labels` names the classes.
 
-    Raises ValueError, with the first difference, where the structure is of no known family, or not of the one that is given, and for
-    parameters that no rule of the family writes.
+    Raises ValueError, with the first difference, where the structure is of no known family, or not of the one that is
+    given, and for parameters that no rule of the family writes.
     """
     family, config = _family_of(model, families() if family is None else (family,))
     if labels:
@@ -234,7 +270,9 @@ def save_hf(
             if not all(path in places for path in ours):
                 continue
             left -= set(ours)
-            for name, array in zip(theirs, rule.write(tuple(np.asarray(flat[places[path]]) for path in ours)), strict=True):
+            for name, array in zip(
+                theirs, rule.write(tuple(np.asarray(flat[places[path]]) for path in ours)), strict=True
+            ):
                 bare = model.head is None or name.startswith(family.names.heads)
                 tensors[name if bare else family.names.prefix + name] = np.ascontiguousarray(array)
     if left:
@@ -250,7 +288,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`.  Raises FileNotFoundError or ValueError in one sentence."""
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no config.json; give a folder saved by save_pretrained, with safetensors weights.")
+        raise FileNotFoundError(
+            f"{folder} has no config.json; give a folder saved by save_pretrained, with safetensors weights."
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of bytes, of JSON, and of numbers or brackets without end

@@ -1,4 +1,6 @@
-"""Typed reading of a Hugging Face `config.json`: a default for an absent key, one sentence for a value of another type or range."""
+"""Typed reading of a Hugging Face `config.json`: a default for an absent key, one sentence for a value of another type
+or range.
+"""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +18,12 @@ class Settings:
     def whole(self, key: str, default: int, most: int = LARGEST) -> int:
         """A whole number from 1 to `most`; 24.0 is 24."""
         value = self.config.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= most or value != int(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 1 <= value <= most
+            or value != int(value)
+        ):
             raise self._wrong(key, value, f"a whole number from 1 to {most:,}")
         return int(value)
 
@@ -70,4 +77,8 @@ class Settings:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or math.isfinite(value))
+    )

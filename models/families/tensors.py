@@ -41,7 +41,9 @@ class Tensors:
             raise _unreadable(self.files[name], error) from None
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor as float32.  Raises ValueError for one of integers or of quantised numbers, and for values that are not finite."""
+        """A tensor as float32.  Raises ValueError for one of integers or of quantised numbers, and for values that are
+        not finite.
+        """
         file = self.files[name]
         try:
             with safe_open(file, framework="np") as handle:
@@ -68,9 +70,15 @@ def _files(folder: Path) -> list[Path]:
         return [single]
     if index.is_file():
         try:
-            return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+            return [
+                folder / name
+                for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            ]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise ValueError(f"{index} has no readable weight_map; save the weights again with save_pretrained.") from None
+            raise ValueError(
+                f"{index} has no readable weight_map; save the weights again with save_pretrained."
+            ) from None
     raise FileNotFoundError(
-        f"{folder} has no model.safetensors; pickled weights are not read: save them again with safe_serialization=True."
+        f"{folder} has no model.safetensors; pickled weights are not read: save them again with"
+        " safe_serialization=True."
     )

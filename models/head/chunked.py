@@ -38,18 +38,23 @@ class Projected:
         return *self.hidden.shape[:-1], self.table.shape[0]
 
     def loss(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[jax.Array, ...]:
-        """sum w (logsumexp(z) - z[label]) in nats, z the logits, and the sum of w where none is above the label's; labels, weights (b, t).
+        """sum w (logsumexp(z) - z[label]) in nats, z the logits, and the sum of w where none is above the label's;
+        labels, weights (b, t).
 
         With `smoothing` s the first is sum w (logsumexp(z) - (1 - s) z[label] - s mean(z)), whose gradient towards z is
-        w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without it comes third, for the log.
+        w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without it comes third, for
+        the log.
 
-        About `chunk` tokens of a device at a time, some times of all its rows.  The gradient is made beside the loss, since a sum's is
-        known but for one factor: no logits are kept and none are computed again, and memory grows with chunk times v, never with b t v.
-        Only the first has a gradient towards the logits.  A mesh in the context splits the rows, and what its devices find is added once.
+        About `chunk` tokens of a device at a time, some times of all its rows.  The gradient is made beside the loss,
+        since a sum's is known but for one factor: no logits are kept and none are computed again, and memory grows with
+        chunk times v, never with b t v. Only the first has a gradient towards the logits.  A mesh in the context splits
+        the rows, and what its devices find is added once.
         """
         return self.losses(labels, weights, smoothing)[0]
 
-    def losses(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    def losses(
+        self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0
+    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """The sums of `loss` and what each is a weighted sum of, (b, t), which has no gradient."""
         sums_and_terms: Any = _loss(self, labels, weights, smoothing)
         sums, each = sums_and_terms
@@ -64,7 +69,9 @@ def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: 
         def step(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
-            losses = _losses(logits, _match_labels(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing)
+            losses = _losses(
+                logits, _match_labels(logits, labels), jax.nn.logsumexp(logits, axis=-1), logits.max(-1), smoothing
+            )
             return _add(sums, weights, losses), losses
 
         sums, losses = jax.lax.scan(step, _zero_sums(smoothing), _cut(rows, outputs.chunk))
@@ -102,12 +109,19 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
         return sums, jax.tree.map(lambda leaf: _join(leaf, labels.shape[1]), losses)
 
     whole = outputs.table, outputs.bias
-    (sums, gradients), (hidden_gradient, losses) = sum_by_rows(share, labels.shape[0])(whole, (outputs.hidden, labels, weights))
+    (sums, gradients), (hidden_gradient, losses) = sum_by_rows(share, labels.shape[0])(
+        whole, (outputs.hidden, labels, weights)
+    )
     table_gradient, bias_gradient = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), gradients, whole)
-    return (sums, losses), (dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient), losses)
+    return (sums, losses), (
+        dataclasses.replace(outputs, hidden=hidden_gradient, table=table_gradient, bias=bias_gradient),
+        losses,
+    )
 
 
-def _backward(smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[jax.Array, ...], Any]) -> tuple[Any, ...]:
+def _backward(
+    smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[jax.Array, ...], Any]
+) -> tuple[Any, ...]:
     del smoothing
     scales = outer[0]
     gradients = jax.tree.map(lambda leaf: (leaf * scales[0]).astype(leaf.dtype), kept[0])
@@ -117,11 +131,19 @@ def _backward(smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[
 _loss.defvjp(_forward, _backward)
 
 
-def _losses(logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float) -> tuple[jax.Array, ...]:
-    """Loss a token, 1 if no logit is above the label's, and under smoothing the plain loss; total = logsumexp(logits)."""
+def _losses(
+    logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float
+) -> tuple[jax.Array, ...]:
+    """Loss a token, 1 if no logit is above the label's, and under smoothing the plain loss; total =
+    logsumexp(logits).
+    """
     label_logits = jnp.where(chosen, logits, 0.0).sum(-1)
     plain, hits = total - label_logits, (label_logits >= largest).astype(jnp.float32)
-    return (total - (1 - smoothing) * label_logits - smoothing * logits.mean(-1), hits, plain) if smoothing else (plain, hits)
+    return (
+        (total - (1 - smoothing) * label_logits - smoothing * logits.mean(-1), hits, plain)
+        if smoothing
+        else (plain, hits)
+    )
 
 
 def _zero_sums(smoothing: float) -> tuple[jax.Array, ...]:

@@ -17,7 +17,9 @@ from models.structure import copy_as, require_positive
 
 
 class Transform(nn.Module):
-    """norm(activation(W h + b)), before the vocabulary in BERT's masked-language head.  (b, t, d) -> (b, t, d).  arXiv:1810.04805."""
+    """norm(activation(W h + b)), before the vocabulary in BERT's masked-language head.  (b, t, d) -> (b, t, d).
+    arXiv:1810.04805.
+    """
 
     activation: Activation = gelu
     norm: Norm = LayerNorm()
@@ -28,7 +30,8 @@ class Transform(nn.Module):
 
 
 class LogitsHead(nn.Module):
-    """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding, arXiv:1608.05859.
+    """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding,
+    arXiv:1608.05859.
 
     `cap` bounds them by cap * tanh(logits / cap) (Gemma 2, arXiv:2408.00118).  An untied table has as many rows as the
     embedding, or `vocab`.  With `chunk` the logits are left to the loss, which computes them for that many tokens of a
@@ -47,7 +50,10 @@ class LogitsHead(nn.Module):
         if self.chunk is not None:
             require_positive(self, "chunk")
         if self.tied and self.vocab is not None:
-            raise ValueError("LogitsHead is tied to the token embedding, whose vocabulary it has; leave vocab out, or set tied=False.")
+            raise ValueError(
+                "LogitsHead is tied to the token embedding, whose vocabulary it has; leave vocab out, or set"
+                " tied=False."
+            )
         if self.cap is not None:
             require_positive(self, "cap")
         super().__post_init__()
@@ -56,7 +62,8 @@ class LogitsHead(nn.Module):
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any:
         if table is None and self.vocab is None:
             raise ValueError(
-                "LogitsHead takes its vocabulary from the token embedding, and this model's embed has no table; set tied=False and vocab."
+                "LogitsHead takes its vocabulary from the token embedding, and this model's embed has no table; set"
+                " tied=False and vocab."
             )
         x = hidden if self.transform is None else self.transform(hidden, ctx)
         if not self.tied:
@@ -73,7 +80,8 @@ class LogitsHead(nn.Module):
 
 
 class MultiTokenHead(nn.Module):
-    """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.  (b, t, d) -> (b, t, n, v); (b, t, v) while decoding.
+    """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.  (b, t, d) -> (b, t, n, v); (b, t, v)
+    while decoding.
 
     arXiv:2404.19737, whose transforms are whole transformer layers; here each is any layer around the residual stream,
     h + layer(norm(h)).  E is the token embedding.  `chunk` is LogitsHead's: N times as many logits never materialise.
@@ -93,7 +101,9 @@ class MultiTokenHead(nn.Module):
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any:
         if table is None:
-            raise ValueError("MultiTokenHead takes its vocabulary from the token embedding, and this model's embed has no table.")
+            raise ValueError(
+                "MultiTokenHead takes its vocabulary from the token embedding, and this model's embed has no table."
+            )
         ahead = [
             hidden + copy_as(self.transform, f"transform_{n}")(copy_as(self.norm, f"norm_{n}")(hidden), ctx)
             for n in range(self.tokens if ctx.decoding is None else 1)

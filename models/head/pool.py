@@ -23,7 +23,9 @@ class FirstToken(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean of each example's hidden vectors, padding left out.  (b, t, d) -> (b, d), or (b, n, d) if rows are packed."""
+    """The mean of each example's hidden vectors, padding left out.  (b, t, d) -> (b, d), or (b, n, d) if rows are
+    packed.
+    """
 
     @nn.compact
     def __call__(self, hidden: jax.Array, ctx: Context) -> jax.Array:
@@ -49,7 +51,9 @@ class EveryToken(nn.Module):
     def __post_init__(self) -> None:
         require_positive(self, "step")
         if self.first >= self.step:
-            raise ValueError(f"EveryToken has first {self.first} and step {self.step}; first is below step, or counts from the end.")
+            raise ValueError(
+                f"EveryToken has first {self.first} and step {self.step}; first is below step, or counts from the end."
+            )
         super().__post_init__()
 
     @nn.compact

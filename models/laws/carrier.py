@@ -47,7 +47,9 @@ def branch(index: int, x: jax.Array, change: Any = 0.0) -> jax.Array:
 
 
 def chain(residual: Any, params: Any, x: jax.Array, ctx: Context, changes: Any = None) -> jax.Array:
-    """The stream after a residual around each branch of three blocks; `changes` (blocks, branches, b, t, d) are added to the branches."""
+    """The stream after a residual around each branch of three blocks; `changes` (blocks, branches, b, t, d) are added
+    to the branches.
+    """
     ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
     state = residual.expand(x, ctx) if hasattr(residual, "expand") else x
     for layer in range(LAYERS):
@@ -73,7 +75,9 @@ def _chain_shapes(residual: Any, x: jax.Array) -> Any:
 def _parameters_of(component: Any) -> Any:
     if kind_of(component) is not Residual:
         return parameters(component)
-    return random_like(jax.eval_shape(functools.partial(_chain_shapes, component), jax.ShapeDtypeStruct((2, 8, 16), jnp.float32)))
+    return random_like(
+        jax.eval_shape(functools.partial(_chain_shapes, component), jax.ShapeDtypeStruct((2, 8, 16), jnp.float32))
+    )
 
 
 def parameters_of(component: Any) -> Any:

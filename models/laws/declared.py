@@ -1,17 +1,20 @@
 """Properties that a class declares, by which laws know what it claims and what it does not.
 
-Each is a class variable, a field or a property of a component, or of a part of it.  One that is not declared is measured if it can be.
+Each is a class variable, a field or a property of a component, or of a part of it.  One that is not declared is
+measured if it can be.
 
-    causal        True: no output depends on a later token, a law.  False: it may.  Not declared: a layer that looks ahead everywhere is
-                  taken to mean it, one that looks ahead at some tokens only is broken.
+    causal        True: no output depends on a later token, a law.  False: it may.  Not declared: a layer that looks
+                  ahead everywhere is taken to mean it, one that looks ahead at some tokens only is broken.
     window        an attention reads tokens less than this far away, and all of them, a law.
     cross         True: it reads the memory, all of it, a law, and says nothing about the stream by `causal`.
-    decodes       True: it decodes, so that a layer that keeps no state is broken; False: it does not, so that decoding is not tested.
-    keeps_scale   True: a norm whose output follows the scale of its input, as curves without statistics do.  Else norm(8 x) = norm(x).
+    decodes       True: it decodes, so that a layer that keeps no state is broken; False: it does not, so that
+                  decoding is not tested.
+    keeps_scale   True: a norm whose output follows the scale of its input, as curves without statistics do.
+                  Else norm(8 x) = norm(x).
     starts_at     mean square of a norm's output at the start; None if it has none.  Else 1.
     roles         what its parameters are to the optimizer and to muP, by name: see models.roles.
-    no_gradient   names of parameters whose gradient is zero by construction, below the module that declares them: ("query_0",
-                  "key/bias").  All others must have one.
+    no_gradient   names of parameters whose gradient is zero by construction, below the module that declares
+                  them: ("query_0", "key/bias").  All others must have one.
 """
 
 from typing import Any
@@ -31,7 +34,11 @@ def read_declared(component: Any, name: str) -> list[Any]:
 
 def claims(layer: Any, name: str) -> list[Any]:
     """Declared values under a name; cross-attention, which reads the memory, says nothing about the stream."""
-    return [getattr(module, name) for module in modules_within(layer) if hasattr(module, name) and not getattr(module, "cross", False)]
+    return [
+        getattr(module, name)
+        for module in modules_within(layer)
+        if hasattr(module, name) and not getattr(module, "cross", False)
+    ]
 
 
 def says_causal(layer: Any) -> bool:

@@ -57,7 +57,9 @@ def decode(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
 
 
 def law_decoding_is_one_pass(layer: Any, length: int = SHORT) -> None:
-    """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one pass."""
+    """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one
+    pass.
+    """
     parts, expected, _ = decode(layer, length)
     real = np.asarray(pad_prompts(length).segments) > 0
     for token in range(length):

@@ -52,9 +52,14 @@ def law_every_branch_counts(residual: Any) -> None:
     def end(changes: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.vdot(normal(2, *stream().shape), chain(residual, params, x, context(), changes))
 
-    by_branch, by_stream = jax.jit(jax.grad(end, argnums=(0, 1)))(jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream())
+    by_branch, by_stream = jax.jit(jax.grad(end, argnums=(0, 1)))(
+        jnp.zeros((LAYERS, BRANCHES, *stream().shape)), stream()
+    )
     for index, size in np.ndenumerate(np.abs(by_branch).max((2, 3, 4))):
-        require(size > 1e-6, f"the output does not depend on branch {index[1]} of block {index[0]} of {LAYERS}, counted from 0")
+        require(
+            size > 1e-6,
+            f"the output does not depend on branch {index[1]} of block {index[0]} of {LAYERS}, counted from 0",
+        )
     require(np.abs(by_stream).max() > 1e-6, "the output does not depend on the stream")
 
 
@@ -72,7 +77,12 @@ def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple
     """Outputs of a stack, and the gradient of a random projection of them."""
 
     def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        y = stack.apply({"params": params}, stream(), dataclasses.replace(context(), train=train), rngs={"dropout": jax.random.key(1)})
+        y = stack.apply(
+            {"params": params},
+            stream(),
+            dataclasses.replace(context(), train=train),
+            rngs={"dropout": jax.random.key(1)},
+        )
         return jnp.vdot(normal(2, *stream().shape), y), y
 
     (_, y), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -93,7 +103,9 @@ def law_scan_equals_loop(stack: Stack) -> None:
     params, scan = loop_parameters(loop), replace(stack, "scan", True)
     kept = {jax.tree.structure(leaf) for name, leaf in params.items() if name.startswith("layer_")}
     if len(kept) > len(stack.pattern):
-        raise NotTestedError("layers have different parameters, which no scan can stack: the first stands in the stack's prefix")
+        raise NotTestedError(
+            "layers have different parameters, which no scan can stack: the first stands in the stack's prefix"
+        )
     try:
         again, scanned_gradients = outputs_and_gradients(scan, scanned(params, stack))
     except UnlikeRepeatsError as error:

@@ -45,14 +45,18 @@ def law_gradients_of_parts_add_up(layer: Any) -> None:
     expected, part = whole(layer), jax.jit(jax.grad(sum_rows(layer)))
     total = jax.tree.map(jnp.zeros_like, expected)
     for first in range(0, DEVICES, 2):
-        total = jax.tree.map(jnp.add, total, part(parameters_of(layer), x[first : first + 2], weights[first : first + 2]))
+        total = jax.tree.map(
+            jnp.add, total, part(parameters_of(layer), x[first : first + 2], weights[first : first + 2])
+        )
     require_equal_trees(total, expected, 2e-4, "the sum over parts of two rows of the gradient of")
 
 
 def law_gradients_on_a_mesh_are_those_on_one_device(layer: Any) -> None:
     """The gradient is the same with the rows spread over a mesh of eight devices."""
     if jax.device_count() < DEVICES:
-        raise NotTestedError(f"this process has {jax.device_count()} devices; `morphax check` emulates {DEVICES} on a CPU")
+        raise NotTestedError(
+            f"this process has {jax.device_count()} devices; `morphax check` emulates {DEVICES} on a CPU"
+        )
     devices = np.array(jax.devices()[:DEVICES])
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
     spread = jax.device_put(inputs(), NamedSharding(mesh, PartitionSpec("data")))

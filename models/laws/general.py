@@ -18,12 +18,15 @@ from models.structure import unshare
 
 def real(outputs: Any) -> list[jax.Array]:
     """The floating-point arrays of a tree."""
-    return [leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return [
+        leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
 
 
 @functools.lru_cache(maxsize=256)
 def program(component: Any) -> Any:
-    """(params, floats, other arrays) -> (projection, outputs), gradients by params and floats; the arrays by their place among arguments.
+    """(params, floats, other arrays) -> (projection, outputs), gradients by params and floats; the arrays by their
+    place among arguments.
 
     One program serves several laws: all arrays are its arguments.
     """
@@ -40,7 +43,9 @@ def program(component: Any) -> Any:
 
 def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
     """The floating-point arrays among a component's arguments, by place, and the other arrays."""
-    leaves = {index: leaf for index, leaf in enumerate(jax.tree.leaves(arguments(component))) if isinstance(leaf, jax.Array)}
+    leaves = {
+        index: leaf for index, leaf in enumerate(jax.tree.leaves(arguments(component))) if isinstance(leaf, jax.Array)
+    }
     floats = {index: leaf for index, leaf in leaves.items() if real(leaf)}
     return floats, {index: leaf for index, leaf in leaves.items() if index not in floats}
 
@@ -56,7 +61,9 @@ def law_compiled_equals_eager(component: Any) -> None:
     """jit(f)(x) = f(x), up to rounding."""
     eager = component.apply({"params": parameters(component)}, *arguments(component))
     outputs, _ = run_compiled(component)
-    require(jax.tree.structure(eager) == jax.tree.structure(outputs), "the outputs are of another structure when compiled")
+    require(
+        jax.tree.structure(eager) == jax.tree.structure(outputs), "the outputs are of another structure when compiled"
+    )
     for left, right in zip(jax.tree.leaves(outputs), jax.tree.leaves(eager), strict=True):
         require_close(left, right, 1e-4, relative=1e-4)
 
@@ -113,8 +120,13 @@ def law_equal_components_have_equal_parameters(component: Any, again: Any = None
     """A component made of other objects, yet equal, has the same parameters."""
     again = unshare(component) if again is None else again
     require(again == component, f"{component} is not equal to a copy of itself")
-    left, right = (jax.eval_shape(lambda part=part: part.init(jax.random.key(0), *arguments(part))) for part in (component, again))
-    require(left == right, "two parts are one object and so share parameters, while an equal component has parameters for each")
+    left, right = (
+        jax.eval_shape(lambda part=part: part.init(jax.random.key(0), *arguments(part))) for part in (component, again)
+    )
+    require(
+        left == right,
+        "two parts are one object and so share parameters, while an equal component has parameters for each",
+    )
 
 
 def law_calling_again_changes_nothing(component: Any) -> None:

@@ -133,5 +133,7 @@ def random_like(tree: Any) -> Any:
     with jax.ensure_compile_time_eval():
         for index, (path, leaf) in enumerate(paths):
             centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-            values.append(jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32))
+            values.append(
+                jnp.asarray(centre + 0.25 * np.random.default_rng(index).standard_normal(leaf.shape), jnp.float32)
+            )
     return structure.unflatten(values)

@@ -19,7 +19,9 @@ NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transfor
 
 
 class Rows(NamedTuple):
-    """Positions and segments of a row's tokens, segments of its memory, first tokens of its examples; arrays (t,), (t,), (s,), (n,)."""
+    """Positions and segments of a row's tokens, segments of its memory, first tokens of its examples; arrays (t,),
+    (t,), (s,), (n,).
+    """
 
     positions: Any  # of numpy, or of jax in a program
     segments: Any
@@ -29,7 +31,9 @@ class Rows(NamedTuple):
     def context(self, memory: jax.Array) -> Context:
         """The context of one row."""
         positions, segments, memory_segments, starts = (jnp.asarray(leaf)[None] for leaf in self)
-        return Context(positions=positions, segments=segments, starts=starts, memory=Memory(memory[None], memory_segments))
+        return Context(
+            positions=positions, segments=segments, starts=starts, memory=Memory(memory[None], memory_segments)
+        )
 
 
 def one_example(length: int) -> Rows:
@@ -56,11 +60,37 @@ def several_examples(length: int) -> Rows:
     return Rows(positions, segments, np.array([1, 1, 2, 2, 2, 0]), begins)
 
 
-EDGES = (1, 3, 5, *range(7, 35), 47, 48, 49, *range(62, 67), 80, 96, 112, 127, 128, 129, 160, 191, 192, 193, 240, 254, 255, 256, 257)
+EDGES = (
+    1,
+    3,
+    5,
+    *range(7, 35),
+    47,
+    48,
+    49,
+    *range(62, 67),
+    80,
+    96,
+    112,
+    127,
+    128,
+    129,
+    160,
+    191,
+    192,
+    193,
+    240,
+    254,
+    255,
+    256,
+    257,
+)
 
 
 def pick_tokens(length: int) -> np.ndarray:
-    """The output tokens whose derivatives are taken: all of a short row, 56 of a long one, those where chunks begin and end among them."""
+    """The output tokens whose derivatives are taken: all of a short row, 56 of a long one, those where chunks begin and
+    end among them.
+    """
     if length <= 2 * SHORT:
         return np.arange(length)
     chosen = sorted({*range(SHORT), *(edge for edge in EDGES if edge < length), length - 2, length - 1})
@@ -72,8 +102,8 @@ def pick_tokens(length: int) -> np.ndarray:
 def derivatives(layer: Any, length: int) -> Any:
     """(x, memory, arrays of one row) -> output, and its derivatives by tokens and by memory.
 
-    The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output token, and zero
-    for outputs that are none of `pick_tokens`.  One program serves every law of the layer.
+    The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output
+    token, and zero for outputs that are none of `pick_tokens`.  One program serves every law of the layer.
     """
     weights, seen = normal(9, length, WIDTH), pick_tokens(length)
 
@@ -120,13 +150,19 @@ def output(layer: Any, x: jax.Array | None = None, positions: np.ndarray | None 
 
 
 def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> None:
-    """Raises BrokenLawError, naming the first pair, unless derivatives are zero (up to rounding) for all forbidden pairs."""
+    """Raises BrokenLawError, naming the first pair, unless derivatives are zero (up to rounding) for all forbidden
+    pairs.
+    """
     limit = NOISE * derivatives.max(initial=0) if len(derivatives) > SHORT else 0
     wrong = np.argwhere(forbidden & ~(derivatives <= limit))
     if len(wrong):
         i, j = map(int, wrong[0])
         others = f", and {len(wrong) - 1} more pairs" if len(wrong) > 1 else ""
-        require(False, f"output {i} depends on {words} {j}: derivative {derivatives[i, j]:.3g}{others} of {len(derivatives)} tokens")
+        require(
+            False,
+            f"output {i} depends on {words} {j}: derivative {derivatives[i, j]:.3g}{others} of {len(derivatives)}"
+            " tokens",
+        )
 
 
 def law_keeps_the_shape(layer: Any) -> None:
@@ -146,7 +182,10 @@ def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
     blind = (by_token.max(1) == 0) & tokens
     # Some may: weights that sum to less than one can all be zero.
     few = 2 * blind.sum() <= tokens.sum()
-    require(few or by_memory.any(), f"output {int(blind.argmax())} depends on no token, like {blind.sum()} of {tokens.sum()}")
+    require(
+        few or by_memory.any(),
+        f"output {int(blind.argmax())} depends on no token, like {blind.sum()} of {tokens.sum()}",
+    )
 
 
 def law_causal_sees_nothing_later(layer: Any, length: int = SHORT) -> None:
@@ -159,7 +198,9 @@ def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
     distance = np.arange(SHORT)[:, None] - np.arange(SHORT)[None]
     inside = (np.abs(distance) < layer.window) & ((distance >= 0) if layer.causal else True)
     wrong = np.argwhere((reach(layer, False)[0] > 0) != inside)
-    require(not len(wrong), f"output and token {wrong[0].tolist() if len(wrong) else ''} against a window of {layer.window}")
+    require(
+        not len(wrong), f"output and token {wrong[0].tolist() if len(wrong) else ''} against a window of {layer.window}"
+    )
 
 
 def law_cross_reads_the_whole_memory(layer: Any) -> None:
@@ -178,20 +219,26 @@ def law_only_differences_of_positions_matter(layer: Any) -> None:
     """Positions that are all 5 higher change nothing; twice the positions do."""
     places = np.arange(SHORT)
     require_close(output(layer, positions=places + 5), output(layer), 1e-4, "positions that are all 5 higher")
-    require(np.abs(output(layer) - output(layer, positions=places * 2)).max() > 1e-3, "twice the positions change nothing")
+    require(
+        np.abs(output(layer) - output(layer, positions=places * 2)).max() > 1e-3, "twice the positions change nothing"
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def usable_length(layer: Any) -> tuple[int, str]:
-    """The first of LONG (of a residual 72), multiples of chunks, and SHORT at which a layer runs, and why it does not at LONG.
+    """The first of LONG (of a residual 72), multiples of chunks, and SHORT at which a layer runs, and why it does not
+    at LONG.
 
     Raises what the layer raises at SHORT if it runs at none.
     """
     reason = ""
-    for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):  # a chain of eight branches
+    # a chain of eight branches
+    for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):
         ctx = several_examples(length).context(normal(3, MEMORY, WIDTH))
         try:
-            jax.eval_shape(lambda x, ctx=ctx: apply_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32))
+            jax.eval_shape(
+                lambda x, ctx=ctx: apply_to(layer, x, ctx), jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32)
+            )
         except Exception as error:  # whatever the layer's own code raises
             if length == SHORT:
                 raise
@@ -202,7 +249,9 @@ def usable_length(layer: Any) -> tuple[int, str]:
 
 
 def looks_ahead(layer: Any, length: int = SHORT) -> str:
-    """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all others tell."""
+    """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all
+    others tell.
+    """
     slopes = reach(layer, False, length)[0]
     ahead = (np.triu(slopes, 1) > NOISE * slopes.max(initial=0)).any(1)
     return "never" if not ahead.any() else "always" if ahead[: SHORT - 1].sum() * 2 > SHORT - 1 else "sometimes"
@@ -222,7 +271,9 @@ def forward(layer: Any) -> Any:
     """(x, positions, segments, starts) -> output, compiled; of ROWS rows."""
 
     def program(x: jax.Array, positions: jax.Array, segments: jax.Array, starts: jax.Array) -> jax.Array:
-        memory = Memory(jnp.broadcast_to(normal(3, MEMORY, WIDTH), (len(x), MEMORY, WIDTH)), jnp.ones((len(x), MEMORY), jnp.int32))
+        memory = Memory(
+            jnp.broadcast_to(normal(3, MEMORY, WIDTH), (len(x), MEMORY, WIDTH)), jnp.ones((len(x), MEMORY), jnp.int32)
+        )
         return apply_to(layer, x, Context(positions=positions, segments=segments, starts=starts, memory=memory))
 
     return jax.jit(program)
@@ -230,12 +281,19 @@ def forward(layer: Any) -> Any:
 
 def run(layer: Any, x: np.ndarray, rows: list[Rows]) -> np.ndarray:
     """The output for ROWS rows."""
-    return np.asarray(forward(layer)(x, *(np.stack([getattr(row, name) for row in rows]) for name in ("positions", "segments", "starts"))))
+    return np.asarray(
+        forward(layer)(
+            x, *(np.stack([getattr(row, name) for row in rows]) for name in ("positions", "segments", "starts"))
+        )
+    )
 
 
 def law_rows_do_not_mix(layer: Any, length: int = SHORT) -> None:
     """Another row of the batch changes nothing, neither by its tokens nor by their size."""
-    x, rows = np.asarray(normal(1, ROWS, length, WIDTH)), [several_examples(length)] + [one_example(length)] * (ROWS - 1)
+    x, rows = (
+        np.asarray(normal(1, ROWS, length, WIDTH)),
+        [several_examples(length)] + [one_example(length)] * (ROWS - 1),
+    )
     other = np.concatenate([x[:1], 10 * x[1:] + 1])
     require_close(run(layer, other, rows)[:1], run(layer, x, rows)[:1], 1e-4, "row 0 after the other rows changed")
 
@@ -250,7 +308,9 @@ def law_later_tokens_change_nothing(layer: Any, length: int = SHORT) -> None:
             changed[row, cut:] = np.asarray(normal(20 + cut, length - cut, WIDTH))
         y = run(layer, changed, rows)
         for row, cut in enumerate(group, 1):
-            require_close(y[row, :cut], y[0, :cut], 1e-4, f"outputs before token {cut} after the tokens from there on changed")
+            require_close(
+                y[row, :cut], y[0, :cut], 1e-4, f"outputs before token {cut} after the tokens from there on changed"
+            )
 
 
 def law_packed_rows_equal_the_examples_alone(layer: Any, length: int = SHORT) -> None:
@@ -264,7 +324,9 @@ def law_packed_rows_equal_the_examples_alone(layer: Any, length: int = SHORT) ->
         count = lengths[number]
         places = np.arange(length)
         inputs[row, :count] = x[starts[number] : starts[number] + count]
-        rows[row] = one_example(length)._replace(positions=np.where(places < count, places, 0), segments=(places < count).astype(int))
+        rows[row] = one_example(length)._replace(
+            positions=np.where(places < count, places, 0), segments=(places < count).astype(int)
+        )
     y = run(layer, inputs, rows)
     for row, number in enumerate(chosen, 1):
         start, count = int(starts[number]), lengths[number]

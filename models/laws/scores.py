@@ -22,13 +22,21 @@ VISIBLE = np.arange(S) <= np.arange(T)[:, None] + 2
 def law_hidden_stays_hidden(form: Any) -> None:
     """A pair that is hidden keeps a weight of zero, and where it stands changes no other score."""
     scores = jnp.where(VISIBLE, SCORES, HIDDEN)
-    biased = form.apply({"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), jnp.asarray(SOURCES))
+    biased = form.apply(
+        {"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), jnp.asarray(SOURCES)
+    )
     weight = np.asarray(jax.nn.softmax(biased, -1))[..., ~VISIBLE].max()
     require(weight == 0, f"a hidden pair has weight {weight:.3g} after the softmax")
     changed = form.apply(
-        {"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), np.where(VISIBLE[-1], SOURCES, 9)
+        {"params": parameters(form)},
+        scores,
+        jnp.asarray(QUERY),
+        jnp.asarray(POSITIONS),
+        np.where(VISIBLE[-1], SOURCES, 9),
     )
-    require_close(np.asarray(changed)[..., VISIBLE], np.asarray(biased)[..., VISIBLE], 0.0, "scores after hidden sources moved")
+    require_close(
+        np.asarray(changed)[..., VISIBLE], np.asarray(biased)[..., VISIBLE], 0.0, "scores after hidden sources moved"
+    )
 
 
 def law_hidden_sources_get_no_weight(weigh: Any) -> None:

@@ -24,7 +24,9 @@ def law_norm_forgets_the_scale(norm: Any) -> None:
 def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
     """Another vector, of the same token's heads, of another token or another row, changes nothing."""
     x, variables = draw_vectors(), {"params": parameters(norm)}
-    moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(-1)
+    moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(
+        -1
+    )
     require(moved[1, 2] > 1e-3, f"changing vector (1, 2) changes its own output by {moved[1, 2]:.1g} only")
     moved[1, 2] = 0
     index = tuple(map(int, np.unravel_index(moved.argmax(), moved.shape)))
@@ -39,7 +41,9 @@ def law_norm_starts_with_mean_square_one(norm: Any, mean: float = 1.0) -> None:
 
 
 def law_position_follows_the_token(position: Any) -> None:
-    """Tokens in another order, with their positions, give the same vectors in that order; other positions give others."""
+    """Tokens in another order, with their positions, give the same vectors in that order; other positions give
+    others.
+    """
     x, places, variables = normal(1, 1, 6, WIDTH), jnp.array([[0, 1, 2, 5, 1, 7]]), {"params": parameters(position)}
     order = np.array([3, 0, 5, 1, 4, 2])
     moved = position.apply(variables, x[:, order], places[:, order])
@@ -52,7 +56,9 @@ def law_one_row_of_positions_serves_all(position: Any) -> None:
     """Positions (1, t) are those of every row."""
     x, places, variables = normal(1, 2, 6, WIDTH), jnp.arange(6)[None], {"params": parameters(position)}
     both = jnp.concatenate([places, places])
-    require_close(position.apply(variables, x, places), position.apply(variables, x, both), 0.0, "positions of shape (1, t)")
+    require_close(
+        position.apply(variables, x, places), position.apply(variables, x, both), 0.0, "positions of shape (1, t)"
+    )
 
 
 def law_products_depend_on_differences(position: Any) -> None:

@@ -19,7 +19,9 @@ class NotTestedError(Exception):
 
 
 class Law(NamedTuple):
-    """A law that applies to a component: `test()` raises one of the two above, `remedy` says what to do about the former."""
+    """A law that applies to a component: `test()` raises one of the two above, `remedy` says what to do about the
+    former.
+    """
 
     name: str
     test: Callable[[], None]
@@ -47,24 +49,35 @@ def require(condition: Any, words: str) -> None:
 
 
 def require_close(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "", relative: float = 0.0) -> None:
-    """Raises BrokenLawError at the largest difference, unless |actual - expected| <= tolerance + relative * |expected|."""
+    """Raises BrokenLawError at the largest difference, unless |actual - expected| <= tolerance + relative *
+    |expected|.
+    """
     left, right = (np.asarray(value, np.float64) for value in (actual, expected))
     prefix = f"{words}: " if words else ""
     require(left.shape == right.shape, f"{prefix}shape {left.shape} where {right.shape} was expected")
-    require(np.isfinite(left).all() or not np.isfinite(right).all(), f"{prefix}not finite at index {_first(~np.isfinite(left))}")
+    require(
+        np.isfinite(left).all() or not np.isfinite(right).all(),
+        f"{prefix}not finite at index {_first(~np.isfinite(left))}",
+    )
     excess = np.where(left == right, 0.0, np.abs(left - right)) - relative * np.abs(right)
     if excess.size and not excess.max() <= tolerance:
         index = np.unravel_index(np.nanargmax(excess), excess.shape)
-        raise BrokenLawError(f"{prefix}{left[index]:.4g} where {right[index]:.4g} was expected, at index {tuple(map(int, index))}")
+        raise BrokenLawError(
+            f"{prefix}{left[index]:.4g} where {right[index]:.4g} was expected, at index {tuple(map(int, index))}"
+        )
 
 
 def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "") -> None:
-    """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to tolerance * (1 + the leaf's largest value)."""
+    """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to tolerance * (1 + the leaf's
+    largest value).
+    """
     kept = jax.tree.structure(actual) == jax.tree.structure(expected)
     require(kept, f"{words}: leaves {names_of(actual)} where {names_of(expected)} were expected")
     for (path, left), right in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
         wide = np.abs(np.asarray(right, np.float64))
-        require_close(left, right, tolerance * (1 + float(wide.max(initial=0))), " ".join(filter(None, (words, path_name(path)))))
+        require_close(
+            left, right, tolerance * (1 + float(wide.max(initial=0))), " ".join(filter(None, (words, path_name(path))))
+        )
 
 
 def names_of(tree: Any) -> str:

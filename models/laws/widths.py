@@ -22,8 +22,14 @@ RATE, MOST = 0.01, 2.5  # a step that grows as width does changes outputs 4 time
 
 def change(stack: Stack, width: int) -> float:
     """The root mean square of what one step of signed gradient descent, at muP's rates, changes in the logits."""
-    model = Transformer(TokenEmbed(VOCAB, width), stack, LogitsHead(), parametrization="mup", base_width=NARROW, base_depth=stack.depth)
-    batch = {"tokens": tokens(1, 4, 8), "segments": jnp.ones((4, 8), jnp.int32), "positions": jnp.tile(jnp.arange(8), (4, 1))}
+    model = Transformer(
+        TokenEmbed(VOCAB, width), stack, LogitsHead(), parametrization="mup", base_width=NARROW, base_depth=stack.depth
+    )
+    batch = {
+        "tokens": tokens(1, 4, 8),
+        "segments": jnp.ones((4, 8), jnp.int32),
+        "positions": jnp.tile(jnp.arange(8), (4, 1)),
+    }
     try:
         known, params = roles(model, batch), jax.jit(lambda: initialised(model, jax.random.key(0), batch)["params"])()
     except ValueError as error:

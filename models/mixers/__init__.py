@@ -1,1 +1,3 @@
-"""Mixers of tokens without attention or a state: convolutions, fixed and learned mixing; layers over axes and in parallel."""
+"""Mixers of tokens without attention or a state: convolutions, fixed and learned mixing; layers over axes and in
+parallel.
+"""

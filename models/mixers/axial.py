@@ -32,9 +32,14 @@ class Along(nn.Module):
 
     def __post_init__(self) -> None:
         if not self.grid or min((*self.grid[1:], 1)) < 1 or (self.grid[0] < 1 and self.grid[0] != -1):
-            raise ValueError(f"Along.grid is {self.grid}; give the number of places along each axis, above 0, or -1 for the first.")
+            raise ValueError(
+                f"Along.grid is {self.grid}; give the number of places along each axis, above 0, or -1 for the first."
+            )
         if not self.axes or list(self.axes) != [axis for axis in range(len(self.grid)) if axis in self.axes]:
-            raise ValueError(f"Along.axes is {self.axes} and the grid has {len(self.grid)}; give some of them, from 0, in their order.")
+            raise ValueError(
+                f"Along.axes is {self.axes} and the grid has {len(self.grid)}; give some of them, from 0, in their"
+                " order."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -44,7 +49,9 @@ class Along(nn.Module):
         rest = math.prod(self.grid[1:])
         grid = (t // rest if self.grid[0] == -1 else self.grid[0], *self.grid[1:])
         if t != math.prod(grid):
-            raise ValueError(f"The input has {t} tokens, which do not fill Along's grid {self.grid}; change the grid or the embed.")
+            raise ValueError(
+                f"The input has {t} tokens, which do not fill Along's grid {self.grid}; change the grid or the embed."
+            )
         order = sorted(range(len(grid)), key=lambda axis: axis in self.axes)  # what stays apart, then what is mixed
         back = [order.index(axis) for axis in range(len(grid))]
         sizes = [grid[axis] for axis in order]
@@ -55,6 +62,8 @@ class Along(nn.Module):
             return apart.reshape(-1, cells, *leaf.shape[2:])
 
         segments = None if ctx.segments is None else rows(ctx.segments)
-        y = self.mixer(rows(x), dataclasses.replace(ctx, positions=None, segments=segments, starts=None, memory=None, shared={}))
+        y = self.mixer(
+            rows(x), dataclasses.replace(ctx, positions=None, segments=segments, starts=None, memory=None, shared={})
+        )
         y = y[0] if isinstance(y, tuple) else y
         return y.reshape(b, *sizes, d).transpose(0, *(axis + 1 for axis in back), len(grid) + 1).reshape(b, t, d)

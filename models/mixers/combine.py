@@ -13,7 +13,8 @@ from models.feedforward import MLP
 class Sum(nn.Module):
     """sum_i layer_i(x): layers side by side on the same input.  (b, t, d) -> (b, t, d).
 
-    `Block(Sum((Attention(), MLP())), None)` is GPT-J's parallel attention and feedforward, as in PaLM, arXiv:2204.02311.
+    `Block(Sum((Attention(), MLP())), None)` is GPT-J's parallel attention and feedforward, as in PaLM,
+    arXiv:2204.02311.
     """
 
     layers: tuple[Layer, ...] = (Attention(causal=True), MLP())
@@ -25,7 +26,8 @@ class Sum(nn.Module):
 
 
 class Concat(nn.Module):
-    """W [scale_1 norm(layer_1(x)), scale_2 norm(layer_2(x)), ...]: parallel heads of different kinds.  (b, t, d) -> (b, t, d).
+    """W [scale_1 norm(layer_1(x)), scale_2 norm(layer_2(x)), ...]: parallel heads of different kinds.  (b, t, d) -> (b,
+    t, d).
 
     Each layer's output is divided by its root mean square before it is scaled and concatenated.  Hymba,
     arXiv:2411.13676, whose mean over normalised outputs is here a linear map of all.

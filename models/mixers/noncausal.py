@@ -1,4 +1,6 @@
-"""Layers that mix tokens without attention and see the whole example: by learned matrices, by a Fourier transform, by neighbourhood."""
+"""Layers that mix tokens without attention and see the whole example: by learned matrices, by a Fourier transform, by
+neighbourhood.
+"""
 
 import math
 from typing import ClassVar
@@ -16,7 +18,8 @@ from models.structure import require_positive
 
 
 class TokenMLP(nn.Module):
-    """down(activation(up(x))) over the tokens of an example, each channel by itself.  (b, t, d) -> (b, t, d).  arXiv:2105.01601.
+    """down(activation(up(x))) over the tokens of an example, each channel by itself.  (b, t, d) -> (b, t, d).
+    arXiv:2105.01601.
 
     Rows of both matrices belong to the `length` positions of an example; a shorter example uses the first of them.
     Packed examples are mixed one after the other: cost grows with the number in the fullest row, and a little with the
@@ -44,7 +47,9 @@ class TokenMLP(nn.Module):
             )
         positions = locate_tokens(ctx, t).positions
         up = self.param("up", nn.initializers.lecun_normal(), (self.length, hidden)).astype(x.dtype)[positions]
-        down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[positions]
+        down = self.param("down", nn.initializers.lecun_normal(-1, -2), (self.length, hidden)).astype(x.dtype)[
+            positions
+        ]
         shift = self.param("hidden_bias", nn.initializers.zeros, (hidden,)).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.length,)).astype(x.dtype)[positions]
 
@@ -65,10 +70,12 @@ class TokenMLP(nn.Module):
 
 
 class Fourier(nn.Module):
-    """The real part of the Fourier transform over the tokens of an example and over the width.  (b, t, d) -> (b, t, d).  arXiv:2105.03824.
+    """The real part of the Fourier transform over the tokens of an example and over the width.  (b, t, d) -> (b, t, d).
+    arXiv:2105.03824.
 
-    Both transforms are orthonormal, which keeps the size of x; the paper's grow it by sqrt(t d).  The width's is an FFT; that over
-    tokens is an FFT where a row is one example, and for packed rows a product with the matrix of each example's own length.
+    Both transforms are orthonormal, which keeps the size of x; the paper's grow it by sqrt(t d).  The width's is an
+    FFT; that over tokens is an FFT where a row is one example, and for packed rows a product with the matrix of each
+    example's own length.
     """
 
     causal: ClassVar[bool] = False
@@ -91,8 +98,8 @@ class Fourier(nn.Module):
 class Pooling(nn.Module):
     """mean of x_j over |i - j| < window, less x_i.  (b, t, d) -> (b, t, d).  PoolFormer, arXiv:2111.11418.
 
-    The default of 2 is the paper's pool of 3, over a row instead of an image.  Neighbours that the example does not have count as zero;
-    the paper leaves them out of the mean.  `causal` leaves out the later ones.
+    The default of 2 is the paper's pool of 3, over a row instead of an image.  Neighbours that the example does not
+    have count as zero; the paper leaves them out of the mean.  `causal` leaves out the later ones.
     """
 
     window: int = 2
@@ -100,7 +107,9 @@ class Pooling(nn.Module):
 
     def __post_init__(self) -> None:
         if self.window < 2:
-            raise ValueError(f"Pooling.window is {self.window}; it counts tokens, the own one included, so give 2 or more.")
+            raise ValueError(
+                f"Pooling.window is {self.window}; it counts tokens, the own one included, so give 2 or more."
+            )
         super().__post_init__()
 
     @nn.compact

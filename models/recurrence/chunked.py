@@ -1,4 +1,6 @@
-"""A recurrence whose state is a matrix a head, in chunks of time: a chunk is matrix products, from chunk to chunk the state is carried."""
+"""A recurrence whose state is a matrix a head, in chunks of time: a chunk is matrix products, from chunk to chunk the
+state is carried.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +12,9 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class State:
-    """The state of a row: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 before the first."""
+    """The state of a row: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 before the
+    first.
+    """
 
     memory: jax.Array
     segment: jax.Array
@@ -23,10 +27,13 @@ class State:
 
 @flax.struct.dataclass
 class Chunks:
-    """Time in n chunks of c tokens, and which tokens touch which; where there is one chunk alone, axes b, 1 and n are not there.
+    """Time in n chunks of c tokens, and which tokens touch which; where there is one chunk alone, axes b, 1 and n are
+    not there.
 
-    seen (b, 1, n, c, c): token j is of token i's segment and not later.  reads and writes (b, 1, n, c, 1): the token is of the
-    segment of the state that enters the chunk, and that leaves it.  keeps (b, 1, n, 1, 1): these are one.  segments (b, 1, n, c, 1).
+    seen (b, 1, n, c, c): token j is of token i's segment and not later.  reads and writes (b, 1, n, c, 1): the token is
+    of the
+    segment of the state that enters the chunk, and that leaves it.  keeps (b, 1, n, 1, 1): these are one.  segments (b,
+    1, n, c, 1).
     """
 
     segments: jax.Array
@@ -38,7 +45,9 @@ class Chunks:
 
     @classmethod
     def of(cls, segments: jax.Array | None, before: jax.Array, t: int, size: int) -> "Chunks":
-        """Chunks of t tokens of these segments (b, t), all of them of the segment `before` (b,) where none are given."""
+        """Chunks of t tokens of these segments (b, t), all of them of the segment `before` (b,) where none are
+        given.
+        """
         size = min(size, t)
         rows = jnp.broadcast_to(before[:, None], (before.shape[0], t)) if segments is None else segments
         rows = jnp.pad(rows, ((0, 0), (0, -t % size)), mode="edge").reshape(rows.shape[0], 1, -1, size, 1)
@@ -99,7 +108,9 @@ def join(x: jax.Array, t: int) -> jax.Array:
 
 
 def scan_chunks(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
-    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and the last."""
+    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and
+    the last.
+    """
 
     def step(state: Any, parts: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         return advance(state, *parts), state
@@ -109,7 +120,8 @@ def scan_chunks(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> 
 
 
 def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Array, seen: jax.Array) -> jax.Array:
-    """sum_k left_ik exp(since_ik - until_jk) right_jk where j is seen, else 0: (..., c, k) and decays (..., c, k or 1) -> (..., c, c).
+    """sum_k left_ik exp(since_ik - until_jk) right_jk where j is seen, else 0: (..., c, k) and decays (..., c, k or 1)
+    -> (..., c, c).
 
     One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
     """
@@ -117,11 +129,14 @@ def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Arr
         decays = jnp.exp(jnp.where(seen, since - turn(until), -jnp.inf))
         return jnp.einsum("...ik,...jk->...ij", left, right) * decays
     middle = jax.lax.stop_gradient(row(until, (until.shape[-2] - 1) // 2))
-    return jnp.where(seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0)
+    return jnp.where(
+        seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0
+    )
 
 
 def decay_to_end(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
-    """exp(whole - total), what is left at the end of a chunk of what a token writes; 0 for tokens of other segments than the last.
+    """exp(whole - total), what is left at the end of a chunk of what a token writes; 0 for tokens of other segments
+    than the last.
 
     Theirs may have decayed further than the last one's, to a power that no float holds.
     """
@@ -131,8 +146,8 @@ def decay_to_end(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Arra
 def floor_decay(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int]:
     """Log decays (b, h, t) or (b, h, t, k) with a last axis, and the length of the chunk.
 
-    Chunks are of 64 tokens for decays a head, of 16 for decays a channel.  The latter are raised to -160 / chunk at least, -10 for the
-    default, which keeps the factors of a chunk below e^80, within float32.
+    Chunks are of 64 tokens for decays a head, of 16 for decays a channel.  The latter are raised to -160 / chunk at
+    least, -10 for the default, which keeps the factors of a chunk below e^80, within float32.
     """
     if log_decay.ndim == 3:
         return log_decay[..., None].astype(jnp.float32), chunk or 64
@@ -142,8 +157,8 @@ def floor_decay(log_decay: jax.Array, chunk: int | None) -> tuple[jax.Array, int
 class Rule(NamedTuple):
     """A recurrence over one chunk, or over all at once on axes before the last two; the last input is the log decay.
 
-    parts(chunks, *inputs) gives two tuples: what `advance(memory, *first)` needs to make the memory that leaves a chunk of the one
-    that enters, and what `read(memory, *second)` needs to make the outputs of the chunk of the same.
+    parts(chunks, *inputs) gives two tuples: what `advance(memory, *first)` needs to make the memory that leaves a chunk
+    of the one that enters, and what `read(memory, *second)` needs to make the outputs of the chunk of the same.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2.
 
-`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
-`models.backend.implementation`.
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None:
+see `models.backend.implementation`.
 """
 
 import math
@@ -39,7 +39,12 @@ def parts(
     return (rows(kept, key.shape[-1]), added), (mixed, query * jnp.exp(total) * chunks.reads)
 
 
-DECAYED = Rule("decayed", parts, lambda memory, kept, added: kept * memory + added, lambda memory, mixed, query: mixed + query @ memory)
+DECAYED = Rule(
+    "decayed",
+    parts,
+    lambda memory, kept, added: kept * memory + added,
+    lambda memory, mixed, query: mixed + query @ memory,
+)
 
 
 def decay_memory(
@@ -52,19 +57,25 @@ def decay_memory(
     chunk: int | None = None,
     implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
-    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state after the last token.
+    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state
+    after the last token.
 
-    query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a state begins
-    anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between chunks the state is carried.
+    query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a
+    state begins anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between
+    chunks the state is carried.
     """
     return run_rule(DECAYED, (query, key, value, log_decay), segments, state, chunk, implementation)
 
 
 def head_width(owner: nn.Module, width: int, heads: int, field: str | None = None) -> int:
-    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.  Raises ValueError."""
+    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.  Raises
+    ValueError.
+    """
     if width % heads:
         origin = f", {field} {getattr(owner, field)} times the stream's," if field else ""
-        raise ValueError(f"{type(owner).__name__} splits width {width}{origin} over {heads} heads: they must divide it.")
+        raise ValueError(
+            f"{type(owner).__name__} splits width {width}{origin} over {heads} heads: they must divide it."
+        )
     return width // heads
 
 
@@ -86,7 +97,8 @@ def step_biases(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class LinearAttention(nn.Module):
-    """sum_{j <= i} f(q_i).f(k_j) v_j / sum_{j <= i} f(q_i).f(k_j) with f = `feature`.  (b, t, d) -> (b, t, d).  arXiv:2006.16236.
+    """sum_{j <= i} f(q_i).f(k_j) v_j / sum_{j <= i} f(q_i).f(k_j) with f = `feature`.  (b, t, d) -> (b, t, d).
+    arXiv:2006.16236.
 
     The denominator is one more channel of the values, which is always 1.  `feature` must be positive.
     """
@@ -113,10 +125,11 @@ class LinearAttention(nn.Module):
 
 
 class Retention(nn.Module):
-    """out(silu(gate(x)) * norm(S_t read by q)), the state of head i decaying by 1 - 2^(-5-i).  (b, t, d) -> (b, t, d).  arXiv:2307.08621.
+    """out(silu(gate(x)) * norm(S_t read by q)), the state of head i decaying by 1 - 2^(-5-i).  (b, t, d) -> (b, t, d).
+    arXiv:2307.08621.
 
-    `position` rotates queries and keys; values are `expand` times as wide as they.  The paper's three divisions of the scores are
-    left out: the norm of each head cancels them.
+    `position` rotates queries and keys; values are `expand` times as wide as they.  The paper's three divisions of the
+    scores are left out: the norm of each head cancels them.
     """
 
     causal: ClassVar[bool] = True
@@ -146,7 +159,9 @@ class Retention(nn.Module):
 
 
 class GatedLinearAttention(nn.Module):
-    """Retention whose decay is a gate a key channel: sigmoid(up(down(x)) + bias)^(1/smooth).  (b, t, d) -> (b, t, d).  arXiv:2312.06635."""
+    """Retention whose decay is a gate a key channel: sigmoid(up(down(x)) + bias)^(1/smooth).  (b, t, d) -> (b, t, d).
+    arXiv:2312.06635.
+    """
 
     causal: ClassVar[bool] = True
     heads: int = 8
@@ -175,12 +190,14 @@ class GatedLinearAttention(nn.Module):
 
 
 class Mamba2(nn.Module):
-    """S_t = exp(-a dt_t) S_{t-1} + B_t (dt_t u_t)^T, y_t = C_t S_t + D u_t, out(norm(y * silu(z))).  (b, t, d) -> (b, t, d).
+    """S_t = exp(-a dt_t) S_{t-1} + B_t (dt_t u_t)^T, y_t = C_t S_t + D u_t, out(norm(y * silu(z))).  (b, t, d) -> (b,
+    t, d).
 
-    arXiv:2405.21060.  u, B and C come from x through a short convolution, dt = softplus(linear(x) + bias) a head; a and D are
-    numbers of the head.  `groups` of B and C serve the heads, and the norm is of each group's channels.  Defaults and first values are
-    those of state-spaces/mamba: heads of 64 channels, a uniform from 1 to 16, steps log-uniform from 0.001 to 0.1, D = 1; the
-    convolution starts three times as large (see `ShortConvolution`), and the released dt never starts below 1e-4, which is out of reach.
+    arXiv:2405.21060.  u, B and C come from x through a short convolution, dt = softplus(linear(x) + bias) a head; a and
+    D are numbers of the head.  `groups` of B and C serve the heads, and the norm is of each group's channels.  Defaults
+    and first values are those of state-spaces/mamba: heads of 64 channels, a uniform from 1 to 16, steps log-uniform
+    from 0.001 to 0.1, D = 1; the convolution starts three times as large (see `ShortConvolution`), and the released dt
+    never starts below 1e-4, which is out of reach.
     """
 
     causal: ClassVar[bool] = True
@@ -214,11 +231,16 @@ class Mamba2(nn.Module):
         tokens = x.reshape(-1, d)
         inner = nn.Dense(width + 2 * n, use_bias=False, name="in")(tokens).reshape(b, t, -1)
         u, write, read = jnp.split(self.convolution(inner, ctx), [width, width + n], -1)
-        step = nn.Dense(h, use_bias=False, name="step")(tokens).astype(jnp.float32) + self.param("step_bias", step_biases, (h,))
+        step = nn.Dense(h, use_bias=False, name="step")(tokens).astype(jnp.float32) + self.param(
+            "step_bias", step_biases, (h,)
+        )
         step = nn.softplus(step).reshape(b, t, h).swapaxes(1, 2)
         rate = jnp.exp(self.param("log_rate", log_rates, (h,)).astype(jnp.float32))
         value = u.reshape(b, t, h, v).swapaxes(1, 2)
-        query, key = (jnp.repeat(part.reshape(b, t, self.groups, -1).swapaxes(1, 2), h // self.groups, axis=1) for part in (read, write))
+        query, key = (
+            jnp.repeat(part.reshape(b, t, self.groups, -1).swapaxes(1, 2), h // self.groups, axis=1)
+            for part in (read, write)
+        )
         mixed = resume(self, ctx, decay_memory, query, key, value * step[..., None], -rate[:, None] * step)
         mixed = mixed + self.param("skip", nn.initializers.ones, (h,)).astype(jnp.float32)[:, None, None] * value
         gate = nn.silu(nn.Dense(width, use_bias=False, name="gate")(tokens))

@@ -1,7 +1,8 @@
-"""Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a channel.
+"""Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a
+channel.
 
-`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None: see
-`models.backend.implementation`.
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None:
+see `models.backend.implementation`.
 """
 
 import functools
@@ -28,7 +29,8 @@ SLOWEST = 1e-6  # the least rate of decay at the start, in place of 0, which has
 
 @jax.custom_jvp
 def invert(lower: jax.Array) -> jax.Array:
-    """(I - lower)^-1 of strictly lower triangular matrices (..., c, c), by inverses of diagonal blocks of 1, 2, 4 and so on.
+    """(I - lower)^-1 of strictly lower triangular matrices (..., c, c), by inverses of diagonal blocks of 1, 2, 4 and
+    so on.
 
     As exact as substitution, and all of it products: [[A, 0], [-C, B]]^-1 = [[A^-1, 0], [B^-1 C A^-1, B^-1]].
     """
@@ -53,7 +55,9 @@ def invert_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[j
 
 def multiply_around(outer: jax.Array, inner: jax.Array) -> jax.Array:
     """outer @ inner @ outer in full float32."""
-    return jnp.matmul(jnp.matmul(outer, inner, precision=jax.lax.Precision.HIGHEST), outer, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(
+        jnp.matmul(outer, inner, precision=jax.lax.Precision.HIGHEST), outer, precision=jax.lax.Precision.HIGHEST
+    )
 
 
 def parts(
@@ -64,13 +68,21 @@ def parts(
     whole = row(total, chunks.size - 1)
     kept, remains = jnp.exp(whole) * chunks.keeps, decay_to_end(whole, total, chunks)
     solve = invert(products(r, p, before, total, chunks.earlier))
-    read = jnp.matmul(solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST)
+    read = jnp.matmul(
+        solve, products(r, key, before, total, chunks.earlier) @ value, precision=jax.lax.Precision.HIGHEST
+    )
     readers = jnp.matmul(solve, r * jnp.exp(before) * chunks.reads, precision=jax.lax.Precision.HIGHEST)
     left = p * remains
     added = write(left, read) + write(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (rows(kept, key.shape[-1]), readers, left, added), (mixed, readers, read, among, query * jnp.exp(total) * chunks.reads)
+    return (rows(kept, key.shape[-1]), readers, left, added), (
+        mixed,
+        readers,
+        read,
+        among,
+        query * jnp.exp(total) * chunks.reads,
+    )
 
 
 def write(key: jax.Array, value: jax.Array) -> jax.Array:
@@ -83,7 +95,9 @@ def advance(memory: jax.Array, kept: jax.Array, readers: jax.Array, left: jax.Ar
     return kept * memory + write(left, readers @ memory) + added
 
 
-def outputs(memory: jax.Array, mixed: jax.Array, readers: jax.Array, read: jax.Array, among: jax.Array, query: jax.Array) -> jax.Array:
+def outputs(
+    memory: jax.Array, mixed: jax.Array, readers: jax.Array, read: jax.Array, among: jax.Array, query: jax.Array
+) -> jax.Array:
     """The outputs of a chunk from the memory that enters it."""
     return mixed + among @ (read + readers @ memory) + query @ memory
 
@@ -103,16 +117,20 @@ def delta(
     chunk: int | None = None,
     implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
-    """S_t = (diag(exp(log_decay_t)) + p_t r_t^T) S_{t-1} + k_t v_t^T, y_t = q_t S_t: (b, h, t, v) and the state after the last token.
+    """S_t = (diag(exp(log_decay_t)) + p_t r_t^T) S_{t-1} + k_t v_t^T, y_t = q_t S_t: (b, h, t, v) and the state after
+    the last token.
 
-    As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the chunk, linear in the
-    state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under the key p.
+    As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the
+    chunk, linear in the state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under
+    the key p.
     """
     return run_rule(DELTA, (query, key, value, p, r, log_decay), segments, state, chunk, implementation)
 
 
 def convolve(name: str, x: jax.Array, ctx: Context, heads: int, width: int, convolution: Layer | None) -> jax.Array:
-    """A linear map and a convolution (silu alone without one), under a name in the module that calls: (b, t, d) -> (b, heads, t, width)."""
+    """A linear map and a convolution (silu alone without one), under a name in the module that calls: (b, t, d) -> (b,
+    heads, t, width).
+    """
     b, t, d = x.shape
     flat = nn.Dense(heads * width, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1)
     flat = nn.silu(flat) if convolution is None else copy_as(convolution, f"{name}_convolution")(flat, ctx)
@@ -133,8 +151,8 @@ def beta(x: jax.Array, heads: int, strength: float) -> jax.Array:
 class DeltaNet(nn.Module):
     """S_t = (I - beta k k^T) S_{t-1} + beta k v^T, out(norm(q S_t)).  (b, t, d) -> (b, t, d).  arXiv:2406.06484.
 
-    Queries, keys and values pass a short convolution (silu alone for None); queries and keys have length 1.  beta is a sigmoid times
-    `strength`: with 2 the state's eigenvalues may be negative (arXiv:2411.12537).
+    Queries, keys and values pass a short convolution (silu alone for None); queries and keys have length 1.  beta is a
+    sigmoid times `strength`: with 2 the state's eigenvalues may be negative (arXiv:2411.12537).
     """
 
     causal: ClassVar[bool] = True
@@ -159,13 +177,14 @@ class DeltaNet(nn.Module):
 
 
 class GatedDeltaNet(nn.Module):
-    """S_t = a (I - beta k k^T) S_{t-1} + beta k v^T, out(silu(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t, d).  arXiv:2412.06464.
+    """S_t = a (I - beta k k^T) S_{t-1} + beta k v^T, out(silu(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t, d).
+    arXiv:2412.06464.
 
-    a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet.  Sizes and first values are the paper's, as
-    released in flash-linear-attention: 6 d^2 parameters, of which queries and keys have 3/4 d^2 each and values, gate and output 3/2 d^2
-    each; rates uniform from 0 to 16, steps log-uniform from 0.001 to 0.1.  `value_heads` above `heads` lets several heads of values, each
-    with its own a and beta, share one of queries and keys (grouped values); Qwen3-Next at width 2048 is
-    `GatedDeltaNet(16, key_expand=1.0, expand=2.0, value_heads=32)`.
+    a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet.  Sizes and first values are
+    the paper's, as released in flash-linear-attention: 6 d^2 parameters, of which queries and keys have 3/4 d^2 each
+    and values, gate and output 3/2 d^2 each; rates uniform from 0 to 16, steps log-uniform from 0.001 to 0.1.
+    `value_heads` above `heads` lets several heads of values, each with its own a and beta, share one of queries and
+    keys (grouped values); Qwen3-Next at width 2048 is `GatedDeltaNet(16, key_expand=1.0, expand=2.0, value_heads=32)`.
     """
 
     causal: ClassVar[bool] = True
@@ -208,10 +227,11 @@ class GatedDeltaNet(nn.Module):
 
 
 class KimiDeltaAttention(nn.Module):
-    """S_t = (I - beta k k^T) diag(a) S_{t-1} + beta k v^T, out(sigmoid(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t, d).  arXiv:2510.26692.
+    """S_t = (I - beta k k^T) diag(a) S_{t-1} + beta k v^T, out(sigmoid(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t,
+    d).  arXiv:2510.26692.
 
-    a = exp(-rate * softplus(up(down(x)) + bias)), one number a key channel and no smaller than e^-10; the gate has the same low rank,
-    a head's width unless given.  The rest as DeltaNet.
+    a = exp(-rate * softplus(up(down(x)) + bias)), one number a key channel and no smaller than e^-10; the gate has the
+    same low rank, a head's width unless given.  The rest as DeltaNet.
     """
 
     causal: ClassVar[bool] = True
@@ -236,7 +256,8 @@ class KimiDeltaAttention(nn.Module):
         query, key, value = (convolve(name, x, ctx, h, k, self.convolution) for name in ("query", "key", "value"))
         query, key, strength = unit(query) * k**-0.5, unit(key), beta(x, h, self.strength)
         low, gate = (
-            nn.Dense(self.rank or k, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1) for name in ("step_down", "gate_down")
+            nn.Dense(self.rank or k, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1)
+            for name in ("step_down", "gate_down")
         )
         rate = jnp.exp(self.param("log_rate", log_rates, (h, 1, 1)).astype(jnp.float32))
         step = project("step_up", low, h, k).astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1, k))

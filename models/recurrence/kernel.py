@@ -14,18 +14,26 @@ from models.backend.kernels import SAVED, by_rows
 from models.recurrence.chunked import Chunks, Rule, State, row, turn
 
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
-VECTOR_MEMORY = 64 * 2**20  # bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
+# bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
+VECTOR_MEMORY = 64 * 2**20
 
-# All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one chunk.
+# All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one
+# chunk.
 
 
 def run_in_kernel(
-    rule: Rule, inputs: Sequence[jax.Array], segments: jax.Array | None, state: State, size: int, interpret: bool = False
+    rule: Rule,
+    inputs: Sequence[jax.Array],
+    segments: jax.Array | None,
+    state: State,
+    size: int,
+    interpret: bool = False,
 ) -> tuple[jax.Array, State]:
     """A rule over time: inputs (b, h, t, w), the last log decays (b, h, t, 1 or k) -> (b, h, t, v) and the last state.
 
-    The grid is rows, heads, and blocks of a few chunks of `size` tokens.  Backward goes from the last block to the first: each is made
-    again from the memory that entered it, and differentiated, in vector memory.  Reverse-mode gradients of first order only.
+    The grid is rows, heads, and blocks of a few chunks of `size` tokens.  Backward goes from the last block to the
+    first: each is made again from the memory that entered it, and differentiated, in vector memory.  Reverse-mode
+    gradients of first order only.
     """
     b, h, t, _ = inputs[0].shape
     chunks = -(-t // size)
@@ -34,7 +42,10 @@ def run_in_kernel(
     if segments is not None:
         segments = jnp.pad(segments, ((0, 0), (0, missing)), mode="edge")
     among = Chunks.of(segments, state.segment, t + missing, size)
-    marks = [jnp.broadcast_to(x, among.segments.shape)[..., 0] for x in (among.segments, among.reads, among.writes, among.keeps)]
+    marks = [
+        jnp.broadcast_to(x, among.segments.shape)[..., 0]
+        for x in (among.segments, among.reads, among.writes, among.keeps)
+    ]
     marks = jnp.stack(marks, 3).astype(jnp.float32).reshape(b, 1, -1, together, len(marks), size)
 
     def blocks(x: jax.Array) -> jax.Array:
@@ -50,7 +61,9 @@ def run_in_kernel(
 def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The last memory and the outputs, of the first memory, the marks of tokens, and the inputs."""
 
-    def block(marks: Sequence[Chunks], memory: jax.Array, inputs: Sequence[Sequence[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
+    def block(
+        marks: Sequence[Chunks], memory: jax.Array, inputs: Sequence[Sequence[jax.Array]]
+    ) -> tuple[jax.Array, list[jax.Array]]:
         outputs = list[jax.Array]()
         for chunk, (*wide, log_decay) in zip(marks, inputs, strict=True):
             column = log_decay if log_decay.shape[0] == chunk.size else turn(log_decay)
@@ -59,7 +72,9 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             memory = rule.advance(memory, *passing)
         return memory, outputs
 
-    def run(name: str, body: Callable[..., None], arrays: Sequence[jax.Array], made: Sequence[Any], reverse: bool) -> Any:
+    def run(
+        name: str, body: Callable[..., None], arrays: Sequence[jax.Array], made: Sequence[Any], reverse: bool
+    ) -> Any:
         (b, h, *_, k, v), n = made[0].shape, arrays[0].shape[2]
         call = pallas.pallas_call(
             body,
@@ -75,7 +90,8 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             name=f"{rule.name}_{name}",
         )
         with jax.named_scope(f"{rule.name}_{name}"):  # as older versions of jax do not
-            return jax.jit(call)(*arrays)  # alone, jax keeps a kernel in a program also where nobody reads what it makes
+            # alone, jax keeps a kernel in a program also where nobody reads what it makes
+            return jax.jit(call)(*arrays)
 
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
         """Gives also the memory that enters each block."""
@@ -90,7 +106,13 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             last[0, 0, 0, 0] = held[...]
 
         shapes = memory.shape, inputs[2].shape, (*memory.shape[:2], marks.shape[2], *memory.shape[3:])
-        return run("forward", body, [marks, memory, *inputs], [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], False)
+        return run(
+            "forward",
+            body,
+            [marks, memory, *inputs],
+            [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
+            False,
+        )
 
     def backward(saved: Sequence[jax.Array], cotangents: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         marks, entering, *inputs = saved
@@ -114,7 +136,9 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
         last, outputs, _ = forward(memory, marks, *inputs)
         return last, outputs
 
-    def keep(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Sequence[jax.Array]]:
+    def keep(
+        memory: jax.Array, marks: jax.Array, *inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], Sequence[jax.Array]]:
         last, outputs, entering = (checkpoint_name(x, SAVED) for x in forward(memory, marks, *inputs))
         return (last, outputs), (marks, entering, *inputs)
 
@@ -126,7 +150,14 @@ def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
     """The part of an array for a row, a head and one of n blocks."""
 
     def places(at_row: Any, head: Any, index: Any) -> tuple[Any, ...]:
-        return at_row, 0 if shape[1] == 1 else head, 0 if shape[2] == 1 else n - 1 - index if reverse else index, 0, 0, 0
+        return (
+            at_row,
+            0 if shape[1] == 1 else head,
+            0 if shape[2] == 1 else n - 1 - index if reverse else index,
+            0,
+            0,
+            0,
+        )
 
     return pallas.BlockSpec((1, 1, 1, *shape[3:]), places)
 
@@ -151,5 +182,7 @@ def _chunks(marks: Any) -> list[Chunks]:
         size = mark.shape[1]
         across, *touched = (mark[index : index + 1] for index in range(mark.shape[0]))
         segments, reads, writes, keeps = (turn(x) for x in (across, *touched))
-        chunks.append(Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size))
+        chunks.append(
+            Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size)
+        )
     return chunks

@@ -27,7 +27,9 @@ GAINS = {"receptance": 1.0, "key": 0.1, "value": 1.0}  # of orthogonal matrices 
 
 
 def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
-    """The token before each, zeros where that is of another segment; while decoding the last one is kept.  (b, t, d) -> (b, t, d)."""
+    """The token before each, zeros where that is of another segment; while decoding the last one is kept.  (b, t, d) ->
+    (b, t, d).
+    """
     b, t, d = x.shape
     segments = jnp.zeros((b, t), jnp.int32) if ctx.segments is None else ctx.segments.astype(jnp.int32)
     token, segment = recall(module, ctx, "last", (jnp.zeros((b, d), x.dtype), jnp.full((b,), -1, jnp.int32)))
@@ -38,19 +40,21 @@ def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
 
 
 class RWKV7(nn.Module):
-    """S_t = (diag(w) - (a c) c^T) S_{t-1} + k v^T, out(g * (norm(r S_t) + (r . bonus k) v)).  (b, t, d) -> (b, t, d).  arXiv:2503.14456.
+    """S_t = (diag(w) - (a c) c^T) S_{t-1} + k v^T, out(g * (norm(r S_t) + (r . bonus k) v)).  (b, t, d) -> (b, t, d).
+    arXiv:2503.14456.
 
-    r, w, k, v, a and g each read their own mixture of a token with the one before.  w = exp(-sigmoid(.) / sqrt(e)), a = sigmoid(.) and
-    g come through low ranks; c is the key, weighed and of length 1; k is the key times 1 + (a - 1) * learned.  The
-    paper's channel mixing is the feedforward `RWKVChannelMix`.
+    r, w, k, v, a and g each read their own mixture of a token with the one before.  w = exp(-sigmoid(.) / sqrt(e)), a =
+    sigmoid(.) and g come through low ranks; c is the key, weighed and of length 1; k is the key times 1 + (a - 1) *
+    learned.  The paper's channel mixing is the feedforward `RWKVChannelMix`.
 
     With `value_residual`, as in the released models, v <- v + sigmoid(.) (v_1 - v), v_1 the values of the first such
     layer and the share, a number a channel, through a low rank.  The first layer gives its values to the later ones:
     under a scan it stands in the stack's `prefix`.
 
-    First values are those of RWKV-LM's pretraining (`generate_init_weight`, which replaces its constructor's): out and the maps down to
-    low ranks 0, so that every layer starts as zero; receptance and value orthogonal, the key and the maps up from low ranks a tenth of
-    that; shares, decays and rates as in `starts`, by channel and by how deep the layer stands.  Its optimizer decays matrices alone.
+    First values are those of RWKV-LM's pretraining (`generate_init_weight`, which replaces its constructor's): out and
+    the maps down to low ranks 0, so that every layer starts as zero; receptance and value orthogonal, the key and the
+    maps up from low ranks a tenth of that; shares, decays and rates as in `starts`, by channel and by how deep the
+    layer stands.  Its optimizer decays matrices alone.
     """
 
     causal: ClassVar[bool] = True
@@ -84,7 +88,9 @@ class RWKV7(nn.Module):
         first = ctx.shared.get(FIRST) if self.value_residual else None
         start = starts(d, k, ctx)
         start = start if first is not None else {name: value for name, value in start.items() if name != "first_bias"}
-        learned: dict[str, jax.Array] = {name: self.param(name, lambda _, value=value: value) for name, value in start.items()}
+        learned: dict[str, jax.Array] = {
+            name: self.param(name, lambda _, value=value: value) for name, value in start.items()
+        }
         past = before(self, ctx, x) - x
         read = {name: (x + past * learned[f"{name}_share"].astype(x.dtype)).reshape(-1, d) for name in SHARES}
 
@@ -95,7 +101,8 @@ class RWKV7(nn.Module):
             return low.astype(jnp.float32) + learned[f"{name}_bias"].astype(jnp.float32)
 
         receptance, key, value = (
-            nn.Dense(d, use_bias=False, kernel_init=nn.initializers.orthogonal(gain), name=name)(read[name]) for name, gain in GAINS.items()
+            nn.Dense(d, use_bias=False, kernel_init=nn.initializers.orthogonal(gain), name=name)(read[name])
+            for name, gain in GAINS.items()
         )
         shared = {FIRST: value.reshape(x.shape)} if self.value_residual and first is None else {}
         if first is not None:
@@ -111,14 +118,17 @@ class RWKV7(nn.Module):
         bonus = learned["bonus"].astype(jnp.float32).reshape(h, 1, k)
         direct = merge((r * bonus * keys).sum(-1, keepdims=True) * values).astype(x.dtype)
         gate = self.low_rank("gate", read["gate"], gate_rank, nn.sigmoid)
-        normal = norm_merge(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned["norm_bias"].astype(x.dtype)
+        normal = norm_merge(mixed.astype(x.dtype), self.norm) * learned["norm_scale"].astype(x.dtype) + learned[
+            "norm_bias"
+        ].astype(x.dtype)
         out = nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="out")
         y = out(gate * (normal + direct)).reshape(x.shape)
         return (y, shared) if shared else y
 
 
 class RWKVChannelMix(nn.Module):
-    """value(max(key(x_t + share (x_{t-1} - x_t)), 0)^2), an MLP of each token and the one before.  (b, t, d) -> (b, t, d).
+    """value(max(key(x_t + share (x_{t-1} - x_t)), 0)^2), an MLP of each token and the one before.  (b, t, d) -> (b, t,
+    d).
 
     The feedforward of RWKV-7, arXiv:2503.14456, section 4.2.  First values are those of RWKV-LM's pretraining: value 0,
     so that the layer starts as zero, the key orthogonal, and in layer l of L the share 1 - (c / d)^((1 - l / L)^4) of
@@ -152,9 +162,10 @@ def low(rank: float) -> int:
 def starts(d: int, k: int, ctx: Context) -> dict[str, jax.Array]:
     """First values of a layer's vectors (d,), by channel c in heads of k and by the layer l of L.
 
-    With z = y |y|, y from -1 to 1 within each head, and s from -1/2 to 1/2 over all channels: shares 1 - (c / d)^(p (1 - l / L)) with the
-    p of SHARES; decay bias 6 (s + 1/2)^(1 + (l / (L - 1))^0.3) - 5.5 + 2.5 z; rate bias 0.3 z + 0.4 s - 0.19; the weight of the key that
-    is removed 0.71 - 0.1 s; bias of the share of the first layer's values 0.73 - 0.4 s; norm's scale ((l + 1) / L)^0.7.
+    With z = y |y|, y from -1 to 1 within each head, and s from -1/2 to 1/2 over all channels: shares 1 - (c / d)^(p (1
+    - l / L)) with the p of SHARES; decay bias 6 (s + 1/2)^(1 + (l / (L - 1))^0.3) - 5.5 + 2.5 z; rate bias 0.3 z + 0.4
+    s - 0.19; the weight of the key that is removed 0.71 - 0.1 s; bias of the share of the first layer's values 0.73 -
+    0.4 s; norm's scale ((l + 1) / L)^0.7.
     """
     layer, depth = jnp.asarray(ctx.layer, jnp.float32), ctx.depth
     channel = jnp.arange(d, dtype=jnp.float32)

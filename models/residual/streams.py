@@ -1,4 +1,6 @@
-"""Residuals whose state is more than one stream: parallel streams that mix, and streams that remember earlier blocks."""
+"""Residuals whose state is more than one stream: parallel streams that mix, and streams that remember earlier
+blocks.
+"""
 
 from typing import ClassVar
 
@@ -17,14 +19,16 @@ from models.structure import copy_as, require_positive
 class HyperConnections(nn.Module):
     """n streams H: y = branch(norm(read . H)), H <- mix H + write y.  State (b, t, n, d).  arXiv:2409.19606.
 
-    `dynamic` adds scale * tanh(state_norm(h) W) of each stream h to its entry of read (n,) and write (n,) and its column of mix (n, n);
-    W starts at 0.  Branch k starts reading stream k mod n, mix as the identity and write as ones: pre-norm, whatever n is.
-    Streams start as copies and end as their mean, where the paper ends with their sum: the same before a norm.  The paper decays
-    W and not the static read, write and mix.
+    `dynamic` adds scale * tanh(state_norm(h) W) of each stream h to its entry of read (n,) and write (n,) and its
+    column of mix (n, n); W starts at 0.  Branch k starts reading stream k mod n, mix as the identity and write as ones:
+    pre-norm, whatever n is. Streams start as copies and end as their mean, where the paper ends with their sum: the
+    same before a norm.  The paper decays W and not the static read, write and mix.
     """
 
     # as in the paper: what depends on the token is decayed, what does not is not
-    roles: ClassVar[Roles] = {"mix": UNDECAYED} | {f"{name}_weight": Role(decay=True) for name in ("read", "write", "mix")}
+    roles: ClassVar[Roles] = {"mix": UNDECAYED} | {
+        f"{name}_weight": Role(decay=True) for name in ("read", "write", "mix")
+    }
     streams: int = 4
     dynamic: bool = False
     norm: Norm = LayerNorm()
@@ -61,14 +65,16 @@ class HyperConnections(nn.Module):
 
 
 class ManifoldHyperConnections(nn.Module):
-    """Hyper-connections whose mix is doubly stochastic and whose read and write are not negative.  State (b, t, n, d).  arXiv:2512.24880.
+    """Hyper-connections whose mix is doubly stochastic and whose read and write are not negative.  State (b, t, n, d).
+    arXiv:2512.24880.
 
-    read = sigmoid(r), write = 2 sigmoid(w), mix = exp(m) with columns and rows normalised in turn `steps` times, where r, w (n,) and
-    m (n, n) are a learned value plus scale * (z W), z the normalised streams of the token side by side; W starts at 0.  Mixing then
-    keeps the mean of the streams, and no product of mixes grows.  The start is pre-norm up to the norm's epsilon.
-    Streams mix after the branch is written, H <- mix (H + write y); the paper mixes before, where the first mix has nothing to do.
-    The scales start at 0.01 as in the paper, which does not say where the learned values start; here r at 1 for the stream that is read
-    and -1 for the others, w at 0 and m at 8 on its diagonal, where mix is the identity to 0.001.
+    read = sigmoid(r), write = 2 sigmoid(w), mix = exp(m) with columns and rows normalised in turn `steps` times, where
+    r, w (n,) and m (n, n) are a learned value plus scale * (z W), z the normalised streams of the token side by side; W
+    starts at 0.  Mixing then keeps the mean of the streams, and no product of mixes grows.  The start is pre-norm up to
+    the norm's epsilon. Streams mix after the branch is written, H <- mix (H + write y); the paper mixes before, where
+    the first mix has nothing to do. The scales start at 0.01 as in the paper, which does not say where the learned
+    values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m at 8 on its diagonal,
+    where mix is the identity to 0.001.
     """
 
     streams: int = 4
@@ -97,15 +103,21 @@ class ManifoldHyperConnections(nn.Module):
         scale = self.param("scale", nn.initializers.constant(0.01), (3,)).astype(jnp.float32)  # of read, write and mix
         moved = base + jnp.repeat(scale, np.array([n, n, n * n])) * (tokens @ weight)
         read, write, mix = jnp.split(moved.reshape(b, t, -1), (n, 2 * n), axis=-1)
-        read, write, mix = nn.sigmoid(read), 2 * nn.sigmoid(write), doubly_stochastic(mix.reshape(b, t, n, n), self.steps)
+        read, write, mix = (
+            nn.sigmoid(read),
+            2 * nn.sigmoid(write),
+            doubly_stochastic(mix.reshape(b, t, n, n), self.steps),
+        )
         return mix_streams(mix, state + write_branch(state, read, write, lambda x: branch(self.norm(x))))
 
 
 class DenseFormer(nn.Module):
-    """Pre-norm blocks, after each of which x <- x + sum_j w_j X_j over the embedding X_0 and all blocks' outputs so far.  arXiv:2402.02622.
+    """Pre-norm blocks, after each of which x <- x + sum_j w_j X_j over the embedding X_0 and all blocks' outputs so
+    far.  arXiv:2402.02622.
 
-    State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero where not yet computed.  w (depth + 1,) starts at 0, so the start is
-    pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging grow with depth squared.
+    State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero where not yet computed.  w (depth + 1,) starts at 0, so the
+    start is pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging grow with depth
+    squared.
     """
 
     norm: Norm = LayerNorm()
@@ -132,8 +144,9 @@ class DenseFormer(nn.Module):
 class UNet(nn.Module):
     """Pre-norm blocks; what enters block i also enters block depth - 1 - i, times a learned weight.  arXiv:2209.12152.
 
-    The weight, one number a block, starts at 0, so the start is pre-norm; the paper joins the two by a linear map.  The middle block
-    of an odd depth adds its own input.  State (b, t, 1 + ceil(depth / 2), d): the stream, then what entered the first half.
+    The weight, one number a block, starts at 0, so the start is pre-norm; the paper joins the two by a linear map.  The
+    middle block of an odd depth adds its own input.  State (b, t, 1 + ceil(depth / 2), d): the stream, then what
+    entered the first half.
     """
 
     norm: Norm = LayerNorm()
@@ -151,7 +164,8 @@ class UNet(nn.Module):
         x, layer, last = state[:, :, 0], jnp.asarray(ctx.layer), ctx.depth - 1
         if ctx.branch == 0:
             weight = self.param("weight", nn.initializers.zeros, ()).astype(x.dtype)
-            slot = 1 + jnp.minimum(layer, last - layer)  # where this block's input is kept, or that of its partner is found
+            # where this block's input is kept, or that of its partner is found
+            slot = 1 + jnp.minimum(layer, last - layer)
             kept = jnp.where(2 * layer <= last, x, jax.lax.dynamic_index_in_dim(state, slot, 2, keepdims=False))
             state = jax.lax.dynamic_update_index_in_dim(state, kept, slot, 2)
             x = x + jnp.where(2 * layer >= last, weight, 0) * kept
@@ -164,7 +178,9 @@ def copies(x: jax.Array, n: int) -> jax.Array:
 
 
 def first_read(n: int, ctx: Context) -> jax.Array:
-    """One for the stream that this branch reads at the start, each branch the next: (n,).  Equal weights would never part the streams."""
+    """One for the stream that this branch reads at the start, each branch the next: (n,).  Equal weights would never
+    part the streams.
+    """
     return jax.nn.one_hot((ctx.layer * ctx.branches + ctx.branch) % n, n)
 
 
@@ -180,7 +196,9 @@ def mix_streams(mix: jax.Array, state: jax.Array) -> jax.Array:
 
 
 def doubly_stochastic(logits: jax.Array, steps: int) -> jax.Array:
-    """exp(logits) with columns and rows divided by their sums in turn, `steps` times: (..., n, n).  Sinkhorn and Knopp 1967."""
+    """exp(logits) with columns and rows divided by their sums in turn, `steps` times: (..., n, n).  Sinkhorn and Knopp
+    1967.
+    """
 
     def once(_: int, logits: jax.Array) -> jax.Array:
         logits = logits - jax.nn.logsumexp(logits, axis=-2, keepdims=True)

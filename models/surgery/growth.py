@@ -15,18 +15,22 @@ LAST = ("out", "down")  # the names of a layer's last projection
 Order = Literal["stacked", "interleaved"]
 
 
-def deepened(params: Mapping[str, Any], stack: Stack, repeats: int, order: Order = "stacked", preserving: bool = False) -> dict[str, Any]:
+def deepened(
+    params: Mapping[str, Any], stack: Stack, repeats: int, order: Order = "stacked", preserving: bool = False
+) -> dict[str, Any]:
     """The parameters of a stack as those of the same stack with more `repeats`; a loop stays a loop, a scan a scan.
 
-    "stacked": repeat i takes the parameters of repeat i modulo the old number (arXiv:2405.15319); "interleaved": of old repeat
-    i * old / new, rounded down, so that copies stand beside their originals.  `preserving` zeroes in the copies every kernel and
-    bias of the projections named `out` and `down`, so that their branches give zero and the new stack computes what the old one did
-    (arXiv:2401.02415).  That holds for residuals that add the branch to the stream.  ScaledNorm divides by the block's place, so it
-    must be stacked.  Tied stacks gain nothing.  Raises ValueError for fewer repeats; if `preserving`, for other residuals, and for a
-    layer without such a projection.
+    "stacked": repeat i takes the parameters of repeat i modulo the old number (arXiv:2405.15319); "interleaved": of old
+    repeat i * old / new, rounded down, so that copies stand beside their originals.  `preserving` zeroes in the copies
+    every kernel and bias of the projections named `out` and `down`, so that their branches give zero and the new stack
+    computes what the old one did (arXiv:2401.02415).  That holds for residuals that add the branch to the stream.
+    ScaledNorm divides by the block's place, so it must be stacked.  Tied stacks gain nothing.  Raises ValueError for
+    fewer repeats; if `preserving`, for other residuals, and for a layer without such a projection.
     """
     if repeats < stack.repeats:
-        raise ValueError(f"deepened was asked for {repeats} repeats of a stack that has {stack.repeats}; give at least as many.")
+        raise ValueError(
+            f"deepened was asked for {repeats} repeats of a stack that has {stack.repeats}; give at least as many."
+        )
     if preserving:
         refuse_what_changes(stack, order)
     if stack.tied:
@@ -50,8 +54,13 @@ def silence(block: Mapping[str, Any]) -> dict[str, Any]:
         return jnp.zeros_like(leaf) if ends_layer(path) else leaf
 
     for name, layer in block.items():
-        if not name.endswith("_residual") and not any(ends_layer(path) for path, _ in jax.tree_util.tree_leaves_with_path(layer)):
-            raise ValueError(f"The layer {name} has no projection named {' or '.join(LAST)} that can be zeroed; grow without preserving.")
+        if not name.endswith("_residual") and not any(
+            ends_layer(path) for path, _ in jax.tree_util.tree_leaves_with_path(layer)
+        ):
+            raise ValueError(
+                f"The layer {name} has no projection named {' or '.join(LAST)} that can be zeroed; grow without"
+                " preserving."
+            )
     return jax.tree_util.tree_map_with_path(zero, dict(block))
 
 
@@ -67,4 +76,6 @@ def refuse_what_changes(stack: Stack, order: Order) -> None:
     for block in stack.pattern:
         if stack.tied or type(block.residual) not in kept:
             names = ", ".join(kind.__name__ for kind in kept)
-            raise ValueError(f"Growth keeps the outputs of untied stacks whose residual is one of {names}; grow without preserving.")
+            raise ValueError(
+                f"Growth keeps the outputs of untied stacks whose residual is one of {names}; grow without preserving."
+            )

@@ -1,10 +1,11 @@
-"""What each config costs on the TPU v5e-1 of Colab, by the compiler, without a TPU: batch, memory, expected milliseconds a step.
+"""What each config costs on the TPU v5e-1 of Colab, by the compiler, without a TPU: batch, memory, expected
+milliseconds a step.
 
-    make tpu-configs          # or: python -m tests.benchmarks.colab [--only NAME ...] [--json FILE], where libtpu is installed
+    make tpu-configs          # or: python -m tests.benchmarks.colab [--only NAME ...] [--json FILE], with libtpu
 
-The training step of every config, in bfloat16 with float32 parameters at the batch for Colab named below, is compiled for one chip;
-milliseconds are those that `morphax plan` expects.  Loops of unknown length (the matching of boxes) count one
-trip, and what the host does is not in it.  Shapes are those of the first training batch of the real data.
+The training step of every config, in bfloat16 with float32 parameters at the batch for Colab named below, is compiled
+for one chip; milliseconds are those that `morphax plan` expects.  Loops of unknown length (the matching of boxes) count
+one trip, and what the host does is not in it.  Shapes are those of the first training batch of the real data.
 """
 
 import dataclasses
@@ -66,7 +67,9 @@ def main() -> None:
         for name, one in figures.items()
     ]
     report(
-        ("config", "batch", "peak MiB", "ms a step", "examples/s", "s to compile"), rows, "TPU v5e-1, bfloat16, by the compiler's estimate"
+        ("config", "batch", "peak MiB", "ms a step", "examples/s", "s to compile"),
+        rows,
+        "TPU v5e-1, bfloat16, by the compiler's estimate",
     )
     finish(figures, options.json, [])
 

@@ -1,11 +1,12 @@
 """Fine-tuning MiniLM by morphax and by PyTorch + transformers, side by side: `make bench`.
 
     python -m tests.benchmarks.finetune [--rounds 3] [--steps 100]
-    python -m tests.benchmarks.finetune --steps 753     # the whole job, three epochs: held-out accuracy over as many seeds as rounds
+    python -m tests.benchmarks.finetune --steps 753     # three epochs: held-out accuracy over as many seeds as rounds
 
-Each round runs both, one after the other, each in a process of its own: end to end (32 sentences a step; morphax packs them into rows of
-128 tokens, PyTorch pads each batch to its longest sentence) and the step alone at equal padded shapes (16 x 128, dropout 0.1).  morphax
-runs as it does by default, with the compiled programs of earlier runs: one run that is not counted makes them.
+Each round runs both, one after the other, each in a process of its own: end to end (32 sentences a step; morphax packs
+them into rows of 128 tokens, PyTorch pads each batch to its longest sentence) and the step alone at equal padded shapes
+(16 x 128, dropout 0.1).  morphax runs as it does by default, with the compiled programs of earlier runs: one run that
+is not counted makes them.
 """
 
 import argparse
@@ -82,7 +83,9 @@ def torch_finetune(steps: int, seed: int) -> dict[str, float]:
     model, optimizer, schedule = torch_model(steps, seed)
     data, chance = sentences("train"), np.random.default_rng(seed)
     epochs = -(-steps * 32 // len(data))
-    batches = [cut for _ in range(epochs) for cut in np.split(chance.permutation(len(data)), range(32, len(data), 32))][:steps]
+    batches = [cut for _ in range(epochs) for cut in np.split(chance.permutation(len(data)), range(32, len(data), 32))][
+        :steps
+    ]
     first, since, losses = 0.0, 0.0, []
 
     def encoded(pairs: list[tuple[str, int]]) -> dict[str, Any]:
@@ -108,7 +111,15 @@ def morphax_finetune(steps: int, seed: int) -> dict[str, float]:
     """morphax end to end, by its command."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "train", "sentiment_bert", f"optimizer.rate.peak={RATE}", f"steps={steps}", f"seed={seed}"]
+        command = [
+            sys.executable,
+            "-m",
+            "train",
+            "sentiment_bert",
+            f"optimizer.rate.peak={RATE}",
+            f"steps={steps}",
+            f"seed={seed}",
+        ]
         command += ["--run", str(run), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -127,7 +138,10 @@ def torch_alone(steps: int, seed: int) -> dict[str, float]:
     import torch
 
     model, optimizer, schedule = torch_model(steps, seed)
-    inputs = {"input_ids": torch.randint(0, 30_522, (ROWS, LENGTH)), "attention_mask": torch.ones((ROWS, LENGTH), dtype=torch.long)}
+    inputs = {
+        "input_ids": torch.randint(0, 30_522, (ROWS, LENGTH)),
+        "attention_mask": torch.ones((ROWS, LENGTH), dtype=torch.long),
+    }
     inputs["labels"] = torch.randint(0, 2, (ROWS,))
     times = [timed(lambda: torch_step(model, optimizer, schedule, inputs)) for _ in range(WARM + TIMED)]
     return {"seconds": statistics.median(times[WARM:]), "peak_memory": peak()}
@@ -147,7 +161,10 @@ def morphax_alone(steps: int, seed: int) -> dict[str, float]:
     optimizer = AdamW(Linear(RATE, warmup=WARMUP), decay=DECAY, clip=1.0).build(steps, params)
     step = Jit().compile_step(make_step(model, Classification(), optimizer))
     chance = np.random.default_rng(0)
-    batch = {"tokens": chance.integers(0, 30_522, (ROWS, LENGTH), dtype=np.int32), "segments": np.ones((ROWS, LENGTH), np.int32)}
+    batch = {
+        "tokens": chance.integers(0, 30_522, (ROWS, LENGTH), dtype=np.int32),
+        "segments": np.ones((ROWS, LENGTH), np.int32),
+    }
     batch["labels"] = chance.integers(0, 2, ROWS, dtype=np.int32)
     state = jax.jit(lambda params: initialise(params, optimizer, seed))(params)
     del params
@@ -173,8 +190,19 @@ WORKERS = {worker.__name__: worker for worker in (torch_finetune, morphax_finetu
 
 def measure(worker: str, steps: int, seed: int) -> dict[str, float]:
     """A worker's figures, from a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.finetune", "--worker", worker, "--steps", str(steps), "--seed", str(seed)]
-    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as morphax's commands set it; PyTorch gets it too
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.finetune",
+        "--worker",
+        worker,
+        "--steps",
+        str(steps),
+        "--seed",
+        str(seed),
+    ]
+    # as morphax's commands set it; PyTorch gets it too
+    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{worker} failed:\n{done.stderr}")
@@ -217,7 +245,12 @@ def main() -> None:
         ours = [scale * figure[key] for figure in figures[f"morphax_{kind}"]]
         theirs = [scale * figure[key] for figure in figures[f"torch_{kind}"]]
         ratios = [b / a if inverse else a / b for a, b in zip(ours, theirs, strict=True)]
-        table.add_row(title, spread(ours, form), spread(theirs, form), spread(ratios, ".2f") + (" times as fast" if inverse else ""))
+        table.add_row(
+            title,
+            spread(ours, form),
+            spread(theirs, form),
+            spread(ratios, ".2f") + (" times as fast" if inverse else ""),
+        )
     rich.console.Console(width=140).print(table)
 
 

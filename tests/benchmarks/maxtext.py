@@ -1,11 +1,13 @@
-"""Our training step beside MaxText's, both compiled for one TPU v5e: the same small model, precision, batch and kind of remat.
+"""Our training step beside MaxText's, both compiled for one TPU v5e: the same small model, precision, batch and kind of
+remat.
 
-    make tpu-maxtext          # or: python -m tests.benchmarks.maxtext [--only NAME ...] [--json FILE], where libtpu is installed
+    make tpu-maxtext          # or: python -m tests.benchmarks.maxtext [--only NAME ...] [--json FILE], with libtpu
 
-MaxText's figures are those of its own step (August 2026), with the same jax 0.10.2 and libtpu 0.0.42.1.  Peak memory is the
-compiler's; cycles are its estimates, added over the program with every loop as often as it runs.  Kernels and waits have no estimate, so
-what kernels run is listed beside them.  Both: 12 layers of width 768, 12 heads of 64, SwiGLU of 2,048, 32,768 tokens, a head of its own,
-RMSNorm, RoPE, segments, float32 parameters and moments, bfloat16 compute, AdamW with clipping, splash attention, layers scanned.
+MaxText's figures are those of its own step (August 2026), with the same jax 0.10.2 and libtpu 0.0.42.1.  Peak memory is
+the compiler's; cycles are its estimates, added over the program with every loop as often as it runs.  Kernels and waits
+have no estimate, so what kernels run is listed beside them.  Both: 12 layers of width 768, 12 heads of 64, SwiGLU of
+2,048, 32,768 tokens, a head of its own, RMSNorm, RoPE, segments, float32 parameters and moments, bfloat16 compute,
+AdamW with clipping, splash attention, layers scanned.
 """
 
 import dataclasses
@@ -23,7 +25,11 @@ EXPERIMENT = Experiment(
     model=Transformer(
         embed=TokenEmbed(32_768, 768),
         stack=Stack(
-            Block(mixer=Attention(12, causal=True, position=RoPE()), feedforward=GLU(8 / 3), residual=PreNorm(RMSNorm(1e-5))),
+            Block(
+                mixer=Attention(12, causal=True, position=RoPE()),
+                feedforward=GLU(8 / 3),
+                residual=PreNorm(RMSNorm(1e-5)),
+            ),
             repeats=12,
             norm=RMSNorm(1e-5),
             scan=True,
@@ -88,7 +94,11 @@ def main() -> None:
     heads = ("remat (theirs)", "peak MiB", "theirs", "ratio", "Mcycles", "theirs", "ratio", "our kernels")
     report(heads, rows, "MaxText's small model, 8 x 1,024 on TPU v5e:1x1")
     ratios = {name: (found["peak_ratio"], found["cycles_ratio"]) for name, found in figures.items()}
-    finish(figures, options.json, [f"{name}: ratios {both}" for name, both in ratios.items() if max(both) > 1 or min(both) > 0.9])
+    finish(
+        figures,
+        options.json,
+        [f"{name}: ratios {both}" for name, both in ratios.items() if max(both) > 1 or min(both) > 0.9],
+    )
 
 
 if __name__ == "__main__":

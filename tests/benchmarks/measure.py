@@ -36,16 +36,29 @@ FORMS = {
 
 
 def mixers() -> dict[str, Any]:
-    """Every layer of the catalogue that mixes tokens, causal where there is a choice, and further forms of attention; by name."""
-    found = [owner for owner in classes() if kind_of(owner) is Layer and hasattr(owner, "causal") and owner.__name__ not in CHANNEL_MIXERS]
-    layers = {owner.__name__: owner(causal=True) if any(f.name == "causal" for f in fields(owner)) else owner() for owner in found}
+    """Every layer of the catalogue that mixes tokens, causal where there is a choice, and further forms of attention;
+    by name.
+    """
+    found = [
+        owner
+        for owner in classes()
+        if kind_of(owner) is Layer and hasattr(owner, "causal") and owner.__name__ not in CHANNEL_MIXERS
+    ]
+    layers = {
+        owner.__name__: owner(causal=True) if any(f.name == "causal" for f in fields(owner)) else owner()
+        for owner in found
+    }
     attention = layers.pop("Attention")
     return {"Attention": attention} | FORMS | layers
 
 
 def fitted(layer: Any, length: int) -> Any:
     """The layer for rows of this length, where it has to know it."""
-    return dataclasses.replace(layer, length=length) if any(field.name == "length" for field in fields(type(layer))) else layer
+    return (
+        dataclasses.replace(layer, length=length)
+        if any(field.name == "length" for field in fields(type(layer)))
+        else layer
+    )
 
 
 def numbers(*shape: int) -> jax.Array:
@@ -93,7 +106,9 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_turn(first: Callable[[], Any], second: Callable[[], Any], times: int, often: int) -> list[tuple[float, float]]:
-    """Seconds of both, in turn `times` times, so that the machine's drift is the same for both; the first is the median of `often`."""
+    """Seconds of both, in turn `times` times, so that the machine's drift is the same for both; the first is the median
+    of `often`.
+    """
     return [(statistics.median(seconds(first) for _ in range(often)), seconds(second)) for _ in range(times)]
 
 
@@ -138,7 +153,9 @@ def finish(figures: Any, place: Path | None, failures: Sequence[str]) -> None:
 
 
 def begin() -> None:
-    """Starts Python again with large pages, as morphax's commands do: fresh buffers of gigabytes otherwise cost as much as the sums."""
+    """Starts Python again with large pages, as morphax's commands do: fresh buffers of gigabytes otherwise cost as much
+    as the sums.
+    """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,13 +1,14 @@
-"""Time and memory of every mixer of tokens against causal softmax attention, and of experts against a dense layer: `make bench`.
+"""Time and memory of every mixer of tokens against causal softmax attention, and of experts against a dense layer:
+`make bench`.
 
     python -m tests.benchmarks.mixers [--only NAME ...] [--lengths 512 2048 8192] [--json FILE]
 
-Forward and backward pass (gradients of parameters and input) of one layer by its defaults at width 512, batch 1, float32, compiled.
-Times are ratios to attention, which runs in turn with each mixer; memory is what the compiled program asks for (temporaries and
-outputs), also over attention's.  Growth is the least time at 8,192 tokens over the least at 2,048, since what disturbs a run adds to
-it.  Mixers that decode with a constant state must need less memory than attention at 8,192, and recurrences grow 4.8 times at most;
-experts, 8 active of 64, may cost 1.5 times a dense GLU as wide as the active ones with 8,192 tokens, which give each 1,024 rows.
-Ends with 1 where a goal does not hold.
+Forward and backward pass (gradients of parameters and input) of one layer by its defaults at width 512, batch 1,
+float32, compiled. Times are ratios to attention, which runs in turn with each mixer; memory is what the compiled
+program asks for (temporaries and outputs), also over attention's.  Growth is the least time at 8,192 tokens over the
+least at 2,048, since what disturbs a run adds to it.  Mixers that decode with a constant state must need less memory
+than attention at 8,192, and recurrences grow 4.8 times at most; experts, 8 active of 64, may cost 1.5 times a dense GLU
+as wide as the active ones with 8,192 tokens, which give each 1,024 rows. Ends with 1 where a goal does not hold.
 """
 
 import dataclasses
@@ -91,7 +92,10 @@ def measure_mixers(names: list[str], lengths: list[int]) -> tuple[dict[str, Any]
     for name in names:
         found, growth = against(known[name], passes)
         figures[name] = found | {"growth": growth}
-        told = [f"{length} tokens {value['seconds']:.3f} s, {value['bytes'] / 2**20:.0f} MiB" for length, value in found.items()]
+        told = [
+            f"{length} tokens {value['seconds']:.3f} s, {value['bytes'] / 2**20:.0f} MiB"
+            for length, value in found.items()
+        ]
         note(f"{name}: {', '.join(told)}, growth {growth:.2f}")
         goal = ""
         if not math.isnan(growth) and constant(known[name]):
@@ -102,7 +106,7 @@ def measure_mixers(names: list[str], lengths: list[int]) -> tuple[dict[str, Any]
         cells = [f"{value[key]:.2f}" for key in ("time", "memory") for value in found.values()]
         rows.append((name, *cells, "" if math.isnan(growth) else f"{growth:.2f}", goal))
     columns = [f"{key}, {length:,}" for key in ("time", "memory") for length in lengths]
-    title = "Forward and backward pass over causal softmax attention's; growth: least time at 8,192 tokens over that at 2,048"
+    title = "Forward and backward pass over causal softmax attention's; growth: least time at 8,192 tokens over 2,048"
     report(("mixer", *columns, "growth", "goal"), rows, title)
     return figures, failures
 
@@ -117,7 +121,9 @@ def measure_experts() -> tuple[dict[str, Any], list[str]]:
         if goal == "MISSED":
             failures.append(f"Experts at {int(length):,} tokens, {value['time']:.2f} times the dense layer's time")
     shape = f"{EXPERTS.active} of {EXPERTS.experts} experts active, each {EXPERTS.expand:g} times as wide as the stream"
-    report(("tokens", "time", "memory", "goal"), rows, f"{shape}, over a GLU of {EXPERTS.active * EXPERTS.expand:g} times")
+    report(
+        ("tokens", "time", "memory", "goal"), rows, f"{shape}, over a GLU of {EXPERTS.active * EXPERTS.expand:g} times"
+    )
     return figures, failures
 
 

@@ -1,10 +1,12 @@
-"""Recurrences whose state is a matrix, their gradients compiled for one TPU v5e: all chunks at once by XLA, or by our kernels.
+"""Recurrences whose state is a matrix, their gradients compiled for one TPU v5e: all chunks at once by XLA, or by our
+kernels.
 
-    make tpu-recurrence       # or: python -m tests.benchmarks.recurrence [--only NAME ...] [--json FILE], where libtpu is installed
+    make tpu-recurrence       # or: python -m tests.benchmarks.recurrence [--only NAME ...] [--json FILE], with libtpu
 
-2 rows of 4 heads over 2,048 tokens, with segments.  Peak memory is the compiler's, what is moved is what instructions read and write in
-the chip's large memory, and cycles are the compiler's estimates for XLA's instructions and its final schedule for a kernel, times the
-blocks of the grid.  Milliseconds are the longer of cycles over the clock and bytes over the memory's speed.
+2 rows of 4 heads over 2,048 tokens, with segments.  Peak memory is the compiler's, what is moved is what instructions
+read and write in the chip's large memory, and cycles are the compiler's estimates for XLA's instructions and its final
+schedule for a kernel, times the blocks of the grid.  Milliseconds are the longer of cycles over the clock and bytes
+over the memory's speed.
 """
 
 import os
@@ -47,7 +49,11 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
     def array(*width: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((ROWS, HEADS, LENGTH, *width), dtype, sharding=place)
 
-    given = [array(keys), array(keys), array(values)] + ([array(keys)] * 2 if run is delta else []) + [array(*[keys] * channels)]
+    given = (
+        [array(keys), array(keys), array(values)]
+        + ([array(keys)] * 2 if run is delta else [])
+        + [array(*[keys] * channels)]
+    )
     segments = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32, sharding=place)
 
     def loss(given: Any, weights: jax.Array, segments: jax.Array) -> jax.Array:
@@ -62,7 +68,10 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
     assert memory is not None
     blocks = ROWS * HEADS * LENGTH // (TOGETHER * (16 if channels else 64))
     schedules = [file.read_text() for file in dumped.glob("*ward*schedule-analysis_final_bundles.txt")]
-    scheduled = sum(int(number) for text in schedules for number in re.findall(r"total scheduled bundles: *(\d+)", text)) * blocks
+    scheduled = (
+        sum(int(number) for text in schedules for number in re.findall(r"total scheduled bundles: *(\d+)", text))
+        * blocks
+    )
     cycles, traffic = program.cycles(), moved(program)
     return {
         "peak_mib": memory.peak_memory_in_bytes / 2**20,
@@ -78,7 +87,9 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     rows, slower, figures = list[tuple[str, ...]](), list[str](), dict[str, dict[str, float]]()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} --xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
+        os.environ["LIBTPU_INIT_ARGS"] = (
+            f"{os.environ.get('LIBTPU_INIT_ARGS', '')} --xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
+        )
         for name in selected(FORMS, options.only):
             for implementation in ("xla", "pallas"):
                 one = figures_of(name, implementation, Path(folder))

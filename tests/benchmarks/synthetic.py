@@ -1,10 +1,12 @@
-"""Every sequence mixer on associative recall and selective copying, and the tables in `configs/recall.py` and `configs/selective_copy.py`.
+"""Every sequence mixer on associative recall and selective copying, and the tables in `configs/recall.py` and
+`configs/selective_copy.py`.
 
-    python -m tests.benchmarks.synthetic                              # both tasks, about an hour and a half on one CPU core
+    python -m tests.benchmarks.synthetic                              # both tasks, about 90 minutes on one CPU core
     python -m tests.benchmarks.synthetic recall --only Mamba2 RWKV7   # one task, some mixers
 
-Each mixer is trained as by `python -m train recall model.stack.block.mixer=...`, until it is right 97 times of 100 or its
-steps are over, in a folder of its own under --runs.  What is finished there is not trained again, and what was stopped goes on.
+Each mixer is trained as by `python -m train recall model.stack.block.mixer=...`, until it is right 97 times of 100 or
+its steps are over, in a folder of its own under --runs.  What is finished there is not trained again, and what was
+stopped goes on.
 """
 
 import argparse
@@ -35,7 +37,8 @@ EASIER = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A mixer: what follows `model.stack.block.mixer` on the command line, and which easier form of each task it is given.
+    """A mixer: what follows `model.stack.block.mixer` on the command line, and which easier form of each task it is
+    given.
 
     `recalling` stands in place of `mixer` for recall.
     """
@@ -74,7 +77,11 @@ CASES = (
         "a",
         recalling="=Sum((LinearAttention(heads=1, feature=squared_relu), ShortConvolution(width=2)))",
     ),
-    Case("Retention", "=Retention(heads=2)", recalling="=Sum((Retention(heads=1, position=none), ShortConvolution(width=2)))"),
+    Case(
+        "Retention",
+        "=Retention(heads=2)",
+        recalling="=Sum((Retention(heads=1, position=none), ShortConvolution(width=2)))",
+    ),
     Case(
         "GatedLinearAttention",
         "=GatedLinearAttention(heads=2)",
@@ -110,7 +117,9 @@ def measured(case: Case, task: str, runs: Path) -> dict[str, Any]:
     from train.report.console import Console
     from train.use.fit import fit
 
-    summary = fit(load_config(task, case.overrides(task))[0], runs / task / case.name.replace(", ", "_"), task, Console())
+    summary = fit(
+        load_config(task, case.overrides(task))[0], runs / task / case.name.replace(", ", "_"), task, Console()
+    )
     mixer, letter = case.settings(task)
     accuracy = summary["evaluation"]["accuracy"]["value"]
     return {"name": case.name, "mixer": mixer, "task": letter, "steps": summary["steps"], "accuracy": accuracy}
@@ -131,9 +140,13 @@ def printed(rows: list[dict[str, Any]], console: rich.console.Console) -> None:
 def main() -> None:
     """Trains and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", default=TASKS, metavar="TASK", help="recall, selective_copy (default: both)")
+    parser.add_argument(
+        "tasks", nargs="*", default=TASKS, metavar="TASK", help="recall, selective_copy (default: both)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[case.name for case in CASES], help="these mixers")
-    parser.add_argument("--runs", type=Path, default=Path("runs/synthetic"), help="where the runs are (default: runs/synthetic)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/synthetic"), help="where the runs are (default: runs/synthetic)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     options = parser.parse_args()
     chosen = [case for case in CASES if not options.only or case.name in options.only]

@@ -1,7 +1,7 @@
 """A causal transformer of 8 thousand parameters on the bytes of text.txt in the working folder.
 
-With MORPHAX_SIGNAL="step 13 SIGTERM" it gets that signal while step 13 is under way; with "evaluation 2 SIGINT" in its second batch of
-an evaluation.
+With MORPHAX_SIGNAL="step 13 SIGTERM" it gets that signal while step 13 is under way; with "evaluation 2 SIGINT" in its
+second batch of an evaluation.
 """
 
 import dataclasses

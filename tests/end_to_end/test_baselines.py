@@ -1,4 +1,6 @@
-"""Every baseline that configs are measured against runs, on the first examples of its data, and gives what the tables name."""
+"""Every baseline that configs are measured against runs, on the first examples of its data, and gives what the tables
+name.
+"""
 
 import math
 from pathlib import Path
@@ -13,7 +15,12 @@ from tests.end_to_end.short import FAST
 from train.config import config_names, load_config
 from train.data.source import dataset
 
-SMALLER = {"highway_manoeuvres/whole": "few", "moving_digits": "few", "highway_drives/expert": "tiny", "highway_drives/mixed": "tiny"}
+SMALLER = {
+    "highway_manoeuvres/whole": "few",
+    "moving_digits": "few",
+    "highway_drives/expert": "tiny",
+    "highway_drives/mixed": "tiny",
+}
 
 
 @pytest.mark.usefixtures("standins")
@@ -35,8 +42,11 @@ def test_last_week_s_value_is_that_of_the_hour_to_forecast(cache: Path, monkeypa
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     data: Any = load_config("traffic_weather", [])[0].data
     split = dataset(data.dataset, data.split)
-    hours = np.concatenate([np.atleast_1d(split.examples[index]["vehicles"]) for index in range(len(split.examples))]).astype(float)
+    hours = np.concatenate(
+        [np.atleast_1d(split.examples[index]["vehicles"]) for index in range(len(split.examples))]
+    ).astype(float)
     first = len(hours) - round(data.holdout * len(hours))
     late = np.abs(hours[first:] - hours[first - 168 : -168])
     found = forecasts("traffic_weather")["168 steps before"]
-    assert found["mae_1"] == pytest.approx(np.nanmean(late[: 1 - data.horizon]), rel=2e-3)  # but for hours that are missing
+    # but for hours that are missing
+    assert found["mae_1"] == pytest.approx(np.nanmean(late[: 1 - data.horizon]), rel=2e-3)

@@ -41,7 +41,8 @@ class VowelWords(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "share": np.float32}))
+        features = {"text": tfds.features.Text(), "share": np.float32}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {"train": self._generate_examples(96, 0), "test": self._generate_examples(32, 1)}
@@ -67,7 +68,10 @@ class SpreadHead(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """loss = log s + (y - m)^2 / (2 s^2), the negative log-likelihood of a normal distribution.  Reads `values` (b, 1), `weights` (b,)."""
+    """loss = log s + (y - m)^2 / (2 s^2), the negative log-likelihood of a normal distribution.
+
+    Reads `values` (b, 1), `weights` (b,).
+    """
 
     floor: float = 0.01
 
@@ -75,7 +79,8 @@ class Likelihood:
         spread, weights = jnp.exp(outputs[:, 1]) + self.floor, batch["weights"]
         error = batch["values"][:, 0] - outputs[:, 0]
         loss = jnp.log(spread) + jnp.square(error / spread) / 2
-        return {"loss": Sum((loss * weights).sum(), weights.sum()), "off": Sum((jnp.abs(error) * weights).sum(), weights.sum())}
+        total = weights.sum()
+        return {"loss": Sum((loss * weights).sum(), total), "off": Sum((jnp.abs(error) * weights).sum(), total)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         return {"share": float(output[0]), "spread": float(np.exp(output[1]) + self.floor)}

@@ -50,7 +50,10 @@ class Spectral(nn.Module):
 
 
 class HyperConnections(nn.Module):
-    """Static hyper-connections: `streams` copies of the stream, read, written and mixed by learned weights.  arXiv:2409.19606."""
+    """Static hyper-connections: `streams` copies of the stream, read, written and mixed by learned weights.
+
+    arXiv:2409.19606.
+    """
 
     streams: int = 2
 
@@ -175,7 +178,9 @@ def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("command", [["eval", "both"], ["predict", "both", "a rose"]], ids=["eval", "predict"])
-def test_without_its_config_the_error_says_how(here: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+def test_without_its_config_the_error_says_how(
+    here: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
     (here / "mine.py").rename(here / "away.py")
     try:
         assert main(command) == 2
@@ -203,8 +208,14 @@ def test_training_goes_on_only_with_the_same_components(capsys: pytest.CaptureFi
         ("model.stack.block.mixer=GatdMean()", "did you mean 'GatedMean'"),
         ("model.stack.block.mixer=GatedMean(bais=true)", "did you mean 'bias'"),
         ("model.stack.block.mixer=GatedMean(bias=none)", "GatedMean.bias takes true or false; None was given"),
-        ("model.stack.block.mixer=HyperConnections()", "model.stack.block.mixer takes a Layer; 'HyperConnections' was given"),
-        ("model.stack.block.residual=HyperConnections(streams=2.5)", "HyperConnections.streams takes a whole number; 2.5 was given"),
+        (
+            "model.stack.block.mixer=HyperConnections()",
+            "model.stack.block.mixer takes a Layer; 'HyperConnections' was given",
+        ),
+        (
+            "model.stack.block.residual=HyperConnections(streams=2.5)",
+            "HyperConnections.streams takes a whole number; 2.5 was given",
+        ),
     ],
 )
 def test_a_component_of_ones_own_is_checked_as_any_other(

@@ -79,7 +79,12 @@ BROKEN = [  # the check, the file, its text, what is found
     (TWICE, "models/other.py", PART.format("Mixer"), {"Mixer": ["models.mixer", "models.other"]}),
     (TWICE, "models/other.py", "class Mixer:\n    def __call__(self, x, ctx): ...", {}),  # is no part
     (TWICE, "train/mixing.py", f"{BASE}\n\nclass Mixer(Base): ...", {"Mixer": ["models.mixer", "train.mixing"]}),
-    (ASKED, "train/engine/step.py", "x = getattr(data, 'ids', None)", {("train/engine/step.py", "getattr(data, 'ids', None)")}),
+    (
+        ASKED,
+        "train/engine/step.py",
+        "x = getattr(data, 'ids', None)",
+        {("train/engine/step.py", "getattr(data, 'ids', None)")},
+    ),
     (ASKED, "train/engine/step.py", "x = hasattr(data, 'ids')", {("train/engine/step.py", "hasattr(data, 'ids')")}),
     (COMMANDS, PLAN, COMMAND.format("draw"), [f"{PLAN} has examples of draw"]),
     (COMMANDS, PLAN, COMMAND.format("plan").partition("def run")[0], [f"{PLAN} defines no run"]),
@@ -103,17 +108,3 @@ def test_a_broken_tree_is_found_out(name: str, file: str, text: str, found: obje
 
 def test_every_check_has_a_tree_that_fails_it() -> None:
     assert {name for name, _, _, found in BROKEN if found} == set(CHECKS)
-
-
-def test_an_allowance_only_shrinks(tmp_path: Path) -> None:
-    allowed = {"a.py": 2, "b.py": 1}
-    assert sizes.unallowed({"a.py": 2, "b.py": 1}, allowed) == []
-    assert sizes.unallowed({"a.py": 3, "c.py": 1}, allowed) == [
-        "a.py has 3 and may have 2",
-        "c.py has 1 and may have 0",
-        "b.py needs its allowance no more",
-    ]
-    file = tmp_path / "allowance.txt"
-    file.write_text("2 a.py\n1 b.py\n", encoding="utf-8")
-    sizes.write_allowance(file, {"a.py": 1, "c.py": 3})
-    assert sizes.read_allowance(file) == {"a.py": 1}

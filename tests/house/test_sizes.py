@@ -1,11 +1,11 @@
 """Sizes: files that fit in the head, and lines that fit on a screen."""
 
-from tests.house.sizes import ALLOWED, ROOT, long_files, long_lines, read_allowance, unallowed
+from tests.house.sizes import ROOT, long_files, long_lines
 
 
 def test_no_file_is_too_long() -> None:
     assert long_files(ROOT) == {}
 
 
-def test_no_line_is_too_long_but_those_of_today() -> None:
-    assert unallowed(long_lines(ROOT), read_allowance(ALLOWED)) == []
+def test_no_line_is_too_long() -> None:
+    assert long_lines(ROOT) == {}

@@ -1,4 +1,6 @@
-"""Every component class of models/, found by walking the package; the forms of each that the laws run over, and their inputs."""
+"""Every component class of models/, found by walking the package; the forms of each that the laws run over, and their
+inputs.
+"""
 
 import importlib
 import pkgutil
@@ -90,7 +92,8 @@ BERT = bert.transformer(vocab=VOCAB, width=WIDTH, depth=1, heads=4, hidden=24, l
 DECODER = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(), cross=Attention(2, cross=True))
 ENCODER = Block(Attention(4, position=RoPE()), MLP(2.0), PostNorm())
 
-# Forms of the classes that have several, or whose default is too large to run in a test; every other class runs as its default.
+# Forms of the classes that have several, or whose default is too large to run in a test; every other class runs as its
+# default.
 # More of them, by the file of models/ that they belong to, are in the folder variants/.
 VARIANTS: dict[type, dict[str, Any]] = {
     Attention: {
@@ -157,4 +160,6 @@ def forms_of(component: type) -> dict[str, Any]:
 def forms(*kinds: type) -> list[Any]:
     """Every form of every component of the kinds (of all kinds where none is given), as parameters of a test."""
     classes = [component for component in component_classes() if not kinds or kind_of(component) in kinds]
-    return [pytest.param(form, id=f"{owner.__name__}-{name}") for owner in classes for name, form in forms_of(owner).items()]
+    return [
+        pytest.param(form, id=f"{owner.__name__}-{name}") for owner in classes for name, form in forms_of(owner).items()
+    ]

@@ -1,4 +1,6 @@
-"""Which laws hold each component, read off the collected tests: `pytest tests/laws --collect-only -p tests.laws.held --laws FILE`."""
+"""Which laws hold each component, read off the collected tests: `pytest tests/laws --collect-only -p tests.laws.held
+--laws FILE`.
+"""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +21,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     held: dict[str, set[str]] = {}
     for item in session.items:
         # What a law refuses is held by nothing: those tests expect an error.
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "raises" not in item.function.__code__.co_names:
+        if (
+            isinstance(item, pytest.Function)
+            and hasattr(item, "callspec")
+            and "raises" not in item.function.__code__.co_names
+        ):
             given = item.callspec.params.values()
             names = [*item.function.__code__.co_names, *(getattr(value, "__name__", "") for value in given)]
             laws = {name.removeprefix("law_").replace("_", " ") for name in names if name.startswith("law_")}

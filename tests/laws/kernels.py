@@ -53,7 +53,9 @@ SPLASH = Attention(2, causal=True, implementation="splash")
 def kernel_calls(policy: Any, scan: bool, meshed: bool, layer: Any = SPLASH) -> int:
     """Counts the kernels that the gradient of two rematerialised layers calls, dead code left out."""
     params = layer.init(jax.random.key(0), X, Context())
-    apply = jax.checkpoint(lambda x: jnp.asarray(layer.apply(params, x, Context())), policy=policy, prevent_cse=not scan)
+    apply = jax.checkpoint(
+        lambda x: jnp.asarray(layer.apply(params, x, Context())), policy=policy, prevent_cse=not scan
+    )
 
     def loss(x: jax.Array) -> jax.Array:
         if scan:

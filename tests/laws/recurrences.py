@@ -24,7 +24,11 @@ def inputs(form: str, t: int = T) -> tuple[jax.Array, ...]:
         p = normal(4, B, H, t, K)
         p, r = p / 2, -p / jnp.square(p).sum(-1, keepdims=True)
         return (*given, value, p, r, gate(decay, t))
-    return (*given, value, 2 * normal(6, B, H, t), gate("head", t)) if core == "matrix_lstm" else (*given, value, gate(decay, t))
+    return (
+        (*given, value, 2 * normal(6, B, H, t), gate("head", t))
+        if core == "matrix_lstm"
+        else (*given, value, gate(decay, t))
+    )
 
 
 def gate(decay: str, t: int) -> jax.Array:
@@ -71,5 +75,7 @@ def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None
     strong = jnp.full(given[0].shape[: 3 + form.endswith("channel")], -5.0 if form.endswith("head") else -9.0)
     segments = np.repeat([[1, 2]], [30, 10], axis=1).repeat(B, 0)
     total, gradients = jax.value_and_grad(lambda given: run(*given, segments)[0].sum())((*given, strong))
-    np.testing.assert_allclose(run(*given, strong, segments)[0], one_by_one(form, (*given, strong), segments), atol=1e-3)
+    np.testing.assert_allclose(
+        run(*given, strong, segments)[0], one_by_one(form, (*given, strong), segments), atol=1e-3
+    )
     assert all(np.isfinite(leaf).all() for leaf in (total, *gradients, run(*given, strong, segments)[1].memory))

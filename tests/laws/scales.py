@@ -1,4 +1,6 @@
-"""Distributions that first values of parameters are checked against, and what each component's are, with their source."""
+"""Distributions that first values of parameters are checked against, and what each component's are, with their
+source.
+"""
 
 import dataclasses
 import math
@@ -66,7 +68,9 @@ class Values:
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Normal with mean 0, `deviation` a number or a function of the shape, cut at two deviations of the uncut one if `cut`."""
+    """Normal with mean 0, `deviation` a number or a function of the shape, cut at two deviations of the uncut one if
+    `cut`.
+    """
 
     deviation: float | Callable[[tuple[int, ...]], float]
     cut: bool = False
@@ -77,7 +81,9 @@ class Normal:
         assert abs(values.mean()) < 4 * deviation / count**0.5, f"mean {values.mean()}, not 0"
         assert abs(values.std() / deviation - 1) < 4 / (2 * count) ** 0.5, f"deviation {values.std()}, not {deviation}"
         largest = np.abs(values).max() / deviation
-        assert (largest <= 2.28) == self.cut or count < 1024, f"largest {largest} deviations, which is {'not ' * self.cut}cut"
+        assert (largest <= 2.28) == self.cut or count < 1024, (
+            f"largest {largest} deviations, which is {'not ' * self.cut}cut"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +101,12 @@ class Uniform:
         slack = 1e-4 * (high - low)
         assert low - slack <= found.min() <= low + margin, f"from {found.min()}, not {low}"
         assert high - margin <= found.max() <= high + slack, f"to {found.max()}, not {high}"
-        assert abs(found.mean() - (low + high) / 2) < 4 * (high - low) / (12 * count) ** 0.5, f"mean {found.mean()}, not {(low + high) / 2}"
-        assert abs(found.std() / (high - low) * 12**0.5 - 1) < 2 / count**0.5, f"deviation {found.std()} between {low} and {high}"
+        assert abs(found.mean() - (low + high) / 2) < 4 * (high - low) / (12 * count) ** 0.5, (
+            f"mean {found.mean()}, not {(low + high) / 2}"
+        )
+        assert abs(found.std() / (high - low) * 12**0.5 - 1) < 2 / count**0.5, (
+            f"deviation {found.std()} between {low} and {high}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +152,9 @@ PARTS: Mapping[str, Distribution] = {
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The form that is large enough to tell, distributions by a pattern of the parameter's whole path, and where they are from."""
+    """The form that is large enough to tell, distributions by a pattern of the parameter's whole path, and where they
+    are from.
+    """
 
     form: Any
     first: Mapping[str, Distribution]
@@ -165,14 +177,28 @@ def by_channel(heads: int) -> dict[str, np.ndarray]:
     """Channels in RWKV's three coordinates: c / d, from -1/2 to 1/2 over all, and signed squares within each head."""
     c, k = np.arange(WIDTH), WIDTH // heads
     within = (c % k - (k - 1) / 2) / ((k - 1) / 2)
-    return {"ramp": c / WIDTH, "across": c / (WIDTH - 1), "linear": c / (WIDTH - 1) - 0.5, "zigzag": within * np.abs(within)}
+    return {
+        "ramp": c / WIDTH,
+        "across": c / (WIDTH - 1),
+        "linear": c / (WIDTH - 1) - 0.5,
+        "zigzag": within * np.abs(within),
+    }
 
 
 C, LEFT, DEEP = by_channel(4), 1 - LAYER / DEPTH, LAYER / (DEPTH - 1)
 RWKV: dict[str, Distribution] = {
-    **{f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT)) for name, p in (("receptance", 0.2), ("decay", 0.9))},
-    **{f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT)) for name, p in (("key", 0.7), ("value", 0.7))},
-    **{f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT)) for name, p in (("rate", 0.9), ("gate", 0.2))},
+    **{
+        f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT))
+        for name, p in (("receptance", 0.2), ("decay", 0.9))
+    },
+    **{
+        f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT))
+        for name, p in (("key", 0.7), ("value", 0.7))
+    },
+    **{
+        f"{name}_share": Values(lambda _, p=p: 1 - C["ramp"] ** (p * LEFT))
+        for name, p in (("rate", 0.9), ("gate", 0.2))
+    },
     "decay_bias": Values(lambda _: -6 + 6 * C["across"] ** (1 + DEEP**0.3) + 0.5 + 2.5 * C["zigzag"]),
     "rate_bias": Values(lambda _: -0.19 + 0.3 * C["zigzag"] + 0.4 * C["linear"]),
     "removed": Values(lambda _: 0.71 - 0.1 * C["linear"]),
@@ -188,14 +214,20 @@ RWKV: dict[str, Distribution] = {
 READ = np.eye(4)[LAYER % 4]  # of the one branch of each block
 
 REFERENCES: Mapping[type, Reference] = {
-    Attention: Reference(Attention(8, gate=True, weigh=Softmax(sink=True)), {"weigh/sink": ZERO}, "own: no weight is lost to it at first"),
+    Attention: Reference(
+        Attention(8, gate=True, weigh=Softmax(sink=True)), {"weigh/sink": ZERO}, "own: no weight is lost to it at first"
+    ),
     ValueResidual: Reference(ValueResidual(8), {"own|first": Constant(0.5)}, "arXiv:2410.17897, learnable form"),
     LatentAttention: Reference(LatentAttention(8), {"up_(key|value)": LECUN}, "own: as any matrix"),
     DifferentialAttention: Reference(
-        DifferentialAttention(1), {"(query|key)_weight": Normal(0.1)}, "microsoft/unilm Diff-Transformer/multihead_flashdiff_2.py"
+        DifferentialAttention(1),
+        {"(query|key)_weight": Normal(0.1)},
+        "microsoft/unilm Diff-Transformer/multihead_flashdiff_2.py",
     ),
     ForgettingAttention: Reference(ForgettingAttention(8), {"forget/bias": Constant(4.0)}, "own, said"),
-    ShortConvolution: Reference(ShortConvolution(bias=True), {}, "own, said: a third of the deviation in state-spaces/mamba"),
+    ShortConvolution: Reference(
+        ShortConvolution(bias=True), {}, "own, said: a third of the deviation in state-spaces/mamba"
+    ),
     LongConvolution: Reference(LongConvolution(), {"skip": ONE}, "own, said"),
     Mamba1: Reference(
         Mamba1(),
@@ -208,7 +240,9 @@ REFERENCES: Mapping[type, Reference] = {
         "state-spaces/mamba mamba_ssm/modules/mamba_simple.py",
     ),
     Mamba2: Reference(
-        Mamba2(128), {"log_rate": rates(1.0), "step_bias": STEPS, "skip": ONE}, "state-spaces/mamba mamba_ssm/modules/mamba2.py"
+        Mamba2(128),
+        {"log_rate": rates(1.0), "step_bias": STEPS, "skip": ONE},
+        "state-spaces/mamba mamba_ssm/modules/mamba2.py",
     ),
     GatedDeltaNet: Reference(
         GatedDeltaNet(192, value_heads=384, expand=3.0),
@@ -250,22 +284,34 @@ REFERENCES: Mapping[type, Reference] = {
         "arXiv:2402.19427, section 2.4",
     ),
     Experts: Reference(
-        Experts(4, router=AuxiliaryLossFree()), {"gate|up|down": LECUN, "router/bias": ZERO}, "arXiv:2408.15664; matrices as any"
+        Experts(4, router=AuxiliaryLossFree()),
+        {"gate|up|down": LECUN, "router/bias": ZERO},
+        "arXiv:2408.15664; matrices as any",
     ),
-    SoftMoE: Reference(SoftMoE(4, 4), {"gate|up|down": LECUN, "keys": Normal(WIDTH**-0.5)}, "google-research/vmoe, soft router"),
+    SoftMoE: Reference(
+        SoftMoE(4, 4), {"gate|up|down": LECUN, "keys": Normal(WIDTH**-0.5)}, "google-research/vmoe, soft router"
+    ),
     ProductKeyMemory: Reference(
         ProductKeyMemory(keys=32),
         {"halves": Uniform(lambda shape: -columns(shape), columns), "values": Normal(columns)},
         "facebookresearch/XLM xlm/model/memory/memory.py and utils.py",
     ),
     TokenMLP: Reference(
-        TokenMLP(64), {"up": LECUN, "down": Normal(columns, cut=True), "hidden_bias": ZERO}, "own: as any matrix, over the tokens"
+        TokenMLP(64),
+        {"up": LECUN, "down": Normal(columns, cut=True), "hidden_bias": ZERO},
+        "own: as any matrix, over the tokens",
     ),
-    TokenEmbed: Reference(TokenEmbed(512, WIDTH, types=2), {"token|type": TABLE}, "google-research/bert, initializer_range"),
-    FactorisedEmbed: Reference(FactorisedEmbed(512, WIDTH), {"token": TABLE}, "arXiv:1909.11942: google-research/albert"),
+    TokenEmbed: Reference(
+        TokenEmbed(512, WIDTH, types=2), {"token|type": TABLE}, "google-research/bert, initializer_range"
+    ),
+    FactorisedEmbed: Reference(
+        FactorisedEmbed(512, WIDTH), {"token": TABLE}, "arXiv:1909.11942: google-research/albert"
+    ),
     HashedNgramEmbed: Reference(HashedNgramEmbed(512, WIDTH, buckets=64), {"token|grams": TABLE}, "own: as of tokens"),
     PatchEmbed: Reference(PatchEmbed(WIDTH, 2), {"registers": TABLE}, "timm VisionTransformer, of its tokens"),
-    TubeletEmbed: Reference(TubeletEmbed(WIDTH, 1, 2, registers=1), {"registers": TABLE}, "timm VisionTransformer, of its tokens"),
+    TubeletEmbed: Reference(
+        TubeletEmbed(WIDTH, 1, 2, registers=1), {"registers": TABLE}, "timm VisionTransformer, of its tokens"
+    ),
     QueryEmbed: Reference(QueryEmbed(64, WIDTH), {"query": Normal(1.0)}, "facebookresearch/detr: torch.nn.Embedding"),
     LearnedPosition: Reference(LearnedPosition(64), {"table": TABLE}, "google-research/bert, initializer_range"),
     T5Bias: Reference(T5Bias(), {"table": TABLE}, "own"),
@@ -274,7 +320,9 @@ REFERENCES: Mapping[type, Reference] = {
     ClassHead: Reference(ClassHead(64), {"out/kernel": TABLE}, "google-research/bert, initializer_range"),
     ValueHead: Reference(ValueHead(64), {"out/kernel": TABLE}, "google-research/bert, initializer_range"),
     BoxHead: Reference(
-        BoxHead(64), {"(class|box)/kernel": TABLE, "class/bias": Constant(-math.log(99))}, "arXiv:1708.02002, section 4.1: a prior of 0.01"
+        BoxHead(64),
+        {"(class|box)/kernel": TABLE, "class/bias": Constant(-math.log(99))},
+        "arXiv:1708.02002, section 4.1: a prior of 0.01",
     ),
     LogitsHead: Reference(LogitsHead(tied=False, vocab=64, bias=True), {"table": TABLE}, "own: as of tokens"),
     ScaleNorm: Reference(ScaleNorm(), {"scale": Constant(WIDTH**0.5)}, "arXiv:1910.05895, section 2.2"),
@@ -282,7 +330,9 @@ REFERENCES: Mapping[type, Reference] = {
     ReZero: Reference(ReZero(), {"alpha": ZERO}, "arXiv:2003.04887, section 3"),
     LayerScale: Reference(LayerScale(), {"scale": Constant(0.1)}, "arXiv:2103.17239, section 2: up to 18 blocks"),
     Highway: Reference(Highway(), {"gate/bias": Constant(-1.0)}, "arXiv:1505.00387, section 2.2: from -1 to -3"),
-    NormalizedResidual: Reference(NormalizedResidual(), {"alpha": Constant(WIDTH**-0.5)}, "arXiv:2410.01131, section 2.6"),
+    NormalizedResidual: Reference(
+        NormalizedResidual(), {"alpha": Constant(WIDTH**-0.5)}, "arXiv:2410.01131, section 2.6"
+    ),
     HyperConnections: Reference(
         HyperConnections(dynamic=True),
         {
@@ -296,7 +346,11 @@ REFERENCES: Mapping[type, Reference] = {
     ),
     ManifoldHyperConnections: Reference(
         ManifoldHyperConnections(),
-        {"base": Values(lambda _: [*(2 * READ - 1), *np.zeros(4), *8 * np.eye(4).ravel()]), "weight": ZERO, "scale": Constant(0.01)},
+        {
+            "base": Values(lambda _: [*(2 * READ - 1), *np.zeros(4), *8 * np.eye(4).ravel()]),
+            "weight": ZERO,
+            "scale": Constant(0.01),
+        },
         "arXiv:2512.24880, table 5, of the scale; the others are own, said",
     ),
     DenseFormer: Reference(DenseFormer(), {"weights": ZERO}, "arXiv:2402.02622, section 3: the newest alone"),
@@ -312,4 +366,7 @@ def explain(path: str, values: np.ndarray, first: Mapping[str, Distribution]) ->
                 return distribution.explain(values)
             except AssertionError as error:
                 raise AssertionError(f"{path} {values.shape} is not {distribution}: {error}") from None
-    raise AssertionError(f"{path} {values.shape} is neither a kernel, a bias nor a scale; declare its first values in tests/laws/scales.py")
+    raise AssertionError(
+        f"{path} {values.shape} is neither a kernel, a bias nor a scale; declare its first values in"
+        " tests/laws/scales.py"
+    )

@@ -8,7 +8,11 @@ from models.contracts import Model, kind_of
 from models.laws.applying import laws_of, verdict
 from tests.laws.components import component_classes, forms_of
 
-OTHERS = [next(iter(forms_of(owner).values())) for owner in component_classes() if owner is not Stack and kind_of(owner) is not Model]
+OTHERS = [
+    next(iter(forms_of(owner).values()))
+    for owner in component_classes()
+    if owner is not Stack and kind_of(owner) is not Model
+]
 
 
 def law_nothing_is_broken(component: nn.Module, words: str = "") -> None:
@@ -25,6 +29,8 @@ def test_general_laws_find_nothing_broken(component: nn.Module) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("component", [RMSNorm(), SoftmaxRouter(), *OTHERS], ids=lambda component: type(component).__name__)
+@pytest.mark.parametrize(
+    "component", [RMSNorm(), SoftmaxRouter(), *OTHERS], ids=lambda component: type(component).__name__
+)
 def test_a_class_of_the_project_breaks_no_law(component: nn.Module) -> None:
     law_nothing_is_broken(component)

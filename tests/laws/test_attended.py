@@ -1,4 +1,6 @@
-"""The weights of attention that are caught on their way out: what they must be, for every form and for scanned stacks."""
+"""The weights of attention that are caught on their way out: what they must be, for every form and for scanned
+stacks.
+"""
 
 import dataclasses
 from typing import Any
@@ -62,7 +64,9 @@ def parameters(model: Any) -> Any:
 
 def seen(model: Any, params: Any = None, batch: Any = BATCH) -> dict[str, jax.Array]:
     """The weights, computed in one program."""
-    return jax.jit(lambda params: attention_weights(model, params, batch))(parameters(model) if params is None else params)
+    return jax.jit(lambda params: attention_weights(model, params, batch))(
+        parameters(model) if params is None else params
+    )
 
 
 def law_rows_sum_to_one_and_hidden_tokens_get_nothing(weights: np.ndarray, visible: np.ndarray) -> None:
@@ -85,7 +89,9 @@ def test_weights_are_a_mean_over_what_is_visible(form: str, scan: bool) -> None:
     model = made(FORMS[form], scan)
     found = seen(model)
     assert list(found) == ["stack/layer_0/mixer", "stack/layer_1/mixer"]
-    visible = same(BATCH["segments"], BATCH["segments"]) & (np.tril(np.ones((6, 6), bool)) if FORMS[form].causal else True)
+    visible = same(BATCH["segments"], BATCH["segments"]) & (
+        np.tril(np.ones((6, 6), bool)) if FORMS[form].causal else True
+    )
     for weights in found.values():
         assert weights.shape == (2, 4, 6, 6)
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(np.asarray(weights), visible)
@@ -127,7 +133,9 @@ def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross
     else:
         model, path, s = made(Attention(4, kv_heads=groups, causal=True), repeats=1), "stack/layer_0/mixer", 6
     params = parameters(model)
-    _, state = model.apply({"params": params}, BATCH, capture_intermediates=lambda module, _: module.name in ("value", "out"))
+    _, state = model.apply(
+        {"params": params}, BATCH, capture_intermediates=lambda module, _: module.name in ("value", "out")
+    )
     layer, own = state["intermediates"], params
     for name in path.split("/"):
         layer, own = layer[name], own[name]
@@ -154,7 +162,9 @@ def test_a_scanned_stack_gives_what_the_same_stack_gives_as_a_loop(remat: str | 
 
 def test_a_pattern_of_several_blocks_is_counted_through() -> None:
     pattern = (Block(Attention(2), feedforward=None), Block(Attention(4), feedforward=None))
-    model = Transformer(TokenEmbed(30, WIDTH), Stack(pattern, repeats=2, scan=True, prefix=(Block(Attention(1), feedforward=None),)))
+    model = Transformer(
+        TokenEmbed(30, WIDTH), Stack(pattern, repeats=2, scan=True, prefix=(Block(Attention(1), feedforward=None),))
+    )
     found = seen(model)
     heads = {name.split("/")[1]: weights.shape[1] for name, weights in found.items()}
     assert heads == {"first_0": 1, "layer_0": 2, "layer_1": 4, "layer_2": 2, "layer_3": 4}

@@ -36,7 +36,9 @@ def heads(params: Any, name: str, count: int = H) -> np.ndarray:
 
 def softmax(scores: np.ndarray, visible: np.ndarray = CAUSAL, sink: Any = None) -> np.ndarray:
     powers = np.where(visible, np.exp(scores), 0.0)
-    return powers / (powers.sum(-1, keepdims=True) + (0 if sink is None else np.exp(np.asarray(sink, np.float64))[:, None, None]))
+    return powers / (
+        powers.sum(-1, keepdims=True) + (0 if sink is None else np.exp(np.asarray(sink, np.float64))[:, None, None])
+    )
 
 
 def out(params: Any, mixed: np.ndarray) -> np.ndarray:
@@ -93,7 +95,9 @@ def sigmoid(params: Any) -> np.ndarray:
 
 def softpick(params: Any) -> np.ndarray:
     risen = np.where(CAUSAL, np.exp(scores(params)) - 1, 0)
-    total = np.abs(risen).sum(-1, keepdims=True) + 1e-6 * np.exp(np.maximum(np.where(CAUSAL, scores(params), 0).max(-1, keepdims=True), 0))
+    total = np.abs(risen).sum(-1, keepdims=True) + 1e-6 * np.exp(
+        np.maximum(np.where(CAUSAL, scores(params), 0).max(-1, keepdims=True), 0)
+    )
     return out(params, np.maximum(risen, 0) / total @ heads(params, "value"))
 
 
@@ -132,8 +136,15 @@ def rotated(x: np.ndarray) -> np.ndarray:
 
 def latent(params: Any) -> np.ndarray:
     compressed = WIDE @ np.asarray(params["compress"]["kernel"], np.float64)
-    compressed = compressed / np.sqrt((compressed**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params["latent_norm"]["scale"])
-    key, value = ((compressed @ np.asarray(params[name], np.float64)).reshape(T, H, -1).swapaxes(0, 1) for name in ("up_key", "up_value"))
+    compressed = (
+        compressed
+        / np.sqrt((compressed**2).mean(-1, keepdims=True) + 1e-6)
+        * np.asarray(params["latent_norm"]["scale"])
+    )
+    key, value = (
+        (compressed @ np.asarray(params[name], np.float64)).reshape(T, H, -1).swapaxes(0, 1)
+        for name in ("up_key", "up_value")
+    )
     turned = rotated(heads(params, "query_rotary")) @ rotated(heads(params, "key_rotary", 1)).swapaxes(1, 2)
     return out(params, softmax((heads(params, "query") @ key.swapaxes(1, 2) + turned) / np.sqrt(K + 6)) @ value)
 
@@ -171,13 +182,17 @@ def law_layer_is_its_definition(layer: Any, definition: Any) -> None:
     np.testing.assert_allclose(applied(layer), definition(parameters(layer)), atol=2e-5)
 
 
-@pytest.mark.represented_by("-windowed", "-chunked", "-multi_query_chunk", "-sigmoid", "-forgetting", "-differential", "-latent0")
+@pytest.mark.represented_by(
+    "-windowed", "-chunked", "-multi_query_chunk", "-sigmoid", "-forgetting", "-differential", "-latent0"
+)
 @pytest.mark.parametrize(("layer", "definition"), DEFINITIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_attention_is_its_definition_in_float64(layer: Any, definition: Any) -> None:
     law_layer_is_its_definition(layer, definition)
 
 
-@pytest.mark.parametrize("layer", [Attention(4, causal=True, relative=BlockRouting(2, 2)), Attention(4, causal=True, chunk=3)])
+@pytest.mark.parametrize(
+    "layer", [Attention(4, causal=True, relative=BlockRouting(2, 2)), Attention(4, causal=True, chunk=3)]
+)
 def test_routing_and_chunks_keep_segments_apart_and_decode(layer: Any) -> None:
     law_segments_do_not_mix(layer)
     law_decoding_is_one_pass(layer)
@@ -188,7 +203,11 @@ def pair(first: Any, second: Any, **options: Any) -> Stack:
 
 
 VALUES = pair(ValueResidual(4, causal=True), ValueResidual(4, causal=True), repeats=1)
-SHARED = pair(SharedAttention(4, causal=True, position=RoPE()), SharedAttention(4, causal=True, position=RoPE(), reuse=True), repeats=2)
+SHARED = pair(
+    SharedAttention(4, causal=True, position=RoPE()),
+    SharedAttention(4, causal=True, position=RoPE(), reuse=True),
+    repeats=2,
+)
 FROM_PREFIX = Stack(SHARED.pattern[1], repeats=2, prefix=(SHARED.pattern[0],), scan=True)
 STACKS = {"values": VALUES, "shared": SHARED, "scanned": dataclasses.replace(SHARED, scan=True), "prefix": FROM_PREFIX}
 
@@ -217,7 +236,9 @@ def test_a_value_residual_adds_the_values_of_the_first_layer() -> None:
     first = _normed(params, 0, X)[0] @ params["layer_0"]["mixer"]["value"]["kernel"]
     source = _normed(params, 1, x)
     values = second["own"] * (source[0] @ second["value"]["kernel"]) + second["first"] * first
-    plain = {name: second[name] for name in ("query", "key", "value", "out")} | {"value": {"kernel": jnp.linalg.pinv(source[0]) @ values}}
+    plain = {name: second[name] for name in ("query", "key", "value", "out")} | {
+        "value": {"kernel": jnp.linalg.pinv(source[0]) @ values}
+    }
     rank = int(jnp.linalg.matrix_rank(source[0]))
     assert rank == T  # so that a matrix from the source to any values exists
     expected = np.asarray(x[0]) + applied(Attention(4, causal=True), plain, source)

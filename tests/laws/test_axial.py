@@ -17,17 +17,28 @@ GRID = (2, 3, 2)
 
 
 def law_each_row_of_cells_is_mixed_alone(layer: Any, grid: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    """Token by token: the cells that agree on the other axes, in their order, are given to the mixer as a batch of one example."""
+    """Token by token: the cells that agree on the other axes, in their order, are given to the mixer as a batch of one
+    example.
+    """
     x = np.asarray(normal(1, 2, 12, WIDTH))
     cells = list(itertools.product(*map(range, grid)))
     params: Any = {"mixer": parameters(layer.mixer)}
-    alone, expected = jax.jit(lambda row: layer.mixer.apply({"params": params["mixer"]}, row, Context())), np.full_like(x, np.nan)
+    alone, expected = (
+        jax.jit(lambda row: layer.mixer.apply({"params": params["mixer"]}, row, Context())),
+        np.full_like(x, np.nan),
+    )
     for first in cells:
-        row = [place for place, cell in enumerate(cells) if all(cell[a] == first[a] for a in range(len(grid)) if a not in axes)]
+        row = [
+            place
+            for place, cell in enumerate(cells)
+            if all(cell[a] == first[a] for a in range(len(grid)) if a not in axes)
+        ]
         for example in range(2):
             y = alone(x[example, row][None])
             expected[example, row] = (y[0] if isinstance(y, tuple) else y)[0]
-    found = layer.apply({"params": params}, x, Context(positions=jnp.arange(12)[None] + 5, shared={"values": jnp.ones(3)}))
+    found = layer.apply(
+        {"params": params}, x, Context(positions=jnp.arange(12)[None] + 5, shared={"values": jnp.ones(3)})
+    )
     np.testing.assert_allclose(np.asarray(found), expected, atol=2e-5)
 
 
@@ -66,9 +77,18 @@ def test_padding_stays_padding() -> None:
         (lambda: Along((2, 2), (2,)), r"axes is \(2,\) and the grid has 2"),
         (lambda: Along((2, 2), (1, 0)), "in their order"),
         (lambda: Along((2, 2), ()), "give some"),
-        (lambda: Along((2, 2)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context()), "6 tokens, which do not fill"),
-        (lambda: Along((-1, 4)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context()), "6 tokens, which do not fill"),
-        (lambda: Along((3, 2)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context(decoding=Decoding(0, 6))), "sees later tokens"),
+        (
+            lambda: Along((2, 2)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context()),
+            "6 tokens, which do not fill",
+        ),
+        (
+            lambda: Along((-1, 4)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context()),
+            "6 tokens, which do not fill",
+        ),
+        (
+            lambda: Along((3, 2)).init(jax.random.key(0), jnp.zeros((1, 6, WIDTH)), Context(decoding=Decoding(0, 6))),
+            "sees later tokens",
+        ),
     ],
 )
 def test_a_grid_that_means_nothing_is_refused(wrong: Any, words: str) -> None:

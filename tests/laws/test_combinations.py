@@ -1,6 +1,8 @@
-"""Laws of parts together, pairwise: every form of attention with every relative, weigh, position, norm and residual, behind all defaults.
+"""Laws of parts together, pairwise: every form of attention with every relative, weigh, position, norm and residual,
+behind all defaults.
 
-Rows are longer than every default chunk, window, block and scan, so that what is wrong from the second of them on shows.
+Rows are longer than every default chunk, window, block and scan, so that what is wrong from the second of them on
+shows.
 """
 
 import dataclasses
@@ -14,7 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Attention, Block, Context, Decoding, GatedDeltaNet, LayerNorm, LongConvolution, Memory, MinGRU, Softmax, Stack
+from models import (
+    Attention,
+    Block,
+    Context,
+    Decoding,
+    GatedDeltaNet,
+    LayerNorm,
+    LongConvolution,
+    Memory,
+    MinGRU,
+    Softmax,
+    Stack,
+)
 from models.attention.relative import FIRE
 from models.attention.weigh import HIDDEN
 from models.contracts import Layer, Norm, Position, Relative, Residual, Weigh, kind_of
@@ -27,9 +41,11 @@ from models.residual.single import PreNorm
 from models.structure import copy_as
 from tests.laws.components import component_classes, forms_of, normal, random_like
 
-D, HEADS, EXAMPLE, SOURCE = 16, 4, 300, 70  # examples beyond 256, the longest default, and beyond 128, 64 and 16 several times
+# examples beyond 256, the longest default, and beyond 128, 64 and 16 several times
+D, HEADS, EXAMPLE, SOURCE = 16, 4, 300, 70
 LEFT, RIGHT = 5, 3  # padding, so that examples begin where no block does
-PREFIX, SECOND, STEPS = 290, 260, 15  # of decoding: tokens of the prompt with its padding, of the shorter example, and after the prompt
+# of decoding: tokens of the prompt with its padding, of the shorter example, and after the prompt
+PREFIX, SECOND, STEPS = 290, 260, 15
 
 FORMS: dict[str, dict[str, Any]] = {
     "causal": {"causal": True},
@@ -41,16 +57,24 @@ FORMS: dict[str, dict[str, Any]] = {
     "causal long chunk": {"causal": True, "chunk": 256},
     "cross": {"cross": True},
 }
-LONG: dict[type, Any] = {LearnedPosition: LearnedPosition(2 * EXAMPLE + LEFT + RIGHT), AxialRoPE: AxialRoPE((20, 16)), FIRE: FIRE(8)}
+LONG: dict[type, Any] = {
+    LearnedPosition: LearnedPosition(2 * EXAMPLE + LEFT + RIGHT),
+    AxialRoPE: AxialRoPE((20, 16)),
+    FIRE: FIRE(8),
+}
 
 
 def of_kind(kind: type, *without: type, all_forms: bool = True) -> dict[str, Any]:
-    """The forms of a kind's components by name, or the first of each, those that are too short for EXAMPLE tokens made longer."""
+    """The forms of a kind's components by name, or the first of each, those that are too short for EXAMPLE tokens made
+    longer.
+    """
     owners = [owner for owner in component_classes() if kind_of(owner) is kind and owner not in without]
     return {
         f"{owner.__name__} {name}": form
         for owner in owners
-        for name, form in list(({"long": LONG[owner]} if owner in LONG else forms_of(owner)).items())[: None if all_forms else 1]
+        for name, form in list(({"long": LONG[owner]} if owner in LONG else forms_of(owner)).items())[
+            : None if all_forms else 1
+        ]
     }
 
 
@@ -75,7 +99,9 @@ def allowed(row: Mapping[str, str]) -> bool:
 def covering(parts: Mapping[str, Sequence[str]], allowed: Callable[[Mapping[str, str]], bool]) -> list[dict[str, str]]:
     """Rows in which every allowed pair of values of two parts stands side by side, greedily few."""
     values = [(name, value) for name in parts for value in parts[name]]
-    left = {pair: {other for other in values if other[0] != pair[0] and allowed(dict((pair, other)))} for pair in values}
+    left = {
+        pair: {other for other in values if other[0] != pair[0] and allowed(dict((pair, other)))} for pair in values
+    }
     rows: list[dict[str, str]] = []
     while first := next((pair for pair in values if left[pair]), None):
         row = dict([first])
@@ -92,7 +118,9 @@ def covering(parts: Mapping[str, Sequence[str]], allowed: Callable[[Mapping[str,
 def stack_of(row: Mapping[str, str]) -> Stack:
     chosen = {name: PARTS[name][value] for name, value in row.items()}
     given = {name: chosen.get(name) for name in ("position", "relative", "qk_norm", "kv_heads")}
-    attention = Attention(HEADS, weigh=chosen.get("weigh", Softmax()), **given, **chosen["form"], **chosen.get("more", {}))
+    attention = Attention(
+        HEADS, weigh=chosen.get("weigh", Softmax()), **given, **chosen["form"], **chosen.get("more", {})
+    )
     residual, norm = chosen.get("residual", PreNorm()), chosen.get("norm", LayerNorm())
     if hasattr(residual, "norm"):
         residual = dataclasses.replace(residual, norm=norm)
@@ -100,7 +128,9 @@ def stack_of(row: Mapping[str, str]) -> Stack:
 
 
 class Defined(Attention):
-    """The definition of attention over a row that is one example: all pairs, each query head with keys of its own, no blocks, no cache."""
+    """The definition of attention over a row that is one example: all pairs, each query head with keys of its own, no
+    blocks, no cache.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
@@ -146,7 +176,9 @@ PACKED = Context(
 )
 WAITING = PREFIX + STEPS  # tokens of a row of decoding: two prompts padded on the left to one length
 PADS = (WAITING - EXAMPLE, WAITING - SECOND)
-PROMPTS = jnp.stack([jnp.concatenate([jnp.ones((pad, D)), ALONE[row, : WAITING - pad]]) for row, pad in enumerate(PADS)])
+PROMPTS = jnp.stack(
+    [jnp.concatenate([jnp.ones((pad, D)), ALONE[row, : WAITING - pad]]) for row, pad in enumerate(PADS)]
+)
 OWN = jnp.asarray(np.stack([np.maximum(np.arange(WAITING) - pad, 0) for pad in PADS]))
 REAL = jnp.asarray(np.stack([np.arange(WAITING) >= pad for pad in PADS]).astype(np.int32))
 
@@ -161,7 +193,9 @@ def decoded(layer: Any, params: Any) -> jax.Array:
 
     def call(cache: Any, x: jax.Array, first: Any, start: bool) -> tuple[jax.Array, Any]:
         rows = (jax.lax.dynamic_slice_in_dim(part, first, x.shape[1], 1) for part in (OWN, REAL))
-        ctx = Context(*rows, memory=Memory(MEMORY, jnp.ones((2, SOURCE), jnp.int32)), decoding=Decoding(first, WAITING, start))
+        ctx = Context(
+            *rows, memory=Memory(MEMORY, jnp.ones((2, SOURCE), jnp.int32)), decoding=Decoding(first, WAITING, start)
+        )
         y, kept = layer.apply({"params": params, **cache}, x, ctx, mutable=["cache"])
         return y[0] if isinstance(y, tuple) else y, {"cache": kept.get("cache", {})}
 
@@ -175,7 +209,9 @@ def decoded(layer: Any, params: Any) -> jax.Array:
 
 def law_rows_are_those_of(layer: Any, alone: Any, decodes: bool, tolerance: float = 2e-5) -> None:
     """What `layer` gives for packed rows, and while decoding, is what `alone` gives for each example, in value."""
-    params = random_like(jax.eval_shape(lambda: alone.init(jax.random.key(0), ALONE, Context(memory=Memory(MEMORY)))).get("params", {}))
+    params = random_like(
+        jax.eval_shape(lambda: alone.init(jax.random.key(0), ALONE, Context(memory=Memory(MEMORY)))).get("params", {})
+    )
 
     def run(params: Any) -> Any:
         expected = applied(alone, params, ALONE, Context(memory=Memory(MEMORY)))
@@ -193,7 +229,9 @@ def law_parts_together_are_the_definition(row: Mapping[str, str]) -> None:
     stack = stack_of(row)
     block = stack.pattern[0]
     given = {
-        field.name: getattr(block.mixer, field.name) for field in dataclasses.fields(Attention) if field.name not in ("parent", "name")
+        field.name: getattr(block.mixer, field.name)
+        for field in dataclasses.fields(Attention)
+        if field.name not in ("parent", "name")
     }
     alone = dataclasses.replace(stack, block=dataclasses.replace(block, mixer=Defined(**given)))
     law_rows_are_those_of(stack, alone, row["form"].startswith(("causal", "cross")))
@@ -222,7 +260,12 @@ def test_parts_together_give_what_the_definition_gives_for_each_example_alone(ro
 
 FEW = [
     {"form": "causal window", "relative": "BlockRouting default", "kv_heads": "two"},
-    {"form": "causal chunk", "position": "RoPE default", "weigh": "Softmax capped_sunk", "relative": "BlockRouting small"},
+    {
+        "form": "causal chunk",
+        "position": "RoPE default",
+        "weigh": "Softmax capped_sunk",
+        "relative": "BlockRouting small",
+    },
     {"form": "chunk", "qk_norm": "HeadNorm default", "residual": "HyperConnections static"},
     {"form": "cross", "weigh": "Sigmoid default", "kv_heads": "one"},
     {"form": "causal", "position": "LearnedPosition long", "relative": "BlockRouting default"},
@@ -235,9 +278,15 @@ def test_a_few_parts_together_give_what_the_definition_gives(row: Mapping[str, s
 
 
 def sequential() -> list[Any]:
-    """The layers that go along a row: all but those of a grid or of places of their own, and attention, whose forms stand above."""
-    owners = [owner for owner in component_classes() if kind_of(owner) is Layer and owner not in (Attention, Along, TokenMLP)]
-    return [pytest.param(form, id=f"{owner.__name__}-{name}") for owner in owners for name, form in forms_of(owner).items()]
+    """The layers that go along a row: all but those of a grid or of places of their own, and attention, whose forms
+    stand above.
+    """
+    owners = [
+        owner for owner in component_classes() if kind_of(owner) is Layer and owner not in (Attention, Along, TokenMLP)
+    ]
+    return [
+        pytest.param(form, id=f"{owner.__name__}-{name}") for owner in owners for name, form in forms_of(owner).items()
+    ]
 
 
 def law_packed_rows_and_decoding_are_the_examples_alone(layer: Any) -> None:
@@ -252,7 +301,9 @@ def test_a_layer_gives_for_packed_rows_and_decoding_what_it_gives_for_each_examp
 
 
 @pytest.mark.represented_by("MinGRU", "LongConvolution")
-@pytest.mark.parametrize("layer", [MinGRU(), GatedDeltaNet(4), LongConvolution(length=64)], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize(
+    "layer", [MinGRU(), GatedDeltaNet(4), LongConvolution(length=64)], ids=lambda layer: type(layer).__name__
+)
 def test_a_few_recurrences_and_convolutions_give_for_packed_rows_what_they_give_alone(layer: Any) -> None:
     law_packed_rows_and_decoding_are_the_examples_alone(layer)
 

@@ -57,7 +57,8 @@ def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
 
 
 LAWS = [
-    pytest.param(law_compiled_equals_eager, marks=pytest.mark.slow),  # each operation of the eager one is a program to compile
+    # each operation of the eager one is a program to compile
+    pytest.param(law_compiled_equals_eager, marks=pytest.mark.slow),
     law_floats_stay_in_their_type,
     law_every_parameter_has_a_gradient,
     law_json_gives_the_same_component,
@@ -86,7 +87,19 @@ def test_every_module_class_of_the_package_runs_in_some_form() -> None:
 
 def test_components_are_found_for_every_kind_of_socket() -> None:
     kinds = {getattr(kind_of(owner), "__name__", "") for owner in component_classes()}
-    assert kinds == {"Layer", "Norm", "Position", "Relative", "Weigh", "Router", "Residual", "Embed", "Pool", "Head", "Model"}
+    assert kinds == {
+        "Layer",
+        "Norm",
+        "Position",
+        "Relative",
+        "Weigh",
+        "Router",
+        "Residual",
+        "Embed",
+        "Pool",
+        "Head",
+        "Model",
+    }
 
 
 def test_a_key_bias_without_positions_moves_no_output() -> None:

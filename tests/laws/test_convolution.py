@@ -27,7 +27,9 @@ def law_long_convolution_is_the_sum(convolve: Any, packed: bool) -> None:
     x, kernel = normal(1, *SEGMENTS.shape, 3), normal(2, SEGMENTS.shape[1], 3)
     segments = SEGMENTS if packed else np.ones_like(SEGMENTS)
     y = jax.jit(convolve)(x, kernel, jnp.asarray(segments) if packed else None)
-    np.testing.assert_allclose(np.asarray(y), convolved(np.asarray(x, np.float64), np.asarray(kernel, np.float64), segments), atol=2e-5)
+    np.testing.assert_allclose(
+        np.asarray(y), convolved(np.asarray(x, np.float64), np.asarray(kernel, np.float64), segments), atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -38,7 +40,9 @@ def test_a_long_convolution_is_the_sum_over_the_tokens_own_segment(packed: bool)
 def law_short_convolution_is_the_sum(layer: Any) -> None:
     x, params = normal(1, *SEGMENTS.shape, WIDTH), parameters(ShortConvolution(3, None, bias=True))
     y = layer.apply({"params": params}, x, Context(segments=jnp.asarray(SEGMENTS)))
-    expected = convolved(np.asarray(x, np.float64), np.asarray(params["kernel"], np.float64), SEGMENTS) + np.asarray(params["bias"])
+    expected = convolved(np.asarray(x, np.float64), np.asarray(params["kernel"], np.float64), SEGMENTS) + np.asarray(
+        params["bias"]
+    )
     np.testing.assert_allclose(np.asarray(y), expected, atol=1e-5)
 
 
@@ -69,7 +73,9 @@ def kernel_of(params: Any, layer: LongConvolution, t: int, d: int) -> np.ndarray
         hidden = np.concatenate([[place], np.sin(turns), np.cos(turns)])
         for name in ("filter_0", "filter_1"):
             hidden = np.sin(layer.frequency * (hidden @ params[name]["kernel"] + params[name]["bias"]))
-        kernel[index] = (hidden @ params["filter_out"]["kernel"]) * np.exp(-rates * place) * np.sqrt(2 * rates / layer.length)
+        kernel[index] = (
+            (hidden @ params["filter_out"]["kernel"]) * np.exp(-rates * place) * np.sqrt(2 * rates / layer.length)
+        )
     return kernel
 
 

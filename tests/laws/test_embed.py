@@ -24,13 +24,21 @@ def embedded(embed: Any, batch: Any, ctx: Context | None = None) -> np.ndarray:
 def test_patches_and_tubelets_are_a_product_of_each_box_in_order() -> None:
     embed, image = PatchEmbed(16, 2, registers=0), normal(1, 1, 4, 6, 3)
     dense = parameters(embed)["patch"]
-    boxes = [image[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1) for row in range(2) for column in range(3)]
+    boxes = [
+        image[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1)
+        for row in range(2)
+        for column in range(3)
+    ]
     expected = np.asarray(jnp.stack(boxes) @ dense["kernel"] + dense["bias"])
     np.testing.assert_allclose(embedded(embed, {"image": image})[0], expected, atol=1e-5)
     video = TubeletEmbed(16, 2, 2)
     clip = normal(2, 1, 4, 2, 4, 3)
     dense = parameters(video)["tubelet"]
-    boxes = [clip[0, 2 * frame : 2 * frame + 2, :, 2 * column : 2 * column + 2].reshape(-1) for frame in range(2) for column in range(2)]
+    boxes = [
+        clip[0, 2 * frame : 2 * frame + 2, :, 2 * column : 2 * column + 2].reshape(-1)
+        for frame in range(2)
+        for column in range(2)
+    ]
     np.testing.assert_allclose(
         embedded(video, {"video": clip})[0], np.asarray(jnp.stack(boxes) @ dense["kernel"] + dense["bias"]), atol=1e-5
     )
@@ -76,7 +84,9 @@ def test_grams_decode_as_in_one_pass() -> None:
     parts, cache = [], {}
     for first, count in ((0, 3), (3, 1), (4, 1), (5, 1)):
         ctx = Context(decoding=Decoding(first, 6, first == 0))
-        (x, _), cache = GRAMS.apply({**variables, **cache}, {"tokens": row[:, first : first + count]}, ctx, mutable=["cache"])
+        (x, _), cache = GRAMS.apply(
+            {**variables, **cache}, {"tokens": row[:, first : first + count]}, ctx, mutable=["cache"]
+        )
         parts.append(x)
     np.testing.assert_allclose(np.concatenate(parts, 1), embedded(GRAMS, {"tokens": row}), atol=1e-6)
 
@@ -86,12 +96,17 @@ def test_a_factorised_embedding_with_a_head_of_its_own_generates() -> None:
     found = np.stack(list(generate(model, parameters(model), padded([[1, 2], [3]]), 4)))
     assert found.shape == (4, 2)
     with pytest.raises(ValueError, match="set tied=False and vocab"):
-        Transformer(FactorisedEmbed(11, 16, 4), Stack(BLOCK, 1), LogitsHead()).init(jax.random.key(0), {"tokens": tokens(1, 1, 4)})
+        Transformer(FactorisedEmbed(11, 16, 4), Stack(BLOCK, 1), LogitsHead()).init(
+            jax.random.key(0), {"tokens": tokens(1, 1, 4)}
+        )
 
 
 def test_capped_logits_are_bounded_and_near_the_plain_ones_at_zero() -> None:
     hidden, table = 0.01 * normal(1, 1, 4, 16), normal(2, 11, 16)
-    plain, capped = (np.asarray(LogitsHead(cap=cap).apply({}, scale * hidden, Context(), table)) for cap, scale in ((None, 1), (3.0, 1)))
+    plain, capped = (
+        np.asarray(LogitsHead(cap=cap).apply({}, scale * hidden, Context(), table))
+        for cap, scale in ((None, 1), (3.0, 1))
+    )
     np.testing.assert_allclose(plain, capped, atol=1e-3)
     assert np.abs(np.asarray(LogitsHead(cap=3.0).apply({}, 1e4 * hidden, Context(), table))).max() <= 3.0
 
@@ -101,8 +116,11 @@ def test_several_tokens_ahead_are_their_cross_entropies_added() -> None:
     chances = np.asarray(jax.nn.log_softmax(logits), np.float64)[0]
     parts = [-sum(chances[i, n, row[0, i + n + 1]] for i in range(6 - n - 1)) for n in range(3)]
     sums = NextTokens()(logits, {"tokens": row})
-    assert float(sums["loss"].value / sums["loss"].weight) == pytest.approx(sum(parts) / 5, rel=1e-5)  # five tokens are next ones
-    assert float(sums["next_token_loss"].value / sums["next_token_loss"].weight) == pytest.approx(parts[0] / 5, rel=1e-5)
+    # five tokens are next ones
+    assert float(sums["loss"].value / sums["loss"].weight) == pytest.approx(sum(parts) / 5, rel=1e-5)
+    assert float(sums["next_token_loss"].value / sums["next_token_loss"].weight) == pytest.approx(
+        parts[0] / 5, rel=1e-5
+    )
 
 
 def test_a_head_for_several_tokens_trains_on_all_and_decodes_the_first() -> None:

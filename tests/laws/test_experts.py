@@ -94,8 +94,14 @@ def test_experts_in_blocks_and_ragged_are_the_loop_over_experts_in_float64(layer
 @pytest.mark.slow
 @pytest.mark.represented_by("sizes1")
 @pytest.mark.parametrize("sizes", [(1,), (3, 8), (2, 4, 5)])
-def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(sizes: tuple[int, ...]) -> None:
-    tokens, weights, kernels = normal(1, 7, 4), normal(2, 7, 2), (normal(3, 5, 4, 3), normal(4, 5, 4, 3), normal(5, 5, 3, 4))
+def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels_whatever_the_load(
+    sizes: tuple[int, ...],
+) -> None:
+    tokens, weights, kernels = (
+        normal(1, 7, 4),
+        normal(2, 7, 2),
+        (normal(3, 5, 4, 3), normal(4, 5, 4, 3), normal(5, 5, 3, 4)),
+    )
     for chosen in (np.zeros((7, 2), int), np.arange(14).reshape(7, 2) % 5, np.array([[4, 0]] * 6 + [[2, 4]])):
 
         def loss(tokens: Any, weights: Any, kernels: Any, sizes: tuple[int, ...] | None, chosen: Any = chosen) -> Any:
@@ -177,20 +183,27 @@ def test_padding_counts_in_no_loss_no_metric_and_no_excess(router: Any) -> None:
 
     measure = jax.jit(functools.partial(sown, layer))
     packed, alone = measure(params, X, ctx), X.reshape(1, -1, WIDTH)[:, REAL]
-    np.testing.assert_allclose(packed["metrics"]["load"][0].counts, measure(params, alone, Context())["metrics"]["load"][0].counts)
-    for number in {int(number) for number in np.asarray(SEGMENTS).ravel()}:  # an example's loss does not feel the others of its row
+    np.testing.assert_allclose(
+        packed["metrics"]["load"][0].counts, measure(params, alone, Context())["metrics"]["load"][0].counts
+    )
+    # an example's loss does not feel the others of its row
+    for number in {int(number) for number in np.asarray(SEGMENTS).ravel()}:
         own = number == SEGMENTS
         single = measure(params, X, Context(segments=jnp.where(own, 5, 0))).get("losses", {}).get("router", {})
         for name, (loss,) in packed.get("losses", {}).get("router", {}).items():
             np.testing.assert_allclose(loss.values[own], single[name][0].values[own] if number else 0.0, rtol=1e-5)
     if isinstance(router, AuxiliaryLossFree):
-        biases = [jax.jit(jax.grad(excess))(params, *given)["router"]["bias"] for given in ((X, ctx), (alone, Context()))]
+        biases = [
+            jax.jit(jax.grad(excess))(params, *given)["router"]["bias"] for given in ((X, ctx), (alone, Context()))
+        ]
         np.testing.assert_allclose(biases[0], biases[1])
 
 
 def test_the_bias_is_given_the_excess_of_the_load_and_descent_lowers_it() -> None:
     layer = Experts(4, 1, router=AuxiliaryLossFree())
-    params = parameters(layer) | {"router": {"bias": jnp.array([9.0, 0.0, 0.0, 0.0]), "gate": {"kernel": normal(3, WIDTH, 4)}}}
+    params = parameters(layer) | {
+        "router": {"bias": jnp.array([9.0, 0.0, 0.0, 0.0]), "gate": {"kernel": normal(3, WIDTH, 4)}}
+    }
     loss = jax.jit(jax.grad(lambda params: output(layer, params).sum()))
     np.testing.assert_array_equal(loss(params)["router"]["bias"], [12, -4, -4, -4])
     for _ in range(200):
@@ -202,7 +215,9 @@ def test_sown_losses_are_gathered_over_a_scan_and_are_no_part_of_a_new_model() -
     stack = Stack(Block(MLP(1.0), Experts(4, 2)), 3, scan=True)
     variables = jax.eval_shape(stack.init, jax.random.key(0), X, Context())
     assert set(variables) == {"params"}
-    losses = jax.tree.leaves(jax.eval_shape(functools.partial(sown, stack), variables["params"], X, Context())["losses"])
+    losses = jax.tree.leaves(
+        jax.eval_shape(functools.partial(sown, stack), variables["params"], X, Context())["losses"]
+    )
     assert [loss.shape for loss in losses] == [(3, *X.shape[:2])] * 2
 
 
@@ -244,7 +259,9 @@ def test_an_example_beyond_those_that_soft_experts_serve_is_not_a_number() -> No
     params = parameters(layer)
     y = np.asarray(layer.apply({"params": params}, X[:1], Context(segments=segments)))
     np.testing.assert_array_equal(np.isnan(y[0]).all(-1), segments[0] == 3)
-    served = np.asarray(layer.apply({"params": params}, X[:1], Context(segments=segments, starts=jnp.array([[0, 2, 4]]))))
+    served = np.asarray(
+        layer.apply({"params": params}, X[:1], Context(segments=segments, starts=jnp.array([[0, 2, 4]])))
+    )
     assert np.isfinite(served).all()
     np.testing.assert_allclose(y[0, :4], served[0, :4], atol=1e-6)
 
@@ -270,7 +287,9 @@ def test_product_keys_find_the_best_of_all_pairs() -> None:
             scores = (left[:, None] + right[None]).reshape(-1)
             best = np.argsort(-scores)[:3]
             y[i] += softmax(scores[best]) @ p["values"][best]
-    np.testing.assert_allclose(np.asarray(layer.apply({"params": params}, X, Context())).reshape(-1, WIDTH), y, atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(layer.apply({"params": params}, X, Context())).reshape(-1, WIDTH), y, atol=1e-4
+    )
 
 
 def test_low_rank_and_monarch_are_an_mlp_of_their_matrices() -> None:
@@ -285,20 +304,26 @@ def test_low_rank_and_monarch_are_an_mlp_of_their_matrices() -> None:
         whole, inner = np.zeros((given, width)), 4
         for i in range(given):
             for o in range(width):
-                for place in range(inner):  # unit (block, place) of the first map stands at place * 4 + block for the second
+                # unit (block, place) of the first map stands at place * 4 + block for the second
+                for place in range(inner):
                     block, at = i // (given // 4), place * 4 + i // (given // 4)
                     if at // inner == o % 4:
-                        whole[i, o] += q[f"{name}_in"][block, i % (given // 4), place] * q[name][o % 4, at % inner, o // 4]
+                        whole[i, o] += (
+                            q[f"{name}_in"][block, i % (given // 4), place] * q[name][o % 4, at % inner, o // 4]
+                        )
         return whole
 
-    params = {name: {"kernel": jnp.asarray(matrix(name, *sizes))} for name, sizes in (("up", (16, 32)), ("down", (32, 16)))}
+    params = {
+        name: {"kernel": jnp.asarray(matrix(name, *sizes))} for name, sizes in (("up", (16, 32)), ("down", (32, 16)))
+    }
     np.testing.assert_allclose(output(monarch, parameters(monarch)), output(MLP(2.0), params), atol=1e-4)
     with pytest.raises(ValueError, match="multiples"):
         Monarch(blocks=5).init(jax.random.key(0), X, Context())
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [({"active": 9}, "9 active of 8"), ({"experts": 0}, "above 0"), ({"dispatch": "loop"}, "'auto'")]
+    ("given", "words"),
+    [({"active": 9}, "9 active of 8"), ({"experts": 0}, "above 0"), ({"dispatch": "loop"}, "'auto'")],
 )
 def test_experts_refuse_settings_that_contradict_each_other(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

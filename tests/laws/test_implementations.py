@@ -76,8 +76,12 @@ def places(rows: jax.Array | None, length: int) -> jax.Array:
     return jnp.arange(length) - same.argmax(-1)
 
 
-def values(case: Case, implementation: Implementation, everywhere: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """What attention gives and the gradients of query, key and value, for a cotangent that padding has none of, or all have."""
+def values(
+    case: Case, implementation: Implementation, everywhere: bool = False
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """What attention gives and the gradients of query, key and value, for a cotangent that padding has none of, or all
+    have.
+    """
     t, s = case.t, case.s or case.t
     shapes = ((case.heads, t, case.width), (case.groups, s, case.width), (case.groups, s, case.value))
     given = tuple(normal(seed, 2, *shape) for seed, shape in enumerate(shapes))
@@ -91,7 +95,9 @@ def values(case: Case, implementation: Implementation, everywhere: bool = False)
         @nn.compact
         def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
             scale = case.width**-0.5
-            return attend(query, key, value, own, other, case.reach, Softmax(case.cap), scale, implementation=implementation)
+            return attend(
+                query, key, value, own, other, case.reach, Softmax(case.cap), scale, implementation=implementation
+            )
 
     def run(given: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         mixed, back = jax.vjp(lambda *parts: jnp.asarray(Core().apply({}, *parts)), *given)
@@ -112,7 +118,9 @@ def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def law_implementation_is_the_definition(name: str, implementation: Implementation) -> None:
-    for found, expected in zip(jax.tree.leaves(values(CASES[name], implementation)), jax.tree.leaves(defined(name)), strict=True):
+    for found, expected in zip(
+        jax.tree.leaves(values(CASES[name], implementation)), jax.tree.leaves(defined(name)), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -139,7 +147,9 @@ def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: 
 
 @pytest.mark.represented_by("window-wide")
 @pytest.mark.parametrize(("name", "broken"), [("packed and padded", blind), ("window", wide)])
-def test_a_kernel_that_sees_too_much_fails(name: str, broken: Callable[..., jax.Array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_sees_too_much_fails(
+    name: str, broken: Callable[..., jax.Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(core, "attend_splash", broken)
     with pytest.raises(AssertionError):
         law_implementation_is_the_definition(name, "splash")
@@ -194,9 +204,16 @@ def used(layer: Any, x: jax.Array, ctx: Context) -> set[str]:
     """The implementations that a layer's jaxpr names."""
     params = jax.eval_shape(layer.init, jax.random.key(0), x, ctx)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, x.dtype), params)
-    jaxpr = jax.make_jaxpr(lambda params, x: layer.apply(params, x, ctx, rngs={"dropout": jax.random.key(0)}))(params, x)
+    jaxpr = jax.make_jaxpr(lambda params, x: layer.apply(params, x, ctx, rngs={"dropout": jax.random.key(0)}))(
+        params, x
+    )
     stacks = [str(equation.source_info.name_stack) for equation in equations(jaxpr.jaxpr)]
-    return {part.removeprefix("attention_") for stack in stacks for part in stack.split("/") if part.startswith("attention_")}
+    return {
+        part.removeprefix("attention_")
+        for stack in stacks
+        for part in stack.split("/")
+        if part.startswith("attention_")
+    }
 
 
 HALF = X.astype(jnp.bfloat16)
@@ -218,7 +235,9 @@ HALF = X.astype(jnp.bfloat16)
     ],
     ids=lambda value: None if isinstance(value, str) else str(value.__class__.__name__),
 )
-def test_the_platform_and_the_call_choose(layer: Attention, on_tpu: str, on_gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_platform_and_the_call_choose(
+    layer: Attention, on_tpu: str, on_gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert used(layer, HALF, Context()) == {"xla"}
     with compile_for("tpu"):
         assert used(layer, HALF, Context()) == {on_tpu}
@@ -255,10 +274,18 @@ def test_active_dropout_of_weights_decoding_and_weights_that_are_looked_at_are_x
             Context(train=True),
             "'splash' cannot compute this: it has no dropout of weights",
         ),
-        (Attention(2, relative=ALiBi(), implementation="fused"), Context(), "it has no relative positions; give 'xla', or None"),
+        (
+            Attention(2, relative=ALiBi(), implementation="fused"),
+            Context(),
+            "it has no relative positions; give 'xla', or None",
+        ),
         (Attention(2, weigh=Softmax(sink=True), implementation="splash"), Context(), "it has no sink"),
         (Attention(2, weigh=Sigmoid(), implementation="splash"), Context(), "it has no weights but softmax's"),
-        (Attention(2, head_width=300, implementation="splash"), Context(), "its heads are 256 wide at most, and these are 300"),
+        (
+            Attention(2, head_width=300, implementation="splash"),
+            Context(),
+            "its heads are 256 wide at most, and these are 300",
+        ),
     ],
 )
 def test_one_that_cannot_compute_a_call_says_what_it_lacks(layer: Attention, ctx: Context, sentence: str) -> None:
@@ -281,19 +308,31 @@ CALL = Call(length=1024, width=64, dtype="bfloat16")
         ("fused", {"dtype": "float32"}, "gpu", "on GPU it takes float16 or bfloat16, and this is float32"),
         ("fused", {"dtype": "float32"}, "cpu", None),
         ("fused", {"width": 256}, "gpu", "on GPU its heads are 128 wide at most, and these are 256"),
-        ("fused", {"masked": True, "even": False}, "gpu", "on GPU it hides tokens in rows of even length only, and these are odd"),
+        (
+            "fused",
+            {"masked": True, "even": False},
+            "gpu",
+            "on GPU it hides tokens in rows of even length only, and these are odd",
+        ),
         (
             "fused",
             {"capability": "7.5"},  # a T4's
             "gpu",
             "it runs on NVIDIA's GPUs of compute capability 8.0 or more, and this one's is 7.5",
         ),
-        ("fused", {"capability": "gfx942"}, "gpu", "it runs on NVIDIA's GPUs of compute capability 8.0 or more, and this one's is gfx942"),
+        (
+            "fused",
+            {"capability": "gfx942"},
+            "gpu",
+            "it runs on NVIDIA's GPUs of compute capability 8.0 or more, and this one's is gfx942",
+        ),
         ("fused", {"capability": "10.0"}, "gpu", None),
         ("xla", {"special": ("sink",)}, "tpu", None),
     ],
 )
-def test_what_an_implementation_lacks(implementation: Implementation, changes: Any, on: str, reason: str | None) -> None:
+def test_what_an_implementation_lacks(
+    implementation: Implementation, changes: Any, on: str, reason: str | None
+) -> None:
     call = dataclasses.replace(CALL, **changes)
     assert explain_refusal(implementation, call, on) == reason
     if reason is None:
@@ -312,7 +351,10 @@ def test_a_name_that_there_is_none_of_is_refused() -> None:
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = Attention(2, causal=True, implementation="splash"), Mesh(data=4, fsdp=2)
-    batch = {"x": np.asarray(normal(3, rows, 130, 16)), "segments": np.repeat(np.asarray(segments("padded", 130))[:1], rows, 0)}
+    batch = {
+        "x": np.asarray(normal(3, rows, 130, 16)),
+        "segments": np.repeat(np.asarray(segments("padded", 130))[:1], rows, 0),
+    }
     params = layer.init(jax.random.key(0), batch["x"], Context())
     compute = mesh.compile_evaluation(lambda params, batch: gradient(layer, params, batch))
     placed = mesh.put(batch) if rows == 8 else batch
@@ -320,7 +362,9 @@ def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     forward = next(equation.params["in_specs"] for equation in equations(traced) if "in_specs" in equation.params)
     assert (PartitionSpec(("data", "fsdp")) in forward) == (rows == 8)
     one = jax.jit(lambda params: gradient(layer, params, batch))(params)
-    for found, expected in zip(jax.tree.leaves(compute(mesh.spread(params), placed)), jax.tree.leaves(one), strict=True):
+    for found, expected in zip(
+        jax.tree.leaves(compute(mesh.spread(params), placed)), jax.tree.leaves(one), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -346,5 +390,7 @@ def test_every_implementation_names_its_context() -> None:
     for implementation in ("xla", "fused", "splash"):
         layer = Attention(2, causal=True, implementation=implementation)
         jaxpr = jax.make_jaxpr(lambda x, layer=layer: layer.init_with_output(jax.random.key(0), x, Context())[0])(X)
-        names = collections.Counter(equation.params["name"] for equation in equations(jaxpr.jaxpr) if equation.primitive.name == "name")
+        names = collections.Counter(
+            equation.params["name"] for equation in equations(jaxpr.jaxpr) if equation.primitive.name == "name"
+        )
         assert set(names) == {kernels.SAVED}

@@ -19,12 +19,26 @@ from models.recurrence.rwkv import RWKV7
 from models.residual.single import LayerScale
 from models.residual.streams import HyperConnections, ManifoldHyperConnections
 from tests.laws.components import arguments, component_classes, forms_of, shapes
-from tests.laws.scales import DEPTH, LAYER, PARTS, REFERENCES, STEPS, WIDTH, Constant, Distribution, Normal, Orthogonal, rates
+from tests.laws.scales import (
+    DEPTH,
+    LAYER,
+    PARTS,
+    REFERENCES,
+    STEPS,
+    WIDTH,
+    Constant,
+    Distribution,
+    Normal,
+    Orthogonal,
+    rates,
+)
 from tests.laws.scales import explain as explain_parameter
 
 
 def inputs(component: Any) -> tuple[Any, ...]:
-    """What a component is called with at the width of the table, in one of several blocks; the laws' own arguments for other kinds."""
+    """What a component is called with at the width of the table, in one of several blocks; the laws' own arguments for
+    other kinds.
+    """
     x, ctx = jnp.zeros((1, 2, WIDTH)), Context(layer=LAYER, depth=DEPTH)
     kind, place = kind_of(component), jnp.zeros((1, 1, 1), jnp.int32)
     if kind is Residual:
@@ -131,14 +145,18 @@ def test_first_values_follow_the_depth_in_a_scan_as_in_a_loop(residual: Any) -> 
     def start(**options: Any) -> Any:
         return Stack(block, 3, **options).init(jax.random.key(0), x, Context())["params"]
 
-    looped, scanned, tied = (jax.jit(lambda options=options: start(**options))() for options in ({}, {"scan": True}, {"tied": True}))
+    looped, scanned, tied = (
+        jax.jit(lambda options=options: start(**options))() for options in ({}, {"scan": True}, {"tied": True})
+    )
     for path, leaf in jax.tree_util.tree_leaves_with_path(tied[TIED]["block_0"]):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         layers = [np.asarray(pick(looped[f"layer_{index}"], path)) for index in range(3)]
         if "_share" in name or "decay_bias" in name or "norm_scale" in name or name.endswith("/read"):
             assert np.abs(layers[0] - layers[1]).max() > 1e-3, f"{name} does not follow the depth"
         if "kernel" not in name:
-            np.testing.assert_allclose(np.asarray(pick(scanned[SCANNED]["block_0"], path)), np.stack(layers), atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                np.asarray(pick(scanned[SCANNED]["block_0"], path)), np.stack(layers), atol=1e-5, err_msg=name
+            )
             np.testing.assert_allclose(np.asarray(leaf), layers[0], atol=1e-5, err_msg=name)
 
 

@@ -98,9 +98,14 @@ def test_grouped_attention_is_multi_head_attention_with_keys_and_values_repeated
     assert params["key"]["kernel"].shape == params["value"]["kernel"].shape == (WIDTH, kv_heads * WIDTH // 4)
 
     def repeated(leaf: np.ndarray) -> np.ndarray:
-        return np.repeat(leaf.reshape(*leaf.shape[:-1], kv_heads, WIDTH // 4), 4 // kv_heads, -2).reshape(*leaf.shape[:-1], WIDTH)
+        return np.repeat(leaf.reshape(*leaf.shape[:-1], kv_heads, WIDTH // 4), 4 // kv_heads, -2).reshape(
+            *leaf.shape[:-1], WIDTH
+        )
 
-    wide = {name: jax.tree.map(repeated, jax.device_get(part)) if name in ("key", "value") else part for name, part in params.items()}
+    wide = {
+        name: jax.tree.map(repeated, jax.device_get(part)) if name in ("key", "value") else part
+        for name, part in params.items()
+    }
     full = dataclasses.replace(grouped, kv_heads=None)
     np.testing.assert_allclose(applied(grouped, params), applied(full, wide), atol=1e-5)
 
@@ -108,16 +113,24 @@ def test_grouped_attention_is_multi_head_attention_with_keys_and_values_repeated
 def test_attention_is_the_closed_form_in_float64() -> None:
     layer = Attention(4, causal=True)
     wide, params = np.asarray(X, np.float64), parameters(layer)
-    query, key, value = ((wide @ np.asarray(params[n]["kernel"], np.float64)).reshape(TOKENS, 4, 4) for n in ("query", "key", "value"))
+    query, key, value = (
+        (wide @ np.asarray(params[n]["kernel"], np.float64)).reshape(TOKENS, 4, 4) for n in ("query", "key", "value")
+    )
     scores = np.einsum("thk,shk->hts", query, key) / 2 + np.where(np.tri(TOKENS), 0, -np.inf)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    mixed = np.einsum("hts,shk->thk", weights, value).reshape(TOKENS, WIDTH) @ np.asarray(params["out"]["kernel"], np.float64)
+    mixed = np.einsum("hts,shk->thk", weights, value).reshape(TOKENS, WIDTH) @ np.asarray(
+        params["out"]["kernel"], np.float64
+    )
     np.testing.assert_allclose(applied(layer, params), mixed, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("arguments_given", "words"),
-    [({"heads": 4, "kv_heads": 3}, "must divide"), ({"window": 0}, "window"), ({"cross": True, "causal": True}, "cross")],
+    [
+        ({"heads": 4, "kv_heads": 3}, "must divide"),
+        ({"window": 0}, "window"),
+        ({"cross": True, "causal": True}, "cross"),
+    ],
 )
 def test_attention_refuses_settings_that_contradict_each_other(arguments_given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -35,12 +35,16 @@ def pooled(x: np.ndarray) -> np.ndarray:
 
 def law_each_example_is_mixed_alone(layer: Any, formula: Any, params: Any) -> None:
     x = normal(1, 2, 8, WIDTH)
-    ctx = Context(positions=jnp.asarray(PLACES), segments=jnp.asarray(SEGMENTS), starts=jnp.array([[0, 3, 0], [0, 5, 6]]))
+    ctx = Context(
+        positions=jnp.asarray(PLACES), segments=jnp.asarray(SEGMENTS), starts=jnp.array([[0, 3, 0], [0, 5, 6]])
+    )
     packed = jax.jit(layer.apply)({"params": params}, x, ctx)
     for row in range(2):
         for segment in np.unique(SEGMENTS[row]):
             own = SEGMENTS[row] == segment
-            np.testing.assert_allclose(np.asarray(packed)[row, own], formula(np.asarray(x, np.float64)[row, own]), atol=1e-5)
+            np.testing.assert_allclose(
+                np.asarray(packed)[row, own], formula(np.asarray(x, np.float64)[row, own]), atol=1e-5
+            )
     whole = layer.apply({"params": params}, x, Context())
     np.testing.assert_allclose(np.asarray(whole)[0], formula(np.asarray(x, np.float64)[0]), atol=1e-5)
 

@@ -55,7 +55,9 @@ def law_logits_are_products_with_the_table(head: Any, table: Any) -> None:
     hidden, embedding = normal(1, 2, 3, WIDTH), normal(2, VOCAB, WIDTH)
     params = parameters(head)
     logits = head.apply({"params": params}, hidden, Context(), embedding)
-    np.testing.assert_allclose(logits, np.asarray(hidden) @ np.asarray(table(params, embedding)).T + params.get("bias", 0), atol=1e-4)
+    np.testing.assert_allclose(
+        logits, np.asarray(hidden) @ np.asarray(table(params, embedding)).T + params.get("bias", 0), atol=1e-4
+    )
 
 
 def test_a_mean_over_tokens_is_that_of_the_examples_own_tokens_even_of_one() -> None:
@@ -122,7 +124,8 @@ def law_decoder_sees_only_its_own_memory(model: Any) -> None:
     params, batch = parameters(model), pack(examples())
     apply = jax.jit(lambda source: model.apply({"params": params}, {**batch, "source": source}))
     start = np.asarray(apply(batch["source"]))[0]
-    changed = np.asarray(apply(batch["source"].at[0, 3].set((batch["source"][0, 3] + 1) % 7)))[0]  # a source token of example 2
+    # a source token of example 2
+    changed = np.asarray(apply(batch["source"].at[0, 3].set((batch["source"][0, 3] + 1) % 7)))[0]
     first, second = slice(0, LENGTHS[0]), slice(LENGTHS[0], sum(LENGTHS))
     np.testing.assert_array_equal(start[first], changed[first])
     assert (np.abs(start[second] - changed[second]).max(-1) > 1e-6).all()
@@ -193,7 +196,10 @@ BROKEN = [
     (law_pooled_packed_rows_equal_the_examples_alone, (RowMean(),)),
     (law_logits_are_products_with_the_table, (LogitsHead(tied=False), lambda params, embedding: embedding)),
     (law_embedding_is_the_sum_of_its_rows, (replace(FULL, "norm", LayerNorm()),)),
-    (law_decoder_sees_only_its_own_memory, (replace(VARIANTS[EncoderDecoder]["shared"], "decoder.block.cross", Mingling()),)),
+    (
+        law_decoder_sees_only_its_own_memory,
+        (replace(VARIANTS[EncoderDecoder]["shared"], "decoder.block.cross", Mingling()),),
+    ),
     (law_training_and_evaluation_differ_by_dropout_alone, (with_mixer(Attention(2)),)),
 ]
 

@@ -1,4 +1,6 @@
-"""A batch in parts, on the devices of a pmap and on a mesh gives the numbers of the whole batch, for every component and objective."""
+"""A batch in parts, on the devices of a pmap and on a mesh gives the numbers of the whole batch, for every component
+and objective.
+"""
 
 import dataclasses
 import itertools
@@ -70,10 +72,16 @@ def ragged(trained: Trained) -> dict[str, np.ndarray]:
     if isinstance(trained.objective, MeanSquaredError) and isinstance(trained.model.head.pool, EveryToken):
         batch |= {"weights": weights[:, None]}
     if isinstance(trained.objective, MaskedLM):
-        batch |= {"labels": draw.integers(0, 5, (ROWS, LENGTH)), "weights": draw.integers(0, 2, (ROWS, LENGTH)) * (segments > 0)}
+        batch |= {
+            "labels": draw.integers(0, 5, (ROWS, LENGTH)),
+            "weights": draw.integers(0, 2, (ROWS, LENGTH)) * (segments > 0),
+        }
     if isinstance(trained.objective, Quantiles):
         batch |= {"values": draw.normal(size=(ROWS, LENGTH, 1)), "scale": draw.uniform(1, 2, (ROWS, 1, 1))}
-    return {name: np.asarray(value, np.float32 if np.asarray(value).dtype.kind == "f" else np.int32) for name, value in batch.items()}
+    return {
+        name: np.asarray(value, np.float32 if np.asarray(value).dtype.kind == "f" else np.int32)
+        for name, value in batch.items()
+    }
 
 
 def still(value: Any) -> Any:
@@ -92,7 +100,11 @@ class Stepped:
     """What a step of plain descent from random parameters changes, and its sums."""
 
     def __init__(self, trained: Trained) -> None:
-        self.model, self.objective, self.batch = still(resized(trained.model, WIDTH, LENGTH)), trained.objective, ragged(trained)
+        self.model, self.objective, self.batch = (
+            still(resized(trained.model, WIDTH, LENGTH)),
+            trained.objective,
+            ragged(trained),
+        )
         given = jax.tree.map(jnp.asarray, self.batch)
         self.params = random_like(jax.eval_shape(lambda: self.model.init(jax.random.key(0), given))["params"])
         self.roles = roles_of(self.model, given)
@@ -101,9 +113,13 @@ class Stepped:
     def step(self, parallel: Parallel, parts: int) -> tuple[Any, Any]:
         """(the changes of the parameters, the sums) of one step."""
         optimizer = SGD(Constant(1.0)).build(1, self.params, roles=self.roles)
-        step = parallel.compile_step(make_step(self.model, self.objective, optimizer, accumulate=parts, roles=self.roles))
+        step = parallel.compile_step(
+            make_step(self.model, self.objective, optimizer, accumulate=parts, roles=self.roles)
+        )
         state, sums = step(parallel.start(lambda: initialise(self.params, optimizer, 0)), parallel.put(self.batch))
-        return jax.device_get((jax.tree.map(lambda new, old: new - old, parallel.whole(state).params, self.params), sums))
+        return jax.device_get(
+            (jax.tree.map(lambda new, old: new - old, parallel.whole(state).params, self.params), sums)
+        )
 
 
 def law_parts_give_the_numbers_of_the_whole(whole: Stepped, way: str) -> None:
@@ -114,7 +130,9 @@ def law_parts_give_the_numbers_of_the_whole(whole: Stepped, way: str) -> None:
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole.moved)) > 1e-4
     moved, sums = whole.step(*WAYS[way])
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(moved), jax.tree.leaves(whole.moved), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3 * max(np.abs(b).max(), 1e-2), err_msg=f"{way} {path_name(path)}")
+        np.testing.assert_allclose(
+            a, b, rtol=2e-3, atol=1e-3 * max(np.abs(b).max(), 1e-2), err_msg=f"{way} {path_name(path)}"
+        )
     for name, (value, weight, _) in whole.sums.items():
         np.testing.assert_allclose(sums[name].value, value, rtol=5e-4, atol=1e-5, err_msg=f"{way} {name}")
         np.testing.assert_allclose(sums[name].weight, weight, rtol=1e-5, err_msg=f"{way} {name}")
@@ -131,7 +149,9 @@ def experts(router: Any, active: int = 2) -> Block:
     return Block(Experts(4, active, 1.0, router=router, dispatch="ragged"), None)
 
 
-BALANCED = of(NextTokens(), MultiTokenHead(2), Block(Experts(4, 2, 1.0, dispatch="ragged"), None), experts(AuxiliaryLossFree(), 1))
+BALANCED = of(
+    NextTokens(), MultiTokenHead(2), Block(Experts(4, 2, 1.0, dispatch="ragged"), None), experts(AuxiliaryLossFree(), 1)
+)
 OBJECTIVES = [
     of(MaskedLM(), LogitsHead()),
     of(Translation(), LogitsHead(chunk=5)),
@@ -176,7 +196,12 @@ def test_every_objective_gives_parts_the_numbers_of_the_whole(trained: Trained) 
 
 def test_every_objective_is_trained_for_here() -> None:
     modules = (classification, detection, language, regression)
-    found = {one for module in modules for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__}
+    found = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and one.__module__ == module.__name__
+    }
     objectives = {one for one in found if hasattr(one, "answer")}
     assert objectives == {type(one.objective) for one in [*OBJECTIVES, *everything()]}
 
@@ -225,7 +250,11 @@ def every_form(last: bool) -> list[Any]:
         found += side_by_side(forms, layered if socket is Layer else SHARED[socket])
     for outer, inner in itertools.zip_longest(around, residuals):
         model = ALONE[Residual](residuals[inner]) if inner else around[outer]
-        found.append(trained("+".join(filter(None, (outer, inner))), dataclasses.replace(around.get(outer, model), stack=model.stack)))
+        found.append(
+            trained(
+                "+".join(filter(None, (outer, inner))), dataclasses.replace(around.get(outer, model), stack=model.stack)
+            )
+        )
     return [pytest.param(once(one), id=one.name) for one in found]
 
 
@@ -264,10 +293,14 @@ class MeanOfMeans(NextToken):
 
 
 class BatchBalance(nn.Module):
-    """Broken: experts are balanced over the batch at hand, e sum_e f_e mean(p_e), which is no sum over examples.  arXiv:2101.03961."""
+    """Broken: experts are balanced over the batch at hand, e sum_e f_e mean(p_e), which is no sum over examples.
+    arXiv:2101.03961.
+    """
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
+    ) -> tuple[jax.Array, jax.Array]:
         chances, present = jax.nn.softmax(gate(tokens, experts)), real(tokens, segments)
         weights, chosen = jax.lax.top_k(chances, active)
         share, mean = loads(chosen, present, experts), jnp.where(present[..., None], chances, 0).sum((0, 1))
@@ -275,7 +308,10 @@ class BatchBalance(nn.Module):
         return weights, chosen
 
 
-BROKEN = {"loss": of(MeanOfMeans(), LogitsHead(), Block(MLP(1.0), None)), "layer": of(NextToken(), LogitsHead(), experts(BatchBalance()))}
+BROKEN = {
+    "loss": of(MeanOfMeans(), LogitsHead(), Block(MLP(1.0), None)),
+    "layer": of(NextToken(), LogitsHead(), experts(BatchBalance())),
+}
 
 
 @pytest.mark.parametrize("broken", BROKEN)

@@ -25,7 +25,8 @@ def yarn_rates(yarn: YaRN) -> np.ndarray:
         ramp = (yarn.length * rate / (2 * np.pi) - yarn.slow) / (yarn.fast - yarn.slow)
         kept = min(max(ramp, 0.0), 1.0)
         found.append((1 - kept) * rate / yarn.factor + kept * rate)
-    assert len({round(one / plain, 3) for one, plain in zip(found, rates(WIDTH), strict=True)}) > 2  # kept, on the ramp, interpolated
+    # kept, on the ramp, interpolated
+    assert len({round(one / plain, 3) for one, plain in zip(found, rates(WIDTH), strict=True)}) > 2
     return np.array(found)
 
 
@@ -84,7 +85,9 @@ def test_products_on_a_grid_depend_on_the_differences_along_each_axis() -> None:
 
     def product(row: int, column: int) -> float:
         places = (row * 7 + column, (row + 2) * 7 + column + 3)
-        left, right = (np.asarray(position.apply({}, x, jnp.array([place]))) for x, place in zip(vectors, places, strict=True))
+        left, right = (
+            np.asarray(position.apply({}, x, jnp.array([place]))) for x, place in zip(vectors, places, strict=True)
+        )
         return float((left * right).sum())
 
     np.testing.assert_allclose([product(5, 1), product(3, 3)], product(0, 0), atol=1e-5)
@@ -92,7 +95,13 @@ def test_products_on_a_grid_depend_on_the_differences_along_each_axis() -> None:
 
 def test_a_stretched_position_of_factor_one_is_plain() -> None:
     x = normal(1, len(PLACES), WIDTH)
-    for position in (InterpolatedRoPE(1.0), NTKRoPE(1.0), YaRN(1.0), PartialRoPE(1.0), AxialRoPE((400,), base=10_000.0)):
+    for position in (
+        InterpolatedRoPE(1.0),
+        NTKRoPE(1.0),
+        YaRN(1.0),
+        PartialRoPE(1.0),
+        AxialRoPE((400,), base=10_000.0),
+    ):
         y = position.apply({}, x, jnp.asarray(PLACES))
         np.testing.assert_allclose(np.asarray(y), np.asarray(RoPE().apply({}, x, jnp.asarray(PLACES))), atol=1e-4)
 

@@ -9,7 +9,19 @@ import numpy as np
 import optax
 import pytest
 
-from models import MLP, Block, ClassHead, Context, LogitsHead, PreNorm, QueryEmbed, RMSNorm, Stack, TokenEmbed, Transformer
+from models import (
+    MLP,
+    Block,
+    ClassHead,
+    Context,
+    LogitsHead,
+    PreNorm,
+    QueryEmbed,
+    RMSNorm,
+    Stack,
+    TokenEmbed,
+    Transformer,
+)
 from models.parametrization import initialised, roles
 from models.paths import path_name
 from models.products import trace_sums
@@ -113,7 +125,8 @@ def kernels(d: int) -> dict[str, tuple[int, ...]]:
     return {"kernel": (d, d), "turned": (d, d), "low": (d, 2), "rank": (2, d)}
 
 
-# Vectors of a width that grows in products that sum over it; kernels of two axes or more are summed over their last axis but one.
+# Vectors of a width that grows in products that sum over it; kernels of two axes or more are summed over their last
+# axis but one.
 VECTORS = {
     "HyperConnections": {"read_weight", "write_weight"},
     "RWKV7": {"bonus"},
@@ -147,7 +160,11 @@ def sums(form: Any) -> dict[str, tuple[tuple[int, ...], frozenset[int]]]:
 @pytest.mark.parametrize(
     "owner",
     [
-        pytest.param(owner, id=owner.__name__, marks=() if owner.__name__ in (*VECTORS, *SCALED, "MLP", "Experts") else pytest.mark.slow)
+        pytest.param(
+            owner,
+            id=owner.__name__,
+            marks=() if owner.__name__ in (*VECTORS, *SCALED, "MLP", "Experts") else pytest.mark.slow,
+        )
         for owner in component_classes()
         if owner not in (Stack, Transformer) and owner.__name__ != "EncoderDecoder"
     ],
@@ -179,7 +196,9 @@ class AttentionPool(nn.Module):
 
 def pooled(width: int) -> Transformer:
     stack = Stack(Block(MLP(1.0), None, PreNorm(RMSNorm())), 1, norm=RMSNorm())
-    return Transformer(TokenEmbed(11, width), stack, ClassHead(3, AttentionPool()), parametrization="mup", base_width=64, base_depth=1)
+    return Transformer(
+        TokenEmbed(11, width), stack, ClassHead(3, AttentionPool()), parametrization="mup", base_width=64, base_depth=1
+    )
 
 
 def score_size(width: int, steps: int = 6) -> float:
@@ -190,8 +209,12 @@ def score_size(width: int, steps: int = 6) -> float:
     state, scores = transform.init(params), jnp.zeros(())
 
     def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits, sown = model.apply({"params": params}, BATCH, capture_intermediates=lambda module, _: isinstance(module, Score))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4) % 3).mean(), jax.tree.leaves(sown["intermediates"])[0]
+        logits, sown = model.apply(
+            {"params": params}, BATCH, capture_intermediates=lambda module, _: isinstance(module, Score)
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4) % 3).mean(), jax.tree.leaves(
+            sown["intermediates"]
+        )[0]
 
     @jax.jit
     def step(params: Any, state: Any) -> tuple[Any, Any, jax.Array]:

@@ -1,4 +1,6 @@
-"""Logits left to the loss, in chunks: the numbers of whole ones, on one device and on many, without ever holding them all."""
+"""Logits left to the loss, in chunks: the numbers of whole ones, on one device and on many, without ever holding them
+all.
+"""
 
 import functools
 from typing import Any
@@ -49,7 +51,10 @@ def chunked_and_whole(name: str, chunk: int, precision: Any = jnp.float32) -> li
         return sums["loss"].value, sums
 
     heads = [replace(head, "chunk", size) for size in (chunk, None)]
-    return [jax.jit(jax.value_and_grad(functools.partial(loss, head), (0, 1, 2), has_aux=True))(params, hidden, table) for head in heads]
+    return [
+        jax.jit(jax.value_and_grad(functools.partial(loss, head), (0, 1, 2), has_aux=True))(params, hidden, table)
+        for head in heads
+    ]
 
 
 @pytest.mark.represented_by("1-untied", "5-next", "5-ahead", "64-masked")
@@ -65,19 +70,28 @@ def test_logits_in_chunks_give_the_sums_and_gradients_of_whole_ones(name: str, c
 def test_in_bfloat16_chunks_are_as_near_to_float32_as_whole_logits(name: str) -> None:
     chunked, whole = chunked_and_whole(name, 5, jnp.bfloat16)
     exact = chunked_and_whole(name, 5)[1]
-    for (path, right), *found in zip(jax.tree_util.tree_leaves_with_path(exact), *map(jax.tree.leaves, (chunked, whole)), strict=True):
-        if "accuracy" not in jax.tree_util.keystr(path):  # which of two logits is above the other may change by rounding
+    for (path, right), *found in zip(
+        jax.tree_util.tree_leaves_with_path(exact), *map(jax.tree.leaves, (chunked, whole)), strict=True
+    ):
+        # which of two logits is above the other may change by rounding
+        if "accuracy" not in jax.tree_util.keystr(path):
             far, near = (np.abs(np.asarray(each, np.float32) - right).max() for each in found)
             assert far <= 1.5 * near + 0.02 * np.abs(right).max()
 
 
 def test_the_gradient_of_a_chunked_loss_towards_its_weights_is_each_token_s_loss() -> None:
-    outputs, labels, weights = Projected(normal(1, 2, 7, 16), normal(2, 11, 16), chunk=4), tokens(3, 2, 7), jnp.abs(normal(4, 2, 7))
+    outputs, labels, weights = (
+        Projected(normal(1, 2, 7, 16), normal(2, 11, 16), chunk=4),
+        tokens(3, 2, 7),
+        jnp.abs(normal(4, 2, 7)),
+    )
     chances = jax.nn.log_softmax(outputs.logits(), axis=-1)
     losses = -jnp.take_along_axis(chances, labels[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(jax.grad(lambda weights: outputs.loss(labels, weights)[0])(weights), losses, atol=1e-5)
     smoothed = 0.7 * losses - 0.3 * chances.mean(-1)
-    np.testing.assert_allclose(jax.grad(lambda weights: outputs.loss(labels, weights, 0.3)[0])(weights), smoothed, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.grad(lambda weights: outputs.loss(labels, weights, 0.3)[0])(weights), smoothed, atol=1e-5
+    )
 
 
 @every
@@ -109,12 +123,16 @@ SPREAD = Transformer(TokenEmbed(64, 16), Stack(BLOCK, 1), LogitsHead(tied=False,
 
 @functools.cache
 def stepped(parallel: Parallel, chunk: int | None, precision: Any = "float32") -> tuple[Any, Any, Any, Program]:
-    """One step of plain gradient descent: its sums, the parameters after it, an evaluation before it, and the compiled step."""
+    """One step of plain gradient descent: its sums, the parameters after it, an evaluation before it, and the compiled
+    step.
+    """
     model, objective = replace(SPREAD, "head.chunk", chunk), Translation()
     params, optimizer = parameters(SPREAD), SGD(Constant(1.0)).build(1, None)
     placed = parallel.put(jax.tree.map(np.asarray, batch(ROWS, LONG)))
     state = parallel.start(lambda: initialise(params, optimizer, 0))
-    measured = jax.device_get(parallel.compile_evaluation(make_evaluation(model, objective, precision))(state.params, placed))
+    measured = jax.device_get(
+        parallel.compile_evaluation(make_evaluation(model, objective, precision))(state.params, placed)
+    )
     step: Any = parallel.compile_step(make_step(model, objective, optimizer, precision))
     compiled = step.lower(state, placed).compile()
     state, sums = compiled(state, placed)
@@ -127,7 +145,8 @@ def stepped(parallel: Parallel, chunk: int | None, precision: Any = "float32") -
 def test_chunks_on_many_devices_give_the_sums_and_gradients_of_whole_logits_on_one(way: str, chunk: int) -> None:
     one, many = stepped(Jit(), None), stepped(WAYS[way], chunk)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), many[:2], one[:2])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), many[2], one[2])  # moments are differences
+    # moments are differences
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), many[2], one[2])
 
 
 @pytest.mark.represented_by("pmap", "both")
@@ -150,7 +169,9 @@ def test_a_mesh_in_bfloat16_gives_the_gradients_of_one_device() -> None:
 
 def test_an_objective_of_whole_logits_refuses_chunks() -> None:
     model = replace(SPREAD, "head.chunk", 4)
-    with pytest.raises(InputError, match="chunks of 4, and the objective Classification takes whole logits; leave model.head.chunk out"):
+    with pytest.raises(
+        InputError, match="chunks of 4, and the objective Classification takes whole logits; leave model.head.chunk out"
+    ):
         jax.eval_shape(make_loss(model, Classification()), parameters(SPREAD), batch(2, 7))
     with pytest.raises(ValueError, match="NextTokens takes logits .*MultiTokenHead gives, and got"):
         jax.eval_shape(make_loss(model, NextTokens()), parameters(SPREAD), batch(2, 7))

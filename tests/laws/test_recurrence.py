@@ -115,7 +115,9 @@ def traced(run: Any, form: str, t: int) -> tuple[int, list[int]]:
             largest = max([largest, *(int(np.prod(np.shape(value.aval))) for value in equation.outvars)])
             loops += [equation.params["length"]] if equation.primitive.name == "scan" else []
             waiting += [
-                getattr(inner, "jaxpr", inner) for inner in equation.params.values() if hasattr(getattr(inner, "jaxpr", inner), "eqns")
+                getattr(inner, "jaxpr", inner)
+                for inner in equation.params.values()
+                if hasattr(getattr(inner, "jaxpr", inner), "eqns")
             ]
     return largest, loops
 

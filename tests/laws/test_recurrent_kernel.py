@@ -1,4 +1,6 @@
-"""Laws of the kernels of recurrences: values, gradients and states of the chunked form in XLA, chosen by platform and call."""
+"""Laws of the kernels of recurrences: values, gradients and states of the chunked form in XLA, chosen by platform and
+call.
+"""
 
 import dataclasses
 import functools
@@ -73,12 +75,16 @@ def law_chunks_of_a_kernel_are_those_of_xla(run: Any, form: str, packed: bool, d
         return jnp.vdot(normal(7, B, H, LONG, V), y) + jnp.vdot(normal(8, B, H, K, V), state.memory), (y, state)
 
     def everything(run: Any) -> Any:
-        return jax.jit(jax.value_and_grad(functools.partial(total, run=run), (0, 1), has_aux=True))(given, normal(9, B, H, K, V))
+        return jax.jit(jax.value_and_grad(functools.partial(total, run=run), (0, 1), has_aux=True))(
+            given, normal(9, B, H, K, V)
+        )
 
     for found, expected in zip(jax.tree.leaves(everything(run)), jax.tree.leaves(everything(core(form))), strict=True):
         assert found.dtype == expected.dtype
         bound = 1e-5 if found.dtype == jnp.float32 else 1e-2  # gradients of bfloat16 inputs are rounded to it
-        np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=bound * (1 + np.abs(expected).max()))
+        np.testing.assert_allclose(
+            found.astype(np.float32), expected.astype(np.float32), atol=bound * (1 + np.abs(expected).max())
+        )
 
 
 @pytest.mark.represented_by("delta channel-packed")
@@ -107,7 +113,9 @@ def unmasked(*given: Any, **options: Any) -> Any:
 def stateless(*given: Any, **options: Any) -> Any:
     """Broken: begins anew with each call."""
     *inputs, rows, state, chunk = given
-    return by("pallas")("delta head")(*inputs, rows, dataclasses.replace(state, memory=0 * state.memory), chunk, **options)
+    return by("pallas")("delta head")(
+        *inputs, rows, dataclasses.replace(state, memory=0 * state.memory), chunk, **options
+    )
 
 
 @pytest.mark.represented_by("stateless")
@@ -135,7 +143,9 @@ def test_layers_give_the_same_by_both(layer: Any) -> None:
     x, ctx = normal(1, 2, 70, 16), Context(segments=segments("packed", 70))
     params = {"params": parameters(layer)}
     other = dataclasses.replace(layer, implementation="pallas")
-    assert calls(other, x) == [f"{'decayed' if layer.__class__ in {type(one) for one in LAYERS[:4]} else 'delta'}_forward"]
+    assert calls(other, x) == [
+        f"{'decayed' if layer.__class__ in {type(one) for one in LAYERS[:4]} else 'delta'}_forward"
+    ]
     found, expected = (jax.jit(lambda params, one=one: one.apply(params, x, ctx))(params) for one in (other, layer))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -193,7 +203,10 @@ def test_what_cannot_be_is_refused(asked: Any, state: int, platform: str, kind: 
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = GatedDeltaNet(2, implementation="pallas"), Mesh(data=4, fsdp=2)
-    batch = {"x": np.asarray(normal(3, rows, 70, 16)), "segments": np.repeat(np.asarray(segments("padded", 70))[:1], rows, 0)}
+    batch = {
+        "x": np.asarray(normal(3, rows, 70, 16)),
+        "segments": np.repeat(np.asarray(segments("padded", 70))[:1], rows, 0),
+    }
     params = layer.init(jax.random.key(0), batch["x"], Context())
     compute = mesh.compile_evaluation(lambda params, batch: gradient(layer, params, batch))
     found = compute(mesh.spread(params), mesh.put(batch) if rows == 8 else batch)

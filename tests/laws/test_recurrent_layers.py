@@ -81,7 +81,9 @@ def scanned(query: Any, key: Any, value: Any, transition: Any) -> Any:
 
 
 def linear_attention(p: Any, x: Any) -> Any:
-    query, key = (np.where(y > 0, y + 1, np.exp(np.minimum(y, 0))) for y in (mapped(p, x, "query"), mapped(p, x, "key")))
+    query, key = (
+        np.where(y > 0, y + 1, np.exp(np.minimum(y, 0))) for y in (mapped(p, x, "query"), mapped(p, x, "key"))
+    )
     weights = np.tri(len(x)) * (query @ key.swapaxes(1, 2))
     return flat(p, folded(weights / weights.sum(-1, keepdims=True) @ mapped(p, x, "value")), "out")
 
@@ -106,10 +108,16 @@ def mamba2(p: Any, x: Any) -> Any:
     """Any number of groups, which is read off the norm, of states 128 wide."""
     groups, wide = len(p["norm"]["scale"]), 128 * len(p["norm"]["scale"])
     inner = convolution(p["convolution"], flat(p, x, "in"))
-    value, key, query = split(inner[:, : -2 * wide]), split(inner[:, -2 * wide : -wide], groups), split(inner[:, -wide:], groups)
+    value, key, query = (
+        split(inner[:, : -2 * wide]),
+        split(inner[:, -2 * wide : -wide], groups),
+        split(inner[:, -wide:], groups),
+    )
     step = softplus(flat(p, x, "step") + p["step_bias"]).T
     query, key = (np.repeat(part, HEADS // groups, 0) for part in (query, key))
-    mixed = scanned(query, key, value * step[..., None], lambda h, t: np.exp(-np.exp(p["log_rate"][h]) * step[h, t]) * np.eye(128))
+    mixed = scanned(
+        query, key, value * step[..., None], lambda h, t: np.exp(-np.exp(p["log_rate"][h]) * step[h, t]) * np.eye(128)
+    )
     gated = folded(mixed + p["skip"][:, None, None] * value) * silu(flat(p, x, "gate"))
     return flat(p, rms(p, gated.reshape(len(x), groups, -1)).reshape(gated.shape), "out")
 
@@ -118,7 +126,11 @@ def delta_rule(p: Any, x: Any, decays: Any) -> Any:
     """The state of DeltaNet and of those that decay it, read and normed; decays (h, t, k)."""
     h = len(decays)
     query, key = (np.repeat(unit(convolved(p, x, name)), h // HEADS, 0) for name in ("query", "key"))
-    value, query, beta = convolved(p, x, "value", h), query / np.sqrt(key.shape[2]), sigmoid(split(flat(p, x, "beta"), h))
+    value, query, beta = (
+        convolved(p, x, "value", h),
+        query / np.sqrt(key.shape[2]),
+        sigmoid(split(flat(p, x, "beta"), h)),
+    )
 
     def transition(h: int, t: int) -> Any:
         return (np.eye(key.shape[2]) - beta[h, t] * np.outer(key[h, t], key[h, t])) @ np.diag(decays[h, t])
@@ -148,7 +160,10 @@ def rwkv7(p: Any, x: Any, first: Any = None) -> Any:
     r, k, v = (flat(p, read[name], name) for name in ("receptance", "key", "value"))
     if first is not None:
         v = v + sigmoid(p["first_bias"] + flat(p, read["value"], "first_down", "first_up")) * (first - v)
-    w = np.exp(-np.exp(-0.5) * sigmoid(p["decay_bias"] + np.tanh(flat(p, read["decay"], "decay_down")) @ p["decay_up"]["kernel"]))
+    w = np.exp(
+        -np.exp(-0.5)
+        * sigmoid(p["decay_bias"] + np.tanh(flat(p, read["decay"], "decay_down")) @ p["decay_up"]["kernel"])
+    )
     a = sigmoid(p["rate_bias"] + flat(p, read["rate"], "rate_down", "rate_up"))
     c, k = unit(split(k * p["removed"])), k * (1 + (a - 1) * p["replaced"])
     r, k, v, w, a = (split(y) for y in (r, k, v, w, a))
@@ -204,7 +219,9 @@ def test_later_layers_of_rwkv_mix_their_values_with_those_of_the_first() -> None
     assert not np.allclose(found, rwkv7(wide, given[0]), atol=1e-2)
 
 
-@pytest.mark.parametrize("owner", [LinearAttention, Retention, GatedLinearAttention, Mamba2, MLSTM, DeltaNet, GatedDeltaNet, RWKV7])
+@pytest.mark.parametrize(
+    "owner", [LinearAttention, Retention, GatedLinearAttention, Mamba2, MLSTM, DeltaNet, GatedDeltaNet, RWKV7]
+)
 def test_heads_must_divide_the_width(owner: Any) -> None:
     with pytest.raises(ValueError, match="they must divide it"):
         owner(5).init(jax.random.key(0), normal(1, 1, 2, WIDTH), Context())

@@ -33,7 +33,9 @@ def bucket(later: int, buckets: int, distance: int, bidirectional: bool) -> int:
     exact = buckets // 2
     if apart < exact:
         return first + apart
-    return first + min(exact + math.floor(math.log(apart / exact) / math.log(distance / exact) * (buckets - exact) + 1e-9), buckets - 1)
+    return first + min(
+        exact + math.floor(math.log(apart / exact) / math.log(distance / exact) * (buckets - exact) + 1e-9), buckets - 1
+    )
 
 
 def t5(form: Any, pair: tuple[int, int], head: int) -> float:
@@ -55,7 +57,9 @@ def parameters_for(form: Any) -> Any:
 
 
 def law_bias_is_its_formula(form: Any, formula: Any) -> None:
-    biased = jax.jit(form.apply)({"params": parameters(form)}, SCORES, QUERY, jnp.asarray(POSITIONS), jnp.asarray(SOURCES))
+    biased = jax.jit(form.apply)(
+        {"params": parameters(form)}, SCORES, QUERY, jnp.asarray(POSITIONS), jnp.asarray(SOURCES)
+    )
     expected = np.asarray(SCORES, np.float64)
     for b, h, t, s in np.ndindex(*expected.shape):
         expected[b, h, t, s] += formula((int(POSITIONS[b, 0, t]), int(SOURCES[b, 0, s])), h)
@@ -80,24 +84,33 @@ def test_buckets_of_t5_are_those_of_the_formula_at_every_distance(form: T5Bias) 
     later = np.arange(-150, 151)
     params = {"table": jnp.arange(form.buckets, dtype=jnp.float32)[None]}
     found = form.apply(
-        {"params": params}, jnp.zeros((1, 1, 1, 301)), jnp.zeros((1, 1, 1, 4)), jnp.array([[[150]]]), later[None, None] + 150
+        {"params": params},
+        jnp.zeros((1, 1, 1, 301)),
+        jnp.zeros((1, 1, 1, 4)),
+        jnp.array([[[150]]]),
+        later[None, None] + 150,
     )
     expected = [bucket(int(one), form.buckets, form.distance, form.bidirectional) for one in later]
     np.testing.assert_array_equal(np.asarray(found).ravel(), expected)
 
 
 @pytest.mark.parametrize(
-    ("heads", "slopes"), [(1, [8]), (2, [4, 8]), (8, range(1, 9)), (6, [2, 4, 6, 8, 1, 3]), (12, [*range(1, 9), 0.5, 1.5, 2.5, 3.5])]
+    ("heads", "slopes"),
+    [(1, [8]), (2, [4, 8]), (8, range(1, 9)), (6, [2, 4, 6, 8, 1, 3]), (12, [*range(1, 9), 0.5, 1.5, 2.5, 3.5])],
 )
 def test_slopes_of_alibi_are_geometric_for_any_number_of_heads(heads: int, slopes: Any) -> None:
-    biased = ALiBi().apply({}, jnp.zeros((1, heads, 1, 1)), jnp.zeros((1, heads, 1, 4)), jnp.array([[[3]]]), jnp.array([[[2]]]))
+    biased = ALiBi().apply(
+        {}, jnp.zeros((1, heads, 1, 1)), jnp.zeros((1, heads, 1, 4)), jnp.array([[[3]]]), jnp.array([[[2]]])
+    )
     np.testing.assert_allclose(np.asarray(biased).ravel(), [-(2.0**-slope) for slope in slopes], rtol=1e-6)
 
 
 def law_cope_is_its_formula(form: Any) -> None:
     scores = jnp.where(VISIBLE, 3 * SCORES, HIDDEN)
     table = np.asarray(normal(5, 4, 4), np.float64)
-    found = jax.jit(form.apply)({"params": {"table": jnp.asarray(table, jnp.float32)}}, scores, QUERY, POSITIONS, SOURCES)
+    found = jax.jit(form.apply)(
+        {"params": {"table": jnp.asarray(table, jnp.float32)}}, scores, QUERY, POSITIONS, SOURCES
+    )
     for b, h, t in np.ndindex(2, HEADS, T):
         place = 0.0
         for s in reversed(range(S)):

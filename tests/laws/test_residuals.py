@@ -12,7 +12,15 @@ import pytest
 from models import MLP, Attention, Block, Context, Decoding, LayerNorm, PostNorm, PreNorm, RMSNorm, Stack, scanned
 from models.depth.skipping import MixtureOfDepths
 from models.laws.depth import law_scan_equals_loop, loop_parameters
-from models.residual.single import DeepNorm, Highway, LayerScale, NormalizedResidual, ReZero, ScaledNorm, StochasticDepth
+from models.residual.single import (
+    DeepNorm,
+    Highway,
+    LayerScale,
+    NormalizedResidual,
+    ReZero,
+    ScaledNorm,
+    StochasticDepth,
+)
 from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet, doubly_stochastic
 from models.structure import replace
 from models.surgery.growth import Order, deepened
@@ -42,7 +50,9 @@ def stacked(residual: Any, repeats: int = 4) -> Stack:
 
 
 @pytest.mark.represented_by(*SCANNED)
-@pytest.mark.parametrize("residual", [pytest.param(one, id=f"{place} {type(one).__name__}") for place, one in enumerate(RESIDUALS)])
+@pytest.mark.parametrize(
+    "residual", [pytest.param(one, id=f"{place} {type(one).__name__}") for place, one in enumerate(RESIDUALS)]
+)
 def test_a_scan_of_four_blocks_is_their_loop(residual: Any) -> None:
     law_scan_equals_loop(stacked(residual))
 
@@ -76,7 +86,9 @@ FOURTH = Context(layer=3, depth=5)
 
 def law_residual_is_its_closed_form(residual: Any, formula: Any) -> None:
     params = parameters(residual)
-    np.testing.assert_allclose(residual.apply({"params": params}, X, jnp.sin, FOURTH), formula(params, np.asarray(X)), atol=1e-5)
+    np.testing.assert_allclose(
+        residual.apply({"params": params}, X, jnp.sin, FOURTH), formula(params, np.asarray(X)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("residual", "formula"), CLOSED_FORMS)
@@ -153,7 +165,9 @@ def test_dense_former_and_u_net_are_their_closed_forms() -> None:
 
     inputs, x, state = [], np.asarray(X), UNet().expand(X, Context(depth=3))
     for layer in range(3):
-        state = UNet().apply({"params": {"weight": jnp.array(0.5), "norm": norm}}, state, jnp.sin, Context(layer=layer, depth=3))
+        state = UNet().apply(
+            {"params": {"weight": jnp.array(0.5), "norm": norm}}, state, jnp.sin, Context(layer=layer, depth=3)
+        )
         inputs.append(x)
         x = x + (0.5 * inputs[2 - layer] if layer >= 1 else 0)
         x = x + np.sin(normalised(norm, x))
@@ -163,7 +177,9 @@ def test_dense_former_and_u_net_are_their_closed_forms() -> None:
 def test_stochastic_depth_drops_whole_examples_at_the_rate_of_its_block() -> None:
     ctx = Context(segments=jnp.tile(jnp.array([[1, 1, 2, 2]]), (400, 1)), layer=1, depth=4, train=True)
     params, x = parameters(StochasticDepth(ReZero(), 0.5)), jnp.zeros((400, 4, 3))
-    added = StochasticDepth(ReZero(), 0.5).apply({"params": params}, x, lambda x: x + 1, ctx, rngs={"dropout": jax.random.key(0)})
+    added = StochasticDepth(ReZero(), 0.5).apply(
+        {"params": params}, x, lambda x: x + 1, ctx, rngs={"dropout": jax.random.key(0)}
+    )
     kept = np.asarray(added)[..., 0] != 0
     assert (kept[:, 0] == kept[:, 1]).all()
     assert (kept[:, 2] == kept[:, 3]).all()
@@ -172,7 +188,12 @@ def test_stochastic_depth_drops_whole_examples_at_the_rate_of_its_block() -> Non
     np.testing.assert_allclose(np.asarray(added)[kept], np.asarray(params["residual"]["alpha"]) / 0.75, rtol=1e-5)
 
 
-GROWN = [(PreNorm(), "interleaved"), (PreNorm(RMSNorm()), "stacked"), (ScaledNorm(), "stacked"), (LayerScale(), "interleaved")]
+GROWN = [
+    (PreNorm(), "interleaved"),
+    (PreNorm(RMSNorm()), "stacked"),
+    (ScaledNorm(), "stacked"),
+    (LayerScale(), "interleaved"),
+]
 
 
 def law_growth_keeps_the_outputs(stack: Stack, order: Any, scan: bool, preserving: bool = True) -> None:
@@ -180,7 +201,9 @@ def law_growth_keeps_the_outputs(stack: Stack, order: Any, scan: bool, preservin
     stack = replace(stack, "scan", scan)
     deep = replace(stack, "repeats", 5)
     grown = deepened(params, stack, 5, order, preserving)
-    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, jax.eval_shape(deep.init, jax.random.key(0), X, CONTEXT)["params"])
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(
+        jnp.shape, jax.eval_shape(deep.init, jax.random.key(0), X, CONTEXT)["params"]
+    )
     assert_close(stack.apply({"params": params}, X, CONTEXT), deep.apply({"params": grown}, X, CONTEXT))
 
 

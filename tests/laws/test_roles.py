@@ -43,7 +43,8 @@ def named_roles(component: Any, batch: Any = None) -> dict[str, Role]:
     return {path_name(path): role for path, role in jax.tree_util.tree_leaves_with_path(found)}
 
 
-# Parameters of two axes or more that are not decayed, and of fewer that are, by the class that says so; the sources are with the classes.
+# Parameters of two axes or more that are not decayed, and of fewer that are, by the class that says so; the sources are
+# with the classes.
 DECLARED = {
     "AuxiliaryLossFree": {"bias": False},
     "CoPE": {"table": False},
@@ -76,7 +77,9 @@ def test_the_declared_roles_are_these() -> None:
     assert {name: decays for name, decays in found.items() if decays} == DECLARED
 
 
-@pytest.mark.parametrize("owner", [owner for owner in component_classes() if declared_by(owner)], ids=lambda owner: owner.__name__)
+@pytest.mark.parametrize(
+    "owner", [owner for owner in component_classes() if declared_by(owner)], ids=lambda owner: owner.__name__
+)
 def test_every_declared_role_is_that_of_a_parameter(owner: Any) -> None:
     forms = list(forms_of(owner).values())
     if "position/table" in declared_by(owner):
@@ -97,7 +100,9 @@ def test_vectors_and_numbers_are_not_decayed_unless_a_class_says_so(owner: Any) 
     for form in forms_of(owner).values():
         whole = Called(form).init
         shapes = jax.eval_shape(lambda init=whole: init(jax.random.key(0), {}))["params"]
-        for (path, leaf), role in zip(jax.tree_util.tree_leaves_with_path(shapes), named_roles(form).values(), strict=True):
+        for (path, leaf), role in zip(
+            jax.tree_util.tree_leaves_with_path(shapes), named_roles(form).values(), strict=True
+        ):
             axes = len(leaf.shape) - count_stacked(path_name(path))
             if axes < 2 and not path_name(path).endswith("_weight"):  # those of hyper-connections
                 assert role.decay is False, path_name(path)
@@ -129,7 +134,9 @@ class Mine(nn.Module):
         lifted: Any = nn.vmap
         experts = lifted(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=3)
         y = experts(x.shape[-1], name="experts")(x).sum(0)
-        return y * self.param("vector", nn.initializers.ones, (x.shape[-1],)) + self.param("table", nn.initializers.ones, (1, x.shape[-1]))
+        return y * self.param("vector", nn.initializers.ones, (x.shape[-1],)) + self.param(
+            "table", nn.initializers.ones, (1, x.shape[-1])
+        )
 
 
 class Declaring(Mine):

@@ -37,7 +37,12 @@ def test_a_scan_in_chunks_is_the_recurrence_whatever_the_length(t: int) -> None:
 
 
 def test_a_scan_in_chunks_has_the_gradients_of_a_scan_in_one() -> None:
-    decay, x, start, weight = jax.nn.sigmoid(normal(1, 2, 14, 3)), normal(2, 2, 14, 3), normal(3, 2, 3), normal(4, 2, 14, 3)
+    decay, x, start, weight = (
+        jax.nn.sigmoid(normal(1, 2, 14, 3)),
+        normal(2, 2, 14, 3),
+        normal(3, 2, 3),
+        normal(4, 2, 14, 3),
+    )
 
     def gradients(chunk: int) -> Any:
         def projected(*inputs: jax.Array) -> jax.Array:
@@ -154,7 +159,10 @@ def test_a_state_space_refuses_heads_that_do_not_divide_its_width() -> None:
 
 def forgetful(decay: jax.Array, x: jax.Array, fresh: jax.Array, start: jax.Array) -> Any:
     """Broken: each chunk starts from zero."""
-    parts = [in_fours(decay[:, at : at + 4], x[:, at : at + 4], fresh[:, at : at + 4], 0 * start) for at in range(0, x.shape[1], 4)]
+    parts = [
+        in_fours(decay[:, at : at + 4], x[:, at : at + 4], fresh[:, at : at + 4], 0 * start)
+        for at in range(0, x.shape[1], 4)
+    ]
     return parts[-1][0], jnp.concatenate([part[1] for part in parts], 1)
 
 
@@ -168,7 +176,10 @@ BROKEN = [
     (law_scan_is_the_recurrence, (leaking, 14)),
     (law_layer_is_its_paper, (MinGRU(), lambda params, past, state: min_gru(params, past, 0.0))),
     (law_layer_is_its_paper, (RGLRU(4), rg_lru)),
-    (law_layer_is_its_paper, (Mamba1(1.0, state=3, rank=2), lambda params, past, state: mamba(params, past[-1:], state))),
+    (
+        law_layer_is_its_paper,
+        (Mamba1(1.0, state=3, rank=2), lambda params, past, state: mamba(params, past[-1:], state)),
+    ),
 ]
 
 

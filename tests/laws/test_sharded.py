@@ -1,4 +1,6 @@
-"""What of every component's parameters and their optimizer's state a mesh of eight devices splits, from shapes alone."""
+"""What of every component's parameters and their optimizer's state a mesh of eight devices splits, from shapes
+alone.
+"""
 
 import dataclasses
 import math
@@ -45,9 +47,14 @@ QUICK = ("Attention", "Experts", "SoftMoE", "Mamba1", "ProductKeyMemory", "Token
 
 @pytest.mark.parametrize(
     "owner",
-    [pytest.param(owner, id=owner.__name__, marks=() if owner.__name__ in QUICK else pytest.mark.slow) for owner in component_classes()],
+    [
+        pytest.param(owner, id=owner.__name__, marks=() if owner.__name__ in QUICK else pytest.mark.slow)
+        for owner in component_classes()
+    ],
 )
-def test_every_large_parameter_of_every_component_is_split_eight_ways(owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_large_parameter_of_every_component_is_split_eight_ways(
+    owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = {name: wide(form) for name, form in forms_of(owner).items()}
     monkeypatch.setattr(models.laws.inputs, "WIDTH", WIDTH)
     for form in own.values():
@@ -56,7 +63,11 @@ def test_every_large_parameter_of_every_component_is_split_eight_ways(owner: Any
         for path, (whole, part) in parts(shapes).items():
             repeats = count_stacked(path)
             assert part[:repeats] == whole[:repeats], path
-            if len(whole) - repeats > 1 and math.prod(whole[repeats:]) >= SMALL and any(size % 8 == 0 for size in whole[repeats:]):
+            if (
+                len(whole) - repeats > 1
+                and math.prod(whole[repeats:]) >= SMALL
+                and any(size % 8 == 0 for size in whole[repeats:])
+            ):
                 assert math.prod(part) * 8 == math.prod(whole), (path, whole)
 
 
@@ -64,7 +75,8 @@ MEMORY = ProductKeyMemory(16, active=8)
 MODELS = {
     "experts": Transformer(TokenEmbed(1000, 64), Stack(Block(feedforward=Experts(8, 2)), 2, scan=True), LogitsHead()),
     "recurrent": Transformer(TokenEmbed(1000, 64), Stack(Block(GatedDeltaNet(4), MEMORY), 2), LogitsHead(tied=False)),
-    "bert": bert.masked_lm(bert.transformer(vocab=30_522, width=64, depth=1, heads=2, hidden=256, length=64)),  # 30,522 is no multiple
+    # 30,522 is no multiple
+    "bert": bert.masked_lm(bert.transformer(vocab=30_522, width=64, depth=1, heads=2, hidden=256, length=64)),
     "tied": Transformer(TokenEmbed(1000, 64), Stack(Block(), 4, tied=True), LogitsHead()),
 }
 
@@ -82,7 +94,11 @@ def test_experts_are_split_as_feedforwards_are_and_never_between_each_other() ->
     batch = {"tokens": jnp.zeros((1, 8), int)}
     params = jax.eval_shape(lambda: MODELS["experts"].init(jax.random.key(0), batch))["params"]
     found = parts(params)
-    kernels = {path.rsplit("/", 1)[1]: shapes for path, shapes in found.items() if path.rsplit("/", 1)[1] in ("gate", "up", "down")}
+    kernels = {
+        path.rsplit("/", 1)[1]: shapes
+        for path, shapes in found.items()
+        if path.rsplit("/", 1)[1] in ("gate", "up", "down")
+    }
     for name, (whole, part) in kernels.items():  # (repeats, experts, d, f) or (repeats, experts, f, d)
         split = [full // own for full, own in zip(whole, part, strict=True)]
         assert split == [1, 1, 1, 8] if name == "down" else [1, 1, 8, 1]
@@ -95,7 +111,9 @@ def test_a_dimension_that_the_axis_does_not_divide_leaves_it_to_another() -> Non
         "odd": (4099, 3),
         "few": (8, 8),
     }
-    shapes = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape, np.float32), tree, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    shapes = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, np.float32), tree, is_leaf=lambda leaf: isinstance(leaf, tuple)
+    )
     assert {path: part for path, (_, part) in parts(shapes).items()} == {
         "up/kernel": (6, 128),
         "blocks/block_0/scale": (8, 4096),

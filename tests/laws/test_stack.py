@@ -8,7 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import GLU, MLP, Attention, Block, Context, LayerNorm, PostNorm, PreNorm, RMSNorm, Sandwich, Stack, scanned, unrolled
+from models import (
+    GLU,
+    MLP,
+    Attention,
+    Block,
+    Context,
+    LayerNorm,
+    PostNorm,
+    PreNorm,
+    RMSNorm,
+    Sandwich,
+    Stack,
+    scanned,
+    unrolled,
+)
 from models.contracts import Norm, Residual, conforms
 from models.depth.stack import POLICIES
 from models.laws.depth import (
@@ -48,7 +62,9 @@ CLOSED_FORMS = [
 
 def law_residual_is_its_closed_form(residual: Any, formula: Any) -> None:
     params = parameters(residual)
-    np.testing.assert_allclose(residual.apply({"params": params}, X, jnp.sin, Context()), formula(params, np.asarray(X)), atol=1e-5)
+    np.testing.assert_allclose(
+        residual.apply({"params": params}, X, jnp.sin, Context()), formula(params, np.asarray(X)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("residual", "formula"), CLOSED_FORMS)
@@ -120,7 +136,11 @@ def test_identity_hyper_connections_are_pre_norm() -> None:
         }
 
     def pre_norm(params: Any) -> Any:
-        return {name: pre_norm(value) if isinstance(value, dict) else value for name, value in params.items() if name not in start}
+        return {
+            name: pre_norm(value) if isinstance(value, dict) else value
+            for name, value in params.items()
+            if name not in start
+        }
 
     y = HYPER.apply({"params": identity(hyper)}, X, CONTEXT)
     plain = replace(HYPER, "block.residual", PreNorm())
@@ -188,7 +208,10 @@ def test_a_stack_refuses_no_repeats_and_an_unknown_policy_with_the_nearest_one()
 def shuffled(params: Any, stack: Stack) -> Any:
     """Broken conversion: layers in the reverse order."""
     wrong = scanned(params, stack)
-    return {name: jax.tree.map(lambda leaf: leaf[::-1], value) if name == "blocks" else value for name, value in wrong.items()}
+    return {
+        name: jax.tree.map(lambda leaf: leaf[::-1], value) if name == "blocks" else value
+        for name, value in wrong.items()
+    }
 
 
 class Narrowed(nn.Module):

@@ -44,7 +44,11 @@ MODEL = Transformer(stack=Stack((BLOCK, OTHER), 2))
 
 
 def law_replace_then_part_gives_what_was_put(change: Any) -> None:
-    for path, new in (("stack.block.1.mixer", Attention(2)), ("stack.block.0.residual.norm", LayerNorm()), ("head", None)):
+    for path, new in (
+        ("stack.block.1.mixer", Attention(2)),
+        ("stack.block.0.residual.norm", LayerNorm()),
+        ("head", None),
+    ):
         before = encode(MODEL)
         changed = change(MODEL, path, new)
         assert part(changed, path) == new
@@ -127,12 +131,16 @@ def test_a_feedforward_counts_two_products_and_its_gradient_counts_twice_as_many
     function, args = forward(MLP(3.0), 2, 6, 16)
     count = 2 * (2 * 2 * 6 * 16 * 48)
     law_flops_are_the_hand_count(count, function, *args)
-    law_flops_are_the_hand_count(3 * count, jax.grad(lambda params, x: function(params, x).sum(), argnums=(0, 1)), *args)
+    law_flops_are_the_hand_count(
+        3 * count, jax.grad(lambda params, x: function(params, x).sum(), argnums=(0, 1)), *args
+    )
 
 
 def test_loops_count_by_their_trips_and_of_branches_the_dearest_counts() -> None:
     square = jnp.ones((4, 4))
-    law_flops_are_the_hand_count(5 * 2 * 4**3, lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=5)[0], square)
+    law_flops_are_the_hand_count(
+        5 * 2 * 4**3, lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=5)[0], square
+    )
     branches = [lambda x: x, lambda x: x @ x @ x]
     law_flops_are_the_hand_count(2 * 2 * 4**3, lambda x: jax.lax.cond(x.sum() > 0, *branches, x), square)
 
@@ -147,7 +155,9 @@ def test_products_of_groups_count_each_row_once_and_loops_of_unknown_length_give
     def unknown(x: jax.Array) -> jax.Array:
         return jax.lax.while_loop(lambda x: x.sum() > 0, lambda x: x @ x @ x @ x, x)
 
-    law_flops_are_the_hand_count(2 * 4**3, lambda x: jax.lax.cond(x.sum() > 0, unknown, lambda x: x @ x, x), jnp.ones((4, 4)))
+    law_flops_are_the_hand_count(
+        2 * 4**3, lambda x: jax.lax.cond(x.sum() > 0, unknown, lambda x: x @ x, x), jnp.ones((4, 4))
+    )
 
 
 @pytest.mark.parametrize("scan", [False, True])

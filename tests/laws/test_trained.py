@@ -23,7 +23,8 @@ from train.sums import Sums
 # One of each kind, and of each way to keep a state: the others are slow.
 FAST = ("Attention", "Experts", "Stack-scanned")
 FAST += ("LayerNorm+RMSNorm+HeadNorm+L2Norm+ScaleNorm+DynamicTanh",)
-STEPS, CLOSE = 2, 0.1  # a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
+# a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
+STEPS, CLOSE = 2, 0.1
 
 
 class Watching:
@@ -41,7 +42,9 @@ class Watching:
 
 
 def law_training_in_bfloat16_follows_float32(trained: Trained) -> None:
-    """Every loss is finite and near what float32 gives for the same rounded parameters; outputs are in the type asked for."""
+    """Every loss is finite and near what float32 gives for the same rounded parameters; outputs are in the type asked
+    for.
+    """
     objective = Watching(trained.objective)
     model, batch = resized(trained.model, WIDTH, 8), training_batch(trained, 2, 8)
     params = random_like(jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"])

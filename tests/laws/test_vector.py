@@ -89,7 +89,8 @@ def test_a_norm_is_its_closed_form(norm: Any, formula: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "name", "start"), [(ScaleNorm(), "scale", 4.0), (DynamicTanh(), "slope", 0.5), (DynamicTanh(2.0), "slope", 2.0)]
+    ("norm", "name", "start"),
+    [(ScaleNorm(), "scale", 4.0), (DynamicTanh(), "slope", 0.5), (DynamicTanh(2.0), "slope", 2.0)],
 )
 def test_the_one_number_of_a_norm_starts_as_it_says(norm: Any, name: str, start: float) -> None:
     np.testing.assert_allclose(norm.init(jax.random.key(0), draw_vectors())["params"][name], start, rtol=1e-6)

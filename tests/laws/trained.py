@@ -1,4 +1,6 @@
-"""A small model around every component class, in the component's natural place, with an objective: what is trained and compiled whole."""
+"""A small model around every component class, in the component's natural place, with an objective: what is trained and
+compiled whole.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,7 +30,21 @@ from models import (
     Transformer,
     ValueHead,
 )
-from models.contracts import Batch, Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
+from models.contracts import (
+    Batch,
+    Embed,
+    Head,
+    Layer,
+    Model,
+    Norm,
+    Pool,
+    Position,
+    Relative,
+    Residual,
+    Router,
+    Weigh,
+    kind_of,
+)
 from models.structure import fields
 from tests.laws.components import EMBED, WIDTH, forms_of, module_classes
 from train.contracts import Objective
@@ -72,9 +88,16 @@ def decoder(*blocks: Block) -> Transformer:
 
 
 def layered(*layers: Any) -> Transformer | EncoderDecoder:
-    """Layers that mix tokens say whether they are causal; any other is a feedforward.  Those that read a memory have one."""
+    """Layers that mix tokens say whether they are causal; any other is a feedforward.  Those that read a memory have
+    one.
+    """
     if any(getattr(layer, "cross", False) for layer in layers):
-        stack = deep(*(Block(MIXER, None, cross=layer) if getattr(layer, "cross", False) else Block(layer, None) for layer in layers))
+        stack = deep(
+            *(
+                Block(MIXER, None, cross=layer) if getattr(layer, "cross", False) else Block(layer, None)
+                for layer in layers
+            )
+        )
         return EncoderDecoder(EMBED, ENCODER, stack, LogitsHead())
     return decoder(*(Block(layer, None) if hasattr(layer, "causal") else Block(MIXER, layer) for layer in layers))
 
@@ -93,19 +116,25 @@ ALONE: dict[Any, Callable[[Any], Any]] = {
     Block: lambda block: decoder(PLAIN, block),
     Residual: lambda residual: decoder(Block(MIXER, FEEDFORWARD, residual)),
     Embed: lambda embed: Transformer(embed, deep(PLAIN), ClassHead(CLASSES, MeanPool())),
-    Pool: lambda pool: Transformer(EMBED, deep(PLAIN), (ValueHead if isinstance(pool, EveryToken) else ClassHead)(CLASSES, pool)),
+    Pool: lambda pool: Transformer(
+        EMBED, deep(PLAIN), (ValueHead if isinstance(pool, EveryToken) else ClassHead)(CLASSES, pool)
+    ),
     Head: lambda head: Transformer(EMBED, deep(PLAIN), head),
     Model: lambda model: model if model.head is not None else dataclasses.replace(model, head=LogitsHead()),
 }
 
 
 def socket_of(owner: type) -> Any:
-    """The kind of a class, those that only a block or a layer of experts has included; None for what another class makes."""
+    """The kind of a class, those that only a block or a layer of experts has included; None for what another class
+    makes.
+    """
     return kind_of(owner) or (Block if issubclass(owner, Block) else None)
 
 
 def trained_with(owner: type) -> list[Trained]:
-    """The models around one class: its first and its last form as the two layers of one, or where that is one layer, its last."""
+    """The models around one class: its first and its last form as the two layers of one, or where that is one layer,
+    its last.
+    """
     socket = socket_of(owner)
     if socket is None:
         return []
@@ -115,7 +144,9 @@ def trained_with(owner: type) -> list[Trained]:
     if owner is Stack:
         return [trained(f"Stack-{name}", ALONE[Layer](stack)) for name, stack in STACKS.items()]
     if socket is Layer:
-        return [trained(owner.__name__, layered(*BESIDE.get(owner, (forms[0], forms[-1]) if len(forms) > 1 else forms)))]
+        return [
+            trained(owner.__name__, layered(*BESIDE.get(owner, (forms[0], forms[-1]) if len(forms) > 1 else forms)))
+        ]
     return [trained(owner.__name__, ALONE[socket](forms[-1]))]
 
 
@@ -142,7 +173,10 @@ def everything() -> list[Trained]:
     for socket, build in SHARED.items():
         owners = [owner for owner in module_classes() if socket_of(owner) is socket]
         found.append(
-            trained("+".join(owner.__name__ for owner in owners), build(*(list(forms_of(owner).values())[-1] for owner in owners)))
+            trained(
+                "+".join(owner.__name__ for owner in owners),
+                build(*(list(forms_of(owner).values())[-1] for owner in owners)),
+            )
         )
     return found
 
@@ -162,7 +196,9 @@ def resized(value: Any, width: int, length: int) -> Any:
 
 
 def training_batch(trained: Trained, rows: int, length: int) -> Batch:
-    """Random rows of two examples and padding, with the keys that some model or objective reads.  `length` is a multiple of 4."""
+    """Random rows of two examples and padding, with the keys that some model or objective reads.  `length` is a
+    multiple of 4.
+    """
     draw = np.random.default_rng(0)
     cut = (length // 2, length // 2 - length // 4, length // 4)
     segments = np.repeat([1, 2, 0], cut)
@@ -195,4 +231,6 @@ def training_batch(trained: Trained, rows: int, length: int) -> Batch:
         model = resized(trained.model, WIDTH, length)
         outputs = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jax.tree.map(jnp.asarray, batch))[0])
         batch["values"] = normal(*outputs.shape[1:])
-    return {name: jnp.asarray(value, jnp.float32 if value.dtype.kind == "f" else jnp.int32) for name, value in batch.items()}
+    return {
+        name: jnp.asarray(value, jnp.float32 if value.dtype.kind == "f" else jnp.int32) for name, value in batch.items()
+    }

@@ -49,7 +49,9 @@ MIXED = Block(MinGRU(), Experts(4, 2, 1.0, dispatch="ragged"), Sandwich(RMSNorm(
 
 
 def mup(stack: Stack, head: Any = None, width: int = 32, base: int = 16, depth: int = 1) -> Any:
-    return Transformer(TokenEmbed(11, width), stack, head or LogitsHead(), parametrization="mup", base_width=base, base_depth=depth)
+    return Transformer(
+        TokenEmbed(11, width), stack, head or LogitsHead(), parametrization="mup", base_width=base, base_depth=depth
+    )
 
 
 def at(tree: Any, path: str) -> Any:
@@ -77,7 +79,11 @@ MATRIX, VECTOR = Growth(2, 2, 4), Growth(1, 2, 4)
         (Stack(MIXED, 4), "stack/layer_0/feedforward/gate", MATRIX),
         (Stack(MIXED, 4), "stack/layer_0/feedforward/router/gate/kernel", Growth(2, 1, 4, readout=True)),
         (Stack(Block(Mamba1()), 4), "stack/layer_0/mixer/log_rates", VECTOR),
-        (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/compress/kernel", Growth(2, 1, 4, readout=True)),
+        (
+            Stack(Block(LatentAttention(rank=4, rotary=2)), 4),
+            "stack/layer_0/mixer/compress/kernel",
+            Growth(2, 1, 4, readout=True),
+        ),
         (Stack(Block(LatentAttention(rank=4, rotary=2)), 4), "stack/layer_0/mixer/up_key", VECTOR),
     ],
 )
@@ -122,9 +128,19 @@ def test_at_its_base_a_model_is_the_standard_one() -> None:
 
 def test_scales_of_scores_logits_branches_and_products_are_their_formulas() -> None:
     ctx = Context(depth=8, base=Base(width=32, depth=2))
-    assert (ctx.branch_scale, ctx.logit_scale(128), ctx.score_scale(16), ctx.product_scale(16)) == (1 / 4, 1 / 4, 1 / 2, 4.0)
+    assert (ctx.branch_scale, ctx.logit_scale(128), ctx.score_scale(16), ctx.product_scale(16)) == (
+        1 / 4,
+        1 / 4,
+        1 / 2,
+        4.0,
+    )
     plain = Context(depth=8)
-    assert (plain.branch_scale, plain.logit_scale(128), plain.score_scale(16), plain.product_scale(16)) == (1.0, 1.0, 1 / 4, 1.0)
+    assert (plain.branch_scale, plain.logit_scale(128), plain.score_scale(16), plain.product_scale(16)) == (
+        1.0,
+        1.0,
+        1 / 4,
+        1.0,
+    )
 
 
 @pytest.mark.parametrize("name", ["score_scale", "logit_scale", "branch_scale"])
@@ -198,7 +214,9 @@ ADAM = AdamW(Constant(3e-3))
     ids=["attention", "experts", "sgd", "depth"],
 )
 @pytest.mark.slow
-def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(tested: Experiment, by: Any, sizes: Any) -> None:
+def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(
+    tested: Experiment, by: Any, sizes: Any
+) -> None:
     curves = check(planned(tested, by, sizes, steps=5), by)
     slopes = {(curve.parametrization, curve.kind): curve.slope for curve in curves}
     scores = {"scores"} if isinstance(part(tested.model, "stack.block.mixer"), Attention) else set[str]()
@@ -215,10 +233,35 @@ def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_the_command_draws_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_and_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    small = ["data.length=12", "data.pairs=3", "data.vocab=12", "model.embed.vocab=12", "batch_size=4", "model.stack.repeats=1"]
-    assert main(["coordinates", "recall", *small, "--sizes", "8,16", "--steps", "1", "--to", str(tmp_path / "plot"), "--json"]) == 0
+    small = [
+        "data.length=12",
+        "data.pairs=3",
+        "data.vocab=12",
+        "model.embed.vocab=12",
+        "batch_size=4",
+        "model.stack.repeats=1",
+    ]
+    assert (
+        main(
+            [
+                "coordinates",
+                "recall",
+                *small,
+                "--sizes",
+                "8,16",
+                "--steps",
+                "1",
+                "--to",
+                str(tmp_path / "plot"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     written = json.loads(capsys.readouterr().out)
     assert written == json.loads((tmp_path / "plot" / "coordinates.json").read_text())
     assert [curve["sizes"] for curve in written["curves"]] == [[8, 16]] * 12
@@ -239,7 +282,11 @@ def test_the_command_draws_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_a_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
     assert main(["coordinates", "recall", *arguments, "--to", str(tmp_path / "plot")]) == 2

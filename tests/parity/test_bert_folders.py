@@ -1,4 +1,6 @@
-"""Parity of unusual BERT folders: a decoder of its own, the decoder's bias under its other name, keys left out, narrow floats."""
+"""Parity of unusual BERT folders: a decoder of its own, the decoder's bias under its other name, keys left out, narrow
+floats.
+"""
 
 import json
 from pathlib import Path
@@ -34,7 +36,9 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reset(folder: Path, **changes: Any) -> Path:
     """The folder with keys of its config changed, or left out where None."""
     settings = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    (folder / "config.json").write_text(
+        json.dumps({key: value for key, value in settings.items() if value is not None})
+    )
     return folder
 
 

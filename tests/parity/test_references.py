@@ -1,4 +1,6 @@
-"""Parity of training with outside references: gradients and updates with PyTorch, schedules with optax, losses with numpy."""
+"""Parity of training with outside references: gradients and updates with PyTorch, schedules with optax, losses with
+numpy.
+"""
 
 import dataclasses
 from typing import Any
@@ -25,7 +27,12 @@ STEPS, WARMUP, PEAK = 8, 2, 1e-2
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     """The same classifier without dropout: PyTorch's, ours, and our parameters."""
-    theirs = tiny(transformers.BertForSequenceClassification, num_labels=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    theirs = tiny(
+        transformers.BertForSequenceClassification,
+        num_labels=2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     model, params = load_hf(saved(theirs, tmp_path_factory.mktemp("classifier")))
     return theirs.train(), model, params
 
@@ -77,11 +84,15 @@ def test_gradients_of_the_training_loss_equal_those_of_pytorch(pair: tuple[Any, 
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted)) > 1e-2
 
 
-def test_five_steps_of_adamw_with_warmup_and_linear_fall_equal_those_of_pytorch(pair: tuple[Any, Any, Any], tmp_path: Any) -> None:
+def test_five_steps_of_adamw_with_warmup_and_linear_fall_equal_those_of_pytorch(
+    pair: tuple[Any, Any, Any], tmp_path: Any
+) -> None:
     theirs, model, params = pair
     start = {name: value.detach().clone() for name, value in theirs.named_parameters()}
     spec = AdamW(Linear(PEAK, warmup=WARMUP), epsilon=1e-6, decay=0.1, clip=1.0)
-    decayed = [value for name, value in theirs.named_parameters() if not name.endswith("bias") and "LayerNorm" not in name]
+    decayed = [
+        value for name, value in theirs.named_parameters() if not name.endswith("bias") and "LayerNorm" not in name
+    ]
     other = [value for name, value in theirs.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": other, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.999), eps=1e-6)
@@ -118,7 +129,10 @@ SCHEDULES = [
     (Constant(0.3), 0.3 * np.ones(101)),
     (Constant(0.3, warmup=0.1), 0.3 * RISE),
     (Linear(0.3, warmup=10, end=0.2), 0.3 * np.where(STEP < 10, RISE, 1 - 0.8 * (STEP - 10) / 90)),
-    (Cosine(0.3, warmup=0.1, end=0.1), 0.3 * np.where(STEP < 10, RISE, 0.1 + 0.45 * (1 + np.cos(np.pi * (STEP - 10) / 90)))),
+    (
+        Cosine(0.3, warmup=0.1, end=0.1),
+        0.3 * np.where(STEP < 10, RISE, 0.1 + 0.45 * (1 + np.cos(np.pi * (STEP - 10) / 90))),
+    ),
     (WarmupStableDecay(0.3, warmup=0.1, decay=0.2, end=0.5), 0.3 * RISE * (1 - 0.5 * np.clip((STEP - 80) / 20, 0, 1))),
 ]
 
@@ -181,8 +195,12 @@ def test_the_squared_error_is_half_that_of_pytorch_and_the_cross_entropy_is_that
     outputs, values, labels = draw.standard_normal((6, 3)), draw.standard_normal((6, 3)), draw.integers(0, 3, 6)
     squared = mean(MeanSquaredError()(jnp.asarray(outputs), {"values": jnp.asarray(values)}))["loss"]
     crossed = mean(Classification()(jnp.asarray(outputs), {"labels": jnp.asarray(labels)}))["loss"]
-    assert squared == pytest.approx(torch.nn.functional.mse_loss(torch.tensor(outputs), torch.tensor(values)).item() / 2, rel=1e-5)
-    assert crossed == pytest.approx(torch.nn.functional.cross_entropy(torch.tensor(outputs), torch.tensor(labels)).item(), rel=1e-5)
+    assert squared == pytest.approx(
+        torch.nn.functional.mse_loss(torch.tensor(outputs), torch.tensor(values)).item() / 2, rel=1e-5
+    )
+    assert crossed == pytest.approx(
+        torch.nn.functional.cross_entropy(torch.tensor(outputs), torch.tensor(labels)).item(), rel=1e-5
+    )
 
 
 def test_no_decay_leaves_biases_and_norms_alone(pair: tuple[Any, Any, Any]) -> None:

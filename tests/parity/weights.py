@@ -71,7 +71,9 @@ def rewritten(folder: Path, target: Path, change: Any) -> Path:
 
 def random_params(model: Transformer) -> Any:
     """Random parameters of ours, all different."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})[
+        "params"
+    ]
     draw = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * draw.standard_normal(leaf.shape), jnp.float32), shapes)
 

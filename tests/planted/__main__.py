@@ -2,8 +2,8 @@
 
     python -m tests.planted [--only WORD ...] [--workers 2]
 
-Each fault is planted in a copy of the project.  A fault whose line is no longer there, or whose tests fail without it, is an error: the
-table would say nothing.  Exit code 1 where more than one fault goes unseen.
+Each fault is planted in a copy of the project.  A fault whose line is no longer there, or whose tests fail without it,
+is an error: the table would say nothing.  Exit code 1 where more than one fault goes unseen.
 """
 
 import argparse
@@ -33,7 +33,9 @@ UNSEEN = 1  # faults that may go unnoticed
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What the tests of a fault did: `caught`, `unseen`, or why it says nothing; the first test that failed; seconds."""
+    """What the tests of a fault did: `caught`, `unseen`, or why it says nothing; the first test that failed;
+    seconds.
+    """
 
     verdict: str
     test: str
@@ -71,10 +73,19 @@ def planted(fault: Fault, folder: Path) -> Outcome:
         done = tested(folder, fault.tests, 1)
     finally:
         path.write_text(sound, encoding="utf-8")
-    failed = next((line.split(" - ")[0].removeprefix("FAILED ") for line in done.stdout.splitlines() if line.startswith("FAILED ")), "")
+    failed = next(
+        (
+            line.split(" - ")[0].removeprefix("FAILED ")
+            for line in done.stdout.splitlines()
+            if line.startswith("FAILED ")
+        ),
+        "",
+    )
     verdicts = {0: "unseen", 1: "caught"}
     # A fault that keeps a file from being imported would be seen by anybody: it is no proof of a test.
-    said = verdicts.get(done.returncode, f"broken: pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}")
+    said = verdicts.get(
+        done.returncode, f"broken: pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    )
     return Outcome(said, failed, time.perf_counter() - began)
 
 
@@ -98,10 +109,14 @@ def shown(outcomes: dict[Fault, Outcome]) -> None:
 def main() -> int:
     """Plants all faults, or those whose file or line contains one of the words of --only; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="faults whose file or line contains it (all)")
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="WORD", help="faults whose file or line contains it (all)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="copies that are tested side by side (2)")
     options = parser.parse_args()
-    faults = [fault for fault in FAULTS if not options.only or any(word in fault.file + fault.old for word in options.only)]
+    faults = [
+        fault for fault in FAULTS if not options.only or any(word in fault.file + fault.old for word in options.only)
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [copied(Path(scratch) / str(number)) for number in range(options.workers)]
         if said := sound(folders[0], faults, options.workers):

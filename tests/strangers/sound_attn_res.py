@@ -6,9 +6,11 @@ import jax.numpy as jnp
 
 
 class AttnRes(nn.Module):
-    """h_l = sum_i softmax_i(w_l . unit(v_i)) v_i over the embedding v_0 and what earlier branches gave; ends as the sum of all.
+    """h_l = sum_i softmax_i(w_l . unit(v_i)) v_i over the embedding v_0 and what earlier branches gave; ends as the sum
+    of all.
 
-    The first branch has one source to choose from, so its query has no gradient.  State (b, t, 1 + branches * depth, d).
+    The first branch has one source to choose from, so its query has no gradient.  State (b, t, 1 + branches * depth,
+    d).
     """
 
     branches: int = 3  # a block has at most

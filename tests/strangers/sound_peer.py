@@ -6,7 +6,9 @@ import jax.numpy as jnp
 
 
 class PEER(nn.Module):
-    """sum over heads and the `active` best of keys^2 experts e of p_e gelu(down_e . x) up_e.  (b, t, d) -> (b, t, d)."""
+    """sum over heads and the `active` best of keys^2 experts e of p_e gelu(down_e . x) up_e.  (b, t, d) -> (b, t,
+    d).
+    """
 
     keys: int = 8
     heads: int = 2
@@ -18,7 +20,9 @@ class PEER(nn.Module):
         (b, t, d), h, k = x.shape, self.heads, self.active
         experts = self.keys**2
         query = nn.Dense(h * 2 * self.key_width, name="query")(x).reshape(b, t, h, 2, self.key_width)
-        table = self.param("keys", nn.initializers.normal(self.key_width**-0.5), (h, 2, self.keys, self.key_width)).astype(x.dtype)
+        table = self.param(
+            "keys", nn.initializers.normal(self.key_width**-0.5), (h, 2, self.keys, self.key_width)
+        ).astype(x.dtype)
         scores = jnp.einsum("bthsw,hsnw->bthsn", query, table).astype(jnp.float32)
         best, index = jax.lax.top_k(scores, k)
         pairs = (best[..., 0, :, None] + best[..., 1, None, :]).reshape(b, t, h, k * k)

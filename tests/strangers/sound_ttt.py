@@ -6,7 +6,9 @@ import jax.numpy as jnp
 
 
 class TTTLinear(nn.Module):
-    """W_t = W_{t-1} - rate_t (W_{t-1} k_t - v_t) k_t^T, y_t = out(W_t q_t); W starts anew at position 0.  (b, t, d) -> (b, t, d)."""
+    """W_t = W_{t-1} - rate_t (W_{t-1} k_t - v_t) k_t^T, y_t = out(W_t q_t); W starts anew at position 0.  (b, t, d) ->
+    (b, t, d).
+    """
 
     heads: int = 4
     query_norm: nn.Module | None = None

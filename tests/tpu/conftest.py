@@ -21,7 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _effort(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With --effort=-1 compiling takes down to a third of its time, and programs several times the cycles that `morphax plan` tells of."""
+    """With --effort=-1 compiling takes down to a third of its time, and programs several times the cycles that `morphax
+    plan` tells of.
+    """
     given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     quick = given.get("where") == TOPOLOGIES[1] or request.node.path.stem in ("test_configs", "test_plan")
     quick = quick and (given.get("name"), given.get("where")) != ("lm_tpu", TOPOLOGIES[0])  # whose ceiling is asked for
@@ -43,7 +45,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     found = dict(report.user_properties)
     if report.when == "call" and "seconds" in found:
         seen.append((str(found["name"]), float(str(found["seconds"]))))
-        print("\n{name:44} {seconds:6.1f} s to compile {mib:8.1f} MiB at most {kilocycles:9.0f} kilocycles".format(**found), end="")
+        print(
+            "\n{name:44} {seconds:6.1f} s to compile {mib:8.1f} MiB at most {kilocycles:9.0f} kilocycles".format(
+                **found
+            ),
+            end="",
+        )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,4 +60,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"\n{len(seen)} programs compiled; one after the other they would take {total:.0f} s.")
         terminalreporter.line(f"The slowest: {slowest}.")
         effort = terminalreporter.config.getoption("--effort")
-        terminalreporter.line(f"Effort {effort:g} {QUICK}; at less than 0 cycles are more than those of `morphax plan`.")
+        terminalreporter.line(
+            f"Effort {effort:g} {QUICK}; at less than 0 cycles are more than those of `morphax plan`."
+        )

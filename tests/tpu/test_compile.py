@@ -24,14 +24,22 @@ ROWS, LENGTH, WIDTH = 2, 128, 128
 
 def compiled(trained: Trained, where: str) -> Any:
     """The training step in bfloat16, with float32 parameters and plain descent, compiled for a topology."""
-    model, batch, devices = resized(trained.model, WIDTH, LENGTH), training_batch(trained, ROWS, LENGTH), topology(where)
+    model, batch, devices = (
+        resized(trained.model, WIDTH, LENGTH),
+        training_batch(trained, ROWS, LENGTH),
+        topology(where),
+    )
     with compile_for(devices):
         params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
         optimizer = SGD().build(10, params)
         state = jax.eval_shape(lambda params: initialise(params, optimizer, 0), params)
         place = SingleDeviceSharding(devices[0])
         given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), (state, batch))
-        return jax.jit(make_step(model, trained.objective, optimizer, "bfloat16"), donate_argnums=0).lower(*given).compile()
+        return (
+            jax.jit(make_step(model, trained.objective, optimizer, "bfloat16"), donate_argnums=0)
+            .lower(*given)
+            .compile()
+        )
 
 
 @pytest.mark.parametrize("where", TOPOLOGIES)

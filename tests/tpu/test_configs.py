@@ -34,8 +34,13 @@ def test_a_config_compiles_and_fits(
     name: str, where: str, record_property: Callable[[str, Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, compile_it = list[Any](), jax.stages.Lowered.compile
-    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered, *given: programs.append(compile_it(lowered, *given)) or programs[-1])
-    experiment, _ = load_config(name, ["precision=bfloat16"] if where == TOPOLOGIES[0] else [])  # as Colab is used, and as it is
+    monkeypatch.setattr(
+        jax.stages.Lowered,
+        "compile",
+        lambda lowered, *given: programs.append(compile_it(lowered, *given)) or programs[-1],
+    )
+    # as Colab is used, and as it is
+    experiment, _ = load_config(name, ["precision=bfloat16"] if where == TOPOLOGIES[0] else [])
     plan = planned(experiment, name, where)
     record_property("seconds", plan.compile_seconds)
     record_property("name", f"{where} {name}")
@@ -49,15 +54,22 @@ def test_a_config_compiles_and_fits(
         the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(plan, programs[-1], experiment)
 
 
-def the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(plan: Plan, program: Any, experiment: Experiment) -> None:
+def the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(
+    plan: Plan, program: Any, experiment: Experiment
+) -> None:
     memory, (state, _) = program.memory_analysis(), program.args_info[0]
     assert plan.parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
     assert (plan.arguments, plan.temporaries) == (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
-    assert plan.arguments <= plan.peak <= plan.arguments + plan.temporaries + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    assert (
+        plan.arguments
+        <= plan.peak
+        <= plan.arguments + plan.temporaries + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    )
     prepared = prepare(experiment, experiment.data.open(only="train"))
     given = (prepared.state, prepared.batch)
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
     traced = flops(prepared.pure_step, *given)
     assert plan.flops == pytest.approx(traced, rel=0.02)  # the compiler drops what nothing reads
-    assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))  # and pads arrays to its tiles, of 128 columns
+    # and pads arrays to its tiles, of 128 columns
+    assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))
     assert plan.arguments <= plan.peak <= plan.available

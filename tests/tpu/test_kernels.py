@@ -41,8 +41,12 @@ RECURRENT = {
 }
 
 
-def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: Any, length: int = LENGTH) -> dict[str, int]:
-    """How often a compiled gradient of scanned layers in bfloat16 calls each kernel: "fwd", "dq" and "dkv", or "forward" and "backward"."""
+def kernels(
+    layer: Any, segmented: bool, device: SingleDeviceSharding, policy: Any, length: int = LENGTH
+) -> dict[str, int]:
+    """How often a compiled gradient of scanned layers in bfloat16 calls each kernel: "fwd", "dq" and "dkv", or
+    "forward" and "backward".
+    """
 
     def array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=device)
@@ -51,7 +55,11 @@ def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: A
         def applied(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
             return x + jnp.asarray(layer.apply(params, x, Context(segments=segments))), None
 
-        return jax.lax.scan(jax.checkpoint(applied, policy=policy, prevent_cse=False), x, params)[0].astype(jnp.float32).var()
+        return (
+            jax.lax.scan(jax.checkpoint(applied, policy=policy, prevent_cse=False), x, params)[0]
+            .astype(jnp.float32)
+            .var()
+        )
 
     x, segments = array(ROWS, length, WIDTH), array(ROWS, length, dtype=jnp.int32) if segmented else None
     params = jax.eval_shape(layer.init, jax.random.key(0), x, Context())
@@ -59,7 +67,9 @@ def kernels(layer: Any, segmented: bool, device: SingleDeviceSharding, policy: A
     with compile_for("tpu"):
         program = jax.jit(jax.grad(loss)).lower(params, x, segments).compile().as_text()
     return collections.Counter(
-        re.findall(r"%\S*(?:splash_mha|delta|decayed)_(fwd|dq|dkv|forward|backward)\S* = [^\n]*tpu_custom_call", program or "")
+        re.findall(
+            r"%\S*(?:splash_mha|delta|decayed)_(fwd|dq|dkv|forward|backward)\S* = [^\n]*tpu_custom_call", program or ""
+        )
     )
 
 
@@ -72,7 +82,9 @@ def test_every_form_runs_each_kernel_once_in_the_body_of_each_loop(name: str, de
 
 
 @pytest.mark.parametrize("name", RECURRENT)
-def test_every_recurrence_runs_each_kernel_once_in_the_body_of_each_loop(name: str, device: SingleDeviceSharding) -> None:
+def test_every_recurrence_runs_each_kernel_once_in_the_body_of_each_loop(
+    name: str, device: SingleDeviceSharding
+) -> None:
     assert kernels(RECURRENT[name], True, device, NAMED) == {"forward": 1, "backward": 1}
 
 

@@ -21,7 +21,16 @@ from train.plan.topology import topology
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
     mixer = "model.stack.block.mixer=GatedLinearAttention(heads=4)"
-    command = ["plan", "tiny_lm", "batch_size=8", "model.stack.repeats=1", "--topology", "v5e:1x1,v6e:1x1", "--vary", mixer]
+    command = [
+        "plan",
+        "tiny_lm",
+        "batch_size=8",
+        "model.stack.repeats=1",
+        "--topology",
+        "v5e:1x1,v6e:1x1",
+        "--vary",
+        mixer,
+    ]
     assert main([*command, "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)["plans"]
     assert [(plan["topology"], plan["name"]) for plan in plans] == [
@@ -31,7 +40,8 @@ def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFi
     assert all(plan["tokens_per_second"] == pytest.approx(plan["tokens"] / plan["seconds"]) for plan in plans)
     assert all(plan["seconds"] >= plan["roofline"] > 0 and 0 < plan["ceiling"] < 1 for plan in plans)
     available = [plan["available"] / 2**30 for plan in plans]
-    assert available == pytest.approx([15.75, 15.75, 31.25, 31.25], abs=0.02)  # of 16 and 32, and the rest is the system's
+    # of 16 and 32, and the rest is the system's
+    assert available == pytest.approx([15.75, 15.75, 31.25, 31.25], abs=0.02)
 
 
 def test_of_structures_of_which_one_cannot_be_none_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +53,9 @@ def test_of_structures_of_which_one_cannot_be_none_is_compiled(capsys: pytest.Ca
 
 
 def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_program_calls_it() -> None:
-    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=2"])
+    experiment, _ = load_config(
+        "tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=2"]
+    )
     plan = planned(experiment, "splash", "v5e:1x1")
     t, d, layers, rows = 512, 128, 2, 2
     forward, backward = 2 * 2 * rows * t * t * d, 5 * 2 * rows * t * t * d
@@ -56,9 +68,14 @@ def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_p
 
 
 def test_kernels_of_two_shapes_in_one_model_are_each_counted_by_its_own() -> None:
-    experiment, _ = load_config("tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=1"])
+    experiment, _ = load_config(
+        "tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=1"]
+    )
     narrow, wide = (replace(part(experiment, "model.stack.block"), "mixer.head_width", width) for width in (32, 64))
-    plans = [planned(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1") for blocks in (narrow, wide, [narrow, wide])]
+    plans = [
+        planned(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1")
+        for blocks in (narrow, wide, [narrow, wide])
+    ]
     assert plans[2].kernel_flops == plans[0].kernel_flops + plans[1].kernel_flops == 3 * plans[0].kernel_flops
     assert plans[2].uncounted == ()
 
@@ -83,7 +100,8 @@ def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str,
 def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
     changes = ["data.length=256", "precision=bfloat16", "batch_size=128", "model.stack.scan=true"]
     dots, offloaded = (
-        planned(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1") for name in ("dots", "offload")
+        planned(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1")
+        for name in ("dots", "offload")
     )
     assert dots.host == 0
     assert offloaded.host > 0
@@ -109,7 +127,9 @@ def test_what_a_tpu_cannot_do_is_a_sentence() -> None:
     experiment, _ = load_config("tiny_lm", ["batch_size=1"])
     plan, device = planned(experiment, "own", "v5e:1x1"), topology("v5e:1x1")[0]
     given = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=SingleDeviceSharding(device))
-    with pytest.raises(InputError, match="^own cannot be compiled for v5e:1x1: .*eig.*; change what it names, or the chip.$"):
+    with pytest.raises(
+        InputError, match="^own cannot be compiled for v5e:1x1: .*eig.*; change what it names, or the chip.$"
+    ):
         measured(plan, jax.jit(jnp.linalg.eigvals), (given,), device)
 
 
@@ -122,20 +142,30 @@ def test_a_step_of_decoding_is_planned_for_every_row() -> None:
 
 
 def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() -> None:
-    wide = ["model.embed.vocab=32768", "model.embed.width=2048", "model.stack.repeats=19", "model.stack.block.mixer.heads=16"]
-    experiment, _ = load_config("tiny_lm", [*wide, "model.stack.scan=true", "precision=bfloat16", "data.length=1024", "batch_size=7"])
+    wide = [
+        "model.embed.vocab=32768",
+        "model.embed.width=2048",
+        "model.stack.repeats=19",
+        "model.stack.block.mixer.heads=16",
+    ]
+    experiment, _ = load_config(
+        "tiny_lm", [*wide, "model.stack.scan=true", "precision=bfloat16", "data.length=1024", "batch_size=7"]
+    )
     before, found = planned(experiment, "as it is", "v5e:1x1"), advised(experiment, "v5e:1x1")
     assert before.parameters > 1e9
     assert not before.fits
     assert before.peak > before.available
     assert found is not None
-    assert found.changes == ("model.stack.remat=full", "optimizer.momentum=bfloat16")  # the least: each was left out, and did not fit
+    # the least: each was left out, and did not fit
+    assert found.changes == ("model.stack.remat=full", "optimizer.momentum=bfloat16")
     assert found.plan.fits
     assert found.plan.peak < found.plan.available
 
 
 def test_advice_takes_the_fewest_parts_that_fit() -> None:
-    experiment, _ = load_config("tiny_lm", ["batch_size=4096", "model.stack.scan=true", "model.stack.remat=full", "model.head.chunk=1024"])
+    experiment, _ = load_config(
+        "tiny_lm", ["batch_size=4096", "model.stack.scan=true", "model.stack.remat=full", "model.head.chunk=1024"]
+    )
     experiment = replace(experiment, "data.length", 1024)
     assert not planned(experiment, "as it is", "v5e:1x1").fits
     found = advised(experiment, "v5e:1x1")

@@ -49,7 +49,9 @@ def pieces(shown: Any) -> str:
     return shown._repr_html_()
 
 
-def test_a_config_trains_is_shown_and_is_only_read_the_second_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_trains_is_shown_and_is_only_read_the_second_time(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = fit(CONFIG, "run", *SHORT)
     assert run.summary["steps"] == 4
     assert "parameters" in pieces(run)
@@ -101,7 +103,10 @@ def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path, monkeypatch
     runs = [fit(CONFIG, f"run_{seed}", *SHORT, f"seed={seed}", brief=True) for seed in (0, 1)]
     last = [run.curve("loss", "evaluation")[1][-1] for run in runs]
     labels: list[str] = []
-    monkeypatch.setattr("train.notebook.drawn", lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or Sentence(""))
+    monkeypatch.setattr(
+        "train.notebook.drawn",
+        lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or Sentence(""),
+    )
     bands({"attention": runs})
     assert labels == [f"attention: {sum(last) / 2:.3f} ({min(last):.3f} to {max(last):.3f})"]
 

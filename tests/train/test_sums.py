@@ -81,7 +81,9 @@ def test_a_share_has_the_farther_end_of_wilson_s_interval(right: int, count: int
 
 
 def documents(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens' losses (n, 40) of documents of unequal length, which have a difficulty each, longer ones a greater one; and weights."""
+    """Tokens' losses (n, 40) of documents of unequal length, which have a difficulty each, longer ones a greater one;
+    and weights.
+    """
     lengths = draw.integers(4, 41, count)
     weights = (np.arange(40) < lengths[:, None]).astype(np.float32)
     return draw.gamma(2.0, 0.5, (count, 40)) + draw.normal(2.0, 0.5, (count, 1)) + lengths[:, None] / 40, weights
@@ -110,7 +112,15 @@ def test_the_interval_covers_the_truth_in_95_of_100_studies(count: int) -> None:
         sums, own = (values * weights).sum(-1), weights.sum(-1)
         ratio = sums.sum() / own.sum()
         rest = sums - ratio * own
-        part = (sums.sum(), own.sum(), count, (rest**2).sum(), (rest * own).sum(), (own**2).sum(), np.abs(sums * (own - sums)).sum())
+        part = (
+            sums.sum(),
+            own.sum(),
+            count,
+            (rest**2).sum(),
+            (rest * own).sum(),
+            (own**2).sum(),
+            np.abs(sums * (own - sums)).sum(),
+        )
         middle, half = interval([Moments(*cast(Any, part))])
         covered += abs(middle - truth) <= half
     assert 0.93 <= covered / 1500 <= 0.97
@@ -128,7 +138,10 @@ def test_the_interval_of_a_share_covers_the_truth_in_95_of_100_studies(count: in
 
 def rows(count: int) -> list[dict[str, Any]]:
     draw = np.random.default_rng(5)
-    return [{"tokens": draw.integers(1, 32, draw.integers(2, 9)), "label": int(number >= count // 2)} for number in range(count)]
+    return [
+        {"tokens": draw.integers(1, 32, draw.integers(2, 9)), "label": int(number >= count // 2)}
+        for number in range(count)
+    ]
 
 
 def test_batches_order_packing_and_devices_do_not_change_an_evaluation() -> None:
@@ -160,5 +173,7 @@ def test_entries_of_tokens_are_added_up_within_their_segments() -> None:
     entries = jnp.array([[1.0, 2.0, 4.0, 8.0], [1.0, 2.0, 3.0, 4.0]])
     np.testing.assert_array_equal(by_example(entries, {"segments": segments}), [[8, 3, 4, 0, 0], [0, 1, 9, 0, 0]])
     starts = {"segments": segments, "starts": jnp.array([[0, 2], [0, 1]])}
-    np.testing.assert_array_equal(by_example(jnp.array([[1.0, 2.0], [3.0, 4.0]]), starts), [[0, 1, 2, 0, 0], [0, 3, 4, 0, 0]])
+    np.testing.assert_array_equal(
+        by_example(jnp.array([[1.0, 2.0], [3.0, 4.0]]), starts), [[0, 1, 2, 0, 0], [0, 3, 4, 0, 0]]
+    )
     np.testing.assert_array_equal(by_example(entries, {}), [[15], [10]])

@@ -23,6 +23,7 @@ def texts(given: Sequence[str]) -> Iterator[str]:
             lines = sys.stdin.buffer.read().decode("utf-8").split("\n")
         except UnicodeDecodeError:
             raise InputError(
-                "Standard input is not UTF-8; convert it on its way, if it is Latin-1 by `iconv -f ISO-8859-1 -t UTF-8 FILE | morphax ...`"
+                "Standard input is not UTF-8; convert it on its way, if it is Latin-1 by `iconv -f ISO-8859-1 -t"
+                " UTF-8 FILE | morphax ...`"
             ) from None
         yield from (line for line in lines if line.strip())

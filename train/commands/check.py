@@ -11,7 +11,7 @@ examples:
   morphax check my_mixer.py                          every component class that the file defines, by its defaults
   morphax check my_mixer.py "MyMixer(heads=4)"       one, with settings
   morphax check "GatedDeltaNet(heads=4)"             one of the project's
-  morphax check my_mixer.py --catalogue              parameters, operations and what decoding keeps, as models/README.md has them
+  morphax check my_mixer.py --catalogue              parameters, operations and what decoding keeps, as in the catalogue
 
 The exit code is 1 if a law is broken.  Properties that a class may declare are listed by `morphax check --properties`.
 """
@@ -19,9 +19,15 @@ The exit code is 1 if a law is broken.  Properties that a class may declare are 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("targets", nargs="*", metavar="FILE or CALL", help='a Python file, and calls such as "MyMixer(heads=4)"')
-    parser.add_argument("--law", action="append", default=[], metavar="WORDS", help="only laws whose name has these words")
-    parser.add_argument("--catalogue", action="store_true", help="numbers of models/README.md for the components, nothing is tested")
+    parser.add_argument(
+        "targets", nargs="*", metavar="FILE or CALL", help='a Python file, and calls such as "MyMixer(heads=4)"'
+    )
+    parser.add_argument(
+        "--law", action="append", default=[], metavar="WORDS", help="only laws whose name has these words"
+    )
+    parser.add_argument(
+        "--catalogue", action="store_true", help="numbers of models/README.md for the components, nothing is tested"
+    )
     parser.add_argument("--properties", action="store_true", help="list the properties that a class may declare")
 
 

@@ -11,20 +11,25 @@ from train.errors import InputError
 HELP = "plot how large activations are over widths or depths"
 EXAMPLES = """
 examples:
-  morphax coordinates tiny_lm                               widths 64 to 1024, ten steps each, into runs/tiny_lm_coordinates
+  morphax coordinates tiny_lm                               widths 64 to 1024, into runs/tiny_lm_coordinates
   morphax coordinates tiny_lm --by depth --sizes 2,4,8,16   depths in place of widths
   morphax coordinates tiny_lm model.stack.block.mixer="GatedDeltaNet(heads=4)" --seeds 3
 
-Activations that keep their size in muP (model.parametrization=mup) tell that rates tuned on a small model serve a large one.
+Activations that keep their size in muP (model.parametrization=mup) tell that rates tuned on a small model serve a
+large one.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
+    )
     parser.add_argument("--by", choices=("width", "depth"), default="width", help="what grows (default: width)")
-    parser.add_argument("--sizes", help="which (default: 64,128,256,512,1024, of depth 2,4,8,16); the smallest is muP's base")
+    parser.add_argument(
+        "--sizes", help="which (default: 64,128,256,512,1024, of depth 2,4,8,16); the smallest is muP's base"
+    )
     parser.add_argument("--steps", type=int, default=10, help="training steps at each size (default: 10)")
     parser.add_argument("--seeds", type=int, default=1, help="average over this many seeds (default: 1)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the plot (default: runs/CONFIG_coordinates)")
@@ -41,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--sizes is {given}; give sizes of at most {2**20:,}, as 64,128.")
     if len(sizes) < 2 or len(sizes) != len(given.split(",")) or sizes[0] < 1 or options.steps < 1 or options.seeds < 1:
         raise InputError(
-            f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as 64,128, and at least 1 "
-            "step and seed."
+            f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as"
+            " 64,128, and at least 1 step and seed."
         )
     enable_compilation_cache()
     from train.report.console import Console
@@ -54,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to.") from None
+        raise InputError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
+        ) from None
     curves = check(plan, options.by, options.seeds, console.say)
     written = write(curves, folder)
     if options.json:

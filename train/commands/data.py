@@ -34,7 +34,10 @@ def run(options: argparse.Namespace) -> int:
 
         load_config(options.config, [])
     if options.action == "list" and options.names:
-        raise InputError(f"morphax data list takes no name ({join(options.names)}); see one by `morphax data show {options.names[0]}`.")
+        raise InputError(
+            f"morphax data list takes no name ({join(options.names)}); see one by `morphax data show"
+            f" {options.names[0]}`."
+        )
     if options.action == "list":
         print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
         return 0

@@ -25,7 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.split")
-    parser.add_argument("--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH")
+    parser.add_argument(
+        "--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH"
+    )
     best(parser)
 
 
@@ -46,9 +48,14 @@ def run(options: argparse.Namespace) -> int:
     given = [text for text in options.overrides if text.partition("=")[0] in ("data.path", "data.test")]
     if options.data is not None and given:
         raise InputError(
-            f"--data is {options.data}, which is short for data.path and data.test, and {given[0]} is given too; leave one out."
+            f"--data is {options.data}, which is short for data.path and data.test, and {given[0]} is given too;"
+            " leave one out."
         )
-    own = [f"data.{name}={options.data}" for name in ("path", "test") if options.data is not None and hasattr(experiment.data, name)]
+    own = [
+        f"data.{name}={options.data}"
+        for name in ("path", "test")
+        if options.data is not None and hasattr(experiment.data, name)
+    ]
     experiment = override(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if experiment.data == run.experiment.data and (other := changed(run.said.get("data", {}), prints(experiment))):

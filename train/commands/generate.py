@@ -20,9 +20,13 @@ examples:
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("folder", type=Path, help="folder of the run")
-    parser.add_argument("texts", nargs="+", metavar="PROMPT", help="prompts, or - to read them from standard input, one a line")
+    parser.add_argument(
+        "texts", nargs="+", metavar="PROMPT", help="prompts, or - to read them from standard input, one a line"
+    )
     parser.add_argument("--tokens", type=int, default=200, help="how many tokens to add (default: 200)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token; 1 draws by the model's chances")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="0 takes the likeliest token; 1 draws by the model's chances"
+    )
     parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this much")
     parser.add_argument("--min-p", type=float, help="draw from tokens at least this much as likely as the likeliest")
@@ -39,15 +43,26 @@ def run(options: argparse.Namespace) -> int:
     from train.use.evaluate import generate
 
     if options.tokens < 1 or options.beams < 0:
-        raise InputError(f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or more.")
+        raise InputError(
+            f"--tokens is {options.tokens} and --beams is {options.beams}; ask for 1 token or more, and 0 beams or"
+            " more."
+        )
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed is {options.seed}; give a whole number from 0 to {2**32 - 1}.")
-    drawn = [f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if getattr(options, name) is not None]
+    drawn = [
+        f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if getattr(options, name) is not None
+    ]
     if options.beams and (options.temperature or drawn):
         chosen = ["--temperature"] * bool(options.temperature) + drawn
-        raise InputError(f"--beams searches for the likeliest text and {' and '.join(chosen)} would draw another; leave one of them out.")
+        raise InputError(
+            f"--beams searches for the likeliest text and {' and '.join(chosen)} would draw another; leave one of"
+            " them out."
+        )
     if drawn and not options.temperature:
-        raise InputError(f"{' and '.join(drawn)} chooses what to draw from, and --temperature is 0, which draws nothing; set it above 0.")
+        raise InputError(
+            f"{' and '.join(drawn)} chooses what to draw from, and --temperature is 0, which draws nothing; set it"
+            " above 0."
+        )
     try:
         sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p)
     except ValueError as error:
@@ -69,5 +84,9 @@ def run(options: argparse.Namespace) -> int:
         answers = [{"prompt": prompt, "text": tail} for prompt, tail in zip(prompts, tails, strict=True)]
         print(json.dumps({"run": str(options.folder), "answers": answers}, ensure_ascii=False))
     else:
-        print(tails[0].removeprefix(shown) if live else "\n\n".join(prompt + tail for prompt, tail in zip(prompts, tails, strict=True)))
+        print(
+            tails[0].removeprefix(shown)
+            if live
+            else "\n\n".join(prompt + tail for prompt, tail in zip(prompts, tails, strict=True))
+        )
     return 0

@@ -17,19 +17,29 @@ examples:
   morphax plan lm_tpu --decode                              one step of decoding, a token for every row
   morphax plan lm_tpu batch_size=512 --advise               the smallest change that makes it fit
 
-Needs libtpu: pip install 'morphax[tpu]'.  Topologies are CHIP:SHAPE with a chip of v2, v3, v4, v5e, v5p, v6e, tpu7x; v4, v5p and tpu7x
-have three dimensions, as in v5p:2x2x1.
+Needs libtpu: pip install 'morphax[tpu]'.  Topologies are CHIP:SHAPE; chips are v2, v3, v4, v5e, v5p, v6e and tpu7x.
+The shapes of v4, v5p and tpu7x have three dimensions, as in v5p:2x2x1.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
-    parser.add_argument("--topology", default="v5e:1x1", help="chips to compile for, with commas between (default: v5e:1x1)")
-    parser.add_argument("--vary", action="append", default=[], metavar="path=value", help="a structure to put beside it; again for more")
-    parser.add_argument("--decode", action="store_true", help="the step that adds a token to every row, not the training step")
-    parser.add_argument("--advise", action="store_true", help="where it does not fit, find the smallest change that does, by compiling")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
+    )
+    parser.add_argument(
+        "--topology", default="v5e:1x1", help="chips to compile for, with commas between (default: v5e:1x1)"
+    )
+    parser.add_argument(
+        "--vary", action="append", default=[], metavar="path=value", help="a structure to put beside it; again for more"
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="the step that adds a token to every row, not the training step"
+    )
+    parser.add_argument(
+        "--advise", action="store_true", help="where it does not fit, find the smallest change that does, by compiling"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +57,11 @@ def run(options: argparse.Namespace) -> int:
     topologies = options.topology.split(",")
     for where in topologies:
         topology(where)  # what is wrong with any is said before the first is compiled
-    ready = [(name, where, prepared(one, name, where, options.decode)) for where in topologies for name, one in experiments.items()]
+    ready = [
+        (name, where, prepared(one, name, where, options.decode))
+        for where in topologies
+        for name, one in experiments.items()
+    ]
     plans, advice, refused = [], [], []
     for name, where, compiled in ready:
         print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
@@ -65,12 +79,25 @@ def run(options: argparse.Namespace) -> int:
     if not plans:
         raise InputError(" ".join(one["reason"] for one in refused))
     if options.json:
-        print(json.dumps({"config": options.config, "plans": [record(plan) for plan in plans], "advice": advice, "refused": refused}))
+        print(
+            json.dumps(
+                {
+                    "config": options.config,
+                    "plans": [record(plan) for plan in plans],
+                    "advice": advice,
+                    "refused": refused,
+                }
+            )
+        )
         return 0
     print(table(plans, shutil.get_terminal_size().columns))
     for one in refused:
         print(one["reason"])
     for one in advice:
-        found = "nothing tried fits; take more chips, or a smaller model" if one["changes"] is None else " ".join(one["changes"])
+        found = (
+            "nothing tried fits; take more chips, or a smaller model"
+            if one["changes"] is None
+            else " ".join(one["changes"])
+        )
         print(f"{one['topology']}, {one['name']}: {found or 'fits, nothing to change'}")
     return 0

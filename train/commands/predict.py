@@ -29,9 +29,15 @@ examples:
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("folder", type=Path, help="folder of the run")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="path=value", help="a setting to change, such as data.text; again for more"
+        "inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="path=value",
+        help="a setting to change, such as data.text; again for more",
     )
     best(parser)
 
@@ -58,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
     if reasons := [one["unanswered"] for one in paired if "unanswered" in one]:
-        print(f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {join(reasons, room=400)}", file=sys.stderr)
+        print(
+            f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {join(reasons, room=400)}",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -88,7 +97,9 @@ def _nothing(answer: dict[str, Any]) -> str:
     """That nothing is found, and how far from it the likeliest object was."""
     if "likeliest" not in answer:
         return "nothing found"
-    return f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {_object(answer['likeliest'])}"
+    return (
+        f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {_object(answer['likeliest'])}"
+    )
 
 
 def _object(found: dict[str, Any]) -> str:

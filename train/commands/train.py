@@ -14,10 +14,11 @@ examples:
   morphax train sentiment_bert optimizer.rate.peak=3e-5     one number changed
   morphax train tiny_lm model.stack.block.mixer="Attention(heads=8, causal=True)" --run runs/eight_heads
   morphax train sentiment_bert data.path=reviews.csv        your own table, with the columns text and label
-  morphax train sentiment_bert model.stack.repeats=3 initial.fit=true       of the pretrained weights what fits, the rest anew
+  morphax train sentiment_bert model.stack.repeats=3 initial.fit=true       the pretrained weights that fit
   morphax train my_config.py                                your own file with a function experiment()
 
-The same command again continues a run that was stopped, on any number of devices; with more steps or epochs also one that is finished.
+The same command again continues a run that was stopped, on any number of devices; with more steps or epochs also
+one that is finished.
 A value is a number, a string, a tuple, or a call of a component.
 """
 
@@ -25,14 +26,20 @@ A value is a number, a string, a tuple, or a call of a component.
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
+    )
     parser.add_argument("--run", dest="folder", type=Path, help="folder of the run (default: runs/CONFIG)")
     parser.add_argument(
         "--fresh",
         action="store_true",
         help="train anew; a run that the folder holds is kept as FOLDER.1, FOLDER.2 ...",
     )
-    parser.add_argument("--changed", action="store_true", help="continue a run although its own classes or its data are not what they were")
+    parser.add_argument(
+        "--changed",
+        action="store_true",
+        help="continue a run although its own classes or its data are not what they were",
+    )
     parser.add_argument("--show", action="store_true", help="print the experiment and stop")
 
 

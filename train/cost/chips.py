@@ -10,8 +10,9 @@ GIGA, TERA, GIB = 10**9, 10**12, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and to other chips by
-    all links (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a cycle of its matrix units).
+    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and to
+    other chips by all links (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a
+    cycle of its matrix units).
     """
 
     flops: float
@@ -33,20 +34,24 @@ class Chip:
         )
 
 
-def _chip(teraflops: float, gibibytes: float, gigabytes: float, links: float, devices: int, units: int, side: int) -> Chip:
+def _chip(
+    teraflops: float, gibibytes: float, gigabytes: float, links: float, devices: int, units: int, side: int
+) -> Chip:
     """A chip with so many matrix units of side x side products a cycle; its links are given as both ways together."""
     flops = teraflops * TERA
     return Chip(flops, gibibytes * GIB, gigabytes * GIGA, links * GIGA / 2, devices, flops / (2 * units * side**2))
 
 
 CHIPS = {
-    # Jouppi et al., Communications of the ACM 63(7), 2020, for v2 and v3: links of 496 and 656 Gbit/s each way, four a chip
+    # Jouppi et al., Communications of the ACM 63(7), 2020, for v2 and v3: links of 496 and 656 Gbit/s each way, four a
+    # chip
     "v2": _chip(46, 16, 700, 496, 2, 2, 128),
     "v3": _chip(123, 32, 900, 656, 2, 4, 128),
     "v4": _chip(275, 32, 1200, 600, 1, 8, 128),  # six links of 50 GB/s each way: arXiv:2304.01433
     "v5e": _chip(197, 16, 819, 400, 1, 4, 128),
     "v5p": _chip(459, 95, 2765, 1200, 1, 8, 128),
-    "v6e": _chip(918, 32, 1638, 800, 1, 4, 256),  # the page counts two units, with which its rate would take a clock of 3.5 GHz
+    # the page counts two units, with which its rate would take a clock of 3.5 GHz
+    "v6e": _chip(918, 32, 1638, 800, 1, 4, 256),
     "tpu7x": _chip(2307, 192, 7380, 1200, 2, 8, 256),
 }
 KINDS = {  # what jax calls a device

@@ -1,4 +1,6 @@
-"""What a compiled program costs, by its text: operations, bytes, communication, kernels, the compiler's estimate of cycles."""
+"""What a compiled program costs, by its text: operations, bytes, communication, kernels, the compiler's estimate of
+cycles.
+"""
 
 import functools
 import math
@@ -20,7 +22,18 @@ MESHED = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\S*\))? \
 CHAIN = re.compile(r"\bchain_id=\"(\d+)\"")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 # What moves nothing itself; asynchronous copies count where they end, communication by itself.
-STILL = {"", "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "opt-barrier"}
+STILL = {
+    "",
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+}
 SLICES = {"dynamic-slice", "slice", "gather"}
 
 
@@ -68,17 +81,24 @@ def _products(one: Instruction, named: dict[str, Instruction]) -> int:
 
 
 def collectives(program: Program) -> dict[str, tuple[int, float]]:
-    """How often each kind of communication runs and how many bytes a device sends for it in all, those inside fusions among them.
+    """How often each kind of communication runs and how many bytes a device sends for it in all, those inside fusions
+    among them.
 
-    Of n devices in a ring each sends (n - 1) / n of the whole array, twice that to reduce it for all (Patarasuk and Yuan, Journal of
-    Parallel and Distributed Computing 69(2), 2009).  A chain, which fusions share between them, is one communication.
+    Of n devices in a ring each sends (n - 1) / n of the whole array, twice that to reduce it for all (Patarasuk and
+    Yuan, Journal of Parallel and Distributed Computing 69(2), 2009).  A chain, which fusions share between them, is one
+    communication.
     """
 
     def found(one: Instruction, where: str) -> list[tuple[str, Instruction, str]]:
         kind = one.op.removesuffix("-start")
         if kind in COLLECTIVES:
-            return [("reduce-scatter" if where.startswith("all-reduce-scatter") else kind, one, where)]  # as the TPU's compiler has it
-        return [] if one.called is None else [pair for inner in program.computations[one.called] for pair in found(inner, one.called)]
+            # as the TPU's compiler has it
+            return [("reduce-scatter" if where.startswith("all-reduce-scatter") else kind, one, where)]
+        return (
+            []
+            if one.called is None
+            else [pair for inner in program.computations[one.called] for pair in found(inner, one.called)]
+        )
 
     kinds: dict[str, tuple[int, float]] = {}
     seen: set[tuple[str, str]] = set()
@@ -96,7 +116,8 @@ def collectives(program: Program) -> dict[str, tuple[int, float]]:
 def _sent(kind: str, one: Instruction, named: dict[str, Instruction], devices: int) -> float:
     """The bytes that a device sends for one communication."""
     given = one.shapes
-    if one.op.endswith("-start") and not one.op.startswith("all-reduce"):  # gives its operands, its results, and numbers of its own
+    # gives its operands, its results, and numbers of its own
+    if one.op.endswith("-start") and not one.op.startswith("all-reduce"):
         given = [shape for shape in given if shape.dims]
         given = given[len(given) // 2 :]
     taken = [shape for name in one.operands if name in named for shape in named[name].shapes]
@@ -118,7 +139,8 @@ def _together(text: str) -> int | None:
 
 
 def kernels(program: Program) -> Counter[tuple[str, Call]]:
-    """How often each kernel, a program of its own inside this one, runs, by its name and the shapes of what it takes and gives.
+    """How often each kernel, a program of its own inside this one, runs, by its name and the shapes of what it takes
+    and gives.
 
     Names are without the sizes of blocks, which older versions of jax put there.
     """
@@ -126,7 +148,9 @@ def kernels(program: Program) -> Counter[tuple[str, Call]]:
     for one, where, times in program.executed:
         if one.op == "custom-call" and KERNEL in one.text:
             taken = (shape for name in one.operands for shape in program.named[where][name].shapes)
-            counts[re.sub(r"_block_(?:q|kv)_.*|\.\d+$", "", one.name), tuple(shape.dims for shape in (*taken, *one.shapes))] += times
+            counts[
+                re.sub(r"_block_(?:q|kv)_.*|\.\d+$", "", one.name), tuple(shape.dims for shape in (*taken, *one.shapes))
+            ] += times
     return counts
 
 
@@ -144,7 +168,10 @@ def _moved(program: Program, one: Instruction, named: dict[str, Instruction]) ->
     if one.op.endswith("-done"):  # of a copy: once on either side that is the large memory
         start = named.get(one.operands[0]) if one.operands else None
         source = named.get(start.operands[0]) if start is not None and start.operands else None
-        sides = [one.shapes[0].large if one.shapes else False, source is not None and bool(source.shapes) and source.shapes[0].large]
+        sides = [
+            one.shapes[0].large if one.shapes else False,
+            source is not None and bool(source.shapes) and source.shapes[0].large,
+        ]
         return sum(sides) * (one.shapes[0].bytes if one.shapes else 0.0)
     inner = program.computations.get(one.called or "", [])
     read = sum(
@@ -167,7 +194,9 @@ def _moved(program: Program, one: Instruction, named: dict[str, Instruction]) ->
 
 def _read(inner: list[Instruction], place: int) -> float:
     """The bytes that a fusion reads of an operand: all, or the slices that it takes of it."""
-    parameter = next((one for one in inner if one.op == "parameter" and re.search(rf"\bparameter\({place}\)", one.text)), None)
+    parameter = next(
+        (one for one in inner if one.op == "parameter" and re.search(rf"\bparameter\({place}\)", one.text)), None
+    )
     users = [one for one in inner if parameter is not None and parameter.name in one.operands]
     if not users or parameter is None:
         return float("inf")

@@ -17,11 +17,15 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 DEVICES = re.compile(r"\b(?:num_partitions|replica_count)=(\d+)")
-CHOICE = re.compile(r"\b(?:branch_computations=\{([^}]*)\}|true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+))")
+CHOICE = re.compile(
+    r"\b(?:branch_computations=\{([^}]*)\}|true_computation=%?([\w.\-]+), false_computation=%?([\w.\-]+))"
+)
 
 
 class Shape(NamedTuple):
-    """One array: its dimensions, its bytes, and whether it lies in the chip's large memory (HBM), not beside the core."""
+    """One array: its dimensions, its bytes, and whether it lies in the chip's large memory (HBM), not beside the
+    core.
+    """
 
     dims: tuple[int, ...]
     bytes: float
@@ -29,7 +33,9 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """`name = op(operands)`, the arrays that it gives, whether they are its computation's result, and its whole text."""
+    """`name = op(operands)`, the arrays that it gives, whether they are its computation's result, and its whole
+    text.
+    """
 
     name: str
     op: str
@@ -59,10 +65,11 @@ class Executed(NamedTuple):
 
 
 class Program:
-    """All computations of a program for so many `devices` by name, `named` their instructions by theirs; `executed` are those that run,
-    in order.
+    """All computations of a program for so many `devices` by name, `named` their instructions by theirs; `executed` are
+    those that run, in order.
 
-    The body of a loop runs as often as its trips, once where the text does not tell; of a choice the branch with the most cycles runs.
+    The body of a loop runs as often as its trips, once where the text does not tell; of a choice the branch with the
+    most cycles runs.
     """
 
     def __init__(self, text: str) -> None:
@@ -97,7 +104,9 @@ def _cycles(executed: list[Executed]) -> int:
 
 
 def trips(loop: str, condition: list[str]) -> int:
-    """How often a loop runs: what is written beside it, else the bound that its condition compares a counter from 0 with, else 1."""
+    """How often a loop runs: what is written beside it, else the bound that its condition compares a counter from 0
+    with, else 1.
+    """
     if known := TRIPS.search(loop):
         return int(known[1])
     bounds = [int(found[1]) for line in condition if (found := BOUND.search(line))]
@@ -113,7 +122,9 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
             if header := HEADER.match(line):
                 own = programs.setdefault(header[2], [])
                 entry = header[2] if header[1] else entry
-        elif line.rstrip() == "}" or line.startswith("}, execution_thread"):  # a kernel's own text has lines that begin with one, too
+        elif line.rstrip() == "}" or line.startswith(
+            "}, execution_thread"
+        ):  # a kernel's own text has lines that begin with one, too
             own = None
         elif START.match(line) or not own:
             own.append(line)

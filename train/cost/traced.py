@@ -10,28 +10,33 @@ from typing import Any
 import jax
 import numpy as np
 
-RUNNING = re.compile(r"runs:([\w=.,+-]+).*_(fwd|dq|dkv)(?:_|\b)")  # scopes, the outermost first: what runs in each phase, and the phase
+# scopes, the outermost first: what runs in each phase, and the phase
+RUNNING = re.compile(r"runs:([\w=.,+-]+).*_(fwd|dq|dkv)(?:_|\b)")
 
 
 def flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
-    """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their trips.
+    """Multiplications and additions of the matrix products and convolutions of a function, loops counted by their
+    trips.
 
-    `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several right sides; a
-    `while` of unknown length counts once; of branches the dearest counts, of those without such a `while` if there are any.  A kernel
-    counts every block of its grid, without those that it leaves out for a mask which is known before it runs (`runs:` in its name).
-    With `seen`, products of queries, keys and values of causal attention count by half, as half of the pairs are hidden.
+    `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also where each row has one of several
+    right sides; a `while` of unknown length counts once; of branches the dearest counts, of those without such a
+    `while` if there are any.  A kernel counts every block of its grid, without those that it leaves out for a mask
+    which is known before it runs (`runs:` in its name). With `seen`, products of queries, keys and values of causal
+    attention count by half, as half of the pairs are hidden.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
 
 
-Call = tuple[tuple[int, ...], ...]  # the dimensions of all arrays that a kernel takes and gives: names may change in compilation
+# the dimensions of all arrays that a kernel takes and gives: names may change in compilation
+Call = tuple[tuple[int, ...], ...]
 
 
 def kernels(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
-    """The operations of one call of each kernel (a Pallas call) of a function, by the shapes of what it takes and gives.
+    """The operations of one call of each kernel (a Pallas call) of a function, by the shapes of what it takes and
+    gives.
 
-    As `flops` counts them, so with blocks that only segments hide.  Where several kernels have the same shapes, it is the mean of all
-    their calls.
+    As `flops` counts them, so with blocks that only segments hide.  Where several kernels have the same shapes, it is
+    the mean of all their calls.
     """
     found: dict[Call, tuple[int, int]] = {}
     _count(jax.make_jaxpr(function)(*args).jaxpr, found)
@@ -41,7 +46,8 @@ def kernels(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
 def _count(
     jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
 ) -> tuple[int, bool]:
-    """Operations, and whether all lengths are known; how often each kernel is called and its operations in all are added to `inside`.
+    """Operations, and whether all lengths are known; how often each kernel is called and its operations in all are
+    added to `inside`.
 
     The program itself runs so many times, within the scopes of these names.
     """
@@ -93,7 +99,8 @@ def _convolved(equation: Any) -> int:
     params, (left, right) = equation.params, (variable.aval.shape for variable in equation.invars[:2])
     out, numbers = equation.outvars[0].aval.shape, params["dimension_numbers"]
     rows, features, *places = numbers.out_spec
-    total = out[rows] * out[features] * right[numbers.rhs_spec[1]]  # of the own group, whether features or rows are grouped
+    # of the own group, whether features or rows are grouped
+    total = out[rows] * out[features] * right[numbers.rhs_spec[1]]
     for axis, place in enumerate(places):
         total *= pairs(
             left[numbers.lhs_spec[2 + axis]],
@@ -110,7 +117,8 @@ def _convolved(equation: Any) -> int:
 def pairs(size: int, kernel: int, out: int, *, stride: int, before: int, spread: int, apart: int) -> int:
     """How many pairs of an output and a place of the kernel meet an input, along one axis of a convolution.
 
-    `before` places of padding come first, `spread` is from one input to the next and `apart` from one place of the kernel to the next.
+    `before` places of padding come first, `spread` is from one input to the next and `apart` from one place of the
+    kernel to the next.
     """
     places = np.arange(out)[:, None] * stride + np.arange(kernel) * apart - before
     return int(((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)).sum())

@@ -1,4 +1,6 @@
-"""Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to buckets."""
+"""Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to
+buckets.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,9 @@ Row = dict[str, Any]  # `tokens`, and a `label` or a `value`
 
 
 class Batches:
-    """`batches[step]` is a batch, for any step in any order, made by `make(step)`; `len` is the number of steps in an epoch."""
+    """`batches[step]` is a batch, for any step in any order, made by `make(step)`; `len` is the number of steps in an
+    epoch.
+    """
 
     def __init__(self, epoch: int, make: Callable[[int], Arrays]) -> None:
         self.epoch, self.make = epoch, make
@@ -100,7 +104,8 @@ def of_examples(
     mix: Callable[[Arrays, np.random.Generator], Arrays] | None = None,
     sampler: Sampler | None = None,
 ) -> Batches:
-    """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked here.
+    """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked
+    here.
 
     `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone, and
     with a `sampler`, which may draw an example several times, on its place in the epoch; without a seed it is None.
@@ -129,10 +134,12 @@ def of_examples(
 
 
 class Pack:
-    """Several examples in each row of `length` tokens, at most `most` of them, best fit first; segments keep them apart.
+    """Several examples in each row of `length` tokens, at most `most` of them, best fit first; segments keep them
+    apart.
 
-    Gives tokens, segments, positions (b, length), starts, weights, index and labels (b, most), or values (b, most, 1).  The number of
-    rows is what the examples need but at least `rows`, in multiples of `multiple`, so that few shapes occur.
+    Gives tokens, segments, positions (b, length), starts, weights, index and labels (b, most), or values (b, most, 1).
+    The number of rows is what the examples need but at least `rows`, in multiples of `multiple`, so that few shapes
+    occur.
     """
 
     def __init__(self, length: int, most: int, rows: int, multiple: int) -> None:
@@ -167,7 +174,8 @@ class Pack:
 
 
 class Pad:
-    """One example a row, padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of `multiple`.
+    """One example a row, padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples
+    of `multiple`.
 
     Gives tokens, segments, positions (b, t), weights, index and labels (b,), or values (b, 1).
     """
@@ -181,7 +189,10 @@ class Pad:
         for row, member in enumerate(members):
             _write(batch, member, row, 0, 0)
         del batch["starts"]
-        return {name: value[:, 0] if name in ("weights", "index", "labels", "values") else value for name, value in batch.items()}
+        return {
+            name: value[:, 0] if name in ("weights", "index", "labels", "values") else value
+            for name, value in batch.items()
+        }
 
 
 def _rounded(count: int, multiple: int) -> int:

@@ -9,7 +9,8 @@ SHOWN = 5  # names in a sentence; the value has all of them
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What a reader did to some `things` of an origin (a file, a folder, a data set): their names, of how many, and what was done.
+    """What a reader did to some `things` of an origin (a file, a folder, a data set): their names, of how many, and
+    what was done.
 
     Without names it says what was decided for all of the origin.
     """
@@ -29,7 +30,13 @@ class Note:
 
     def record(self) -> dict[str, Any]:
         """The note as summary.json has it."""
-        return {"said": str(self), "origin": self.origin, "count": len(self.names), "of": self.total, "names": list(self.names)}
+        return {
+            "said": str(self),
+            "origin": self.origin,
+            "count": len(self.names),
+            "of": self.total,
+            "names": list(self.names),
+        }
 
 
 class Notes(list[Note]):

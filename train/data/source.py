@@ -1,4 +1,6 @@
-"""Examples by name or by path: TFDS builders prepared once as array_record, other libraries' data sets, and the user's own files."""
+"""Examples by name or by path: TFDS builders prepared once as array_record, other libraries' data sets, and the user's
+own files.
+"""
 
 import contextlib
 import fcntl
@@ -22,12 +24,23 @@ from train.data.sources import format_of, library_of, suffixes
 from train.data.split import Split
 from train.errors import InputError
 
-CATALOGUE = ("audio", "image", "image_classification", "object_detection", "question_answering", "summarization", "text", "time_series")
+CATALOGUE = (
+    "audio",
+    "image",
+    "image_classification",
+    "object_detection",
+    "question_answering",
+    "summarization",
+    "text",
+    "time_series",
+)
 CATALOGUE += ("translate", "video")
 
 
 def own(name: str) -> type | None:
-    """The builder of that name, or `name/configuration`, that a config's file or this project defines, in train/data/builders/NAME.py."""
+    """The builder of that name, or `name/configuration`, that a config's file or this project defines, in
+    train/data/builders/NAME.py.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -37,8 +50,13 @@ def own(name: str) -> type | None:
     if importlib.util.find_spec(f"train.data.builders.{base}") is not None:
         with registered.skip_registration():  # the catalogue may have the name too
             importlib.import_module(f"train.data.builders.{base}")
-    found = [one for one in _below(tfds.core.DatasetBuilder) if one.name == base and not one.__module__.startswith("tensorflow_datasets.")]
-    found.sort(key=lambda one: one.__module__ != f"train.data.builders.{base}")  # a file's before the project's, the newest last
+    found = [
+        one
+        for one in _below(tfds.core.DatasetBuilder)
+        if one.name == base and not one.__module__.startswith("tensorflow_datasets.")
+    ]
+    # a file's before the project's, the newest last
+    found.sort(key=lambda one: one.__module__ != f"train.data.builders.{base}")
     return next((one for one in reversed(found) if not config or config in one.builder_configs), None)
 
 
@@ -52,7 +70,8 @@ def own_names() -> list[str]:
 
 
 def builder(name: str) -> Any:
-    """The TFDS builder of a data set `name` or `name/configuration`: an own one, one of what is prepared, or the catalogue's.
+    """The TFDS builder of a data set `name` or `name/configuration`: an own one, one of what is prepared, or the
+    catalogue's.
 
     Raises InputError for a name that nobody knows, and where the catalogue's needs TensorFlow.
     """
@@ -78,11 +97,15 @@ def builder(name: str) -> Any:
             known = join(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
             raise InputError(f"No data set is called {name!r}; valid names are {known or base}.") from None
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason}).") from None
+        raise InputError(
+            f"No data set is called {name!r} here (see `morphax data list`) or in the TFDS catalogue ({reason})."
+        ) from None
 
 
 def _catalogue() -> None:
-    """Imports the catalogue part by part: without TensorFlow some cannot be, and TFDS itself stops at the first of these."""
+    """Imports the catalogue part by part: without TensorFlow some cannot be, and TFDS itself stops at the first of
+    these.
+    """
     for part in CATALOGUE:
         with contextlib.suppress(ImportError):
             importlib.import_module(f"tensorflow_datasets.{part}")
@@ -90,13 +113,16 @@ def _catalogue() -> None:
 
 def _unprepared(name: str) -> str:
     return (
-        f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here or"
-        f" where there is a network, then copy {cache() / 'datasets' / name.partition('/')[0]} to the same place."
+        f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare"
+        f" {name}`, here or where there is a network, then copy {cache() / 'datasets' / name.partition('/')[0]} to"
+        " the same place."
     )
 
 
 def prepare(name: str) -> Any:
-    """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared here."""
+    """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared
+    here.
+    """
     made = builder(name)
     with quiet():
         if made.is_prepared():
@@ -131,7 +157,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps a library's warnings out, its words off standard output, and its bars off a standard error that is no terminal."""
+    """Keeps a library's warnings out, its words off standard output, and its bars off a standard error that is no
+    terminal.
+    """
     import tensorflow_datasets as tfds
 
     level = logging.getLogger("absl").level
@@ -146,14 +174,19 @@ def quiet() -> Iterator[None]:
 
 
 def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
-    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it does not have.
+    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it
+    does not have.
 
-    A name of TFDS or of this project, or `LIBRARY:NAME` for one of another library (`train.data.sources`), such as `hf:imdb`.
-    Columns that are `encoded` are left as they are stored: a picture is the bytes of a JPEG or a PNG where it was one.
+    A name of TFDS or of this project, or `LIBRARY:NAME` for one of another library (`train.data.sources`), such as
+    `hf:imdb`. Columns that are `encoded` are left as they are stored: a picture is the bytes of a JPEG or a PNG where
+    it was one.
     """
     if (library := library_of(name)) is not None:
         if encoded:
-            raise InputError(f"{name} says of no box what its numbers measure; write the boxes as a COCO or VOC folder and set data.path.")
+            raise InputError(
+                f"{name} says of no box what its numbers measure; write the boxes as a COCO or VOC folder and set"
+                " data.path."
+            )
         return library.open(name.partition(":")[2], split)
     from tensorflow_datasets import decode
 
@@ -165,7 +198,9 @@ def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
         examples = made.as_data_source(split, decoders=raw or None)
     except ValueError as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'.") from None
+        raise InputError(
+            f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'."
+        ) from None
     return Split(examples, f"{name} {split}", dict(_classes(made.info.features, "")))
 
 
@@ -180,7 +215,9 @@ def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def describe(name: str) -> dict[str, Any]:
-    """A data set by name, prepared once: its "folder", "splits" with their numbers of examples, "features", "licence" and "version"."""
+    """A data set by name, prepared once: its "folder", "splits" with their numbers of examples, "features", "licence"
+    and "version".
+    """
     if (library := library_of(name)) is not None:
         return library.describe(name.partition(":")[2])
     info = prepare(name).info
@@ -241,7 +278,9 @@ def asked_words(asked: Sequence[str], index: int) -> str:
 
 
 def whole(path: str) -> str:
-    """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or not UTF-8."""
+    """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or
+    not UTF-8.
+    """
     text = content(path).replace("\r\n", "\n")
     if not text.strip():
         raise InputError(f"{path} has no text; it needs some.")
@@ -249,7 +288,9 @@ def whole(path: str) -> str:
 
 
 def lines(path: str) -> list[str]:
-    """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not UTF-8."""
+    """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not
+    UTF-8.
+    """
     return [line.strip() for line in whole(path).removesuffix("\n").split("\n")]
 
 
@@ -260,16 +301,23 @@ def words(value: Any, where: str) -> str:
     except UnicodeDecodeError:
         raise InputError(f"{where}, is not UTF-8.") from None
     if text is not None and not isinstance(text, str):
-        raise InputError(f"{where}, has no text but {str(text)[:40]!r}, of type {type(text).__name__}; write it as a string.")
+        raise InputError(
+            f"{where}, has no text but {str(text)[:40]!r}, of type {type(text).__name__}; write it as a string."
+        )
     if text is None or not text.strip():
         raise InputError(f"{where}, has no text; remove it or fill it in.")
     return text
 
 
 def labelled(value: Any, classes: Sequence[str], where: str) -> int:
-    """The class of an example of a data set, by its place.  Raises InputError where it has none, as some parts to test on."""
+    """The class of an example of a data set, by its place.  Raises InputError where it has none, as some parts to test
+    on.
+    """
     if not 0 <= int(value) < len(classes):
-        raise InputError(f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train', 'validation').")
+        raise InputError(
+            f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train',"
+            " 'validation')."
+        )
     return int(value)
 
 
@@ -280,13 +328,15 @@ def once(setting: str, names: tuple[str, ...]) -> None:
 
 
 def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """What classes are called: `names` in their order, if given.  Raises InputError if there are not as many different ones."""
+    """What classes are called: `names` in their order, if given.  Raises InputError if there are not as many different
+    ones.
+    """
     if not names or not classes:
         return classes
     if len(names) != len(classes) or len(set(names)) < len(names):
         raise InputError(
-            f"data.names has {len(names)} names ({join(names)}) for {len(classes)} classes ({join(classes)}); give one for each, no two"
-            " alike."
+            f"data.names has {len(names)} names ({join(names)}) for {len(classes)} classes ({join(classes)}); give"
+            " one for each, no two alike."
         )
     return names
 

@@ -12,10 +12,11 @@ from train.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of integer columns.
+    """Random access to examples; `where` says for an index what a person can look up, `names` are the classes of
+    integer columns.
 
-    `places` are those of the examples in what they are a part of; none, they are all of it.  `notes` say what the reader left out or
-    decided; `delimiter` lies between the cells of a table.
+    `places` are those of the examples in what they are a part of; none, they are all of it.  `notes` say what the
+    reader left out or decided; `delimiter` lies between the cells of a table.
     """
 
     examples: Sequence[Example]
@@ -36,7 +37,9 @@ class Split:
         return dataclasses.replace(self, examples=some, origin=f"{self.origin} ({part} part)", places=places)
 
     def require(self, **columns: str) -> None:
-        """Raises InputError where there is no example or no such column; `columns` are named by the settings that choose them."""
+        """Raises InputError where there is no example or no such column; `columns` are named by the settings that
+        choose them.
+        """
         if not len(self.examples):
             raise InputError(f"{self.origin} is empty; give more data, or another data.holdout.")
         known, settings = self.examples[0], " and ".join(f"data.{name}" for name in columns)
@@ -46,7 +49,9 @@ class Split:
                 raise InputError(f"{self.origin} has no column {column!r}; it has {join(known)}: set {settings}.")
 
     def require_names(self, columns: dict[str, str] | None = None) -> None:
-        """Raises InputError if the first row of a table is data; `columns` that it should name are given by their settings."""
+        """Raises InputError if the first row of a table is data; `columns` that it should name are given by their
+        settings.
+        """
         if self.delimiter and unnamed(header := list(self.examples[0]), self.examples):
             path = self.origin.removesuffix(" (train part)").removesuffix(" (test part)")
             raise InputError(f"{path} {names_missing(path, header, self.examples, self.delimiter, columns or {})}.")

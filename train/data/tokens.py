@@ -82,20 +82,26 @@ class FromFile(Published):
 
 
 class Learnt(Published):
-    """`size` byte-pair tokens over UTF-8 bytes, learnt from texts, after [PAD], [BEGIN] and [END].  arXiv:1508.07909."""
+    """`size` byte-pair tokens over UTF-8 bytes, learnt from texts, after [PAD], [BEGIN] and [END].
+    arXiv:1508.07909.
+    """
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         fast = Fast(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         fast.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["[PAD]", BEGIN, END], initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=["[PAD]", BEGIN, END], initial_alphabet=alphabet, show_progress=False
+        )
         fast.train_from_iterator(texts, trainer)
         super().__init__(fast)
 
 
 def tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
-    """`bytes`, the path of a tokenizer.json (also in a `package:`), or where there are `texts` to learn from, `bpe:N` (see `Learnt`)."""
+    """`bytes`, the path of a tokenizer.json (also in a `package:`), or where there are `texts` to learn from, `bpe:N`
+    (see `Learnt`).
+    """
     size = reference.removeprefix("bpe:")
     if texts is not None and size != reference:
         return Learnt(texts(), int(size))
@@ -107,4 +113,7 @@ def require_size(owner: Any) -> None:
     size = owner.tokenizer.removeprefix("bpe:")
     if size != owner.tokenizer and not (size.isdecimal() and int(size) > 260):
         name = type(owner).__name__
-        raise ValueError(f"{name}.tokenizer is {owner.tokenizer!r}; give bpe:N with N above 260, such as bpe:8000, or a tokenizer.json.")
+        raise ValueError(
+            f"{name}.tokenizer is {owner.tokenizer!r}; give bpe:N with N above 260, such as bpe:8000, or a"
+            " tokenizer.json."
+        )

@@ -1,8 +1,6 @@
 """Checkpoints by Orbax: asynchronous, atomic, checked when read; the last few and the best are kept."""
 
-import asyncio
 import contextlib
-import contextvars
 import dataclasses
 import itertools
 import json
@@ -10,7 +8,7 @@ import logging
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from models.paths import path_name
 from train.disk import TOLD, written
+from train.engine.draining import drained
 from train.engine.step import TrainState
 from train.errors import InputError
 
@@ -51,12 +50,14 @@ class DamagedError(Exception):
     """What a checkpoint holds is not what was written: its checksum says so, or its text is no JSON."""
 
 
-PROVEN = (DamagedError, json.JSONDecodeError, UnicodeDecodeError)  # that the bytes are bad: all that Orbax decodes here is its own JSON
+# that the bytes are bad: all that Orbax decodes here is its own JSON
+PROVEN = (DamagedError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a run remembers besides its state: the last step that was evaluated, the best metric, evaluations since that.
+    """What a run remembers besides its state: the last step that was evaluated, the best metric, evaluations since
+    that.
 
     `pending` are the sums, each with its weight, of the steps since the last line of the log.
     """
@@ -70,14 +71,20 @@ class Progress:
 class Store:
     """The checkpoints of a run.  Close it, or use it as a context, so that the last save is finished.
 
-    `reading` leaves everything as it is, also what a run at work is writing.  Raises InputError where metrics cannot be read.
+    `reading` leaves everything as it is, also what a run at work is writing.  Raises InputError where metrics cannot be
+    read.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, metric: str = "loss", greater: bool = False, reading: bool = False) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 2, metric: str = "loss", greater: bool = False, reading: bool = False
+    ) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs with stack traces what it also raises
         logging.getLogger("asyncio").addFilter(TOLD)
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[metric], reverse=not greater, n=1, keep_checkpoints_without_metrics=False
+            get_metric_fn=lambda metrics: metrics[metric],
+            reverse=not greater,
+            n=1,
+            keep_checkpoints_without_metrics=False,
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
@@ -120,7 +127,9 @@ class Store:
             (self.folder / str(step)).rename(self.folder / f"{REPLACED}{step}")
             self.manager.reload()
         rest = dataclasses.replace(state, params=None)
-        items = {name: ocp.args.StandardSave(_sealed(tree)) for name, tree in (("params", state.params), ("rest", rest))}
+        items = {
+            name: ocp.args.StandardSave(_sealed(tree)) for name, tree in (("params", state.params), ("rest", rest))
+        }
         args = ocp.args.Composite(**items, progress=ocp.args.JsonSave(_signed(progress, metrics)))
         self.manager.save(step, args=args, metrics=metrics, force=True)
 
@@ -134,7 +143,10 @@ class Store:
         """Says in one sentence which checkpoint there is where another one cannot be written."""
         replaced = [int(place.name.removeprefix(REPLACED)) for place in self.folder.glob(f"{REPLACED}[0-9]*")]
         kept = max((*saved(self.folder), *replaced), default=None)
-        return written(self.folder.parent, "No checkpoint is saved yet." if kept is None else f"The checkpoint of step {kept} is kept.")
+        return written(
+            self.folder.parent,
+            "No checkpoint is saved yet." if kept is None else f"The checkpoint of step {kept} is kept.",
+        )
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, newest first."""
@@ -145,11 +157,13 @@ class Store:
         return self.manager.best_step()
 
     def restore(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """The newest checkpoint that is whole; None where there is none.  `like` has the shapes and shardings to read into.
+        """The newest checkpoint that is whole; None where there is none.  `like` has the shapes and shardings to read
+        into.
 
-        A newer one is set aside, with a line that says so, only if its bytes are proven bad: they contradict their checksum or are no
-        JSON, or they cannot be read by any means here while an older checkpoint can.  Raises InputError for everything else that stops
-        a checkpoint from being read, and where none can be; the folder is left as it was.
+        A newer one is set aside, with a line that says so, only if its bytes are proven bad: they contradict their
+        checksum or are no JSON, or they cannot be read by any means here while an older checkpoint can.  Raises
+        InputError for everything else that stops a checkpoint from being read, and where none can be; the folder is
+        left as it was.
         """
         bad: dict[int, Exception] = {}
         for step in self.steps():
@@ -165,8 +179,9 @@ class Store:
         unproven = {step: error for step, error in bad.items() if not isinstance(error, PROVEN)}
         for step, error in unproven.items():
             raise InputError(
-                f"The checkpoint {self.folder / str(step)} cannot be read ({_reason(error)}), and no other one is whole; it is left as it"
-                f" is: start anew in another folder with --run, or move {self.folder} away to start from step 1."
+                f"The checkpoint {self.folder / str(step)} cannot be read ({_reason(error)}), and no other one is"
+                f" whole; it is left as it is: start anew in another folder with --run, or move {self.folder} away to"
+                " start from step 1."
             )
         self._set_aside(bad)
         return None
@@ -189,7 +204,9 @@ class Store:
         return dataclasses.replace(rest, params=self._read(step, "params", like.params)), progress
 
     def _require_damage(self, step: int, error: Exception) -> None:
-        """Raises InputError where a checkpoint that could not be read is whole, or where it is not its bytes that stopped the reader."""
+        """Raises InputError where a checkpoint that could not be read is whole, or where it is not its bytes that
+        stopped the reader.
+        """
         checkpoint = self.folder / str(step)
         stopped = f"The checkpoint {checkpoint} cannot be read here ({_reason(error)}); it is left as it is"
         try:
@@ -199,11 +216,15 @@ class Store:
                         pass
         except OSError as unreadable:
             again = f"make {unreadable.filename or checkpoint} readable and run the same command again."
-            raise InputError(f"The checkpoint {checkpoint} cannot be read ({unreadable.strerror}); it is left as it is: {again}") from None
+            raise InputError(
+                f"The checkpoint {checkpoint} cannot be read ({unreadable.strerror}); it is left as it is: {again}"
+            ) from None
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
             raise InputError(f"{stopped}: free memory, or use more devices, and run the same command again.") from None
         if _sound(checkpoint):
-            raise InputError(f"{stopped}: its bytes are whole, so give the settings and the versions that it was written with.") from None
+            raise InputError(
+                f"{stopped}: its bytes are whole, so give the settings and the versions that it was written with."
+            ) from None
 
     def _readable(self, step: int, metric: str) -> None:
         """Raises InputError where the metrics of a checkpoint cannot be read; sets it aside where they are no JSON."""
@@ -218,10 +239,14 @@ class Store:
                 return
             _progress(self.folder / str(step), written)
         except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}; make it readable and run the same command again.") from None
+            raise InputError(
+                f"{file} cannot be read: {error.strerror}; make it readable and run the same command again."
+            ) from None
         except (ValueError, DamagedError) as error:
             if self.reading:
-                raise InputError(f"{file} cannot be read ({_reason(error)}): train on, which takes the checkpoint before it.") from None
+                raise InputError(
+                    f"{file} cannot be read ({_reason(error)}): train on, which takes the checkpoint before it."
+                ) from None
             self._set_aside({step: error})
             return
         known = ", ".join(name for name, value in written.items() if isinstance(value, int | float))
@@ -232,7 +257,8 @@ class Store:
             names = itertools.chain((f"damaged-{step}",), (f"damaged-{step}-{number}" for number in itertools.count(2)))
             aside = next(place for place in (self.folder / name for name in names) if not place.exists())
             (self.folder / str(step)).rename(aside)
-            said = f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the newest whole one is used"
+            said = f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the newest"
+            said += " whole one is used"
             print(said, file=sys.stderr, flush=True)
         if bad and hasattr(self, "manager"):
             self.manager.reload()
@@ -249,11 +275,15 @@ class Store:
                 old.rename(step)
 
     def _read(self, step: int, item: str, like: Any) -> Any:
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)), like)
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)), like
+        )
         # Orbax gives every leaf that names no place the devices of the file; a numpy array needs none.
         target = {"tree": abstract, "fingerprint": np.zeros(len(jax.tree.leaves(like)), np.uint32)}
         with drained():
-            found = self.manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
+            found = self.manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[
+                item
+            ]
         if not np.array_equal(fingerprint(found["tree"]), found["fingerprint"]):
             raise DamagedError(f"its {item} do not have the checksum they were saved with")
         return found["tree"]
@@ -264,43 +294,10 @@ def saved(folder: Path) -> list[int]:
     return sorted((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), reverse=True)
 
 
-class _Drained(asyncio.SelectorEventLoop):
-    """Lets what a failed read leaves behind come to its end; Orbax closes the loop under it, and stack traces follow the one sentence."""
-
-    def close(self) -> None:
-        """Closes when nothing is pending."""
-        if not self.is_closed() and (pending := asyncio.all_tasks(self)):
-            self.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        super().close()
-
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
-        """As any loop; what a thread still has to tell one that is closed is of a read that has failed, and dropped."""
-        if self.is_closed():
-            return asyncio.Handle(callback, args, self, context)
-        return super().call_soon_threadsafe(callback, *args, context=context)
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Says nothing: a failed read raises its first error, and the errors of its other tasks are collected at any later time."""
-
-
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _Drained()
-
-
-@contextlib.contextmanager
-def drained() -> Iterator[None]:
-    """Lets Orbax end all tasks of its reads and writes; a failed one raises its first error and logs nothing."""
-    before = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(_Policy())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(before)
-
-
 def require_structure(checkpoint: Path, shapes: Any) -> None:
-    """Raises InputError where a checkpoint that is whole holds parameters of other names or shapes; damage is found when it is read."""
+    """Raises InputError where a checkpoint that is whole holds parameters of other names or shapes; damage is found
+    when it is read.
+    """
     wanted = _shapes(shapes)
     try:
         held = _shapes(_written(checkpoint, "params")["tree"])
@@ -309,8 +306,8 @@ def require_structure(checkpoint: Path, shapes: Any) -> None:
     if held != wanted and _intact(checkpoint, "params"):
         name = min(name for name in held | wanted if held.get(name) != wanted.get(name))
         raise InputError(
-            f"The checkpoint {checkpoint} is of another structure: {name} has the shape {held.get(name)} there and {wanted.get(name)} in"
-            " this model; give the model that it was trained with."
+            f"The checkpoint {checkpoint} is of another structure: {name} has the shape {held.get(name)} there and"
+            f" {wanted.get(name)} in this model; give the model that it was trained with."
         )
 
 
@@ -323,7 +320,9 @@ def _written(checkpoint: Path, item: str) -> Any:
 
 
 def _intact(checkpoint: Path, item: str) -> bool:
-    """Whether an item has its checksums when it is read into the host's memory as its own file describes it, for any model and devices."""
+    """Whether an item has its checksums when it is read into the host's memory as its own file describes it, for any
+    model and devices.
+    """
     try:
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _written(checkpoint, item))
         with drained(), ocp.StandardCheckpointer() as reader:
@@ -335,7 +334,9 @@ def _intact(checkpoint: Path, item: str) -> bool:
 
 
 def _progress(checkpoint: Path, metrics: Any) -> dict[str, Any]:
-    """What a checkpoint says of its run's progress.  Raises DamagedError where that, or the metrics, are not what was written."""
+    """What a checkpoint says of its run's progress.  Raises DamagedError where that, or the metrics, are not what was
+    written.
+    """
     try:
         written = json.loads((checkpoint / "progress" / "metadata").read_bytes())
         whole = written["checksum"] == _checksum(written["values"], metrics)

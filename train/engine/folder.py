@@ -29,14 +29,17 @@ from train.spec.parts import components, joined, project
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"
 FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # what may differ when a run is continued
-UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)  # what a kill may leave in a folder that is no run yet
+# what a kill may leave in a folder that is no run yet
+UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)
 
 
 def versions() -> dict[str, str]:
     """What the run was computed with."""
     commit = ""
     with contextlib.suppress(OSError):  # where git is not installed
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        )
         commit = asked.stdout.strip()
     found = {name: version(name) for name in PACKAGES}
     return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
@@ -66,7 +69,8 @@ def record(
     fresh: Sequence[str] = (),
     settled: Sequence[Change] = (),
 ) -> None:
-    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows, versions.
+    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows,
+    versions.
 
     Also what tells the data and the config's own classes from others, the working folder, the parameters that are
     `fresh` beside loaded weights, and the settings that were `settled` by the data.  A tokenizer, and the file of own
@@ -87,7 +91,9 @@ def record(
 
 
 def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, step: int) -> None:
-    """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list `continued`."""
+    """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list
+    `continued`.
+    """
     said, source, now = old.said, source_of(experiment), versions()
     same = old.experiment == experiment  # what an older version wrote of it stays
     data = {"experiment": said["experiment"] if same else encode(experiment), "config": config, "versions": now}
@@ -125,7 +131,8 @@ class Recorded:
 
 
 def recorded(folder: Path, config: str | None = None) -> Recorded:
-    """A run's experiment, read back.  `config` is a file that defines components of its own; the one it was trained with is found again.
+    """A run's experiment, read back.  `config` is a file that defines components of its own; the one it was trained
+    with is found again.
 
     Raises InputError where the folder holds no run, or the file is damaged or names an unknown component.
     """
@@ -136,7 +143,9 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
         data = json.loads(path.read_text(encoding="utf-8"))
         written, name, classes = data["experiment"], data["config"], tuple(data["classes"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew.") from None
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew."
+        ) from None
     own, source = components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
     if config is None:
         config = name if name in config_names() else _remembered(folder, source)
@@ -169,7 +178,8 @@ def _remembered(folder: Path, source: dict[str, Any] | None) -> str | None:
 
 
 def asked(folder: Path, config: str | None = None) -> Recorded:
-    """A run that is to be used: its experiment on one device, with the tokenizer it keeps and its paths led from where they were given.
+    """A run that is to be used: its experiment on one device, with the tokenizer it keeps and its paths led from where
+    they were given.
 
     Raises InputError where the classes of its config were edited since, unless `config` asks for these; then says so.
     """
@@ -192,11 +202,14 @@ def fitted(folder: Path, experiment: Experiment) -> Experiment:
     return replace(experiment, "data.tokenizer", str(place)) if place.is_file() else experiment
 
 
-def claim(folder: Path, experiment: Experiment, config: str, fresh: bool = False, edits: bool = False) -> Recorded | None:
+def claim(
+    folder: Path, experiment: Experiment, config: str, fresh: bool = False, edits: bool = False
+) -> Recorded | None:
     """The run that the folder already holds, if it is of the same experiment; None where a new one can be made.
 
-    Its steps, and how it is spread over devices, may differ.  Raises InputError, naming every difference, where it holds another
-    experiment or, unless `edits` are fine, was made with other code of the same classes, and where it cannot be written.
+    Its steps, and how it is spread over devices, may differ.  Raises InputError, naming every difference, where it
+    holds another experiment or, unless `edits` are fine, was made with other code of the same classes, and where it
+    cannot be written.
     """
     if os.path.isfile(folder / "experiment.json") and fresh:
         _writable(folder)
@@ -207,20 +220,25 @@ def claim(folder: Path, experiment: Experiment, config: str, fresh: bool = False
             raise InputError(another(folder, old.experiment, experiment))
         if old.edited and not edits:
             raise InputError(
-                f"{folder} was made with another {old.edited}, which has been edited since: undo the edit, go on all the same with"
-                f" --changed, train anew with --fresh, which keeps this run under another name, or name a new folder with --run."
+                f"{folder} was made with another {old.edited}, which has been edited since: undo the edit, go on all"
+                " the same with --changed, train anew with --fresh, which keeps this run under another name, or name"
+                " a new folder with --run."
             )
         if old.experiment != experiment or not (folder / "summary.json").is_file():
             _writable(folder)
         return old
-    if os.path.exists(folder) and (not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())):
+    if os.path.exists(folder) and (
+        not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())
+    ):
         raise InputError(f"{folder} exists and is no run; name another folder with --run.")
     new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _writable(folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run.") from None
+        raise InputError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run."
+        ) from None
     finally:  # a run that is refused later leaves nothing behind
         for place in new:
             with contextlib.suppress(OSError):
@@ -240,4 +258,6 @@ def _writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {os.strerror(error.errno or 0)}; name another folder with --run.") from None
+        raise InputError(
+            f"{folder} cannot be written: {os.strerror(error.errno or 0)}; name another folder with --run."
+        ) from None

@@ -1,4 +1,6 @@
-"""What a run was made from: the classes of its config's own file, the files of its data, and where relative paths lead."""
+"""What a run was made from: the classes of its config's own file, the files of its data, and where relative paths
+lead.
+"""
 
 import ast
 import dataclasses
@@ -19,15 +21,19 @@ from train.errors import InputError
 from train.experiment import Experiment
 from train.spec.parts import kinds
 
-COPY = "config.py"  # beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
-FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")  # what settings of files are called, in any data
+# beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
+COPY = "config.py"
+# what settings of files are called, in any data
+FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")
 PLACES = (*(f"data.{name}" for name in FILES), "data.dataset", "data.tokenizer", "initial.folder")
 WHOLE, SAMPLE, SAMPLES = 2**28, 2**16, 256  # bytes that are read whole; bytes and files of a sample of what is larger
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Code that an experiment's own classes come from: the file, if there is one, its text, the names of the classes."""
+    """Code that an experiment's own classes come from: the file, if there is one, its text, the names of the
+    classes.
+    """
 
     path: str | None
     text: str
@@ -35,12 +41,20 @@ class Source:
 
     def recorded(self) -> dict[str, Any]:
         """What experiment.json says of it."""
-        return {"path": self.path, "sha256": hashlib.sha256(self.text.encode()).hexdigest(), "components": list(self.components)}
+        return {
+            "path": self.path,
+            "sha256": hashlib.sha256(self.text.encode()).hexdigest(),
+            "components": list(self.components),
+        }
 
 
 def source_of(experiment: Experiment) -> Source | None:
     """The code of the classes in an experiment that are not this project's; None if all are."""
-    own = {kind.__name__: kind for kind in kinds(experiment) if kind.__module__.split(".")[0] not in ("models", "train", "builtins")}
+    own = {
+        kind.__name__: kind
+        for kind in kinds(experiment)
+        if kind.__module__.split(".")[0] not in ("models", "train", "builtins")
+    }
     if not own:
         return None
     texts: dict[str, str] = {}
@@ -60,7 +74,9 @@ def source_of(experiment: Experiment) -> Source | None:
 def _methods(kind: Any) -> str:
     """The text of a class that is in no file: of its functions, as far as they can be had."""
     found = []
-    for function in [kind] if inspect.isfunction(kind) else [value for value in vars(kind).values() if inspect.isfunction(value)]:
+    for function in (
+        [kind] if inspect.isfunction(kind) else [value for value in vars(kind).values() if inspect.isfunction(value)]
+    ):
         try:
             found.append(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
         except (OSError, TypeError):
@@ -69,7 +85,8 @@ def _methods(kind: Any) -> str:
 
 
 def edited(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None) -> str:
-    """What of a run's own code differs from what it was made with, in words; nothing where it is the same but for comments and docstrings.
+    """What of a run's own code differs from what it was made with, in words; nothing where it is the same but for
+    comments and docstrings.
 
     `recorded` is what experiment.json says of the source; a run of an older version says nothing.
     """
@@ -86,24 +103,32 @@ def edited(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None)
 
 
 def _parts(text: str) -> dict[str, str]:
-    """The top level of a file, by name, without comments and docstrings, and without `experiment`, whose value is recorded."""
+    """The top level of a file, by name, without comments and docstrings, and without `experiment`, whose value is
+    recorded.
+    """
     try:
         tree = ast.parse(text)
     except SyntaxError:
         return {"its text": text}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             node.body = node.body[1:]
     found: dict[str, str] = {}
     for node in tree.body:
-        name = getattr(node, "name", None) or ("imports" if isinstance(node, ast.Import | ast.ImportFrom) else "its settings")
+        name = getattr(node, "name", None) or (
+            "imports" if isinstance(node, ast.Import | ast.ImportFrom) else "its settings"
+        )
         if name != "experiment":
             found[name] = found.get(name, "") + ast.dump(node)
     return found
 
 
 def prints(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """What tells the data of an experiment from other data: number, size and sha256 of the files, by setting; version of a named set.
+    """What tells the data of an experiment from other data: number, size and sha256 of the files, by setting; version
+    of a named set.
 
     Up to 256 MiB are read whole; of more, every file's name and size count, and the ends of 256 of them.
     """
@@ -163,13 +188,16 @@ def changed(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping
 
 
 def directory(folder: Path) -> dict[str, str]:
-    """The working folder, which relative paths start from: where it is, and as seen from the run's folder, should both be moved."""
+    """The working folder, which relative paths start from: where it is, and as seen from the run's folder, should both
+    be moved.
+    """
     here = os.path.realpath(os.curdir)
     return {"path": here, "from_run": os.path.relpath(here, os.path.realpath(folder))}
 
 
 def located(experiment: Experiment, folder: Path, recorded: Mapping[str, str] | None, here: bool = False) -> Experiment:
-    """The experiment with its relative paths led from where they were given, seen from the run's folder, or else as they were then.
+    """The experiment with its relative paths led from where they were given, seen from the run's folder, or else as
+    they were then.
 
     A path stays as it is if nothing is found there, and with `here` also if the working folder has it.
     """
@@ -182,24 +210,37 @@ def located(experiment: Experiment, folder: Path, recorded: Mapping[str, str] | 
             continue
         if not isinstance(value, str) or not value or value == "bytes":
             continue
-        prefix, value = ("", value) if library_of(value) is None else (value[: value.index(":") + 1], value[value.index(":") + 1 :])
+        prefix, value = (
+            ("", value) if library_of(value) is None else (value[: value.index(":") + 1], value[value.index(":") + 1 :])
+        )
         if (path == "data.dataset" and not prefix) or ":" in value or value.startswith("~") or os.path.isabs(value):
             continue
         if here and os.path.exists(value):
             continue
         bases = (os.path.join(os.path.realpath(folder), recorded["from_run"]), recorded["path"])
-        place = next((one for one in (os.path.normpath(os.path.join(base, value)) for base in bases) if os.path.exists(one)), value)
+        place = next(
+            (one for one in (os.path.normpath(os.path.join(base, value)) for base in bases) if os.path.exists(one)),
+            value,
+        )
         if not (os.path.exists(value) and os.path.samefile(value, place)):
             experiment = replace(experiment, path, prefix + place)
     return experiment
 
 
 def put_aside(folder: Path) -> Path:
-    """Gives a run's folder the first free name of FOLDER.1, FOLDER.2 ...; the new name.  Raises InputError where that cannot be done."""
+    """Gives a run's folder the first free name of FOLDER.1, FOLDER.2 ...; the new name.  Raises InputError where that
+    cannot be done.
+    """
     here = Path(os.path.realpath(os.curdir))
     if (where := Path(os.path.realpath(folder))) == here or where in here.parents:
-        raise InputError(f"{folder} is or holds the working folder and cannot be moved aside; name another folder with --run.")
-    aside = next(place for number in itertools.count(1) if not os.path.lexists(place := folder.with_name(f"{folder.name}.{number}")))
+        raise InputError(
+            f"{folder} is or holds the working folder and cannot be moved aside; name another folder with --run."
+        )
+    aside = next(
+        place
+        for number in itertools.count(1)
+        if not os.path.lexists(place := folder.with_name(f"{folder.name}.{number}"))
+    )
     try:
         folder.rename(aside)
     except OSError as error:

@@ -9,7 +9,10 @@ class InterruptedRunError(Exception):
     """A signal asked the run to stop, and its state is saved."""
 
     def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; the state is saved: run the same command to continue")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} at step {step}; the state is saved: run the same command to"
+            " continue"
+        )
         self.number = number
 
     def _render_traceback_(self) -> list[str]:
@@ -17,7 +20,9 @@ class InterruptedRunError(Exception):
 
 
 class Flag:
-    """While entered, remembers the first SIGTERM or SIGINT in `number` instead of dying; a second one interrupts as usual."""
+    """While entered, remembers the first SIGTERM or SIGINT in `number` instead of dying; a second one interrupts as
+    usual.
+    """
 
     def __init__(self) -> None:
         self.number = 0

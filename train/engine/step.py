@@ -21,7 +21,9 @@ Sown = dict[str, Any]  # metrics that layers sow, as Sums and Loads by their nam
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step reads and gives anew.  `rng` is the data of the key that every step folds its number into."""
+    """Everything that a step reads and gives anew.  `rng` is the data of the key that every step folds its number
+    into.
+    """
 
     step: jax.Array
     params: Params
@@ -31,16 +33,20 @@ class TrainState:
 
 def initialise(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed)))
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed))
+    )
 
 
-def make_loss(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[jax.Array, Sums]]:
+def make_loss(
+    model: Model, objective: Objective, precision: Precision = "float32"
+) -> Callable[..., tuple[jax.Array, Sums]]:
     """(params, batch, rng) -> (what is minimised, summed, and all sums); without an rng the model evaluates.
 
-    In training the sum of what layers sow as "losses" is added, and logged as `auxiliary_loss`: of a `TokenLoss` each example's loss times
-    the weight that the objective gives the example, so that parts of a batch add up to the batch; of a scalar, which depends on
-    parameters alone, the scalar times the whole weight.  Of what they sow as "metrics", pairs of a sum and its weight are added over
-    layers by name, and `Loads` are kept layer by layer: see `finished`.
+    In training the sum of what layers sow as "losses" is added, and logged as `auxiliary_loss`: of a `TokenLoss` each
+    example's loss times the weight that the objective gives the example, so that parts of a batch add up to the batch;
+    of a scalar, which depends on parameters alone, the scalar times the whole weight.  Of what they sow as "metrics",
+    pairs of a sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finished`.
 
     Raises InputError where a head leaves its logits in chunks to an objective that takes whole ones.
     """
@@ -75,8 +81,8 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
         outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
         if isinstance(outputs, Projected) and not (isinstance(objective, InChunks) and objective.in_chunks):
             raise InputError(
-                f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective {type(objective).__name__}"
-                " takes whole logits; leave model.head.chunk out."
+                f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective"
+                f" {type(objective).__name__} takes whole logits; leave model.head.chunk out."
             )
         return objective(outputs, batch), gathered(sown.get("metrics", {})), sown.get("losses", {})
 
@@ -107,7 +113,9 @@ def auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
 
 
 def gathered(sown: Tree) -> dict[str, Any]:
-    """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e) each."""
+    """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e)
+    each.
+    """
     sums: dict[str, Any] = {}
     for name, value in sown.items():
         found = [(name, each) for each in value] if isinstance(value, tuple) else gathered(value).items()
@@ -121,7 +129,9 @@ def gathered(sown: Tree) -> dict[str, Any]:
 
 
 def finished(sums: dict[str, Any]) -> Sums:
-    """Sums of a whole batch with what does not add in place of Loads: load_entropy and largest_load, weighted by the layers' loads."""
+    """Sums of a whole batch with what does not add in place of Loads: load_entropy and largest_load, weighted by the
+    layers' loads.
+    """
     done: Sums = {}
     for name, each in sums.items():
         if isinstance(each, Sum):
@@ -148,12 +158,14 @@ def make_step(
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """The step as a pure function (state, batch, axis) -> (state, sums).
 
-    `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the batch in as many
-    parts, one after the other: less memory, the same numbers, since sums are divided by the weight of the whole batch only.  On a mesh
-    of several devices every part's gradients are added over them, `accumulate` times the communication; a pmap adds them once.
+    `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the
+    batch in as many parts, one after the other: less memory, the same numbers, since sums are divided by the weight of
+    the whole batch only.  On a mesh of several devices every part's gradients are added over them, `accumulate` times
+    the communication; a pmap adds them once.
 
-    `roles`, a tree of Role like the parameters', says where no gradient of the loss stands in the gradient's place (`step`): that is
-    left to the optimizer (see `train.optimizers.routed`) and is no part of the `gradient_norm` that is logged.
+    `roles`, a tree of Role like the parameters', says where no gradient of the loss stands in the gradient's place
+    (`step`): that is left to the optimizer (see `train.optimizers.routed`) and is no part of the `gradient_norm` that
+    is logged.
     """
     gradient = accumulated(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
@@ -176,13 +188,21 @@ def make_step(
 def _of_the_loss(grads: Tree, roles: Roles) -> list[jax.Array]:
     """The leaves that are gradients of the loss."""
     leaves = jax.tree.leaves(grads)
-    return leaves if roles is None else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
+    return (
+        leaves
+        if roles is None
+        else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
+    )
 
 
-def make_evaluation(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., dict[str, Any]]:
-    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is updated.
+def make_evaluation(
+    model: Model, objective: Objective, precision: Precision = "float32"
+) -> Callable[..., dict[str, Any]]:
+    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is
+    updated.
 
-    `Loads` that layers sow are left as they are, added over the devices: what is measured of them does not add, see `over_batches`.
+    `Loads` that layers sow are left as they are, added over the devices: what is measured of them does not add, see
+    `over_batches`.
     """
     applied = _applied(model, objective, precision)
 
@@ -192,16 +212,21 @@ def make_evaluation(model: Model, objective: Objective, precision: Precision = "
 
         own, metrics, _ = applied(params, batch, None)
         sums = own | metrics
-        totals = added({name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()})
+        totals = added(
+            {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
+        )
         return {
-            name: moments(totals[name], each.each, batch, added) if isinstance(each, Sum) else totals[name] for name, each in sums.items()
+            name: moments(totals[name], each.each, batch, added) if isinstance(each, Sum) else totals[name]
+            for name, each in sums.items()
         }
 
     return evaluate
 
 
 def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
-    """The moments of each metric by batch, of what evaluations of several give; of Loads those of the batches' sum, all as one."""
+    """The moments of each metric by batch, of what evaluations of several give; of Loads those of the batches' sum, all
+    as one.
+    """
     found: dict[str, list[Moments]] = {}
     for name, first in results[0].items():
         own = [result[name] for result in results]
@@ -214,7 +239,9 @@ def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
 
 
 def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Tree]:
-    """What the model gives, as a pure function (params, batch) -> outputs; logits that a head left to the loss are computed."""
+    """What the model gives, as a pure function (params, batch) -> outputs; logits that a head left to the loss are
+    computed.
+    """
 
     def outputs(params: Params, batch: Batch) -> Tree:
         found = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
@@ -224,7 +251,9 @@ def make_outputs(model: Model, precision: Precision = "float32") -> Callable[...
 
 
 def make_search(model: Model, objective: Any, end: int, precision: Precision = "float32") -> Callable[..., Tree]:
-    """What an objective with a `search` finds, as a pure function (params, batch) -> tokens (b, t), filled up with `end`."""
+    """What an objective with a `search` finds, as a pure function (params, batch) -> tokens (b, t), filled up with
+    `end`.
+    """
 
     def search(params: Params, batch: Batch) -> Tree:
         return objective.search(model, cast(params, precision), cast(dict(batch), precision), end)

@@ -25,7 +25,8 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits (..., c).
+    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits
+    (..., c).
 
     Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
 
@@ -59,7 +60,10 @@ class Classification:
         """The likeliest label and the probability of each."""
         chances = probabilities(output)
         names = names or tuple(map(str, range(len(chances))))
-        return {"label": names[int(chances.argmax())], "probabilities": dict(zip(names, map(float, chances), strict=True))}
+        return {
+            "label": names[int(chances.argmax())],
+            "probabilities": dict(zip(names, map(float, chances), strict=True)),
+        }
 
 
 def _class_weights(given: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:

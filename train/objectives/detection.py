@@ -25,13 +25,16 @@ def centres(boxes: jax.Array) -> jax.Array:
 
 
 def overlap(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Intersection over union, and its generalised form IoU - (hull - union) / hull (arXiv:1902.09630), of boxes given by their corners.
+    """Intersection over union, and its generalised form IoU - (hull - union) / hull (arXiv:1902.09630), of boxes given
+    by their corners.
 
     (..., 4) and (..., 4) -> (...), broadcast; from 0 to 1 and from -1 to 1, 0 and 0 for two boxes without area.
     """
     low, high = jnp.maximum(first[..., :2], second[..., :2]), jnp.minimum(first[..., 2:], second[..., 2:])
     both = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
-    union = jnp.prod(first[..., 2:] - first[..., :2], axis=-1) + jnp.prod(second[..., 2:] - second[..., :2], axis=-1) - both
+    union = (
+        jnp.prod(first[..., 2:] - first[..., :2], axis=-1) + jnp.prod(second[..., 2:] - second[..., :2], axis=-1) - both
+    )
     outer = jnp.maximum(first[..., 2:], second[..., 2:]) - jnp.minimum(first[..., :2], second[..., :2])
     hull = jnp.prod(outer, axis=-1)
     shared = jnp.where(union > 0, both / jnp.where(union > 0, union, 1), 0)
@@ -39,7 +42,8 @@ def overlap(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def matched(cost: jax.Array, present: jax.Array) -> jax.Array:
-    """The query of each object in the assignment of least total cost: cost (q, m), present (m,) -> (m,), one query for each object.
+    """The query of each object in the assignment of least total cost: cost (q, m), present (m,) -> (m,), one query for
+    each object.
 
     The Hungarian algorithm; what is not present costs the same everywhere and so takes a query that is left.
     """
@@ -49,14 +53,15 @@ def matched(cost: jax.Array, present: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class SetPrediction:
-    """Every query predicts a box and its class; each object is matched to one query and the others should say nothing (arXiv:2005.12872).
+    """Every query predicts a box and its class; each object is matched to one query and the others should say nothing
+    (arXiv:2005.12872).
 
-    loss = `label` focal + `distance` |box - truth|_1 + `area` (1 - GIoU), each a picture's sum over its number of objects (1 where it has
-    none), averaged over pictures.  focal = sum over queries and classes of -a (1 - p)^2 log p where the class is matched and
-    -(1 - a) p^2 log(1 - p) elsewhere, a = 1/4 (arXiv:1708.02002).  Objects are matched at the least total of
-    `label` (focal cost) + `distance` |.|_1 - `area` GIoU (arXiv:2010.04159).
-    Outputs: `logits` (b, q, c), `boxes` (b, q, 4) of centre x, centre y, width, height in shares of the picture.
-    Reads `boxes` (b, m, 4), `box_labels` and `present` (b, m), and `weights` (b,).
+    loss = `label` focal + `distance` |box - truth|_1 + `area` (1 - GIoU), each a picture's sum over its number of
+    objects (1 where it has none), averaged over pictures.  focal = sum over queries and classes of -a (1 - p)^2 log p
+    where the class is matched and -(1 - a) p^2 log(1 - p) elsewhere, a = 1/4 (arXiv:1708.02002).  Objects are matched
+    at the least total of `label` (focal cost) + `distance` |.|_1 - `area` GIoU (arXiv:2010.04159). Outputs: `logits`
+    (b, q, c), `boxes` (b, q, 4) of centre x, centre y, width, height in shares of the picture. Reads `boxes` (b, m, 4),
+    `box_labels` and `present` (b, m), and `weights` (b,).
     """
 
     label: float = 2.0
@@ -67,8 +72,8 @@ class SetPrediction:
     def __post_init__(self) -> None:
         if min(self.label, self.distance, self.area) < 0 or not 0 <= self.least <= 1:
             raise ValueError(
-                f"SetPrediction weighs label {self.label}, distance {self.distance}, area {self.area} and answers from {self.least};"
-                " weights are not below 0, least goes from 0 to 1."
+                f"SetPrediction weighs label {self.label}, distance {self.distance}, area {self.area} and answers"
+                f" from {self.least}; weights are not below 0, least goes from 0 to 1."
             )
 
     def __call__(self, outputs: Any, batch: Batch) -> Sums:
@@ -83,7 +88,9 @@ class SetPrediction:
         names = ("loss", "label_loss", "distance_loss", "area_loss", "overlap")
         return {name: summed(part * weights, weights) for name, part in zip(names, parts, strict=True)}
 
-    def _picture(self, logits: jax.Array, boxes: jax.Array, truth: jax.Array, labels: jax.Array, present: jax.Array) -> Any:
+    def _picture(
+        self, logits: jax.Array, boxes: jax.Array, truth: jax.Array, labels: jax.Array, present: jax.Array
+    ) -> Any:
         chances, log_yes, log_no = jax.nn.sigmoid(logits), jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         yes, no = -0.25 * jnp.square(1 - chances) * log_yes, -0.75 * jnp.square(chances) * log_no  # (q, c)
         apart = jnp.abs(boxes[:, None] - truth[None]).sum(-1)  # (q, m)
@@ -100,7 +107,8 @@ class SetPrediction:
         return total, label, distance, area, jnp.sum(present * shared) / count
 
     def answer(self, output: Any, names: tuple[str, ...]) -> dict[str, Any]:
-        """The objects at least as likely as `least`, likeliest first; boxes are left, top, right, bottom in shares of the picture.
+        """The objects at least as likely as `least`, likeliest first; boxes are left, top, right, bottom in shares of
+        the picture.
 
         If there is none, `least` and the likeliest below it.
         """
@@ -111,11 +119,17 @@ class SetPrediction:
             for box, label, chance in zip(boxes.tolist(), labels.tolist(), chances.tolist(), strict=True)
         ]
         objects = [one for one, chance in zip(found, chances.tolist(), strict=True) if chance >= self.least]
-        return {"objects": objects} if objects or not found else {"objects": [], "least": self.least, "likeliest": found[0]}
+        return (
+            {"objects": objects}
+            if objects or not found
+            else {"objects": [], "least": self.least, "likeliest": found[0]}
+        )
 
 
 def ranked(output: Any, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `most` likeliest pairs of a query and a class of one picture: boxes (n, 4) by their corners, labels (n,), probabilities (n,)."""
+    """The `most` likeliest pairs of a query and a class of one picture: boxes (n, 4) by their corners, labels (n,),
+    probabilities (n,).
+    """
     logits = np.asarray(output["logits"], np.float64)
     chances = 1 / (1 + np.exp(-logits)).reshape(-1)
     order = np.argsort(-chances, kind="stable")[:most]

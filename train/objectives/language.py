@@ -35,11 +35,13 @@ class NextToken:
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """loss = -sum_i q_i log softmax(logits[t])_i, where q_i = (1 - s) [i = token[t + 1]] + s / v is the label, smoothed by s = `smoothing`.
+    """loss = -sum_i q_i log softmax(logits[t])_i, where q_i = (1 - s) [i = token[t + 1]] + s / v is the label, smoothed
+    by s = `smoothing`.
 
-    That is logsumexp(logits) - (1 - s) logits[token] - s mean(logits), and its gradient softmax(logits) - q (Szegedy et al.,
-    arXiv:1512.00567, section 7); `token_loss` is the loss without it.  Translations are searched with `beams`, `longest` tokens long at
-    most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones.
+    That is logsumexp(logits) - (1 - s) logits[token] - s mean(logits), and its gradient softmax(logits) - q (Szegedy et
+    al., arXiv:1512.00567, section 7); `token_loss` is the loss without it.  Translations are searched with `beams`,
+    `longest` tokens long at most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b,
+    t); logits (b, t, v), or `Projected` ones.
     """
 
     in_chunks = True
@@ -52,8 +54,8 @@ class Translation:
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1 or self.beams < 1 or self.longest < 1:
             raise ValueError(
-                f"Translation has smoothing {self.smoothing}, beams {self.beams} and longest {self.longest}; smoothing is from 0 to"
-                " below 1, the others count from 1."
+                f"Translation has smoothing {self.smoothing}, beams {self.beams} and longest {self.longest};"
+                " smoothing is from 0 to below 1, the others count from 1."
             )
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
@@ -61,7 +63,9 @@ class Translation:
 
     def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array:
         """The best translation of each source as tokens (b, longest), filled up with `end`.  Pure."""
-        given = {name: value for name, value in batch.items() if name in ("source", "source_segments", "source_positions")}
+        given = {
+            name: value for name, value in batch.items() if name in ("source", "source_segments", "source_positions")
+        }
         first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
         return beam(model, params, given | first, self.longest, self.beams, end, self.penalty)[0]
 
@@ -72,11 +76,12 @@ class Translation:
 
 @dataclasses.dataclass(frozen=True)
 class NextTokens:
-    """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens ahead.  arXiv:2404.19737.
+    """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens
+    ahead.  arXiv:2404.19737.
 
-    In nats for each token that follows another: the sum over all t and n (the paper's equation 2) over the number of next tokens, which
-    is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n = 1.  Reads `tokens` and `segments`
-    (b, t); logits (b, t, n, v), or `Projected` ones.
+    In nats for each token that follows another: the sum over all t and n (the paper's equation 2) over the number of
+    next tokens, which is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n =
+    1.  Reads `tokens` and `segments` (b, t); logits (b, t, n, v), or `Projected` ones.
     """
 
     in_chunks = True
@@ -84,7 +89,9 @@ class NextTokens:
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         if len(outputs.shape) != 4:
-            raise ValueError(f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}")
+            raise ValueError(
+                f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}"
+            )
         parts = [_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
         first = parts[0]["loss"]
         loss = functools.reduce(_of_both, (part["loss"] for part in parts))
@@ -109,12 +116,18 @@ def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: floa
     return _predicted(outputs, labels, weights, smoothing)
 
 
-def _predicted(outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0) -> Sums:
-    """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one without."""
+def _predicted(
+    outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0
+) -> Sums:
+    """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one
+    without.
+    """
     if isinstance(outputs, Projected):
         spread = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
         totals, losses = outputs.losses(labels, spread, smoothing)
-        found = [Sum(value, spread.sum(), Each(each * spread, spread)) for value, each in zip(totals, losses, strict=True)]
+        found = [
+            Sum(value, spread.sum(), Each(each * spread, spread)) for value, each in zip(totals, losses, strict=True)
+        ]
     else:
         logits = outputs.astype(jnp.float32)
         plain, hits = cross_entropy(logits, labels), (outputs.argmax(-1) == labels).astype(jnp.float32)

@@ -13,13 +13,15 @@ from train.sums import Sums, weighted
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """loss = 1/(2n) sum (y - y_hat)^2: its gradient is the mean error.  Reads `values` (..., m) and `weights` (...); outputs (..., m)."""
+    """loss = 1/(2n) sum (y - y_hat)^2: its gradient is the mean error.  Reads `values` (..., m) and `weights` (...);
+    outputs (..., m).
+    """
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         if outputs.shape != batch["values"].shape:
             raise ValueError(
-                f"the values to predict have shape {batch['values'].shape[1:]} an example, and the model gives {outputs.shape[1:]}"
-                " (model.head.values, model.head.pool)"
+                f"the values to predict have shape {batch['values'].shape[1:]} an example, and the model gives"
+                f" {outputs.shape[1:]} (model.head.values, model.head.pool)"
             )
         error = outputs.astype(jnp.float32) - batch["values"]
         weights = batch["weights"][..., None] if "weights" in batch else None
@@ -38,16 +40,19 @@ class MeanSquaredError:
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
-    """loss = mean over quantiles q of max(q e, (q - 1) e) with e = y - y_hat, the pinball loss (Koenker and Bassett, Econometrica 1978).
+    """loss = mean over quantiles q of max(q e, (q - 1) e) with e = y - y_hat, the pinball loss (Koenker and Bassett,
+    Econometrica 1978).
 
-    Reads `values` (b, t, n), `scale` (b, 1, n) and `weights` (b,); outputs (b, t n q), the quantile last.  `mean_absolute_error` is that
-    of the middle quantile times the scale, in the units of the data.
+    Reads `values` (b, t, n), `scale` (b, 1, n) and `weights` (b,); outputs (b, t n q), the quantile last.
+    `mean_absolute_error` is that of the middle quantile times the scale, in the units of the data.
     """
 
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     def __post_init__(self) -> None:
-        if not self.levels or not all(0 < low < high < 1 for low, high in zip((1e-9, *self.levels), self.levels, strict=False)):
+        if not self.levels or not all(
+            0 < low < high < 1 for low, high in zip((1e-9, *self.levels), self.levels, strict=False)
+        ):
             raise ValueError(f"Quantiles.levels is {self.levels}; give ascending numbers between 0 and 1.")
 
     @property
@@ -59,8 +64,9 @@ class Quantiles:
         values, count = batch["values"], len(self.levels)
         if outputs.size != values.size * count:
             raise ValueError(
-                f"{count} quantiles of {values.shape[1]} steps of {values.shape[2]} series are {values[0].size * count} values, and the"
-                f" model gives {outputs[0].size} (model.head.values, model.head.pool)"
+                f"{count} quantiles of {values.shape[1]} steps of {values.shape[2]} series are"
+                f" {values[0].size * count} values, and the model gives {outputs[0].size} (model.head.values,"
+                " model.head.pool)"
             )
         error = values[..., None] - outputs.astype(jnp.float32).reshape(*values.shape, count)
         levels, weights = jnp.asarray(self.levels), batch.get("weights")

@@ -1,4 +1,6 @@
-"""Optimizers: update rules and learning-rate schedules as specs over optax, and transforms by the roles of parameters."""
+"""Optimizers: update rules and learning-rate schedules as specs over optax, and transforms by the roles of
+parameters.
+"""
 
 from train.optimizers.rules import SGD, AdamW, Optax
 from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay

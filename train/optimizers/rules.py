@@ -19,7 +19,9 @@ from train.optimizers.transforms import in_mup, layer_scales, routed
 
 def _require_clip(bound: float | None) -> None:
     if bound is not None and not 0 < bound < math.inf:
-        raise ValueError(f"The optimizer's clip is {bound}; give a norm above 0, or none to leave gradients as they are.")
+        raise ValueError(
+            f"The optimizer's clip is {bound}; give a norm above 0, or none to leave gradients as they are."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +41,17 @@ class SGD:
         require_values(self, 0, 1, "momentum")
         _require_clip(self.clip)
         if self.nesterov and not self.momentum:
-            raise ValueError("SGD.nesterov is true and momentum is 0, of which it is a form; give a momentum, or leave nesterov out.")
+            raise ValueError(
+                "SGD.nesterov is true and momentum is 0, of which it is a form; give a momentum, or leave nesterov out."
+            )
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
         descend = optax.sgd(self.rate.build(steps), momentum=self.momentum or None, nesterov=self.nesterov)
         if in_mup(roles):
-            descend = optax.chain(descend, _scaled(_by_growth(roles, lambda growth: growth.fan_out / growth.fan_in * growth.depth)))
+            descend = optax.chain(
+                descend, _scaled(_by_growth(roles, lambda growth: growth.fan_out / growth.fan_in * growth.depth))
+            )
         return routed(_clipped(self.clip, descend), params, roles, self.freeze)
 
 
@@ -53,11 +59,11 @@ class SGD:
 class AdamW:
     """Adam with decoupled weight decay.  arXiv:1412.6980, arXiv:1711.05101.
 
-    Paths that match `no_decay` are not decayed; None decays by the roles of parameters (`models.roles`): matrices and tables,
-    not vectors and numbers.  `layer_decay` multiplies the rate of block l of the L of a stack by layer_decay^(L - l), the
-    embedding counting as block -1, the head as L and repeats of a tied pattern as one (ULMFiT's discriminative rates,
-    arXiv:1801.06146; as in BEiT, arXiv:2106.08254).
-    `momentum` is the type that the first moment is kept in: bfloat16 saves two bytes a parameter.
+    Paths that match `no_decay` are not decayed; None decays by the roles of parameters (`models.roles`): matrices and
+    tables, not vectors and numbers.  `layer_decay` multiplies the rate of block l of the L of a stack by layer_decay^(L
+    - l), the embedding counting as block -1, the head as L and repeats of a tied pattern as one (ULMFiT's
+    discriminative rates, arXiv:1801.06146; as in BEiT, arXiv:2106.08254). `momentum` is the type that the first moment
+    is kept in: bfloat16 saves two bytes a parameter.
     """
 
     rate: Schedule = Linear(1e-3)
@@ -89,16 +95,22 @@ class AdamW:
         chain = [optax.add_decayed_weights(self.decay, mask=decayed)]
         if in_mup(roles):  # before the decay, whose product with the rate stays
             chain.insert(0, _scaled(_by_growth(roles, lambda growth: 1 / growth.fan_in)))
-            epsilon /= max(jax.tree.leaves(_by_growth(roles, lambda growth: max(growth.fan_in, growth.fan_out) * growth.depth)))
+            epsilon /= max(
+                jax.tree.leaves(_by_growth(roles, lambda growth: max(growth.fan_in, growth.fan_out) * growth.depth))
+            )
         chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon, mu_dtype=self.momentum))
         if self.layer_decay is not None:
             chain.append(_scaled(layer_scales(params, self.layer_decay)))
-        return routed(_clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, roles, self.freeze)
+        return routed(
+            _clipped(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, roles, self.freeze
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Optax:
-    """Any optimizer of optax by its name: Optax("lion", Cosine(1e-4), {"b1": 0.95}).  Raises ValueError for a name optax lacks."""
+    """Any optimizer of optax by its name: Optax("lion", Cosine(1e-4), {"b1": 0.95}).  Raises ValueError for a name
+    optax lacks.
+    """
 
     name: str = "adam"
     rate: Schedule = Constant(1e-3)
@@ -118,7 +130,9 @@ class Optax:
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation.  Raises ValueError for a model in muP."""
         if in_mup(roles):
-            raise ValueError(f"muP's rates are known for AdamW and SGD, and the optimizer is optax.{self.name}; use one of these")
+            raise ValueError(
+                f"muP's rates are known for AdamW and SGD, and the optimizer is optax.{self.name}; use one of these"
+            )
         made = getattr(optax, self.name)(self.rate.build(steps), **self.arguments)
         return routed(_clipped(self.clip, made), params, roles, self.freeze)
 

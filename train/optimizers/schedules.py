@@ -33,8 +33,8 @@ def unreached(rate: Any, steps: int) -> str:
         )
     if "decay" in phases and total > steps:
         return (
-            f"optimizer.rate.warmup and optimizer.rate.decay are {total} steps and training has {steps}, so the rate falls before it is"
-            " at its peak; lower one of them (below 1 each is a part of training)"
+            f"optimizer.rate.warmup and optimizer.rate.decay are {total} steps and training has {steps}, so the rate"
+            " falls before it is at its peak; lower one of them (below 1 each is a part of training)"
         )
     return ""
 
@@ -68,12 +68,16 @@ class Linear:
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
         warmup = _count(self.warmup, steps)
-        return _warmed(self.peak, warmup, optax.linear_schedule(self.peak, self.end * self.peak, max(steps - warmup, 1)))
+        return _warmed(
+            self.peak, warmup, optax.linear_schedule(self.peak, self.end * self.peak, max(steps - warmup, 1))
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """Linear rise to peak over `warmup`, then peak * (end + (1 - end) * (1 + cos(pi p)) / 2) over the rest.  arXiv:1608.03983."""
+    """Linear rise to peak over `warmup`, then peak * (end + (1 - end) * (1 + cos(pi p)) / 2) over the rest.
+    arXiv:1608.03983.
+    """
 
     peak: float = 1e-3
     warmup: float = 0.0

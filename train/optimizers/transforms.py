@@ -12,15 +12,22 @@ from models.roles import Role, default_roles
 from train.contracts import Params, Roles
 
 
-def routed(transform: optax.GradientTransformation, params: Params, roles: Roles | None, freeze: tuple[str, ...] = ()) -> Any:
-    """The transformation for what it moves: what matches `freeze` stays, and what has a `step` in its role moves by that.
+def routed(
+    transform: optax.GradientTransformation, params: Params, roles: Roles | None, freeze: tuple[str, ...] = ()
+) -> Any:
+    """The transformation for what it moves: what matches `freeze` stays, and what has a `step` in its role moves by
+    that.
 
-    What moves otherwise enters no norm of the transformation and has no state in it.  Raises ValueError for a pattern of no parameter.
+    What moves otherwise enters no norm of the transformation and has no state in it.  Raises ValueError for a pattern
+    of no parameter.
     """
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in freeze:
         if not any(map(select((pattern,)), paths)):
-            raise ValueError(f"freeze has {pattern!r}, which matches no parameter; they have names such as {paths[len(paths) // 2]!r}.")
+            raise ValueError(
+                f"freeze has {pattern!r}, which matches no parameter; they have names such as"
+                f" {paths[len(paths) // 2]!r}."
+            )
     transforms: dict[Hashable, optax.GradientTransformation] = {"trained": transform, "frozen": optax.set_to_zero()}
     frozen = select(freeze)
 
@@ -46,13 +53,15 @@ def in_mup(roles: Roles | None) -> bool:
 
 
 def layer_scales(params: Params, decay: float) -> Params:
-    """decay^(L - l) for each parameter, l its block of the L of its stack: a number, or one for each row of a scanned parameter.
+    """decay^(L - l) for each parameter, l its block of the L of its stack: a number, or one for each row of a scanned
+    parameter.
 
-    The embedding is below the first block, what else is in no stack has 1.  Repeats of a tied pattern are one.  Raises ValueError if
-    there is no stack.
+    The embedding is below the first block, what else is in no stack has 1.  Repeats of a tied pattern are one.  Raises
+    ValueError if there is no stack.
     """
     paths = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
-    counts: dict[str, dict[str, int]] = {}  # of each stack: blocks of its prefix, blocks of its pattern, and of these the repeats
+    # of each stack: blocks of its prefix, blocks of its pattern, and of these the repeats
+    counts: dict[str, dict[str, int]] = {}
     for name, leaf in paths:
         if layer := Layer.of(name):
             own = counts.setdefault(layer.stack, {"prefix": 0, "pattern": 0, "repeats": 1})
@@ -60,7 +69,9 @@ def layer_scales(params: Params, decay: float) -> Params:
             own[part] = max(own[part], layer.index + 1)
             own["repeats"] = leaf.shape[0] if layer.kind == "scan" else own["repeats"]
     if not counts:
-        raise ValueError("layer_decay has a rate for each block of a stack, and no parameter is in one; leave layer_decay out.")
+        raise ValueError(
+            "layer_decay has a rate for each block of a stack, and no parameter is in one; leave layer_decay out."
+        )
     depths = {stack: own["prefix"] + own["pattern"] * own["repeats"] for stack, own in counts.items()}
 
     def scale(name: str, leaf: Any) -> Any:

@@ -27,11 +27,13 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and their optimizer state over fsdp by `rules`.
+    """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and their optimizer state over fsdp by
+    `rules`.
 
-    data = 0 takes all devices that fsdp leaves.  What no rule names, and what a rule would split along a dimension that fsdp does not
-    divide, is split along the longer of its last two dimensions that it divides, or an earlier one; less than `SMALL` numbers, vectors
-    and what a rule gives no axis to stay whole.  Repeats of a scanned stack are never split.
+    data = 0 takes all devices that fsdp leaves.  What no rule names, and what a rule would split along a dimension that
+    fsdp does not divide, is split along the longer of its last two dimensions that it divides, or an earlier one; less
+    than `SMALL` numbers, vectors and what a rule gives no axis to stay whole.  Repeats of a scanned stack are never
+    split.
     """
 
     data: int = 0
@@ -44,7 +46,8 @@ class Mesh:
         data = self.data or have // max(self.fsdp, 1)
         if data < 1 or self.fsdp < 1 or data * self.fsdp > have:
             raise ValueError(
-                f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower parallel.data or parallel.fsdp."
+                f"Mesh(data={self.data}, fsdp={self.fsdp}) does not fit on {have} devices; lower parallel.data or"
+                " parallel.fsdp."
             )
         used = devices()[: data * self.fsdp]
         return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=used)
@@ -56,7 +59,8 @@ class Mesh:
     def shardings(self, tree: Tree) -> Tree:
         """The sharding of every leaf of a state, by the rules."""
         mesh = self.mesh()
-        rules: dict[str | None, tuple[str | None, ...]] = dict(reversed(self.rules))  # of one pattern given twice the first
+        # of one pattern given twice the first
+        rules: dict[str | None, tuple[str | None, ...]] = dict(reversed(self.rules))
         ruled = select(tuple(pattern for pattern, _ in self.rules))
 
         def shard(path: str, leaf: Tree) -> NamedSharding:
@@ -65,14 +69,17 @@ class Mesh:
             axes = () if named is None else named[max(len(named) - len(shape[first:]), 0) :]
             fitting: list[str | None] = [None] * (len(shape) - len(axes))
             fitting += [
-                axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape[len(fitting) :], strict=True)
+                axis if axis and size % mesh.shape[axis] == 0 else None
+                for axis, size in zip(axes, shape[len(fitting) :], strict=True)
             ]
             silent = named is not None and not any(named)
             if not silent and not any(fitting) and len(shape) - first > 1 and math.prod(shape[first:]) >= SMALL:
                 last = sorted(range(len(shape) - 2, len(shape)), key=lambda place: -shape[place])
                 earlier = range(len(shape) - 3, first - 1, -1)
                 divided = (place for place in (*last, *earlier) if shape[place] % self.fsdp == 0)
-                fitting = ["fsdp" if place == found else None for found in (next(divided, -1),) for place in range(len(shape))]
+                fitting = [
+                    "fsdp" if place == found else None for found in (next(divided, -1),) for place in range(len(shape))
+                ]
             return NamedSharding(mesh, PartitionSpec(*fitting))
 
         return map_paths(shard, tree)
@@ -99,7 +106,9 @@ class Mesh:
         return self.compile_evaluation(outputs)
 
     def _within(self, compute: Callable[..., Tree]) -> Callable[..., Tree]:
-        """The function, traced in the context of the mesh: kernels, which are not split by the compiler, split themselves by it."""
+        """The function, traced in the context of the mesh: kernels, which are not split by the compiler, split
+        themselves by it.
+        """
 
         def traced(*args: Tree) -> Tree:
             with jax.sharding.use_abstract_mesh(self.mesh().abstract_mesh):
@@ -126,7 +135,9 @@ class Mesh:
     def logical(self, tree: Tree) -> Tree:
         """The shapes of a tree, placed by the rules."""
         return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, self.shardings(tree)
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            self.shardings(tree),
         )
 
     def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:

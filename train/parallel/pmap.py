@@ -28,22 +28,34 @@ class Pmap:
 
     def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
         """(state, batch) -> (state, sums) on every device; the sums are over all of them and come back once."""
-        return jax.pmap(lambda state, batch: step(state, batch, AXIS), AXIS, out_axes=(0, None), donate_argnums=0, devices=local_devices())
+        return jax.pmap(
+            lambda state, batch: step(state, batch, AXIS),
+            AXIS,
+            out_axes=(0, None),
+            donate_argnums=0,
+            devices=local_devices(),
+        )
 
     def compile_evaluation(self, evaluate: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> result over the devices of the step."""
-        return jax.pmap(lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None, devices=local_devices())
+        return jax.pmap(
+            lambda params, batch: evaluate(params, batch, AXIS), AXIS, out_axes=None, devices=local_devices()
+        )
 
     def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> outputs, a row for each of the batch."""
         compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS, devices=local_devices())
-        return lambda params, batch: jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch))
+        return lambda params, batch: jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch)
+        )
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A host batch, split over the devices along its rows."""
         count = self.size()
         sharding = NamedSharding(_line(), PartitionSpec(AXIS))
-        return {name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()}
+        return {
+            name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()
+        }
 
     def whole(self, tree: Tree) -> Tree:
         """The copy of one device, on that device alone."""
@@ -70,7 +82,9 @@ class Pmap:
         """The shapes of a state and a batch, placed."""
         count, sharding = self.size(), NamedSharding(_line(), PartitionSpec(AXIS))
         copies = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), state)
-        shares = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, leaf.shape[0] // count, *leaf.shape[1:]), leaf.dtype), batch)
+        shares = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, leaf.shape[0] // count, *leaf.shape[1:]), leaf.dtype), batch
+        )
         return placed((copies, shares), sharding)
 
 

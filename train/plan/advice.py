@@ -31,10 +31,10 @@ class Advice:
 def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lambda text: None) -> Advice | None:
     """The first rung of a ladder on which the step fits, then less what it fits without; None if it fits on none.
 
-    The ladder begins with what changes no number: logits in chunks, parameters spread over the chips, what is computed again (least
-    first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller batches, of which the largest is
-    looked for.  Each try is compiled and said.  What is refused, as logits in chunks by an objective that needs them whole, is on no
-    later rung.
+    The ladder begins with what changes no number: logits in chunks, parameters spread over the chips, what is computed
+    again (least first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller
+    batches, of which the largest is looked for.  Each try is compiled and said.  What is refused, as logits in chunks
+    by an objective that needs them whole, is on no later rung.
     """
 
     def tried(rung: dict[str, str]) -> Plan | None:

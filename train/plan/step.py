@@ -1,4 +1,6 @@
-"""What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by nobody."""
+"""What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by
+nobody.
+"""
 
 import dataclasses
 import functools
@@ -37,13 +39,14 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Plan:
     """What the compiler says of one program on one topology; bytes, operations and seconds are those of one device.
 
-    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the kernels that are
-    `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times those of the forward pass, once for
-    decoding, with causal attention counted where it sees: the work that the model itself asks for.  `host` is what is kept in the
-    host's memory (remat "offload"); the time of its way there is not known.
-    `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its links' (the
-    roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.  `ceiling` is the part of
-    the chip's operations a second that the model's own work can reach at most in that time (MFU, arXiv:2204.02311).
+    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the
+    kernels that are `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times
+    those of the forward pass, once for decoding, with causal attention counted where it sees: the work that the model
+    itself asks for.  `host` is what is kept in the host's memory (remat "offload"); the time of its way there is not
+    known. `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its
+    links' (the roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.
+    `ceiling` is the part of the chip's operations a second that the model's own work can reach at most in that time
+    (MFU, arXiv:2204.02311).
     """
 
     name: str
@@ -86,12 +89,15 @@ def planned(experiment: Experiment, name: str, where: str, decode: bool = False)
 def prepared(experiment: Experiment, name: str, where: str, decode: bool = False) -> Callable[[], Plan]:
     """What compiles an experiment's step and gives its plan, traced and checked.
 
-    Shapes are those of the first training batch; parameters stay abstract.  A step that does not fit has no more than its parameters,
-    its model's work and the memory that it asks for.  Raises InputError where the experiment cannot be compiled there.
+    Shapes are those of the first training batch; parameters stay abstract.  A step that does not fit has no more than
+    its parameters, its model's work and the memory that it asks for.  Raises InputError where the experiment cannot be
+    compiled there.
     """
     devices = topology(where)
     if decode and experiment.parallel != Jit():
-        raise InputError(f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit().")
+        raise InputError(
+            f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit()."
+        )
     with compile_for(devices):
         data = experiment.data.open(only="train")
         experiment, _ = settle(experiment, data)
@@ -128,14 +134,19 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
 def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     """The program that adds a token to every row, and what it takes, placed."""
     if "tokens" not in example:
-        raise InputError("--decode plans the next token of a language model or a translation, and this experiment's data has no tokens.")
+        raise InputError(
+            "--decode plans the next token of a language model or a translation, and this experiment's data has no"
+            " tokens."
+        )
     length = example["tokens"].shape[1]
     params = jax.eval_shape(lambda tree: cast(tree, experiment.precision), shapes)
     own, read = (
         ("tokens", "segments", "positions"),
         {name: shape for name, shape in example.items() if name.startswith(("source", "image"))},
     )
-    first = read | {name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32) for name in own if name in example}
+    first = read | {
+        name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32) for name in own if name in example
+    }
     try:
         require_decodable(experiment.model, first, length)
         _, cache = jax.eval_shape(lambda params, batch: prefill(experiment.model, params, batch, length), params, first)
@@ -157,18 +168,27 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
     """
     own = chip(device.device_kind)
     if own is None:
-        raise InputError(f"{device.device_kind!r} is no chip whose speed is known here; plan for one of {', '.join(CHIPS)}.")
+        raise InputError(
+            f"{device.device_kind!r} is no chip whose speed is known here; plan for one of {', '.join(CHIPS)}."
+        )
     began = time.perf_counter()
     try:
         compiled = program.lower(*given).compile()
     except Exception as error:  # jax raises a private type
         if (exceeded := _exceeded(error)) is None:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-            raise InputError(f"{plan.name} cannot be compiled for {plan.topology}: {said}; change what it names, or the chip.") from None
+            raise InputError(
+                f"{plan.name} cannot be compiled for {plan.topology}: {said}; change what it names, or the chip."
+            ) from None
         used, have, temporaries = exceeded
         if temporaries:
-            used += sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
-        return dataclasses.replace(plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began)
+            used += sum(
+                math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+                for leaf in jax.tree.leaves(given)
+            )
+        return dataclasses.replace(
+            plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began
+        )
     taken, memory = time.perf_counter() - began, compiled.memory_analysis()
     text = Program(compiled.as_text())
     run, calls = kernels(text), kernel_flops(program, *given)  # as it is compiled: on a mesh, of a device's share
@@ -205,7 +225,9 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
 
 
 def _exceeded(error: Exception) -> tuple[float, float, bool] | None:
-    """Of an error that memory is too small: the bytes needed and those there are, and whether what is needed is for temporaries alone."""
+    """Of an error that memory is too small: the bytes needed and those there are, and whether what is needed is for
+    temporaries alone.
+    """
     found = EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))
     if found is None:
         return None
@@ -215,7 +237,9 @@ def _exceeded(error: Exception) -> tuple[float, float, bool] | None:
 
 @functools.cache
 def usable(device: Any) -> float:
-    """The bytes of a device's memory that programs may have, less than the chip's: the compiler tells when one asks for more than all."""
+    """The bytes of a device's memory that programs may have, less than the chip's: the compiler tells when one asks for
+    more than all.
+    """
     own = chip(device.device_kind)
     assert own is not None
     more = jax.ShapeDtypeStruct((int(own.memory) // 2**22, 2**20), jnp.float32, sharding=SingleDeviceSharding(device))

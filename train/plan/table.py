@@ -11,15 +11,17 @@ LABEL, VALUE = 14, 11  # the widths of columns
 
 
 def table(plans: Sequence[Plan], width: int = 80) -> str:
-    """The plans by numbers, then under these their figures, as many beside each other as the width holds; then what kernels and
-    communication they have, of which no line is broken.
+    """The plans by numbers, then under these their figures, as many beside each other as the width holds; then what
+    kernels and communication they have, of which no line is broken.
     """
     numbered = list(enumerate(plans, 1))
     parts = ["\n".join(f"{number}  {plan.topology}, {plan.name}" for number, plan in numbered)]
     beside = max((width - LABEL) // VALUE, 1)
     for first in range(0, len(plans), beside):
         columns = [{"": str(number), **dict(figures(plan))} for number, plan in numbered[first : first + beside]]
-        lines = (name.ljust(LABEL) + "".join(f" {column[name]}".rjust(VALUE) for column in columns) for name in columns[0])
+        lines = (
+            name.ljust(LABEL) + "".join(f" {column[name]}".rjust(VALUE) for column in columns) for name in columns[0]
+        )
         parts.append("\n".join(line.rstrip() for line in lines))
     parts.append("\n".join(line for number, plan in numbered for line in named(number, plan)))
     return "\n\n".join(part for part in parts if part)
@@ -53,19 +55,32 @@ def figures(plan: Plan) -> list[tuple[str, str]]:
         ("tokens/s", count(plan.tokens_per_second) if plan.tokens else "-"),
         ("rows/s", count(plan.rows / plan.seconds) if plan.seconds else "-"),
     ]
-    return [*known, *(rest if plan.fits else [(name, "-") for name, _ in rest]), ("compiled in", _seconds(plan.compile_seconds))]
+    return [
+        *known,
+        *(rest if plan.fits else [(name, "-") for name, _ in rest]),
+        ("compiled in", _seconds(plan.compile_seconds)),
+    ]
 
 
 def named(number: int, plan: Plan) -> list[str]:
     """What of a plan has names of its own."""
     said = ", ".join(f"{kind} {times} times, {_bytes(size)}" for kind, (times, size) in plan.collectives.items())
-    run = ", ".join(f"{times} {name}{' (not counted)' * (name in plan.uncounted)}" for name, times in plan.kernels.items())
-    return [*([f"communication of {number}: {said}"] if said else []), *([f"kernels of {number}: {run}"] if run else [])]
+    run = ", ".join(
+        f"{times} {name}{' (not counted)' * (name in plan.uncounted)}" for name, times in plan.kernels.items()
+    )
+    return [
+        *([f"communication of {number}: {said}"] if said else []),
+        *([f"kernels of {number}: {run}"] if run else []),
+    ]
 
 
 def record(plan: Plan) -> dict[str, Any]:
     """A plan as JSON has it: null where a step that does not fit has no figures."""
-    always = {field.name for field in dataclasses.fields(plan) if field.default_factory is field.default is dataclasses.MISSING} | {"fits"}
+    always = {
+        field.name
+        for field in dataclasses.fields(plan)
+        if field.default_factory is field.default is dataclasses.MISSING
+    } | {"fits"}
     values = dataclasses.asdict(plan) | {"tokens_per_second": plan.tokens_per_second}
     return {name: value if plan.fits or name in always else None for name, value in values.items()}
 

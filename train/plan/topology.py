@@ -23,11 +23,14 @@ ENVIRONMENT = {
 def topology(name: str) -> list[Any]:
     """The devices of `v5e:2x4` and the like, to place abstract arrays on and compile for.
 
-    Computations that really run stay on the CPU.  Raises InputError where the name is none, and where libtpu is missing.
+    Computations that really run stay on the CPU.  Raises InputError where the name is none, and where libtpu is
+    missing.
     """
     chip, _, shape = name.partition(":")
     if chip not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
-        raise InputError(f"{name!r} is no topology; give CHIP:SHAPE with a chip of {', '.join(CHIPS)}, such as v5e:1x1 or v5p:2x2x1.")
+        raise InputError(
+            f"{name!r} is no topology; give CHIP:SHAPE with a chip of {', '.join(CHIPS)}, such as v5e:1x1 or v5p:2x2x1."
+        )
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("Compiling for a TPU needs libtpu, which is not installed; run: pip install 'morphax[tpu]'.")
     os.environ |= ENVIRONMENT
@@ -40,4 +43,6 @@ def topology(name: str) -> list[Any]:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **given).devices)
     except Exception as error:  # whatever libtpu raises
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"libtpu knows no topology {name}: {said}; give another shape, such as {chip}:2x2x1.") from None
+        raise InputError(
+            f"libtpu knows no topology {name}: {said}; give another shape, such as {chip}:2x2x1."
+        ) from None

@@ -44,10 +44,15 @@ def _direction(experiment: Experiment) -> str:
     wrong = SMALLER if watched.greater else GREATER
     parts = watched.metric.split("_")
     words = {*parts, *(part.rstrip("0123456789") for part in parts)}
-    if not any(word in wrong for word in words) or any(word in (GREATER + SMALLER) and word not in wrong for word in words):
+    if not any(word in wrong for word in words) or any(
+        word in (GREATER + SMALLER) and word not in wrong for word in words
+    ):
         return ""
     asked = "greater" if watched.greater else "smaller"
     return (
-        f"evaluation.metric is {watched.metric} and evaluation.greater is {watched.greater}, so the best checkpoint is that of the {asked}"
-        f" {watched.metric}; set evaluation.greater={not watched.greater}".replace("=True", "=true").replace("=False", "=false")
+        f"evaluation.metric is {watched.metric} and evaluation.greater is {watched.greater}, so the best checkpoint"
+        f" is that of the {asked}"
+        f" {watched.metric}; set evaluation.greater={not watched.greater}".replace("=True", "=true").replace(
+            "=False", "=false"
+        )
     )

@@ -77,14 +77,23 @@ class Console:
     def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
         """The five steps of this run, before it starts."""
         experiment = prepared.experiment
-        source = "chance" if experiment.initial is None else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
+        source = (
+            "chance"
+            if experiment.initial is None
+            else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
+        )
         said = [(what, join(merge_layers(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
         parts = "".join(f", {what}: {names}" for what, names in said)
         optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
-        settings = ", ".join(f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules")
+        settings = ", ".join(
+            f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules"
+        )
         lines = [
             ("1 initialise", f"{count(parameters(prepared.shapes))} parameters from {source}{parts}"),
-            ("2 forward", f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}"),
+            (
+                "2 forward",
+                f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}",
+            ),
             ("3 loss", f"{type(experiment.objective).__name__}"),
             (
                 "4 gradient",
@@ -92,7 +101,9 @@ class Console:
             ),
             ("5 iterate", f"{prepared.steps} steps of {len(prepared.batches)} in an epoch, into {folder}"),
         ]
-        self.rich.print(rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines))
+        self.rich.print(
+            rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines)
+        )
         for note in notes_of(prepared.data):
             self.say(str(note))
 
@@ -173,7 +184,9 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Size, work, pace and first weights of a run."""
-    first, examples, tokens = (summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second"))
+    first, examples, tokens = (
+        summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second")
+    )
     return [
         ("parameters", count(summary["parameters"])),
         ("FLOPs a step", count(summary["flops_per_step"])),

@@ -1,4 +1,6 @@
-"""Where the words of a translation looked in their source: the weights of the decoder's attention to what the encoder gave, by words."""
+"""Where the words of a translation looked in their source: the weights of the decoder's attention to what the encoder
+gave, by words.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +19,8 @@ from train.review.powers import Paired
 
 
 def make_cross_attention(model: Model) -> Any:
-    """The weights of the last layer's attention to the memory, the mean of its heads, as a pure function (params, batch) -> (b, t, s).
+    """The weights of the last layer's attention to the memory, the mean of its heads, as a pure function (params,
+    batch) -> (b, t, s).
 
     (b, 0, 0) where the model has no such attention.  Earlier layers look at more words at once and are harder to read.
     """
@@ -31,10 +34,11 @@ def make_cross_attention(model: Model) -> Any:
 
 
 def looked(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
-    """For each source and its translation the source's words, the translation's words, and where these looked when they were written.
+    """For each source and its translation the source's words, the translation's words, and where these looked when they
+    were written.
 
-    Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens, and the mean over
-    the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
+    Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens,
+    and the mean over the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
     """
     data = evidence.data
     assert isinstance(data, Paired)
@@ -57,12 +61,16 @@ def looked(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[l
 
 
 def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-    """The words that tokens spell, and where each begins; the tokens themselves where none of them begins with a space."""
+    """The words that tokens spell, and where each begins; the tokens themselves where none of them begins with a
+    space.
+    """
     pieces = [tokens.decode([token]) for token in ids]
     begins = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith(" ")]
     if len(begins) == 1:
         begins = list(range(len(ids)))
-    return [tokens.decode(ids[start:stop]).strip() for start, stop in zip(begins, [*begins[1:], len(ids)], strict=True)], begins
+    return [
+        tokens.decode(ids[start:stop]).strip() for start, stop in zip(begins, [*begins[1:], len(ids)], strict=True)
+    ], begins
 
 
 def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Panels:

@@ -1,4 +1,6 @@
-"""Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported when it is needed."""
+"""Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported
+when it is needed.
+"""
 
 import dataclasses
 import math
@@ -19,11 +21,13 @@ COUNTED = 20  # classes of which the confusion matrix shows numbers
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins` of confidence.
+    """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins`
+    of confidence.
 
-    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Of up to 12 classes `accuracy_NAME` is the share of the examples
-    of each that are told (its recall).  Draws the confusion matrix, with a table of what is mistaken most often where classes are many,
-    and the reliability diagram, and shows the `worst` examples that the model was surest of and wrong about.
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Of up to 12 classes `accuracy_NAME` is the
+    share of the examples of each that are told (its recall).  Draws the confusion matrix, with a table of what is
+    mistaken most often where classes are many, and the reliability diagram, and shows the `worst` examples that the
+    model was surest of and wrong about.
     """
 
     bins: int = 10
@@ -31,7 +35,9 @@ class Classes:
 
     def __post_init__(self) -> None:
         if self.bins < 1 or self.worst < 0:
-            raise ValueError(f"Classes has bins {self.bins} and worst {self.worst}; give 1 bin or more, and 0 examples or more.")
+            raise ValueError(
+                f"Classes has bins {self.bins} and worst {self.worst}; give 1 bin or more, and 0 examples or more."
+            )
 
     def names(self, data: Dataset) -> tuple[str, ...]:
         """The four, and `accuracy_NAME` of each class of few that has an example."""
@@ -65,7 +71,9 @@ class Classes:
         names = data.names if data.classes else tuple(map(str, range(chances.shape[-1])))
         pictures: dict[str, Piece] = {
             "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
-            "Reliability: how often the model is right, by how sure it is": reliability(*self.binned(chosen == labels, surety)),
+            "Reliability: how often the model is right, by how sure it is": reliability(
+                *self.binned(chosen == labels, surety)
+            ),
         }
         if len(names) > COUNTED:
             pictures["What is taken for what most often"] = mistaken(labels, chosen, names)
@@ -73,7 +81,11 @@ class Classes:
         if wrong:
             pictures["The errors that the model was surest of"] = worst(evidence, cases, wrong, chances, labels, names)
         found = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
-        each = {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()} if len(names) <= FEW else {}
+        each = (
+            {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()}
+            if len(names) <= FEW
+            else {}
+        )
         return Findings(self.metrics_of(logits, labels) | each, pictures, majority(labels))
 
     def metrics_of(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -13,9 +13,11 @@ from train.review.classes import Classes
 
 @dataclasses.dataclass(frozen=True)
 class ClipClasses(Classes):
-    """What `Classes` finds, and `accuracy_shuffled`: the accuracy with the frames of each clip in an order drawn from `seed`.
+    """What `Classes` finds, and `accuracy_shuffled`: the accuracy with the frames of each clip in an order drawn from
+    `seed`.
 
-    Where it is as high, the model looks at what is there and not at how it moves.  Shows the frames of `shown` clips of the part.
+    Where it is as high, the model looks at what is there and not at how it moves.  Shows the frames of `shown` clips of
+    the part.
     """
 
     shown: int = 10
@@ -40,11 +42,16 @@ class ClipClasses(Classes):
             chances = probabilities(case.output)
             said = f"{names[int(chances.argmax())]} {chances.max():.3f}", names[int(case.target["labels"])]
             rows.append((evidence.shown(case.index), *said))
-        pictures: dict[str, Piece] = {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
+        pictures: dict[str, Piece] = (
+            {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
+        )
         metrics = plain.metrics | {"accuracy_shuffled": float(np.mean(right))}
         return Findings(metrics, plain.pictures | pictures, plain.baselines)
 
     def shuffled(self, batch: Arrays) -> Arrays:
         """A batch with the frames of each clip in an order that its place in the split decides."""
-        orders = [np.random.default_rng((self.seed, index)).permutation(batch["video"].shape[1]) for index in batch["index"].tolist()]
+        orders = [
+            np.random.default_rng((self.seed, index)).permutation(batch["video"].shape[1])
+            for index in batch["index"].tolist()
+        ]
         return batch | {"video": np.stack([clip[order] for clip, order in zip(batch["video"], orders, strict=True)])}

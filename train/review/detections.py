@@ -1,4 +1,6 @@
-"""Object detection: COCO's average precision, and pictures with the boxes found.  What takes long to import is imported when needed."""
+"""Object detection: COCO's average precision, and pictures with the boxes found.  What takes long to import is imported
+when needed.
+"""
 
 import contextlib
 import dataclasses
@@ -22,8 +24,9 @@ MOST = 100  # boxes a picture that COCO counts
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """Average precision over all pictures as pycocotools computes it (Lin et al., arXiv:1405.0312): `map` is the mean over overlaps of 0.5
-    to 0.95, `map50` and `map75` that at one overlap, `recall` the mean recall with 100 boxes a picture; all from 0 to 1.
+    """Average precision over all pictures as pycocotools computes it (Lin et al., arXiv:1405.0312): `map` is the mean
+    over overlaps of 0.5 to 0.95, `map50` and `map75` that at one overlap, `recall` the mean recall with 100 boxes a
+    picture; all from 0 to 1.
 
     Draws `shown` pictures of the part with the boxes that are at least as likely as `least`, and the true ones dashed.
     """
@@ -33,7 +36,9 @@ class Detections:
 
     def __post_init__(self) -> None:
         if self.shown < 0 or not 0 <= self.least <= 1:
-            raise ValueError(f"Detections has shown {self.shown} and least {self.least}; give 0 pictures or more, and a probability.")
+            raise ValueError(
+                f"Detections has shown {self.shown} and least {self.least}; give 0 pictures or more, and a probability."
+            )
 
     def ready(self, data: Dataset) -> None:
         """Raises InputError if the data has no boxes."""
@@ -70,7 +75,9 @@ class Detections:
         if not found:
             return Findings()
         metrics, each = average_precision(found, truths, sizes, len(names))
-        metrics |= {f"map50_{name}": value for name, value in zip(names, each, strict=True)} if len(names) <= FEW else {}
+        metrics |= (
+            {f"map50_{name}": value for name, value in zip(names, each, strict=True)} if len(names) <= FEW else {}
+        )
         pictures: dict[str, Piece] = {}
         if panels:
             caption = "Boxes found, with their class and probability; the true ones are dashed"
@@ -94,13 +101,26 @@ class Detections:
             height, width = picture.shape[:2]
             scale = np.array([width, height, width, height])
             for box in scene.boxes * scale:
-                axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, linestyle=":", linewidth=1.2, edgecolor="white"))
+                axes.add_patch(
+                    Rectangle(
+                        box[:2], *(box[2:] - box[:2]), fill=False, linestyle=":", linewidth=1.2, edgecolor="white"
+                    )
+                )
             for box, label, chance in zip(boxes * scale, labels, chances, strict=True):
                 if chance >= self.least:
                     colour = COLOURS[label % len(COLOURS)]
-                    axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, linewidth=1.4, edgecolor=colour))
+                    axes.add_patch(
+                        Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, linewidth=1.4, edgecolor=colour)
+                    )
                     said = f"{names[label]} {chance:.2f}"
-                    axes.text(*box[:2], said, size=6, color="white", va="bottom", bbox={"facecolor": colour, "pad": 0.8, "linewidth": 0})
+                    axes.text(
+                        *box[:2],
+                        said,
+                        size=6,
+                        color="white",
+                        va="bottom",
+                        bbox={"facecolor": colour, "pad": 0.8, "linewidth": 0},
+                    )
         return drawn(figure)
 
 
@@ -110,8 +130,9 @@ def average_precision(
     sizes: Sequence[tuple[int, int]],
     classes: int,
 ) -> tuple[dict[str, float], list[float]]:
-    """COCO's metrics of boxes found (corners in shares, labels, probabilities) against true ones (corners, labels, crowds), and the average
-    precision at an overlap of 0.5 of every class, -1 for one that never occurs; `sizes` are the pictures' rows and columns."""
+    """COCO's metrics of boxes found (corners in shares, labels, probabilities) against true ones (corners, labels,
+    crowds), and the average precision at an overlap of 0.5 of every class, -1 for one that never occurs; `sizes` are
+    the pictures' rows and columns."""
     with contextlib.redirect_stdout(io.StringIO()):
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -119,13 +140,19 @@ def average_precision(
         truth: Any = COCO()
         truth.dataset = {
             "info": {},
-            "images": [{"id": image + 1, "height": rows, "width": columns} for image, (rows, columns) in enumerate(sizes)],
+            "images": [
+                {"id": image + 1, "height": rows, "width": columns} for image, (rows, columns) in enumerate(sizes)
+            ],
             "categories": [{"id": number + 1, "name": str(number)} for number in range(classes)],
             "annotations": [],
         }
         for image, ((boxes, labels, crowds), size) in enumerate(zip(truths, sizes, strict=True)):
             for box, label, crowd in zip(_pixels(boxes, size), labels, crowds, strict=True):
-                own = {"id": len(truth.dataset["annotations"]) + 1, "image_id": image + 1, "category_id": int(label) + 1}
+                own = {
+                    "id": len(truth.dataset["annotations"]) + 1,
+                    "image_id": image + 1,
+                    "category_id": int(label) + 1,
+                }
                 truth.dataset["annotations"].append(own | {"bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd)})
         truth.createIndex()
         listed = [

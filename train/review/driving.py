@@ -1,4 +1,6 @@
-"""Driving with the model at the wheel: collisions and rewards beside an expert's, returns reached over returns asked, and a film."""
+"""Driving with the model at the wheel: collisions and rewards beside an expert's, returns reached over returns asked,
+and a film.
+"""
 
 import dataclasses
 import io
@@ -22,12 +24,14 @@ METRES, SCALE = 120, 4  # what a film shows of the road, and pixels a metre
 
 @dataclasses.dataclass(frozen=True)
 class ClosedLoop:
-    """`episodes` drives of `steps` steps from seeds that no log has, the model at the wheel, beside those of an expert from the same seeds.
+    """`episodes` drives of `steps` steps from seeds that no log has, the model at the wheel, beside those of an expert
+    from the same seeds.
 
-    `collision_rate` and `off_road_rate` count episodes, which these end; `time_on_road` is the share of the steps until then;
-    `reward_ratio` is the sum of the rewards over the expert's, `mean_speed` in m/s; an expert is the Intelligent Driver Model with MOBIL,
-    wanting 30 m/s.  With returns `asked`, every one is asked for in every episode: `return_correlation` is the rank correlation of what
-    was asked and what was reached, `reached_R` the mean for R, and `reward_ratio` that of the highest.  Shows `film`, or not, the first.
+    `collision_rate` and `off_road_rate` count episodes, which these end; `time_on_road` is the share of the steps until
+    then; `reward_ratio` is the sum of the rewards over the expert's, `mean_speed` in m/s; an expert is the Intelligent
+    Driver Model with MOBIL, wanting 30 m/s.  With returns `asked`, every one is asked for in every episode:
+    `return_correlation` is the rank correlation of what was asked and what was reached, `reached_R` the mean for R, and
+    `reward_ratio` that of the highest.  Shows `film`, or not, the first.
     """
 
     episodes: int = 50
@@ -71,7 +75,8 @@ class ClosedLoop:
         if not isinstance(data, Driven):
             raise missing(self, data, "drives")
         if (data.features, data.actions) != (FEATURES, 2):
-            said = f"The data has {data.features} features and {data.actions} actions, and the simulation has {FEATURES} and 2."
+            said = f"The data has {data.features} features and {data.actions} actions, and the simulation has"
+            said += f" {FEATURES} and 2."
             return Findings(pictures={"No drive with the model at the wheel": Sentence(said)})
         self.ready(data)
         expert = drive(self._highways(), None, self.steps, evidence.stopped)
@@ -81,9 +86,15 @@ class ClosedLoop:
         trips = drive(highways, wheel, self.steps, evidence.stopped)
         if evidence.stopped():
             return Findings()
-        highest = trips if not self.asked else [trip for trip, one in zip(trips, asked, strict=True) if one == max(self.asked)]
+        highest = (
+            trips
+            if not self.asked
+            else [trip for trip, one in zip(trips, asked, strict=True) if one == max(self.asked)]
+        )
         metrics = self.measured(trips) | {"reward_ratio": total(highest) / max(total(expert), 1e-9)}
-        rows = [(name, *(f"{self.measured(some)[name]:.3g}" for some in (trips, expert))) for name in self.measured(trips)]
+        rows = [
+            (name, *(f"{self.measured(some)[name]:.3g}" for some in (trips, expert))) for name in self.measured(trips)
+        ]
         rows.append(("reward an episode", *(f"{total(some) / len(some):.1f}" for some in (trips, expert))))
         pictures: dict[str, Piece] = {}
         pictures[f"{self.episodes} drives from seeds that no log has"] = table(("", "model", "expert"), rows)
@@ -115,7 +126,9 @@ class ClosedLoop:
 
 
 class Wheel:
-    """The model as what gives actions from what is seen: all drivers in one call, the same program on one device in any parallelism."""
+    """The model as what gives actions from what is seen: all drivers in one call, the same program on one device in any
+    parallelism.
+    """
 
     def __init__(self, evidence: Evidence, asked: np.ndarray, steps: int) -> None:
         data = evidence.data
@@ -124,13 +137,17 @@ class Wheel:
         self.context, self.left, self.step = self.spec.context, asked.astype(np.float64), 0
         room = (len(asked), steps + self.context)
         self.known = {
-            name: np.zeros((*room, width), np.float32) for name, width in (("features", FEATURES), ("actions", 2), ("returns", 1))
+            name: np.zeros((*room, width), np.float32)
+            for name, width in (("features", FEATURES), ("actions", 2), ("returns", 1))
         }
 
     def __call__(self, seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         step, first = self.step, max(self.step + 1 - self.context, 0)
         self.left = self.left - rewards
-        self.known["features"][:, step], self.known["returns"][:, step, 0] = seen, self.spec.scaled(self.left, np.array(step))
+        self.known["features"][:, step], self.known["returns"][:, step, 0] = (
+            seen,
+            self.spec.scaled(self.left, np.array(step)),
+        )
         batch = {name: value[:, first : first + self.context] for name, value in self.known.items()}
         positions = np.arange(first, first + self.context, dtype=np.int32)
         outputs = self.outputs(batch | {"positions": np.tile(positions, (len(seen), 1))})
@@ -189,7 +206,9 @@ PALETTE = (ROAD, LINE, OTHER, OWN, BROKEN, (255, 255, 255))
 
 
 def panel(trip: Trip, step: int) -> Any:
-    """The road around a driver at a step, or at its last where it has ended; its vehicle is green, and red after a crash."""
+    """The road around a driver at a step, or at its last where it has ended; its vehicle is green, and red after a
+    crash.
+    """
     from PIL import Image, ImageDraw
 
     scene = trip.scenes[min(step, len(trip.scenes) - 1)]

@@ -1,4 +1,6 @@
-"""Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was forecast."""
+"""Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was
+forecast.
+"""
 
 import dataclasses
 import math
@@ -17,11 +19,13 @@ Panel = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # a window's place, what
 
 @dataclasses.dataclass(frozen=True)
 class Forecasts:
-    """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1), in the units of the data.
+    """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1), in the
+    units of the data.
 
-    The forecast is the middle quantile; `coverage` is the share of values between the outer two.  Beside them stand the errors of two
-    forecasts that need no model, on the same windows: the last value, and the value `season` steps before, where the windows of the data
-    reach so far back.  Horizons beyond that of the data are left out.  Draws `shown` windows.
+    The forecast is the middle quantile; `coverage` is the share of values between the outer two.  Beside them stand the
+    errors of two forecasts that need no model, on the same windows: the last value, and the value `season` steps
+    before, where the windows of the data reach so far back.  Horizons beyond that of the data are left out.  Draws
+    `shown` windows.
     """
 
     horizons: tuple[int, ...] = (1, 3, 12)
@@ -31,7 +35,8 @@ class Forecasts:
     def __post_init__(self) -> None:
         if not self.horizons or min(*self.horizons, self.season) < 1 or self.shown < 0:
             raise ValueError(
-                f"Forecasts has horizons {self.horizons}, season {self.season} and shown {self.shown}; steps count from 1, shown from 0."
+                f"Forecasts has horizons {self.horizons}, season {self.season} and shown {self.shown}; steps count"
+                " from 1, shown from 0."
             )
 
     def ready(self, data: Dataset) -> None:
@@ -39,7 +44,10 @@ class Forecasts:
         if not isinstance(data, Windowed):
             raise missing(self, data, "windows of series")
         if min(self.horizons) > data.spec.horizon:
-            raise InputError(f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is forecast.")
+            raise InputError(
+                f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is"
+                " forecast."
+            )
 
     def names(self, data: Dataset) -> tuple[str, ...]:
         """The coverage, and both errors at each horizon that is forecast."""
@@ -78,7 +86,9 @@ class Forecasts:
             return Findings()
         truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
         metrics, rows, beside = {"coverage": coverage}, [], dict[str, tuple[Baseline, ...]]()
-        methods = {"model: MAE / RMSE": guesses, "last value": lasts} | ({f"{self.season} steps before": seasons} if reached else {})
+        methods = {"model: MAE / RMSE": guesses, "last value": lasts} | (
+            {f"{self.season} steps before": seasons} if reached else {}
+        )
         for place, step in enumerate(steps):
             cells = []
             for name, given in methods.items():
@@ -92,7 +102,9 @@ class Forecasts:
             rows.append((str(step), *cells))
         pictures: dict[str, Piece] = {"Errors on the test part": table(("steps ahead", *methods), rows)}
         if panels:
-            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(data, evidence, panels)
+            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(
+                data, evidence, panels
+            )
         return Findings(metrics, pictures, beside)
 
     def drawn(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Panels:

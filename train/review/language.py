@@ -12,7 +12,8 @@ from train.page import Piece, Shaded
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """Bits a character = nats a token * tokens / characters / ln 2, which vocabularies do not change, and perplexity exp(nats a token).
+    """Bits a character = nats a token * tokens / characters / ln 2, which vocabularies do not change, and perplexity
+    exp(nats a token).
 
     Shows `windows` of the test text, each token shaded by how much it surprised the model.
     """
@@ -52,10 +53,14 @@ class Language:
         batch = evidence.first(self.windows)
         logits = evidence.compiled()(batch).astype(np.float32)
         logits = logits[:, :, 0] if logits.ndim == 4 else logits  # of several tokens ahead, the next
-        losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[..., 0]
+        losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:, :-1])), batch["tokens"][:, 1:, None], -1)[
+            ..., 0
+        ]
         tokens = evidence.data.tokens if isinstance(evidence.data, Tokenised) else None
         lines = []
-        for row, costs, length in list(zip(batch["tokens"], losses, (batch["segments"] > 0).sum(1), strict=True))[: self.windows]:
+        for row, costs, length in list(zip(batch["tokens"], losses, (batch["segments"] > 0).sum(1), strict=True))[
+            : self.windows
+        ]:
             if not length:  # the text has fewer windows
                 break
             words = [tokens.decode([int(token)]) if tokens else f"{token} " for token in row[:length]]

@@ -16,9 +16,11 @@ from train.review.powers import Paired, missing
 
 @dataclasses.dataclass(frozen=True)
 class Translations:
-    """BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015), both from 0 to 100, and exact match.
+    """BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015), both from 0 to
+    100, and exact match.
 
-    Shows `shown` translations: the first ones, and the worst by chrF; and of the first `attention` where each word looked in the source.
+    Shows `shown` translations: the first ones, and the worst by chrF; and of the first `attention` where each word
+    looked in the source.
     """
 
     shown: int = 8
@@ -26,7 +28,9 @@ class Translations:
 
     def __post_init__(self) -> None:
         if self.shown < 0 or self.attention < 0:
-            raise ValueError(f"Translations has shown {self.shown} and attention {self.attention}; give 0 sentences or more.")
+            raise ValueError(
+                f"Translations has shown {self.shown} and attention {self.attention}; give 0 sentences or more."
+            )
 
     def ready(self, data: Dataset) -> None:
         """Raises InputError if the data has no translations."""
@@ -62,9 +66,10 @@ class Translations:
             pictures["Translations: the worst by chrF"] = table(columns, worst)
         written = [(source, text) for (source, _), text in zip(pairs, texts, strict=True) if text][: self.attention]
         if written and (panels := looked(evidence, written)):
-            pictures["Attention: where each word of the translation looked in the source, in the last layer, mean of its heads"] = heat(
-                panels
-            )
+            pictures[
+                "Attention: where each word of the translation looked in the source, in the last layer, mean of its"
+                " heads"
+            ] = heat(panels)
         copied, _ = scored([source for source, _ in pairs], [target for _, target in pairs])
         beside = {name: (Baseline("source copied", value, greater=True),) for name, value in copied.items()}
         return Findings(metrics, pictures, beside)
@@ -86,4 +91,7 @@ def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], l
         "bleu": float(sacrebleu.corpus_bleu(texts, [references]).score),
         "chrf": float(sacrebleu.corpus_chrf(texts, [references]).score),
         "exact_match": float(np.mean([text == reference for text, reference in zip(texts, references, strict=True)])),
-    }, [float(sacrebleu.sentence_chrf(text, [reference]).score) for text, reference in zip(texts, references, strict=True)]
+    }, [
+        float(sacrebleu.sentence_chrf(text, [reference]).score)
+        for text, reference in zip(texts, references, strict=True)
+    ]

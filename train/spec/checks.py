@@ -65,7 +65,9 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
         real = isinstance(value, int | float) and not isinstance(value, bool)
         return real, float(value) if real else value
     if choice is int:
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value and value in (value // 1,)
+        whole = (
+            isinstance(value, int | float) and not isinstance(value, bool) and value == value and value in (value // 1,)
+        )
         return whole, int(value) if whole else value
     if origin is typing.Literal:
         return value in typing.get_args(choice), value

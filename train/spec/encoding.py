@@ -40,14 +40,16 @@ def encode(value: Any) -> Any:
         return {"function": value.__name__}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise InputError(f"A {type(value).__name__} cannot be written in an experiment; use components, numbers, strings, tuples.")
+    raise InputError(
+        f"A {type(value).__name__} cannot be written in an experiment; use components, numbers, strings, tuples."
+    )
 
 
 def decode(data: Any, names: Names, path: str = "") -> Any:
     """The structure that `encode` wrote, with or without modules.
 
-    Raises InputError for a class or a field that is not known, and for a component that is recorded with a module of the user's if the
-    one of its name is the project's.
+    Raises InputError for a class or a field that is not known, and for a component that is recorded with a module of
+    the user's if the one of its name is the project's.
     """
     if isinstance(data, list):
         return tuple(decode(item, names, _below(path, str(index))) for index, item in enumerate(data))
@@ -55,7 +57,11 @@ def decode(data: Any, names: Names, path: str = "") -> Any:
         return data
     if "function" in data:
         return find_recorded(data["function"], None, names)
-    inner = {name: decode(item, names, _below(path, name)) for name, item in data.items() if name not in MARKS or "class" not in data}
+    inner = {
+        name: decode(item, names, _below(path, name))
+        for name, item in data.items()
+        if name not in MARKS or "class" not in data
+    }
     if "class" not in data:
         return inner
     owner = find_recorded(data["class"], data.get("from"), names)
@@ -76,7 +82,11 @@ def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
         if name not in allowed:
             raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(allowed))}")
     for field in fields(owner):
-        if field.name not in arguments and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        if (
+            field.name not in arguments
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ):
             raise InputError(f"{owner.__name__} needs a {field.name}; write {owner.__name__}({field.name}=...).")
     values = {name: checked(value, allowed[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
     try:

@@ -19,9 +19,9 @@ WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a perso
 def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
     """The structure with every `dotted.path=value` applied, in any order: of two paths the shorter comes first.
 
-    A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments, as in
-    `model.stack.block.mixer="Attention(heads=4)"`.  A field whose metadata says that it stands `instead_of` another sets that to its
-    default, unless it is set itself.  Raises InputError, with the nearest valid name.
+    A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments,
+    as in `model.stack.block.mixer="Attention(heads=4)"`.  A field whose metadata says that it stands `instead_of`
+    another sets that to its default, unless it is set itself.  Raises InputError, with the nearest valid name.
     """
     if not assignments:
         return value
@@ -88,7 +88,9 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two where brackets nest without end
         node = None
-    listed = [value for choice in choices if typing.get_origin(choice) is typing.Literal for value in typing.get_args(choice)]
+    listed = [
+        value for choice in choices if typing.get_origin(choice) is typing.Literal for value in typing.get_args(choice)
+    ]
     words = str in choices or any(isinstance(value, str) for value in listed)
     if words and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return text
@@ -99,24 +101,33 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
             return parse(node, names)
     except RecursionError:
         pass
-    raise InputError(f"{path}={text[:80]}: the value cannot be read; write a number, a quoted string, a tuple or a call of a component.")
+    raise InputError(
+        f"{path}={text[:80]}: the value cannot be read; write a number, a quoted string, a tuple or a call of a"
+        " component."
+    )
 
 
 def parse(node: ast.AST, names: Names) -> Any:
-    """A value from a syntax tree of literals and calls of known components; anything else is refused, and nothing is run."""
+    """A value from a syntax tree of literals and calls of known components; anything else is refused, and nothing is
+    run.
+    """
     match node:
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
-        case ast.BinOp(op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)) if b:
+        case ast.BinOp(
+            op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)
+        ) if b:
             return _ratio(a, b)
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(parse(item, names) for item in items)
         case ast.Dict(keys=keys, values=values):
             if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in keys):
                 raise InputError(f"{ast.unparse(node)!r} has a key that is no string; write {{'name': value}}.")
-            return {parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None}
+            return {
+                parse(key, names): parse(item, names) for key, item in zip(keys, values, strict=True) if key is not None
+            }
         case ast.Name(id=name) if name.lower() in WORDS and name not in names:
             return WORDS[name.lower()]
         case ast.Name(id=name):
@@ -135,7 +146,8 @@ def parse(node: ast.AST, names: Names) -> Any:
             return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
         case _:
             raise InputError(
-                f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as Attention(heads=4)."
+                f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as"
+                " Attention(heads=4)."
             )
 
 

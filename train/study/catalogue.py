@@ -1,8 +1,8 @@
 """The catalogue of components, models/README.md, from the classes themselves: `python -m train.study.catalogue`.
 
-Numbers are those of each layer by its defaults (causal where it can be) at width 512 over 1,024 tokens: parameters, counted floating-point
-operations a token, what decoding keeps, in float32 bytes a row (a constant part, and a part for each token), and what it counts for the
-token after 1,024 others.  Laws are those that the tests hold each class to.
+Numbers are those of each layer by its defaults (causal where it can be) at width 512 over 1,024 tokens: parameters,
+counted floating-point operations a token, what decoding keeps, in float32 bytes a row (a constant part, and a part for
+each token), and what it counts for the token after 1,024 others.  Laws are those that the tests hold each class to.
 """
 
 import dataclasses
@@ -35,10 +35,11 @@ PLACE = Path(models.__path__[0]) / "README.md"
 HEADER = """# The components
 
 One class each, by its kind; what a kind takes and gives is in `contracts.py`. This page is written by
-`python -m train.study.catalogue` from the classes, and a test fails when it is stale. The numbers are those of the defaults (causal where
-there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, what decoding keeps a row in float32, and the
-operations of decoding the token after 1,024 others. The laws are those that the tests hold the class to: those of all classes of a kind
-stand above its table. `morphax check my_file.py` tests a component of your own by them, and `--catalogue` gives its row of numbers.
+`python -m train.study.catalogue` from the classes, and a test fails when it is stale. The numbers are those of the
+defaults (causal where there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, what
+decoding keeps a row in float32, and the operations of decoding the token after 1,024 others. The laws are those that
+the tests hold the class to: those of all classes of a kind stand above its table. `morphax check my_file.py` tests a
+component of your own by them, and `--catalogue` gives its row of numbers.
 """
 
 
@@ -66,7 +67,9 @@ def _bytes(tree: Any) -> int:
 
 @functools.cache
 def numbers(owner: type) -> tuple[str, str, str, str]:
-    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer by its defaults."""
+    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer by its
+    defaults.
+    """
     layer: Any = owner()
     if any(field.name == "causal" for field in fields(owner)):
         layer = dataclasses.replace(layer, causal=True)
@@ -76,7 +79,9 @@ def numbers(owner: type) -> tuple[str, str, str, str]:
 
 
 def measured(layer: Any) -> tuple[str, str, str, str]:
-    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer with its settings."""
+    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer with its
+    settings.
+    """
 
     def rows(t: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, t, WIDTH), jnp.float32)
@@ -96,7 +101,9 @@ def measured(layer: Any) -> tuple[str, str, str, str]:
     try:
         cache = start(LENGTH + 1)
         small, large = _bytes(start(LENGTH)), _bytes(start(2 * LENGTH))
-        one = flops(lambda variables, x: decoded(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1))
+        one = flops(
+            lambda variables, x: decoded(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1)
+        )
     except ValueError:
         kept, last = "does not decode", ""
     else:
@@ -112,7 +119,18 @@ def laws() -> Mapping[str, Sequence[str]]:
     """The laws that the tests hold each class to, by its name; collected, not run."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "laws.json"
-        command = [sys.executable, "-m", "pytest", "tests/laws", "--collect-only", "-q", "-p", "tests.laws.held", "--laws", str(file)]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/laws",
+            "--collect-only",
+            "-q",
+            "-p",
+            "tests.laws.held",
+            "--laws",
+            str(file),
+        ]
         done = subprocess.run([*command, "-p", "no:xdist"], cwd=PLACE.parent.parent, capture_output=True, text=True)
         if not file.is_file():
             raise RuntimeError(f"The tests could not be collected: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -128,7 +146,9 @@ def page() -> str:
             continue
         summary = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
         extra = ("parameters", "FLOPs a token", "decoding keeps, bytes", "decoding FLOPs") if kind is Layer else ()
-        shared = set(held.get(members[0].__name__, ())).intersection(*(held.get(owner.__name__, ()) for owner in members))
+        shared = set(held.get(members[0].__name__, ())).intersection(
+            *(held.get(owner.__name__, ()) for owner in members)
+        )
         lines = [f"## {kind.__name__}", "", summary, "", f"All obey: {', '.join(sorted(shared))}.", ""]
         lines += [
             "| " + " | ".join(("class", "what it computes", "paper", *extra, "further laws")) + " |",

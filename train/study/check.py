@@ -44,9 +44,12 @@ TOPOLOGY = "v5e:1x1"
 
 
 def prepare() -> None:
-    """Settings of a process that has computed nothing yet: eight emulated devices on a CPU, and programs compiled quickly."""
+    """Settings of a process that has computed nothing yet: eight emulated devices on a CPU, and programs compiled
+    quickly.
+    """
     enable_compilation_cache()
-    with contextlib.suppress(RuntimeError):  # where something has computed already, there are the devices that there are
+    # where something has computed already, there are the devices that there are
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", DEVICES)
 
 
@@ -62,14 +65,19 @@ def compiled_quickly() -> Iterator[None]:
 
 
 def components_of(targets: Sequence[str], known: Names | None = None) -> list[Any]:
-    """The components of a command line: those that files define, by their defaults, or those of calls; `known` are further classes.
+    """The components of a command line: those that files define, by their defaults, or those of calls; `known` are
+    further classes.
 
     Raises InputError for a file without any, a class that needs arguments, and a call that cannot be read.
     """
     files = [target for target in targets if target.endswith(".py")]
     calls = [target for target in targets if not target.endswith(".py")]
     modules = {file: loaded(file) for file in files}
-    names: Names = project() | (known or {}) | {name: value for module in modules.values() for name, value in components(module).items()}
+    names: Names = (
+        project()
+        | (known or {})
+        | {name: value for module in modules.values() for name, value in components(module).items()}
+    )
     if calls:
         return [called(call, names) for call in calls]
     return [component for file, module in modules.items() for component in defined(file, module)]
@@ -80,7 +88,9 @@ def called(call: str, names: Names) -> Any:
     try:
         component = parse(ast.parse(call.strip(), mode="eval").body, names)
     except SyntaxError:
-        raise InputError(f"{call!r} cannot be read; give a file that ends with .py, or a call such as MyMixer(heads=4).") from None
+        raise InputError(
+            f"{call!r} cannot be read; give a file that ends with .py, or a call such as MyMixer(heads=4)."
+        ) from None
     return required(component, call)
 
 
@@ -91,13 +101,20 @@ def defined(file: str, module: Any) -> list[Any]:
     kinds = [owner for owner in classes if kind_of(owner) is not None]
     if not kinds:
         others = f" ({', '.join(owner.__name__ for owner in classes)} have arguments of no kind)" if classes else ""
-        listed = "; ".join(f"{kind.__name__}{inspect.signature(kind.__call__)}".replace("self, ", "") for kind in KINDS[:3])
-        raise InputError(f"{file} defines no component{others}: a class of flax.linen with the arguments of a kind, such as {listed}.")
+        listed = "; ".join(
+            f"{kind.__name__}{inspect.signature(kind.__call__)}".replace("self, ", "") for kind in KINDS[:3]
+        )
+        raise InputError(
+            f"{file} defines no component{others}: a class of flax.linen with the arguments of a kind, such as"
+            f" {listed}."
+        )
     for owner in kinds:
         for field in fields(owner):
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 example = f'morphax check {file} "{owner.__name__}({field.name}=...)"'
-                raise InputError(f"{owner.__name__} has no default for {field.name}: give it one, or a call: {example}.")
+                raise InputError(
+                    f"{owner.__name__} has no default for {field.name}: give it one, or a call: {example}."
+                )
     return [required(owner(), owner.__name__) for owner in kinds]
 
 
@@ -105,11 +122,15 @@ def required(component: Any, words: str) -> Any:
     """The component, if it is one of a kind.  Raises InputError otherwise."""
     if kind_of(component) is None:
         kinds = ", ".join(kind.__name__ for kind in KINDS)
-        raise InputError(f"{words} is no component of a kind ({kinds}): its __call__ has other arguments; see models/contracts.py.")
+        raise InputError(
+            f"{words} is no component of a kind ({kinds}): its __call__ has other arguments; see models/contracts.py."
+        )
     try:
         hash(component)
     except TypeError as error:
-        raise InputError(f"{words} has a field whose value cannot be hashed ({error}); use tuples in place of lists.") from None
+        raise InputError(
+            f"{words} has a field whose value cannot be hashed ({error}); use tuples in place of lists."
+        ) from None
     return component
 
 
@@ -156,7 +177,9 @@ def catalogued(found: Sequence[Any], as_json: bool = False) -> int:
     if as_json:
         print(json.dumps([dict(zip(("component", *columns), row, strict=True)) for row in rows], indent=1))
         return 0
-    shown = rich.table.Table("component", *columns, title=f"width {STANDARD_WIDTH}, {LENGTH:,} tokens", box=rich.box.SIMPLE)
+    shown = rich.table.Table(
+        "component", *columns, title=f"width {STANDARD_WIDTH}, {LENGTH:,} tokens", box=rich.box.SIMPLE
+    )
     for row in rows:
         shown.add_row(*map(rich.text.Text, row))
     rich.console.Console().print(shown)
@@ -166,11 +189,13 @@ def catalogued(found: Sequence[Any], as_json: bool = False) -> int:
 def repr_of(component: Any) -> str:
     """The call that makes a component, with the settings that are not defaults."""
     given = [field for field in fields(component) if getattr(component, field.name) != field.default]
-    return f"{type(component).__name__}({', '.join(f'{field.name}={getattr(component, field.name)!r}' for field in given)})"
+    words = (f"{field.name}={getattr(component, field.name)!r}" for field in given)
+    return f"{type(component).__name__}({', '.join(words)})"
 
 
 REMEDIES = {
-    law_json_gives_the_same_component: "let fields be what was given, and of numbers, strings, tuples, components and named functions",
+    law_json_gives_the_same_component: "let fields be what was given, and of numbers, strings, tuples, components"
+    " and named functions",
     law_compiles_for_a_tpu: "use shapes that are known when the program is traced, and operations that a TPU has",
 }
 
@@ -219,11 +244,17 @@ class Report:
             component = encode(self.component)
         except InputError:
             component = repr_of(self.component)
-        return {"component": component, "laws": [found._asdict() for found in self.verdicts], "broken": len(self.broken)}
+        return {
+            "component": component,
+            "laws": [found._asdict() for found in self.verdicts],
+            "broken": len(self.broken),
+        }
 
     def table(self) -> rich.table.Table:
         """The verdicts as a table."""
-        shown = rich.table.Table("law", "verdict", "where", "what to do", title=self.title, title_justify="left", box=rich.box.SIMPLE)
+        shown = rich.table.Table(
+            "law", "verdict", "where", "what to do", title=self.title, title_justify="left", box=rich.box.SIMPLE
+        )
         for found in sorted(self.verdicts, key=lambda found: found.verdict != "broken"):
             style = {"broken": "bold red", "not tested": "dim"}.get(found.verdict)
             shown.add_row(*map(rich.text.Text, found[:4]), style=style)
@@ -233,5 +264,9 @@ class Report:
         """Prints the table and one line of counts."""
         console = rich.console.Console()
         console.print(self.table())
-        count = {name: sum(found.verdict == name for found in self.verdicts) for name in ("holds", "broken", "not tested")}
-        console.print(f"{count['holds']} laws hold, {count['broken']} broken, {count['not tested']} not tested", highlight=False)
+        count = {
+            name: sum(found.verdict == name for found in self.verdicts) for name in ("holds", "broken", "not tested")
+        }
+        console.print(
+            f"{count['holds']} laws hold, {count['broken']} broken, {count['not tested']} not tested", highlight=False
+        )

@@ -1,6 +1,7 @@
 """The coordinate check: how large activations are over widths or depths, in the standard parametrization and in muP.
 
-Where they keep their size, rates and scales that were tuned on the smallest model serve the largest.  arXiv:2203.03466, appendix D.1.
+Where they keep their size, rates and scales that were tuned on the smallest model serve the largest.  arXiv:2203.03466,
+appendix D.1.
 """
 
 import dataclasses
@@ -65,7 +66,9 @@ def resized(model: Any, by: Size, size: int) -> Any:
         if isinstance(stack, Stack):
             repeats, rest = divmod(size - len(stack.prefix), len(stack.pattern))
             if rest or repeats < 1:
-                raise ValueError(f"A depth of {size} is no whole number of repeats of {field.name}'s {len(stack.pattern)} blocks.")
+                raise ValueError(
+                    f"A depth of {size} is no whole number of repeats of {field.name}'s {len(stack.pattern)} blocks."
+                )
             stacks[field.name] = dataclasses.replace(stack, repeats=repeats)
     return dataclasses.replace(model, **stacks)
 
@@ -89,7 +92,9 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
     planned: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
     with refused():
         smallest = resized(experiment.model, by, min(sizes))
-        depths = [stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)]
+        depths = [
+            stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)
+        ]
         base = {"base_width": width_of(smallest), "base_depth": max(depths)}
         for name in PARAMETRIZATIONS:
             for size in sizes:
@@ -108,7 +113,10 @@ def check(plan: Plan, by: Size, seeds: int = 1, say: Callable[[str], None] = lam
             runs = [_trained(ready, seed) for seed in range(seeds)]
             for kind in runs[0]:
                 found.setdefault(kind, []).append(np.mean([run[kind] for run in runs], axis=0))
-            say(f"{parametrization:<9}{by} {size}: " + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in found.items()))
+            say(
+                f"{parametrization:<9}{by} {size}: "
+                + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in found.items())
+            )
         for kind, rows in found.items():
             table = tuple(tuple(map(float, row)) for row in rows)
             curves.append(Curve(kind, parametrization, by, tuple(prepared), table))
@@ -132,9 +140,11 @@ def _trained(prepared: Prepared, seed: int) -> dict[str, list[float]]:
 
 
 def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
-    """The root mean square of what embed, branches, blocks and head give, of branches and blocks the mean over layers, and of scores.
+    """The root mean square of what embed, branches, blocks and head give, of branches and blocks the mean over layers,
+    and of scores.
 
-    Scores are those of attention that are not hidden, and what a class of one's own sows as `scores` among its intermediates.
+    Scores are those of attention that are not hidden, and what a class of one's own sows as `scores` among its
+    intermediates.
     """
 
     def kept(module: nn.Module, method: str) -> bool:
@@ -146,7 +156,9 @@ def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
             scores = args[0].astype(jnp.float32)
             seen = scores > HIDDEN / 2
             context.module.sow(
-                "intermediates", "scores", jnp.sqrt(jnp.square(jnp.where(seen, scores, 0)).sum() / jnp.maximum(seen.sum(), 1))
+                "intermediates",
+                "scores",
+                jnp.sqrt(jnp.square(jnp.where(seen, scores, 0)).sum() / jnp.maximum(seen.sum(), 1)),
             )
         return run(*args, **kwargs)
 
@@ -205,7 +217,9 @@ def draw(curves: Sequence[Curve], place: Path) -> None:
 def table(curves: Sequence[Curve]) -> rich.table.Table:
     """The curves' slopes after the last step, side by side."""
     shown = rich.table.Table(
-        "activation", *(f"{name}: smallest, largest, slope" for name in ("standard", "muP")), title="after the last step"
+        "activation",
+        *(f"{name}: smallest, largest, slope" for name in ("standard", "muP")),
+        title="after the last step",
     )
     for kind in dict.fromkeys(curve.kind for curve in curves):
         cells = [
@@ -229,8 +243,8 @@ def write(curves: Sequence[Curve], folder: Path) -> dict[str, Any]:
 def flat(curve: Curve) -> bool:
     """Whether the size stays over widths or depths.
 
-    What chance gives shrinks as 1 / sqrt(width) in a head and in scores, and as 1 / sqrt(depth) in the stream, until learning
-    outweighs it.
+    What chance gives shrinks as 1 / sqrt(width) in a head and in scores, and as 1 / sqrt(depth) in the stream, until
+    learning outweighs it.
     """
     chance = curve.kind in (("head", "scores") if curve.by == "width" else ("stream",))
     return (-0.5 if chance else 0) - FLAT <= curve.slope <= FLAT

@@ -1,4 +1,6 @@
-"""What a trained run is asked: questions in batches, without those that the data cannot read, whose reasons are kept."""
+"""What a trained run is asked: questions in batches, without those that the data cannot read, whose reasons are
+kept.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,10 +11,12 @@ from train.errors import InputError
 
 
 class Asked:
-    """Questions that `data` makes of what is `given`, in batches of at most `batch_size`, their rows a multiple of `multiple`.
+    """Questions that `data` makes of what is `given`, in batches of at most `batch_size`, their rows a multiple of
+    `multiple`.
 
-    `texts` are all questions in order, `places` of them those in `questions`, and `reasons` says by place why one is not answered.
-    Some are found out only when their batch is read.  Raises InputError, with the first reason, if none can be answered.
+    `texts` are all questions in order, `places` of them those in `questions`, and `reasons` says by place why one is
+    not answered. Some are found out only when their batch is read.  Raises InputError, with the first reason, if none
+    can be answered.
     """
 
     def __init__(self, data: Dataset, given: Sequence[str], batch_size: int, multiple: int = 1) -> None:

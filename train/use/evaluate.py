@@ -47,11 +47,13 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     return finite(found)
 
 
-def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+def predict(
+    folder: Path, run: Recorded, given: Sequence[str], best: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each question with its answer, in order, by a run's last checkpoint (or its best).
 
-    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.  One that cannot be
-    read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
+    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.  One
+    that cannot be read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
     """
     experiment = run.experiment
     data, parallel = experiment.data.reader(run.classes), experiment.parallel
@@ -73,14 +75,19 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
 
     def answers() -> Iterator[tuple[int, dict[str, Any]]]:
         for places, batch in asked.batches():
-            outputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), inference.outputs(placed, parallel.put(batch)))
+            outputs = jax.tree.map(
+                lambda leaf: np.asarray(leaf, np.float32), inference.outputs(placed, parallel.put(batch))
+            )
             for row, place in enumerate(places):
                 output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
                 if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
                     output = output[: (batch["segments"][row] > 0).sum()]
                 if isinstance(data, Restores):
                     output = data.restored(output, {name: value[row] for name, value in batch.items()})
-                with refused(f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ", refit):
+                with refused(
+                    f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ",
+                    refit,
+                ):
                     answer = experiment.objective.answer(output, data.names)
                 yield place, answer
 
@@ -88,16 +95,27 @@ def predict(folder: Path, run: Recorded, given: Sequence[str], best: bool = Fals
 
 
 def generate(
-    folder: Path, run: Recorded, prompts: Sequence[str], steps: int, sampler: Sampler, seed: int = 0, beams: int = 0, best: bool = False
+    folder: Path,
+    run: Recorded,
+    prompts: Sequence[str],
+    steps: int,
+    sampler: Sampler,
+    seed: int = 0,
+    beams: int = 0,
+    best: bool = False,
 ) -> Iterator[list[str]]:
-    """What follows each prompt by a run's last checkpoint (or its best), again and again as it grows by a token; at once with beams.
+    """What follows each prompt by a run's last checkpoint (or its best), again and again as it grows by a token; at
+    once with beams.
 
     Raises InputError where the data has no tokenizer, a prompt no tokens, or the model cannot decode.
     """
     experiment = run.experiment
     data = experiment.data.reader(run.classes)
     if not isinstance(data, Tokenised):
-        raise InputError(f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use another run.")
+        raise InputError(
+            f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use"
+            " another run."
+        )
     model, tokens = experiment.model, data.tokens
     with refused("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
@@ -113,7 +131,9 @@ def generate(
 
 
 def restored(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
-    """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is none."""
+    """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is
+    none.
+    """
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoint yet; train it first.")
     watched = inference.experiment.evaluation

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.baselines [--only NAME ...] [--rows N] [--json FILE]
 
-Each is a function of how many examples to take that gives the measures of its methods; a new one is one line in the table.
+Each is a function of how many examples to take that gives the measures of its methods; a new one is one line in the
+table.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,9 @@ BASELINES: dict[str, Callable[..., Figures]] = {
 def main() -> None:
     """Measures and prints the table."""
     arguments = parser(__doc__)
-    arguments.add_argument("--rows", type=int, default=ALL, metavar="N", help="the first N examples of each part, to try it (all)")
+    arguments.add_argument(
+        "--rows", type=int, default=ALL, metavar="N", help="the first N examples of each part, to try it (all)"
+    )
     options = arguments.parse_args()
     figures: dict[str, Figures] = {}
     for name in selected(BASELINES, options.only):

@@ -23,14 +23,21 @@ def drives(name: str, most: int = ALL) -> Figures:
     }
     found, best = dict[str, dict[str, float]](), 0.0
     for driver, wheel in wheels.items():
-        trips = drive([Highway("closed", number, [Style()]) for number in range(min(review.episodes, most))], wheel, review.steps)
+        trips = drive(
+            [Highway("closed", number, [Style()]) for number in range(min(review.episodes, most))], wheel, review.steps
+        )
         best = best or total(trips)
-        found[driver] = review.measured(trips) | {"reward_ratio": total(trips) / best, "reward": total(trips) / len(trips)}
+        found[driver] = review.measured(trips) | {
+            "reward_ratio": total(trips) / best,
+            "reward": total(trips) / len(trips),
+        }
     return found
 
 
 def decisions(name: str, most: int = ALL) -> Figures:
-    """A linear regression of what was done on what was seen and the return to go, asked for the returns that the config asks for."""
+    """A linear regression of what was done on what was seen and the return to go, asked for the returns that the config
+    asks for.
+    """
     config = drive_decision.experiment()
     spec: Any = config.data
     review: Any = config.review
@@ -46,7 +53,9 @@ def decisions(name: str, most: int = ALL) -> Figures:
         left, step = left - rewards, step + 1
         return linear.predict(np.concatenate([seen, spec.scaled(left, np.array(step - 1))[:, None]], -1)).clip(-1, 1)
 
-    trips = drive([Highway("closed", number, [Style()]) for _ in review.asked for number in range(episodes)], wheel, review.steps)
+    trips = drive(
+        [Highway("closed", number, [Style()]) for _ in review.asked for number in range(episodes)], wheel, review.steps
+    )
     reached = np.array([sum(trip.rewards) for trip in trips])
     means = {f"reached_{one:g}": float(reached[asked == one].mean()) for one in review.asked}
     return {"linear": review.measured(trips) | {"return_correlation": correlation(asked, reached)} | means}

@@ -11,9 +11,11 @@ from train.review.translations import scored
 
 
 def characters(name: str, most: int = ALL, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
-    """Nats a character of models that see the n - 1 before it, smoothed by Witten and Bell (IEEE Transactions 37, 1991).
+    """Nats a character of models that see the n - 1 before it, smoothed by Witten and Bell (IEEE Transactions 37,
+    1991).
 
-    p(c | context) = (count(context, c) + kinds p(c | shorter context)) / (count(context) + kinds), kinds the different ones that followed.
+    p(c | context) = (count(context, c) + kinds p(c | shorter context)) / (count(context) + kinds), kinds the different
+    ones that followed.
     """
     texts: dict[str, str] = {}
     for part in ("train", "test"):
@@ -21,7 +23,9 @@ def characters(name: str, most: int = ALL, orders: tuple[int, ...] = (1, 3, 4, 5
     train, test = texts["train"], texts["test"]
     longest = max(orders)
     alphabet = len(set(train + test))
-    followed: list[dict[str, collections.Counter[str]]] = [collections.defaultdict(collections.Counter) for _ in range(longest)]
+    followed: list[dict[str, collections.Counter[str]]] = [
+        collections.defaultdict(collections.Counter) for _ in range(longest)
+    ]
     for place, character in enumerate(train):
         for seen in range(min(longest, place + 1)):
             followed[seen][train[place - seen : place]][character] += 1
@@ -44,11 +48,17 @@ def dictionary(name: str, most: int = ALL, turns: int = 8) -> Figures:
     for part in ("train", "test"):
         parts[part] = [(row["source"].decode(), row["target"].decode()) for row in rows(name, part, most)]
     pairs = [(split(source), split(target)) for source, target in parts["train"]]
-    sides = [{word: number for number, word in enumerate(dict.fromkeys(word for pair in pairs for word in pair[side]))} for side in (0, 1)]
+    sides = [
+        {word: number for number, word in enumerate(dict.fromkeys(word for pair in pairs for word in pair[side]))}
+        for side in (0, 1)
+    ]
     names = list(sides[1])
-    meeting, written, count = [], [], 0  # every word with every word of its translation; which written word of all it may explain
+    # every word with every word of its translation; which written word of all it may explain
+    meeting, written, count = [], [], 0
     for source, target in pairs:
-        own, other = (np.array([sides[side][word] for word in words], np.int64) for side, words in enumerate((source, target)))
+        own, other = (
+            np.array([sides[side][word] for word in words], np.int64) for side, words in enumerate((source, target))
+        )
         meeting.append((own[:, None] * len(names) + other).ravel())
         written.append(np.tile(np.arange(count, count + len(other)), len(own)))
         count += len(other)

@@ -30,7 +30,9 @@ def pixels(name: str, most: int = ALL) -> Figures:
 
 
 def components(name: str, most: int = ALL) -> Figures:
-    """Each connected region that stands out is a box; logistic regression on what it holds and how large it is gives its class."""
+    """Each connected region that stands out is a box; logistic regression on what it holds and how large it is gives
+    its class.
+    """
     parts = {part: rows(name, part, most) for part in ("train", "test")}
     classes = len(dataset(name, "train").names["objects/label"])
     known = [(row["image"], boxes_of(row), np.asarray(row["objects"]["label"], int)) for row in parts["train"]]
@@ -40,7 +42,11 @@ def components(name: str, most: int = ALL) -> Figures:
     for row in parts["test"]:
         image, labels = row["image"], np.asarray(row["objects"]["label"], int)
         boxes = regions(image)
-        chances = model.predict_proba(np.stack([inside(image, box) for box in boxes])) if len(boxes) else np.zeros((0, classes))
+        chances = (
+            model.predict_proba(np.stack([inside(image, box) for box in boxes]))
+            if len(boxes)
+            else np.zeros((0, classes))
+        )
         found.append((boxes, model.classes_[chances.argmax(-1)], chances.max(-1, initial=0)))
         truths.append((boxes_of(row), labels, np.zeros(len(labels), bool)))
         sizes.append(image.shape[:2])
@@ -54,7 +60,9 @@ def boxes_of(row: Any) -> np.ndarray:
 
 
 def regions(image: np.ndarray) -> np.ndarray:
-    """Boxes of the connected regions that differ from the background, which is on the more frequent side of Otsu's threshold."""
+    """Boxes of the connected regions that differ from the background, which is on the more frequent side of Otsu's
+    threshold.
+    """
     grey = image[..., image.shape[2] // 2].astype(int)  # of colours the green, which blood takes most of
     counts = np.bincount(grey.ravel(), minlength=256).astype(float)
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))

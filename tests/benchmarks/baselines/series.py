@@ -13,10 +13,11 @@ STRENGTH = 10.0
 
 
 def forecasts(config: str, most: int = ALL) -> Figures:
-    """Mean absolute error at the horizons of a config's review, on the windows that its model is tested on, in the units of the data.
+    """Mean absolute error at the horizons of a config's review, on the windows that its model is tested on, in the
+    units of the data.
 
-    The regression sees every hour that the model may see, of its context and its longest lag, less their mean over their deviation, and
-    no covariates.
+    The regression sees every hour that the model may see, of its context and its longest lag, less their mean over
+    their deviation, and no covariates.
     """
     experiment: Any = load_config(config, [])[0]
     data, horizons, season = experiment.data.open(), experiment.review.horizons, experiment.review.season
@@ -33,7 +34,10 @@ def forecasts(config: str, most: int = ALL) -> Figures:
         "ridge regression": np.asarray(model.predict(scaled)) * spread + middle,
     }
     return {
-        method: {f"mae_{step}": float(np.abs(truth[:, place] - guess[:, place]).mean()) for place, step in enumerate(horizons)}
+        method: {
+            f"mae_{step}": float(np.abs(truth[:, place] - guess[:, place]).mean())
+            for place, step in enumerate(horizons)
+        }
         for method, guess in guesses.items()
     }
 

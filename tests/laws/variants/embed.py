@@ -13,7 +13,10 @@ VARIANTS: dict[type, dict[str, Any]] = {
     FactorisedEmbed: {"default": FactorisedEmbed(11, 16, 4, LearnedPosition(12))},
     HashedNgramEmbed: {"default": HashedNgramEmbed(11, 16, buckets=3)},
     PatchEmbed: {"default": PatchEmbed(16, 2, position=LearnedPosition(12)), "bare": PatchEmbed(16, 2, registers=0)},
-    ConvEmbed: {"default": ConvEmbed(16, (4,), position=LearnedPosition(12)), "bare": ConvEmbed(16, (4, 4), (2, 1), None, registers=0)},
+    ConvEmbed: {
+        "default": ConvEmbed(16, (4,), position=LearnedPosition(12)),
+        "bare": ConvEmbed(16, (4, 4), (2, 1), None, registers=0),
+    },
     TubeletEmbed: {"default": TubeletEmbed(16, 1, 2, registers=2), "boxes": TubeletEmbed(16, 2, 2)},
     FeatureEmbed: {"default": FeatureEmbed(16)},
     QueryEmbed: {"default": QueryEmbed(5, 16)},

@@ -1,4 +1,6 @@
-"""Models with parts of one's own decode as one pass says, or are refused in one sentence before anything is generated."""
+"""Models with parts of one's own decode as one pass says, or are refused in one sentence before anything is
+generated.
+"""
 
 from typing import Any
 
@@ -8,7 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import MLP, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, Sum, TokenEmbed, Transformer
+from models import (
+    MLP,
+    Attention,
+    Block,
+    EncoderDecoder,
+    LogitsHead,
+    PreNorm,
+    RMSNorm,
+    RoPE,
+    Stack,
+    Sum,
+    TokenEmbed,
+    Transformer,
+)
 from models.cache import extend, index_extended, index_new, recall, remember
 from models.context import Context, Decoding
 from models.contracts import Layer
@@ -114,12 +129,17 @@ ATTENTION = Attention(2, causal=True, position=RoPE())
 
 def model(*mixers: Any, **options: Any) -> Transformer:
     return Transformer(
-        TokenEmbed(11, 16), Stack(tuple(Block(mixer, residual=PreNorm(RMSNorm())) for mixer in mixers), 2, **options), LogitsHead()
+        TokenEmbed(11, 16),
+        Stack(tuple(Block(mixer, residual=PreNorm(RMSNorm())) for mixer in mixers), 2, **options),
+        LogitsHead(),
     )
 
 
 TRANSLATOR = EncoderDecoder(
-    TokenEmbed(11, 16), Stack(Block(RunningMean()), 1), Stack(Block(ATTENTION, cross=Attention(2, cross=True)), 1), LogitsHead()
+    TokenEmbed(11, 16),
+    Stack(Block(RunningMean()), 1),
+    Stack(Block(ATTENTION, cross=Attention(2, cross=True)), 1),
+    LogitsHead(),
 )
 REFUSED = {
     "alone": (model(RunningMean()), "RunningMean at stack/layer_0/mixer mixes tokens and keeps none of them"),
@@ -128,11 +148,22 @@ REFUSED = {
     "rematerialised": (model(ATTENTION, FarBack(), remat="full"), "FarBack at stack/layer_1/mixer mixes"),
     "beside": (model(Sum((ATTENTION, RunningMean()))), "RunningMean at stack/layer_0/mixer/layers_1 mixes"),
     "half": (model(Half()), "Half at stack/layer_0/mixer mixes"),
-    "residual": (Transformer(TokenEmbed(11, 16), Stack(Block(ATTENTION, residual=Smooth()), 1), LogitsHead()), "Smooth at"),
-    "embed": (Transformer(Pairs(), Stack(Block(ATTENTION), 1), LogitsHead(tied=False, vocab=11)), "Pairs at embed mixes"),
+    "residual": (
+        Transformer(TokenEmbed(11, 16), Stack(Block(ATTENTION, residual=Smooth()), 1), LogitsHead()),
+        "Smooth at",
+    ),
+    "embed": (
+        Transformer(Pairs(), Stack(Block(ATTENTION), 1), LogitsHead(tied=False, vocab=11)),
+        "Pairs at embed mixes",
+    ),
     "model": (Whole(), "Whole mixes tokens"),
     "decoder": (
-        EncoderDecoder(TokenEmbed(11, 16), Stack(Block(), 1), Stack(Block(RunningMean(), cross=Attention(2, cross=True)), 1), LogitsHead()),
+        EncoderDecoder(
+            TokenEmbed(11, 16),
+            Stack(Block(), 1),
+            Stack(Block(RunningMean(), cross=Attention(2, cross=True)), 1),
+            LogitsHead(),
+        ),
         "RunningMean at decoder/layer_0/mixer mixes",
     ),
 }
@@ -187,7 +218,9 @@ def test_a_search_that_is_part_of_a_larger_program_is_refused_or_found_as_well()
 def test_a_plan_of_decoding_refuses_it_too() -> None:
     experiment = replace(load_config("tiny_lm", [])[0], "model", REFUSED["hybrid"][0])
     example = {name: jax.ShapeDtypeStruct((2, 16), jnp.int32) for name in ("tokens", "segments", "positions")}
-    with pytest.raises(InputError, match=r"^This model cannot decode: RunningMean at stack/layer_1/mixer mixes tokens and keeps none"):
+    with pytest.raises(
+        InputError, match=r"^This model cannot decode: RunningMean at stack/layer_1/mixer mixes tokens and keeps none"
+    ):
         plan._decoding(experiment, {}, example)
 
 
@@ -195,7 +228,9 @@ def test_a_plan_of_decoding_refuses_it_too() -> None:
 def test_training_with_a_search_refuses_it_before_the_first_step() -> None:
     experiment = replace(load_config("translate_numbers", [])[0], "model.decoder.block.mixer", RunningMean())
     data = experiment.data.open(only="train")
-    with pytest.raises(InputError, match="The objective Translation searches with a model that decodes: RunningMean at decoder/"):
+    with pytest.raises(
+        InputError, match="The objective Translation searches with a model that decodes: RunningMean at decoder/"
+    ):
         prepare(experiment, data)
 
 
@@ -206,7 +241,11 @@ def test_an_encoder_needs_no_cache() -> None:
 def law_what_keeps_nothing_mixes_nothing(layer: Any) -> None:
     """By the analysis itself, which `require_decodable` spares the package's own classes."""
     t, whole = 8, Transformer(TokenEmbed(11, 16), Stack(Block(layer, None), 1))
-    rows = {"tokens": np.zeros((1, t), np.int32), "segments": np.ones((1, t), np.int32), "positions": np.arange(t, dtype=np.int32)[None]}
+    rows = {
+        "tokens": np.zeros((1, t), np.int32),
+        "segments": np.ones((1, t), np.int32),
+        "positions": np.arange(t, dtype=np.int32)[None],
+    }
     try:
         kept, refusal = find_keepers(trace_calls(whole, rows, Decoding(0, t, True))[1]), None
     except ValueError as error:
@@ -214,7 +253,11 @@ def law_what_keeps_nothing_mixes_nothing(layer: Any) -> None:
     if refusal is not None:
         assert "decode" in refusal or "ctx.memory" in refusal
         return
-    assert not [call.path for call in trace_calls(whole, rows, None)[0] if call.path not in kept and call.path and mixes(call, kept)]
+    assert not [
+        call.path
+        for call in trace_calls(whole, rows, None)[0]
+        if call.path not in kept and call.path and mixes(call, kept)
+    ]
 
 
 @pytest.mark.parametrize("layer", [Attention(4, causal=True), MLP(), SoftMoE(4, 1)])

@@ -71,7 +71,9 @@ def test_a_beam_wide_enough_finds_the_best_of_all_continuations(end: int | None)
 
     tails = [tail for tail in itertools.product(range(3), repeat=steps) if whole(tail)]
     best = max(tails, key=score)
-    found, value = beam(model, params, {"tokens": jnp.asarray([prompt, prompt])}, steps, width=27, end=end, penalty=penalty)
+    found, value = beam(
+        model, params, {"tokens": jnp.asarray([prompt, prompt])}, steps, width=27, end=end, penalty=penalty
+    )
     assert found.tolist() == [list(best)] * 2
     np.testing.assert_allclose(value, [score(best)] * 2, rtol=1e-4)
 
@@ -104,7 +106,9 @@ def test_temperature_sharpens_and_zero_takes_the_likeliest() -> None:
 
 def test_one_seed_gives_one_text_and_another_another() -> None:
     model, params = MODELS["loop"], parameters(MODELS["loop"])
-    one, again, other = (np.stack(list(generate(model, params, padded(PROMPTS), 8, Sampler(1.0), seed))) for seed in (0, 0, 1))
+    one, again, other = (
+        np.stack(list(generate(model, params, padded(PROMPTS), 8, Sampler(1.0), seed))) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
@@ -128,8 +132,14 @@ SEES_ALL = Transformer(TokenEmbed(11, 16), Stack(Block(Attention(2)), 1), Logits
 
 
 def test_the_cache_of_a_window_holds_the_window_and_no_more() -> None:
-    shapes = [jax.eval_shape(lambda n=n: prefill(MODELS["loop"], parameters(MODELS["loop"]), padded(PROMPTS), n))[1] for n in (16, 32)]
-    sizes = [{jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(cache)} for cache in shapes]
+    shapes = [
+        jax.eval_shape(lambda n=n: prefill(MODELS["loop"], parameters(MODELS["loop"]), padded(PROMPTS), n))[1]
+        for n in (16, 32)
+    ]
+    sizes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(cache)}
+        for cache in shapes
+    ]
     same = [path for path in sizes[0] if sizes[0][path] == sizes[1][path]]
     assert same
     assert all(("layer_1" in path) == (path in same) for path in sizes[0])
@@ -145,7 +155,9 @@ def run(workshop: Path) -> Iterator[str]:
         yield "runs/generating"
 
 
-def test_the_command_streams_one_prompt_and_answers_several_in_json(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_streams_one_prompt_and_answers_several_in_json(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--config", LANGUAGE_MODEL, "--tokens", "12")
     capsys.readouterr()
     assert main(["generate", run, "a fine", *options]) == 0

@@ -1,4 +1,6 @@
-"""Families of published weights: ops that are undone bit by bit, rules in both directions, and a family of one file that is found."""
+"""Families of published weights: ops that are undone bit by bit, rules in both directions, and a family of one file
+that is found.
+"""
 
 import inspect
 import json
@@ -32,7 +34,20 @@ from models import (
 )
 from models import Stack as Layers
 from models.embed.tokens import TokenEmbed
-from models.families.family import Family, Inverse, Names, Op, Permute, Reshape, Rule, Split, Stack, Transpose, families, number_blocks
+from models.families.family import (
+    Family,
+    Inverse,
+    Names,
+    Op,
+    Permute,
+    Reshape,
+    Rule,
+    Split,
+    Stack,
+    Transpose,
+    families,
+    number_blocks,
+)
 from models.families.folder import read_hf
 from models.paths import Layer, order, select
 from models.structure import differences
@@ -46,7 +61,9 @@ def build(config: Mapping[str, Any]) -> Transformer:
         feedforward=Experts(config["experts"], active=2, expand=2.0, shared=0),
         residual=PreNorm(norm),
     )
-    return Transformer(TokenEmbed(config["vocab"], config["width"]), Layers(block, config["depth"], norm), LogitsHead(tied=True))
+    return Transformer(
+        TokenEmbed(config["vocab"], config["width"]), Layers(block, config["depth"], norm), LogitsHead(tied=True)
+    )
 
 
 def describe(model: Transformer) -> dict[str, Any]:
@@ -68,7 +85,9 @@ def describe(model: Transformer) -> dict[str, Any]:
 
 
 def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
-    """The fused kernel holds, for each group of queries, these and then its key and its value, output first, as in Falcon or InternLM2."""
+    """The fused kernel holds, for each group of queries, these and then its key and its value, output first, as in
+    Falcon or InternLM2.
+    """
     d, heads, groups = config["width"], config["heads"], config["kv_heads"]
     k, each = d // heads, heads // groups
     ours = tuple(f"stack/layer_{{}}/mixer/{name}/kernel" for name in ("query", "key", "value"))
@@ -113,7 +132,10 @@ def assert_same(left: Any, right: Any) -> None:
 
 OPS: dict[str, Callable[[np.random.Generator], tuple[Op, list[tuple[int, ...]]]]] = {
     "transpose": lambda draw: (Transpose(), [sizes(draw, 2), sizes(draw, 4)]),
-    "permute": lambda draw: (Permute(tuple(int(axis) for axis in draw.permutation(4))), [sizes(draw, 4), sizes(draw, 4)]),
+    "permute": lambda draw: (
+        Permute(tuple(int(axis) for axis in draw.permutation(4))),
+        [sizes(draw, 4), sizes(draw, 4)],
+    ),
     "reshape": lambda draw: reshape(draw),
     "split": lambda draw: cut(draw, int(draw.integers(-3, 3))),
     "stack": lambda draw: (Stack(int(draw.integers(-4, 4))), [sizes(draw, 3)] * 4),
@@ -126,7 +148,11 @@ def sizes(draw: np.random.Generator, axes: int) -> tuple[int, ...]:
 
 def reshape(draw: np.random.Generator) -> tuple[Op, list[tuple[int, ...]]]:
     a, b, c, d = sizes(draw, 4)
-    forms = [Reshape((a * b, c * d), (a, b, c, d)), Reshape((-1, c * d), (a, -1, c * d)), Reshape((a * b, -1), (a, b, -1, d))]
+    forms = [
+        Reshape((a * b, c * d), (a, b, c, d)),
+        Reshape((-1, c * d), (a, -1, c * d)),
+        Reshape((a * b, -1), (a, b, -1, d)),
+    ]
     return forms[draw.integers(3)], [(a * b, c * d)] * 2
 
 
@@ -146,7 +172,9 @@ def test_every_op_and_its_inverse_are_undone_bit_by_bit_on_random_shapes(kind: s
         assert_same(op.undo(made), arrays)
         assert_same(Inverse(op).apply(made), arrays)
         assert_same(Inverse(op).undo(arrays), made)
-        assert sorted(np.concatenate([array.ravel() for array in made])) == sorted(np.concatenate([array.ravel() for array in arrays]))
+        assert sorted(np.concatenate([array.ravel() for array in made])) == sorted(
+            np.concatenate([array.ravel() for array in arrays])
+        )
         traced = jax.eval_shape(lambda arrays, op=op: op.apply(arrays), arrays)  # shapes are known without values
         assert [leaf.shape for leaf in traced] == [array.shape for array in made]
 
@@ -167,7 +195,11 @@ def test_an_op_that_does_not_undo_itself_is_seen_by_that_law() -> None:
         (Reshape((-1,), (4, 4)), [(15,)], r"not one of shape \(15,\)"),
         (Split(0, (4, 2)), [(7, 3)], r"one array of 6 along axis 0, not \(7, 3\)"),
         (Split(2, (4, 2)), [(6, 3)], r"along axis 2, not \(6, 3\)"),
-        (Inverse(Split(0, (4, 2))), [(4, 3), (3, 3)], r"joins arrays of 4 and 2 along axis 0, not \(4, 3\) and \(3, 3\)"),
+        (
+            Inverse(Split(0, (4, 2))),
+            [(4, 3), (3, 3)],
+            r"joins arrays of 4 and 2 along axis 0, not \(4, 3\) and \(3, 3\)",
+        ),
         (Inverse(Split(0, (4, 2))), [(4, 3), (2, 5)], "joins"),
         (Stack(), [(2, 3), (3, 2)], r"arrays of one shape, not \(2, 3\) and \(3, 2\)"),
         (Inverse(Stack(2)), [(2, 3)], r"with an axis 2, not \(2, 3\)"),
@@ -254,18 +286,28 @@ def test_an_expert_that_lacks_leaves_its_stack_without_a_source(folder: Path) ->
 
 
 def test_a_part_of_what_is_fused_is_loaded_only_on_request(folder: Path) -> None:
-    """Of a mixer with queries under another name the keys and values have a source, and the queries of the file no place."""
+    """Of a mixer with queries under another name the keys and values have a source, and the queries of the file no
+    place.
+    """
     fused = rules(MODEL, CONFIG)
     other = [
-        Rule(rule.theirs, tuple(name.replace("query", "asked") for name in rule.ours), *rule.ops) if len(rule.ours) == 3 else rule
+        Rule(rule.theirs, tuple(name.replace("query", "asked") for name in rule.ours), *rule.ops)
+        if len(rule.ours) == 3
+        else rule
         for rule in fused
     ]
     family = Family("fused", build, describe, lambda model, config: other)
-    with pytest.raises(ValueError, match=r"3 missing: stack/layer_0-2/mixer/query/kernel; 3 unexpected: layers.0-2.attention.qkv.weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"3 missing: stack/layer_0-2/mixer/query/kernel; 3 unexpected: layers.0-2.attention.qkv.weight",
+    ):
         read_hf(folder, family=family)
     loaded = read_hf(folder, family=family, fit=True)
     assert set(loaded.fresh) == {f"stack/layer_{layer}/mixer/query/kernel" for layer in range(3)}
-    with pytest.raises(ValueError, match=r"No rule of the family fused writes .*stack/layer_0-2/mixer/key/kernel.*; add one to its file"):
+    with pytest.raises(
+        ValueError,
+        match=r"No rule of the family fused writes .*stack/layer_0-2/mixer/key/kernel.*; add one to its file",
+    ):
         save_hf(MODEL, drawn(MODEL), folder, family=family)
 
 
@@ -276,7 +318,11 @@ def test_a_family_is_found_by_its_file(folder: Path, tmp_path: Path, monkeypatch
     head = "from models import *\nfrom models.embed.tokens import TokenEmbed\nfrom models.families.family import *\n"
     head += "from models.depth.stack import Stack as Layers\nfrom models.structure import differences\n"
     head += "from typing import Any\nfrom collections.abc import Mapping\n"
-    source = head + "\n".join(map(inspect.getsource, (build, describe, rules))) + '\nFAMILY = Family("fused", build, describe, rules)\n'
+    source = (
+        head
+        + "\n".join(map(inspect.getsource, (build, describe, rules)))
+        + '\nFAMILY = Family("fused", build, describe, rules)\n'
+    )
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "fused.py").write_text(source)
     monkeypatch.setattr(models.families, "__path__", [*models.families.__path__, str(tmp_path / "own")])
@@ -286,8 +332,12 @@ def test_a_family_is_found_by_its_file(folder: Path, tmp_path: Path, monkeypatch
         assert model == MODEL
         save_hf(model, params, tmp_path / "again")
         assert_same(load_file(tmp_path / "again" / "model.safetensors"), load_file(folder / "model.safetensors"))
-        (tmp_path / "own" / "twice.py").write_text('from models.families.fused import *\nFAMILY = Family("bert", build, describe, rules)')
-        with pytest.raises(ValueError, match=r"called 'bert': in models\.families\.bert and in models\.families\.twice; rename one"):
+        (tmp_path / "own" / "twice.py").write_text(
+            'from models.families.fused import *\nFAMILY = Family("bert", build, describe, rules)'
+        )
+        with pytest.raises(
+            ValueError, match=r"called 'bert': in models\.families\.bert and in models\.families\.twice; rename one"
+        ):
             families()
     finally:
         for name in ("fused", "twice"):
@@ -334,7 +384,12 @@ def test_blocks_are_counted_from_the_first_of_the_prefix_as_rules_count_them() -
 
 
 def test_paths_are_ordered_by_depth_and_selected_by_the_first_pattern() -> None:
-    paths = ["decoder/first_1/cross", "decoder/layer_2/cross", "decoder/layer_10/cross", "decoder/layer_10/inner/layer_1/cross"]
+    paths = [
+        "decoder/first_1/cross",
+        "decoder/layer_2/cross",
+        "decoder/layer_10/cross",
+        "decoder/layer_10/inner/layer_1/cross",
+    ]
     assert sorted((paths[2], paths[0], paths[3], paths[1]), key=order) == paths
     assert Layer.of("player_1/x") is None
     chosen = select(("cross$", "layer_1"))

@@ -1,4 +1,6 @@
-"""A pretrained model cut open: what fits a changed structure is loaded, what is fresh and what is unused is listed, short."""
+"""A pretrained model cut open: what fits a changed structure is loaded, what is fresh and what is unused is listed,
+short.
+"""
 
 import json
 import logging
@@ -43,7 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(model: Any) -> Any:
     """Parameters that differ everywhere."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)})[
+        "params"
+    ]
     draw = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(draw.standard_normal(leaf.shape), jnp.float32), shapes)
 
@@ -60,7 +64,9 @@ def flat(params: Any, model: Any) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.represented_by("another mixer in every second layer, scanned", "a gated feedforward", "one layer for all", "fewer positions")
+@pytest.mark.represented_by(
+    "another mixer in every second layer, scanned", "a gated feedforward", "one layer for all", "fewer positions"
+)
 @pytest.mark.parametrize("cut", CUTS)
 def test_everything_that_fits_is_loaded_and_the_rest_is_listed(cut: str, folder: Path) -> None:
     model, original = CUTS[cut], flat(read_hf(folder).params, bert.classifier(5, BODY))
@@ -75,7 +81,9 @@ def test_everything_that_fits_is_loaded_and_the_rest_is_listed(cut: str, folder:
     tensors = load_file(folder / "model.safetensors")
     assert len(tensors) - len(fits) == len(loaded.unused)
     if rows >= 48:
-        with pytest.raises(ValueError, match=r"do not fit this model: .* set initial\.fit=true \(in Python fit=True\)\.$") as caught:
+        with pytest.raises(
+            ValueError, match=r"do not fit this model: .* set initial\.fit=true \(in Python fit=True\)\.$"
+        ) as caught:
             read_hf(folder, model)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 1300
@@ -112,9 +120,13 @@ def test_a_head_of_another_task_is_unused(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_a_taggers_head_is_no_classifiers_though_it_may_have_its_shape(classes: int, folder: Path, tmp_path: Path) -> None:
+def test_a_taggers_head_is_no_classifiers_though_it_may_have_its_shape(
+    classes: int, folder: Path, tmp_path: Path
+) -> None:
     tagger = retold(folder, tmp_path / "ner", NO_POOLER, architectures=["BertForTokenClassification"])
-    with pytest.raises(ValueError, match=r"2 of another task: classifier\.weight, classifier\.bias; .*initial\.fit=true"):
+    with pytest.raises(
+        ValueError, match=r"2 of another task: classifier\.weight, classifier\.bias; .*initial\.fit=true"
+    ):
         read_hf(tagger, bert.classifier(classes, BODY))
     loaded = read_hf(tagger, bert.classifier(classes, BODY), fit=True)
     assert set(loaded.unused) == {"classifier.weight", "classifier.bias"}
@@ -127,12 +139,17 @@ def test_weights_of_which_nothing_fits_are_refused(folder: Path) -> None:
         read_hf(folder, replace(other, "stack.block.feedforward.expand", 3.0), fit=True)
 
 
-def test_load_hf_warns_of_what_is_fresh_and_unused_in_a_line_with_layers_joined(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_hf_warns_of_what_is_fresh_and_unused_in_a_line_with_layers_joined(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "morphax"):
         load_hf(folder, CUTS["a gated feedforward"], fit=True)
     (changed, told) = [record.getMessage() for record in caplog.records]
     assert "stack.block.feedforward is GLU(...) and was MLP(...)" in changed
-    assert "freshly initialised stack/layer_0-3/feedforward/gate/kernel; unused bert.encoder.layer.0-3.intermediate.dense.bias" in told
+    assert (
+        "freshly initialised stack/layer_0-3/feedforward/gate/kernel; unused"
+        " bert.encoder.layer.0-3.intermediate.dense.bias" in told
+    )
 
 
 def test_the_command_line_cuts_a_model_open_and_console_and_summary_say_what_is_new(
@@ -140,7 +157,12 @@ def test_the_command_line_cuts_a_model_open_and_console_and_summary_say_what_is_
 ) -> None:
     monkeypatch.chdir(sound)
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    initial = ["initial=HuggingFace('weights')", "model.stack.block.mixer=LinearAttention(heads=2)", "--run", str(tmp_path / "run")]
+    initial = [
+        "initial=HuggingFace('weights')",
+        "model.stack.block.mixer=LinearAttention(heads=2)",
+        "--run",
+        str(tmp_path / "run"),
+    ]
     assert main(["train", "config.py", *initial, "model.stack.block.residual.norm=RMSNorm()"]) == 2
     assert "set initial.fit=true" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("path", "value"), [("stack.block.mixer.heads", 2), ("embed.norm.epsilon", 1e-3)])
-def test_a_change_that_the_shapes_do_not_show_is_warned_of(folder: Path, path: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_that_the_shapes_do_not_show_is_warned_of(
+    folder: Path, path: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     model, _ = load_hf(folder)
     with caplog.at_level(logging.WARNING, "morphax"):
         load_hf(folder, replace(model, path, value))
@@ -29,8 +31,12 @@ def test_a_change_that_the_shapes_do_not_show_is_warned_of(folder: Path, path: s
     assert repr(value) in caplog.text
 
 
-@pytest.mark.parametrize(("path", "value"), [("stack.block.dropout", 0.3), ("stack.scan", True), ("stack.remat", "full")])
-def test_what_computes_the_same_is_no_change(folder: Path, path: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("path", "value"), [("stack.block.dropout", 0.3), ("stack.scan", True), ("stack.remat", "full")]
+)
+def test_what_computes_the_same_is_no_change(
+    folder: Path, path: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     model, _ = load_hf(folder)
     with caplog.at_level(logging.WARNING, "morphax"):
         load_hf(folder, replace(model, path, value))

@@ -24,7 +24,15 @@ WRONG: tuple[Any, ...] = (
     *(0.0, 0.5, 24.0, 1e-300, -0.5, 1e300, float("nan"), float("inf"), float("-inf")),
 )
 KEY = jax.random.key(0)
-MORE = ("is_decoder", "add_cross_attention", "tie_word_embeddings", "num_labels", "problem_type", "classifier_dropout", "id2label")
+MORE = (
+    "is_decoder",
+    "add_cross_attention",
+    "tie_word_embeddings",
+    "num_labels",
+    "problem_type",
+    "classifier_dropout",
+    "id2label",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,9 @@ def spoiled(weights: Path, tmp_path: Path) -> Callable[..., Path]:
     def copy(config: Any = None, tensors: bytes | None = None) -> Path:
         settings = (weights / "config.json").read_text() if config is None else json.dumps(config)
         (tmp_path / "config.json").write_text(settings)
-        (tmp_path / "model.safetensors").write_bytes((weights / "model.safetensors").read_bytes() if tensors is None else tensors)
+        (tmp_path / "model.safetensors").write_bytes(
+            (weights / "model.safetensors").read_bytes() if tensors is None else tensors
+        )
         return tmp_path
 
     return copy
@@ -69,7 +79,9 @@ def loads(folder: Path) -> tuple[bool, bool, bool]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_wrong_values_in_a_config_load_or_are_one_sentence(seed: int, weights: Path, spoiled: Callable[..., Path]) -> None:
+def test_wrong_values_in_a_config_load_or_are_one_sentence(
+    seed: int, weights: Path, spoiled: Callable[..., Path]
+) -> None:
     chance = random.Random(seed)
     config = json.loads((weights / "config.json").read_text())
     keys = sorted({*config, *MORE} - {"label2id", "pad_token_id"})
@@ -79,9 +91,13 @@ def test_wrong_values_in_a_config_load_or_are_one_sentence(seed: int, weights: P
     loads(spoiled(config))
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "layer_norm_eps", "hidden_act", "architectures", "id2label", "hidden_dropout_prob"])
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "layer_norm_eps", "hidden_act", "architectures", "id2label", "hidden_dropout_prob"]
+)
 @pytest.mark.parametrize("value", [[2], -1, {"a": []}, float("nan")], ids=str)
-def test_a_value_of_another_type_is_named_with_its_key(key: str, value: Any, weights: Path, spoiled: Callable[..., Path]) -> None:
+def test_a_value_of_another_type_is_named_with_its_key(
+    key: str, value: Any, weights: Path, spoiled: Callable[..., Path]
+) -> None:
     if key == "id2label" and isinstance(value, dict):
         value = "names"
     config = json.loads((weights / "config.json").read_text()) | {key: value}
@@ -103,7 +119,10 @@ def test_damaged_tensors_load_or_are_one_sentence(seed: int, weights: Path, spoi
             for _ in range(chance.choice((1, 50))):
                 whole[chance.randrange(header, len(whole))] = chance.randrange(256)
         case _:
-            place, other = chance.randrange(8, header), chance.choice((b"BF16", b"I64 ", b"null", b"-1,0", b"[[[[", b"\xff\xff\xff\xff"))
+            place, other = (
+                chance.randrange(8, header),
+                chance.choice((b"BF16", b"I64 ", b"null", b"-1,0", b"[[[[", b"\xff\xff\xff\xff")),
+            )
             whole[place : place + 4] = other
     described, strict, fit = loads(spoiled(tensors=bytes(whole)))
     assert fit or not strict

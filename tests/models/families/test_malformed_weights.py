@@ -46,7 +46,11 @@ def damaged_header(path: Path) -> None:
 
 
 CASES = (
-    Malformed("weights absent", "train config.py \"initial=HuggingFace('absent')\"", r"absent has no config\.json; give a folder"),
+    Malformed(
+        "weights absent",
+        "train config.py \"initial=HuggingFace('absent')\"",
+        r"absent has no config\.json; give a folder",
+    ),
     Malformed(
         "weights of an unknown package",
         "train config.py \"initial=HuggingFace('package:nope/model')\"",
@@ -54,16 +58,31 @@ CASES = (
     ),
     Malformed("settings absent", WEIGHTS, r"weights has no config\.json; give a folder", {"weights/config.json": None}),
     Malformed("settings that are no JSON", WEIGHTS, r"weights/config\.json is not JSON", {"weights/config.json": "{"}),
-    Malformed("settings that are a list", WEIGHTS, r"weights/config\.json holds a list.*object", {"weights/config.json": "[]"}),
-    Malformed("another kind of model", WEIGHTS, r"model_type 'gpt2'; known are bert", {"weights/config.json": settings(model_type="gpt2")}),
-    Malformed("no kind of model", WEIGHTS, r"model_type None; known are bert", {"weights/config.json": settings(model_type=None)}),
+    Malformed(
+        "settings that are a list", WEIGHTS, r"weights/config\.json holds a list.*object", {"weights/config.json": "[]"}
+    ),
+    Malformed(
+        "another kind of model",
+        WEIGHTS,
+        r"model_type 'gpt2'; known are bert",
+        {"weights/config.json": settings(model_type="gpt2")},
+    ),
+    Malformed(
+        "no kind of model",
+        WEIGHTS,
+        r"model_type None; known are bert",
+        {"weights/config.json": settings(model_type=None)},
+    ),
     Malformed(
         "settings that lack a key",
         WEIGHTS,
-        r"weights do not fit this model: 1 misshapen: embeddings\.position_embeddings\.weight gives \(47, 16\).*initial\.fit=true",
+        r"weights do not fit this model: 1 misshapen: embeddings\.position_embeddings\.weight gives \(47,"
+        r" 16\).*initial\.fit=true",
         {
             "weights/config.json": settings(max_position_embeddings=None),
-            "weights/model.safetensors": tensors(embeddings__position_embeddings__weight=np.zeros((47, 16), np.float32)),
+            "weights/model.safetensors": tensors(
+                embeddings__position_embeddings__weight=np.zeros((47, 16), np.float32)
+            ),
         },
     ),
     Malformed(
@@ -81,9 +100,17 @@ CASES = (
         r"weights/config\.json is not JSON",
         {"weights/config.json": '{"hidden_size": 1' + "0" * 5000 + "}"},
     ),
-    Malformed("settings nested without end", WEIGHTS, r"weights/config\.json is not JSON", {"weights/config.json": "[" * 100_000}),
     Malformed(
-        "no tensors", WEIGHTS, r"weights has no model\.safetensors; pickled.*safe_serialization", {"weights/model.safetensors": None}
+        "settings nested without end",
+        WEIGHTS,
+        r"weights/config\.json is not JSON",
+        {"weights/config.json": "[" * 100_000},
+    ),
+    Malformed(
+        "no tensors",
+        WEIGHTS,
+        r"weights has no model\.safetensors; pickled.*safe_serialization",
+        {"weights/model.safetensors": None},
     ),
     Malformed(
         "tensors cut short",
@@ -106,7 +133,8 @@ CASES = (
     Malformed(
         "tensors missing, misshapen and unexpected",
         WEIGHTS,
-        r"weights do not fit this model: 1 misshapen: embeddings\.word_embeddings\.weight gives \(9, 16\) .*\(256, 16\);"
+        r"weights do not fit this model: 1 misshapen: embeddings\.word_embeddings\.weight gives \(9, 16\) .*\(256,"
+        r" 16\);"
         r" 1 missing: embed/norm/bias; 1 unexpected: encoder\.layer\.7\.extra",
         {
             "weights/model.safetensors": tensors(
@@ -132,7 +160,10 @@ CASES = (
         "shard absent",
         WEIGHTS,
         r"part-2\.safetensors cannot be read",
-        {"weights/model.safetensors": None, "weights/model.safetensors.index.json": '{"weight_map": {"x": "part-2.safetensors"}}'},
+        {
+            "weights/model.safetensors": None,
+            "weights/model.safetensors.index.json": '{"weight_map": {"x": "part-2.safetensors"}}',
+        },
     ),
     Malformed("weights of another depth", f"{WEIGHTS} model.stack.repeats=2", r"missing: stack/layer_1/"),
 )
@@ -149,5 +180,7 @@ CASES = (
     "shard-absent",
 )
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
-def test_malformed_weights_are_one_sentence_and_change_nothing(case: Malformed, refused: Callable[[Malformed], str]) -> None:
+def test_malformed_weights_are_one_sentence_and_change_nothing(
+    case: Malformed, refused: Callable[[Malformed], str]
+) -> None:
     assert re.search(case.sentence, refused(case))

@@ -1,6 +1,5 @@
 """The commands from end to end, on small experiments."""
 
-import dataclasses
 import json
 import os
 import pty
@@ -10,7 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,18 +17,12 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from tensorboardX.proto import event_pb2
 
-from models import replace
 from tests.places import CONFIGS
 from train.cli import COMMANDS, main
-from train.config import load_config
 from train.engine.folder import recorded
 from train.engine.prepared import Inference
-from train.experiment import Experiment
-from train.parallel import Jit
-from train.report.console import Console
 from train.sinks.json_lines import read_metrics
 from train.use.evaluate import restored
-from train.use.fit import fit
 
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")
 TEXTS = ("a fine film", "a dull film", "clumsy, cold and far too long for what it is")
@@ -61,9 +54,18 @@ def runs(workshop: Path, inside: pytest.MonkeyPatch) -> dict[str, Path]:
     del inside
     rows = "".join(f"a film of {words} words,{words / 10}\n" for words in range(40))
     (workshop / "values.csv").write_text("text,score\n" + rows, encoding="utf-8")
-    value = ("model.head=ValueHead(1)", "objective=MeanSquaredError()", "evaluation.metric=loss", "evaluation.greater=false")
+    value = (
+        "model.head=ValueHead(1)",
+        "objective=MeanSquaredError()",
+        "evaluation.metric=loss",
+        "evaluation.greater=false",
+    )
     value += ("data=Text(path='values.csv', target='score', kind='value', length=48, holdout=0.25)",)
-    commands = {"classes": (SENTENCES, "steps=12"), "tokens": (LANGUAGE_MODEL, "steps=10"), "values": (SENTENCES, "steps=4", *value)}
+    commands = {
+        "classes": (SENTENCES, "steps=12"),
+        "tokens": (LANGUAGE_MODEL, "steps=10"),
+        "values": (SENTENCES, "steps=4", *value),
+    }
     for name, arguments in commands.items():
         assert main(["train", *arguments, "--run", f"runs/{name}", "--json"]) == 0
     return {name: Path("runs") / name for name in commands}
@@ -85,7 +87,9 @@ def command(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> Comman
 
 def launched(*arguments: str, program: Sequence[str] = (sys.executable, "-m", "train"), **options: Any) -> Said:
     """A command line in a process of its own."""
-    done = subprocess.run([*program, *arguments], capture_output=True, text=True, encoding="utf-8", check=False, **options)
+    done = subprocess.run(
+        [*program, *arguments], capture_output=True, text=True, encoding="utf-8", check=False, **options
+    )
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -93,7 +97,9 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
     folder = runs["classes"]
     record = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     assert {"experiment", "config", "classes", "versions", "data", "directory", "fresh", "settled"} == set(record)
-    assert {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "python", "commit", "device"} <= set(record["versions"])
+    assert {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "python", "commit", "device"} <= set(
+        record["versions"]
+    )
     assert record["classes"] == ["bad", "good"]
     assert record["experiment"]["steps"] == 12
     assert (folder / "checkpoints" / "12").is_dir()
@@ -101,7 +107,9 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
     assert [line["step"] for line in lines if "train/loss" in line] == [3, 6, 9, 10, 12]
     assert [line["step"] for line in lines if "evaluation/accuracy" in line] == [10, 12]
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    assert {"steps", "best_step", "parameters", "flops_per_step", "seconds_to_first_step", "peak_memory_bytes"} <= set(summary)
+    assert {"steps", "best_step", "parameters", "flops_per_step", "seconds_to_first_step", "peak_memory_bytes"} <= set(
+        summary
+    )
     assert summary["evaluation"]["accuracy"]["value"] == lines[-1]["evaluation/accuracy"]
     page = (folder / "report.html").read_text(encoding="utf-8")
     for name in ("loss", "accuracy", "gradient_norm", "rate"):
@@ -120,7 +128,12 @@ def test_tensorboard_events_hold_the_numbers_of_the_log(runs: dict[str, Path]) -
             event = kind.FromString(content[place + 12 : place + 12 + size])
             found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
             place += size + 16
-    logged = {(line["step"], name): value for line in read_metrics(runs["classes"]) for name, value in line.items() if name != "step"}
+    logged = {
+        (line["step"], name): value
+        for line in read_metrics(runs["classes"])
+        for name, value in line.items()
+        if name != "step"
+    }
     assert set(found) == set(logged)
     assert all(np.float32(logged[key]) == np.float32(value) for key, value in found.items())
 
@@ -148,7 +161,10 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
         same = {name: summary[name] for name in ("evaluation", "review", "data")} | {"warnings": [], "baselines": {}}
         assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], **same}
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL)
-        assert all(f"{name} " in said.out and f"{both['value']:.4f}" in said.out for name, both in summary["evaluation"].items())
+        assert all(
+            f"{name} " in said.out and f"{both['value']:.4f}" in said.out
+            for name, both in summary["evaluation"].items()
+        )
 
 
 def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[str, Path], command: Command) -> None:
@@ -165,12 +181,14 @@ def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[
         assert f"{answer['input']}\n    {answer['label']}  {chances}\n" in plain
 
 
-def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_model(runs: dict[str, Path], command: Command) -> None:
+def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_model(
+    runs: dict[str, Path], command: Command
+) -> None:
     for answer in json.loads(command("predict", str(runs["values"]), *TEXTS, "--json").out)["answers"]:
         assert isinstance(answer["value"], float)
-    for answer in json.loads(command("predict", str(runs["tokens"]), "--config", LANGUAGE_MODEL, "a fine", "film", "--json").out)[
-        "answers"
-    ]:
+    for answer in json.loads(
+        command("predict", str(runs["tokens"]), "--config", LANGUAGE_MODEL, "a fine", "film", "--json").out
+    )["answers"]:
         chances = list(answer["next"].values())
         assert len(chances) == 5
         assert chances == sorted(chances, reverse=True)
@@ -182,7 +200,9 @@ def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: dict[
     for text, answer in zip(TEXTS, together, strict=True):
         (alone,) = json.loads(command("predict", str(runs["classes"]), text, "--json").out)["answers"]
         assert alone["label"] == answer["label"]
-        np.testing.assert_allclose(list(alone["probabilities"].values()), list(answer["probabilities"].values()), rtol=1e-5)
+        np.testing.assert_allclose(
+            list(alone["probabilities"].values()), list(answer["probabilities"].values()), rtol=1e-5
+        )
 
 
 def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], command: Command, workshop: Path) -> None:
@@ -193,10 +213,14 @@ def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], co
 
 
 @pytest.mark.slow
-def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(runs: dict[str, Path], command: Command, workshop: Path) -> None:
+def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(
+    runs: dict[str, Path], command: Command, workshop: Path
+) -> None:
     rows = [row.rsplit(",", 1) for row in (workshop / "sentences.csv").read_text(encoding="utf-8").splitlines()[1:]]
     pairs = [(text.strip('"'), label) for text, label in rows]
-    (workshop / "sentences.tsv").write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in pairs), encoding="utf-8")
+    (workshop / "sentences.tsv").write_text(
+        "label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in pairs), encoding="utf-8"
+    )
     lines = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in pairs)
     (workshop / "sentences.jsonl").write_text(lines, encoding="utf-8")
     expected = parameters(runs["classes"])
@@ -208,7 +232,9 @@ def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(runs: 
 def parameters(folder: Path) -> Any:
     """The parameters of a run's last checkpoint."""
     experiment = recorded(folder).experiment
-    shapes = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 4), int)}))["params"]
+    shapes = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 4), int)}))[
+        "params"
+    ]
     inference = Inference(experiment, experiment.data.open(), {}, shapes)
     return restored(folder, inference, best=False)[1]
 
@@ -233,7 +259,9 @@ def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [("--help",), (SENTENCES, "--show", "--json"), ("absent",)], ids=["help", "show", "absent"])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), (SENTENCES, "--show", "--json"), ("absent",)], ids=["help", "show", "absent"]
+)
 def test_the_installed_command_is_python_dash_m_train(workshop: Path, arguments: tuple[str, ...]) -> None:
     script = str(Path(sysconfig.get_path("scripts")) / "morphax")
     assert launched(*arguments, program=(script,), cwd=workshop) == launched(*arguments, cwd=workshop)
@@ -257,7 +285,9 @@ def test_on_a_terminal_progress_is_a_bar(runs: dict[str, Path], workshop: Path) 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "train", SENTENCES, "steps=12", "--run", "runs/bar"]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "160"}
-    with subprocess.Popen(command, cwd=workshop, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment) as process:
+    with subprocess.Popen(
+        command, cwd=workshop, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment
+    ) as process:
         os.close(theirs)
         shown = "".join(terminal(ours))
     os.close(ours)
@@ -279,117 +309,3 @@ def terminal(ours: int) -> Iterator[str]:
         if not content:
             return
         yield content.decode("utf-8", "replace")
-
-
-class Handle:
-    """An array on a device: here are its shape and its type, and whoever asks for its values has to wait for the device."""
-
-    waits: ClassVar[list[int]] = []  # after how many steps somebody waited
-    steps: ClassVar[list[int]] = []
-
-    def __init__(self, value: jax.Array) -> None:
-        self.value, self.shape, self.dtype = value, value.shape, value.dtype
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del dtype, copy
-        self.waits.append(len(self.steps))
-        return np.asarray(self.value)
-
-    def __float__(self) -> float:
-        return float(self.__array__())
-
-    def __int__(self) -> int:
-        return int(self.__array__())
-
-    def __bool__(self) -> bool:
-        return bool(self.__array__())
-
-    def block_until_ready(self) -> "Handle":
-        self.waits.append(len(self.steps))
-        return self
-
-
-def held(tree: Any) -> Any:
-    """Arrays as handles."""
-    return jax.tree.map(Handle, tree)
-
-
-def loose(tree: Any) -> Any:
-    """Handles as arrays."""
-    return jax.tree.map(lambda leaf: leaf.value if isinstance(leaf, Handle) else leaf, tree)
-
-
-@dataclasses.dataclass(frozen=True)
-class Held(Jit):
-    """One device, whose state and sums the loop has as handles."""
-
-    def start(self, make: Callable[[], Any]) -> Any:
-        return held(super().start(make))
-
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = super().compile_step(step)
-
-        def noted(state: Any, batch: Any) -> Any:
-            Handle.steps.append(len(Handle.steps))
-            return held(compiled(loose(state), batch))
-
-        return noted
-
-    def compile_evaluation(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = super().compile_evaluation(evaluate)
-        return lambda params, batch: compiled(loose(params), batch)
-
-    def whole(self, tree: Any) -> Any:
-        return loose(tree)
-
-    def spread(self, tree: Any, consume: bool = False) -> Any:
-        del consume
-        return held(tree)
-
-
-def sentences(**settings: Any) -> Experiment:
-    """The experiment of tests/configs/sentences.py with other settings."""
-    return dataclasses.replace(load_config(SENTENCES, [])[0], **settings)
-
-
-def test_between_lines_of_the_log_the_host_never_waits_for_the_device(inside: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    del inside
-    Handle.waits.clear()
-    Handle.steps.clear()
-    fit(sentences(parallel=Held(), steps=12, log_every=6), tmp_path / "run", SENTENCES, Console(silent=True))
-    # The first step, which is timed; the lines of the log; evaluations and checkpoints, which have lines too.
-    assert set(Handle.waits) == {1, 6, 9, 10, 12}
-
-
-@dataclasses.dataclass(frozen=True)
-class Counted(Jit):
-    """One device; notes for each step the shape of its batch and how much was compiled for it."""
-
-    compiled: ClassVar[list[str]] = []
-    steps: ClassVar[list[tuple[tuple[int, ...], int]]] = []
-
-    def compile_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        program = super().compile_step(step)
-
-        def noted(state: Any, batch: Any) -> Any:
-            before = len(self.compiled)
-            result = program(state, batch)
-            self.steps.append((batch["tokens"].shape, len(self.compiled) - before))
-            return result
-
-        return noted
-
-
-@pytest.mark.slow
-def test_a_step_is_compiled_once_for_each_shape_of_batch(inside: pytest.MonkeyPatch, tmp_path: Path, compilations: list[str]) -> None:
-    inside.setattr(Counted, "compiled", compilations)
-    Counted.steps.clear()
-    rows = "".join(f"{'a long film ' * (1 + index % 3)},{('bad', 'good')[index % 2]}\n" for index in range(60))
-    (tmp_path / "lengths.csv").write_text("text,label\n" + rows, encoding="utf-8")
-    data = replace(replace(sentences().data, "pack", False), "path", str(tmp_path / "lengths.csv"))
-    fit(sentences(parallel=Counted(), steps=12, data=data), tmp_path / "run", SENTENCES, Console(silent=True))
-    shapes = [shape for shape, _ in Counted.steps]
-    assert len(Counted.steps) == 12
-    assert len(set(shapes)) > 1
-    for index, (shape, count) in enumerate(Counted.steps):
-        assert count == (shape not in shapes[:index])

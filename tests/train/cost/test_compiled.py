@@ -15,7 +15,8 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
 %condition (p: (s32[])) -> pred[] {
   %p = (s32[]) parameter(0)
   %bound = s32[]{:T(128)} constant(3)
-  ROOT %less = pred[] fusion(%p, %bound), kind=kLoop, calls=%fused, backend_config={"window_config":{"estimated_cycles":"1"}}
+  ROOT %less = pred[] fusion(%p, %bound), kind=kLoop, calls=%fused, \
+    backend_config={"window_config":{"estimated_cycles":"1"}}
 }
 
 %cheap (p: f32[]) -> f32[] {
@@ -69,7 +70,8 @@ COSTS = """HloModule jit_step, is_scheduled=true, num_partitions=4
   %x = bf16[8,16]{1,0} get-tuple-element(%p), index=1
   %w = bf16[16,32]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%p), index=2
   %s = f32[12,8,32]{2,1,0} get-tuple-element(%p), index=3
-  %y = f32[8,32]{1,0} fusion(%x, %w), kind=kOutput, calls=%products, backend_config={"window_config":{"estimated_cycles":"10"}}
+  %y = f32[8,32]{1,0} fusion(%x, %w), kind=kOutput, calls=%products, \
+    backend_config={"window_config":{"estimated_cycles":"10"}}
   %sum = f32[8,32]{1,0} all-reduce(%y), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
   %row = f32[8,32]{1,0} fusion(%s, %n), kind=kLoop, calls=%cut
   ROOT %t = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) tuple(%n, %x, %w, %s)
@@ -80,12 +82,15 @@ COSTS = """HloModule jit_step, is_scheduled=true, num_partitions=4
   ROOT %less = pred[] constant(true)
 }
 
-ENTRY %main (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32]), image: f32[1,6,6,3], kernel: f32[3,3,3,4]) -> f32[1,4,4,4] {
+ENTRY %main (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32]), image: f32[1,6,6,3], \
+    kernel: f32[3,3,3,4]) -> f32[1,4,4,4] {
   %p = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) parameter(0)
   %image = f32[1,6,6,3]{3,2,1,0} parameter(1)
   %kernel = f32[3,3,3,4]{3,2,1,0} parameter(2)
-  %w = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) while(%p), condition=%condition, body=%body, TRIPS
-  %own.3 = f32[8,32]{1,0} custom-call(%image), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"
+  %w = (s32[], bf16[8,16]{1,0}, bf16[16,32]{1,0}, f32[12,8,32]{2,1,0}) while(%p), condition=%condition, body=%body, \
+    TRIPS
+  %own.3 = f32[8,32]{1,0} custom-call(%image), custom_call_target="tpu_custom_call", \
+    backend_config={"custom_call_config":{"body":"
 }}
 "}}
   ROOT %out = f32[1,4,4,4]{3,2,1,0} convolution(%image, %kernel), window={size=3x3}, dim_labels=b01f_01io->b01f
@@ -99,7 +104,8 @@ def test_products_communication_kernels_and_bytes_are_counted_as_often_as_they_r
     assert operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
     assert collectives(program) == {"all-reduce": (5, 5 * 2 * 8 * 32 * 4 * 3 / 4)}
     assert kernels(program) == {("own", ((1, 6, 6, 3), (8, 32))): 1}
-    product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4  # the weights lie beside the core, a row is cut out
+    # the weights lie beside the core, a row is cut out
+    product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4
     convolved = (6 * 6 * 3 + 3 * 3 * 3 * 4 + 4 * 4 * 4) * 4
     kernel = (6 * 6 * 3 + 8 * 32) * 4
     assert moved(program) == 5 * (product + reduced + row) + convolved + kernel
@@ -114,7 +120,8 @@ def test_products_of_a_convolution_are_those_with_real_inputs(size: int, kernel:
 ENTRY %main (x: f32[1,{size},3], k: f32[{kernel},3,4]) -> f32[1,{out},4] {{
   %x = f32[1,{size},3]{{2,1,0}} parameter(0)
   %k = f32[{kernel},3,4]{{2,1,0}} parameter(1)
-  ROOT %y = f32[1,{out},4]{{2,1,0}} convolution(%x, %k), window={{size={kernel} stride={stride} pad={pad}_{pad}}}, dim_labels=b0f_0io->b0f
+  ROOT %y = f32[1,{out},4]{{2,1,0}} convolution(%x, %k), window={{size={kernel} stride={stride} pad={pad}_{pad}}}, \
+    dim_labels=b0f_0io->b0f
 }}
 """
     assert operations(Program(text)) == 2 * met * 3 * 4
@@ -136,7 +143,8 @@ SENT = """HloModule jit_step, replica_count=2, num_partitions=4
 
 %piece (x: f32[256]) -> f32[1024] {
   %x = f32[256]{0} parameter(0)
-  ROOT %h = f32[1024]{0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, CHAIN
+  ROOT %h = f32[1024]{0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], \
+    device_ids=([2,4]T(1,0)) {'a'}, CHAIN
 }
 
 %all-reduce-scatter.1 (x: f32[1024]) -> f32[128] {
@@ -154,9 +162,11 @@ ENTRY %main (x: f32[1024], y: f32[2048]) -> f32[1024] {
   %x = f32[1024]{0} parameter(0)
   %y = f32[2048]{0} parameter(1)
   %a = (f32[1024]{0}, f32[2048]{0}) all-reduce-start(%x, %y), channel_id=1, to_apply=%add
-  %b = ((f32[1024]{0}, f32[2048]{0}), (f32[4096]{0}, f32[8192]{0})) all-gather-start(%x, %y), channel_id=2, dimensions={0}
+  %b = ((f32[1024]{0}, f32[2048]{0}), (f32[4096]{0}, f32[8192]{0})) all-gather-start(%x, %y), channel_id=2, \
+    dimensions={0}
   %c = (f32[1024]{0}, f32[256]{0}) reduce-scatter-start(%x), channel_id=3, to_apply=%add, dimensions={0}
-  %d = (f32[1024]{0}, f32[1024]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=4, source_target_pairs={{0,1}}
+  %d = (f32[1024]{0}, f32[1024]{0}, u32[], u32[]) collective-permute-start(%x), channel_id=4, \
+    source_target_pairs={{0,1}}
   %e = f32[256]{0} reduce-scatter(%x), channel_id=5, replica_groups=[2,4]<=[8], to_apply=%add, dimensions={0}
   %f = f32[256]{0} slice(%x), slice={[0:256]}
   %g = f32[1024]{0} fusion(%f), kind=kCustom, calls=%piece

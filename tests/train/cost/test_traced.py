@@ -19,8 +19,14 @@ X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
 
 def test_products_count_and_loops_by_their_trips() -> None:
     assert flops(lambda x, w: x @ w, X, W) == 2 * 8 * 16 * 32
-    assert flops(lambda x, w: jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, 5), X, W) == 5 * 2 * 8 * 16 * 32
-    assert flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W) == 2 * 8 * 16 * 32
+    assert (
+        flops(lambda x, w: jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, 5), X, W)
+        == 5 * 2 * 8 * 16 * 32
+    )
+    assert (
+        flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W)
+        == 2 * 8 * 16 * 32
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
@@ -29,11 +35,14 @@ def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, pa
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NWC", "WIO", "NWC")
         count = x.shape[-1] // kernel.shape[1]
-        return jax.lax.conv_general_dilated(x, kernel, (stride,), padding, dimension_numbers=numbers, feature_group_count=count)
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride,), padding, dimension_numbers=numbers, feature_group_count=count
+        )
 
     x, kernel = jnp.ones((2, 11, 6)), jnp.ones((4, 6 // groups, 12))
     one = jnp.ones_like
-    met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())  # pairs of an output and a place of the kernel
+    # pairs of an output and a place of the kernel
+    met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())
     forward = round(2 * met * 2 * 6 // groups * 12)
     assert flops(convolved, x, kernel) == forward
     assert flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
@@ -89,7 +98,9 @@ def test_blocks_that_attention_s_kernels_leave_out_do_not_count(t: int, window: 
 
 
 @pytest.mark.parametrize("window", [None, 1, 129, 512, 513, 2000])
-@pytest.mark.parametrize(("t", "s", "causal"), [(384, 384, True), (1024, 1024, True), (3072, 3072, True), (2048, 3072, False)])
+@pytest.mark.parametrize(
+    ("t", "s", "causal"), [(384, 384, True), (1024, 1024, True), (3072, 3072, True), (2048, 3072, False)]
+)
 def test_the_blocks_that_run_are_those_of_the_library_s_masks(t: int, s: int, causal: bool, window: int | None) -> None:
     if window is not None and window >= max(t, s):
         window = None

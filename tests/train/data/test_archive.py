@@ -1,31 +1,25 @@
-"""Public archives fetched from a server of the test's own: what they give, what is refused, what the catalogue's sets ask for."""
+"""Public archives fetched from a server of the test's own: what they give, what is refused, what the catalogue's sets
+ask for."""
 
 import dataclasses
-import fcntl
 import hashlib
 import http.server
-import importlib.util
 import io
 import json
-import os
 import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import registered
 
+from tests.train.data.rows import rows
 from train.cli import main
-from train.data import published, source
-from train.data.readers.archive import members, settle
+from train.data import published
+from train.data.readers.archive import members
 from train.data.source import dataset, prepare
-from train.data.tasks.images import Images
-from train.data.tasks.text import Text
 from train.errors import InputError
 
 SENTENCES = [(f"a {('dull', 'fine')[index % 2]} film , number {index} ", index % 2) for index in range(24)]
@@ -37,7 +31,9 @@ def sst2() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, rows in (("train", SENTENCES[:16]), ("dev", SENTENCES[16:])):
-            archive.writestr(f"SST-2/{name}.tsv", "sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+            archive.writestr(
+                f"SST-2/{name}.tsv", "sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+            )
         archive.writestr("SST-2/test.tsv", 'index\tsentence\n0\t" uneasy mishmash of styles and genres .\n')
         archive.writestr("../outside.txt", "out of the folder")
     return made.getvalue()
@@ -67,12 +63,18 @@ def imdb() -> bytes:
 def cifar(short: int = 0) -> bytes:
     """Batches of a label and 3,072 bytes of colour a picture."""
     rows = [bytes([index % 10]) + image.tobytes() for index, image in enumerate(PIXELS)]
-    batches = {f"data_batch_{number}": rows[4 * number - 4 : 4 * number] for number in range(1, 6)} | {"test_batch": rows[20:]}
+    batches = {f"data_batch_{number}": rows[4 * number - 4 : 4 * number] for number in range(1, 6)} | {
+        "test_batch": rows[20:]
+    }
     return packed({f"cifar-10-batches-bin/{name}.bin": b"".join(some)[short:] for name, some in batches.items()})
 
 
 ARCHIVES = {"glue/SST-2.zip": sst2(), "imdb/aclImdb_v1.tar.gz": imdb(), "cifar/cifar-10-binary.tar.gz": cifar()}
-SETS = {"glue/sst2": "glue/SST-2.zip", "imdb_reviews": "imdb/aclImdb_v1.tar.gz", "cifar10": "cifar/cifar-10-binary.tar.gz"}
+SETS = {
+    "glue/sst2": "glue/SST-2.zip",
+    "imdb_reviews": "imdb/aclImdb_v1.tar.gz",
+    "cifar10": "cifar/cifar-10-binary.tar.gz",
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +121,6 @@ def serve(
     return put
 
 
-def rows(name: str, part: str) -> list[Any]:
-    examples = dataset(name, part).examples
-    return [examples[index] for index in range(len(examples))]
-
-
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_is_fetched_once_and_holds_what_its_archive_does(
     name: str, serve: Callable[..., Path], server: tuple[str, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
@@ -139,7 +136,9 @@ def test_a_set_is_fetched_once_and_holds_what_its_archive_does(
         found = {row["image"].tobytes(): int(row["label"]) for some in parts for row in some}
         assert found == {image.transpose(1, 2, 0).tobytes(): index % 10 for index, image in enumerate(PIXELS)}
     else:
-        text, before, names = ("sentence", "", ("negative", "positive")) if name == "glue/sst2" else ("text", "Oh, ", ("neg", "pos"))
+        text, before, names = (
+            ("sentence", "", ("negative", "positive")) if name == "glue/sst2" else ("text", "Oh, ", ("neg", "pos"))
+        )
         assert [len(some) for some in parts] == ([16, 8] if name == "glue/sst2" else [24, 24])
         given = SENTENCES if name == "glue/sst2" else SENTENCES * 2
         end = "" if name == "glue/sst2" else " <br />"
@@ -165,14 +164,20 @@ def test_what_is_not_the_archive_is_one_sentence_and_leaves_nothing(
 ) -> None:
     whole, archive = ARCHIVES[SETS[name]], SETS[name]
     hollow = {"glue/sst2": b"PK\x05\x06" + bytes(18)}.get(name, packed({}))
-    given = {"wrong": (b"else", whole), "cut": (whole[:-9], whole), "absent": (None, whole), "no archive": (b"else", b"else")}
+    given = {
+        "wrong": (b"else", whole),
+        "cut": (whole[:-9], whole),
+        "absent": (None, whole),
+        "no archive": (b"else", b"else"),
+    }
     cache = serve(archive, *(given | {"empty": (hollow, hollow)})[fault])
     assert main(["data", "prepare", name]) == 2
     *progress, said = capsys.readouterr().err.splitlines()
     assert all(line.startswith(("preparing ", "fetching ")) for line in progress)
     with pytest.raises(InputError, match=sentence):
         raise InputError(said)
-    left = [path for path in cache.rglob("*") if path.is_file() and path.name != "metadata.json"]  # which names the configurations
+    # which names the configurations
+    left = [path for path in cache.rglob("*") if path.is_file() and path.name != "metadata.json"]
     assert left == ([] if fault in ("wrong", "cut", "absent") else [cache / "files" / archive])
 
 
@@ -194,7 +199,12 @@ def test_of_an_archive_only_plain_files_are_read(tmp_path: Path) -> None:
 
 SMALL = "Transformer(TokenEmbed(512, 16), Stack(Block(Attention(2), MLP(2.0)), repeats=1), ClassHead(2, MeanPool()))"
 TEXT = (f"model={SMALL}", "initial=none", "data.tokenizer=bytes", "data.length=64", "optimizer.rate.peak=0.01")
-SEEN = ("model.embed.width=16", "model.embed.channels=(4, 8)", "model.embed.strides=(2, 2)", "model.embed.position.length=64")
+SEEN = (
+    "model.embed.width=16",
+    "model.embed.channels=(4, 8)",
+    "model.embed.strides=(2, 2)",
+    "model.embed.position.length=64",
+)
 SEEN += ("model.stack.repeats=1",)
 SEEN += ("model.stack.block.mixer=Attention(2, position=AxialRoPE((8, 8)))", "data.size=(32, 32)", "data.channels=3")
 RUNS = {
@@ -206,7 +216,9 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.slow
-def test_a_set_is_trained_on_by_its_name(name: str, serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_is_trained_on_by_its_name(
+    name: str, serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     serve(SETS[name], ARCHIVES[SETS[name]])
     config, *settings = RUNS[name]
     settings += ["batch_size=8", "evaluation.batch_size=8", "steps=4", "log_every=1"]
@@ -216,176 +228,24 @@ def test_a_set_is_trained_on_by_its_name(name: str, serve: Callable[..., Path], 
     assert 0 <= summary["evaluation"]["accuracy"]["value"] <= 1
 
 
-def test_what_a_catalogues_set_calls_its_columns_and_splits_is_said(serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_catalogues_set_calls_its_columns_and_splits_is_said(
+    serve: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     serve("glue/SST-2.zip", ARCHIVES["glue/SST-2.zip"])
     assert main(["train", "sentiment_bert", *TEXT, "data.dataset=glue/sst2", "--run", "run"]) == 2
     assert "glue/sst2 has no split 'test'; it has train, validation: set data.splits" in capsys.readouterr().err
-    assert main(["train", "sentiment_bert", *TEXT, "data.dataset=glue/sst2", "data.splits=('train', 'validation')", "--run", "run"]) == 2
-    assert "has no column 'text'; it has idx, label, sentence: set data.text" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "name", ["ag_news_subset", "wmt14_translate/de-en", "imagenet2012", "coco/2017", "voc", "ucf101", "glue/mnli", "mnist"]
-)
-def test_other_sets_of_the_catalogue_say_what_to_run(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(published.urllib.request, "urlopen", None)
-    assert main(["data", "prepare", name]) == 2
-    base = name.partition("/")[0]
-    assert capsys.readouterr().err == (
-        f"morphax: {name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare {name}`, here"
-        f" or where there is a network, then copy {tmp_path}/datasets/{base} to the same place.\n"
+    assert (
+        main(
+            [
+                "train",
+                "sentiment_bert",
+                *TEXT,
+                "data.dataset=glue/sst2",
+                "data.splits=('train', 'validation')",
+                "--run",
+                "run",
+            ]
+        )
+        == 2
     )
-
-
-@pytest.mark.parametrize("name", ["coco/2017", "wmt14_translate/de-en"])
-def test_a_set_prepared_elsewhere_is_read_without_tensorflow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, _, config = name.partition("/")
-
-    with registered.skip_registration():
-
-        class Elsewhere(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version("1.1.0")
-            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)]
-
-            def _info(self) -> tfds.core.DatasetInfo:
-                return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
-
-            def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
-                del dl_manager
-                return {"train": self._generate_examples()}
-
-            def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
-                yield 0, {"text": "from elsewhere"}
-
-    Elsewhere.name = base
-    Elsewhere(config=config, data_dir=tmp_path / "datasets", file_format="array_record").download_and_prepare(file_format="array_record")
-    Elsewhere.name = "elsewhere"
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    assert rows(name, "train") == [{"text": b"from elsewhere"}]
-
-
-def test_a_folder_that_another_process_put_there_first_is_kept(tmp_path: Path) -> None:
-    for name in ("mine", "theirs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    settle(tmp_path / "mine", tmp_path / "theirs")
-    assert (tmp_path / "theirs" / "file").read_text() == "theirs"
-    settle(tmp_path / "mine", tmp_path / "free")
-    assert (tmp_path / "free" / "file").read_text() == "mine"
-    with pytest.raises(OSError, match="No such file"):
-        settle(tmp_path / "absent", tmp_path / "nowhere")
-
-
-class Contended(tfds.core.GeneratorBasedBuilder):
-    """A set that notes, each time it is prepared, whether nobody else could do so at the time."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    alone: ClassVar[list[bool]] = []
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
-        del dl_manager
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
-        folder = os.open(published.cache() / "datasets" / self.name, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.alone.append(False)
-        except BlockingIOError:
-            self.alone.append(True)
-        finally:
-            os.close(folder)
-        yield 0, {"text": "once"}
-
-
-def test_of_two_processes_that_want_a_set_one_prepares_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(Contended, "alone", [])
-    lock = fcntl.flock
-
-    def while_the_other_has_it(folder: int, how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", lock)
-        prepare(Contended.name)  # what the other does before it lets go
-        lock(folder, how)
-
-    monkeypatch.setattr(fcntl, "flock", while_the_other_has_it)
-    assert prepare(Contended.name).is_prepared()
-    assert Contended.alone == [True]
-    assert capsys.readouterr().err.count("preparing contended") == 1
-
-
-class Unlabelled(tfds.core.GeneratorBasedBuilder):
-    """Texts and pictures whose part to test on has no classes, as those of several sets of the catalogue."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "text": tfds.features.Text(),
-            "image": tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
-            "label": tfds.features.ClassLabel(names="ab"),
-        }
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
-        del dl_manager
-        return {
-            "train": self._generate_examples([0, 1]),
-            "validation": self._generate_examples([1, 0]),
-            "test": self._generate_examples([-1]),
-        }
-
-    def _generate_examples(self, labels: list[int]) -> Iterator[tuple[int, dict[str, object]]]:
-        for key, label in enumerate(labels):
-            yield key, {"text": "some", "image": np.zeros((4, 4, 1), np.uint8), "label": label}
-
-
-@pytest.mark.parametrize("data", [Text, Images])
-def test_a_part_without_classes_is_refused_and_another_is_chosen_by_its_name(
-    data: type[Text | Images], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"unlabelled test, example 1, has no class \(-1\); set data.splits to parts that have"):
-        data("unlabelled").open()
-    assert data("unlabelled", splits=("train", "validation")).open().classes == ("a", "b")
-
-
-with registered.skip_registration():
-
-    class ByHand(tfds.core.GeneratorBasedBuilder):
-        """A set of the catalogue whose files have to be fetched by hand."""
-
-        __module__ = "tensorflow_datasets.image_classification.by_hand"
-        VERSION = tfds.core.Version("1.0.0")
-        MANUAL_DOWNLOAD_INSTRUCTIONS = "Register,\n  and put the archive here."
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
-
-        def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
-            return {"train": self._generate_examples(str(dl_manager.manual_dir))}
-
-        def _generate_examples(self, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-            yield 0, {"text": text}
-
-
-def test_what_a_set_of_the_catalogue_needs_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(source, "builder", lambda name: ByHand(data_dir=tmp_path / "datasets", file_format="array_record"))
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "tensorflow" else find(name))  # as where it is installed
-    monkeypatch.setattr(source, "own", lambda name: None)
-    assert main(["data", "prepare", "by_hand"]) == 2
-    *_, said = capsys.readouterr().err.splitlines()
-    assert said.startswith("morphax: by_hand cannot be prepared: Manual directory ")
-    assert said.endswith("Register, and put the archive here.")
+    assert "has no column 'text'; it has idx, label, sentence: set data.text" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Batches as a pure function of data, seed and step; readers of the user's files; the builders' real data."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.places import ROOT
-from train.cli import main
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
 from train.data.source import builder, dataset, quiet, read
@@ -36,9 +34,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 def make(request: pytest.FixtureRequest, table: str, prose: str) -> Callable[[int | None], Batches]:
     """seed -> batches, of every kind of data."""
     if request.param in ("packed", "padded"):
-        opened: Any = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=request.param == "packed").open()
+        opened: Any = Text(
+            path=table, test=table, kind="value", length=LENGTH, segments=3, pack=request.param == "packed"
+        ).open()
     else:
-        opened = Corpus(path=prose, test=prose, length=32, masking=Masking(token="~") if request.param == "masked" else None).open()
+        opened = Corpus(
+            path=prose, test=prose, length=32, masking=Masking(token="~") if request.param == "masked" else None
+        ).open()
     return lambda seed: opened.batches("train", 8, 4, seed)
 
 
@@ -81,7 +83,11 @@ def test_another_seed_gives_other_batches(make: Callable[[int | None], Batches])
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("seed", [0, 3, None])
 def test_every_example_comes_exactly_once_an_epoch(table: str, pack: bool, seed: int | None) -> None:
-    batches = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack).open().batches("train", 8, 4, seed)
+    batches = (
+        Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack)
+        .open()
+        .batches("train", 8, 4, seed)
+    )
     assert len(batches) == 13
     epochs = [numbers(batches, range(epoch * 13, epoch * 13 + 13)) for epoch in range(3)]
     for epoch in epochs:
@@ -93,12 +99,21 @@ def test_every_example_comes_exactly_once_an_epoch(table: str, pack: bool, seed:
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "padded"])
 def test_a_batch_holds_the_tokens_of_its_sentences_and_nothing_else(table: str, pack: bool) -> None:
     texts = [row["text"] for row in read(table).examples]
-    batches = Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack).open().batches("train", 8, 4, 1)
+    batches = (
+        Text(path=table, test=table, kind="value", length=LENGTH, segments=3, pack=pack)
+        .open()
+        .batches("train", 8, 4, 1)
+    )
     for step in range(len(batches)):
         batch = batches[step]
-        weights, values = batch["weights"].reshape(len(batch["tokens"]), -1), batch["values"].reshape(len(batch["tokens"]), -1)
+        weights, values = (
+            batch["weights"].reshape(len(batch["tokens"]), -1),
+            batch["values"].reshape(len(batch["tokens"]), -1),
+        )
         starts = batch.get("starts", np.zeros_like(weights, np.int32))
-        for row, (tokens, segments, positions) in enumerate(zip(batch["tokens"], batch["segments"], batch["positions"], strict=True)):
+        for row, (tokens, segments, positions) in enumerate(
+            zip(batch["tokens"], batch["segments"], batch["positions"], strict=True)
+        ):
             assert set(segments) - {0} == set(range(1, int(weights[row].sum()) + 1))
             assert not tokens[segments == 0].any()
             for place in np.flatnonzero(weights[row]):
@@ -184,87 +199,10 @@ def test_questions_keep_their_order_and_stand_alone(table: str) -> None:
     opened = Text(path=table, kind="value", length=LENGTH).reader()
     texts = ["ccc", "a", "bb", "dddd", "e"]
     batches = opened.questions(texts, 2, 1)
-    asked = [bytes(row[row > 0].astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"]]
+    asked = [
+        bytes(row[row > 0].astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"]
+    ]
     assert [text for text in asked if text] == texts
-
-
-FILES: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "quotes.csv": ('text,label\n"a ""b"", c",x\n', [{"text": 'a "b", c', "label": "x"}]),
-    "lines.csv": ('text,label\n"one\ntwo",x\nthree,y\n', [{"text": "one\ntwo", "label": "x"}, {"text": "three", "label": "y"}]),
-    "windows.csv": ("\ufefftext,label\r\na,x\r\n\r\nb,y\r\n", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]),
-    "tabs.tsv": ("text\tlabel\na, b\tx\n", [{"text": "a, b", "label": "x"}]),
-    "upper.TSV": ("text\tlabel\na\tx\n", [{"text": "a", "label": "x"}]),
-    "rows.jsonl": (
-        '{"text": "a\\nb", "value": 1.5}\n\n{"text": "\u2028ü", "value": 2}\n',
-        [{"text": "a\nb", "value": 1.5}, {"text": "\u2028ü", "value": 2}],
-    ),
-    "mark.jsonl": ('\ufeff{"text": "a"}\n', [{"text": "a"}]),
-    "crlf.txt": ("one\r\n\r\ntwo\r\n", [{"text": "one"}, {"text": "two"}]),
-    "long.csv": (f"text,label\n{'a' * 200_000},x\n", [{"text": "a" * 200_000, "label": "x"}]),
-    "plain.txt": ("one, two\n\n\u2028three\n", [{"text": "one, two"}, {"text": "\u2028three"}]),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_reader_gives_the_rows_of_a_file(tmp_path: Path, name: str) -> None:
-    content, rows = FILES[name]
-    (tmp_path / name).write_bytes(content.encode("utf-8"))
-    assert list(read(str(tmp_path / name)).examples) == rows
-
-
-@pytest.mark.parametrize("holdout", [0.01, 0.3])
-def test_a_row_of_a_file_is_told_by_its_number_in_the_file_whatever_part_it_is_in(tmp_path: Path, holdout: float) -> None:
-    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"number {row},{row % 2}\n" for row in range(60)) + " ,0\n")
-    with pytest.raises(InputError, match=r"a\.csv \((train|test) part\), example 61, has no text"):
-        Text(path=str(tmp_path / "a.csv"), length=16, holdout=holdout).open()
-
-
-def written(folder: Path, labels: Sequence[str]) -> str:
-    path = folder / "labels.jsonl"
-    path.write_text(
-        "".join(json.dumps({"text": f"t{index}", "label": label}) + "\n" for index, label in enumerate(labels)), encoding="utf-8"
-    )
-    return str(path)
-
-
-def test_the_order_of_labels_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
-    labels = ["sad", "glad", "bad", "glad"]
-    orders: list[tuple[str, ...]] = []
-    for some in (labels, labels[::-1]):
-        path = written(tmp_path, some)
-        opened = Text(path=path, test=path).open()
-        orders.append(opened.classes)
-        assert [opened.classes[row["label"]] for row in opened.rows["train"]] == some
-    assert orders == [("bad", "glad", "sad")] * 2
-
-
-def test_given_labels_and_those_of_a_trained_run_keep_their_order(tmp_path: Path) -> None:
-    path = written(tmp_path, ["b", "a"])
-    assert [row["label"] for row in Text(path=path, test=path, labels=("b", "a")).open().rows["train"]] == [0, 1]
-    opened = Text(path=path, test=path).open(classes=("c", "b", "a"), only="test")
-    assert opened.classes == ("c", "b", "a")
-    assert [row["label"] for row in opened.rows["test"]] == [1, 2]
-
-
-def test_a_sentence_is_held_out_by_its_own_text_wherever_it_stands(tmp_path: Path) -> None:
-    texts = [f"sentence {index}" for index in range(400)]
-    held: list[set[str]] = []
-    for some in (texts, texts[::-1], [*texts, *texts]):
-        path = tmp_path / "texts.csv"
-        path.write_text("text,label\n" + "".join(f"{text},{index % 2}\n" for index, text in enumerate(some)), encoding="utf-8")
-        opened = Text(path=str(path), length=16, holdout=0.2).open()
-        rows = {part: {bytes(row["tokens"].astype(np.uint8)).decode() for row in opened.rows[part]} for part in ("train", "test")}
-        assert not rows["train"] & rows["test"]
-        assert rows["train"] | rows["test"] == set(texts)
-        held.append(rows["test"])
-    assert held[0] == held[1] == held[2]
-    assert len(held[0]) == pytest.approx(80, abs=25)
-
-
-def test_truncation_keeps_the_first_tokens(tmp_path: Path) -> None:
-    path = written(tmp_path, ["x", "y"])
-    opened = Text(path=path, test=path, text="text", length=1, truncate=True).open()
-    assert [row["tokens"].tolist() for row in opened.rows["train"]] == [[ord("t")], [ord("t")]]
 
 
 def test_movie_snippets_builds_balanced_splits_that_share_no_sentence(tmp_path: Path) -> None:
@@ -292,7 +230,9 @@ def test_a_split_of_a_data_set_is_read_by_place() -> None:
 
 def test_a_slice_of_a_split_is_its_part_and_a_wrong_one_is_one_sentence() -> None:
     whole, part = dataset("movie_snippets/labels", "test"), dataset("movie_snippets/labels", "test[10:14]")
-    assert [part.examples[place] for place in range(len(part.examples))] == [whole.examples[place] for place in range(10, 14)]
+    assert [part.examples[place] for place in range(len(part.examples))] == [
+        whole.examples[place] for place in range(10, 14)
+    ]
     with pytest.raises(InputError, match=r"has no slice 'test\[:x\]' .*write one as 'test\[:500\]'"):
         dataset("movie_snippets/labels", "test[:x]")
     with pytest.raises(InputError, match=r"has no slice 'test\[:9999\]' .*2049 examples"):
@@ -327,46 +267,3 @@ def test_tensorflow_is_never_imported() -> None:
     done = subprocess.run([sys.executable, "-c", DRY], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "8021 ('negative', 'positive') 8.0 []"
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
-def test_a_table_is_read_whatever_lies_between_its_fields_and_above_its_first_row(mark: str, tmp_path: Path) -> None:
-    rows = [["text", "label"], ["fine, all in all; " + "quite | so\t!", "1"], ["", "2"], ["dull", ""]]
-    lines = [mark.join(f'"{cell}"' if len(cell) > 9 else cell for cell in row) for row in rows]
-    for above in ("", "\n\n", "  \r\n", mark + "\n"):
-        (tmp_path / "table.csv").write_text("\ufeff" + above + "\n".join(lines) + "\n\n", encoding="utf-8", newline="")
-        assert read(str(tmp_path / "table.csv")).examples == [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
-    (tmp_path / "table.tsv").write_text("a,b\tc;d\n1,2\t3\n")
-    assert read(str(tmp_path / "table.tsv")).examples == [{"a,b": "1,2", "c;d": "3"}]
-
-
-def test_an_array_of_objects_is_refused_with_what_makes_lines_of_it(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('[\n  {"text": "a", "label": "good"}\n]\n')
-    with pytest.raises(InputError, match=r"line 1, is not JSON .*; each line must be one object, as `jq -c '\.\[\]'` makes them of an"):
-        read(str(tmp_path / "a.json"))
-
-
-@pytest.mark.slow
-def test_a_run_is_asked_the_texts_of_files_by_the_column_that_holds_them(
-    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path / "cache"))
-    asked, run = ["a fine film, all in all", "dull"], str(sound / "run")
-    Path("a.csv").write_text("label,text\n" + "".join(f'good,"{text}"\n' for text in asked), encoding="utf-8")
-    Path("a.tsv").write_text("text\n" + "".join(f"{text}\n" for text in asked), encoding="utf-8")
-    Path("a.txt").write_text("\n\n".join(asked) + "\n", encoding="utf-8")
-    Path("a.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in asked), encoding="utf-8")
-    Path("b.csv").write_text("text\nfine\n \n", encoding="utf-8")
-    found = []
-    for given in (asked, ["a.csv"], ["a.tsv"], ["a.txt"], ["a.jsonl", "--set", "data.text=review"]):
-        assert main(["predict", run, *given, "--json"]) == 0
-        found.append(json.loads(capsys.readouterr().out)["answers"])
-    assert [answer["input"] for answer in found[0]] == asked
-    assert all(answers == found[0] for answers in found)
-    assert main(["predict", run, "a.jsonl"]) == 2
-    assert "a.jsonl has no column 'text'; it has review: set data.text" in capsys.readouterr().err
-    assert main(["predict", run, "b.csv"]) == 0
-    said = "1 of 2 inputs are not answered: b.csv, example 2, has no text; remove it or fill it in"
-    assert said in capsys.readouterr().err
-    assert main(["predict", run, "absent.csv", "a\0.csv", "--json"]) == 0  # texts, as they name no file

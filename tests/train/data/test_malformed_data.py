@@ -12,7 +12,8 @@ from tokenizers.models import WordLevel
 from tests.conftest import CONFIG, TEST, TRAIN, Malformed
 from train.data.source import prepare
 
-VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' evaluation.metric=loss data.target=label"
+VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' data.target=label"
+VALUES += " evaluation.metric=loss"
 STARS = "train config.py data.path=none data.test=none data.dataset=few_stars"
 CORPUS = "train tiny_lm --run new data.path=plays.txt"
 
@@ -30,7 +31,9 @@ class FewStars(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         stars = tfds.features.ClassLabel(names=["one", "two", "three"])
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "stars": stars}))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "stars": stars})
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
         del dl_manager
@@ -51,11 +54,19 @@ def few_stars(cache: Path) -> None:
 CASES = (
     # Tables.
     Malformed(
-        "no column for the text", "train config.py data.text=words", r"train\.csv has no column 'words'; it has text, label: set data\.text"
+        "no column for the text",
+        "train config.py data.text=words",
+        r"train\.csv has no column 'words'; it has text, label: set data\.text",
     ),
-    Malformed("no column for the target", "train config.py data.target=stars", r"train\.csv has no column 'stars'.*set .*data\.target"),
+    Malformed(
+        "no column for the target",
+        "train config.py data.target=stars",
+        r"train\.csv has no column 'stars'.*set .*data\.target",
+    ),
     Malformed("empty file", "train config.py", r"train\.csv has no examples.*at least one", {"train.csv": ""}),
-    Malformed("header only", "train config.py", r"train\.csv has no examples.*at least one", {"train.csv": "text,label\n"}),
+    Malformed(
+        "header only", "train config.py", r"train\.csv has no examples.*at least one", {"train.csv": "text,label\n"}
+    ),
     Malformed("test file empty", "train config.py", r"test\.csv has no examples", {"test.csv": ""}),
     Malformed(
         "bytes that are no UTF-8",
@@ -70,13 +81,22 @@ CASES = (
         {"train.csv": TRAIN + "fine, really,good\n"},
     ),
     Malformed(
-        "row with a field too few", "train config.py", r"train\.csv, line 10, has 1 fields.*names 2", {"train.csv": TRAIN + "fine\n"}
+        "row with a field too few",
+        "train config.py",
+        r"train\.csv, line 10, has 1 fields.*names 2",
+        {"train.csv": TRAIN + "fine\n"},
     ),
     Malformed(
-        "quotes that never close", "train config.py", r"train\.csv, line \d+, is not well-formed", {"train.csv": TRAIN + '"fine,good\n'}
+        "quotes that never close",
+        "train config.py",
+        r"train\.csv, line \d+, is not well-formed",
+        {"train.csv": TRAIN + '"fine,good\n'},
     ),
     Malformed(
-        "header names a column twice", "train config.py", r"train\.csv names a column twice.*text, text", {"train.csv": "text,text\na,b\n"}
+        "header names a column twice",
+        "train config.py",
+        r"train\.csv names a column twice.*text, text",
+        {"train.csv": "text,text\na,b\n"},
     ),
     Malformed(
         "cell without text",
@@ -85,10 +105,16 @@ CASES = (
         {"train.csv": TRAIN + ",good\n"},
     ),
     Malformed(
-        "cell of spaces", "train config.py", r"test\.csv, example 3, has no text; remove it or fill it in", {"test.csv": TEST + "  ,good\n"}
+        "cell of spaces",
+        "train config.py",
+        r"test\.csv, example 3, has no text; remove it or fill it in",
+        {"test.csv": TEST + "  ,good\n"},
     ),
     Malformed(
-        "cell without label", "train config.py", r"train\.csv, example 9, has '' for a class; give a name", {"train.csv": TRAIN + "fine,\n"}
+        "cell without label",
+        "train config.py",
+        r"train\.csv, example 9, has '' for a class; give a name",
+        {"train.csv": TRAIN + "fine,\n"},
     ),
     Malformed(
         "label never seen in training",
@@ -114,10 +140,16 @@ CASES = (
     ),
     Malformed("label for a number", VALUES, r"train\.csv, example 1, has 'bad' where a number is expected"),
     Malformed(
-        "nan for a number", VALUES, r"train\.csv, example 2, has 'nan'; values must be finite", {"train.csv": "text,label\na,1\nb,nan\n"}
+        "nan for a number",
+        VALUES,
+        r"train\.csv, example 2, has 'nan'; values must be finite",
+        {"train.csv": "text,label\na,1\nb,nan\n"},
     ),
     Malformed(
-        "infinity for a number", VALUES, r"train\.csv, example 1, has '-inf'; values must be finite", {"train.csv": "text,label\na,-inf\n"}
+        "infinity for a number",
+        VALUES,
+        r"train\.csv, example 1, has '-inf'; values must be finite",
+        {"train.csv": "text,label\na,-inf\n"},
     ),
     Malformed(
         "sentence too long",
@@ -141,11 +173,22 @@ CASES = (
         r"data\.length is 64.*model\.embed\.position\.length.* 48",
     ),
     Malformed(
-        "length above the buckets", "train config.py data.length=999 data.pack=false", r"length 999 is above the largest of its buckets"
+        "length above the buckets",
+        "train config.py data.length=999 data.pack=false",
+        r"length 999 is above the largest of its buckets",
     ),
-    Malformed("test without path", "train config.py data.path=none", r"Text\.test is given without path; give the training file"),
+    Malformed(
+        "test without path",
+        "train config.py data.path=none",
+        r"Text\.test is given without path; give the training file",
+    ),
     # Files.
-    Malformed("unknown extension", "train config.py data.path=train.xlsx", r"train\.xlsx is none of .*\.csv, \.tsv", {"train.xlsx": "x"}),
+    Malformed(
+        "unknown extension",
+        "train config.py data.path=train.xlsx",
+        r"train\.xlsx is none of .*\.csv, \.tsv",
+        {"train.xlsx": "x"},
+    ),
     Malformed("file absent", "train config.py data.path=absent.csv", r"absent\.csv cannot be read: No such file"),
     Malformed(
         "folder for a file",
@@ -153,8 +196,14 @@ CASES = (
         r"folder\.csv cannot be read: Is a directory",
         {"folder.csv/inside": ""},
     ),
-    Malformed("home of nobody", "train config.py data.path=~nobody-of-that-name/a.csv", r"~nobody-of-that-name/a\.csv cannot be read"),
-    Malformed("name too long", f"train config.py data.path={'a' * 300}.csv", r"a\.csv cannot be read: File name too long"),
+    Malformed(
+        "home of nobody",
+        "train config.py data.path=~nobody-of-that-name/a.csv",
+        r"~nobody-of-that-name/a\.csv cannot be read",
+    ),
+    Malformed(
+        "name too long", f"train config.py data.path={'a' * 300}.csv", r"a\.csv cannot be read: File name too long"
+    ),
     # JSON lines.
     Malformed(
         "line that is no JSON",
@@ -204,7 +253,12 @@ CASES = (
         r"a\.jsonl, line 1, is not JSON",
         {"a.jsonl": '{"text": "a", "label": 1' + "0" * 5000 + "}\n"},
     ),
-    Malformed("nesting without end", "train config.py data.path=a.jsonl", r"a\.jsonl, line 1, is not JSON", {"a.jsonl": "[" * 200_000}),
+    Malformed(
+        "nesting without end",
+        "train config.py data.path=a.jsonl",
+        r"a\.jsonl, line 1, is not JSON",
+        {"a.jsonl": "[" * 200_000},
+    ),
     # Long texts.
     Malformed(
         "text too short for its windows",
@@ -212,7 +266,12 @@ CASES = (
         r"train text has \d+ tokens, too few for windows of 64; lower data\.length or give more",
         {"plays.txt": "short"},
     ),
-    Malformed("window of one token", f"{CORPUS} data.length=1", r"Corpus\.length is 1; a window needs 2", {"plays.txt": "short"}),
+    Malformed(
+        "window of one token",
+        f"{CORPUS} data.length=1",
+        r"Corpus\.length is 1; a window needs 2",
+        {"plays.txt": "short"},
+    ),
     Malformed("blank text", CORPUS, r"plays\.txt has no text; it needs some", {"plays.txt": "\n \n"}),
     Malformed(
         "corpus without its column",
@@ -240,7 +299,9 @@ CASES = (
         {"words.json": words(300)},
     ),
     Malformed(
-        "tokenizer absent", "train config.py data.tokenizer=absent.json", r"no tokenizer file absent\.json; give the tokenizer\.json"
+        "tokenizer absent",
+        "train config.py data.tokenizer=absent.json",
+        r"no tokenizer file absent\.json; give the tokenizer\.json",
     ),
     Malformed(
         "tokenizer that is none",
@@ -271,7 +332,11 @@ CASES = (
     ),
     Malformed("data set named like a path", "data show ../config", r"'\.\./config'.*morphax data list"),
     Malformed("data set of a foreign source", "data show huggingface:nope", r"'huggingface:nope'.*morphax data list"),
-    Malformed("unknown split", f'{STARS} \'data.splits=("train", "exam")\'', r"few_stars has no split 'exam'; it has train, test"),
+    Malformed(
+        "unknown split",
+        f'{STARS} \'data.splits=("train", "exam")\'',
+        r"few_stars has no split 'exam'; it has train, test",
+    ),
     Malformed(
         "data set without its column",
         f"{STARS} data.target=label",
@@ -287,5 +352,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
-def test_malformed_data_are_one_sentence_and_change_nothing(case: Malformed, refused: Callable[[Malformed], str]) -> None:
+def test_malformed_data_are_one_sentence_and_change_nothing(
+    case: Malformed, refused: Callable[[Malformed], str]
+) -> None:
     assert re.search(case.sentence, refused(case))

@@ -16,7 +16,8 @@ FOLDER = os.environ.get("MORPHAX_DATA", "")  # of multi30k, bccd and tinyshakesp
 
 @pytest.fixture(autouse=True)
 def _kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache.with_name("published")))  # not where stand-ins are prepared under the same names
+    # not where stand-ins are prepared under the same names
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache.with_name("published")))
 
 
 def columns(name: str, part: str, column: str) -> list[object]:
@@ -41,7 +42,9 @@ def test_whole_plays_are_held_out() -> None:
     titles = [columns("shakespeare_plays", part, "title") for part in ("train", "test")]
     assert (len(set(titles[0])), len(set(titles[1]))) == (38, 4)
     assert not set(titles[0]) & set(titles[1])
-    assert sum(len(text) for text in columns("shakespeare_plays", "train", "text") if isinstance(text, bytes)) > 4_000_000
+    assert (
+        sum(len(text) for text in columns("shakespeare_plays", "train", "text") if isinstance(text, bytes)) > 4_000_000
+    )
 
 
 def paired(name: str, sizes: tuple[int, int]) -> None:
@@ -63,7 +66,9 @@ def test_what_is_below_the_named_folder_is_the_published_set() -> None:
 
 
 @pytest.mark.parametrize("name", ["multi30k/en-de", "bccd", "tiny_shakespeare"])
-def test_a_folder_that_nobody_named_is_not_looked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_nobody_named_is_not_looked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for inner in ("multi30k", "bccd", "tinyshakespeare"):
         (tmp_path / "shared" / "data" / inner).mkdir(parents=True)
         (tmp_path / "shared" / "data" / inner / "input.txt").write_text("not what was published", encoding="utf-8")

@@ -20,7 +20,14 @@ from train.cli import main
 from train.sinks.json_lines import read_metrics
 
 CONFIG = str(CONFIGS / "language_model.py")
-SHORT = ("steps=6", "batch_size=8", "evaluation.every=3", "checkpoints.every=none", "model.stack.block.dropout=0.0", "log_every=1")
+SHORT = (
+    "steps=6",
+    "batch_size=8",
+    "evaluation.every=3",
+    "checkpoints.every=none",
+    "model.stack.block.dropout=0.0",
+    "log_every=1",
+)
 SLOW = pytest.mark.slow
 
 
@@ -82,7 +89,12 @@ def halfway(run: Path, scratch: Path) -> Path:
     ],
 )
 def test_a_run_is_continued_and_asked_on_another_number_of_devices(
-    tmp_path: Path, begun: Callable[[str, int], Path], capsys: pytest.CaptureFixture[str], parallel: str, before: int, after: int
+    tmp_path: Path,
+    begun: Callable[[str, int], Path],
+    capsys: pytest.CaptureFixture[str],
+    parallel: str,
+    before: int,
+    after: int,
 ) -> None:
     run = begun(parallel, before)
     folder = halfway(run, tmp_path)
@@ -128,12 +140,16 @@ def test_a_run_saved_on_a_device_of_another_kind_is_continued_and_asked(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["Pmap()", "Mesh()"])
-def test_a_run_of_eight_devices_is_used_by_processes_that_have_one(tmp_path: Path, workshop: Path, parallel: str) -> None:
+def test_a_run_of_eight_devices_is_used_by_processes_that_have_one(
+    tmp_path: Path, workshop: Path, parallel: str
+) -> None:
     def process(devices: int, *arguments: str) -> str:
         settings = {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""}
         settings |= {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "train", *arguments]
-        done = subprocess.run(command, cwd=workshop, env=os.environ | settings, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=workshop, env=os.environ | settings, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 

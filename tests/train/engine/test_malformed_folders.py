@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TRAIN, Malformed
-from train.engine.checkpoint import drained
+from train.engine.draining import drained
 
 OTHER = {"run/summary.json": None}  # a run that is not finished
 
@@ -46,23 +46,36 @@ MOVED = {"run/experiment.json": recorded("directory", None)}  # a run that does 
 
 CASES = (
     # A folder to train in.
-    Malformed("file in the way", "train config.py --run train.csv", r"train\.csv exists and is no run; name another folder with --run"),
     Malformed(
-        "folder below a file", "train config.py --run train.csv/run", r"train\.csv/run cannot be made: Not a directory; name another folder"
+        "file in the way",
+        "train config.py --run train.csv",
+        r"train\.csv exists and is no run; name another folder with --run",
     ),
-    Malformed("folder with other things", "train config.py --run weights", r"weights exists and is no run; name another folder with --run"),
+    Malformed(
+        "folder below a file",
+        "train config.py --run train.csv/run",
+        r"train\.csv/run cannot be made: Not a directory; name another folder",
+    ),
+    Malformed(
+        "folder with other things",
+        "train config.py --run weights",
+        r"weights exists and is no run; name another folder with --run",
+    ),
     Malformed(
         "folder where none can be",
         "train config.py --run /proc/morphax",
         r"/proc/morphax cannot be made: .*; name another folder with --run",
     ),
     Malformed(
-        "folder with a name too long", f"train config.py --run {'a' * 300}", r"a cannot be made: File name too long; name another folder"
+        "folder with a name too long",
+        f"train config.py --run {'a' * 300}",
+        r"a cannot be made: File name too long; name another folder",
     ),
     Malformed(
         "another experiment",
         "train config.py --run run seed=1 batch_size=8 model.stack.block.mixer.heads=4",
-        r"run holds another experiment \(model\.stack\.block\.mixer\.heads: 2 -> 4; batch_size: 4 -> 8; seed: 0 -> 1\): .* --run",
+        r"run holds another experiment \(model\.stack\.block\.mixer\.heads: 2 -> 4; batch_size: 4 -> 8; seed: 0 ->"
+        r" 1\): .* --run",
     ),
     Malformed(
         "another structure",
@@ -82,7 +95,10 @@ CASES = (
         {"run/experiment.json": b"\xff"},
     ),
     Malformed(
-        "record that is a list", "train config.py --run run", r"run/experiment\.json is damaged.*train anew", {"run/experiment.json": "[]"}
+        "record that is a list",
+        "train config.py --run run",
+        r"run/experiment\.json is damaged.*train anew",
+        {"run/experiment.json": "[]"},
     ),
     Malformed(
         "record without classes",
@@ -103,7 +119,10 @@ CASES = (
         {"run/experiment.json": recorded("experiment", 3)},
     ),
     Malformed(
-        "summary that is no JSON", "train config.py --run run", r"run/summary\.json is damaged.*remove it", {"run/summary.json": "{"}
+        "summary that is no JSON",
+        "train config.py --run run",
+        r"run/summary\.json is damaged.*remove it",
+        {"run/summary.json": "{"},
     ),
     Malformed(
         "a class more than when it began",
@@ -144,7 +163,12 @@ CASES = (
         {"run/experiment.json": recorded("experiment.model.stack.block.mixer.heads", "two")},
     ),
     Malformed("config of its components absent", "predict run --config absent.py film", r"no config file absent\.py"),
-    Malformed("run without checkpoints", "predict run film", r"run has no checkpoint yet; train it first", {"run/checkpoints": None}),
+    Malformed(
+        "run without checkpoints",
+        "predict run film",
+        r"run has no checkpoint yet; train it first",
+        {"run/checkpoints": None},
+    ),
     Malformed(
         "run with an empty folder of checkpoints",
         "predict run film",
@@ -187,12 +211,16 @@ CASES = (
         {"run/checkpoints/1/params": spoiled},
     ),
     Malformed(
-        "text too long", f"predict run {'x' * 60} ''", r"text 1 has 60 tokens and data\.length is 48; raise it, or set data\.truncate"
+        "text too long",
+        f"predict run {'x' * 60} ''",
+        r"text 1 has 60 tokens and data\.length is 48; raise it, or set data\.truncate",
     ),
     Malformed("empty text", "predict run ''", r"text 1, has no text; remove it or fill it in"),
     Malformed("text that is no UTF-8", "predict run 'caf\udce9'", r"text 1, is not UTF-8"),
     Malformed(
-        "own file and a path", "eval run --data test.csv data.path=train.csv", r"--data is test\.csv.*data\.path=train\.csv is given too"
+        "own file and a path",
+        "eval run --data test.csv data.path=train.csv",
+        r"--data is test\.csv.*data\.path=train\.csv is given too",
     ),
     Malformed(
         "names that are too few",
@@ -208,8 +236,14 @@ CASES = (
         "generate run film --beams 2 --temperature 1",
         r"--beams searches .* --temperature would draw.*leave one",
     ),
-    Malformed("beams with a choice", "generate run film --beams 2 --top-k 4", r"--beams searches .* --top-k would draw"),
-    Malformed("choice without a temperature", "generate run film --top-p 0.5", r"--top-p chooses .* --temperature is 0.*set it above 0"),
+    Malformed(
+        "beams with a choice", "generate run film --beams 2 --top-k 4", r"--beams searches .* --top-k would draw"
+    ),
+    Malformed(
+        "choice without a temperature",
+        "generate run film --top-p 0.5",
+        r"--top-p chooses .* --temperature is 0.*set it above 0",
+    ),
     Malformed("seed below zero", "generate run film --seed -1", r"--seed is -1; give a whole number from 0 to"),
     Malformed("name for a list of data", "data list tweets", r"data list takes no name \(tweets\).*data show tweets"),
     Malformed("nothing on standard input", "predict run -", r"nothing to predict from; give a text or a file"),
@@ -219,8 +253,18 @@ CASES = (
         r"nothing to predict from; give a text or a file",
         stdin=b"\n  \n",
     ),
-    Malformed("standard input that is no UTF-8", "predict run -", r"Standard input is not UTF-8; convert it", stdin=b"caf\xe9\n"),
-    Malformed("long lines on standard input", "predict run --json -", r"text 1 has 60 tokens", stdin=b"x" * 60 + b"\n" + b"x" * 70),
+    Malformed(
+        "standard input that is no UTF-8",
+        "predict run -",
+        r"Standard input is not UTF-8; convert it",
+        stdin=b"caf\xe9\n",
+    ),
+    Malformed(
+        "long lines on standard input",
+        "predict run --json -",
+        r"text 1 has 60 tokens",
+        stdin=b"x" * 60 + b"\n" + b"x" * 70,
+    ),
     Malformed(
         "tokenizer gone",
         "predict run film",
@@ -234,21 +278,29 @@ CASES = (
         r"test\.csv, example 1, has the label 'fair'.*known are bad, good",
         {"test.csv": "text,label\nfilm,fair\n"},
     ),
-    Malformed("setting of an evaluation misspelt", "eval run data.paht=test.csv", r"'data.paht'.*did you mean 'path'\?"),
+    Malformed(
+        "setting of an evaluation misspelt", "eval run data.paht=test.csv", r"'data.paht'.*did you mean 'path'\?"
+    ),
 )
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
-def test_a_run_that_cannot_be_used_is_one_sentence_and_stays_as_it_is(case: Malformed, refused: Callable[[Malformed], str]) -> None:
+def test_a_run_that_cannot_be_used_is_one_sentence_and_stays_as_it_is(
+    case: Malformed, refused: Callable[[Malformed], str]
+) -> None:
     assert re.search(case.sentence, refused(case))
 
 
-def test_a_process_that_meets_a_damaged_checkpoint_writes_one_line_and_no_stack_trace(sound: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_process_that_meets_a_damaged_checkpoint_writes_one_line_and_no_stack_trace(
+    sound: Path, cache: Path, tmp_path: Path
+) -> None:
     shutil.copytree(sound, tmp_path / "folder")
     spoiled(tmp_path / "folder" / "run" / "checkpoints" / "1" / "params")
     command = [sys.executable, "-m", "train", "predict", "run", "film"]
     environment = os.environ | {"MORPHAX_CACHE": str(cache)}
-    done = subprocess.run(command, cwd=tmp_path / "folder", env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path / "folder", env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert not done.stdout
     sentence = done.stderr

@@ -1,4 +1,6 @@
-"""A run stays what it was: other code, other data, another place of its files are told; more steps and a fresh start are given."""
+"""A run stays what it was: other code, other data, another place of its files are told; more steps and a fresh start
+are given.
+"""
 
 import json
 import re
@@ -38,7 +40,7 @@ class Decay(nn.Module):
 
 def experiment():
     return Experiment(
-        model=Transformer(embed=TokenEmbed(vocab=256, width=8), stack=Stack(Block(mixer=Decay()), repeats=1), head=LogitsHead()),
+        model=Transformer(TokenEmbed(vocab=256, width=8), Stack(Block(mixer=Decay()), repeats=1), LogitsHead()),
         objective=NextToken(),
         data=Corpus(path="text.txt", length=16, holdout=0.3),
         optimizer=AdamW(Constant(1e-2)),
@@ -77,7 +79,9 @@ def _restored(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def say(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+def say(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line in the project; its exit code, its output, and the last line that it said."""
     monkeypatch.chdir(project)
 
@@ -128,7 +132,9 @@ def test_an_edited_class_is_told_by_every_command_and_the_run_can_be_asked_as_it
 
 
 def test_comments_and_settings_that_stay_the_same_are_no_edit(project: Path, say: Say) -> None:
-    text = MINE.replace("Reads the token itself.", "Reads it.").replace("        batch_size=4,\n", "        batch_size=2 + 2,  # small\n")
+    text = MINE.replace("Reads the token itself.", "Reads it.").replace(
+        "        batch_size=4,\n", "        batch_size=2 + 2,  # small\n"
+    )
     (project / "mine.py").write_text(text)
     code, _, err = say(*TRAIN)
     assert code == 0
@@ -154,7 +160,9 @@ def test_fresh_keeps_the_old_run_under_another_name(project: Path, say: Say) -> 
     assert (project / "notes" / "note.txt").is_file()
 
 
-def test_config_and_data_are_found_from_anywhere(project: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_and_data_are_found_from_anywhere(
+    project: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = loss(say("eval", "run", "--json")[1])
     monkeypatch.chdir(tmp_path)
     assert loss(say("eval", str(project / "run"), "--json")[1]) == before
@@ -173,7 +181,10 @@ def test_a_config_that_is_gone_is_asked_for(project: Path, say: Say) -> None:
     (project / "mine.py").rename(project / "renamed.py")
     code, _, err = say("eval", "run")
     assert code == 2
-    assert re.search(r"mine\.py, which defines Decay of run, is not there: give the file with --config FILE, such as run/config\.py", err)
+    assert re.search(
+        r"mine\.py, which defines Decay of run, is not there: give the file with --config FILE, such as run/config\.py",
+        err,
+    )
     assert loss(say("eval", "run", "--config", "renamed.py", "--json")[1]) == before
 
 
@@ -241,7 +252,9 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     assert "Traceback" not in err
     sentence = err.splitlines()[-1]
     assert re.search(
-        r"^morphax: run cannot be written: File too large\. The checkpoint of step 2 is kept\. .*the same command again\.$", sentence
+        r"^morphax: run cannot be written: File too large\. The checkpoint of step 2 is kept\. .*the same command"
+        r" again\.$",
+        sentence,
     )
     code, _, err = say(*TRAIN)
     assert code == 0

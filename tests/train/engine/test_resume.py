@@ -6,8 +6,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,21 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.conftest import contents
-from tests.places import CONFIGS
+from tests.train.engine.runs import (
+    LANGUAGE_MODEL,
+    SENTENCES,
+    SHORT,
+    abstract,
+    launched,
+    log,
+    reached,
+    restored,
+    same_bits,
+    same_end,
+    train,
+)
 from train.cli import main
 from train.engine.checkpoint import Progress, Store, fingerprint
-from train.engine.folder import recorded
-from train.engine.prepared import prepare
-from train.engine.step import TrainState
-from train.sinks.json_lines import read_metrics
-
-LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")
-SHORT = ("steps=15", "evaluation.every=5", "checkpoints.every=4")  # checkpoints 4, 5, 8, 10, 12, 15
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,73 +50,6 @@ def finished(workshop: Path) -> Path:
     return workshop / "finished"
 
 
-def train(folder: Path, *options: str, config: str = LANGUAGE_MODEL) -> int:
-    """Trains in this process; gives the exit code."""
-    return main(["train", config, "--run", str(folder), *options])
-
-
-def launched(folder: Path, config: str, stop: Callable[[str], int] = lambda line: 0) -> tuple[int, str]:
-    """`python -m train` in a process of its own, which gets the signal that `stop` gives for a line; its exit code and all it wrote."""
-    command = [sys.executable, "-m", "train", config, "--run", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
-        assert process.stderr is not None
-        written: list[str] = []
-        for line in process.stderr:
-            written.append(line)
-            if number := stop(line):
-                process.send_signal(number)
-                written.extend(process.stderr)
-    return process.returncode, "".join(written)
-
-
-def reached(line: str) -> int:
-    """The step that a line of progress tells of; 0 once compiling begins, -1 before."""
-    found = re.match(r"step (\d+)/", line)
-    return int(found[1]) if found else 0 if line.startswith("5 iterate") else -1
-
-
-def abstract(folder: Path, config: str) -> TrainState:
-    """The shapes of a run's state."""
-    run = recorded(folder, config)
-    state = prepare(run.experiment, run.experiment.data.open(run.classes)).state
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)
-
-
-def restored(folder: Path, like: TrainState) -> tuple[TrainState, Progress]:
-    """The newest checkpoint of a run, as the loop reads it."""
-    with Store(folder / "checkpoints", reading=True) as store:
-        found = store.restore(like)
-    assert found is not None
-    return found
-
-
-def same_bits(left: Any, right: Any) -> bool:
-    """Whether two trees have the same structure and, leaf by leaf, the same bits."""
-    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return jax.tree.structure(left) == jax.tree.structure(right) and all(
-        a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs
-    )
-
-
-def log(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without the throughput."""
-    return [{name: value for name, value in line.items() if not name.endswith("_per_second")} for line in read_metrics(folder)]
-
-
-def same_end(folder: Path, reference: Path, config: str) -> None:
-    """Asserts that a run ended as the reference did: state, progress, best step, metrics, log."""
-    like = abstract(reference, config)
-    (state, progress), (other, its_progress) = restored(folder, like), restored(reference, like)
-    assert same_bits(state, other)
-    assert progress == its_progress
-    kept, summary = (json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in (folder, reference))
-    assert all(kept[name] == summary[name] for name in ("steps", "best_step", "evaluation", "parameters"))
-    lines = log(folder)
-    assert len({(line["step"], *sorted(line)) for line in lines}) == len(lines)
-    assert lines == log(reference)
-
-
 @pytest.mark.represented_by("sentences")
 @pytest.mark.parametrize("config", [LANGUAGE_MODEL, SENTENCES], ids=["language_model", "sentences"])
 def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, tmp_path: Path, config: str) -> None:
@@ -121,11 +57,18 @@ def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, 
     assert launched(reference, config)[0] == 0
     draw = random.Random(Path(config).stem)
     instants = [(signal.SIGKILL, draw.randint(12, 17))]  # where a checkpoint is whole
-    if config == LANGUAGE_MODEL:  # also before one can be, once more after, and by a signal as an evaluation begins and anywhere
+    # also before one can be, once more after, and by a signal as an evaluation begins and anywhere
+    if config == LANGUAGE_MODEL:
         instants = [(signal.SIGKILL, draw.randint(0, 6)), *instants]
-        instants += [(signal.SIGKILL, draw.randint(21, 26)), (signal.SIGTERM, 30), (signal.SIGINT, draw.randint(36, 41))]
+        instants += [
+            (signal.SIGKILL, draw.randint(21, 26)),
+            (signal.SIGTERM, 30),
+            (signal.SIGINT, draw.randint(36, 41)),
+        ]
     for asked, at in instants:
-        code, said = launched(tmp_path / "run", config, lambda line, at=at, asked=asked: asked if at <= reached(line) else 0)
+        code, said = launched(
+            tmp_path / "run", config, lambda line, at=at, asked=asked: asked if at <= reached(line) else 0
+        )
         if asked == signal.SIGKILL:
             assert code == -signal.SIGKILL
         else:
@@ -138,15 +81,27 @@ def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, 
     same_end(tmp_path / "run", reference, config)
 
 
-# At a checkpoint, between two lines of the log, before an evaluation, in one that is made up for (the second batch, then the first), and in
+# At a checkpoint, between two lines of the log, before an evaluation, in one that is made up for (the second batch,
+# then the first), and in
 # the last: each in a process that continues the one before.
-PLACES = ("step 4 SIGINT", "step 7 SIGTERM", "step 10 SIGTERM", "evaluation 2 SIGTERM", "evaluation 1 SIGINT", "evaluation 3 SIGTERM")
+PLACES = (
+    "step 4 SIGINT",
+    "step 7 SIGTERM",
+    "step 10 SIGTERM",
+    "evaluation 2 SIGTERM",
+    "evaluation 1 SIGINT",
+    "evaluation 3 SIGTERM",
+)
 
 
 @pytest.mark.represented_by("two")
 @pytest.mark.parametrize("places", [PLACES, PLACES[2:4]], ids=["all", "two"])
 def test_stopped_by_signals_everywhere_a_run_ends_bit_identical(
-    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], places: tuple[str, ...]
+    tmp_path: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    places: tuple[str, ...],
 ) -> None:
     for place in places:
         monkeypatch.setenv("MORPHAX_SIGNAL", place)
@@ -191,7 +146,14 @@ def flipped(file: Path) -> None:
 
 
 DAMAGES = {"truncated": half, "flipped": flipped, "deleted": Path.unlink}
-NEEDED = ("params/manifest.ocdbt", "rest/manifest.ocdbt", "params/_METADATA", "rest/_METADATA", "progress/metadata", "metrics/metrics")
+NEEDED = (
+    "params/manifest.ocdbt",
+    "rest/manifest.ocdbt",
+    "params/_METADATA",
+    "rest/_METADATA",
+    "progress/metadata",
+    "metrics/metrics",
+)
 
 
 @pytest.mark.represented_by("flipped")
@@ -226,13 +188,16 @@ def test_a_damaged_file_of_the_newest_checkpoint_is_harmless_or_noticed(
             noticed.add(file)
             assert f"checkpoint {newest} is damaged (" in said.err
             assert (folder / "checkpoints" / f"damaged-{newest}").is_dir()
-    # One flipped bit may fall into a name or a blank that nothing reads, but not into a number; parameters are read by the model's shapes.
+    # One flipped bit may fall into a name or a blank that nothing reads, but not into a number; parameters are read by
+    # the model's shapes.
     assert noticed >= (needed if damage is half else {file for file in needed if not file.endswith("_METADATA")})
 
 
 @pytest.mark.represented_by("metrics/metrics")
 @pytest.mark.parametrize("file", ["params/d/*", "progress/metadata", "metrics/metrics"])
-def test_a_run_continued_from_before_a_damaged_checkpoint_ends_bit_identical(tmp_path: Path, finished: Path, file: str) -> None:
+def test_a_run_continued_from_before_a_damaged_checkpoint_ends_bit_identical(
+    tmp_path: Path, finished: Path, file: str
+) -> None:
     folder = unfinished(finished, tmp_path)
     for path in (folder / "checkpoints" / "15").glob(file):
         half(path)
@@ -262,9 +227,15 @@ def test_parameters_that_do_not_match_their_checksum_are_refused(
     assert "params do not have the checksum" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [ValueError("no such device"), MemoryError(), PermissionError(13, "Permission denied")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("no such device"), MemoryError(), PermissionError(13, "Permission denied")], ids=repr
+)
 def test_a_whole_checkpoint_that_cannot_be_read_here_is_left_as_it_is(
-    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    tmp_path: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
     folder = unfinished(finished, tmp_path)
     before = contents(folder)
@@ -291,7 +262,9 @@ def test_checkpoints_none_of_which_can_be_read_are_left_as_they_are(
     assert contents(folder) == before
 
 
-def test_continuing_draws_and_reads_no_first_parameters(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continuing_draws_and_reads_no_first_parameters(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = unfinished(finished, tmp_path)
     shutil.rmtree(folder / "checkpoints" / "15")
 
@@ -312,7 +285,11 @@ def one_bit(leaf: jax.Array, place: int) -> jax.Array:
 
 
 def test_every_single_flipped_bit_changes_the_fingerprint() -> None:
-    tree = {"a": jnp.arange(12, dtype=jnp.float32).reshape(3, 4) / 7, "b": jnp.arange(3, dtype=jnp.int32), "c": jnp.ones(2, jnp.bfloat16)}
+    tree = {
+        "a": jnp.arange(12, dtype=jnp.float32).reshape(3, 4) / 7,
+        "b": jnp.arange(3, dtype=jnp.int32),
+        "c": jnp.ones(2, jnp.bfloat16),
+    }
     whole = fingerprint(tree)
     for name, leaf in tree.items():
         for place in range(8 * leaf.nbytes):
@@ -329,7 +306,9 @@ def test_a_finished_run_does_nothing_again_and_says_so(finished: Path, capsys: p
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
-def test_another_experiment_is_refused_with_every_difference(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_experiment_is_refused_with_every_difference(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(finished, *SHORT, "batch_size=2", "model.stack.block.dropout=0.2") == 2
     said = capsys.readouterr().err
     assert "batch_size: 4 -> 2" in said
@@ -345,9 +324,17 @@ def test_what_a_kill_leaves_before_the_first_step_is_no_obstacle(tmp_path: Path)
     assert not list(folder.glob("*.partial"))
 
 
-def test_patience_stops_once_and_for_all_and_the_best_checkpoint_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patience_stops_once_and_for_all_and_the_best_checkpoint_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # A rate that rises linearly first improves the loss and then spoils it.
-    settings = ("steps=40", "evaluation.every=2", "evaluation.patience=3", "checkpoints.keep=1", "checkpoints.every=none")
+    settings = (
+        "steps=40",
+        "evaluation.every=2",
+        "evaluation.patience=3",
+        "checkpoints.keep=1",
+        "checkpoints.every=none",
+    )
     settings += ("optimizer.rate=Linear(3.0, warmup=40)",)
     assert train(tmp_path / "run", *settings) == 0
     said = capsys.readouterr().err

@@ -37,7 +37,9 @@ from train.precision import Precision
 from train.sums import Sum, Sums, mean
 
 LENGTH = 16
-BODY = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=LENGTH, types=0, dropout=0.0, attention_dropout=0.0)
+BODY = bert.transformer(
+    vocab=256, width=16, depth=1, heads=2, hidden=32, length=LENGTH, types=0, dropout=0.0, attention_dropout=0.0
+)
 CLASSIFIER = bert.classifier(2, BODY)
 REGRESSOR = replace(BODY, "head", ValueHead(1, MeanPool()))
 CAUSAL = Transformer(
@@ -55,7 +57,9 @@ TASKS: dict[str, tuple[Transformer, Objective]] = {
 @functools.cache
 def parameters(task: str) -> Any:
     """Parameters drawn by numpy: that needs no compilation."""
-    shapes = jax.eval_shape(TASKS[task][0].init, jax.random.key(0), {"tokens": np.zeros((1, LENGTH), np.int32)})["params"]
+    shapes = jax.eval_shape(TASKS[task][0].init, jax.random.key(0), {"tokens": np.zeros((1, LENGTH), np.int32)})[
+        "params"
+    ]
     chance = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(chance.normal(0.0, 0.3, leaf.shape), jnp.float32), shapes)
 
@@ -64,7 +68,11 @@ def sentences(count: int, seed: int = 0) -> list[Row]:
     """Sentences of 2 to 12 tokens with a label and a value."""
     chance = np.random.default_rng(seed)
     return [
-        {"tokens": chance.integers(1, 256, chance.integers(2, 13)), "label": int(chance.integers(2)), "value": float(chance.normal())}
+        {
+            "tokens": chance.integers(1, 256, chance.integers(2, 13)),
+            "label": int(chance.integers(2)),
+            "value": float(chance.normal()),
+        }
         for _ in range(count)
     ]
 
@@ -96,7 +104,8 @@ def test_plain_descent_is_theta_minus_alpha_times_the_gradient_of_the_mean_loss_
         loss = objective(model.apply({"params": params}, batch, train=True), batch)["loss"]
         return loss.value, loss.weight
 
-    # Not compiled as a whole: every operation of both sides is a program of its own, and no two are fused and rounded together.
+    # Not compiled as a whole: every operation of both sides is a program of its own, and no two are fused and rounded
+    # together.
     gradient, weight = jax.grad(summed, has_aux=True)(params)
     state, sums = make_step(model, objective, optimizer)(start(params, optimizer), batch)
     same(state.params, jax.tree.map(lambda theta, grad: theta - alpha * (grad / weight), params, gradient))
@@ -158,7 +167,11 @@ def test_every_step_drops_other_elements_and_every_seed_too() -> None:
     optimizer = SGD(Constant(0.1)).build(10, params)
     step = jax.jit(make_step(model, Classification(), optimizer))
     losses = {
-        float(step(dataclasses.replace(initialise(params, optimizer, seed), step=jnp.int32(number)), batch)[1]["loss"].value)
+        float(
+            step(dataclasses.replace(initialise(params, optimizer, seed), step=jnp.int32(number)), batch)[1][
+                "loss"
+            ].value
+        )
         for seed, number in ((0, 0), (0, 1), (0, 2), (1, 0))
     }
     assert len(losses) == 4
@@ -181,7 +194,9 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_and_moments_in_floa
     optimizer = AdamW(Constant(1e-3)).build(10, params)
     losses: list[float] = []
     for precision in get_args(Precision):
-        state, sums = jax.jit(make_step(CLASSIFIER, Classification(), optimizer, precision))(start(params, optimizer), batch)
+        state, sums = jax.jit(make_step(CLASSIFIER, Classification(), optimizer, precision))(
+            start(params, optimizer), batch
+        )
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
         assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(state.opt_state))
         assert all(total.value.dtype == jnp.float32 for total in sums.values())
@@ -212,7 +227,9 @@ class Total:
 
 def test_an_evaluation_drops_nothing() -> None:
     batch, params = packed(12, 8), parameters("first token")
-    plain, dropping = (make_evaluation(model, Classification()) for model in (CLASSIFIER, replace(CLASSIFIER, "embed.dropout", 0.5)))
+    plain, dropping = (
+        make_evaluation(model, Classification()) for model in (CLASSIFIER, replace(CLASSIFIER, "embed.dropout", 0.5))
+    )
     same(dropping(params, batch), plain(params, batch))
 
 
@@ -230,7 +247,11 @@ def test_packed_rows_give_the_loss_and_the_gradient_of_single_rows(task: str) ->
     close(loss, lone_loss, 1e-5)
     close(sums, lone_sums, 1e-5)
     close(grads, lone_grads, 1e-5)
-    assert all(np.abs(grad).max() > 1e-4 for path, grad in jax.tree_util.tree_leaves_with_path(grads) if "key/bias" not in path_name(path))
+    assert all(
+        np.abs(grad).max() > 1e-4
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if "key/bias" not in path_name(path)
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from models import MLP, Attention, Block, BoxHead, ConvEmbed, EncoderDecoder, LearnedPosition, PatchEmbed, QueryEmbed, Stack, Transformer
+from models import (
+    MLP,
+    Attention,
+    Block,
+    BoxHead,
+    ConvEmbed,
+    EncoderDecoder,
+    LearnedPosition,
+    PatchEmbed,
+    QueryEmbed,
+    Stack,
+    Transformer,
+)
 from tests.train.review.evidence import law_metrics_do_not_depend_on_batches_or_devices
 from train.cli import main
 from train.data.tasks.boxes import Boxes
@@ -60,7 +72,9 @@ def test_box_operations_are_their_textbook_formulas() -> None:
     first, second = (np.concatenate([low[side], low[side] + size[side]], -1) for side in (0, 1))
     shared, general = overlap(jnp.asarray(first), jnp.asarray(second))
     for row in range(100):
-        assert (float(shared[row]), float(general[row])) == pytest.approx(textbook_overlap(first[row], second[row]), abs=1e-5)
+        assert (float(shared[row]), float(general[row])) == pytest.approx(
+            textbook_overlap(first[row], second[row]), abs=1e-5
+        )
     np.testing.assert_allclose(corners(centres(jnp.asarray(first))), first, atol=1e-6)
     nothing = jnp.zeros(4)
     assert [float(value) for value in overlap(nothing, nothing)] == [0, 0]
@@ -71,19 +85,30 @@ def test_matching_is_that_of_scipy() -> None:
     match = jax.jit(matched)
     for seed in range(100):
         chance = np.random.default_rng(seed)
-        cost, present = chance.normal(size=(9, 5)).astype(np.float32), (np.arange(5) < chance.integers(0, 6)).astype(np.float32)
+        cost, present = (
+            chance.normal(size=(9, 5)).astype(np.float32),
+            (np.arange(5) < chance.integers(0, 6)).astype(np.float32),
+        )
         place, real = np.asarray(match(cost, present)), present > 0
         assert len(set(place.tolist())) == 5
         rows, columns = linear_sum_assignment(cost[:, real])
-        assert cost[place[real], np.nonzero(real)[0]].sum() == pytest.approx(cost[:, real][rows, columns].sum(), abs=1e-4)
+        assert cost[place[real], np.nonzero(real)[0]].sum() == pytest.approx(
+            cost[:, real][rows, columns].sum(), abs=1e-4
+        )
 
 
 def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
     chance, objective = np.random.default_rng(1), SetPrediction()
     logits, boxes = chance.normal(size=(2, 6, 3)), chance.uniform(0.2, 0.5, (2, 6, 4))
-    truth, labels, present = chance.uniform(0.2, 0.5, (2, 4, 4)), chance.integers(0, 3, (2, 4)), np.array([[1, 1, 0, 0], [0.0] * 4])
+    truth, labels, present = (
+        chance.uniform(0.2, 0.5, (2, 4, 4)),
+        chance.integers(0, 3, (2, 4)),
+        np.array([[1, 1, 0, 0], [0.0] * 4]),
+    )
     batch: Any = {"boxes": truth, "box_labels": labels, "present": present, "weights": np.ones(2)}
-    found = mean(objective({"logits": jnp.asarray(logits), "boxes": jnp.asarray(boxes)}, jax.tree.map(jnp.asarray, batch)))
+    found = mean(
+        objective({"logits": jnp.asarray(logits), "boxes": jnp.asarray(boxes)}, jax.tree.map(jnp.asarray, batch))
+    )
     chances = 1 / (1 + np.exp(-logits))
     yes, no = -0.25 * (1 - chances) ** 2 * np.log(chances), -0.75 * chances**2 * np.log(1 - chances)
     general = np.asarray(overlap(corners(jnp.asarray(boxes[0]))[:, None], corners(jnp.asarray(truth[0]))[None])[1])
@@ -97,8 +122,12 @@ def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
     assert found["loss"] == pytest.approx((expected / 2 + 2 * no[1].sum()) / 2, rel=1e-4)
 
 
-def textbook_precision(found: list[Any], truths: list[Any], classes: int, least: float = 0.5) -> tuple[list[float], list[float]]:
-    """Average precision at an overlap of `least` of each class, and recall: greedy matching by score, envelope at 101 recalls."""
+def textbook_precision(
+    found: list[Any], truths: list[Any], classes: int, least: float = 0.5
+) -> tuple[list[float], list[float]]:
+    """Average precision at an overlap of `least` of each class, and recall: greedy matching by score, envelope at 101
+    recalls.
+    """
     values, recalls = [], []
     for label in range(classes):
         total = sum(int((labels == label).sum()) for _, labels, _ in truths)
@@ -134,17 +163,23 @@ def test_average_precision_is_its_definition(seed: int) -> None:
         boxes = np.concatenate([low, low + chance.uniform(0.1, 0.4, low.shape)], -1)
         labels = chance.integers(0, 2, len(boxes))
         truths.append((boxes, labels, np.zeros(len(boxes), bool)))
-        near = np.concatenate([boxes + chance.normal(0, 0.03, boxes.shape).clip(-0.05, 0.05), [[0.1, 0.1, 0.5, 0.5]]]).clip(0, 1)
+        near = np.concatenate(
+            [boxes + chance.normal(0, 0.03, boxes.shape).clip(-0.05, 0.05), [[0.1, 0.1, 0.5, 0.5]]]
+        ).clip(0, 1)
         found.append((near, np.append(labels, chance.integers(2)), chance.random(len(near))))
     metrics, each = average_precision(found, truths, [(100, 200)] * 20, 3)
     known = {least / 100: textbook_precision(found, truths, 3, least / 100) for least in range(50, 100, 5)}
     means = {least: np.mean([value for value in values if value >= 0]) for least, (values, _) in known.items()}
     assert each == pytest.approx(known[0.5][0], abs=1e-6)
     expected = {"map": np.mean([*means.values()]), "map50": means[0.5], "map75": means[0.75]}
-    assert metrics == pytest.approx(expected | {"recall": np.mean([recalls for _, recalls in known.values()])}, abs=1e-6)
+    assert metrics == pytest.approx(
+        expected | {"recall": np.mean([recalls for _, recalls in known.values()])}, abs=1e-6
+    )
 
 
-def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_learned_from(scenes: Path, tmp_path: Path) -> None:
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_learned_from(
+    scenes: Path, tmp_path: Path
+) -> None:
     one, crowd = [0.1, 0.1, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]
     truth = [(np.array([one, crowd]), np.zeros(2, int), np.array([False, True]))]
     inside = [[0.5, 0.5, 0.6, 0.6], [0.7, 0.7, 0.8, 0.8]]
@@ -154,12 +189,16 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_lea
     assert average_precision(found, plain, [(100, 100)], 1)[0]["map"] < 0.5
     data = json.loads((scenes / "scenes.json").read_text())
     data["annotations"] = [
-        entry | {"iscrowd": int(entry["image_id"] == 1 and place % 2)} for place, entry in enumerate(data["annotations"])
+        entry | {"iscrowd": int(entry["image_id"] == 1 and place % 2)}
+        for place, entry in enumerate(data["annotations"])
     ]
     crowds = [entry for entry in data["annotations"] if entry["iscrowd"]]
     (tmp_path / "crowds.json").write_text(json.dumps(data))
     opened = Boxes(
-        path=str(tmp_path / "crowds.json"), test=str(tmp_path / "crowds.json"), images=str(scenes / "images"), size=(32, 48)
+        path=str(tmp_path / "crowds.json"),
+        test=str(tmp_path / "crowds.json"),
+        images=str(scenes / "images"),
+        size=(32, 48),
     ).open()
     (scene,) = [scene for scene in opened.parts["train"] if scene.crowd.any()]
     assert (len(crowds), int(scene.crowd.sum()), len(scene.boxes)) == (1, 1, 2)
@@ -210,12 +249,16 @@ def test_queries_of_a_decoder_predict_boxes_from_what_the_encoder_saw(scenes: Pa
     params = jax.jit(model.init)(jax.random.key(0), given)["params"]
     outputs = jax.jit(lambda params, batch: model.apply({"params": params}, batch))(params, given)
     assert outputs["boxes"].shape == (4, 6, 4)
-    gradient = jax.jit(jax.grad(lambda params: SetPrediction()(model.apply({"params": params}, given), given)["loss"].value))(params)
+    gradient = jax.jit(
+        jax.grad(lambda params: SetPrediction()(model.apply({"params": params}, given), given)["loss"].value)
+    )(params)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
 
 
 def test_answers_are_the_likely_boxes_likeliest_first() -> None:
-    logits = np.log(np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]) / (1 - np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]])))
+    logits = np.log(
+        np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]) / (1 - np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]))
+    )
     output: Any = {"logits": logits, "boxes": np.array([[0.5, 0.5, 0.2, 0.4]] * 3)}
     assert ranked(output, 2)[1].tolist() == [0, 1]
     objects = SetPrediction().answer(output, NAMES)["objects"]

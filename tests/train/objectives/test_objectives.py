@@ -67,7 +67,10 @@ def test_two_halves_added_are_the_whole_batch(objective: Objective) -> None:
 @pytest.mark.parametrize("objective", [Classification(), MaskedLM()], ids=lambda objective: type(objective).__name__)
 def test_cross_entropy_and_accuracy_are_their_closed_forms(objective: Objective) -> None:
     outputs, batch = case(objective)
-    found, weights = objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)), batch["weights"].astype(np.float64)
+    found, weights = (
+        objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)),
+        batch["weights"].astype(np.float64),
+    )
     loss = negative_log_likelihood(outputs, batch["labels"])
     np.testing.assert_allclose(mean(found)["loss"], (loss * weights).sum() / weights.sum(), rtol=1e-6)
     correct = outputs.argmax(-1) == batch["labels"]
@@ -101,7 +104,9 @@ def averaged(objective: Objective, outputs: jax.Array, batch: dict[str, jax.Arra
 
 def test_cross_entropy_has_the_gradient_probability_minus_one_at_the_label() -> None:
     outputs, batch = case(Classification())
-    gradient = jax.grad(functools.partial(averaged, Classification()))(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch))
+    gradient = jax.grad(functools.partial(averaged, Classification()))(
+        jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)
+    )
     wide = outputs.astype(np.float64)
     chances = np.exp(wide) / np.exp(wide).sum(-1, keepdims=True)
     expected = (chances - np.eye(VOCAB)[batch["labels"]]) * batch["weights"][..., None] / batch["weights"].sum()

@@ -1,4 +1,6 @@
-"""A bias that balances experts takes no part in the gradient: neither in its norm, nor in clipping, decay, moments and schedule."""
+"""A bias that balances experts takes no part in the gradient: neither in its norm, nor in clipping, decay, moments and
+schedule.
+"""
 
 from typing import Any
 
@@ -34,7 +36,9 @@ def measured() -> Any:
     shapes = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), BATCH))["params"]
     draw = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(0, 0.3, leaf.shape), jnp.float32), shapes)
-    (_, sums), grads = jax.jit(jax.value_and_grad(make_loss(MODEL, NextToken()), has_aux=True))(params, BATCH, jax.random.key(0))
+    (_, sums), grads = jax.jit(jax.value_and_grad(make_loss(MODEL, NextToken()), has_aux=True))(
+        params, BATCH, jax.random.key(0)
+    )
     return params, jax.tree.map(lambda grad: grad / sums["loss"].weight, grads), roles(MODEL, BATCH)
 
 
@@ -49,7 +53,9 @@ OPTIMIZERS: dict[str, Any] = {
 def stepped(optimizer: optax.GradientTransformation, measured: Any, excess: Any) -> Any:
     """What two updates change, with something in the place of the bias's gradient."""
     params, grads, _ = measured
-    grads = jax.tree_util.tree_map_with_path(lambda path, grad: excess if [key.key for key in path] == list(PATH) else grad, grads)
+    grads = jax.tree_util.tree_map_with_path(
+        lambda path, grad: excess if [key.key for key in path] == list(PATH) else grad, grads
+    )
     state = optimizer.init(params)
     first, state = optimizer.update(grads, state, params)
     return first, optimizer.update(grads, state, optax.apply_updates(params, first))[0]
@@ -64,7 +70,9 @@ def test_the_bias_moves_at_its_own_rate_and_nothing_else_feels_it(name: str, mea
         optimizer = OPTIMIZERS[name].build(10, params, roles=found)
     excess = at(measured[1])
     assert (jnp.abs(excess) > 0).any()
-    for ours, theirs in zip(stepped(optimizer, measured, excess), stepped(optimizer, measured, 100 * excess), strict=True):
+    for ours, theirs in zip(
+        stepped(optimizer, measured, excess), stepped(optimizer, measured, 100 * excess), strict=True
+    ):
         np.testing.assert_allclose(at(ours), -RATE * np.sign(excess))
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -77,7 +85,9 @@ def test_a_frozen_bias_stays(measured: Any) -> None:
 def test_the_norm_that_is_logged_is_that_of_the_loss_s_gradient(measured: Any) -> None:
     params, grads, found = measured
     optimizer = AdamW().build(10, params, roles=found)
-    state, sums = jax.jit(make_step(MODEL, NextToken(), optimizer, roles=found))(initialise(params, optimizer, 0), BATCH)
+    state, sums = jax.jit(make_step(MODEL, NextToken(), optimizer, roles=found))(
+        initialise(params, optimizer, 0), BATCH
+    )
     rest = sum(float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(grads)) - float(jnp.square(at(grads)).sum())
     np.testing.assert_allclose(sums["gradient_norm"].value, np.sqrt(rest), rtol=1e-4)
     assert np.sqrt(jnp.square(at(grads)).sum()) > 0.1 * sums["gradient_norm"].value  # it would be seen

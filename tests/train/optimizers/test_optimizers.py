@@ -157,10 +157,14 @@ def test_layer_decay_multiplies_the_rate_by_a_power_of_the_distance_from_the_hea
 
 def test_layer_decay_scales_the_whole_update_of_a_layer() -> None:
     params = looped()
-    plain, scaled = (updated(AdamW(Constant(0.1), layer_decay=decay), params, gradients(params)) for decay in (None, 0.5))
+    plain, scaled = (
+        updated(AdamW(Constant(0.1), layer_decay=decay), params, gradients(params)) for decay in (None, 0.5)
+    )
     before, far, near = leaves(params), leaves(plain), leaves(scaled)
     for path, scale in leaves(layer_scales(params, 0.5)).items():
-        np.testing.assert_allclose(near[path] - before[path], (far[path] - before[path]) * scale, rtol=1e-3, atol=1e-6, err_msg=path)
+        np.testing.assert_allclose(
+            near[path] - before[path], (far[path] - before[path]) * scale, rtol=1e-3, atol=1e-6, err_msg=path
+        )
 
 
 @pytest.mark.represented_by("1")
@@ -244,20 +248,26 @@ def test_momentum_adds_up_gradients() -> None:
     np.testing.assert_allclose(found["kernel"], [1 - 0.1 * (1 + 1.5), 2 + 0.1 * (1 + 1.5)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "adafactor", "lamb", "rmsprop", "radam", "adagrad", "novograd"])
+@pytest.mark.parametrize(
+    "name", ["sgd", "adam", "adamw", "lion", "adafactor", "lamb", "rmsprop", "radam", "adagrad", "novograd"]
+)
 def test_optax_reaches_an_optimizer_by_its_name(name: str) -> None:
     params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
     slopes = {"kernel": jnp.array([[1.0, -1.0], [0.5, 2.0]])}
     transform = getattr(optax, name)(lambda step: 0.1)
     updates, _ = transform.update(slopes, transform.init(params), params)
     expected: Any = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(updated(Optax(name, Constant(0.1)), params, slopes)["kernel"], expected["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(
+        updated(Optax(name, Constant(0.1)), params, slopes)["kernel"], expected["kernel"], rtol=1e-6
+    )
 
 
 def test_optax_passes_arguments_on() -> None:
     params, slopes = {"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([1.0, -1.0])}
     found = updated(Optax("sgd", Constant(0.1), {"momentum": 0.5}), params, slopes, 2)
-    np.testing.assert_array_equal(found["kernel"], updated(SGD(Constant(0.1), momentum=0.5), params, slopes, 2)["kernel"])
+    np.testing.assert_array_equal(
+        found["kernel"], updated(SGD(Constant(0.1), momentum=0.5), params, slopes, 2)["kernel"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,7 +295,10 @@ def test_the_rate_of_the_schedule_is_the_rate_of_the_step() -> None:
 
 def test_a_scanned_parameter_has_the_scale_of_each_of_its_layers() -> None:
     one, other = layer_scales(looped(), 0.6), layer_scales(rolled(looped()), 0.6)
-    expected, found = leaves(rolled(jax.tree.map(lambda scale, leaf: jnp.full(leaf.shape, scale), one, looped()))), leaves(other)
+    expected, found = (
+        leaves(rolled(jax.tree.map(lambda scale, leaf: jnp.full(leaf.shape, scale), one, looped()))),
+        leaves(other),
+    )
     for path, value in expected.items():
         np.testing.assert_allclose(np.broadcast_to(found[path], value.shape), value, rtol=1e-6, err_msg=path)
 
@@ -297,7 +310,10 @@ def scales_of(model: Any) -> dict[str, Any]:
     """The power of the decay in the rates of some kernel of each block, of the embedding and of the head."""
     batch = {"tokens": jnp.zeros((1, 4), int), "source": jnp.zeros((1, 4), int)}
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
-    powers = {path: np.round(-np.log2(np.asarray(scale)), 3).ravel().tolist() for path, scale in leaves(layer_scales(params, 0.5)).items()}
+    powers = {
+        path: np.round(-np.log2(np.asarray(scale)), 3).ravel().tolist()
+        for path, scale in leaves(layer_scales(params, 0.5)).items()
+    }
     return {path: power for path, power in powers.items() if path.endswith(("up/kernel", "token", "head/table"))}
 
 
@@ -307,7 +323,10 @@ def scales_of(model: Any) -> dict[str, Any]:
         (PREFIXED, {"first_0": [4], "first_1": [3], "layer_0": [2], "layer_1": [1]}),
         (dataclasses.replace(PREFIXED, scan=True), {"first_0": [4], "first_1": [3], "blocks/block_0": [2, 1]}),
         (dataclasses.replace(PREFIXED, tied=True), {"first_0": [3], "first_1": [2], "tied/block_0": [1]}),
-        (Stack((Block(MLP(1.0), None), Block(MLP(2.0), None)), 2, tied=True), {"tied/block_0": [2], "tied/block_1": [1]}),
+        (
+            Stack((Block(MLP(1.0), None), Block(MLP(2.0), None)), 2, tied=True),
+            {"tied/block_0": [2], "tied/block_1": [1]},
+        ),
     ],
     ids=["loop", "scan", "tied", "tied_pattern"],
 )
@@ -330,7 +349,9 @@ def test_each_stack_of_a_model_has_its_own_depth() -> None:
 
 
 def test_layer_decay_without_a_stack_is_refused() -> None:
-    with pytest.raises(ValueError, match="layer_decay has a rate for each block of a stack, and no parameter is in one"):
+    with pytest.raises(
+        ValueError, match="layer_decay has a rate for each block of a stack, and no parameter is in one"
+    ):
         AdamW(layer_decay=0.5).build(STEPS, {"kernel": jnp.zeros((2, 2))})
 
 
@@ -352,7 +373,10 @@ def test_a_role_with_a_step_moves_by_it_and_touches_nothing_else(optimizer: Any)
         updates, state = transform.update(slopes, transform.init(params), params)
         return updates, state
 
-    (moved, state), (alone, _) = after(params, slopes, roles), after(*({"kernel": tree["kernel"]} for tree in (params, slopes, roles)))
+    (moved, state), (alone, _) = (
+        after(params, slopes, roles),
+        after(*({"kernel": tree["kernel"]} for tree in (params, slopes, roles))),
+    )
     np.testing.assert_allclose(moved["bias"], [-0.01, 0.01, 0.0], rtol=1e-6)
     np.testing.assert_allclose(moved["kernel"], alone["kernel"], rtol=1e-6)
     assert not any(path.endswith("bias") for path in leaves(state))

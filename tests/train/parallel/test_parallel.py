@@ -42,21 +42,35 @@ from train.sums import Moments, Sum, Sums, interval, mean
 
 STEPS = 5
 ROWS, LENGTH, MOST = 16, 16, 4
-# Adam divides rounding noise by itself where a gradient is zero in exact arithmetic (a key's bias); epsilon keeps that noise small.
+# Adam divides rounding noise by itself where a gradient is zero in exact arithmetic (a key's bias); epsilon keeps that
+# noise small.
 ADAMW = AdamW(Constant(3e-3), epsilon=1e-5)
-CLASSIFIER = bert.classifier(2, bert.transformer(vocab=256, width=16, depth=2, heads=2, hidden=32, length=16, types=0, dropout=0.0))
+CLASSIFIER = bert.classifier(
+    2, bert.transformer(vocab=256, width=16, depth=2, heads=2, hidden=32, length=16, types=0, dropout=0.0)
+)
 CLASSIFIER = replace(CLASSIFIER, "stack.block.mixer.dropout", 0.0)
 CAUSAL = Transformer(
     TokenEmbed(256, 16),
     Stack(Block(Attention(2, causal=True, position=RoPE()), residual=PreNorm(RMSNorm())), repeats=2, norm=RMSNorm()),
     LogitsHead(),
 )
-TASKS: dict[str, tuple[Transformer, Any]] = {"classifier": (CLASSIFIER, Classification()), "causal": (CAUSAL, NextToken())}
-WAYS: dict[str, Parallel] = {"jit": Jit(), "pmap": Pmap(), "mesh": Mesh(data=4, fsdp=2), "data": Mesh(data=8), "fsdp": Mesh(fsdp=8)}
+TASKS: dict[str, tuple[Transformer, Any]] = {
+    "classifier": (CLASSIFIER, Classification()),
+    "causal": (CAUSAL, NextToken()),
+}
+WAYS: dict[str, Parallel] = {
+    "jit": Jit(),
+    "pmap": Pmap(),
+    "mesh": Mesh(data=4, fsdp=2),
+    "data": Mesh(data=8),
+    "fsdp": Mesh(fsdp=8),
+}
 
 
 class Trained(NamedTuple):
-    """What five steps leave: layouts of the state born, the last state, a whole copy of it, whether all old buffers went, sums a step."""
+    """What five steps leave: layouts of the state born, the last state, a whole copy of it, whether all old buffers
+    went, sums a step.
+    """
 
     born: dict[str, Any]
     state: TrainState
@@ -70,7 +84,10 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> list[Arrays]:
     """Five packed batches of 20 sentences: several a row, different numbers of them, some rows empty."""
     chance = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnop"))
-    lines = [f"{''.join(chance.choice(letters, chance.integers(2, 13)))},{chance.choice(['no', 'yes'])}" for _ in range(20 * STEPS)]
+    lines = [
+        f"{''.join(chance.choice(letters, chance.integers(2, 13)))},{chance.choice(['no', 'yes'])}"
+        for _ in range(20 * STEPS)
+    ]
     path = tmp_path_factory.mktemp("table") / "table.csv"
     path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     data = Text(path=str(path), test=str(path), length=LENGTH, segments=MOST).open()
@@ -129,10 +146,16 @@ def measured(batches: list[Arrays], trained: Any) -> Any:
 
 
 def layouts(state: TrainState) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], int]]:
-    """Shape, shape of one shard and number of different shards, of every parameter and every leaf of the optimizer's state."""
+    """Shape, shape of one shard and number of different shards, of every parameter and every leaf of the optimizer's
+    state.
+    """
     trees = {"params": state.params, "opt_state": state.opt_state}
     return {
-        path_name(path): (leaf.shape, leaf.addressable_shards[0].data.shape, len({str(one.index) for one in leaf.addressable_shards}))
+        path_name(path): (
+            leaf.shape,
+            leaf.addressable_shards[0].data.shape,
+            len({str(one.index) for one in leaf.addressable_shards}),
+        )
         for path, leaf in jax.tree_util.tree_leaves_with_path(trees)
     }
 
@@ -161,7 +184,9 @@ def test_the_batches_are_ragged(batches: list[Arrays]) -> None:
 def test_five_steps_give_the_parameters_of_one_device(trained: Any, task: str, scan: bool, way: str) -> None:
     one, many = trained(task, scan, "jit"), trained(task, scan, way)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.whole.params, parameters(task, scan))
-    assert min(far for path, far in jax.tree_util.tree_leaves_with_path(moved) if "key/bias" not in path_name(path)) > 1e-3
+    assert (
+        min(far for path, far in jax.tree_util.tree_leaves_with_path(moved) if "key/bias" not in path_name(path)) > 1e-3
+    )
     close(many.whole, one.whole)
     for ours, theirs in zip(many.sums, one.sums, strict=True):
         close(ours, theirs, 1e-4)
@@ -233,7 +258,9 @@ def test_a_pmap_evaluates_and_answers_on_the_devices_of_its_step() -> None:
     with compile_for(jax.devices()[:4]):
         parallel = Pmap()
         params, batch = parallel.spread({"scale": jnp.float32(2)}), parallel.put({"x": np.arange(8, dtype=np.float32)})
-        evaluate = parallel.compile_evaluation(lambda params, batch, axis: jax.lax.psum(params["scale"] * batch["x"].sum(), axis))
+        evaluate = parallel.compile_evaluation(
+            lambda params, batch, axis: jax.lax.psum(params["scale"] * batch["x"].sum(), axis)
+        )
         assert evaluate(params, batch) == 56
         outputs = parallel.compile_outputs(lambda params, batch: params["scale"] * batch["x"])(params, batch)
         np.testing.assert_array_equal(outputs, 2 * np.arange(8))
@@ -257,7 +284,9 @@ def test_whole_and_spread_are_inverses(way: str) -> None:
     again = parallel.spread(whole)
     assert jax.tree.map(np.shape, whole.params) == jax.tree.map(np.shape, params)
     assert layouts(again) == layouts(placed)
-    for left, right in zip(jax.tree.leaves((again, parallel.whole(again))), jax.tree.leaves((placed, whole)), strict=True):
+    for left, right in zip(
+        jax.tree.leaves((again, parallel.whole(again))), jax.tree.leaves((placed, whole)), strict=True
+    ):
         np.testing.assert_array_equal(left, right)
 
 
@@ -274,7 +303,9 @@ def test_a_dimension_that_the_axis_does_not_divide_stays_whole() -> None:
 
 
 def test_a_rule_of_ones_own_comes_before_none() -> None:
-    placed = Mesh(data=4, fsdp=2, rules=(("scale$", ("fsdp",)),)).spread({"scale": np.zeros(8), "up": {"kernel": np.zeros((8, 8))}})
+    placed = Mesh(data=4, fsdp=2, rules=(("scale$", ("fsdp",)),)).spread(
+        {"scale": np.zeros(8), "up": {"kernel": np.zeros((8, 8))}}
+    )
     assert placed["scale"].addressable_shards[0].data.shape == (4,)
     assert placed["up"]["kernel"].addressable_shards[0].data.shape == (8, 8)
 

@@ -58,13 +58,20 @@ def test_each_stack_of_a_translator_has_its_own_policies() -> None:
     experiment, _ = load_config("translate_numbers", ["model.encoder.remat=dots"])
     asked = [{name: value for name, value in rung.items() if "remat" in name} for rung in ladder(experiment, 1)]
     both = {"model.encoder.remat": "full", "model.decoder.remat": "full"}
-    assert [one for one in asked if one][:3] == [{"model.decoder.remat": "context"}, {"model.decoder.remat": "dots"}, both]
+    assert [one for one in asked if one][:3] == [
+        {"model.decoder.remat": "context"},
+        {"model.decoder.remat": "dots"},
+        both,
+    ]
 
 
 def test_whatever_is_not_spread_over_all_chips_is_spread() -> None:
     experiment, _ = load_config("tiny_lm", [])
     for parallel in (part(experiment, "parallel"), Mesh(data=8), Mesh(fsdp=2), Pmap()):
-        assert {rung.get("parallel") for rung in ladder(replace(experiment, "parallel", parallel), 8)} == {None, "Mesh(fsdp=8)"}
+        assert {rung.get("parallel") for rung in ladder(replace(experiment, "parallel", parallel), 8)} == {
+            None,
+            "Mesh(fsdp=8)",
+        }
     for devices, parallel in ((8, Mesh(fsdp=8)), (1, part(experiment, "parallel"))):
         assert {rung.get("parallel") for rung in ladder(replace(experiment, "parallel", parallel), devices)} == {None}
 
@@ -81,7 +88,9 @@ Climb = Callable[[list[str], Callable[[Experiment], bool]], tuple[tuple[str, ...
 
 @pytest.fixture
 def climbed(monkeypatch: pytest.MonkeyPatch) -> Climb:
-    """Advice for tiny_lm with settings, and each try that was made, by a compiler for which a step fits where a function says so."""
+    """Advice for tiny_lm with settings, and each try that was made, by a compiler for which a step fits where a
+    function says so.
+    """
 
     def climb(settings: list[str], fitting: Callable[[Experiment], bool]) -> tuple[tuple[str, ...] | None, list[str]]:
         tries: list[str] = []
@@ -116,7 +125,10 @@ def test_what_is_refused_is_on_no_later_rung(climbed: Climb) -> None:
 
     changes, tries = climbed([], fitting)
     assert changes == ("model.stack.remat=full",)
-    assert tries == ["model.head.chunk=1024", *(f"model.stack.remat={policy}" for policy in ("context", "dots", "full"))]
+    assert tries == [
+        "model.head.chunk=1024",
+        *(f"model.stack.remat={policy}" for policy in ("context", "dots", "full")),
+    ]
 
 
 def test_nothing_is_advised_where_all_is_too_much_and_no_try_is_made_twice(climbed: Climb) -> None:

@@ -1,4 +1,6 @@
-"""What `morphax plan` says before it compiles anything; plans themselves are tested where a TPU's compiler is installed."""
+"""What `morphax plan` says before it compiles anything; plans themselves are tested where a TPU's compiler is
+installed.
+"""
 
 import dataclasses
 import importlib.util
@@ -50,7 +52,9 @@ def test_clocks_of_the_chips_follow_from_their_units() -> None:
 
 
 def test_the_compiler_s_two_ways_of_refusing_give_what_was_asked_and_what_there_is() -> None:
-    one = EXCEEDED.search("Ran out of memory in memory space hbm. Used 18.52G of 15.75G hbm. Exceeded hbm capacity by 2.77G.")
+    one = EXCEEDED.search(
+        "Ran out of memory in memory space hbm. Used 18.52G of 15.75G hbm. Exceeded hbm capacity by 2.77G."
+    )
     two = TEMPORARIES.search("the total memory required for HLO temporaries (36.48G) exceeds available HBM (15.75G).")
     assert one is not None
     assert one.groups()[:4] == ("18.52", "G", "15.75", "G")
@@ -59,15 +63,38 @@ def test_the_compiler_s_two_ways_of_refusing_give_what_was_asked_and_what_there_
 
 
 GIB = 2.0**30
-GIVEN: dict[str, Any] = {"topology": "v5e:1x1", "devices": 1, "parameters": 7, "rows": 2, "tokens": 8, "model_flops": 9.0}
-FITS = Plan(**GIVEN, name="a", peak=GIB, available=16 * GIB, compile_seconds=3.0, seconds=0.5, kernels={"splash_mha_fwd_residuals": 24})
+GIVEN: dict[str, Any] = {
+    "topology": "v5e:1x1",
+    "devices": 1,
+    "parameters": 7,
+    "rows": 2,
+    "tokens": 8,
+    "model_flops": 9.0,
+}
+FITS = Plan(
+    **GIVEN,
+    name="a",
+    peak=GIB,
+    available=16 * GIB,
+    compile_seconds=3.0,
+    seconds=0.5,
+    kernels={"splash_mha_fwd_residuals": 24},
+)
 OVER = Plan(**GIVEN, name="b", peak=18 * GIB, available=16 * GIB, compile_seconds=3.0, fits=False)
 
 
 def test_a_plan_that_does_not_fit_says_by_how_much_and_has_the_same_lines() -> None:
     assert [name for name, _ in figures(FITS)] == [name for name, _ in figures(OVER)]
-    assert [dict(figures(FITS))[name] for name in ("memory", "  of", "  too much by")] == ["1.00 GiB", "16.00 GiB", "none"]
-    assert [dict(figures(OVER))[name] for name in ("memory", "  of", "  too much by")] == ["18.00 GiB", "16.00 GiB", "2.00 GiB"]
+    assert [dict(figures(FITS))[name] for name in ("memory", "  of", "  too much by")] == [
+        "1.00 GiB",
+        "16.00 GiB",
+        "none",
+    ]
+    assert [dict(figures(OVER))[name] for name in ("memory", "  of", "  too much by")] == [
+        "18.00 GiB",
+        "16.00 GiB",
+        "2.00 GiB",
+    ]
     assert dict(figures(OVER))["expected step"] == "-"
     assert record(OVER)["seconds"] is record(OVER)["kernels"] is record(OVER)["tokens_per_second"] is None
     assert record(FITS)["seconds"] == 0.5
@@ -116,7 +143,8 @@ def test_a_program_that_the_compiler_refuses_is_a_sentence() -> None:
     with pytest.raises(InputError) as caught:
         measured(OVER, Refusing("Mosaic failed to compile TPU kernel: no layout\nThe operation\n"), (), V5e())
     assert str(caught.value) == (
-        "b cannot be compiled for v5e:1x1: Mosaic failed to compile TPU kernel: no layout; change what it names, or the chip."
+        "b cannot be compiled for v5e:1x1: Mosaic failed to compile TPU kernel: no layout; change what it names, or"
+        " the chip."
     )
 
 
@@ -124,7 +152,10 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     class Other:
         device_kind = "cpu"
 
-    with pytest.raises(InputError, match="^'cpu' is no chip whose speed is known here; plan for one of v2, v3, v4, v5e, v5p, v6e, tpu7x.$"):
+    with pytest.raises(
+        InputError,
+        match="^'cpu' is no chip whose speed is known here; plan for one of v2, v3, v4, v5e, v5p, v6e, tpu7x.$",
+    ):
         measured(OVER, Refusing(""), (), Other())
 
     def unknown(**given: Any) -> Any:
@@ -132,7 +163,9 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: name)
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", unknown)
-    with pytest.raises(InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"):
+    with pytest.raises(
+        InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"
+    ):
         topology("v5e:3x5")
     monkeypatch.setattr("train.plan.step.topology", lambda name: [])
     experiment, _ = load_config("tiny_lm", ["parallel=Mesh()"])
@@ -155,7 +188,11 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
 ) -> None:
     def prepared(experiment: Any, name: str, where: str, decode: bool) -> Any:
         def compiled() -> Plan:
-            return measured(dataclasses.replace(OVER, name=name), Refusing("no eig\nhere"), (), V5e()) if name != "as it is" else FITS
+            return (
+                measured(dataclasses.replace(OVER, name=name), Refusing("no eig\nhere"), (), V5e())
+                if name != "as it is"
+                else FITS
+            )
 
         return compiled
 

@@ -1,4 +1,6 @@
-"""Settings that hardly mean what they say are warned of, rows that cannot be read do not keep others from an answer, classes have names."""
+"""Settings that hardly mean what they say are warned of, rows that cannot be read do not keep others from an answer,
+classes have names.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -25,7 +27,11 @@ from train.use.asked import Asked
 @pytest.mark.parametrize(
     ("rate", "steps", "said"),
     [
-        (Linear(warmup=500), 100, r"optimizer.rate.warmup is 500 steps and training has 100, so the rate never reaches its peak"),
+        (
+            Linear(warmup=500),
+            100,
+            r"optimizer.rate.warmup is 500 steps and training has 100, so the rate never reaches its peak",
+        ),
         (Cosine(warmup=100), 100, "never reaches its peak"),
         (Constant(warmup=99), 100, ""),
         (Linear(warmup=0.06), 10, ""),
@@ -69,13 +75,20 @@ def inside(sound: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_odd_is_said_before_training_and_kept_in_the_summary(
     inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    odd = ["data.labels=('bad', 'good', 'fair')", "model.head.classes=3", "optimizer.rate.warmup=50", "evaluation.greater=false"]
+    odd = [
+        "data.labels=('bad', 'good', 'fair')",
+        "model.head.classes=3",
+        "optimizer.rate.warmup=50",
+        "evaluation.greater=false",
+    ]
     assert main(["train", "config.py", "--run", str(tmp_path / "run"), *odd]) == 0
     err = capsys.readouterr().err
     warned = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert [line.split()[1] for line in warned] == ["optimizer.rate.warmup", "No", "evaluation.metric"]
     assert "No example to train on has the class fair; leave it out of data.labels" in warned[1]
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"] == [line.removeprefix("warning: ") for line in warned]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"] == [
+        line.removeprefix("warning: ") for line in warned
+    ]
     assert "never reaches its peak" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -83,7 +96,9 @@ def test_a_run_as_it_should_be_warns_of_nothing(inside: Path) -> None:
     assert json.loads((inside / "run" / "summary.json").read_text())["warnings"] == []
 
 
-def test_rows_that_can_be_answered_are_and_the_others_are_named(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_can_be_answered_are_and_the_others_are_named(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["predict", "run", "film", "", "x" * 60, "a dull film", "--json"]) == 0
     out, err = capsys.readouterr()
     answers = json.loads(out)["answers"]
@@ -101,7 +116,9 @@ def test_rows_that_can_be_answered_are_and_the_others_are_named(inside: Path, tm
     alone = [answer["probabilities"] for answer in answers if "probabilities" in answer]
     assert main(["predict", "run", "film", "a dull film", "--json"]) == 0
     together = [answer["probabilities"] for answer in json.loads(capsys.readouterr().out)["answers"]]
-    np.testing.assert_allclose([list(one.values()) for one in alone], [list(one.values()) for one in together], atol=1e-6)
+    np.testing.assert_allclose(
+        [list(one.values()) for one in alone], [list(one.values()) for one in together], atol=1e-6
+    )
 
 
 class Lazy:
@@ -135,7 +152,9 @@ class Lazy:
         (["a", "b", "c", "7"], ["a!", "b!", "c!", "7"]),
     ],
 )
-def test_questions_that_fail_when_they_are_read_leave_the_others_in_order(given: list[str], expected: list[str]) -> None:
+def test_questions_that_fail_when_they_are_read_leave_the_others_in_order(
+    given: list[str], expected: list[str]
+) -> None:
     data: Any = Lazy()
     asked = Asked(data, given, 2)
     assert int(asked.first["number"][0]) == int(next(one for one in expected if one.isdecimal()))
@@ -180,8 +199,12 @@ def test_epochs_and_steps_given_together_are_taken_where_one_makes_room(inside: 
     assert (experiment.epochs, experiment.steps) == (None, 7)
 
 
-def test_many_classes_in_a_message_are_cut_and_counted(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "many.csv").write_text("text,label\n" + "".join(f"review {index},class {index:02d}\n" for index in range(71)))
+def test_many_classes_in_a_message_are_cut_and_counted(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "many.csv").write_text(
+        "text,label\n" + "".join(f"review {index},class {index:02d}\n" for index in range(71))
+    )
     files = [f"data.path={tmp_path / 'many.csv'}", f"data.test={tmp_path / 'many.csv'}"]
     assert main(["train", "config.py", *files, "model.head.classes=2"]) == 2
     said = capsys.readouterr().err

@@ -66,7 +66,8 @@ def test_a_forecast_of_several_series_has_a_line_for_each() -> None:
 def test_objects_are_told_with_their_places() -> None:
     logits, boxes = np.full((4, 2), -9.0), np.full((4, 4), 0.5)
     assert worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))) == (
-        "nothing found of objective.least 0.3 or more; the likeliest: dog 0.00 at left 0.250 top 0.250 right 0.750 bottom 0.750"
+        "nothing found of objective.least 0.3 or more; the likeliest: dog 0.00 at left 0.250 top 0.250 right 0.750"
+        " bottom 0.750"
     )
     logits[2, 1], logits[3, 0], boxes[2] = 2.0, 1.0, [0.5, 0.4, 0.2, 0.6]
     lines = worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))).splitlines()

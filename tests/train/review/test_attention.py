@@ -1,4 +1,6 @@
-"""Where a translation looked: the matrices that the report draws, of a trained model, by words, on any number of devices."""
+"""Where a translation looked: the matrices that the report draws, of a trained model, by words, on any number of
+devices.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -26,11 +28,17 @@ from train.parallel import Jit, Mesh, Pmap
 from train.review import translations
 from train.review.attention import by_words, heat, looked, make_cross_attention
 
-ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
+ENGLISH = [
+    f"the {colour} {thing}"
+    for colour in ("red", "green", "blue", "old")
+    for thing in ("house", "dog", "hat", "tree", "boat")
+]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
 
 
-def law_a_matrix_gives_all_weight_to_the_source(source: str, text: str, panel: tuple[list[str], list[str], np.ndarray]) -> None:
+def law_a_matrix_gives_all_weight_to_the_source(
+    source: str, text: str, panel: tuple[list[str], list[str], np.ndarray]
+) -> None:
     asked, said, matrix = panel
     assert (asked, said) == (source.split(), text.split())
     assert matrix.shape == (len(said), len(asked))
@@ -48,7 +56,13 @@ def test_the_report_draws_where_a_trained_model_looked(
     asked: list[Any] = []
     monkeypatch.setattr(translations, "heat", lambda panels: drawn.extend(panels) or heat(panels))
     monkeypatch.setattr(translations, "looked", lambda trained, pairs: asked.extend(pairs) or looked(trained, pairs))
-    settings = ["model.embed.width=16", "model.encoder.repeats=1", "model.decoder.repeats=2", "objective.beams=1", "objective.longest=12"]
+    settings = [
+        "model.embed.width=16",
+        "model.encoder.repeats=1",
+        "model.decoder.repeats=2",
+        "objective.beams=1",
+        "objective.longest=12",
+    ]
     settings += [
         "model.decoder.scan=true",
         "steps=12",
@@ -57,7 +71,9 @@ def test_the_report_draws_where_a_trained_model_looked(
         "evaluation.batch_size=250",
         "review=Translations(attention=3)",
     ]
-    assert main(["train", "translate_numbers", "data.dataset=number_words/few", *settings, "--run", "run", "--json"]) == 0
+    assert (
+        main(["train", "translate_numbers", "data.dataset=number_words/few", *settings, "--run", "run", "--json"]) == 0
+    )
     capsys.readouterr()
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert "Attention: where each word of the translation looked in the source" in page
@@ -67,16 +83,23 @@ def test_the_report_draws_where_a_trained_model_looked(
 
 
 @pytest.mark.slow
-def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name, lines in (("a.en", ENGLISH), ("a.de", GERMAN)):
         Path(name).write_text("\n".join(lines), encoding="utf-8")
     opened = Pairs(path="a.en", parallel="a.de", test="a.en", test_parallel="a.de", tokenizer="bpe:300").open()
     experiment = dataclasses.replace(
-        load_config("translate_numbers", [])[0], model=small(300, 16, 2, 2), objective=Translation(beams=1), evaluation=Evaluation()
+        load_config("translate_numbers", [])[0],
+        model=small(300, 16, 2, 2),
+        objective=Translation(beams=1),
+        evaluation=Evaluation(),
     )
     pairs, found = list(zip(ENGLISH, GERMAN, strict=True))[:3], []
-    params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, opened.beside(pairs, 1)))["params"]
+    params = jax.jit(experiment.model.init)(jax.random.key(1), jax.tree.map(jnp.asarray, opened.beside(pairs, 1)))[
+        "params"
+    ]
     for parallel in (Jit(), Pmap(), Mesh(data=4, fsdp=2)):
         trainer = prepare_evaluation(dataclasses.replace(experiment, parallel=parallel), opened)
         found.append(looked(Trained(trainer, parallel.spread(params), {}), pairs))

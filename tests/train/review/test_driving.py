@@ -100,7 +100,15 @@ def described(scene: np.ndarray, own: int) -> list[float]:
     """The features in words: one vehicle, one neighbour after the other."""
     along, across, heading, speed = scene[own]
     lane = min(range(LANES), key=lambda lane: abs(across - WIDTH * lane))
-    found = [(speed - 25) / 5, 5 * heading, (across - WIDTH * lane) / 2, lane / 3, (3 - lane) / 3, float(lane > 0), float(lane < 3)]
+    found = [
+        (speed - 25) / 5,
+        5 * heading,
+        (across - WIDTH * lane) / 2,
+        lane / 3,
+        (3 - lane) / 3,
+        float(lane > 0),
+        float(lane < 3),
+    ]
     for side in (lane - 1, lane, lane + 1):
         for ahead in (True, False):
             best = None
@@ -120,10 +128,18 @@ def test_features_are_what_they_say() -> None:
     for seed in range(50):
         chance = np.random.default_rng(seed)
         scene = np.stack(
-            [chance.uniform(0, 300, CARS), chance.uniform(-2, 14, CARS), chance.normal(0, 0.1, CARS), chance.uniform(0, 40, CARS)], -1
+            [
+                chance.uniform(0, 300, CARS),
+                chance.uniform(-2, 14, CARS),
+                chance.normal(0, 0.1, CARS),
+                chance.uniform(0, 40, CARS),
+            ],
+            -1,
         )
         own = sorted(chance.choice(CARS, 3, replace=False).tolist())
-        np.testing.assert_allclose(features(scene, own), [described(scene, place) for place in own], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            features(scene, own), [described(scene, place) for place in own], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_the_reward_is_that_of_the_environment() -> None:
@@ -134,11 +150,18 @@ def test_the_reward_is_that_of_the_environment() -> None:
     env: Any = HighwayEnv(config={"action": {"type": "ContinuousAction"}, "vehicles_count": 1})
     chance = np.random.default_rng(0)
     for _ in range(100):
-        along, across, heading, speed = chance.uniform(0, 100), chance.uniform(-3, 15), chance.normal(0, 0.2), chance.uniform(10, 35)
+        along, across, heading, speed = (
+            chance.uniform(0, 100),
+            chance.uniform(-3, 15),
+            chance.normal(0, 0.2),
+            chance.uniform(10, 35),
+        )
         env.vehicle = Vehicle(env.road, [along, across], heading, speed)
         env.vehicle.crashed = bool(chance.random() < 0.3)
         expected = env._reward(np.zeros(2))
-        assert reward(np.array([along, across, heading, speed]), env.vehicle.crashed) == pytest.approx(expected, abs=1e-6)
+        assert reward(np.array([along, across, heading, speed]), env.vehicle.crashed) == pytest.approx(
+            expected, abs=1e-6
+        )
 
 
 def test_noise_moves_the_vehicle_and_not_what_is_logged() -> None:
@@ -149,10 +172,13 @@ def test_noise_moves_the_vehicle_and_not_what_is_logged() -> None:
         road.step(None)
     np.testing.assert_array_equal(plain.trips[0].actions[0], pushed.trips[0].actions[0])
     carried = [
-        np.array([one.drivers[0].action["acceleration"], one.drivers[0].action["steering"]]) / highway.RANGES for one in (plain, pushed)
+        np.array([one.drivers[0].action["acceleration"], one.drivers[0].action["steering"]]) / highway.RANGES
+        for one in (plain, pushed)
     ]
     np.testing.assert_allclose(carried[0], plain.trips[0].actions[0], atol=1e-6)
-    np.testing.assert_allclose(carried[1], np.clip(pushed.trips[0].actions[0] + pushed.drivers[0].push, -1, 1), atol=1e-6)
+    np.testing.assert_allclose(
+        carried[1], np.clip(pushed.trips[0].actions[0] + pushed.drivers[0].push, -1, 1), atol=1e-6
+    )
     assert np.abs(pushed.drivers[0].push).max() > 0
     assert not np.allclose(plain.look(), pushed.look())
 
@@ -187,12 +213,15 @@ def test_predictions_depend_on_the_step_and_a_token_is_taken_from_three() -> Non
     batch = {"returns": jnp.ones((1, 2, 1)), "features": jnp.ones((1, 2, 3)), "actions": jnp.ones((1, 2, 2))}
     params = jax.jit(DECIDING.init)(jax.random.key(0), batch)["params"]
     first, later = (
-        np.asarray(DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])})) for places in ([0, 1], [30, 31])
+        np.asarray(DECIDING.apply({"params": params}, batch | {"positions": jnp.array([places])}))
+        for places in ([0, 1], [30, 31])
     )
     assert not np.allclose(first, later)
 
 
-@pytest.mark.parametrize(("model", "ways"), [(CLONING, ("jit", "alone", "pmap")), (DECIDING, ("jit", "ragged", "pmap", "mesh"))])
+@pytest.mark.parametrize(
+    ("model", "ways"), [(CLONING, ("jit", "alone", "pmap")), (DECIDING, ("jit", "ragged", "pmap", "mesh"))]
+)
 @pytest.mark.slow
 def test_drives_do_not_depend_on_batches_or_devices(model: Any, ways: tuple[str, ...]) -> None:
     review = ClosedLoop(episodes=2, asked=(10.0, 20.0) if model is DECIDING else (), steps=12, film=False)
@@ -235,8 +264,11 @@ def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_lef
         assert np.ptp(whole["returns"]) > 0.01
         for step, batch in enumerate(seen):
             first = max(step + 1 - context, 0)
-            known = {name: value * (np.arange(steps) < step + (name != "actions"))[:, None] for name, value in whole.items()}
-            for name, value in window(known, first, context).items():  # nothing of what comes, and no action of this step
+            known = {
+                name: value * (np.arange(steps) < step + (name != "actions"))[:, None] for name, value in whole.items()
+            }
+            # nothing of what comes, and no action of this step
+            for name, value in window(known, first, context).items():
                 np.testing.assert_allclose(batch[name][row], value, atol=1e-5, err_msg=f"{name} at step {step}")
 
 
@@ -247,7 +279,9 @@ def test_no_drive_is_longer_than_what_returns_are_divided_over() -> None:
         ClosedLoop(steps=51).ready(data)
 
 
-def test_rewards_are_measured_beside_an_expert_s_where_the_highest_return_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewards_are_measured_beside_an_expert_s_where_the_highest_return_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = np.zeros((CARS, 4))
     expert, low, high = (Trip(rewards=[each] * 5, speeds=[20.0] * 5, scenes=[scene]) for each in (1.0, 0.25, 0.75))
 

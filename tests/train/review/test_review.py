@@ -84,7 +84,10 @@ def test_metrics_of_classes_are_their_definitions_on_a_hundred_cases() -> None:
 
 def test_what_is_not_finite_is_null_in_json() -> None:
     tree = {"a": math.inf, "b": [1.0, math.nan, {"c": -math.inf, "d": "nan", "e": 3}]}
-    assert json.loads(json.dumps(finite(tree), allow_nan=False)) == {"a": None, "b": [1.0, None, {"c": None, "d": "nan", "e": 3}]}
+    assert json.loads(json.dumps(finite(tree), allow_nan=False)) == {
+        "a": None,
+        "b": [1.0, None, {"c": None, "d": "nan", "e": 3}],
+    }
 
 
 def test_nothing_to_review_finds_nothing() -> None:
@@ -134,7 +137,8 @@ def test_each_class_has_its_accuracy_where_they_are_few() -> None:
     given: Any = Given(cases, ("keep", "left", "right", "<b>brake</b>"))
     found = Classes().review(given)
     each = {name: value for name, value in found.metrics.items() if name.startswith("accuracy_")}
-    assert each == pytest.approx({"accuracy_keep": 2 / 3, "accuracy_left": 1, "accuracy_<b>brake</b>": 0})  # none is right
+    # none is right
+    assert each == pytest.approx({"accuracy_keep": 2 / 3, "accuracy_left": 1, "accuracy_<b>brake</b>": 0})
     assert not any("<b>" in to_html(piece) for piece in found.pictures.values())
     many: Any = Given(cases, tuple(map(str, range(13))))
     assert not any(name.startswith("accuracy_") for name in Classes().review(many).metrics)
@@ -168,7 +172,9 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
 
 
 def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
-    experiment = dataclasses.replace(sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(every=4, batch_size=64))
+    experiment = dataclasses.replace(
+        sentences.experiment(), steps=4, review=Classes(), evaluation=Evaluation(every=4, batch_size=64)
+    )
     summary = fit(experiment, tmp_path / "run", "sentences.py", Console(silent=True))
     assert summary["review"]["accuracy"] == pytest.approx(summary["evaluation"]["accuracy"]["value"], abs=1e-6)
     assert 0 <= summary["review"]["macro_f1"] <= 1
@@ -193,17 +199,22 @@ def test_bits_a_character_are_those_of_the_whole_text() -> None:
     for batch in data.batches("test", 4, 1, None).stream(0, len(data.batches("test", 4, 1, None))):
         logits = one.model.apply({"params": one.params}, batch)
         logits = np.asarray(logits if isinstance(logits, jax.Array) else logits.logits(), np.float64)
-        normal = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) + logits.max(-1, keepdims=True)
+        normal = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) + logits.max(
+            -1, keepdims=True
+        )
         chosen = np.take_along_axis(logits - normal, np.roll(batch["tokens"], -1, 1)[..., None], -1)[:, :-1, 0]
         real = batch["segments"][:, 1:] > 0
         losses, count = losses - chosen[real].sum(), count + real.sum()
     assert found.metrics["perplexity"] == pytest.approx(math.exp(losses / count), rel=1e-4)
     characters = data.characters["test"]
-    assert found.metrics["bits_per_character"] == pytest.approx(losses / count / math.log(2) * len(data.ids["test"]) / characters, rel=1e-4)
+    assert found.metrics["bits_per_character"] == pytest.approx(
+        losses / count / math.log(2) * len(data.ids["test"]) / characters, rel=1e-4
+    )
     (piece,) = found.pictures.values()
     text = html.unescape(re.sub(r"<[^>]*>", "", to_html(piece)))
     assert text == data.tokens.decode(data.ids["test"][: 2 * data.spec.length].tolist())
-    (every,) = Language(windows=len(data.ids["test"])).review(one).pictures.values()  # more than there are, of which the last is short
+    # more than there are, of which the last is short
+    (every,) = Language(windows=len(data.ids["test"])).review(one).pictures.values()
     assert html.unescape(re.sub(r"<[^>]*>", "", to_html(every))) == data.tokens.decode(data.ids["test"].tolist())
 
 

@@ -40,13 +40,22 @@ OVERRIDES = {
     "numbers": ["batch_size=64", "optimizer.rate.peak=3e-5", "seed=7", "evaluation.patience=3"],
     "none": ["optimizer.clip=none", "initial=none"],
     "steps": ["steps=100", "precision=bfloat16", "accumulate=4"],
-    "optimizer": ["optimizer=Optax('lion', Cosine(1e-4, warmup=0.1), {'b1': 0.95, 'weight_decay': 0.1}, freeze=('embed/',))"],
+    "optimizer": [
+        "optimizer=Optax('lion', Cosine(1e-4, warmup=0.1), {'b1': 0.95, 'weight_decay': 0.1}, freeze=('embed/',))"
+    ],
     "mesh": ["parallel=Mesh(data=4, fsdp=2, rules=(('kernel$', ('fsdp', None)), ('scale$', (None,))))"],
     "pmap": ["parallel=Pmap()"],
     "data": ["data=Corpus(length=32, masking=Masking(0.2))", "objective=MaskedLM()"],
     "text": ["data=Text(path='a, b.csv', labels=('x', 'y'), buckets=(8, 16, 128), truncate=True)"],
-    "stack": ["model.stack=Stack((Block(GLU(), None), Block(residual=Sandwich(RMSNorm()))), 3, RMSNorm(), scan=True, remat='full')"],
-    "decay": ["optimizer.no_decay=('bias$',)", "optimizer.layer_decay=0.75", "optimizer.rate=WarmupStableDecay(2e-4, warmup=100)"],
+    "stack": [
+        "model.stack=Stack((Block(GLU(), None), Block(residual=Sandwich(RMSNorm()))), 3, RMSNorm(), scan=True,"
+        " remat='full')"
+    ],
+    "decay": [
+        "optimizer.no_decay=('bias$',)",
+        "optimizer.layer_decay=0.75",
+        "optimizer.rate=WarmupStableDecay(2e-4, warmup=100)",
+    ],
 }
 
 
@@ -123,7 +132,9 @@ def test_a_structure_is_written_as_a_call(experiment: Experiment, text: str, val
 
 
 def test_a_place_in_a_tuple_is_part_of_a_path(experiment: Experiment) -> None:
-    two = override(experiment, ["model.stack.block=(Block(Attention(2)), Block(GLU(), None, PreNorm(RMSNorm())))"], NAMES)
+    two = override(
+        experiment, ["model.stack.block=(Block(Attention(2)), Block(GLU(), None, PreNorm(RMSNorm())))"], NAMES
+    )
     assert part(two, "model.stack.block") == (Block(Attention(2)), Block(GLU(), None, PreNorm(RMSNorm())))
     third = override(two, ["model.stack.block.0.mixer.heads=1"], NAMES)
     assert changes(two, third) == ["model.stack.block.0.mixer.heads: 2 -> 1"]
@@ -167,7 +178,9 @@ WRONG: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=[text for text, _ in WRONG])
-def test_a_wrong_override_is_refused_with_the_nearest_right_one(experiment: Experiment, text: str, message: str) -> None:
+def test_a_wrong_override_is_refused_with_the_nearest_right_one(
+    experiment: Experiment, text: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         override(experiment, [text], NAMES)
     assert "\n" not in str(caught.value)
@@ -289,7 +302,8 @@ def test_one_norm_given_in_two_places_has_parameters_of_its_own_in_each(tmp_path
     (tmp_path / "shared.py").write_text(SHARED, encoding="utf-8")
     experiment = load_config(str(tmp_path / "shared.py"), [])[0]
     trained, restored = (
-        jax.eval_shape(one.model.init, jax.random.key(0), {"tokens": jnp.zeros((1, 4), int)}) for one in (experiment, again(experiment))
+        jax.eval_shape(one.model.init, jax.random.key(0), {"tokens": jnp.zeros((1, 4), int)})
+        for one in (experiment, again(experiment))
     )
     assert jax.tree.structure(trained) == jax.tree.structure(restored)
     assert "norm" in trained["params"]["embed"]

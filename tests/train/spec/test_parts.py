@@ -95,7 +95,9 @@ def test_a_part_is_found_by_a_field_of_a_part() -> None:
 def test_two_parts_of_one_name_are_refused() -> None:
     twin = dataclasses.make_dataclass("Cosine", [], namespace={"build": Cosine.build})
     twin.__module__ = "train.schedules"
-    with pytest.raises(InputError, match="Two parts are called Cosine, in train.optimizers.schedules and train.schedules; rename"):
+    with pytest.raises(
+        InputError, match="Two parts are called Cosine, in train.optimizers.schedules and train.schedules; rename"
+    ):
         discover(Experiment, [*(value for value in project().values() if inspect.isclass(value)), twin])
 
 
@@ -106,7 +108,9 @@ def test_a_users_part_is_recorded_with_its_module(tmp_path: Path) -> None:
     again = part(decode(encode(experiment), names), "model.stack.block.residual")
     assert type(again).__module__ == "config_mine"
     del residual["from"]
-    with pytest.raises(InputError, match="of config_mine is called 'HyperConnections'; the one of models.residual.streams"):
+    with pytest.raises(
+        InputError, match="of config_mine is called 'HyperConnections'; the one of models.residual.streams"
+    ):
         decode(residual | {"from": "config_mine"}, project())
 
 
@@ -118,7 +122,10 @@ def test_a_part_of_the_project_and_a_users_of_its_name_are_told_apart(tmp_path: 
         part(override(experiment, [f"model.stack.block.residual{text}"], names), "model.stack.block.residual")
         for text in ("=HyperConnections(4)", ".streams=3")
     ]
-    assert [(type(value).__module__, value.streams) for value in told] == [("config_mine", 4), ("models.residual.streams", 3)]
+    assert [(type(value).__module__, value.streams) for value in told] == [
+        ("config_mine", 4),
+        ("models.residual.streams", 3),
+    ]
 
 
 def test_an_older_record_without_modules_is_read(tmp_path: Path) -> None:

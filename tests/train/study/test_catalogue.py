@@ -26,12 +26,23 @@ def test_a_class_that_is_missing_makes_it_stale(monkeypatch: pytest.MonkeyPatch)
 
 def test_every_class_says_what_it_computes_and_numbers_are_those_of_attention() -> None:
     assert all(told(owner)[0] for owner in classes())
-    # four matrices of 512 x 512, and products with 1,024 keys and values; a token keeps key and value, its place and its segment
-    assert numbers(Attention) == (f"{4 * 512**2:,}", f"{(8 * 512**2 + 4 * 1024 * 512) / 1e6:.2f} M", f"{8 * 512 + 8:,} a token", "4.20 M")
+    # four matrices of 512 x 512, and products with 1,024 keys and values; a token keeps key and value, its place and
+    # its segment
+    assert numbers(Attention) == (
+        f"{4 * 512**2:,}",
+        f"{(8 * 512**2 + 4 * 1024 * 512) / 1e6:.2f} M",
+        f"{8 * 512 + 8:,} a token",
+        "4.20 M",
+    )
 
 
 @pytest.mark.slow
 def test_every_class_is_held_to_the_general_laws_and_causal_ones_to_theirs() -> None:
-    general = {"json gives the same component", "compiled equals eager", "floats stay in their type", "every parameter has a gradient"}
+    general = {
+        "json gives the same component",
+        "compiled equals eager",
+        "floats stay in their type",
+        "every parameter has a gradient",
+    }
     assert all(general <= set(laws().get(owner.__name__, ())) for owner in classes())
     assert {"decoding is one pass", "causal sees nothing later", "segments do not mix"} <= set(laws()["GatedDeltaNet"])

@@ -1,4 +1,6 @@
-"""`morphax check`: strangers' components obey every law, and a fault of one line in them breaks the law that names it."""
+"""`morphax check`: strangers' components obey every law, and a fault of one line in them breaks the law that names
+it.
+"""
 
 import json
 from pathlib import Path
@@ -44,13 +46,18 @@ def test_a_fault_of_one_line_breaks_the_law_that_names_it(fault: Fault, tmp_path
     assert verdict.remedy
 
 
-def test_the_command_prints_verdicts_and_exits_with_one_if_a_law_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_verdicts_and_exits_with_one_if_a_law_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = str(STRANGERS / "sound_derf.py")
     assert main(["check", file, "--law", "norm acts", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["laws"] == [{"law": "norm acts on each vector alone", "verdict": "holds", "where": "", "remedy": ""}]
     wrong = tmp_path / "mine.py"
-    wrong.write_text(Path(file).read_text(encoding="utf-8").replace("slope * wide", "slope * (wide - wide.mean(0))"), encoding="utf-8")
+    wrong.write_text(
+        Path(file).read_text(encoding="utf-8").replace("slope * wide", "slope * (wide - wide.mean(0))"),
+        encoding="utf-8",
+    )
     assert main(["check", str(wrong), "--law", "norm acts"]) == 1
     assert "1 broken" in capsys.readouterr().out
 

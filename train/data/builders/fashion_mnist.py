@@ -29,7 +29,8 @@ class FashionMnist(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("image", "label"),
             license=FILES[f"{FOLDER}/train-images-idx3-ubyte.gz"].licence,
             homepage="https://github.com/zalandoresearch/fashion-mnist",
-            citation="Xiao, Rasul, Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017",
+            citation="Xiao, Rasul, Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning"
+            " algorithms, 2017",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -37,7 +38,10 @@ class FashionMnist(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples("train"), "test": self._generate_examples("t10k")}
 
     def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        images, labels = (gzip.decompress(file(f"{FOLDER}/{part}-{kind}-ubyte.gz").read_bytes()) for kind in ("images-idx3", "labels-idx1"))
+        images, labels = (
+            gzip.decompress(file(f"{FOLDER}/{part}-{kind}-ubyte.gz").read_bytes())
+            for kind in ("images-idx3", "labels-idx1")
+        )
         pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1)
         for number, (image, label) in enumerate(zip(pixels, labels[8:], strict=True)):
             yield f"{number:05}", {"image": image, "label": label}

@@ -18,10 +18,10 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
 
     Features are those of `train.data.simulators.highway.features`.
 
-    60 / 6 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a crash.  `expert`:
-    all want 30 m/s, and two in three are pushed off their course and log how they mean to come back (DART, arXiv:1703.09327).  `mixed`:
-    each wants another speed, dares more or less, and is pushed to other speeds.  `tiny` is `mixed` with 3 / 1 simulations of 50 steps.
-    Generated.
+    60 / 6 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a
+    crash.  `expert`: all want 30 m/s, and two in three are pushed off their course and log how they mean to come back
+    (DART, arXiv:1703.09327).  `mixed`: each wants another speed, dares more or less, and is pushed to other speeds.
+    `tiny` is `mixed` with 3 / 1 simulations of 50 steps. Generated.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -51,7 +51,10 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
             highway = Highway(part, number, [style(kind, chance) for _ in range(DRIVERS)])
             for place, trip in enumerate(drive([highway], steps=50 if kind == TINY else STEPS)):
                 rewards = np.array(trip.rewards, np.float32)
-                yield f"{number:03}_{place}", {"features": np.stack(trip.features), "actions": np.stack(trip.actions), "rewards": rewards}
+                yield (
+                    f"{number:03}_{place}",
+                    {"features": np.stack(trip.features), "actions": np.stack(trip.actions), "rewards": rewards},
+                )
 
 
 def style(kind: str, chance: np.random.Generator) -> Style:

@@ -26,13 +26,14 @@ class Manoeuvres(tfds.core.BuilderConfig):
 
 
 class HighwayManoeuvres(tfds.core.GeneratorBasedBuilder):
-    """`video` (8, 32, 64, 1), 2.8 seconds of a highway from above, and `label`: what the black vehicle does.  2,000 / 400, or 50 / 25.
+    """`video` (8, 32, 64, 1), 2.8 seconds of a highway from above, and `label`: what the black vehicle does.  2,000 /
+    400, or 50 / 25.
 
-    The traffic is highway-env's: vehicles follow by the Intelligent Driver Model and change lanes by MOBIL, and now and then want another
-    speed.  A label says what was driven: `left` and `right` end more than 3 m to the side (a lane has 4), the others keep their lane;
-    `accelerate` and `brake` end more than 3 m/s faster or slower, `keep` stays within 0.7 m/s; what is in between is left out.  There
-    are as many clips of each.  The camera starts within a metre of the vehicle and flies along at the speed that it has at first.
-    Training and test come from other simulations.
+    The traffic is highway-env's: vehicles follow by the Intelligent Driver Model and change lanes by MOBIL, and now and
+    then want another speed.  A label says what was driven: `left` and `right` end more than 3 m to the side (a lane has
+    4), the others keep their lane; `accelerate` and `brake` end more than 3 m/s faster or slower, `keep` stays within
+    0.7 m/s; what is in between is left out.  There are as many clips of each.  The camera starts within a metre of the
+    vehicle and flies along at the speed that it has at first. Training and test come from other simulations.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -65,7 +66,10 @@ class HighwayManoeuvres(tfds.core.GeneratorBasedBuilder):
                 places = [(start, vehicle) for start, vehicle, what in found if what == label]
                 for start, vehicle in chance.permutation(places)[: min(MOST, wanted[label])]:
                     wanted[label] -= 1
-                    yield f"{seed:05}-{vehicle:02}-{start:03}", {"video": drawn(road, log, start, vehicle, chance), "label": label}
+                    yield (
+                        f"{seed:05}-{vehicle:02}-{start:03}",
+                        {"video": drawn(road, log, start, vehicle, chance), "label": label},
+                    )
             seed += 1
 
 
@@ -75,13 +79,17 @@ def simulated(chance: np.random.Generator) -> tuple[Any, np.ndarray]:
         from highway_env.road.road import Road, RoadNetwork
         from highway_env.vehicle.behavior import IDMVehicle
     except ImportError:
-        raise LookupError("highway_manoeuvres is simulated by highway-env; run `pip install 'morphax[drive]'`.") from None
+        raise LookupError(
+            "highway_manoeuvres is simulated by highway-env; run `pip install 'morphax[drive]'`."
+        ) from None
     network = RoadNetwork.straight_road_network(LANES, length=10_000, speed_limit=60)  # which nobody wants to reach
     road: Any = Road(network, np_random=np.random.RandomState(chance.integers(2**31)))
     for lane in range(LANES):
         place = chance.uniform(100, 120)  # the road begins at 0
         for _ in range(VEHICLES // LANES):
-            vehicle = IDMVehicle(road, [place, lane * LANE], speed=chance.uniform(15, 30), target_speed=chance.uniform(15, 35))
+            vehicle = IDMVehicle(
+                road, [place, lane * LANE], speed=chance.uniform(15, 30), target_speed=chance.uniform(15, 35)
+            )
             vehicle.randomize_behavior()
             road.vehicles.append(vehicle)
             place += chance.uniform(20, 45)

@@ -19,7 +19,9 @@ class ImdbReviews(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["neg", "pos"])}),
+            features=tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["neg", "pos"])}
+            ),
             supervised_keys=("text", "label"),
             license=FILES[NAME].licence,
             homepage="https://ai.stanford.edu/~amaas/data/sentiment/",

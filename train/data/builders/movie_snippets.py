@@ -18,8 +18,8 @@ NEUTRAL = 0.5  # closer to zero than this is neither positive nor negative
 class MovieSnippets(tfds.core.GeneratorBasedBuilder):
     """`text`, its mean `score` in [-4, 4] and its `label`.
 
-    Duplicates are dropped; a fifth of the sentences, chosen by their md5, is the test split.  The configuration `labels` leaves
-    out scores nearer to zero than 0.5; `scores` has them all.
+    Duplicates are dropped; a fifth of the sentences, chosen by their md5, is the test split.  The configuration
+    `labels` leaves out scores nearer to zero than 0.5; `scores` has them all.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -31,11 +31,16 @@ class MovieSnippets(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
-                {"text": tfds.features.Text(), "score": np.float32, "label": tfds.features.ClassLabel(names=["negative", "positive"])}
+                {
+                    "text": tfds.features.Text(),
+                    "score": np.float32,
+                    "label": tfds.features.ClassLabel(names=["negative", "positive"]),
+                }
             ),
             supervised_keys=("text", "label"),
             license=PACKAGES["vaderSentiment"].licence,
-            citation="Hutto and Gilbert, VADER: a parsimonious rule-based model for sentiment analysis of social media text, ICWSM 2014",
+            citation="Hutto and Gilbert, VADER: a parsimonious rule-based model for sentiment analysis of social"
+            " media text, ICWSM 2014",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

@@ -25,13 +25,15 @@ class Sizes(tfds.core.BuilderConfig):
 
 
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips, or 32 / 40.
+    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips, or 32 /
+    40.
 
-    Each digit is in a quarter of the picture of its own, drawn by chance, and leaves it on one side to come in on the other.  Its line is
-    one of four (a row, a column, the two diagonals), no two on the same; on it are eight places, two pixels apart, from a start drawn
-    by chance, and it stands at each of them once.  One digit goes from place to place in their order, and its direction is the class; the
-    others visit theirs in an order drawn by chance.  So the frames of a clip in any order are as likely for every direction, and each
-    of them alone is: only their order says which it is.  The digits are real, and no digit is in both splits.
+    Each digit is in a quarter of the picture of its own, drawn by chance, and leaves it on one side to come in on the
+    other.  Its line is one of four (a row, a column, the two diagonals), no two on the same; on it are eight places,
+    two pixels apart, from a start drawn by chance, and it stands at each of them once.  One digit goes from place to
+    place in their order, and its direction is the class; the others visit theirs in an order drawn by chance.  So the
+    frames of a clip in any order are as likely for every direction, and each of them alone is: only their order says
+    which it is.  The digits are real, and no digit is in both splits.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -52,7 +54,10 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # the package index is the source
         sizes: Any = self.builder_config
-        return {"train": self._generate_examples("train", sizes.train), "test": self._generate_examples("test", sizes.test)}
+        return {
+            "train": self._generate_examples("train", sizes.train),
+            "test": self._generate_examples("test", sizes.test),
+        }
 
     def _generate_examples(self, part: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         inks = np.stack([resized(image, (INK, INK))[..., 0] for image in digits(part)[0]])

@@ -12,11 +12,15 @@ PARTS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 
 class Multi30K(tfds.core.GeneratorBasedBuilder):
-    """`source` and `target`: 29,000 / 1,014 / 1,000 sentences, the test part that of 2016.  `multi30k/en-de`, `de-en`, `en-fr`, `fr-en`."""
+    """`source` and `target`: 29,000 / 1,014 / 1,000 sentences, the test part that of 2016.  `multi30k/en-de`, `de-en`,
+    `en-fr`, `fr-en`.
+    """
 
     name = "multi30k"
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS: ClassVar[list[Any]] = [tfds.core.BuilderConfig(name=name) for name in ("en-de", "de-en", "en-fr", "fr-en")]
+    BUILDER_CONFIGS: ClassVar[list[Any]] = [
+        tfds.core.BuilderConfig(name=name) for name in ("en-de", "de-en", "en-fr", "fr-en")
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

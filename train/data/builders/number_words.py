@@ -49,6 +49,8 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
             from num2words import num2words
         except ImportError:
             wanted = f"num2words=={PACKAGES['num2words'].version}"
-            raise LookupError(f"number_words is made with the package num2words, which is absent; pip install {wanted}.") from None
+            raise LookupError(
+                f"number_words is made with the package num2words, which is absent; pip install {wanted}."
+            ) from None
         for number in numbers:
             yield str(number), {"source": num2words(number, lang="en"), "target": num2words(number, lang="fr")}

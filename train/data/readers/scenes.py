@@ -18,8 +18,8 @@ from train.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares, labels and crowds;
-    whether it is turned as its EXIF orientation says.
+    """A picture (its file, or its place in a data set), its name, boxes (n, 4) by left, top, right, bottom in shares,
+    labels and crowds; whether it is turned as its EXIF orientation says.
     """
 
     source: Any
@@ -32,7 +32,8 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """The pictures of a part, the classes that their labels count, where they come from, and what the reader says of them.
+    """The pictures of a part, the classes that their labels count, where they come from, and what the reader says of
+    them.
 
     `listed` are the files of pictures that are named there, `present` all files where these are.
     """
@@ -46,7 +47,9 @@ class Scenes:
 
 
 class Object(NamedTuple):
-    """A class, a box by left, top, right, bottom in shares of the picture, whether it is a crowd, and what the file calls the object."""
+    """A class, a box by left, top, right, bottom in shares of the picture, whether it is a crowd, and what the file
+    calls the object.
+    """
 
     kind: str
     box: list[float]
@@ -62,7 +65,9 @@ class Listed(NamedTuple):
     objects: list[Object]
 
 
-def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str, present: Sequence[Path], advice: str) -> Scenes:
+def _sound(
+    found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str, present: Sequence[Path], advice: str
+) -> Scenes:
     """Pictures that can be read with boxes cut to them; notes name boxes that reach beyond, or have no area.
 
     Raises InputError where no picture can be read, with the `advice`.
@@ -107,7 +112,8 @@ def _sound(found: Sequence[Listed], classes: tuple[str, ...] | None, origin: str
 def unlisted(parts: Sequence[Scenes]) -> tuple[Note, ...]:
     """A note of the files among the pictures that no part lists."""
     listed, present = (
-        {path.resolve() for part in parts for path in some(part)} for some in (lambda one: one.listed, lambda one: one.present)
+        {path.resolve() for part in parts for path in some(part)}
+        for some in (lambda one: one.listed, lambda one: one.present)
     )
     left = tuple(map(str, sorted(present - listed)))
     return (Note(parts[0].origin, "are listed nowhere and are left out", "files", left, len(present)),) if left else ()
@@ -118,9 +124,13 @@ def voc(folder: Path) -> Scenes:
     inside = sorted((folder / "Annotations").glob("*"))
     files = [file for file in inside if file.suffix.lower() == ".xml"]
     if not files:
-        raise InputError(f"{folder} has no Annotations/*.xml; give a Pascal VOC folder, or a COCO file ending in .json.")
+        raise InputError(
+            f"{folder} has no Annotations/*.xml; give a Pascal VOC folder, or a COCO file ending in .json."
+        )
     pictures = folder / "JPEGImages"
-    found = _sound([voc_file(file) for file in files], None, str(folder), below(pictures), f"in {pictures}; put them there")
+    found = _sound(
+        [voc_file(file) for file in files], None, str(folder), below(pictures), f"in {pictures}; put them there"
+    )
     others = tuple(str(file) for file in inside if file not in files)
     note = Note(str(folder / "Annotations"), "do not end in .xml and are left out", "files", others, len(inside))
     return dataclasses.replace(found, notes=(*found.notes, note)) if others else found
@@ -144,10 +154,16 @@ def voc_file(file: Path) -> Listed:
             box = [(left - 1) / columns, (top - 1) / rows, right / columns, bottom / rows]
             if not all(map(math.isfinite, box)):
                 raise ValueError(f"a box of {left:g}, {top:g}, {right:g}, {bottom:g}")
-            objects.append(Object((item.findtext("name") or "").strip() or "object", box, False, f"object {number} of {file.name}"))
+            objects.append(
+                Object((item.findtext("name") or "").strip() or "object", box, False, f"object {number} of {file.name}")
+            )
     except (OSError, ET.ParseError, ValueError, LookupError) as error:  # the last of an encoding that nobody knows
-        raise InputError(f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers.") from None
-    return Listed(file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), (columns, rows), objects)
+        raise InputError(
+            f"{file} is not a Pascal VOC annotation ({error}); each needs a size and boxes of four numbers."
+        ) from None
+    return Listed(
+        file.parent.parent / "JPEGImages" / (root.findtext("filename") or f"{file.stem}.jpg"), (columns, rows), objects
+    )
 
 
 def coco(path: Path, images: Path | None, setting: str) -> Scenes:
@@ -159,7 +175,10 @@ def coco(path: Path, images: Path | None, setting: str) -> Scenes:
         data = json.loads(content(str(path)))
         classes, notes = _categories(path, data["categories"], data["annotations"])
         listed = _by_id(path, "image", data["images"])
-        sides = {key: (_length(path, key, entry, "width"), _length(path, key, entry, "height")) for key, entry in listed.items()}
+        sides = {
+            key: (_length(path, key, entry, "width"), _length(path, key, entry, "height"))
+            for key, entry in listed.items()
+        }
         objects: dict[Any, list[Object]] = {key: [] for key in listed}
         for place, entry in enumerate(data["annotations"]):
             name = f"annotation {entry['id']}" if "id" in entry else f"annotation number {place + 1}"
@@ -171,8 +190,12 @@ def coco(path: Path, images: Path | None, setting: str) -> Scenes:
             if crowd not in (0, 1, None):
                 raise InputError(f"{path}: {name} has iscrowd {crowd!r}; give 0 or 1.")
             objects[entry["image_id"]].append(Object(classes[entry["category_id"]], box, bool(crowd), name))
-        folder = images or next((place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent)
-        found = [Listed(folder / _file_name(path, key, entry), sides[key], objects[key]) for key, entry in listed.items()]
+        folder = images or next(
+            (place for place in (path.parent / "images", path.parent) if place.is_dir()), path.parent
+        )
+        found = [
+            Listed(folder / _file_name(path, key, entry), sides[key], objects[key]) for key, entry in listed.items()
+        ]
     except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{path} is not a COCO file ({type(error).__name__}: {error}); it needs images, annotations and categories."
@@ -182,9 +205,15 @@ def coco(path: Path, images: Path | None, setting: str) -> Scenes:
             raise
         raise InputError(f"{path} is not a COCO file ({error}); a bbox is left, top, width and height.") from None
     # Beside the file there may be anything: there only the folders of what it lists are looked into.
-    present = below(folder) if folder != path.parent else [one for place in {one.path.parent for one in found} for one in place.glob("*")]
+    present = (
+        below(folder)
+        if folder != path.parent
+        else [one for place in {one.path.parent for one in found} for one in place.glob("*")]
+    )
     present = [one for one in present if one.is_file() and one.suffix.lower() != ".json"]
-    sound = _sound(found, tuple(dict.fromkeys(classes.values())), str(path), present, f"in {folder}; set {setting} to their folder")
+    sound = _sound(
+        found, tuple(dict.fromkeys(classes.values())), str(path), present, f"in {folder}; set {setting} to their folder"
+    )
     return dataclasses.replace(sound, notes=(*notes, *sound.notes))
 
 
@@ -218,10 +247,13 @@ def _categories(path: Path, entries: Sequence[Any], annotations: Sequence[Any]) 
     for name, keys in names.items():
         if len(both := [key for key in keys if str(key) in used]) > 1:
             raise InputError(
-                f"{path}: the categories {' and '.join(map(str, both))} are both called {name!r}; rename one, or give both one id."
+                f"{path}: the categories {' and '.join(map(str, both))} are both called {name!r}; rename one, or"
+                " give both one id."
             )
         if len(keys) > 1:
-            notes.append(Note(str(path), f"the categories {', '.join(map(str, keys))} are all called {name!r} and are one class"))
+            notes.append(
+                Note(str(path), f"the categories {', '.join(map(str, keys))} are all called {name!r} and are one class")
+            )
     return {key: str(entry["name"]) for key, entry in found.items()}, notes
 
 
@@ -235,7 +267,10 @@ def _refuse_unknown(name: str, entry: Any, key: str, known: dict[Any, Any], of: 
         return
     other = next((one for one in known if str(one) == str(value)), None)
     if other is not None:
-        raise InputError(f"{name} has the {noun} {value!r} and {of} has {other!r}; write both as whole numbers, without quotation marks.")
+        raise InputError(
+            f"{name} has the {noun} {value!r} and {of} has {other!r}; write both as whole numbers, without quotation"
+            " marks."
+        )
     verb = "has the category" if noun == "category" else "is of the image"
     raise InputError(f"{name} {verb} {value!r}, which {of} lacks.")
 
@@ -255,12 +290,19 @@ def _file_name(path: Path, key: Any, entry: Any) -> str:
 
 
 def _box(name: str, entry: Any, columns: float, rows: float) -> list[float]:
-    """The box of an annotation by left, top, right, bottom in shares.  Raises InputError, with its name, where it is none."""
+    """The box of an annotation by left, top, right, bottom in shares.  Raises InputError, with its name, where it is
+    none.
+    """
     given = entry.get("bbox")
-    if not isinstance(given, list) or len(given) != 4 or any(isinstance(side, bool) or not isinstance(side, int | float) for side in given):
+    if (
+        not isinstance(given, list)
+        or len(given) != 4
+        or any(isinstance(side, bool) or not isinstance(side, int | float) for side in given)
+    ):
         told = f"the bbox {json.dumps(given, default=str)[:60]}" if "bbox" in entry else "no bbox"
         raise InputError(
-            f"{name} has {told}; a bbox is left, top, width and height: give four numbers of pixels, or remove the annotation."
+            f"{name} has {told}; a bbox is left, top, width and height: give four numbers of pixels, or remove the"
+            " annotation."
         )
     try:
         left, top, width, height = map(float, given)

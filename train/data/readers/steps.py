@@ -18,7 +18,9 @@ UNREAD = "or set data.time=none to read the rows as equal steps without a calend
 
 
 def parse(text: str) -> Time:
-    """A time in ISO 8601, or the first day of a year, a quarter (2026Q1, 2026-Q1) or a month (2026-01).  Raises ValueError for others."""
+    """A time in ISO 8601, or the first day of a year, a quarter (2026Q1, 2026-Q1) or a month (2026-01).  Raises
+    ValueError for others.
+    """
     text = text.strip()
     if (short := SHORT.fullmatch(text)) is not None:
         year, quarter, month = short.groups()
@@ -39,7 +41,9 @@ class Step:
     day: int | Literal["first", "last"] = 0
 
     def ahead(self, time: Time, count: int) -> Time:
-        """The time `count` steps later, or before it if `count` is negative.  Raises OverflowError beyond the years that there are."""
+        """The time `count` steps later, or before it if `count` is negative.  Raises OverflowError beyond the years
+        that there are.
+        """
         if self.unit == "seconds":
             return time + datetime.timedelta(seconds=self.count) * count
         if self.unit == "days":
@@ -85,10 +89,11 @@ def _day(year: int, month: int, day: int | str) -> int:
 
 
 def step(times: Sequence[Time], where: Callable[[int], str]) -> Step:
-    """The step of times in ascending order, an hour for a single one.  Raises InputError, with the place, if there is none.
+    """The step of times in ascending order, an hour for a single one.  Raises InputError, with the place, if there is
+    none.
 
-    `where` says where a time is.  Equal times come first, then days by the clock, Monday to Friday, other days of the week over two weeks
-    or more, and months.
+    `where` says where a time is.  Equal times come first, then days by the clock, Monday to Friday, other days of the
+    week over two weeks or more, and months.
     """
     if len(times) < 2:
         return Step("seconds", 3600.0)
@@ -102,9 +107,16 @@ def step(times: Sequence[Time], where: Callable[[int], str]) -> Step:
     place = next(index for index, gap in enumerate(passed, 1) if gap != usual)
     late, expected = (datetime.timedelta(seconds=gap) for gap in (passed[place - 1], usual))
     change = ""
-    if times[place].tzinfo is None and times[place].weekday() == 6 and times[place].month in CHANGES and abs(late - expected) == DAY / 24:
+    if (
+        times[place].tzinfo is None
+        and times[place].weekday() == 6
+        and times[place].month in CHANGES
+        and abs(late - expected) == DAY / 24
+    ):
         change = "; if clocks were changed then, give times with their offset from UTC, as 2026-03-29 03:00:00+02:00"
-    raise InputError(f"{where(place)}, comes {late} after the row before and not {expected}{change}; add the rows between, {UNREAD}.")
+    raise InputError(
+        f"{where(place)}, comes {late} after the row before and not {expected}{change}; add the rows between, {UNREAD}."
+    )
 
 
 def _calendar(times: Sequence[Time]) -> Iterator[Step]:
@@ -117,7 +129,11 @@ def _calendar(times: Sequence[Time]) -> Iterator[Step]:
         yield Step("weekdays", 1, weekdays=frozenset(time.weekday() for time in times))
     months = {12 * (later.year - before.year) + later.month - before.month for before, later in _both(times)}
     if len(months) == 1 and (count := months.pop()) > 0:
-        ends: Any = 31 if all(time.day == calendar.monthrange(time.year, time.month)[1] for time in times) else max(t.day for t in times)
+        ends: Any = (
+            31
+            if all(time.day == calendar.monthrange(time.year, time.month)[1] for time in times)
+            else max(t.day for t in times)
+        )
         for day in (ends, "first", "last"):
             if _day(times[0].year, times[0].month, day) == times[0].day:
                 yield Step("months", count, day=day)
@@ -127,6 +143,13 @@ def refuse_repeat(times: Sequence[Time], where: str, text: str) -> None:
     """Raises InputError for the last of the times, which is not after the one before it."""
     before, late = times[-2:]
     change = ""
-    if before - late <= datetime.timedelta(hours=1) and late.tzinfo is None and late.month in CHANGES and late.weekday() == 6:
+    if (
+        before - late <= datetime.timedelta(hours=1)
+        and late.tzinfo is None
+        and late.month in CHANGES
+        and late.weekday() == 6
+    ):
         change = "; if clocks were set back then, give times with their offset from UTC, as 2026-10-25 02:00:00+01:00"
-    raise InputError(f"{where}, is at {text}, which is not after the row before{change}; sort the rows and drop repeats, {UNREAD}.")
+    raise InputError(
+        f"{where}, is at {text}, which is not after the row before{change}; sort the rows and drop repeats, {UNREAD}."
+    )

@@ -33,21 +33,28 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def counted(path: Path) -> int:
-    """How many frames a video has, by decoding all of them.  Raises ValueError where it has none, is damaged, or was cut off."""
+    """How many frames a video has, by decoding all of them.  Raises ValueError where it has none, is damaged, or was
+    cut off.
+    """
     with _opened(path) as (container, stream):
         count, seconds = 0, 0.0
         for frame in container.decode(stream):
             count += 1
-            seconds = max(seconds, float(((frame.pts or 0) - (stream.start_time or 0) + (frame.duration or 0)) * stream.time_base))
+            seconds = max(
+                seconds, float(((frame.pts or 0) - (stream.start_time or 0) + (frame.duration or 0)) * stream.time_base)
+            )
         told, lasts = stream.frames, _lasts(container, stream)
     if not count:
         raise ValueError("it has no frames")
-    if path.suffix.lower() == ".gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):  # it announces none, and ends so
+    # it announces none, and ends so
+    if path.suffix.lower() == ".gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
         raise ValueError(f"it was cut off after {count} frames")
     # Cut frames are announced and may be many; frames that are held for long are few.
     if (told or lasts) and count < WHOLE * (told or math.inf) and seconds < WHOLE * (lasts or math.inf):
         raise ValueError(
-            f"it was cut off after {count} of {told} frames" if told else f"it was cut off after {seconds:.2g} of {lasts:.2g} s"
+            f"it was cut off after {count} of {told} frames"
+            if told
+            else f"it was cut off after {seconds:.2g} of {lasts:.2g} s"
         )
     return count
 
@@ -65,14 +72,16 @@ def _lasts(container: Any, stream: Any) -> float:
     """How many seconds a video says that it lasts; 0 where it says nothing, or what is said may be of its sound."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    hours, minutes, seconds = ([*stream.metadata.get("DURATION", "").split(":"), "", "", ""])[:3]  # as Matroska writes it
+    # as Matroska writes it
+    hours, minutes, seconds = ([*stream.metadata.get("DURATION", "").split(":"), "", "", ""])[:3]
     with contextlib.suppress(ValueError):
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
     return 0.0 if container.streams.audio else (container.duration or 0) / 1e6
 
 
 def decoded(path: Path, channels: int, places: Sequence[int]) -> list[np.ndarray]:
-    """The frames at some places, ascending, each (rows, columns, channels) of 0 to 255, grey for one channel, else red, green, blue.
+    """The frames at some places, ascending, each (rows, columns, channels) of 0 to 255, grey for one channel, else red,
+    green, blue.
 
     A video is decoded from its start; its frames are turned upright, as its display matrix says.
     Raises ValueError, with the reason, where it cannot be.
@@ -91,7 +100,8 @@ def decoded(path: Path, channels: int, places: Sequence[int]) -> list[np.ndarray
 
 
 def _orientation(frame: Any) -> int:
-    """How a frame is to be turned for display, as an EXIF orientation from 1 to 8; 1 unless its display matrix says otherwise.
+    """How a frame is to be turned for display, as an EXIF orientation from 1 to 8; 1 unless its display matrix says
+    otherwise.
 
     The matrix is of 3 x 3 numbers, of which the upper left 2 x 2, (a, b) and (c, d), map a column and a row (x, y) to
     (a x + c y, b x + d y).  It is taken for the nearest that keeps rows and columns straight.
@@ -106,9 +116,11 @@ def _orientation(frame: Any) -> int:
 
 
 def sampled(count: int, frames: int, span: float = 1.0, chance: np.random.Generator | None = None) -> list[int]:
-    """Which `frames` of `count` frames are seen: the middles of equal parts, or by chance one at the same place of each part.
+    """Which `frames` of `count` frames are seen: the middles of equal parts, or by chance one at the same place of each
+    part.
 
-    By chance the parts cover the share `span` of the video, from a start drawn too.  A video that is too short repeats its last frame.
+    By chance the parts cover the share `span` of the video, from a start drawn too.  A video that is too short repeats
+    its last frame.
     """
     if count <= frames:
         return [min(place, count - 1) for place in range(frames)]

@@ -1,4 +1,6 @@
-"""Driving on a highway: what a vehicle sees, experts that drive as it is told or as they like, and episodes with a model at the wheel."""
+"""Driving on a highway: what a vehicle sees, experts that drive as it is told or as they like, and episodes with a
+model at the wheel.
+"""
 
 import contextlib
 import dataclasses
@@ -9,20 +11,24 @@ from typing import Any
 
 import numpy as np
 
-LANES, WIDTH, CARS, SPACE = 4, 4.0, 20, 2.0  # the lanes and their metres; the vehicles on the road, and how far apart (1 is dense)
+# the lanes and their metres; the vehicles on the road, and how far apart (1 is dense)
+LANES, WIDTH, CARS, SPACE = 4, 4.0, 20, 2.0
 SLOW, STARTS = (16.0, 24.0), (20.0, 30.0)  # the speeds of the others, and those at which drivers begin
 SECONDS, STEPS = 0.2, 200  # a step, and an episode
 RANGES = np.array([5.0, 0.4])  # what an action of 1 is: metres a second squared, and radians of the front wheels
-ANEW = np.array([0.1, 0.3])  # how often the noise of acceleration and steering is drawn anew: what is held leads somewhere
+# how often the noise of acceleration and steering is drawn anew: what is held leads somewhere
+ANEW = np.array([0.1, 0.3])
 FEATURES = 31
 PARTS = ("train", "test", "closed")  # each has seeds of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How an expert drives: the speed it wants, the seconds it keeps to the vehicle ahead, the acceleration a change of lane has to gain.
+    """How an expert drives: the speed it wants, the seconds it keeps to the vehicle ahead, the acceleration a change of
+    lane has to gain.
 
-    `noise` is the spread of what is added to its actions (of 1) before they are carried out; what is logged is what it meant to do.
+    `noise` is the spread of what is added to its actions (of 1) before they are carried out; what is logged is what it
+    meant to do.
     """
 
     speed: float = 30.0
@@ -32,11 +38,13 @@ class Style:
 
 
 def features(vehicles: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """What some of the vehicles see, (m, 31) numbers of about -1 to 1; vehicles (n, 4): metres along, metres across, heading, speed.
+    """What some of the vehicles see, (m, 31) numbers of about -1 to 1; vehicles (n, 4): metres along, metres across,
+    heading, speed.
 
-    Own speed (25 m/s is 0, 30 is 1), heading (0.2 rad is 1), place in the lane (its edge is 1), lanes to the left and to the right (3 are
-    1), and whether there is one; then of the nearest vehicle ahead and behind, in the lane to the left, the own and that to the right:
-    nearness 1 / (1 + d / 20 m), distance (100 m and more, or nobody, is 1), speed less the own (10 m/s is 1), and heading.
+    Own speed (25 m/s is 0, 30 is 1), heading (0.2 rad is 1), place in the lane (its edge is 1), lanes to the left and
+    to the right (3 are 1), and whether there is one; then of the nearest vehicle ahead and behind, in the lane to the
+    left, the own and that to the right: nearness 1 / (1 + d / 20 m), distance (100 m and more, or nobody, is 1), speed
+    less the own (10 m/s is 1), and heading.
     """
     along, across, heading, speed = vehicles.T
     chosen = np.asarray(own)
@@ -63,7 +71,10 @@ def features(vehicles: np.ndarray, own: Sequence[int]) -> np.ndarray:
             gap = apart[np.arange(len(chosen)), nearest]
             some = np.isfinite(gap)
             seen += [np.where(some, 1 / (1 + gap / 20), 0), np.minimum(gap / 100, 1)]
-            seen += [np.where(some, np.clip((speed[nearest] - speed[chosen]) / 10, -2, 2), 0), np.where(some, heading[nearest] * 5, 0)]
+            seen += [
+                np.where(some, np.clip((speed[nearest] - speed[chosen]) / 10, -2, 2), 0),
+                np.where(some, heading[nearest] * 5, 0),
+            ]
     return np.stack(seen, -1).astype(np.float32)
 
 
@@ -73,7 +84,9 @@ def lanes(across: np.ndarray) -> np.ndarray:
 
 
 def reward(vehicle: np.ndarray, crashed: bool) -> float:
-    """That of highway-v0, from 0 to 1: 0.4 for a speed from 20 to 30 m/s, 0.1 for lanes to the right, -1 for a crash; 0 beside the road."""
+    """That of highway-v0, from 0 to 1: 0.4 for a speed from 20 to 30 m/s, 0.1 for lanes to the right, -1 for a crash; 0
+    beside the road.
+    """
     _, across, heading, speed = vehicle
     fast = np.clip((speed * np.cos(heading) - 20) / 10, 0, 1)
     total = 0.4 * fast + 0.1 * lanes(across) / (LANES - 1) - float(crashed)
@@ -87,13 +100,17 @@ def on_road(vehicle: np.ndarray) -> bool:
 
 @functools.cache
 def simulator() -> Any:
-    """The road of highway-env, its network, its expert, and our driver of it.  Raises LookupError where the package is absent."""
+    """The road of highway-env, its network, its expert, and our driver of it.  Raises LookupError where the package is
+    absent.
+    """
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a game library that it imports greets
             from highway_env.road.road import Road, RoadNetwork
             from highway_env.vehicle.behavior import IDMVehicle
     except ImportError:
-        raise LookupError("Driving is simulated with the package highway-env, which is absent; pip install 'morphax[drive]'.") from None
+        raise LookupError(
+            "Driving is simulated with the package highway-env, which is absent; pip install 'morphax[drive]'."
+        ) from None
 
     class Straight(Road):
         """A road whose lanes are straight, which makes neighbours quick to find; half of the time goes there."""
@@ -118,7 +135,9 @@ def simulator() -> Any:
             return ahead, behind
 
     class Driver(IDMVehicle):
-        """An expert: the Intelligent Driver Model along the lane, MOBIL across; or whoever gives it `command`, an action of -1 to 1."""
+        """An expert: the Intelligent Driver Model along the lane, MOBIL across; or whoever gives it `command`, an
+        action of -1 to 1.
+        """
 
         style, command, push = Style(), None, np.zeros(2)
         meant = np.zeros(2)
@@ -142,7 +161,8 @@ def simulator() -> Any:
 
 @dataclasses.dataclass
 class Trip:
-    """What a driver saw, meant to do and was rewarded for, step by step until the end, a crash, or the edge of the road.
+    """What a driver saw, meant to do and was rewarded for, step by step until the end, a crash, or the edge of the
+    road.
 
     `scenes` has every vehicle, (20, 4), before each step, and `speeds` the driver's own after it.
     """
@@ -162,7 +182,8 @@ class Trip:
 
 
 class Highway:
-    """Four lanes with 20 vehicles, some of them drivers of a style each, the first behind all others; the part and the number decide it.
+    """Four lanes with 20 vehicles, some of them drivers of a style each, the first behind all others; the part and the
+    number decide it.
 
     `trips` are what the drivers have done so far.
     """
@@ -177,7 +198,8 @@ class Highway:
             speed = chance.uniform(*(STARTS if index in self.own else SLOW))
             vehicle = (driver if index in self.own else traffic).create_random(self.road, speed, spacing=SPACE)
             vehicle.randomize_behavior()
-            vehicle.check_collisions = index in self.own  # those of the others with each other take time and are not looked at
+            # those of the others with each other take time and are not looked at
+            vehicle.check_collisions = index in self.own
             self.road.vehicles.append(vehicle)
         self.drivers = [self.road.vehicles[place] for place in self.own]
         self.trips = [Trip() for _ in styles]
@@ -224,15 +246,17 @@ def drive(
 ) -> list[Trip]:
     """The trips of all drivers of the highways, one after the other; experts drive themselves.
 
-    `wheel(features, rewards)` gives the actions (n, 2) of the n drivers from what they see (n, 31) and what the last step gave (n,); a
-    driver whose trip has ended is asked on, and nothing of it is recorded.
+    `wheel(features, rewards)` gives the actions (n, 2) of the n drivers from what they see (n, 31) and what the last
+    step gave (n,); a driver whose trip has ended is asked on, and nothing of it is recorded.
     """
     trips = [trip for highway in highways for trip in highway.trips]
     for step in range(steps):
         if stop() or not any(highway.running for highway in highways):
             break
         seen = np.concatenate([highway.look() for highway in highways])
-        given = np.array([trip.rewards[-1] if len(trip.rewards) == step and step else 0.0 for trip in trips], np.float32)
+        given = np.array(
+            [trip.rewards[-1] if len(trip.rewards) == step and step else 0.0 for trip in trips], np.float32
+        )
         actions, first = None if wheel is None else wheel(seen, given), 0
         for highway in highways:
             last = first + len(highway.own)

@@ -4,7 +4,8 @@ A new format is one file here with a `Format`, such as
 
     AVRO = Format((".avro",), read)      # read(path) -> Split, or InputError
 
-and is known by its suffix to every data set that has a `path`.  A library of named data sets is a `Library`: `data.dataset=PREFIX:NAME`.
+and is known by its suffix to every data set that has a `path`.  A library of named data sets is a `Library`:
+`data.dataset=PREFIX:NAME`.
 """
 
 import dataclasses
@@ -39,7 +40,8 @@ class Format:
 class Library:
     """Data sets of a library by their names, `PREFIX:NAME`.
 
-    open(name, split): a split, or a slice `test[:500]`.  describe(name): "splits" name -> number of examples, "features" column -> what
+    open(name, split): a split, or a slice `test[:500]`.  describe(name): "splits" name -> number of examples,
+    "features" column -> what
     it is, "version", "folder", "licence".  Both raise InputError for what is not there.
     """
 
@@ -50,7 +52,9 @@ class Library:
 
 @functools.cache
 def _defined() -> tuple[Any, ...]:
-    """The formats and libraries of the files here, by the names of the files.  Raises ValueError for two of one suffix or prefix."""
+    """The formats and libraries of the files here, by the names of the files.  Raises ValueError for two of one suffix
+    or prefix.
+    """
     found: dict[int, Any] = {}
     taken: dict[str, str] = {}
     for entry in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name):
@@ -60,7 +64,10 @@ def _defined() -> tuple[Any, ...]:
             found[id(value)] = value
             for name in value.suffixes if isinstance(value, Format) else (f"{value.prefix}:",):
                 if name in taken:
-                    raise ValueError(f"{name} is read in {taken[name]}.py and in {entry.name}.py of train/data/sources; keep one of them.")
+                    raise ValueError(
+                        f"{name} is read in {taken[name]}.py and in {entry.name}.py of train/data/sources; keep one"
+                        " of them."
+                    )
                 taken[name] = entry.name
     return tuple(found.values())
 
@@ -96,4 +103,6 @@ def needs(module: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"{what} needs {module}, which cannot be imported ({error}): pip install 'morphax[{extra}]'.") from None
+        raise InputError(
+            f"{what} needs {module}, which cannot be imported ({error}): pip install 'morphax[{extra}]'."
+        ) from None

@@ -53,8 +53,8 @@ def read(path: str) -> Split:
     if (place / SEVERAL).is_file():
         inner = sorted(inside.name for inside in place.iterdir() if (inside / ONE).is_file())
         raise InputError(
-            f"{path} holds the splits {join(inner)}; give one, such as data.path={place / (inner or ['train'])[0]} and data.test for the"
-            f" other, or data.dataset=hf:{path} with data.splits."
+            f"{path} holds the splits {join(inner)}; give one, such as data.path={place / (inner or ['train'])[0]}"
+            f" and data.test for the other, or data.dataset=hf:{path} with data.splits."
         )
     return _split(_saved(path), path)
 
@@ -74,17 +74,26 @@ def _library(what: str) -> Any:
     """The library, of a version that runs no code of data sets.  Raises InputError where it is absent or older."""
     library = needs("datasets", "datasets", what)
     if int(library.__version__.split(".")[0]) < 4:
-        raise InputError(f"{what} needs `datasets` 4 or later, as older ones run code of data sets: pip install -U 'morphax[datasets]'.")
+        raise InputError(
+            f"{what} needs `datasets` 4 or later, as older ones run code of data sets: pip install -U"
+            " 'morphax[datasets]'."
+        )
     return library
 
 
 def _split(found: Any, origin: str) -> Split:
-    names = {column: tuple(feature.names) for column, feature in found.features.items() if type(feature).__name__ == "ClassLabel"}
+    names = {
+        column: tuple(feature.names)
+        for column, feature in found.features.items()
+        if type(feature).__name__ == "ClassLabel"
+    }
     return Split(Rows(found.with_format(None)), origin, names)
 
 
 def open_split(name: str, split: str) -> Split:
-    """A split of a named data set, `OWNER/NAME` or `OWNER/NAME:CONFIGURATION`, or of a folder written by `save_to_disk`; or a slice."""
+    """A split of a named data set, `OWNER/NAME` or `OWNER/NAME:CONFIGURATION`, or of a folder written by
+    `save_to_disk`; or a slice.
+    """
     library, splits = _library(f"hf:{name}"), _splits(name)
     base = split.partition("[")[0]
     if base not in splits:
@@ -95,7 +104,9 @@ def open_split(name: str, split: str) -> Split:
         pieces = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts]
     except (ValueError, AssertionError, LookupError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"hf:{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'.") from None
+        raise InputError(
+            f"hf:{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'."
+        ) from None
     return _split(pieces[0] if len(pieces) == 1 else library.concatenate_datasets(pieces), f"hf:{name} {split}")
 
 
@@ -104,7 +115,10 @@ def _splits(name: str) -> Mapping[str, Any]:
     place = Path(name).expanduser()
     if place.is_dir():
         if not saved(place):
-            raise InputError(f"{name} was not written by save_to_disk; give such a folder, or a name that the cache of `datasets` has.")
+            raise InputError(
+                f"{name} was not written by save_to_disk; give such a folder, or a name that the cache of `datasets`"
+                " has."
+            )
         found = _saved(name)
         return found if isinstance(found, dict) else {str(found.split or "train"): found}
     library = _library(f"hf:{name}")
@@ -114,10 +128,13 @@ def _splits(name: str) -> Mapping[str, Any]:
             return library.load_dataset(repository, configuration or None)
     except Exception as error:  # of its cache, of a connection that is not there, of a name
         if known := _configurations(error):
-            raise InputError(f"hf:{name} is none or several of the configurations here, {known}; give hf:{repository}:ONE.") from None
+            raise InputError(
+                f"hf:{name} is none or several of the configurations here, {known}; give hf:{repository}:ONE."
+            ) from None
         arguments = ", ".join(map(repr, filter(None, (repository, configuration))))
         raise InputError(
-            f"hf:{name} is not in the cache of `datasets` ({library.config.HF_DATASETS_CACHE}); where there is a network, run"
+            f"hf:{name} is not in the cache of `datasets` ({library.config.HF_DATASETS_CACHE}); where there is a"
+            " network, run"
             f' `python -c "import datasets; datasets.load_dataset({arguments})"` once,'
             " and copy the cache here, or save it by save_to_disk."
         ) from None

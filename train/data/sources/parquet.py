@@ -1,4 +1,6 @@
-"""Parquet: columns with types, as pandas, Spark, polars and `datasets` write them; a file, or a folder of files of one table."""
+"""Parquet: columns with types, as pandas, Spark, polars and `datasets` write them; a file, or a folder of files of one
+table.
+"""
 
 import datetime
 import decimal

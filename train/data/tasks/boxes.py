@@ -25,13 +25,14 @@ from train.page import Figure
 class Boxes:
     """Pictures with boxes and their classes, from a data set by name or from the user's own files.
 
-    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, those of `test` in `test_images` where it is given;
-    without both in images/ beside the file, else beside it) or Pascal VOC folders (Annotations/ and JPEGImages/); without `test` a part
-    `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  A picture is seen as it is stored, or turned as its EXIF
-    orientation says where only then its columns and rows are those that its file lists; one that has others is left out.  Pictures are
-    resized to `size` (rows, columns) and seen in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a
-    picture.  `augment` changes those of the training part, boxes with them; a box of which less than a third is left is dropped.
-    `labels` fixes the classes' order, and `names` is what they are called in answers and reports, in that order.
+    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, those of `test` in `test_images`
+    where it is given; without both in images/ beside the file, else beside it) or Pascal VOC folders (Annotations/ and
+    JPEGImages/); without `test` a part `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  A
+    picture is seen as it is stored, or turned as its EXIF orientation says where only then its columns and rows are
+    those that its file lists; one that has others is left out.  Pictures are resized to `size` (rows, columns) and seen
+    in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a picture.  `augment` changes
+    those of the training part, boxes with them; a box of which less than a third is left is dropped. `labels` fixes the
+    classes' order, and `names` is what they are called in answers and reports, in that order.
     """
 
     dataset: str = "bccd"
@@ -51,7 +52,9 @@ class Boxes:
     def __post_init__(self) -> None:
         once("Boxes.labels", self.labels)
         if min(self.size) < 1 or self.most < 1:
-            raise ValueError(f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0.")
+            raise ValueError(
+                f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0."
+            )
         if not 0 < self.holdout < 1:
             raise ValueError(f"Boxes.holdout is {self.holdout}; give a part of the pictures between 0 and 1.")
         if self.test and not self.path:
@@ -61,7 +64,9 @@ class Boxes:
         if self.augment.mixes:
             raise ValueError("Boxes.augment has mixup or cutmix, which mix classes, not boxes; set both to 0.")
         if self.augment.erase:
-            raise ValueError(f"Boxes.augment has erase {self.augment.erase}, which may erase what a box frames; set it to 0.")
+            raise ValueError(
+                f"Boxes.augment has erase {self.augment.erase}, which may erase what a box frames; set it to 0."
+            )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedBoxes":
         """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
@@ -78,7 +83,8 @@ class Boxes:
             else:
                 rows = [scene for scene in whole.scenes if held(scene.name, self.holdout) == (part == "test")]
                 opened.add(part, dataclasses.replace(whole, scenes=rows, origin=f"{self.path} ({part} part)"))
-        if read and (whole is not None or len(read) == 2 or self.test == self.path):  # what one file leaves out the other may list
+        # what one file leaves out the other may list
+        if read and (whole is not None or len(read) == 2 or self.test == self.path):
             opened.notes.take(unlisted(read))
         return opened
 
@@ -87,17 +93,22 @@ class Boxes:
         return OpenedBoxes(self, classes or self.labels)
 
     def _named(self, part: PART) -> "Scenes":
-        split = dataset(self.dataset, self.splits[part == "test"], encoded=("image",))  # of all pictures the boxes alone are read here
+        # of all pictures the boxes alone are read here
+        split = dataset(self.dataset, self.splits[part == "test"], encoded=("image",))
         split.require(dataset="image")
         classes = split.names.get("objects/label", ())
         if not classes:
-            raise InputError(f"{split.origin} has no classes in objects/label; give a data set of boxes, such as bccd or coco/2017.")
+            raise InputError(
+                f"{split.origin} has no classes in objects/label; give a data set of boxes, such as bccd or coco/2017."
+            )
         scenes = []
         for index in range(len(split.examples)):
             objects = split.examples[index]["objects"]
             boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
             crowd = np.asarray(objects.get("is_crowd", np.zeros(len(boxes))), bool)
-            scenes.append(Scene((split.examples, index), str(index), boxes, np.asarray(objects["label"], np.int32), crowd))
+            scenes.append(
+                Scene((split.examples, index), str(index), boxes, np.asarray(objects["label"], np.int32), crowd)
+            )
         return Scenes(scenes, classes, split.origin)
 
     def _file(self, part: PART) -> "Scenes":
@@ -148,11 +159,15 @@ class OpenedBoxes:
             if len(labels) and labels.min() < 0:
                 unknown = found.classes[int(scene.labels[labels.argmin()])]
                 known = join(self.classes)
-                raise InputError(f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are {known}.")
+                raise InputError(
+                    f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are"
+                    f" {known}."
+                )
             scenes.append(dataclasses.replace(scene, labels=labels))
         if not any(len(scene.boxes) for scene in scenes):
             raise InputError(
-                f"{found.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train', 'validation')."
+                f"{found.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train',"
+                " 'validation')."
             )
         self.parts[part] = scenes
         self.notes.take(found.notes)
@@ -165,7 +180,11 @@ class OpenedBoxes:
             return decoded(source, self.spec.channels, upright=scene.turned)
         examples, place = source
         image = examples[place]["image"]
-        return decoded(image, self.spec.channels) if isinstance(image, bytes) else in_channels(np.asarray(image), self.spec.channels)
+        return (
+            decoded(image, self.spec.channels)
+            if isinstance(image, bytes)
+            else in_channels(np.asarray(image), self.spec.channels)
+        )
 
     def truth(self, part: PART, index: int) -> Scene:
         """The boxes of a picture as they are given."""
@@ -181,7 +200,9 @@ class OpenedBoxes:
         return cells(model, self.spec.size)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `box_labels`, `present` (b, most)."""
+        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `box_labels`,
+        `present` (b, most).
+        """
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             return self._example(self.picture(part, index), self.parts[part][index], chance)
@@ -199,12 +220,16 @@ class OpenedBoxes:
             image = spec.augment.colours(view.pixels(image, spec.size), chance, geometry=False)
             seen = view.boxes(boxes)
             inside = seen.clip(0, 1)
-            left = np.prod(inside[:, 2:] - inside[:, :2], axis=-1) / np.maximum(np.prod(seen[:, 2:] - seen[:, :2], axis=-1), 1e-9)
+            left = np.prod(inside[:, 2:] - inside[:, :2], axis=-1) / np.maximum(
+                np.prod(seen[:, 2:] - seen[:, :2], axis=-1), 1e-9
+            )
             boxes, labels = inside[left > 1 / 3], labels[left > 1 / 3]
         count = len(boxes)
         placed = {"boxes": np.zeros((spec.most, 4), np.float32), "box_labels": np.zeros(spec.most, np.int32)}
         placed["present"] = np.zeros(spec.most, np.float32)
-        placed["boxes"][:count] = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=-1)
+        placed["boxes"][:count] = np.concatenate(
+            [(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=-1
+        )
         placed["box_labels"][:count], placed["present"][:count] = labels, 1.0
         return {"image": scaled(image)} | placed
 

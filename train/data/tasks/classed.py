@@ -1,4 +1,6 @@
-"""Examples with a class each, whatever they are: the splits of a data set by name, or of folders named by the classes."""
+"""Examples with a class each, whatever they are: the splits of a data set by name, or of folders named by the
+classes.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,10 +24,10 @@ LOOKED_AT = 16  # examples of a data set
 class Classed:
     """A data set by name, or the user's folders with one folder of files a class.
 
-    `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order, `names` what they are called in
-    answers and reports.  `balance` from 0 to 1 draws examples of rare classes more often in training:
-    see `train.data.balance.Balanced`.
+    `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by
+    the md5 of the files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order,
+    `names` what they are called in answers and reports.  `balance` from 0 to 1 draws examples of rare classes more
+    often in training: see `train.data.balance.Balanced`.
     """
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
@@ -76,16 +78,24 @@ class Classed:
             raise InputError(f"{path} is no folder; give one that has a folder of {self.noun} for each class.")
         folders = sorted(inside for inside in place.iterdir() if inside.is_dir() and not inside.name.startswith("."))
         if not folders:
-            raise InputError(f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside.")
+            raise InputError(
+                f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside."
+            )
         rows: list[dict[str, Any]] = []
         outside = tuple(str(file) for file in below(place) if place / file.relative_to(place).parts[0] not in folders)
         notes = [Note(path, "are in no folder of a class and are left out", "files", outside)] if outside else []
         for folder in folders:
             sound, left = readable(below(folder), str(folder), type(self).read, self.kinds)
             if not sound:
-                raise InputError(f"{folder} has no {self.noun} that can be read{unread(left, self.kinds)}; add some, or remove the folder.")
+                raise InputError(
+                    f"{folder} has no {self.noun} that can be read{unread(left, self.kinds)}; add some, or remove"
+                    " the folder."
+                )
             notes += left
-            rows += [{"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"} for file in sound]
+            rows += [
+                {"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"}
+                for file in sound
+            ]
         notes += cut({str(row["file"]): type(self).extents(row["file"]) for row in rows}, self.size, path, self.noun)
         return Split(rows, path, {}, notes=tuple(notes))
 
@@ -117,16 +127,22 @@ class OpenedClassed:
     def add(self, part: PART, split: Split) -> None:
         """Takes in a split; classes that training never saw are refused."""
         settings, own = self.settings, self.settings.path is not None
-        split.require(**({} if own else {settings.column: getattr(settings, settings.column), "target": settings.target}))
+        split.require(
+            **({} if own else {settings.column: getattr(settings, settings.column), "target": settings.target})
+        )
         known = split.names.get(settings.target)
         if own:
             found = sorted({row["label"] for row in split.examples})
             self.classes = self.classes or tuple(found)
             for name in found:
                 if name not in self.classes:
-                    raise InputError(f"{split.origin} has the class {name!r}, which training never saw; known are {self._listed()}.")
+                    raise InputError(
+                        f"{split.origin} has the class {name!r}, which training never saw; known are {self._listed()}."
+                    )
         elif known is None:
-            raise InputError(f"{split.origin} has no classes in {settings.target!r}; set data.target to a column of classes.")
+            raise InputError(
+                f"{split.origin} has no classes in {settings.target!r}; set data.target to a column of classes."
+            )
         else:
             self.classes = self.classes or known
             if known != self.classes:
@@ -182,7 +198,9 @@ Own = TypeVar("Own", bound=OpenedClassed)
 
 
 def filled(opened: Own, only: PART | None) -> Own:
-    """What is opened with both splits, or the one asked for, found and checked.  Raises InputError for what cannot be used."""
+    """What is opened with both splits, or the one asked for, found and checked.  Raises InputError for what cannot be
+    used.
+    """
     parts: list[PART] = ["train", "test"] if only is None else [only]
     for part, split in opened.settings.found(parts).items():
         opened.add(part, split)

@@ -23,11 +23,12 @@ from train.page import Figure
 class Clips(Classed):
     """Clips of video with a class each, from a data set by name or from the user's own folders.
 
-    `path` and `test` are folders with one folder of videos a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    videos' names, is held out.  Of each clip `frames` are seen, evenly over all of it; in training over a part `span` of it that starts at
-    random.  A clip that has fewer repeats its last one.  Frames are cut to the middle of the shape of `size` (rows, columns), resized to
-    it, and seen in one grey or three colour `channels` from -1 to 1.  `augment` changes the clips of the training part, all frames of one
-    alike.  It does not mirror them unless told to: what moves to the left would move to the right and keep its class.
+    `path` and `test` are folders with one folder of videos a class; without `test` a part `holdout` of `path`, chosen
+    by the md5 of the videos' names, is held out.  Of each clip `frames` are seen, evenly over all of it; in training
+    over a part `span` of it that starts at random.  A clip that has fewer repeats its last one.  Frames are cut to the
+    middle of the shape of `size` (rows, columns), resized to it, and seen in one grey or three colour `channels` from
+    -1 to 1.  `augment` changes the clips of the training part, all frames of one alike.  It does not mirror them unless
+    told to: what moves to the left would move to the right and keep its class.
     """
 
     column: ClassVar[str] = "video"
@@ -47,7 +48,10 @@ class Clips(Classed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frames < 1 or not 0 < self.span <= 1:
-            raise ValueError(f"Clips has frames {self.frames} and span {self.span}; give 1 frame or more, and a part above 0, up to 1.")
+            raise ValueError(
+                f"Clips has frames {self.frames} and span {self.span}; give 1 frame or more, and a part above 0, up"
+                " to 1."
+            )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedClips":
         """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
@@ -77,13 +81,16 @@ class OpenedClips(OpenedClassed):
         """Frames as the model reads them, (frames, rows, columns, channels); by chance as training may see them."""
         spec, made = self.spec, [centred(frame, self.spec.size) for frame in frames]
         if chance is not None:
-            view, same = spec.augment.view(chance), int(chance.integers(2**32))  # what is drawn for one frame is drawn for all
+            # what is drawn for one frame is drawn for all
+            view, same = spec.augment.view(chance), int(chance.integers(2**32))
             made = [spec.augment.colours(view.pixels(frame, spec.size), np.random.default_rng(same)) for frame in made]
         return scaled(np.stack([resized(frame, spec.size) for frame in made]))
 
     def shown(self, part: PART, index: int) -> Figure:
         """The frames in a row."""
-        return shown_picture(filmstrip([resized(centred(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]), 64)
+        return shown_picture(
+            filmstrip([resized(centred(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]), 64
+        )
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
         """Grids and positions for so many frames of the size."""
@@ -91,7 +98,9 @@ class OpenedClips(OpenedClassed):
         return cells(model, (self.spec.frames, *self.spec.size))
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `video` (b, frames, rows, columns, channels) and `labels` (b,); `targets` (b, c) where clips are mixed."""
+        """Batches of `video` (b, frames, rows, columns, channels) and `labels` (b,); `targets` (b, c) where clips are
+        mixed.
+        """
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             return {

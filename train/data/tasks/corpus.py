@@ -19,7 +19,9 @@ from train.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """BERT's corruption: of a part `rate` of the tokens, 80 % become `token`, 10 % a random one, 10 % stay.  arXiv:1810.04805."""
+    """BERT's corruption: of a part `rate` of the tokens, 80 % become `token`, 10 % a random one, 10 % stay.
+    arXiv:1810.04805.
+    """
 
     rate: float = 0.15
     token: str = "[MASK]"
@@ -33,9 +35,10 @@ class Masking:
 class Corpus:
     """Windows of `length` tokens of a text: every epoch cuts the text at another offset and shuffles the windows.
 
-    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `tokenizer` is `bytes`, a
-    tokenizer.json, or `bpe:N`, N byte-pair tokens learnt from the training part and kept in the run's folder.  `masking` makes the batch
-    one for a masked language model: `tokens` corrupted, `labels` (b, t) as they were, `weights` (b, t) where to predict.
+    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `tokenizer` is
+    `bytes`, a tokenizer.json, or `bpe:N`, N byte-pair tokens learnt from the training part and kept in the run's
+    folder.  `masking` makes the batch one for a masked language model: `tokens` corrupted, `labels` (b, t) as they
+    were, `weights` (b, t) where to predict.
     """
 
     dataset: str = "shakespeare_plays"
@@ -87,7 +90,9 @@ class Corpus:
             text = split.examples[index].get(self.text)
             text = text.decode("utf-8") if isinstance(text, bytes) else text
             if not isinstance(text, str):
-                raise InputError(f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in.")
+                raise InputError(
+                    f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in."
+                )
             found.append(text)
         return "\n".join(found)
 
@@ -101,7 +106,10 @@ class OpenedCorpus:
         self.spec, self.tokens = spec, tokens
         self.vocab = len(tokens.names)
         if spec.masking is not None and spec.masking.token not in tokens.names:
-            raise InputError(f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to one it has.")
+            raise InputError(
+                f"The tokenizer {spec.tokenizer!r} has no token {spec.masking.token!r}; set data.masking.token to"
+                " one it has."
+            )
         self.ids: dict[str, np.ndarray] = {}
         self.characters: dict[str, int] = {}
         self.notes = Notes()
@@ -116,7 +124,8 @@ class OpenedCorpus:
         ids = self.tokens.encode([text])[0]
         if len(ids) < 2 * self.spec.length:
             raise InputError(
-                f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower data.length or give more text."
+                f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower"
+                " data.length or give more text."
             )
         self.ids[part], self.characters[part] = ids, len(text)
 
@@ -126,12 +135,19 @@ class OpenedCorpus:
         return positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `batch_size` windows, and rows without any up to a multiple: window i of an epoch starts at its offset + i * length.
+        """Batches of `batch_size` windows, and rows without any up to a multiple: window i of an epoch starts at its
+        offset + i * length.
 
         What is masked of a window depends on (seed, epoch, window) alone.
         """
-        ids, length, masking, rows = self.ids[part], self.spec.length, self.spec.masking, -(-batch_size // multiple) * multiple
-        count = -(-len(ids) // length) if seed is None else (len(ids) - length) // length  # all of the text, or what any offset leaves
+        ids, length, masking, rows = (
+            self.ids[part],
+            self.spec.length,
+            self.spec.masking,
+            -(-batch_size // multiple) * multiple,
+        )
+        # all of the text, or what any offset leaves
+        count = -(-len(ids) // length) if seed is None else (len(ids) - length) // length
         order = Order(count, batch_size, seed)
 
         def make(step: int) -> Arrays:
@@ -142,7 +158,11 @@ class OpenedCorpus:
                 cut = ids[offset + window * length : offset + (window + 1) * length]
                 tokens[row, : len(cut)], segments[row, : len(cut)] = cut, 1
             batch = {"tokens": tokens, "segments": segments}
-            return batch if masking is None else self._masked(batch, masking, [(seed or 0, epoch, window) for window in windows])
+            return (
+                batch
+                if masking is None
+                else self._masked(batch, masking, [(seed or 0, epoch, window) for window in windows])
+            )
 
         return Batches(len(order), make)
 
@@ -173,5 +193,7 @@ class OpenedCorpus:
             other[row] = chance.integers(0, self.vocab, tokens.shape[1])
         picked = (chosen < masking.rate) & (batch["segments"] > 0)
         mask = self.names.index(masking.token)
-        corrupted = np.where(picked & (fate < 0.8), mask, np.where(picked & (fate >= 0.9), other, tokens)).astype(np.int32)
+        corrupted = np.where(picked & (fate < 0.8), mask, np.where(picked & (fate >= 0.9), other, tokens)).astype(
+            np.int32
+        )
         return {**batch, "tokens": corrupted, "labels": tokens, "weights": picked.astype(np.float32)}

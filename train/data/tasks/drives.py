@@ -37,17 +37,20 @@ class Trajectory(NamedTuple):
 class Drives:
     """Windows of `context` steps of trajectories, from a data set by name or a user's own .npz files.
 
-    `path` and `test` are a file or a folder of files, each one trajectory: arrays `features` (t, k) and `actions` (t, m), of the order of
-    1, and `rewards` (t,).  Without `test` a part `holdout` of the trajectories, chosen by the md5 of their files' names, is held out.
-    Training windows begin at every step; with a `balance` those in which an action's last number (the steering) goes beyond `turn` are
-    repeated until they are that share.  Test windows follow each other, so that every step is measured once.
+    `path` and `test` are a file or a folder of files, each one trajectory: arrays `features` (t, k) and `actions` (t,
+    m), of the order of 1, and `rewards` (t,).  Without `test` a part `holdout` of the trajectories, chosen by the md5
+    of their files' names, is held out. Training windows begin at every step; with a `balance` those in which an
+    action's last number (the steering) goes beyond `turn` are repeated until they are that share.  Test windows follow
+    each other, so that every step is measured once.
 
-    A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum of all rewards
-    from a step to the end, with a `horizon` over the steps until then, which means the same at every step, less `middle`, over `scale`,
-    from -3 to 3; `positions` (b, t), steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.
+    A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum
+    of all rewards from a step to the end, with a `horizon` over the steps until then, which means the same at every
+    step, less `middle`, over `scale`, from -3 to 3; `positions` (b, t), steps since the beginning; `weights`, `index`
+    (b, t), 0 beyond the end.
 
-    To act on a trajectory, `asked` is the sum of rewards that is asked of the whole of it: what its rewards before a step leave of it is
-    the return at the step.  None asks for what the trajectory itself reached, so that answers are what would be done to reach the same.
+    To act on a trajectory, `asked` is the sum of rewards that is asked of the whole of it: what its rewards before a
+    step leave of it is the return at the step.  None asks for what the trajectory itself reached, so that answers are
+    what would be done to reach the same.
     """
 
     dataset: str = "highway_drives/expert"
@@ -66,9 +69,14 @@ class Drives:
     def __post_init__(self) -> None:
         if self.context < 1 or self.scale <= 0 or (self.horizon is not None and self.horizon < 1):
             given = f"context {self.context}, scale {self.scale} and horizon {self.horizon}"
-            raise ValueError(f"Drives has {given}; give 1 step or more, a scale above 0, and a horizon of 1 step or more, or none.")
+            raise ValueError(
+                f"Drives has {given}; give 1 step or more, a scale above 0, and a horizon of 1 step or more, or none."
+            )
         if self.asked is not None and not math.isfinite(self.asked):
-            raise ValueError(f"Drives.asked is {self.asked}; give the finite return to ask for, or none for that of the trajectory itself.")
+            raise ValueError(
+                f"Drives.asked is {self.asked}; give the finite return to ask for, or none for that of the"
+                " trajectory itself."
+            )
         if not 0 <= self.balance < 1 or not 0 < self.holdout < 1:
             given = f"balance {self.balance} and holdout {self.holdout}"
             raise ValueError(f"Drives has {given}; give shares below 1, and above 0 to hold out.")
@@ -98,9 +106,13 @@ class Drives:
             return {part: self._prepared(self.splits[part == "test"]) for part in parts}
         if self.test is not None:
             return {part: trajectories(self.test if part == "test" else self.path, notes) for part in parts}
-        found = sorted(trajectories(self.path, notes), key=lambda one: hashlib.md5(Path(one.origin).name.encode()).hexdigest())
+        found = sorted(
+            trajectories(self.path, notes), key=lambda one: hashlib.md5(Path(one.origin).name.encode()).hexdigest()
+        )
         if len(found) < 2:
-            raise InputError(f"{self.path} is one trajectory, and none is left to test on; give a folder of several, or data.test.")
+            raise InputError(
+                f"{self.path} is one trajectory, and none is left to test on; give a folder of several, or data.test."
+            )
         cut = min(max(1, round(self.holdout * len(found))), len(found) - 1)
         return {part: found[:cut] if part == "test" else found[cut:] for part in parts}
 
@@ -108,7 +120,10 @@ class Drives:
         found = dataset(self.dataset, split)
         found.require(**{name: name for name in COLUMNS})
         rows = [found.examples[index] for index in range(len(found.examples))]
-        return [checked({name: np.asarray(row[name]) for name in COLUMNS}, found.where(index)) for index, row in enumerate(rows)]
+        return [
+            checked({name: np.asarray(row[name]) for name in COLUMNS}, found.where(index))
+            for index, row in enumerate(rows)
+        ]
 
 
 def trajectories(path: str, notes: Notes | None = None) -> list[Trajectory]:
@@ -124,7 +139,10 @@ def _alike(found: list[Trajectory]) -> list[Trajectory]:
     for one in found[1:]:
         for name, width in (("features", found[0].features.shape[1]), ("actions", found[0].actions.shape[1])):
             if (own := getattr(one, name).shape[1]) != width:
-                raise InputError(f"{one.origin} has {own} {name} at a step and {found[0].origin} has {width}; give all files the same.")
+                raise InputError(
+                    f"{one.origin} has {own} {name} at a step and {found[0].origin} has {width}; give all files the"
+                    " same."
+                )
     return found
 
 
@@ -153,24 +171,40 @@ def _read(file: Path) -> Trajectory:
         raise InputError(f"{file} cannot be read: {os.strerror(error.errno or 0) if error.errno else error}.") from None
     except InputError:
         raise
-    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):  # the fourth of a compression, or a password
-        raise InputError(f"{file} is no .npz file of arrays of numbers; write one with numpy.savez(file, features=..., ...).") from None
+    except (
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):  # the fourth of a compression, or a password
+        raise InputError(
+            f"{file} is no .npz file of arrays of numbers; write one with numpy.savez(file, features=..., ...)."
+        ) from None
 
 
 def checked(arrays: Arrays, origin: str) -> Trajectory:
     """A trajectory.  Raises InputError where an array is missing or of another shape, or a number is none."""
     for name, axes in COLUMNS.items():
         if name not in arrays:
-            raise InputError(f"{origin} has no array {name!r}; a trajectory has features (t, k), actions (t, m) and rewards (t,).")
+            raise InputError(
+                f"{origin} has no array {name!r}; a trajectory has features (t, k), actions (t, m) and rewards (t,)."
+            )
         array = arrays[name]
         if array.dtype.kind not in "fiub" or array.ndim != axes or 0 in array.shape:
             wanted = {"features": "(t, k)", "actions": "(t, m)", "rewards": "(t,)"}[name]
-            raise InputError(f"{origin} has {name} of shape {array.shape} and type {array.dtype}; give numbers of shape {wanted}.")
+            raise InputError(
+                f"{origin} has {name} of shape {array.shape} and type {array.dtype}; give numbers of shape {wanted}."
+            )
         with np.errstate(over="ignore"):
             arrays = arrays | {name: (array := array.astype(np.float32))}
         if not np.isfinite(array).all():
             step = int(np.nonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0][0])
-            raise InputError(f"{origin}, step {step + 1}, has {name} that no float32 holds; fill them in, or cut the trajectory there.")
+            raise InputError(
+                f"{origin}, step {step + 1}, has {name} that no float32 holds; fill them in, or cut the trajectory"
+                " there."
+            )
     lengths = {name: len(arrays[name]) for name in COLUMNS}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in lengths.items())
@@ -185,7 +219,9 @@ def returns(rewards: np.ndarray) -> np.ndarray:
 
 
 def window(trajectory: Arrays, start: int, context: int) -> Arrays:
-    """`context` steps of a trajectory's arrays from one on, zeros beyond its end, with their `positions`; arrays keep their other axes."""
+    """`context` steps of a trajectory's arrays from one on, zeros beyond its end, with their `positions`; arrays keep
+    their other axes.
+    """
     cut = {name: value[start : start + context] for name, value in trajectory.items()}
     missing = context - len(next(iter(cut.values())))
     if missing:
@@ -194,7 +230,9 @@ def window(trajectory: Arrays, start: int, context: int) -> Arrays:
 
 
 class OpenedDrives:
-    """See `train.contracts.Dataset`; `features` and `actions` are how many numbers a step has, `longest` the most steps."""
+    """See `train.contracts.Dataset`; `features` and `actions` are how many numbers a step has, `longest` the most
+    steps.
+    """
 
     vocab = 0
     classes: tuple[str, ...] = ()
@@ -209,11 +247,16 @@ class OpenedDrives:
         self.notes = Notes()
 
     def take(self, part: PART, found: list[Trajectory]) -> None:
-        """Takes in the trajectories of a part; raises InputError where they have other numbers than those of the other part."""
+        """Takes in the trajectories of a part; raises InputError where they have other numbers than those of the other
+        part.
+        """
         widths = found[0].features.shape[1], found[0].actions.shape[1]
         if self.features and widths != (self.features, self.actions):
             known = f"{self.features} features and {self.actions} actions"
-            raise InputError(f"{found[0].origin} has {widths[0]} features and {widths[1]} actions at a step, and training had {known}.")
+            raise InputError(
+                f"{found[0].origin} has {widths[0]} features and {widths[1]} actions at a step, and training had"
+                f" {known}."
+            )
         self.features, self.actions = widths
         self.longest = max(self.longest, *(len(one.rewards) for one in found))
         self.parts[part] = found
@@ -224,7 +267,9 @@ class OpenedDrives:
     def _arrays(self, one: Trajectory, first: int, asked: float | None = None) -> Arrays:
         length, horizon = len(one.rewards), self.spec.horizon
         if horizon is not None and length > horizon:
-            raise InputError(f"{one.origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it.")
+            raise InputError(
+                f"{one.origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it."
+            )
         left = returns(one.rewards)
         if asked is not None:
             left = left + (asked - left[0])
@@ -235,7 +280,9 @@ class OpenedDrives:
     def _following(self, found: list[Trajectory]) -> np.ndarray:
         """Windows one after the other, which hold every step once."""
         context = self.spec.context
-        return np.array([(number, step) for number, one in enumerate(found) for step in range(0, len(one.rewards), context)])
+        return np.array(
+            [(number, step) for number, one in enumerate(found) for step in range(0, len(one.rewards), context)]
+        )
 
     def _turning(self, found: list[Trajectory]) -> np.ndarray:
         """The windows that begin at any step and stay inside, those with a turn as often as `balance` asks."""

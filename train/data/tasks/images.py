@@ -11,7 +11,18 @@ from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.needs import cells
-from train.data.readers.pixels import asked_picture, centred, decoded, decodes, files, in_channels, resized, scaled, shown_picture, upright
+from train.data.readers.pixels import (
+    asked_picture,
+    centred,
+    decoded,
+    decodes,
+    files,
+    in_channels,
+    resized,
+    scaled,
+    shown_picture,
+    upright,
+)
 from train.data.tasks.classed import Classed, OpenedClassed, filled
 from train.data.transforms.augment import Augment
 from train.page import Figure
@@ -21,10 +32,10 @@ from train.page import Figure
 class Images(Classed):
     """Pictures with a class each, from a data set by name or from the user's own folders.
 
-    `path` and `test` are folders with one folder of pictures a class; without `test` a part `holdout` of `path`, chosen by the md5 of the
-    pictures' names, is held out.  Every picture is turned as its EXIF orientation says, cut to the middle of the shape of `size` (rows,
-    columns), resized to it, and seen in one grey or three colour `channels` from -1 to 1.  `augment` changes those of the training part.
-    `labels` fixes the classes' order.
+    `path` and `test` are folders with one folder of pictures a class; without `test` a part `holdout` of `path`, chosen
+    by the md5 of the pictures' names, is held out.  Every picture is turned as its EXIF orientation says, cut to the
+    middle of the shape of `size` (rows, columns), resized to it, and seen in one grey or three colour `channels` from
+    -1 to 1.  `augment` changes those of the training part. `labels` fixes the classes' order.
     """
 
     column: ClassVar[str] = "image"
@@ -72,7 +83,9 @@ class OpenedImages(OpenedClassed):
         return cells(model, self.spec.size)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `image` (b, rows, columns, channels) and `labels` (b,); `targets` (b, c) where pictures are mixed."""
+        """Batches of `image` (b, rows, columns, channels) and `labels` (b,); `targets` (b, c) where pictures are
+        mixed.
+        """
         spec = self.spec
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
@@ -95,6 +108,10 @@ class OpenedImages(OpenedClassed):
 
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            return {"image": scaled(resized(centred(asked_picture(asked[index], spec.channels, self.draft), spec.size), spec.size))}
+            return {
+                "image": scaled(
+                    resized(centred(asked_picture(asked[index], spec.channels, self.draft), spec.size), spec.size)
+                )
+            }
 
         return of_examples(len(asked), one, batch_size, multiple)

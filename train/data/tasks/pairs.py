@@ -23,12 +23,12 @@ Pair = tuple[str, str]
 class Pairs:
     """Sentences and their translations, from a data set by name or from the user's own files.
 
-    `path` is a table (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `source` and `target`; or `path` and
-    `parallel` are two text files, line i of one the translation of line i of the other.  So are `test` and
-    `test_parallel`; without them a part `holdout` of the pairs, chosen by the md5 of the source, is held out.
+    `path` is a table (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `source` and `target`;
+    or `path` and `parallel` are two text files, line i of one the translation of line i of the other.  So are `test`
+    and `test_parallel`; without them a part `holdout` of the pairs, chosen by the md5 of the source, is held out.
     `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part (arXiv:1508.07909) and
-    kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by
-    length, padded to `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
+    kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by length,
+    padded to `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
     """
 
     dataset: str = "number_words"
@@ -47,17 +47,26 @@ class Pairs:
 
     def __post_init__(self) -> None:
         if not 3 <= self.length <= max(self.buckets, default=0):
-            raise ValueError(f"Pairs.length is {self.length}; give 3 or more and at most the largest of its buckets {self.buckets}.")
+            raise ValueError(
+                f"Pairs.length is {self.length}; give 3 or more and at most the largest of its buckets {self.buckets}."
+            )
         if not 0 < self.holdout < 1:
             raise ValueError(f"Pairs.holdout is {self.holdout}; give a part of the pairs between 0 and 1.")
         if (self.parallel or self.test) and not self.path:
-            raise ValueError("Pairs has a parallel or a test file and no path; give the file of the training sources too.")
+            raise ValueError(
+                "Pairs has a parallel or a test file and no path; give the file of the training sources too."
+            )
         if self.test is not None and (self.parallel is None) != (self.test_parallel is None):
-            raise ValueError("Pairs needs parallel files for training and test alike; give both parallel and test_parallel, or neither.")
+            raise ValueError(
+                "Pairs needs parallel files for training and test alike; give both parallel and test_parallel, or"
+                " neither."
+            )
         require_size(self)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
-        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
+        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be
+        used.
+        """
         parts: list[PART] = ["train", "test"] if only is None else [only]
         notes = Notes()
         found: dict[PART, list[Pair]] = {part: self.pairs(part, notes) for part in parts}
@@ -68,39 +77,50 @@ class Pairs:
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedPairs":
-        """Ready for sentences to translate, without the data where the vocabulary is a file: a run keeps what it learnt as one."""
+        """Ready for sentences to translate, without the data where the vocabulary is a file: a run keeps what it learnt
+        as one.
+        """
         return OpenedPairs(self, self._tokens())
 
     def pairs(self, part: PART, notes: Notes | None = None) -> list[Pair]:
-        """The sentences of a part; `notes` takes what the reader says.  Raises InputError where one is empty or files are not parallel."""
+        """The sentences of a part; `notes` takes what the reader says.  Raises InputError where one is empty or files
+        are not parallel.
+        """
         notes = Notes() if notes is None else notes
         if self.path is None:
             return self._columns(dataset(self.dataset, self.splits[part == "test"]), notes)
         if self.test is not None:
-            return self._file(*((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)), notes)
+            return self._file(
+                *((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)), notes
+            )
         whole = self._file(self.path, self.parallel, notes)
         found = [pair for pair in whole if held(pair[0], self.holdout) == (part == "test")]
         if not found:
-            raise InputError(f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout.")
+            raise InputError(
+                f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout."
+            )
         return found
 
     def _file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
             raise InputError(
-                f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test by data.test_parallel,"
-                " or a table of both."
+                f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test"
+                " by data.test_parallel, or a table of both."
             )
         if parallel is None:
             return self._columns(read(path), notes)
         both = lines(path), lines(parallel)
         if len(both[0]) != len(both[1]):
             raise InputError(
-                f"{path} has {len(both[0])} lines and {parallel} has {len(both[1])}; line i of one must be the translation of line i of the"
-                " other."
+                f"{path} has {len(both[0])} lines and {parallel} has {len(both[1])}; line i of one must be the"
+                " translation of line i of the other."
             )
         for number, pair in enumerate(zip(*both, strict=True), 1):
             if not all(pair):
-                raise InputError(f"Line {number} of {path if not pair[0] else parallel} is empty; remove it from both files or fill it in.")
+                raise InputError(
+                    f"Line {number} of {path if not pair[0] else parallel} is empty; remove it from both files or"
+                    " fill it in."
+                )
         return list(zip(*both, strict=True))
 
     def _columns(self, split: Split, notes: Notes) -> list[Pair]:
@@ -108,7 +128,10 @@ class Pairs:
         notes.take(split.notes)
         examples = [split.examples[index] for index in range(len(split.examples))]
         return [
-            (words(example.get(self.source), split.where(index)).strip(), words(example.get(self.target), split.where(index)).strip())
+            (
+                words(example.get(self.source), split.where(index)).strip(),
+                words(example.get(self.target), split.where(index)).strip(),
+            )
             for index, example in enumerate(examples)
         ]
 
@@ -125,7 +148,10 @@ class OpenedPairs:
         self.spec, self.tokens = spec, tokens
         self.vocab = len(tokens.names)
         if not {BEGIN, END} <= set(tokens.names):
-            raise InputError(f"The tokenizer {spec.tokenizer!r} lacks the tokens {BEGIN} and {END}; add them, or learn one with bpe:N.")
+            raise InputError(
+                f"The tokenizer {spec.tokenizer!r} lacks the tokens {BEGIN} and {END}; add them, or learn one with"
+                " bpe:N."
+            )
         self.begin, self.end = (tokens.names.index(name) for name in (BEGIN, END))
         self.rows: dict[str, list[Row]] = {}
         self.pairs: dict[str, list[Pair]] = {}
@@ -144,11 +170,13 @@ class OpenedPairs:
         for index, (source, target) in enumerate(zip(*both, strict=True)):
             longest = max(len(source), len(target) + 2)
             if longest <= self.spec.length:
-                rows.append({"source": source, "tokens": np.array([self.begin, *target, self.end], np.int32), "index": index})
+                rows.append(
+                    {"source": source, "tokens": np.array([self.begin, *target, self.end], np.int32), "index": index}
+                )
             elif part == "test" or not self.spec.skip:
                 raise InputError(
-                    f"{part} pair {index + 1} ({pairs[index][0][:40]}...) has {longest} tokens and data.length is {self.spec.length};"
-                    " raise it, or set data.skip=true to leave long training pairs out."
+                    f"{part} pair {index + 1} ({pairs[index][0][:40]}...) has {longest} tokens and data.length is"
+                    f" {self.spec.length}; raise it, or set data.skip=true to leave long training pairs out."
                 )
             else:
                 skipped.append(f"{part} pair {index + 1}")
@@ -206,7 +234,8 @@ class OpenedPairs:
 class Collate:
     """Pairs as a batch: what `Pad` gives of the translations, and source, source_segments and source_positions (b, t).
 
-    Both sides are padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of `multiple`.
+    Both sides are padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of
+    `multiple`.
     """
 
     def __init__(self, buckets: Sequence[int], rows: int, multiple: int) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +14,9 @@ from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.needs import forecasts
-from train.data.notes import Note, Notes
-from train.data.readers.formats import Example
-from train.data.readers.steps import parse, refuse_repeat, step
+from train.data.notes import Notes
+from train.data.readers.columns import read_numbers, read_steps, read_times
+from train.data.readers.steps import step
 from train.data.source import Split, dataset, read
 from train.errors import InputError
 
@@ -25,25 +25,28 @@ CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a user's CSV or TSV.
+    """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a
+    user's CSV or TSV.
 
     An example of the data is a step, or as many as its arrays are long.
 
-    `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in the context alone,
-    `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context and horizon; none, no calendar.  Times
-    follow each other by a fixed time, by days of the clock or of the week (as business days), or by months (`train.data.readers.steps`).
-    `holidays` is a country (ISO 3166, such as "US") whose public holidays are seen with them, of a step and of its lags.
-    The last part `holdout` of the time is for testing, or the file `test`; windows of the test part see earlier values but none of its
-    targets is trained on, and a `test` that by its times does not go on where `path` ends is seen by itself.  Test windows begin every
-    `stride` steps.  Values are normalised by the mean and standard deviation of what their window sees of them (arXiv:2211.14730, section
-    3).  `channels`: "each" makes every series an example of its own, "together" gives the model all of them at once.  Missing values are
-    refused, or filled in a straight line where at most `gaps` follow each other.
+    `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in
+    the context alone, `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context
+    and horizon; none, no calendar.  Times follow each other by a fixed time, by days of the clock or of the week (as
+    business days), or by months (`train.data.readers.steps`). `holidays` is a country (ISO 3166, such as "US") whose
+    public holidays are seen with them, of a step and of its lags. The last part `holdout` of the time is for testing,
+    or the file `test`; windows of the test part see earlier values but none of its targets is trained on, and a `test`
+    that by its times does not go on where `path` ends is seen by itself.  Test windows begin every `stride` steps.
+    Values are normalised by the mean and standard deviation of what their window sees of them (arXiv:2211.14730,
+    section 3).  `channels`: "each" makes every series an example of its own, "together" gives the model all of them at
+    once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
 
-    `lags` gives the model, beside every step of context and horizon, the values so many steps before it (arXiv:1704.04110); a lag of at
-    least the horizon is known ahead.
+    `lags` gives the model, beside every step of context and horizon, the values so many steps before it
+    (arXiv:1704.04110); a lag of at least the horizon is known ahead.
 
-    A batch has `features` (b, (context + horizon) / patch, patch (n + n lags + k)), patches of values, of their lags, of covariates and
-    calendar (k), values and covariates zero in the horizon; `values` (b, horizon, n); `mean`, `scale` (b, 1, n).
+    A batch has `features` (b, (context + horizon) / patch, patch (n + n lags + k)), patches of values, of their lags,
+    of covariates and calendar (k), values and covariates zero in the horizon; `values` (b, horizon, n); `mean`, `scale`
+    (b, 1, n).
     """
 
     dataset: str = "traffic_occupancy"
@@ -66,16 +69,22 @@ class Series:
     def __post_init__(self) -> None:
         if min(self.context, self.horizon, self.patch, self.stride) < 1 or self.gaps < 0:
             raise ValueError(
-                f"Series has context {self.context}, horizon {self.horizon}, patch {self.patch}, stride {self.stride} and gaps {self.gaps};"
-                " gaps is 0 or more, give 1 or more for the others."
+                f"Series has context {self.context}, horizon {self.horizon}, patch {self.patch}, stride"
+                f" {self.stride} and gaps {self.gaps}; gaps is 0 or more, give 1 or more for the others."
             )
         if self.context % self.patch or self.horizon % self.patch:
-            raise ValueError(f"Series.patch {self.patch} does not divide context {self.context} and horizon {self.horizon}; give another.")
+            raise ValueError(
+                f"Series.patch {self.patch} does not divide context {self.context} and horizon {self.horizon}; give"
+                " another."
+            )
         if min(self.lags, default=self.horizon) < self.horizon:
-            raise ValueError(f"Series.lags is {self.lags} and horizon {self.horizon}; a lag must be known ahead: give no less.")
+            raise ValueError(
+                f"Series.lags is {self.lags} and horizon {self.horizon}; a lag must be known ahead: give no less."
+            )
         if self.holidays is not None and (self.time is None or self.holidays not in _countries()):
             raise ValueError(
-                f"Series has holidays {self.holidays!r} and time {self.time!r}; give a column of times, and a country such as US."
+                f"Series has holidays {self.holidays!r} and time {self.time!r}; give a column of times, and a"
+                " country such as US."
             )
         if not 0 < self.holdout < 1:
             raise ValueError(f"Series.holdout is {self.holdout}; give a part of the time between 0 and 1.")
@@ -108,13 +117,19 @@ class Series:
     def follows(self, times: Sequence[datetime.datetime], later: Sequence[datetime.datetime]) -> bool:
         """Whether `test` goes on where `path` ends.  Raises InputError where they overlap, or their steps differ."""
         if (times[0].tzinfo is None) != (later[0].tzinfo is None):
-            raise InputError(f"{self.test} and {self.path} differ in whether times have an offset from UTC; give it in both, or in none.")
+            raise InputError(
+                f"{self.test} and {self.path} differ in whether times have an offset from UTC; give it in both, or"
+                " in none."
+            )
         every, own = step(times, str), step(later, str)
         if len(times) > 1 and not every.fits(later):
-            raise InputError(f"{self.test} has a row every {own} and {self.path} every {every}; give both at equal steps.")
+            raise InputError(
+                f"{self.test} has a row every {own} and {self.path} every {every}; give both at equal steps."
+            )
         if later[0] <= times[-1] and times[0] <= later[-1]:
             raise InputError(
-                f"{self.test} begins at {later[0]} and {self.path} ends at {times[-1]}; a test must not hold what is trained on."
+                f"{self.test} begins at {later[0]} and {self.path} ends at {times[-1]}; a test must not hold what is"
+                " trained on."
             )
         return len(times) > 1 and every.fits([times[-1], later[0]])
 
@@ -129,77 +144,37 @@ class Series:
         """
         notes = Notes() if notes is None else notes
         notes.take(split.notes)
-        rows = list(_steps(split))
+        rows = list(read_steps(split))
         if not rows:
             raise InputError(f"{split.origin} is empty; give a table with a row for each step of time.")
         if self.time is not None and self.time not in rows[0]:
             split.require_names({"time": self.time})
-            raise InputError(f"{split.origin} has no column {self.time!r} of times; name it by data.time, or set data.time=none.")
+            raise InputError(
+                f"{split.origin} has no column {self.time!r} of times; name it by data.time, or set data.time=none."
+            )
         if not names and not self.values:
             split.require_names()
         used = {self.time, *self.covariates}
         names = names or self.values or tuple(name for name in rows[0] if name not in used)
         if not names:
-            raise InputError(f"{split.origin} has no column of values beside {join(rows[0])}; add one, or change data.covariates.")
+            raise InputError(
+                f"{split.origin} has no column of values beside {join(rows[0])}; add one, or change data.covariates."
+            )
         for name in (*names, *self.covariates):
             if name not in rows[0]:
-                raise InputError(f"{split.origin} has no column {name!r}; it has {join(rows[0])}: set data.values and data.covariates.")
-        columns = [self._numbers([row.get(name) for row in rows], name, split, notes) for name in (*names, *self.covariates)]
+                raise InputError(
+                    f"{split.origin} has no column {name!r}; it has {join(rows[0])}: set data.values and"
+                    " data.covariates."
+                )
+        columns = [
+            read_numbers([row.get(name) for row in rows], name, split, self.gaps, notes)
+            for name in (*names, *self.covariates)
+        ]
         found = np.stack(columns, axis=-1)
         covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
-        times = self._times([row.get(self.time) for row in rows], split) if self.time is not None else []
+        times = read_times([row.get(self.time) for row in rows], split) if self.time is not None else []
         calendar = [self._calendar(times, split)] if times else []
         return Table(names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
-
-    def _numbers(self, cells: list[Any], name: str, split: Split, notes: Notes) -> np.ndarray:
-        column = np.full(len(cells), np.nan)
-        for index, cell in enumerate(cells):
-            text = cell.decode() if isinstance(cell, bytes) else cell
-            if text is None or (isinstance(text, str) and text.strip().lower() in ("", "nan", "na", "null", "none")):
-                continue
-            try:
-                column[index] = float(text)
-            except OverflowError:
-                column[index] = np.inf
-            except (TypeError, ValueError):
-                raise InputError(
-                    f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, where a number is expected; correct it, or name the columns"
-                    " to forecast by data.values."
-                ) from None
-            if abs(column[index]) > np.finfo(np.float32).max:
-                raise InputError(f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, which is too large; change its unit.")
-        missing, run, start = np.isnan(column), 0, 0
-        for index in range(len(column) + 1):
-            if index < len(column) and missing[index]:
-                run, start = run + 1, start if run else index
-                continue
-            lacks = f"{split.where(start)}, lacks {run} values of {name!r} in a row; fill them in"
-            if run and (start == 0 or index == len(column)):
-                raise InputError(f"{lacks}, or leave out these rows: a line is drawn between values alone.")
-            if run > self.gaps:
-                raise InputError(f"{lacks}, or set data.gaps={run} to draw a line across gaps that lie between values.")
-            run = 0
-        if missing.any():
-            filled = tuple(split.where(int(place)).rpartition(", ")[2] for place in np.nonzero(missing)[0])
-            notes.take([Note(split.origin, "were missing and are filled in a straight line", f"values of {name!r}", filled, len(cells))])
-            column[missing] = np.interp(np.nonzero(missing)[0], np.nonzero(~missing)[0], column[~missing])
-        return column.astype(np.float32)
-
-    def _times(self, cells: list[Any], split: Split) -> list[datetime.datetime]:
-        times: list[datetime.datetime] = []
-        for index, cell in enumerate(cells):
-            text = cell.decode() if isinstance(cell, bytes) else str(cell)
-            try:
-                times.append(parse(text))
-            except ValueError:
-                raise InputError(
-                    f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00, 2026-01 or 2026Q1."
-                ) from None
-            if (times[index].tzinfo is None) != (times[0].tzinfo is None):
-                raise InputError(f"{split.where(index)}, is at {text}; give all times with their offset from UTC, or none.")
-            if index and times[index] <= times[index - 1]:
-                refuse_repeat(times, split.where(index), text)
-        return times
 
     def _calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
         every, reach = step(times, split.where), max(self.lags, default=0) if self.holidays is not None else 0
@@ -207,7 +182,9 @@ class Series:
             earlier = [every.ahead(times[0], -lag) for lag in range(reach, 0, -1)]
             times = [*times, *(every.ahead(times[-1], ahead) for ahead in range(1, self.horizon + 1))]
         except (OverflowError, ValueError):
-            raise InputError(f"{split.origin} has times near the first or the last year that there is; shift them.") from None
+            raise InputError(
+                f"{split.origin} has times near the first or the last year that there is; shift them."
+            ) from None
         hours = np.array([time.hour + time.minute / 60 for time in times]) * math.tau / 24
         days = np.array([time.weekday() for time in times]) * math.tau / 7
         year = np.array([time.timetuple().tm_yday for time in times]) * math.tau / 366
@@ -222,31 +199,14 @@ class Series:
 
 
 class Table(NamedTuple):
-    """The names of values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody knows ahead, and the
-    calendar, which goes on; and the times of the rows, where they have some.
+    """The names of values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody
+    knows ahead, and the calendar, which goes on; and the times of the rows, where they have some.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
     seen: np.ndarray
     times: list[datetime.datetime]
-
-
-def _steps(split: Split) -> Iterator[Example]:
-    """The steps of the examples, in order.  Raises InputError where the arrays of an example are not of one length."""
-    for index in range(len(split.examples)):
-        example = split.examples[index]
-        try:
-            lengths = {np.shape(cell) for cell in example.values()}
-        except ValueError:
-            raise InputError(f"{split.where(index)}, has a list of lists that differ in length; give a number in each column.") from None
-        if lengths <= {()}:
-            yield example
-        elif len(lengths) == 1 and len(next(iter(lengths))) == 1:
-            yield from (dict(zip(example, cells, strict=True)) for cells in zip(*example.values(), strict=True))
-        else:
-            shapes = join(f"{name} {np.shape(cell)}" for name, cell in example.items())
-            raise InputError(f"{split.where(index)}, has columns of several shapes ({shapes}); give each a number, or each as many.")
 
 
 class OpenedSeries:
@@ -270,7 +230,13 @@ class OpenedSeries:
         return self.spec.channels == "together"
 
     def take(
-        self, names: tuple[str, ...], values: np.ndarray, seen: np.ndarray, cuts: tuple[int, int], origin: str, only: PART | None = None
+        self,
+        names: tuple[str, ...],
+        values: np.ndarray,
+        seen: np.ndarray,
+        cuts: tuple[int, int],
+        origin: str,
+        only: PART | None = None,
     ) -> None:
         """Takes in series: where what is to train on ends, and where the first forecast that is tested begins.
 
@@ -288,9 +254,9 @@ class OpenedSeries:
             if not len(origins) and only in (None, part):
                 steps = cut if part == "train" else len(values) - cut
                 raise InputError(
-                    f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of {context}"
-                    f"{lags} and a horizon of {horizon}; give a longer series, or"
-                    " lower data.context or data.horizon."
+                    f"{origin} has {len(values)} steps, {steps} of them for the {part} part, too few for a context of"
+                    f" {context}{lags} and a horizon of {horizon}; give a longer series, or lower data.context or"
+                    " data.horizon."
                 )
 
     def count(self, part: PART) -> int:
@@ -298,9 +264,13 @@ class OpenedSeries:
         return len(self.origins[part]) * (1 if self.together else self.values.shape[1])
 
     def window(self, part: PART, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """What lies before (context and the steps that lags reach, n) and what follows (horizon, n), in the units of the data."""
+        """What lies before (context and the steps that lags reach, n) and what follows (horizon, n), in the units of
+        the data.
+        """
         origin, series = self._place(part, index)
-        return self.values[origin - self.spec.before : origin, series], self.values[origin : origin + self.spec.horizon, series]
+        return self.values[origin - self.spec.before : origin, series], self.values[
+            origin : origin + self.spec.horizon, series
+        ]
 
     def _place(self, part: PART, index: int) -> tuple[int, slice]:
         if self.together:
@@ -325,7 +295,10 @@ class OpenedSeries:
         def one(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
             origin, series = self._place(part, index)
-            past, future = self.values[origin - spec.before : origin, series], self.values[origin : origin + spec.horizon, series]
+            past, future = (
+                self.values[origin - spec.before : origin, series],
+                self.values[origin : origin + spec.horizon, series],
+            )
             known = self.seen[origin - spec.context : origin + spec.horizon]
             example = self._example(past, known)
             return example | {"values": (future - example["mean"]) / example["scale"]}
@@ -372,7 +345,9 @@ class OpenedSeries:
             if path not in tables:
                 _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes, self.notes)
                 if len(values) < spec.before:
-                    raise InputError(f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many.")
+                    raise InputError(
+                        f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many."
+                    )
                 tables[path] = values[-spec.before :], seen[-spec.context - spec.horizon :]
             values, known = tables[path]
             series = slice(None) if self.together else slice(self.classes.index(name), self.classes.index(name) + 1)

@@ -15,7 +15,9 @@ Maker = Callable[[np.random.Generator, int], Arrays]
 
 
 class Made:
-    """See `train.contracts.Dataset`.  Each step has fresh examples; those of the test part are the same for all seeds."""
+    """See `train.contracts.Dataset`.  Each step has fresh examples; those of the test part are the same for all
+    seeds.
+    """
 
     classes: tuple[str, ...] = ()
     unasked = "data are made by a rule, not from text"
@@ -41,10 +43,11 @@ class Made:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """Multi-query associative recall: `pairs` of a key and its value, then every key once more at a chance place, where its value is asked.
+    """Multi-query associative recall: `pairs` of a key and its value, then every key once more at a chance place, where
+    its value is asked.
 
-    Gives tokens, labels and weights (b, length).  Keys, values and the noise between are a third of the vocabulary each.  Zoology,
-    arXiv:2312.04927, with places drawn evenly.  An epoch is `examples` long, and `held` are measured.
+    Gives tokens, labels and weights (b, length).  Keys, values and the noise between are a third of the vocabulary
+    each.  Zoology, arXiv:2312.04927, with places drawn evenly.  An epoch is `examples` long, and `held` are measured.
     """
 
     pairs: int = 6
@@ -56,8 +59,8 @@ class Recall:
     def __post_init__(self) -> None:
         if self.pairs < 1 or self.vocab // 3 < self.pairs or self.length < 3 * self.pairs:
             raise ValueError(
-                f"Recall has {self.pairs} pairs, {self.vocab} tokens and length {self.length}; the vocabulary must hold 3 times the pairs, "
-                "and so must the length."
+                f"Recall has {self.pairs} pairs, {self.vocab} tokens and length {self.length}; the vocabulary must"
+                " hold 3 times the pairs, and so must the length."
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
@@ -97,8 +100,8 @@ class SelectiveCopy:
     def __post_init__(self) -> None:
         if self.data < 1 or self.vocab < 3 or self.length < 2 * self.data:
             raise ValueError(
-                f"SelectiveCopy has {self.data} data tokens, {self.vocab} tokens and length {self.length}; give 3 tokens or more, and a "
-                "length of twice the data or more."
+                f"SelectiveCopy has {self.data} data tokens, {self.vocab} tokens and length {self.length}; give 3"
+                " tokens or more, and a length of twice the data or more."
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:

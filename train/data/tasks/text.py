@@ -26,13 +26,13 @@ TYPES = {bool: "a truth value", int: "a whole number", str: "a string"}
 class Text:
     """Sentences with a class or a value each, from a data set by name or from the user's own files.
 
-    `path` and `test` are tables (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `text` and `target`; without
-    `test` a part `holdout` of `path`, chosen by the md5 of the sentence, is held out.  `kind` says whether the target is
-    a class or a number; `labels` fixes the classes' order, and `names` is what they are called in answers and reports,
-    in that order.
-    `pack` puts several sentences, at most `segments`, in a row of `length` tokens; else sentences are batched by length and padded to
-    `buckets`.  A sentence longer than `length` is refused unless `truncate` is set, which keeps its first tokens.
-    `balance` from 0 to 1 draws sentences of rare classes more often in training: see `train.data.balance.Balanced`.
+    `path` and `test` are tables (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `text` and
+    `target`; without `test` a part `holdout` of `path`, chosen by the md5 of the sentence, is held out.  `kind` says
+    whether the target is a class or a number; `labels` fixes the classes' order, and `names` is what they are called in
+    answers and reports, in that order. `pack` puts several sentences, at most `segments`, in a row of `length` tokens;
+    else sentences are batched by length and padded to `buckets`.  A sentence longer than `length` is refused unless
+    `truncate` is set, which keeps its first tokens. `balance` from 0 to 1 draws sentences of rare classes more often in
+    training: see `train.data.balance.Balanced`.
     """
 
     dataset: str = "movie_snippets/labels"
@@ -68,11 +68,14 @@ class Text:
             raise ValueError(f"Text.buckets is {self.buckets}; give lengths of 1 or more.")
         if not self.pack and self.length > max(self.buckets, default=0):
             raise ValueError(
-                f"Text.length {self.length} is above the largest of its buckets {self.buckets}; set data.buckets or lower data.length."
+                f"Text.length {self.length} is above the largest of its buckets {self.buckets}; set data.buckets or"
+                " lower data.length."
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedText":
-        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be used."""
+        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be
+        used.
+        """
         opened = self.reader(classes)
         for part, split in self._splits(only).items():
             opened.add(part, split)
@@ -148,7 +151,10 @@ class OpenedText:
         index_of = {name: index for index, name in enumerate(self.classes)}
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
             if name not in index_of:
-                raise InputError(f"{split.where(index)}, has the label {name!r}, which training never saw; known are {join(self.classes)}.")
+                raise InputError(
+                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are"
+                    f" {join(self.classes)}."
+                )
             row["label"] = index_of[name]
 
     def _tokenised(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
@@ -159,7 +165,8 @@ class OpenedText:
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
                     raise InputError(
-                        f"{place} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set data.truncate=true to cut."
+                        f"{place} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set"
+                        " data.truncate=true to cut."
                     )
                 ids = ids[: self.spec.length]
                 cut.append(place if split is None else place.rpartition(", ")[2])
@@ -207,19 +214,25 @@ class OpenedText:
 def class_names(targets: Sequence[Any], split: Split) -> list[str]:
     """Names of classes, from targets that are all strings, all whole numbers, or all true and false.
 
-    Raises InputError, with the place and the way out, for a target that is missing, a fraction, nested, or of another type than the first.
+    Raises InputError, with the place and the way out, for a target that is missing, a fraction, nested, or of another
+    type than the first.
     """
     values = [target.item() if isinstance(target, np.generic) else target for target in targets]
     values = [value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value for value in values]
     for index, value in enumerate(values):
         if isinstance(value, list | tuple | dict | np.ndarray):
-            raise InputError(f"{split.where(index)}, has {str(value)[:40]} for a class; an example has one: give its name as a string.")
+            raise InputError(
+                f"{split.where(index)}, has {str(value)[:40]} for a class; an example has one: give its name as a"
+                " string."
+            )
         if not isinstance(value, bool | int | str) or not str(value).strip():
-            raise InputError(f"{split.where(index)}, has {value!r} for a class; give a name, or set data.kind=value for numbers.")
+            raise InputError(
+                f"{split.where(index)}, has {value!r} for a class; give a name, or set data.kind=value for numbers."
+            )
         if type(value) is not type(values[0]):
             raise InputError(
-                f"{split.where(index)}, has {value!r} for a class, {TYPES[type(value)]}, and {split.where(0)}, has {values[0]!r},"
-                f" {TYPES[type(values[0])]}; write all classes as strings."
+                f"{split.where(index)}, has {value!r} for a class, {TYPES[type(value)]}, and {split.where(0)}, has"
+                f" {values[0]!r}, {TYPES[type(values[0])]}; write all classes as strings."
             )
     return [str(value).strip() for value in values]
 

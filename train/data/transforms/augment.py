@@ -1,4 +1,6 @@
-"""Pictures changed at random for training: crops, flips, RandAugment, erasing, mixtures.  All chance comes from the caller's generator."""
+"""Pictures changed at random for training: crops, flips, RandAugment, erasing, mixtures.  All chance comes from the
+caller's generator.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +16,14 @@ from train.data.readers.pixels import View
 class Augment:
     """What training may see in the place of a picture.
 
-    `shift`: moved by up to this share of its side, up and down, left and right, with black beyond.  `scale`: a crop of this share of the
-    area, from least to most, of a shape between 3:4 and 4:3 (arXiv:1409.4842); above 1 it zooms out.  `mirror` and `upside`: turned over
-    in half of the cases.  `operations` of RandAugment at `magnitude` of 10 (arXiv:1909.13719).  `erase`: the chance that a rectangle of
-    a fiftieth to a third of the area becomes noise (arXiv:1708.04896).  `mixup` (arXiv:1710.09412) and `cutmix` (arXiv:1905.04899):
+    `shift`: moved by up to this share of its side, up and down, left and right, with black beyond.  `scale`: a crop of
+    this share of the
+    area, from least to most, of a shape between 3:4 and 4:3 (arXiv:1409.4842); above 1 it zooms out.  `mirror` and
+    `upside`: turned over
+    in half of the cases.  `operations` of RandAugment at `magnitude` of 10 (arXiv:1909.13719).  `erase`: the chance
+    that a rectangle of
+    a fiftieth to a third of the area becomes noise (arXiv:1708.04896).  `mixup` (arXiv:1710.09412) and `cutmix`
+    (arXiv:1905.04899):
     parameters of Beta(a, a) by which two pictures and their classes are mixed; with both, each batch draws which.
     """
 
@@ -33,14 +39,18 @@ class Augment:
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 16:
-            raise ValueError(f"Augment.scale is {self.scale}; give the least and the most of the area, above 0 and at most 16.")
+            raise ValueError(
+                f"Augment.scale is {self.scale}; give the least and the most of the area, above 0 and at most 16."
+            )
         if not (0 <= self.shift < 1 and 0 <= self.erase <= 1 and 0 <= self.magnitude <= 10):
             raise ValueError(
-                f"Augment has shift {self.shift}, erase {self.erase} and magnitude {self.magnitude}; shift and erase go from 0 to 1,"
-                " magnitude to 10."
+                f"Augment has shift {self.shift}, erase {self.erase} and magnitude {self.magnitude}; shift and erase"
+                " go from 0 to 1, magnitude to 10."
             )
         if self.operations < 0 or self.mixup < 0 or self.cutmix < 0:
-            raise ValueError(f"Augment has operations {self.operations}, mixup {self.mixup}, cutmix {self.cutmix}; none is below 0.")
+            raise ValueError(
+                f"Augment has operations {self.operations}, mixup {self.mixup}, cutmix {self.cutmix}; none is below 0."
+            )
 
     @property
     def mixes(self) -> bool:
@@ -48,7 +58,9 @@ class Augment:
         return self.mixup > 0 or self.cutmix > 0
 
     def mixture(self, classes: int, name: str) -> Callable[[Arrays, np.random.Generator], Arrays] | None:
-        """How to mix a batch whose pictures or clips have this name, with so many classes; None where nothing is mixed."""
+        """How to mix a batch whose pictures or clips have this name, with so many classes; None where nothing is
+        mixed.
+        """
         return (lambda batch, chance: self.mixed(batch, chance, classes, name)) if self.mixes else None
 
     def view(self, chance: np.random.Generator) -> View:
@@ -70,14 +82,18 @@ class Augment:
         if geometry and self.erase and chance.random() < self.erase:
             rows, columns, channels = image.shape
             area, shape = chance.uniform(0.02, 1 / 3) * rows * columns, np.exp(chance.uniform(-1.2, 1.2))
-            height, width = (int(min(side, np.sqrt(part))) for side, part in ((rows, area * shape), (columns, area / shape)))
+            height, width = (
+                int(min(side, np.sqrt(part))) for side, part in ((rows, area * shape), (columns, area / shape))
+            )
             top, left = chance.integers(0, rows - height + 1), chance.integers(0, columns - width + 1)
             image = image.copy()
             image[top : top + height, left : left + width] = chance.integers(0, 256, (height, width, channels))
         return image
 
     def mixed(self, batch: Arrays, chance: np.random.Generator, classes: int, name: str = "image") -> Arrays:
-        """A batch whose pictures are mixed with those of the batch reversed, with `targets` (b, c) that say in which shares."""
+        """A batch whose pictures are mixed with those of the batch reversed, with `targets` (b, c) that say in which
+        shares.
+        """
         images, hot = batch[name], np.eye(classes, dtype=np.float32)[batch["labels"]]
         cut = self.cutmix > 0 and (not self.mixup or chance.random() < 0.5)
         form = self.cutmix if cut else self.mixup
@@ -98,8 +114,12 @@ def _signed(value: float, chance: np.random.Generator) -> float:
     return value if chance.random() < 0.5 else -value
 
 
-def randaugmented(image: np.ndarray, chance: np.random.Generator, operations: int, magnitude: float, geometry: bool = True) -> np.ndarray:
-    """A picture after so many operations drawn at random, at `magnitude` from 0 to 10.  RandAugment, arXiv:1909.13719."""
+def randaugmented(
+    image: np.ndarray, chance: np.random.Generator, operations: int, magnitude: float, geometry: bool = True
+) -> np.ndarray:
+    """A picture after so many operations drawn at random, at `magnitude` from 0 to 10.  RandAugment,
+    arXiv:1909.13719.
+    """
     from PIL import Image, ImageEnhance, ImageOps
 
     part, grey = magnitude / 10, image.shape[2] == 1

@@ -46,13 +46,14 @@ def test_a_quotation_mark_that_closes_in_another_row_joins_none(end: str, tmp_pa
     assert [opened.classes[row["label"]] for row in opened.rows["train"]] == ["1", "0", "0", "1", "1"]
     assert [example["text"] for example in opened.splits["train"].examples] == [text for text, _ in REVIEWS]
     (note,) = opened.notes
-    assert str(note).endswith("quotation marks are read as part of the text: line 3 opens a quotation mark that line 5 closes, and both are"
+    assert str(note).endswith("quotation marks are read as part of the text: line 3 opens a quotation mark that line"
+                              " 5 closes, and both are"
                               " rows of 2 fields by themselves")  # fmt: skip
 
 
 def test_no_row_of_many_is_lost_whatever_marks_it_has(tmp_path: Path) -> None:
-    rows = [(f'"review {number}', "pos") if number % 4 == 1 else (f'review {number}"', "neg") if number % 4 == 2 else (f"a {number}", "pos")
-            for number in range(120)]  # fmt: skip
+    kinds = {1: ('"review {}', "pos"), 2: ('review {}"', "neg")}
+    rows = [(text.format(n), label) for n in range(120) for text, label in [kinds.get(n % 4, ("a {}", "pos"))]]
     assert [tuple(row.values()) for row in read(of(tmp_path / "a.tsv", lines(rows))).examples] == rows
 
 
@@ -91,15 +92,25 @@ def test_marks_that_do_not_hold_whole_fields_are_text_between_tabs(rows: list[tu
         ("a.csv", lines(REVIEWS, ","), r"line 3 opens a quotation mark that line 5 closes.*double a mark that is text"),
         ("a.tsv", 'text\n"one\ntwo"\nthree\n', r"line 2 opens a quotation mark that line 3 closes"),
         ("a.tsv", lines([*REVIEWS, ("no label",)]), r"line 3 opens a quotation mark that line 5 closes"),
-        ("a.tsv", lines([("fine", "1"), ("dull", "0"), ('"a', 'b\nc"', "1")]), r"line 4 opens a quotation mark that line 5 closes"),
+        (
+            "a.tsv",
+            lines([("fine", "1"), ("dull", "0"), ('"a', 'b\nc"', "1")]),
+            r"line 4 opens a quotation mark that line 5 closes",
+        ),
         ("a.tsv", 'text\tlabel\n"\t\n"\tgood\nfine\tbad\n', r"line 2 opens a quotation mark that line 3 closes"),
         ("a.tsv", lines([("fine", "1"), ("dull",)]), r"line 3, has 1 fields and the first row names 2"),
         ("a.tsv", lines([("fine", "1"), ("dull", "0", "0")]), r"line 3, has 3 fields and the first row names 2"),
         ("a.tsv", lines([("fine", "1"), ('"dull', "0", "0")]), r"line 3, is not well-formed"),
-        ("a.csv", lines([("fine", "1"), ('"dull', "0"), ("bad", "0")], ","), r"line 3, is not well-formed: .*; close a quotation mark"),
+        (
+            "a.csv",
+            lines([("fine", "1"), ('"dull', "0"), ("bad", "0")], ","),
+            r"line 3, is not well-formed: .*; close a quotation mark",
+        ),
     ],
 )
-def test_marks_that_can_be_read_in_two_ways_are_refused_with_their_row(name: str, content: str, sentence: str, tmp_path: Path) -> None:
+def test_marks_that_can_be_read_in_two_ways_are_refused_with_their_row(
+    name: str, content: str, sentence: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=sentence):
         read(of(tmp_path / name, content))
 
@@ -110,7 +121,8 @@ def test_what_a_program_quotes_is_read_as_it_was_whatever_it_is(tmp_path: Path) 
     for number in range(200):
         pieces = ["fine", "dull", ", ", '"', "\n", " ", "good", ",", "1"]
         rows = [
-            ["".join(draw.choices(pieces, k=draw.randrange(1, 9))) for _ in range(1 + number % 2)] + [draw.choice(["good", "bad"])]
+            ["".join(draw.choices(pieces, k=draw.randrange(1, 9))) for _ in range(1 + number % 2)]
+            + [draw.choice(["good", "bad"])]
             for _ in range(draw.randrange(1, 9))
         ]
         made = io.StringIO()
@@ -150,10 +162,14 @@ UNNAMED = {
 
 
 @pytest.mark.parametrize("name", UNNAMED)
-def test_a_table_without_names_is_recognised_and_the_command_that_is_told_keeps_every_row(name: str, tmp_path: Path) -> None:
+def test_a_table_without_names_is_recognised_and_the_command_that_is_told_keeps_every_row(
+    name: str, tmp_path: Path
+) -> None:
     rows, mark = UNNAMED[name], "\t" if name.endswith("tsv") else ","
     path = of(tmp_path / name, "".join(mark.join(row) + "\n" for row in rows))
-    with pytest.raises(InputError, match=r"has no row of column names, as its first row \(.*\) is like those below it; add one") as refused:
+    with pytest.raises(
+        InputError, match=r"has no row of column names, as its first row \(.*\) is like those below it; add one"
+    ) as refused:
         Text(path=path, test=path).open() if len(rows[0]) > 1 else Text().reader().asked([path])
     command = str(refused.value).split("`")[1]
     subprocess.run(command, shell=True, check=True)
@@ -179,7 +195,10 @@ def test_a_series_without_names_loses_no_row(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no row of column names"):
         Series(path=path, time=None, context=8, horizon=4, patch=4).open()
     named = of(tmp_path / "b.csv", "17,18\n" + "".join(f"{number}.5,{number}\n" for number in range(40)))
-    assert Series(path=named, time=None, values=("17", "18"), context=8, horizon=4, patch=4).open().classes == ("17", "18")
+    assert Series(path=named, time=None, values=("17", "18"), context=8, horizon=4, patch=4).open().classes == (
+        "17",
+        "18",
+    )
 
 
 ENCODED = {"latin-1": "café", "cp1252": "“café” – 5 €", "utf-16-le": "cafe", "utf-16-be": "cafe"}
@@ -189,7 +208,10 @@ ENCODED = {"latin-1": "café", "cp1252": "“café” – 5 €", "utf-16-le": "
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl"])
 def test_another_encoding_is_told_with_a_command_that_works(encoding: str, suffix: str, tmp_path: Path) -> None:
     text = ENCODED[encoding]
-    rows = {".txt": f"fine\n{text}\n", ".jsonl": "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in ("fine", text))}
+    rows = {
+        ".txt": f"fine\n{text}\n",
+        ".jsonl": "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in ("fine", text)),
+    }
     content = rows.get(suffix, f"text\nfine\n{text}\n")
     path = of(tmp_path / f"my reviews{suffix}", content.encode(encoding))
     with pytest.raises(InputError, match=r"convert it: `iconv -f [A-Z0-9-]+ -t UTF-8 .*`\.$") as refused:
@@ -226,7 +248,11 @@ WRONG: list[tuple[list[Any], str]] = [
     (["a", ["a", "b"]], r"example 2, has \['a', 'b'\] for a class; an example has one: give its name as a string"),
     (["a", {"name": "a"}], r"example 2, has {'name': 'a'} for a class; an example has one"),
     (["a", []], r"example 2, has \[\] for a class; an example has one"),
-    ([True, 1], "example 2, has 1 for a class, a whole number, and .* example 1, has True, a truth value; write all classes as strings"),
+    (
+        [True, 1],
+        "example 2, has 1 for a class, a whole number, and .* example 1, has True, a truth value; write all classes"
+        " as strings",
+    ),
     (["1", 1], "example 2, has 1 for a class, a whole number, and .* has '1', a string; write all"),
     (["a", True], "example 2, has True for a class, a truth value, and .* has 'a', a string"),
     (["a", " "], "example 2, has ' ' for a class; give a name"),
@@ -247,7 +273,9 @@ def test_labels_of_one_type_are_the_classes(labels: list[Any], classes: tuple[st
 
 
 @pytest.mark.parametrize(("labels", "sentence"), WRONG)
-def test_labels_that_are_no_classes_are_refused_with_the_way_out(labels: list[Any], sentence: str, tmp_path: Path) -> None:
+def test_labels_that_are_no_classes_are_refused_with_the_way_out(
+    labels: list[Any], sentence: str, tmp_path: Path
+) -> None:
     path = labelled(tmp_path, labels)
     with pytest.raises(InputError, match=sentence):
         Text(path=path, test=path).open()
@@ -287,7 +315,10 @@ def test_standard_input_in_another_encoding_is_told_with_a_command_that_works(
     said = capsys.readouterr().err
     command = re.search(r"(iconv -f \S+ -t UTF-8)", said)
     assert command is not None
-    assert subprocess.run(command[1], shell=True, check=True, input="café".encode("latin-1"), capture_output=True).stdout == "café".encode()
+    assert (
+        subprocess.run(command[1], shell=True, check=True, input="café".encode("latin-1"), capture_output=True).stdout
+        == "café".encode()
+    )
 
 
 def test_training_and_prediction_read_the_same_rows_of_a_table_and_say_so(
@@ -295,7 +326,10 @@ def test_training_and_prediction_read_the_same_rows_of_a_table_and_say_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    rows = [(text[:40], "good" if label == "1" else "bad") for text, label in REVIEWS[:3]] + [('he ended it"', "good"), ("fine", "good")]
+    rows = [(text[:40], "good" if label == "1" else "bad") for text, label in REVIEWS[:3]] + [
+        ('he ended it"', "good"),
+        ("fine", "good"),
+    ]
     of(tmp_path / "reviews.tsv", lines(rows))
     of(tmp_path / "train.csv", TRAIN)
     run = str(sound / "run")

@@ -1,4 +1,6 @@
-"""Pictures of every depth and format: their own range becomes 0 to 255, what is transparent is white, and they stand upright."""
+"""Pictures of every depth and format: their own range becomes 0 to 255, what is transparent is white, and they stand
+upright.
+"""
 
 import io
 from pathlib import Path
@@ -78,7 +80,9 @@ def test_grey_of_any_depth_is_seen_on_its_own_range(name: str, channels: int) ->
 
 
 def test_a_tiff_of_12_bits_is_seen_on_its_own_range() -> None:
-    """Pillow writes none: here two values of 12 bits stand in three bytes of a TIFF of 8 bits, whose tags are changed."""
+    """Pillow writes none: here two values of 12 bits stand in three bytes of a TIFF of 8 bits, whose tags are
+    changed.
+    """
     values = [(0, 4095), (2048, 1024)]
     packed = b"".join(bytes([one >> 4, (one & 15) << 4 | other >> 8, other & 255]) for one, other in values)
     whole = bytearray(saved(Image.fromarray(np.zeros((1, 6), np.uint8))))
@@ -146,7 +150,9 @@ def test_arrays_of_data_sets_are_seen_as_files_are(channels: int) -> None:
     np.testing.assert_array_equal(in_channels(GREY[..., None] > 9, 1)[..., 0], (GREY > 9) * 255)
     for mode in ("LA", "RGBA"):
         np.testing.assert_allclose(
-            in_channels(np.asarray(clear(mode)), channels).astype(int), decoded(saved(clear(mode), "PNG"), channels), atol=1
+            in_channels(np.asarray(clear(mode)), channels).astype(int),
+            decoded(saved(clear(mode), "PNG"), channels),
+            atol=1,
         )
 
 
@@ -155,7 +161,11 @@ def test_other_spaces_of_colour_are_red_green_and_blue() -> None:
     profiles: Any = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab = ImageCms.profileToProfile(red, *profiles, outputMode="LAB")
     assert lab is not None
-    made = {"cmyk tiff": saved(red.convert("CMYK")), "cmyk jpeg": saved(red.convert("CMYK"), "JPEG", quality=95), "lab": saved(lab)}
+    made = {
+        "cmyk tiff": saved(red.convert("CMYK")),
+        "cmyk jpeg": saved(red.convert("CMYK"), "JPEG", quality=95),
+        "lab": saved(lab),
+    }
     for name, content in (made | {"ycbcr": saved(red.convert("YCbCr"))}).items():
         np.testing.assert_allclose(decoded(content, 3)[4, 12].astype(int), (200, 30, 40), atol=6, err_msg=name)
         np.testing.assert_allclose(decoded(content, 1)[4, 12].astype(int), 82, atol=6, err_msg=name)
@@ -178,12 +188,16 @@ def test_deep_pictures_stand_upright_as_others_do(turn: int) -> None:
 
 
 def test_postscript_is_not_run_whatever_its_name(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    )
     with pytest.raises(ValueError, match="it is no picture"):
         decodes(tmp_path / "a.png")
 
 
-def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whatever_they_are_called(tmp_path: Path) -> None:
+def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whatever_they_are_called(
+    tmp_path: Path,
+) -> None:
     kinds = {".png": "PNG", ".pgm": "PPM", ".JPEG": "JPEG", ".qoi": "QOI", ".jfif": "JPEG", "": "PNG"}
     for name in ("dark", "light"):
         (tmp_path / name / "more").mkdir(parents=True)
@@ -203,7 +217,13 @@ def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whate
     outside, inside, *_ = opened.notes
     assert [Path(name).name for name in outside.names] == ["a.png", "readme.md"]
     assert "are in no folder of a class and are left out" in str(outside)
-    assert sorted(Path(name.partition(" (")[0]).name for name in inside.names) == [".DS_Store", "a.heic", "lost.png", "notes.txt", "other"]
+    assert sorted(Path(name.partition(" (")[0]).name for name in inside.names) == [
+        ".DS_Store",
+        "a.heic",
+        "lost.png",
+        "notes.txt",
+        "other",
+    ]
     assert (len(inside.names), inside.total) == (5, 11)
     assert inside.record()["names"] == list(inside.names)
     asked = Images(size=(8, 8)).reader()
@@ -211,5 +231,7 @@ def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whate
     assert asked.notes[0].names == inside.names
     for file in (tmp_path / "light" / "more").iterdir():
         file.write_bytes(b"spoilt")
-    with pytest.raises(InputError, match=r"light has no pictures that can be read, as 6 of 6 files of .*0\.png \(it is no picture\)"):
+    with pytest.raises(
+        InputError, match=r"light has no pictures that can be read, as 6 of 6 files of .*0\.png \(it is no picture\)"
+    ):
         Images(path=str(tmp_path), test=str(tmp_path), size=(8, 8)).open()

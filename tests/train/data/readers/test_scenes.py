@@ -34,7 +34,10 @@ def dropped(kind: str, name: str) -> Callable[[Any], Any]:
 
 
 WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "null": (boxed(None), "annotation 4 has the bbox null; a bbox is left, top, width and height: give four numbers .* or remove the ann"),
+    "null": (
+        boxed(None),
+        "annotation 4 has the bbox null; a bbox is left, top, width and height: give four numbers .* or remove the ann",
+    ),
     "nulls": (boxed([1, None, 2, 3]), r"annotation 4 has the bbox \[1, null, 2, 3\]; a bbox is"),
     "none": (dropped("annotations", "bbox"), "annotation 4 has no bbox; a bbox is left"),
     "empty": (boxed([]), r"annotation 4 has the bbox \[\]"),
@@ -59,14 +62,26 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda data: [data["annotations"][4].pop("id"), data["annotations"][4].update(bbox=None)],
         "annotation number 5 has the bbox null",
     ),
-    "a crowd in words": (lambda data: data["annotations"][4].update(iscrowd="no"), "annotation 4 has iscrowd 'no'; give 0 or 1"),
-    "a width of null": (lambda data: data["images"][1].update(width=None), "image 1 has the width None; give its number of pixels"),
+    "a crowd in words": (
+        lambda data: data["annotations"][4].update(iscrowd="no"),
+        "annotation 4 has iscrowd 'no'; give 0 or 1",
+    ),
+    "a width of null": (
+        lambda data: data["images"][1].update(width=None),
+        "image 1 has the width None; give its number of pixels",
+    ),
     "no height": (dropped("images", "height"), "image 1 has the height None"),
     "no file name": (dropped("images", "file_name"), "image 1 has the file_name None; name its file"),
     "two images of one id": (lambda data: data["images"][1].update(id=0), "two entries of image have the id 0"),
     "an image without an id": (dropped("images", "id"), "image number 2 has the id None"),
-    "two categories of one id": (lambda data: data["categories"][1].update(id=7), "two entries of category have the id 7"),
-    "a category without a name": (lambda data: data["categories"][1].update(name=None), "category 3 has the name None; give it one"),
+    "two categories of one id": (
+        lambda data: data["categories"][1].update(id=7),
+        "two entries of category have the id 7",
+    ),
+    "a category without a name": (
+        lambda data: data["categories"][1].update(name=None),
+        "category 3 has the name None; give it one",
+    ),
     "two categories of one name": (
         lambda data: data["categories"][1].update(name="disc"),
         "the categories 7 and 3 are both called 'disc'; rename one, or give both one id",
@@ -82,7 +97,9 @@ def test_what_cannot_be_used_of_a_coco_file_is_named(name: str, scenes: Path, tm
 
 
 @pytest.mark.parametrize("unused", ["first", "last"])
-def test_two_categories_of_one_name_of_which_one_is_used_are_one_class(unused: str, scenes: Path, tmp_path: Path) -> None:
+def test_two_categories_of_one_name_of_which_one_is_used_are_one_class(
+    unused: str, scenes: Path, tmp_path: Path
+) -> None:
     """As some tools write them: the category above all others is one too, and nothing belongs to it."""
 
     def edit(data: Any) -> None:
@@ -93,7 +110,9 @@ def test_two_categories_of_one_name_of_which_one_is_used_are_one_class(unused: s
     found = opened(written(scenes, tmp_path, edit))
     assert found.classes == ("balls",)
     assert all((scene.labels == 0).all() for scene in found.parts["train"])
-    assert [str(note).rpartition(": ")[2] for note in found.notes] == ["the categories 0, 1 are all called 'balls' and are one class"]
+    assert [str(note).rpartition(": ")[2] for note in found.notes] == [
+        "the categories 0, 1 are all called 'balls' and are one class"
+    ]
 
 
 def test_ids_that_are_strings_everywhere_are_ids(scenes: Path, tmp_path: Path) -> None:
@@ -104,7 +123,9 @@ def test_ids_that_are_strings_everywhere_are_ids(scenes: Path, tmp_path: Path) -
             entry["image_id"] = f"a{entry['image_id']}"
 
     plain, named = opened(str(scenes / "scenes.json")), opened(written(scenes, tmp_path, edit))
-    assert [scene.boxes.tolist() for scene in named.parts["train"]] == [scene.boxes.tolist() for scene in plain.parts["train"]]
+    assert [scene.boxes.tolist() for scene in named.parts["train"]] == [
+        scene.boxes.tolist() for scene in plain.parts["train"]
+    ]
     assert not plain.notes
 
 
@@ -129,7 +150,8 @@ def test_files_that_nothing_lists_are_counted_and_named(scenes: Path, tmp_path: 
         ids = {entry["id"] for entry in some}
         kept = {"images": some, "annotations": [entry for entry in data["annotations"] if entry["image_id"] in ids]}
         (tmp_path / f"{part}.json").write_text(json.dumps(data | kept))
-    both = Boxes(path=str(tmp_path / "train.json"), test=str(tmp_path / "test.json")).open()  # in one folder of pictures
+    # in one folder of pictures
+    both = Boxes(path=str(tmp_path / "train.json"), test=str(tmp_path / "test.json")).open()
     assert [Path(name).name for note in both.notes for name in note.names] == ["13.heic"]
 
 
@@ -137,7 +159,9 @@ def test_a_coco_file_in_another_encoding_is_told_with_a_command(scenes: Path, tm
     path = Path(written(scenes, tmp_path, lambda data: data["categories"][0].update(name="caf\u00e9")))
     content = path.read_text().replace("\\u00e9", "\u00e9")
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match=r"scenes\.json, line 1, is not UTF-8; if it is ISO-8859-1 .*: `iconv -f ISO-8859-1 -t UTF-8 "):
+    with pytest.raises(
+        InputError, match=r"scenes\.json, line 1, is not UTF-8; if it is ISO-8859-1 .*: `iconv -f ISO-8859-1 -t UTF-8 "
+    ):
         opened(str(path))
     path.write_bytes(content.encode("utf-16"))
     assert opened(str(path)).classes == ("caf\u00e9", "bar")

@@ -1,4 +1,6 @@
-"""Steps of time: what the calendar gives, against dateutil-free arithmetic of the calendar itself, and the series that have them."""
+"""Steps of time: what the calendar gives, against dateutil-free arithmetic of the calendar itself, and the series that
+have them.
+"""
 
 import calendar
 import datetime
@@ -35,9 +37,10 @@ RULES: dict[str, list[Date]] = {
                                      for month in sorted({(day.year, day.month) for day in DAYS})[:-1]],
     "first business days of months": [min(day for day in DAYS if day.weekday() < 5 and (day.year, day.month) == month)
                                       for month in sorted({(day.year, day.month) for day in DAYS})],
-    "days with their offset": [Date(2026, 3, 20, tzinfo=BERLIN) + datetime.timedelta(days=number) for number in range(20)],
-    "hours with their offset": [(Date(2026, 3, 28, 20, tzinfo=datetime.UTC) + datetime.timedelta(hours=number)).astimezone(BERLIN)
-                                for number in range(20)],
+    "days with their offset": [Date(2026, 3, 20, tzinfo=BERLIN) + datetime.timedelta(days=n) for n in range(20)],
+    "hours with their offset": [
+        (Date(2026, 3, 28, 20, tzinfo=datetime.UTC) + datetime.timedelta(hours=n)).astimezone(BERLIN) for n in range(20)
+    ],
 }  # fmt: skip
 
 
@@ -65,12 +68,16 @@ def test_a_row_that_is_missing_is_told_with_the_ways_out(name: str) -> None:
         times = times[:1] + times[2:]
     else:
         del times[len(times) // 2]
-    with pytest.raises(InputError, match=r"^row \d+, comes .* after .* and not .*; add the rows between, or set data\.time=none"):
+    with pytest.raises(
+        InputError, match=r"^row \d+, comes .* after .* and not .*; add the rows between, or set data\.time=none"
+    ):
         step(times, lambda place: f"row {place + 1}")
 
 
 def table(path: Path, times: list[str]) -> str:
-    path.write_text("time,north\n" + "".join(f"{time},{number}\n" for number, time in enumerate(times)), encoding="utf-8")
+    path.write_text(
+        "time,north\n" + "".join(f"{time},{number}\n" for number, time in enumerate(times)), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -98,23 +105,34 @@ def test_series_at_steps_of_the_calendar_are_read_and_their_horizon_is_the_calen
 def test_holidays_of_lags_follow_the_steps_of_the_calendar(tmp_path: Path) -> None:
     """On business days a lag of one is the day before, over a weekend too: Monday after Independence Day, a Friday."""
     days = [str(day.date()) for day in DAYS if day.weekday() < 5 and day >= Date(2026, 6, 22)][:30]
-    opened = Series(path=table(tmp_path / "a.csv", days), context=4, horizon=1, patch=1, lags=(1,), holidays="US").open()
+    opened = Series(
+        path=table(tmp_path / "a.csv", days), context=4, horizon=1, patch=1, lags=(1,), holidays="US"
+    ).open()
     friday = days.index("2026-07-03")
     assert np.nonzero(opened.seen[:, -2])[0].tolist() == [friday]
-    assert np.nonzero(opened.seen[:, -1])[0].tolist() == [0, friday + 1]  # 19 June, a Friday too, is before the first row
+    # 19 June, a Friday too, is before the first row
+    assert np.nonzero(opened.seen[:, -1])[0].tolist() == [0, friday + 1]
 
 
 def test_changes_of_clocks_are_told_with_the_way_out(tmp_path: Path) -> None:
     spring = [str(Date(2026, 3, 28) + datetime.timedelta(hours=hour)) for hour in range(60) if hour != 26]
-    with pytest.raises(InputError, match=r"example 27, comes 2:00:00 after .*; if clocks were changed then, give times with their offset"):
+    with pytest.raises(
+        InputError,
+        match=r"example 27, comes 2:00:00 after .*; if clocks were changed then, give times with their offset",
+    ):
         Series(path=table(tmp_path / "a.csv", spring)).open()
     autumn = [str(Date(2026, 10, 24) + datetime.timedelta(hours=hour)) for hour in range(60)]
     autumn.insert(27, autumn[26])
-    with pytest.raises(InputError, match=r"example 28, is at .* not after the row before; if clocks were set back then, give times with"):
+    with pytest.raises(
+        InputError,
+        match=r"example 28, is at .* not after the row before; if clocks were set back then, give times with",
+    ):
         Series(path=table(tmp_path / "a.csv", autumn)).open()
     told = [time.isoformat() for time in RULES["hours with their offset"]]
     for times, settings in ((told, {}), (autumn, {"time": None, "values": ("north",)})):
-        assert len(Series(path=table(tmp_path / "a.csv", times), context=8, horizon=1, patch=1, **settings).open().values) == len(times)
+        assert len(
+            Series(path=table(tmp_path / "a.csv", times), context=8, horizon=1, patch=1, **settings).open().values
+        ) == len(times)
 
 
 @pytest.mark.parametrize("wrong", ["2026-13", "2026Q5", "26", "2026-1", "noon", ""])

@@ -13,7 +13,8 @@ from train.data.readers.videos import counted, decoded
 from train.data.tasks.clips import Clips
 
 ONE = 1 << 16
-# a, b, c, d of the matrix that maps a column and a row (x, y) to (a x + c y, b x + d y), and the EXIF orientation that does the same
+# a, b, c, d of the matrix that maps a column and a row (x, y) to (a x + c y, b x + d y), and the EXIF orientation that
+# does the same
 MATRICES = {
     "as it is": ((1, 0, 0, 1), 1),
     "mirrored": ((-1, 0, 0, 1), 2),
@@ -27,7 +28,9 @@ MATRICES = {
 
 
 def turned(path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """A video of 64 x 48 with a bright bar at the left, as wide as its frame number and 8, and its display matrix in the file's header."""
+    """A video of 64 x 48 with a bright bar at the left, as wide as its frame number and 8, and its display matrix in
+    the file's header.
+    """
     frames = np.zeros((6, 48, 64, 3), np.uint8)
     for number in range(6):
         frames[number, :, : 8 + number] = 255
@@ -53,14 +56,17 @@ def test_frames_are_turned_as_their_display_matrix_says(name: str, channels: int
     assert counted(path) == 6
     for one, other in zip(found, plain, strict=True):
         np.testing.assert_array_equal(one, oriented(other, orientation))
-    with av.open(str(path)) as container:  # and as the library tells the angle of those that are turned and not mirrored
+    # and as the library tells the angle of those that are turned and not mirrored
+    with av.open(str(path)) as container:
         angle = next(iter(container.decode(video=0))).rotation
     quarter: Any = {1: 0, 3: 180, 6: -90, 8: 90}.get(orientation)
     if quarter is not None:
         assert angle % 360 == quarter % 360
 
 
-def test_an_upright_phones_video_is_high_with_its_left_side_at_the_top_in_training_and_in_prediction(tmp_path: Path) -> None:
+def test_an_upright_phones_video_is_high_with_its_left_side_at_the_top_in_training_and_in_prediction(
+    tmp_path: Path,
+) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         turned(tmp_path / name / "0.mp4", (0, 1, -1, 0))

@@ -1,4 +1,6 @@
-"""Sources of rows: Parquet, data sets of Hugging Face's library by folder and by name, and a format of one file that is found."""
+"""Sources of rows: Parquet, data sets of Hugging Face's library by folder and by name, and a format of one file that is
+found.
+"""
 
 import datetime
 import decimal
@@ -28,7 +30,9 @@ from train.data.tasks.text import Text
 from train.engine.provenance import changed, located, prints
 from train.errors import InputError
 
-ROWS = [{"text": f"a {'fine' if number % 2 else 'dull'} film, number {number}", "label": number % 2} for number in range(40)]
+ROWS = [
+    {"text": f"a {'fine' if number % 2 else 'dull'} film, number {number}", "label": number % 2} for number in range(40)
+]
 FEATURES = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
 
 
@@ -79,7 +83,9 @@ def test_times_decimals_and_gaps_of_parquet_are_those_of_a_table_of_text(tmp_pat
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "load.parquet")
     split = read(str(tmp_path / "load.parquet"))
     assert split.examples[3] == {"time": "2026-02-01T01:00:00", "load": 0.75, "wind": 3.0}
-    series = Series(path=str(tmp_path / "load.parquet"), time="time", context=8, horizon=4, patch=4, gaps=1, lags=()).open()
+    series = Series(
+        path=str(tmp_path / "load.parquet"), time="time", context=8, horizon=4, patch=4, gaps=1, lags=()
+    ).open()
     assert series.classes == ("load", "wind")
     assert "1 of 60 values of 'wind'" in str(series.notes[0])
 
@@ -108,7 +114,9 @@ def test_what_is_no_parquet_is_refused_in_a_sentence(tmp_path: Path) -> None:
             read(str(tmp_path / f"{name}.parquet"))
 
 
-def test_an_absent_extra_is_a_sentence_that_says_what_to_install(table: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_extra_is_a_sentence_that_says_what_to_install(
+    table: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
     for path, extra in ((table, "parquet"), (f"{folder}/train", "datasets")):
@@ -137,7 +145,9 @@ def test_a_saved_folder_is_read_by_its_path_with_the_names_of_its_classes(folder
 def test_a_saved_folder_is_a_data_set_with_splits_and_slices(folder: str) -> None:
     assert len(Text(dataset=f"hf:{folder}").open().rows["train"]) == 40
     split = dataset(f"hf:{folder}", "train[10%:50%]")
-    assert [split.examples[place]["text"] for place in range(len(split.examples))] == [row["text"] for row in ROWS[4:20]]
+    assert [split.examples[place]["text"] for place in range(len(split.examples))] == [
+        row["text"] for row in ROWS[4:20]
+    ]
     assert len(dataset(f"hf:{folder}", "train[:3]+test[-2:]").examples) == 5
     with pytest.raises(InputError, match="has no split 'dev'; it has train, test: set data.splits"):
         dataset(f"hf:{folder}", "dev")
@@ -154,7 +164,10 @@ def test_pictures_of_a_saved_folder_are_trained_on_as_arrays(tmp_path: Path) -> 
 
     draw = np.random.default_rng(0)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = [{"image": Image.fromarray(draw.integers(0, 256, (12, 10), np.uint8)), "label": number % 2} for number in range(8)]
+    rows = [
+        {"image": Image.fromarray(draw.integers(0, 256, (12, 10), np.uint8)), "label": number % 2}
+        for number in range(8)
+    ]
     datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "pictures")
     opened = Images(dataset=f"hf:{tmp_path / 'pictures'}", splits=("train[:6]", "train[6:]"), size=(12, 10)).open()
     assert opened.classes == ("cat", "dog")
@@ -167,7 +180,10 @@ def test_pictures_of_a_saved_folder_are_trained_on_as_arrays(tmp_path: Path) -> 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the library in which a data set lies as it once came from its hub, and no network."""
-    place, splits = tmp_path / "cache" / "someone___reviews" / "plain" / "0.0.0" / "0123abcd", datasets.SplitDict(dataset_name="reviews")
+    place, splits = (
+        tmp_path / "cache" / "someone___reviews" / "plain" / "0.0.0" / "0123abcd",
+        datasets.SplitDict(dataset_name="reviews"),
+    )
     place.mkdir(parents=True)
     for name, rows in (("train", ROWS), ("test", ROWS[:10])):
         with ArrowWriter(features=FEATURES, path=str(place / f"reviews-{name}.arrow")) as writer:
@@ -176,7 +192,12 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             examples, size = writer.finalize()
         splits.add(datasets.SplitInfo(name, num_bytes=size, num_examples=examples, dataset_name="reviews"))
     info = datasets.DatasetInfo(
-        features=FEATURES, license="CC0", dataset_name="reviews", config_name="plain", version=datasets.Version("0.0.0"), splits=splits
+        features=FEATURES,
+        license="CC0",
+        dataset_name="reviews",
+        config_name="plain",
+        version=datasets.Version("0.0.0"),
+        splits=splits,
     )
     info.write_to_directory(str(place))
     monkeypatch.setattr(datasets_config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -203,11 +224,15 @@ def test_a_name_that_the_cache_lacks_says_how_it_comes_there(cached: Path) -> No
     ) as caught:
         dataset("hf:nobody/nothing", "train")
     assert str(cached) in str(caught.value)
-    with pytest.raises(InputError, match=r"hf:someone/reviews:other is none or several of the configurations here, plain"):
+    with pytest.raises(
+        InputError, match=r"hf:someone/reviews:other is none or several of the configurations here, plain"
+    ):
         dataset("hf:someone/reviews:other", "train")
 
 
-def test_a_run_remembers_which_data_of_the_library_it_was(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_remembers_which_data_of_the_library_it_was(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from configs import sentiment_bert
     from models import replace
 
@@ -236,7 +261,9 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "PIPES = Format(('.pipes',), read)\n"
     )
     (tmp_path / "reviews.PIPES").write_text("fine|good\ndull|bad\n")
-    with pytest.raises(InputError, match=r"is none of \.jsonl, \.json, \.txt, \.parquet, \.pq, \.csv, \.tsv; rename it"):
+    with pytest.raises(
+        InputError, match=r"is none of \.jsonl, \.json, \.txt, \.parquet, \.pq, \.csv, \.tsv; rename it"
+    ):
         read(str(tmp_path / "reviews.PIPES"))
     monkeypatch.setattr(train.data.sources, "__path__", [*train.data.sources.__path__, str(tmp_path / "own")])
     train.data.sources._defined.cache_clear()
@@ -244,8 +271,12 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert ".pipes" in suffixes()
         path = str(tmp_path / "reviews.PIPES")
         assert Text(path=path, test=path).open().classes == ("bad", "good")
-        assert Pairs(path=path, test=path, source="text", target="label", tokenizer="bpe:300").open().pairs["train"][0] == ("fine", "good")
-        (tmp_path / "own" / "twice.py").write_text("from train.data.sources.pipes import *\nOTHER = Format(('.csv',), read)\n")
+        assert Pairs(path=path, test=path, source="text", target="label", tokenizer="bpe:300").open().pairs["train"][
+            0
+        ] == ("fine", "good")
+        (tmp_path / "own" / "twice.py").write_text(
+            "from train.data.sources.pipes import *\nOTHER = Format(('.csv',), read)\n"
+        )
         train.data.sources._defined.cache_clear()
         with pytest.raises(ValueError, match=r"\.csv is read in tables\.py and in twice\.py of train/data/sources"):
             suffixes()

@@ -17,7 +17,9 @@ from train.review.clips import ClipClasses
 
 
 def write(path: Path, frames: Sequence[np.ndarray], ticks: Sequence[int] = (), before: int = 0, **options: str) -> None:
-    """A video of frames (rows, columns, 3), with a usual codec; at the milliseconds `ticks`, so many of them `before` the start."""
+    """A video of frames (rows, columns, 3), with a usual codec; at the milliseconds `ticks`, so many of them `before`
+    the start.
+    """
     codec = {".webm": "libvpx", ".gif": "gif"}.get(path.suffix, "mpeg4")
     with av.open(str(path), "w", options=options) as container:
         stream: Any = container.add_stream(codec, rate=10)
@@ -51,7 +53,9 @@ def experiment(place: Path) -> Experiment:
     grid = (3, 2, 3)
     blocks = Block(Along(grid, (1, 2), Attention(2)), None), Block(Along(grid, (0,), Attention(2)), MLP(1.0))
     return Experiment(
-        model=Transformer(TubeletEmbed(16, 2, 4, position=LearnedPosition(18)), Stack(blocks, 1), ClassHead(2, MeanPool())),
+        model=Transformer(
+            TubeletEmbed(16, 2, 4, position=LearnedPosition(18)), Stack(blocks, 1), ClassHead(2, MeanPool())
+        ),
         objective=Classification(),
         data=Clips(path=str(place), test=str(place), size=(8, 12), frames=6),
         optimizer=AdamW(Constant(5e-3)),

@@ -23,7 +23,9 @@ from train.objectives.detection import corners
 
 
 def test_coco_and_voc_files_say_the_same(scenes: Path) -> None:
-    coco, voc = (Boxes(path=str(scenes / name), test=str(scenes / name), size=(32, 48)).open() for name in ("scenes.json", "voc"))
+    coco, voc = (
+        Boxes(path=str(scenes / name), test=str(scenes / name), size=(32, 48)).open() for name in ("scenes.json", "voc")
+    )
     assert coco.classes == ("disc", "bar")
     assert voc.classes == ("bar", "disc")
     by_name = {scene.name: scene for scene in voc.parts["train"]}
@@ -43,9 +45,14 @@ def test_a_coco_file_has_its_pictures_in_a_folder_of_its_own(scenes: Path, tmp_p
         (tmp_path / f"{part}2017").mkdir()
         for number in range(6):
             shutil.copy(scenes / "images" / f"{first + number}.png", tmp_path / f"{part}2017" / f"{number}.png")
-        kept = {"images": data["images"][:6], "annotations": [one for one in data["annotations"] if one["image_id"] < 6]}
+        kept = {
+            "images": data["images"][:6],
+            "annotations": [one for one in data["annotations"] if one["image_id"] < 6],
+        }
         (tmp_path / "annotations" / f"{part}.json").write_text(json.dumps(data | kept))
-    files: dict[str, Any] = {name: str(tmp_path / "annotations" / f"{part}.json") for name, part in (("path", "train"), ("test", "val"))}
+    files: dict[str, Any] = {
+        name: str(tmp_path / "annotations" / f"{part}.json") for name, part in (("path", "train"), ("test", "val"))
+    }
     spec = Boxes(**files, images=str(tmp_path / "train2017"), test_images=str(tmp_path / "val2017"))
     opened = spec.open()
     for number in range(6):
@@ -56,18 +63,25 @@ def test_a_coco_file_has_its_pictures_in_a_folder_of_its_own(scenes: Path, tmp_p
 
 def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
     augment = Augment(scale=(0.6, 1.4), mirror=True, upside=True)
-    opened = Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "voc"), size=(256, 384), augment=augment).open(("disc", "bar"))
+    opened = Boxes(path=str(scenes / "scenes.json"), test=str(scenes / "voc"), size=(256, 384), augment=augment).open(
+        ("disc", "bar")
+    )
     batches = opened.batches("train", 12, 1, 0)
     for batch in (batches[0], batches[1]):
         for image, boxes, present in zip(batch["image"], batch["boxes"], batch["present"], strict=True):
             for box in np.asarray(corners(jnp.asarray(boxes[present > 0]))):
                 left, top, right, bottom = (box * [384, 256, 384, 256]).round().astype(int)
-                across, down = image[(top + bottom) // 2, left + 1 : right - 1], image[top + 1 : bottom - 1, (left + right) // 2]
+                across, down = (
+                    image[(top + bottom) // 2, left + 1 : right - 1],
+                    image[top + 1 : bottom - 1, (left + right) // 2],
+                )
                 assert min(across.min(), down.min()) > 0  # half as bright is where a rectangle ends
 
 
 @pytest.mark.usefixtures("standins")
-def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole = dataset("bccd", "test").examples[3]["image"]
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", None)
@@ -88,29 +102,57 @@ def changed(edit: Callable[[Any], Any]) -> Callable[[Path], Any]:
 
 CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "absent": (lambda folder: (folder / "scenes.json").unlink(), {}, "scenes.json cannot be read: No such file"),
-    "no json": (lambda folder: (folder / "scenes.json").write_text("{"), {}, "is not a COCO file .*; it needs images, annotations"),
+    "no json": (
+        lambda folder: (folder / "scenes.json").write_text("{"),
+        {},
+        "is not a COCO file .*; it needs images, annotations",
+    ),
     "a list": (lambda folder: (folder / "scenes.json").write_text("[]"), {}, "is not a COCO file"),
     "no categories": (changed(lambda data: data.pop("categories")), {}, "KeyError: 'categories'"),
-    "short box": (changed(lambda data: data["annotations"][0].update(bbox=[1, 2])), {}, "a bbox is left, top, width and height"),
-    "no number": (changed(lambda data: data["annotations"][0].update(bbox=[1, 1, math.nan, 5])), {}, "annotation 0 has the bbox .*nan"),
+    "short box": (
+        changed(lambda data: data["annotations"][0].update(bbox=[1, 2])),
+        {},
+        "a bbox is left, top, width and height",
+    ),
+    "no number": (
+        changed(lambda data: data["annotations"][0].update(bbox=[1, 1, math.nan, 5])),
+        {},
+        "annotation 0 has the bbox .*nan",
+    ),
     "a number that no float holds": (
         changed(lambda data: data["annotations"][1].update(bbox=[10**400, 1, 5, 5])),
         {},
         "annotation 1 has the bbox .1000.* in a picture of 48 x 32; give finite numbers of pixels",
     ),
-    "a side that no float holds": (changed(lambda data: data["annotations"][0].update(bbox=[1e308, 1, 1e308, 5])), {}, "annotation 0 has"),
-    "a picture that is endless": (changed(lambda data: data["images"][1].update(width=10**400)), {}, "is not a COCO file .OverflowError"),
+    "a side that no float holds": (
+        changed(lambda data: data["annotations"][0].update(bbox=[1e308, 1, 1e308, 5])),
+        {},
+        "annotation 0 has",
+    ),
+    "a picture that is endless": (
+        changed(lambda data: data["images"][1].update(width=10**400)),
+        {},
+        "is not a COCO file .OverflowError",
+    ),
     "a box that is endless": (
-        lambda folder: [file.write_text(file.read_text().replace("<ymax>", "<ymax>1e999")) for file in folder.glob("voc/*/3.xml")],
+        lambda folder: [
+            file.write_text(file.read_text().replace("<ymax>", "<ymax>1e999")) for file in folder.glob("voc/*/3.xml")
+        ],
         {"path": "voc"},
         "3.xml is not a Pascal VOC annotation .a box of .*, inf.; each needs a size and boxes of four numbers",
     ),
     "no size": (
-        lambda folder: [file.write_text(file.read_text().replace("<width>48", "<width>nan")) for file in folder.glob("voc/*/3.xml")],
+        lambda folder: [
+            file.write_text(file.read_text().replace("<width>48", "<width>nan")) for file in folder.glob("voc/*/3.xml")
+        ],
         {"path": "voc"},
         "3.xml is not a Pascal VOC annotation .a picture of nan x 32",
     ),
-    "unknown category": (changed(lambda data: data["annotations"][0].update(category_id=9)), {}, "annotation 0 has the category 9"),
+    "unknown category": (
+        changed(lambda data: data["annotations"][0].update(category_id=9)),
+        {},
+        "annotation 0 has the category 9",
+    ),
     "unknown image": (changed(lambda data: data["annotations"][0].update(image_id=99)), {}, "is of the image 99"),
     "no pictures": (
         changed(lambda data: [entry.update(file_name="no") for entry in data["images"]]),
@@ -128,11 +170,21 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         "voc has no picture that can be used in voc/JPEGImages; put them there",
     ),
     "too many boxes": (lambda folder: None, {"most": 1}, "1.png, has 2 boxes and data.most is 1; set data.most=2"),
-    "class never seen": (lambda folder: None, {"classes": ("disc",)}, "'bar', which training never saw; known are disc"),
+    "class never seen": (
+        lambda folder: None,
+        {"classes": ("disc",)},
+        "'bar', which training never saw; known are disc",
+    ),
     "no boxes": (changed(lambda data: data["annotations"].clear()), {}, "scenes.json has no boxes; give one that has"),
-    "nesting without end": (lambda folder: (folder / "scenes.json").write_text("[" * 100_000), {}, "is not a COCO file .RecursionError"),
+    "nesting without end": (
+        lambda folder: (folder / "scenes.json").write_text("[" * 100_000),
+        {},
+        "is not a COCO file .RecursionError",
+    ),
     "an encoding that nobody knows": (
-        lambda folder: (folder / "voc" / "Annotations" / "3.xml").write_bytes(b"<?xml version='1.0' encoding='no'?><annotation/>"),
+        lambda folder: (folder / "voc" / "Annotations" / "3.xml").write_bytes(
+            b"<?xml version='1.0' encoding='no'?><annotation/>"
+        ),
         {"path": "voc"},
         "3.xml is not a Pascal VOC annotation .unknown encoding",
     ),
@@ -168,7 +220,9 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("kind", ["scenes.json", "voc"])
-def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(kind: str, scenes: Path, tmp_path: Path) -> None:
+def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(
+    kind: str, scenes: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     changed(lambda data: data["images"][4].update(width=480, height=320))(folder)
@@ -176,18 +230,24 @@ def test_pictures_of_another_size_than_is_listed_are_left_out_counted_and_named(
     file.write_text(file.read_text().replace("<width>48", "<width>480").replace("<height>32", "<height>320"))
     opened = Boxes(path=str(folder / kind), test=str(folder / kind)).open()
     assert [scene.name for scene in opened.parts["train"]] == sorted(
-        {f"{number}.png" for number in range(12)} - {"4.png"}, key=(str if kind == "voc" else lambda name: int(name[:-4]))
+        {f"{number}.png" for number in range(12)} - {"4.png"},
+        key=(str if kind == "voc" else lambda name: int(name[:-4])),
     )
     (note,) = opened.notes
     assert str(note).startswith("1 of 12 pictures of")
     assert note.names == (
-        f"{folder / ('images' if kind == 'scenes.json' else 'voc/JPEGImages') / '4.png'} (it has 48 x 32 pixels, and 480 x 320 are listed)",
+        f"{folder / ('images' if kind == 'scenes.json' else 'voc/JPEGImages') / '4.png'} (it has 48 x 32 pixels, and"
+        " 480 x 320 are listed)",
     )
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(turn: int, scenes: Path, tmp_path: Path) -> None:
-    """Its pixels are where the file's boxes frame them, whether the file's sizes are those of the stored picture or not."""
+def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(
+    turn: int, scenes: Path, tmp_path: Path
+) -> None:
+    """Its pixels are where the file's boxes frame them, whether the file's sizes are those of the stored picture or
+    not.
+    """
     image, _ = drawn(3)
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -210,7 +270,9 @@ def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(tu
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(scenes: Path, tmp_path: Path) -> None:
+def test_boxes_beyond_their_picture_are_cut_and_pictures_that_cannot_be_read_left_out(
+    scenes: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     (folder / "images" / "5.png").write_bytes(b"broken")

@@ -1,4 +1,6 @@
-"""Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and what a classifier of them answers."""
+"""Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and what a classifier of
+them answers.
+"""
 
 import json
 from collections.abc import Callable
@@ -56,7 +58,11 @@ def test_every_kind_of_video_is_counted_and_decoded_in_order(kind: str, tmp_path
 
 def test_a_video_is_whole_whose_frames_are_held_for_long_or_cut_by_its_list_of_edits(tmp_path: Path) -> None:
     for kind in (".mkv", ".mp4", ".webm"):
-        write(tmp_path / f"a{kind}", moving(0, 1, 60), [33 * number + 1000 * min(max(number - 25, 0), 10) for number in range(60)])
+        write(
+            tmp_path / f"a{kind}",
+            moving(0, 1, 60),
+            [33 * number + 1000 * min(max(number - 25, 0), 10) for number in range(60)],
+        )
         assert counted(tmp_path / f"a{kind}") == 60
     write(tmp_path / "video.mp4", moving(0, 1, 60), [33 * number for number in range(60)], before=600)
     assert 30 < counted(tmp_path / "video.mp4") < 50
@@ -101,7 +107,9 @@ def test_folders_of_videos_of_any_size_are_read_in_grey_and_in_colour(made: Path
         for index, (video, label) in enumerate(zip(batch["video"], batch["labels"], strict=True)):
             if batch["weights"][index]:
                 centres = (video.clip(0, 1).sum((1, 3)) @ np.arange(12)) / video.clip(0, 1).sum((1, 2, 3))
-                assert (centres[2] > centres[0] + 1) == (opened.classes[label] == "right"), opened.splits["train"].examples[index]["name"]
+                assert (centres[2] > centres[0] + 1) == (opened.classes[label] == "right"), opened.splits[
+                    "train"
+                ].examples[index]["name"]
 
 
 def test_a_clip_that_is_too_short_repeats_its_last_frame(made: Path) -> None:
@@ -124,10 +132,14 @@ def test_broken_and_truncated_videos_are_left_out_counted_and_named(tmp_path: Pa
     (tmp_path / "dark" / "1c.avi").write_bytes(b"no video")
     (tmp_path / "dark" / "1d.webm").write_bytes(b"")
     opened = Clips(path=str(tmp_path), test=str(tmp_path), size=(8, 12), frames=4).open()
-    assert [row["name"] for row in opened.splits["train"].examples] == [f"{name}/{n}.mp4" for name in ("bright", "dark") for n in range(3)]
+    assert [row["name"] for row in opened.splits["train"].examples] == [
+        f"{name}/{n}.mp4" for name in ("bright", "dark") for n in range(3)
+    ]
     (note,) = opened.notes
     assert str(note).startswith("3 of 6 files of")
-    for name, said in zip(note.names, ("1b.mp4 (it was cut off after", "1c.avi (it is no video, or damaged", "1d.webm ("), strict=True):
+    for name, said in zip(
+        note.names, ("1b.mp4 (it was cut off after", "1c.avi (it is no video, or damaged", "1d.webm ("), strict=True
+    ):
         assert said in name
 
 
@@ -153,7 +165,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "a catalogue set without TensorFlow": (
         lambda folder: None,
         {"path": None, "test": None, "dataset": "ucf101"},
-        r"ucf101 has to be prepared once with TensorFlow: run `pip install 'morphax\[tf\]'` and `morphax data prepare ucf101`",
+        r"ucf101 has to be prepared once with TensorFlow: run `pip install 'morphax\[tf\]'` and `morphax data"
+        r" prepare ucf101`",
     ),
 }
 
@@ -192,13 +205,25 @@ def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> Non
 
 
 def test_what_training_sees_of_a_clip_depends_on_seed_epoch_and_index_alone(made: Path) -> None:
-    spec = Clips(path=str(made), test=str(made), size=(8, 12), frames=3, span=0.5, augment=Augment(shift=0.2, operations=2, erase=0.5))
+    spec = Clips(
+        path=str(made),
+        test=str(made),
+        size=(8, 12),
+        frames=3,
+        span=0.5,
+        augment=Augment(shift=0.2, operations=2, erase=0.5),
+    )
     opened = spec.open()
 
     def seen(batch_size: int, seed: int, epoch: int) -> dict[int, bytes]:
         batches = opened.batches("train", batch_size, 1, seed)
         steps = [batches[epoch * len(batches) + step] for step in reversed(range(len(batches)))]
-        return {int(i): v.tobytes() for s in steps for i, v, w in zip(s["index"], s["video"], s["weights"], strict=True) if w}
+        return {
+            int(i): v.tobytes()
+            for s in steps
+            for i, v, w in zip(s["index"], s["video"], s["weights"], strict=True)
+            if w
+        }
 
     first = seen(5, 3, 1)
     assert len(first) == 16
@@ -210,7 +235,12 @@ def test_what_training_sees_of_a_clip_depends_on_seed_epoch_and_index_alone(made
 def test_all_frames_of_a_clip_are_changed_alike_and_left_stays_left(tmp_path: Path) -> None:
     still = np.random.default_rng(0).integers(0, 100, (16, 24, 3), np.uint8)
     still[:, :6] = 250
-    for augment in (Augment(shift=0.3), Augment(scale=(0.3, 0.9)), Augment(operations=3, magnitude=9), Augment(erase=1.0)):
+    for augment in (
+        Augment(shift=0.3),
+        Augment(scale=(0.3, 0.9)),
+        Augment(operations=3, magnitude=9),
+        Augment(erase=1.0),
+    ):
         opened = Clips(size=(16, 24), channels=3, augment=augment).reader(("a",))
         clips = [opened.seen([still] * 4, np.random.default_rng(seed)) for seed in range(12)]
         for video in clips:
@@ -231,7 +261,9 @@ def test_mixtures_of_clips_hold_as_much_of_each_as_their_targets_say() -> None:
         mix = augment.mixture(2, "video")
         assert mix is not None
         mixed = mix(batch, np.random.default_rng(0))
-        np.testing.assert_allclose(mixed["video"].mean((2, 3, 4)), np.repeat(mixed["targets"] @ np.arange(2.0)[:, None], 3, 1), atol=1e-5)
+        np.testing.assert_allclose(
+            mixed["video"].mean((2, 3, 4)), np.repeat(mixed["targets"] @ np.arange(2.0)[:, None], 3, 1), atol=1e-5
+        )
 
 
 def test_a_filmstrip_is_the_frames_side_by_side() -> None:
@@ -261,9 +293,12 @@ def test_metrics_do_not_depend_on_batches_or_devices(made: Path) -> None:
     assert all(name.startswith("accuracy_") for name in set(found) - whole)
 
 
-CONFIG = (
-    "from tests.train.data.tasks.moving import experiment as of\nfrom pathlib import Path\ndef experiment():\n    return of(Path({!r}))\n"
-)
+CONFIG = """from pathlib import Path
+from tests.train.data.tasks.moving import experiment as of
+
+def experiment():
+    return of(Path({!r}))
+"""
 
 
 def test_a_users_videos_train_and_answer_by_file_and_by_folder(
@@ -288,10 +323,16 @@ def test_a_users_videos_train_and_answer_by_file_and_by_folder(
 
 
 def phases(video: np.ndarray) -> np.ndarray:
-    """How far what is in each quarter has moved since the frame before, wrapped around, in pixels: (quarters, frames - 1, 2)."""
-    quarters = video[..., 0].reshape(-1, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, -1, SIDE, SIDE).astype(float)
+    """How far what is in each quarter has moved since the frame before, wrapped around, in pixels: (quarters, frames -
+    1, 2).
+    """
+    quarters = (
+        video[..., 0].reshape(-1, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, -1, SIDE, SIDE).astype(float)
+    )
     turned = np.fft.fft2(quarters)
-    shift = np.stack([np.angle(turned[:, 1:, 1, 0] / turned[:, :-1, 1, 0]), np.angle(turned[:, 1:, 0, 1] / turned[:, :-1, 0, 1])], -1)
+    shift = np.stack(
+        [np.angle(turned[:, 1:, 1, 0] / turned[:, :-1, 1, 0]), np.angle(turned[:, 1:, 0, 1] / turned[:, :-1, 0, 1])], -1
+    )
     return -shift * SIDE / (2 * np.pi)
 
 
@@ -306,8 +347,15 @@ def test_one_digit_in_four_goes_its_way_and_only_the_order_of_frames_tells_which
         # On every line one digit, at each of its eight places once, whatever the class.
         lines = set()
         for down, across in np.round(moved).astype(int).transpose(0, 2, 1):
-            lines.add((down.any(), across.any(), not ((down - across) % SIDE).any(), not ((down + across) % SIDE).any()))
-        assert lines == {(False, True, False, False), (True, False, False, False), (True, True, True, False), (True, True, False, True)}
+            lines.add(
+                (down.any(), across.any(), not ((down - across) % SIDE).any(), not ((down + across) % SIDE).any())
+            )
+        assert lines == {
+            (False, True, False, False),
+            (True, False, False, False),
+            (True, True, True, False),
+            (True, True, False, True),
+        }
         frames = video[..., 0].reshape(8, 2, SIDE, 2, SIDE).transpose(1, 3, 0, 2, 4).reshape(4, 8, -1)
         assert all(len({frame.tobytes() for frame in quarter}) == 8 for quarter in frames)
 
@@ -334,7 +382,9 @@ def test_manoeuvres_are_balanced_and_are_what_the_black_vehicle_does(highway: di
             assert video.shape == (8, 32, 64, 1)
             assert all(frame.std() > 5 for frame in video)
             black = video[..., 0] < 50
-            first, last = ([axis.mean() for axis in np.nonzero(frame)] if frame.any() else None for frame in (black[0], black[-1]))
+            first, last = (
+                [axis.mean() for axis in np.nonzero(frame)] if frame.any() else None for frame in (black[0], black[-1])
+            )
             assert first is not None
             if last is None:  # out of the picture: so slow, or so fast
                 assert MANOEUVRES[row["label"]] in ("brake", "accelerate")

@@ -24,7 +24,8 @@ def test_windows_are_pieces_of_the_text_from_an_offset_that_changes_by_epoch(pro
                     starts.append(text.index(window))
         assert starts != sorted(starts)
         offset = min(starts)
-        assert sorted(starts) == [offset + 32 * index for index in range(len(starts))]  # each piece once, none overlapping
+        # each piece once, none overlapping
+        assert sorted(starts) == [offset + 32 * index for index in range(len(starts))]
         assert len(starts) == (len(text) - 32) // 32
         offsets.append(offset)
     assert len(set(offsets)) > 1
@@ -34,7 +35,12 @@ def test_windows_are_pieces_of_the_text_from_an_offset_that_changes_by_epoch(pro
 def test_windows_of_a_test_split_start_at_the_beginning_in_order(prose: str) -> None:
     text = Path(prose).read_text(encoding="utf-8")
     batches = Corpus(path=prose, test=prose, length=32).open().batches("test", 8, 1, None)
-    found = [bytes(row.astype(np.uint8)).decode() for step in range(len(batches)) for row in batches[step]["tokens"] if row.any()]
+    found = [
+        bytes(row.astype(np.uint8)).decode()
+        for step in range(len(batches))
+        for row in batches[step]["tokens"]
+        if row.any()
+    ]
     assert "".join(found).rstrip("\0") == text
     segments = [row for step in range(len(batches)) for row in batches[step]["segments"]]
     assert np.sum(segments) == len(text)
@@ -117,7 +123,9 @@ def test_what_is_masked_of_a_window_depends_on_no_other_and_on_no_batch(prose: s
             found.append(rows)
         assert found[0] == found[1] == found[2]
         assert len(set(found[0])) == len(found[0])
-    first, again = (opened.batches("train", 8, 1, 3)[step]["weights"] for step in (0, len(opened.batches("train", 8, 1, 3))))
+    first, again = (
+        opened.batches("train", 8, 1, 3)[step]["weights"] for step in (0, len(opened.batches("train", 8, 1, 3)))
+    )
     assert (first != again).any()
 
 

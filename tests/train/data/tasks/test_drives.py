@@ -43,7 +43,9 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
             batch = some[step]
             for row in np.nonzero(batch["weights"].any(1))[0]:
                 first = int(batch["index"][row, 0])
-                number = next(place for place in range(4) if first < sum(len(one.rewards) for one in known[: place + 1]))
+                number = next(
+                    place for place in range(4) if first < sum(len(one.rewards) for one in known[: place + 1])
+                )
                 begin = first - sum(len(one.rewards) for one in known[:number])
                 starts += [(number, begin)] if part == "train" else []
                 one = known[number]
@@ -52,7 +54,9 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
                     at = begin + place
                     assert batch["weights"][row, place] == float(at < len(one.rewards))
                     if at >= len(one.rewards):
-                        assert not any(np.any(batch[name][row, place]) for name in ("features", "actions", "values", "returns"))
+                        assert not any(
+                            np.any(batch[name][row, place]) for name in ("features", "actions", "values", "returns")
+                        )
                         continue
                     seen[part].append(int(batch["index"][row, place]))
                     np.testing.assert_array_equal(batch["features"][row, place], one.features[at])
@@ -61,14 +65,20 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
                     ahead = sum(float(value) for value in one.rewards[at:]) / 10
                     assert batch["returns"][row, place, 0] == pytest.approx(ahead, rel=1e-5)
     assert sorted(seen["test"]) == list(range(9 + 12 + 3 + 7))  # every step once
-    assert starts == [(0, step) for step in range(5)] + [(1, step) for step in range(8)] + [(2, 0)] + [(3, step) for step in range(3)]
+    assert starts == [(0, step) for step in range(5)] + [(1, step) for step in range(8)] + [(2, 0)] + [
+        (3, step) for step in range(3)
+    ]
     assert opened.shown("test", 9 + 3).endswith("1.npz, step 4")
 
 
 def test_returns_over_the_steps_left_mean_the_same_at_every_step(tmp_path: Path) -> None:
     np.savez(tmp_path / "even.npz", features=np.ones((10, 3)), actions=np.ones((10, 2)), rewards=np.full(10, 0.7))
     path = str(tmp_path / "even.npz")
-    batch = Drives(path=path, test=path, context=10, horizon=10, middle=0.5, scale=0.1).open().batches("test", 1, 1, None)[0]
+    batch = (
+        Drives(path=path, test=path, context=10, horizon=10, middle=0.5, scale=0.1)
+        .open()
+        .batches("test", 1, 1, None)[0]
+    )
     np.testing.assert_allclose(batch["returns"][0, :, 0], 2.0, rtol=1e-5)
     batch = Drives(path=path, test=path, context=10, scale=0.5).open().batches("test", 1, 1, None)[0]
     np.testing.assert_allclose(batch["returns"][0, :, 0], [3, 3, 3, 3, 3, 3, 3, 3, 2.8, 1.4], rtol=1e-5)
@@ -118,7 +128,9 @@ def spoiled(**changes: Any) -> Callable[[Path], Any]:
 
 
 def flagged(place: int, value: int) -> Callable[[Path], Any]:
-    """A file whose members are said to be compressed or encrypted, in a field of their entries of the archive's table."""
+    """A file whose members are said to be compressed or encrypted, in a field of their entries of the archive's
+    table.
+    """
 
     def spoil(folder: Path) -> None:
         data = bytearray((folder / "1.npz").read_bytes())
@@ -136,30 +148,72 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "empty folder": (lambda folder: [file.unlink() for file in folder.iterdir()], {}, "drives has no .npz files"),
     "one trajectory": (lambda folder: None, {"path": "drives/1.npz"}, "is one trajectory, and none is left to test on"),
     "no archive": (lambda folder: (folder / "1.npz").write_bytes(b"features"), {}, "1.npz is no .npz file of arrays"),
-    "cut short": (lambda folder: (folder / "1.npz").write_bytes((folder / "2.npz").read_bytes()[:300]), {}, "1.npz is no .npz file"),
+    "cut short": (
+        lambda folder: (folder / "1.npz").write_bytes((folder / "2.npz").read_bytes()[:300]),
+        {},
+        "1.npz is no .npz file",
+    ),
     "an unknown compression": (flagged(8, 77), {}, "1.npz is no .npz file of arrays"),
     "encrypted": (flagged(6, 1), {}, "1.npz is no .npz file of arrays"),
-    "a single array": (lambda folder: np.save((folder / "1.npz").open("wb"), np.ones(3)), {}, "1.npz is no .npz file of arrays"),
+    "a single array": (
+        lambda folder: np.save((folder / "1.npz").open("wb"), np.ones(3)),
+        {},
+        "1.npz is no .npz file of arrays",
+    ),
     "objects": (spoiled(rewards=lambda array: array.astype(object)), {}, "1.npz is no .npz file of arrays of numbers"),
-    "a missing array": (spoiled(rewards=lambda array: None), {}, "1.npz has no array 'rewards'; a trajectory has features"),
-    "words": (spoiled(rewards=lambda array: array.astype(str)), {}, "has rewards of shape .12,. and type <U32; give numbers of shape .t,."),
-    "one axis": (spoiled(features=lambda array: array[:, 0]), {}, "has features of shape .12,. .* give numbers of shape .t, k."),
+    "a missing array": (
+        spoiled(rewards=lambda array: None),
+        {},
+        "1.npz has no array 'rewards'; a trajectory has features",
+    ),
+    "words": (
+        spoiled(rewards=lambda array: array.astype(str)),
+        {},
+        "has rewards of shape .12,. and type <U32; give numbers of shape .t,.",
+    ),
+    "one axis": (
+        spoiled(features=lambda array: array[:, 0]),
+        {},
+        "has features of shape .12,. .* give numbers of shape .t, k.",
+    ),
     "no steps": (spoiled(actions=lambda array: array[:0]), {}, "has actions of shape .0, 2."),
-    "another length": (spoiled(rewards=lambda array: array[:-2]), {}, "has 12 features, 12 actions, 10 rewards; give one of each"),
+    "another length": (
+        spoiled(rewards=lambda array: array[:-2]),
+        {},
+        "has 12 features, 12 actions, 10 rewards; give one of each",
+    ),
     "not a number": (
         spoiled(rewards=lambda some: np.where(some == some[4], np.nan, some)),
         {},
         "step 5, has rewards that no float32 holds",
     ),
-    "beyond all numbers": (spoiled(features=lambda array: array * 1e300), {}, "step 1, has features that no float32 holds"),
-    "other features": (spoiled(features=lambda array: array[:, :2]), {}, "1.npz has 2 features at a step and .*0.npz has 3"),
-    "beyond the horizon": (lambda folder: None, {"horizon": 11}, "1.npz has 12 steps and data.horizon is 11; set data.horizon=12"),
-    "another test part": (lambda folder: write(folder.parent / "other", k=5), {"test": "other"}, "has 5 features and 2 actions at a step"),
+    "beyond all numbers": (
+        spoiled(features=lambda array: array * 1e300),
+        {},
+        "step 1, has features that no float32 holds",
+    ),
+    "other features": (
+        spoiled(features=lambda array: array[:, :2]),
+        {},
+        "1.npz has 2 features at a step and .*0.npz has 3",
+    ),
+    "beyond the horizon": (
+        lambda folder: None,
+        {"horizon": 11},
+        "1.npz has 12 steps and data.horizon is 11; set data.horizon=12",
+    ),
+    "another test part": (
+        lambda folder: write(folder.parent / "other", k=5),
+        {"test": "other"},
+        "has 5 features and 2 actions at a step",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_trajectories_that_cannot_be_used_are_refused_in_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trajectories_that_cannot_be_used_are_refused_in_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "drives")
     spoil, settings, sentence = CASES[name]
@@ -190,7 +244,13 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, run = write(tmp_path / "drives"), str(tmp_path / "run")
-    small = ["model.embed.width=16", "model.stack.repeats=1", "model.stack.block.mixer.heads=2", "steps=3", "data.context=4"]
+    small = [
+        "model.embed.width=16",
+        "model.stack.repeats=1",
+        "model.stack.block.mixer.heads=2",
+        "steps=3",
+        "data.context=4",
+    ]
     wrong = write(tmp_path / "others", m=3)
     assert main(["train", "drive_highway", *small, f"data.path={wrong}", "model.head.values=2", "--run", run]) == 2
     assert "has 3 actions a step and model.head.values is 2; set model.head.values=3" in capsys.readouterr().err
@@ -209,7 +269,10 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
     assert "trajectories of 12 steps and model.embed.position.length is 10; set model.embed.position.length=12." in said
     assert main(["train", "drive_highway", *small, f"data.path={path}", "--run", run, "--json"]) == 0
     assert not json.loads(capsys.readouterr().out)["review"]
-    assert "The data has 3 features and 2 actions, and the simulation has 31 and 2" in (tmp_path / "run" / "report.html").read_text()
+    assert (
+        "The data has 3 features and 2 actions, and the simulation has 31 and 2"
+        in (tmp_path / "run" / "report.html").read_text()
+    )
 
     assert main(["predict", run, f"{path}/1.npz", f"{path}/2.npz", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)["answers"]
@@ -227,6 +290,9 @@ def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
 
     np.savez(tmp_path / "narrow.npz", **arrays | {"features": arrays["features"][:, :2]})
     assert main(["predict", run, f"{path}/1.npz", str(tmp_path / "narrow.npz")]) == 2
-    assert f"narrow.npz has 2 features at a step and {path}/1.npz has 3; give all files the same" in capsys.readouterr().err
+    assert (
+        f"narrow.npz has 2 features at a step and {path}/1.npz has 3; give all files the same"
+        in capsys.readouterr().err
+    )
     assert main(["predict", run, str(tmp_path / "narrow.npz")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

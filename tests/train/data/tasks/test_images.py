@@ -1,4 +1,6 @@
-"""Pictures: what is read of a user's folders, how they are changed for training, and what a classifier of them answers."""
+"""Pictures: what is read of a user's folders, how they are changed for training, and what a classifier of them
+answers.
+"""
 
 import html
 import io
@@ -54,7 +56,12 @@ def test_every_kind_of_picture_is_read_alike(tmp_path: Path) -> None:
     expected = np.repeat(grey[..., None], 3, 2)
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     alpha = Image.fromarray(np.concatenate([expected, np.full((10, 12, 1), 255, np.uint8)], -1))
-    for name, image in {"grey": Image.fromarray(grey), "colour": Image.fromarray(expected), "deep": deep, "alpha": alpha}.items():
+    for name, image in {
+        "grey": Image.fromarray(grey),
+        "colour": Image.fromarray(expected),
+        "deep": deep,
+        "alpha": alpha,
+    }.items():
         image.save(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(decoded(tmp_path / f"{name}.png", 3), expected, err_msg=name)
         np.testing.assert_array_equal(decoded(tmp_path / f"{name}.png", 1), grey[..., None], err_msg=name)
@@ -114,7 +121,9 @@ def test_chance_depends_on_seed_epoch_and_example_alone() -> None:
     assert set(drawn(4, None, 0).values()) == {0}
 
 
-@pytest.mark.parametrize("augment", [Augment(operations=3, magnitude=10), Augment(erase=1.0), Augment(scale=(0.1, 0.5), shift=0.3)])
+@pytest.mark.parametrize(
+    "augment", [Augment(operations=3, magnitude=10), Augment(erase=1.0), Augment(scale=(0.1, 0.5), shift=0.3)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmented_pictures_keep_their_shape_and_range_and_follow_their_seed(augment: Augment, channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 24, channels), np.uint8)
@@ -131,15 +140,22 @@ def test_augmented_pictures_keep_their_shape_and_range_and_follow_their_seed(aug
 @pytest.mark.parametrize("augment", [Augment(mixup=0.4), Augment(cutmix=1.0)])
 def test_mixtures_hold_as_much_of_each_picture_as_their_targets_say(augment: Augment) -> None:
     labels = np.arange(6) % 3
-    batch = {"image": np.broadcast_to(labels[:, None, None, None], (6, 8, 8, 1)).astype(np.float32).copy(), "labels": labels}
+    batch = {
+        "image": np.broadcast_to(labels[:, None, None, None], (6, 8, 8, 1)).astype(np.float32).copy(),
+        "labels": labels,
+    }
     for seed in range(30):
         mixed = augment.mixed(batch, np.random.default_rng(seed), 3)
         np.testing.assert_allclose(mixed["targets"].sum(-1), 1, atol=1e-6)
         np.testing.assert_allclose(mixed["image"].mean((1, 2, 3)), mixed["targets"] @ np.arange(3), atol=1e-5)
 
 
-@pytest.mark.parametrize("augment", [Augment(mixup=0.4), Augment(cutmix=1.0), Augment(operations=2, mixup=0.3, cutmix=0.3)])
-def test_training_batches_are_mixed_as_their_seed_and_step_say_whoever_makes_them(folder: Path, augment: Augment) -> None:
+@pytest.mark.parametrize(
+    "augment", [Augment(mixup=0.4), Augment(cutmix=1.0), Augment(operations=2, mixup=0.3, cutmix=0.3)]
+)
+def test_training_batches_are_mixed_as_their_seed_and_step_say_whoever_makes_them(
+    folder: Path, augment: Augment
+) -> None:
     spec = Images(path=str(folder), size=(8, 8), channels=3, holdout=0.3, augment=augment)
     batches, again = (spec.open().batches("train", 6, 4, 3) for _ in range(2))  # as a run that goes on makes them
     for step in range(2 * len(batches)):
@@ -245,9 +261,21 @@ CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "absent": (lambda folder: None, {"path": "absent"}, "absent is no folder; give one that has a folder"),
     "no classes": (lambda folder: None, {"path": "pictures/dark"}, "has no folders; it needs one for each class"),
     "an empty class": (_without("dark"), {}, "dark has no pictures that can be read"),
-    "unknown class": (lambda folder: (folder / "dark").rename(folder / "grey"), {"classes": ("bright", "dark")}, "'grey', which training"),
-    "nothing held out": (lambda folder: None, {"holdout": 1e-9}, r"\(test part\) is empty; give more data, or another data\.holdout"),
-    "a data set without pictures": (lambda folder: None, {"path": None, "dataset": "number_words/few"}, "has no column 'image'"),
+    "unknown class": (
+        lambda folder: (folder / "dark").rename(folder / "grey"),
+        {"classes": ("bright", "dark")},
+        "'grey', which training",
+    ),
+    "nothing held out": (
+        lambda folder: None,
+        {"holdout": 1e-9},
+        r"\(test part\) is empty; give more data, or another data\.holdout",
+    ),
+    "a data set without pictures": (
+        lambda folder: None,
+        {"path": None, "dataset": "number_words/few"},
+        "has no column 'image'",
+    ),
 }
 
 
@@ -296,11 +324,26 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
         "evaluation.every=20",
         "batch_size=8",
     )
-    assert main(["train", "images_vit", *small, "optimizer.rate.peak=0.01", "evaluation.batch_size=4", "--run", run, "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "images_vit",
+                *small,
+                "optimizer.rate.peak=0.01",
+                "evaluation.batch_size=4",
+                "--run",
+                run,
+                "--json",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     summary = json.loads(out)
     assert summary["evaluation"]["accuracy"]["value"] > 0.8
-    said = f"1 of 11 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / 'notes.txt'} (it is no picture)"
+    dark = folder / "dark"
+    said = f"1 of 11 files of {dark} cannot be used and are left out: {dark / 'notes.txt'} (it is no picture)"
     told, cut = [(note["said"], note["count"], note["of"]) for note in summary["data"]]
     assert told == (said, 1, 11)
     assert cut[1:] == (18, 20)
@@ -314,7 +357,10 @@ def test_a_users_folder_trains_and_answers_by_file_and_by_folder(
     (folder / "dark" / "3b.png").write_bytes(b"not a png")
     assert main(["predict", run, str(folder / "dark"), str(folder / "bright" / "0.jpg"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"2 of 12 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / '3b.png'} (it is no picture), " in err
+    assert (
+        f"2 of 12 files of {folder / 'dark'} cannot be used and are left out: {folder / 'dark' / '3b.png'} (it is no"
+        " picture), " in err
+    )
     answers = json.loads(out)["answers"]
     assert [Path(answer["input"]).parent.name for answer in answers] == ["dark"] * 10 + ["bright"]
     assert np.mean([answer["label"] == Path(answer["input"]).parent.name for answer in answers]) > 0.8

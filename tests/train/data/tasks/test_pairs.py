@@ -28,7 +28,11 @@ from train.parallel import Jit, Mesh, Pmap
 from train.review.translations import Translations, scored, translations
 from train.sums import mean
 
-ENGLISH = [f"the {colour} {thing}" for colour in ("red", "green", "blue", "old") for thing in ("house", "dog", "hat", "tree", "boat")]
+ENGLISH = [
+    f"the {colour} {thing}"
+    for colour in ("red", "green", "blue", "old")
+    for thing in ("house", "dog", "hat", "tree", "boat")
+]
 GERMAN = [text.replace("the", "das").replace("house", "Haus").replace("dog", "Tier") for text in ENGLISH]
 
 
@@ -44,7 +48,10 @@ def _kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_loss_is_smoothed_cross_entropy_over_what_follows_in_the_sentence(smoothing: float) -> None:
     chance = np.random.default_rng(0)
     logits = jnp.asarray(chance.normal(size=(3, 6, 11)), jnp.float32)
-    batch = {"tokens": jnp.asarray(chance.integers(0, 11, (3, 6))), "segments": jnp.asarray([[1] * 6, [1] * 3 + [0] * 3, [0] * 6])}
+    batch = {
+        "tokens": jnp.asarray(chance.integers(0, 11, (3, 6))),
+        "segments": jnp.asarray([[1] * 6, [1] * 3 + [0] * 3, [0] * 6]),
+    }
     targets = optax.smooth_labels(jax.nn.one_hot(batch["tokens"][:, 1:], 11), smoothing)
     each = optax.softmax_cross_entropy(logits[:, :-1], targets)
     found = mean(Translation(smoothing)(logits, batch))
@@ -60,7 +67,11 @@ def test_one_beam_finds_what_taking_the_likeliest_token_finds_and_a_batch_what_a
     for row, ids in enumerate(rows):
         batch["source"][row, : len(ids)], batch["source_segments"][row, : len(ids)] = ids, 1
         batch["source_positions"][row, : len(ids)] = np.arange(len(ids))
-    batch |= {"tokens": np.ones((3, 1), np.int32), "segments": np.ones((3, 1), np.int32), "positions": np.zeros((3, 1), np.int32)}
+    batch |= {
+        "tokens": np.ones((3, 1), np.int32),
+        "segments": np.ones((3, 1), np.int32),
+        "positions": np.zeros((3, 1), np.int32),
+    }
     arrays = jax.tree.map(jnp.asarray, batch)
     params = jax.tree.map(lambda leaf: 3 * leaf, jax.jit(model.init)(jax.random.key(1), arrays)["params"])
     likeliest: list[list[int]] = []
@@ -117,8 +128,14 @@ def test_scores_are_those_of_sacrebleu_on_100_random_cases() -> None:
 def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
     both = list(zip(ENGLISH, GERMAN, strict=True))
     Path("a.tsv").write_bytes(("\ufeffsource\ttarget\r\n" + "".join(f"{a}\t{b}\r\n" for a, b in both)).encode())
-    Path("a.jsonl").write_text("".join(json.dumps({"source": a, "target": b}) + "\n" for a, b in both), encoding="utf-8")
-    specs = [Pairs(path="a.en", parallel="a.de", holdout=0.3), Pairs(path="a.tsv", holdout=0.3), Pairs(path="a.jsonl", holdout=0.3)]
+    Path("a.jsonl").write_text(
+        "".join(json.dumps({"source": a, "target": b}) + "\n" for a, b in both), encoding="utf-8"
+    )
+    specs = [
+        Pairs(path="a.en", parallel="a.de", holdout=0.3),
+        Pairs(path="a.tsv", holdout=0.3),
+        Pairs(path="a.jsonl", holdout=0.3),
+    ]
     for part in ("train", "test"):
         found = [spec.pairs(part) for spec in specs]
         assert found[0] == found[1] == found[2]
@@ -140,13 +157,19 @@ def test_a_learnt_vocabulary_spells_every_text() -> None:
         (Pairs(path="a.en", parallel="a.de"), {"a.de": "\n".join(["", *GERMAN[1:]])}, "Line 1 of a.de is empty"),
         (Pairs(path="a.en", parallel="a.de"), {"a.de": ""}, "a.de has no text; it needs some"),
         (Pairs(path="a.en", parallel="none.de"), {}, "none.de cannot be read"),
-        (Pairs(path="a.txt"), {"a.txt": "a hat\n"}, "a.txt has one text a line; give the file of the translations by data.parallel"),
+        (
+            Pairs(path="a.txt"),
+            {"a.txt": "a hat\n"},
+            "a.txt has one text a line; give the file of the translations by data.parallel",
+        ),
         (Pairs(path="a.tsv"), {"a.tsv": "source\tother\na\tb\n"}, "no column 'target'"),
         (Pairs(path="a.tsv"), {"a.tsv": "source\ttarget\na\t\n"}, "has no text"),
         (Pairs(path="a.en", parallel="a.de", length=3, holdout=0.3), {}, "data.length is 3"),
     ],
 )
-def test_pairs_that_cannot_be_used_are_refused_in_a_sentence(spec: Pairs, content: dict[str, str], sentence: str) -> None:
+def test_pairs_that_cannot_be_used_are_refused_in_a_sentence(
+    spec: Pairs, content: dict[str, str], sentence: str
+) -> None:
     for name, text in content.items():
         Path(name).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=sentence):
@@ -175,10 +198,23 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
         Pairs(**changes)
 
 
-def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    model = "model.embed.width=16 model.encoder.repeats=1 model.decoder.repeats=1 data.tokenizer=bpe:300 evaluation.batch_size=8"
+def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_with_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = "model.embed.width=16 model.encoder.repeats=1 model.decoder.repeats=1 data.tokenizer=bpe:300"
+    model += " evaluation.batch_size=8"
     own = "data.path=a.en data.parallel=a.de data.holdout=0.3 batch_size=8 objective.longest=8 objective.beams=2"
-    command = ["train", "translate_numbers", *model.split(), *own.split(), "steps=4", "evaluation.every=4", "--run", "run", "--json"]
+    command = [
+        "train",
+        "translate_numbers",
+        *model.split(),
+        *own.split(),
+        "steps=4",
+        "evaluation.every=4",
+        "--run",
+        "run",
+        "--json",
+    ]
     assert main(command) == 0
     assert set(json.loads(capsys.readouterr().out)["review"]) == {"bleu", "chrf", "exact_match"}
     learnt = Path("run/tokenizer.json").read_text(encoding="utf-8")
@@ -191,7 +227,8 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
     assert json.loads(capsys.readouterr().out)["answers"] == first
 
     more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not held(text, 0.3)]
-    for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):  # the same test part; from this training part one would learn other tokens
+    # the same test part; from this training part one would learn other tokens
+    for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):
         Path(name).write_text("\n".join(own + more), encoding="utf-8")
     losses = []
     for one in ("a", "b"):
@@ -207,7 +244,9 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
 
 
 def test_a_run_goes_on_with_the_vocabulary_that_it_learnt() -> None:
-    experiment = load_config("translate_numbers", ["data.path=a.en", "data.parallel=a.de", "data.holdout=0.3", "data.tokenizer=bpe:300"])[0]
+    experiment = load_config(
+        "translate_numbers", ["data.path=a.en", "data.parallel=a.de", "data.holdout=0.3", "data.tokenizer=bpe:300"]
+    )[0]
     learnt: Any = experiment.data.open()
     record(Path("run"), experiment, "translate_numbers", learnt)
     Path("a.de").write_text("\n".join(GERMAN).replace("Haus", "Heim"), encoding="utf-8")

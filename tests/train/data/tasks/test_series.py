@@ -4,17 +4,15 @@ import csv
 import datetime
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from models import Attention, Block, FeatureEmbed, MeanPool, Stack, Transformer, ValueHead
 from models.structure import replace
+from tests.train.data.tasks.hours import HOURS, cells, experiment, spec, write
 from tests.train.review.evidence import law_metrics_do_not_depend_on_batches_or_devices, trained
 from train.baselines import Baseline
 from train.charts import Plot
@@ -23,47 +21,11 @@ from train.contracts import PART
 from train.data.source import Split, dataset
 from train.data.tasks.series import Series
 from train.errors import InputError
-from train.experiment import Evaluation, Experiment
 from train.objectives import Quantiles
-from train.optimizers import AdamW
 from train.page import Panels, to_html
 from train.parallel import Jit
 from train.review.forecasts import Forecasts, errors
 from train.sums import mean
-
-HOURS = 240
-
-
-def cells() -> list[list[str]]:
-    """Rows of a time, two series and a covariate; the series are sines of a day."""
-    start, rows = datetime.datetime(2026, 1, 5), []
-    for hour in range(HOURS):
-        wave = math.sin(hour * math.tau / 24)
-        rows.append([str(start + datetime.timedelta(hours=hour)), f"{10 + wave:.5f}", f"{-3 + 2 * wave:.5f}", f"{hour % 5}"])
-    return rows
-
-
-def write(path: Path, rows: list[list[str]], end: str = "\n", mark: str = "") -> str:
-    lines = [["time", "north", "south", "rain"], *rows]
-    path.write_text(mark + end.join(",".join(row) for row in lines) + end, encoding="utf-8", newline="")
-    return str(path)
-
-
-def spec(path: str, **settings: Any) -> Series:
-    return Series(**{"path": path, "covariates": ("rain",), "context": 48, "horizon": 12, "patch": 12} | settings)
-
-
-def experiment(path: str, channels: Any = "each") -> Experiment:
-    """A tiny forecaster."""
-    return Experiment(
-        model=Transformer(FeatureEmbed(8), Stack(Block(Attention(2)), 1), ValueHead(36 * (2 if channels == "together" else 1), MeanPool())),
-        objective=Quantiles(),
-        data=spec(path, channels=channels),
-        optimizer=AdamW(),
-        batch_size=8,
-        steps=1,
-        evaluation=Evaluation(batch_size=16),
-    )
 
 
 @pytest.fixture
@@ -126,12 +88,17 @@ def test_lags_stand_beside_every_step_and_none_is_later_than_what_is_seen(path: 
 
 
 def test_public_holidays_are_seen_and_those_of_the_lags(path: str) -> None:
-    opened = spec(path, lags=(24,), holidays="US").open()  # from 5 January 2026, a Monday; the 19th is the day of Martin Luther King
+    # from 5 January 2026, a Monday; the 19th is the day of Martin Luther King
+    opened = spec(path, lags=(24,), holidays="US").open()
     flags = opened.seen[:, -2:]
     assert opened.seen.shape == (HOURS + 12, 1 + 6 + 2)
     assert not flags.any()
-    later = write(Path(path).with_name("later.csv"), [[row[0].replace("2026-01-0", "2026-01-1"), *row[1:]] for row in cells()[: 24 * 5]])
-    opened = spec(later, lags=(24,), holidays="US", context=24, horizon=12, holdout=0.4).open()  # from the 15th to the 19th
+    later = write(
+        Path(path).with_name("later.csv"),
+        [[row[0].replace("2026-01-0", "2026-01-1"), *row[1:]] for row in cells()[: 24 * 5]],
+    )
+    # from the 15th to the 19th
+    opened = spec(later, lags=(24,), holidays="US", context=24, horizon=12, holdout=0.4).open()
     np.testing.assert_array_equal(opened.seen[:, -2], [float(hour // 24 == 4) for hour in range(24 * 5 + 12)])
     np.testing.assert_array_equal(opened.seen[:, -1], [float(hour // 24 == 5) for hour in range(24 * 5 + 12)])
     with pytest.raises(ValueError, match="a country such as US"):
@@ -150,7 +117,10 @@ def test_a_file_can_be_for_testing_alone(path: str) -> None:
 def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
     for seed in range(100):
         chance = np.random.default_rng(seed)
-        values, outputs = chance.normal(size=(4, 5, 2)).astype(np.float32), chance.normal(size=(4, 5, 2, 3)).astype(np.float32)
+        values, outputs = (
+            chance.normal(size=(4, 5, 2)).astype(np.float32),
+            chance.normal(size=(4, 5, 2, 3)).astype(np.float32),
+        )
         scale, weights = chance.uniform(1, 3, (4, 1, 2)).astype(np.float32), np.array([1, 1, 0, 1], np.float32)
         batch = {"values": jnp.asarray(values), "scale": jnp.asarray(scale), "weights": jnp.asarray(weights)}
         found = mean(Quantiles()(jnp.asarray(outputs.reshape(4, -1)), batch))
@@ -169,7 +139,9 @@ def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
 
 @pytest.mark.slow
 def test_errors_do_not_depend_on_batches_or_devices(path: str) -> None:
-    found = law_metrics_do_not_depend_on_batches_or_devices(experiment(path), Forecasts(horizons=(1, 12), season=24, shown=0), 1e-4)
+    found = law_metrics_do_not_depend_on_batches_or_devices(
+        experiment(path), Forecasts(horizons=(1, 12), season=24, shown=0), 1e-4
+    )
     assert set(found) == {"coverage", "mae_1", "mae_12", "rmse_1", "rmse_12"}
 
 
@@ -179,7 +151,9 @@ def test_the_forecasts_that_need_no_model_are_what_they_say(path: str) -> None:
     origins = np.arange(192, HOURS - 12 + 1)
     for step in (1, 12):
         last = np.abs(table[origins + step - 1] - table[origins - 1])
-        assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in to_html(found.pictures["Errors on the test part"])
+        assert f"<td>{last.mean():.4g} / {np.sqrt((last**2).mean()):.4g}</td>" in to_html(
+            found.pictures["Errors on the test part"]
+        )
     panels = found.pictures["Forecasts: the middle quantile and the outer two, over what came"]
     assert isinstance(panels, Panels)
     assert to_html(panels).count("<svg") == 2
@@ -201,7 +175,9 @@ def test_the_season_before_is_known_where_lags_reach_it_beyond_the_context(path:
     table = np.array([[float(row[1]), float(row[2])] for row in cells()])
     origins = np.arange(192, HOURS - 12 + 1)
     error = np.abs(table[origins] - table[origins - 72])
-    assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in to_html(found.pictures["Errors on the test part"])
+    assert f"<td>{error.mean():.4g} / {np.sqrt((error**2).mean()):.4g}</td>" in to_html(
+        found.pictures["Errors on the test part"]
+    )
 
 
 def test_a_season_out_of_reach_is_left_out_and_a_horizon_that_is_not_forecast_refused(path: str) -> None:
@@ -210,14 +186,20 @@ def test_a_season_out_of_reach_is_left_out_and_a_horizon_that_is_not_forecast_re
     assert set(found.metrics) == {"coverage", "mae_1", "rmse_1"}
     assert "nan" not in to_html(found.pictures["Errors on the test part"])
     assert "before" not in to_html(found.pictures["Errors on the test part"])
-    with pytest.raises(InputError, match=r"review\.horizons is \(500,\) and data\.horizon 12; name a step that is forecast"):
+    with pytest.raises(
+        InputError, match=r"review\.horizons is \(500,\) and data\.horizon 12; name a step that is forecast"
+    ):
         Forecasts(horizons=(500,)).ready(one.data)
 
 
 def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     weather = dataset("traffic_weather", "hours").examples
-    times = [datetime.datetime.fromisoformat(hour.decode()) for index in range(len(weather)) for hour in weather[index]["time"]]
+    times = [
+        datetime.datetime.fromisoformat(hour.decode())
+        for index in range(len(weather))
+        for hour in weather[index]["time"]
+    ]
     assert len(times) == 17_520
     assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {datetime.timedelta(hours=1)}
     occupancy = dataset("traffic_occupancy", "hours").examples
@@ -235,118 +217,6 @@ def test_an_example_may_hold_several_steps_and_all_of_its_columns_as_many() -> N
         Series(time=None).table(Split([one[0], one[1] | {"b": np.arange(2.0)}], "here", {}))
 
 
-def edited(edit: Callable[[list[list[str]]], Any]) -> Callable[[Path], Any]:
-    def spoil(path: Path) -> None:
-        rows = cells()
-        edit(rows)
-        write(path, rows)
-
-    return spoil
-
-
-def late(rows: list[list[str]]) -> None:
-    last = datetime.datetime(9999, 12, 31, 23)
-    for place, row in enumerate(reversed(rows)):
-        row[0] = str(last - datetime.timedelta(hours=place))
-
-
-CASES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
-    "empty": (lambda path: path.write_text(""), {}, "has no examples"),
-    "header alone": (edited(lambda rows: rows.clear()), {}, "has no examples"),
-    "no column of times": (edited(lambda rows: None), {"time": "when"}, "no column .when. of times; name it by data.time"),
-    "no such column": (edited(lambda rows: None), {"values": ("east",)}, "no column 'east'; it has time, north, south, rain"),
-    "words": (edited(lambda rows: rows[7].__setitem__(1, "many")), {}, "example 8, has 'many' in 'north', .* name the columns to forecast"),
-    "a gap": (edited(lambda rows: [row.__setitem__(2, "") for row in rows[30:33]]), {}, "example 31, lacks 3 values .*data.gaps=3"),
-    "nan": (edited(lambda rows: rows[9].__setitem__(1, "NaN")), {}, "example 10, lacks 1 values"),
-    "nothing at the end": (edited(lambda rows: rows[-1].__setitem__(1, "")), {"gaps": 9}, "example 240, lacks 1 .* leave out these rows"),
-    "nothing at all": (edited(lambda rows: [row.__setitem__(1, "") for row in rows]), {"gaps": 999}, "lacks 240 .* leave out these rows"),
-    "beyond all numbers": (edited(lambda rows: rows[6].__setitem__(1, "1e39")), {}, "example 7, has '1e39' in 'north', which is too large"),
-    "many digits": (edited(lambda rows: rows[6].__setitem__(1, "9" * 400)), {}, "example 7, has '9{20}' in 'north', which is too large"),
-    "covariates alone": (edited(lambda rows: None), {"covariates": ("rain", "north", "south")}, "no column of values beside time, north"),
-    "an offset in the middle": (
-        edited(lambda rows: rows[4].__setitem__(0, rows[4][0] + "+00:00")),
-        {},
-        "example 5, .* give all times with",
-    ),
-    "the end of time": (edited(lambda rows: late(rows)), {}, "times near the first or the last year"),
-    "lists of lists": (lambda path: path.write_text('{"north": [[1], [1, 2]]}\n'), {"time": None}, "lists that differ in length"),
-    "nothing at the start": (edited(lambda rows: rows[0].__setitem__(1, "")), {"gaps": 9}, "example 1, lacks 1 values"),
-    "unequal rows": (edited(lambda rows: rows[3].pop()), {}, "line 5, has 3 fields and the first row names 4"),
-    "no time": (edited(lambda rows: rows[5].__setitem__(0, "noon")), {}, "example 6, has 'noon' for a time"),
-    "repeated time": (edited(lambda rows: rows.insert(4, rows[4])), {}, "example 6, is at .* not after the row before"),
-    "a missing hour": (edited(lambda rows: rows.pop(20)), {}, "example 21, comes 2:00:00 after the row before and not 1:00:00"),
-    "too short": (edited(lambda rows: rows.__delitem__(slice(50, None))), {}, "too few for a context of 48 and a horizon of 12"),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_tables_that_cannot_be_used_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
-    spoil, settings, sentence = CASES[name]
-    path = tmp_path / ("series.jsonl" if name == "lists of lists" else "series.csv")
-    spoil(path)
-    with pytest.raises(InputError, match=sentence):
-        spec(str(path), **settings).open()
-
-
-def test_a_file_to_test_on_goes_on_where_training_ends_or_stands_alone(tmp_path: Path) -> None:
-    rows = cells()
-    before, later = write(tmp_path / "before.csv", rows[:150]), write(tmp_path / "later.csv", rows[150:])
-    going_on = spec(before, test=later).open()
-    assert going_on.origins["test"].tolist() == list(range(150, HOURS - 12 + 1))
-    apart = spec(before, test=write(tmp_path / "apart.csv", rows[151:])).open()
-    assert apart.origins["test"].tolist() == list(range(150 + 48, HOURS - 1 - 12 + 1))
-    assert spec(write(tmp_path / "a.csv", rows[100:]), test=write(tmp_path / "b.csv", rows[:90])).open().count("test") == 2 * (90 - 48 - 11)
-    for wrong, sentence in (
-        (rows[100:], "begins at 2026-01-09 04:00:00 and .* ends at 2026-01-11 05:00:00; a test must not hold"),
-        (rows[150::2], "later.csv has a row every 2:00:00 and .*before.csv every 1:00:00"),
-        ([[row[0] + "+00:00", *row[1:]] for row in rows[150:]], "differ in whether times have an offset"),
-    ):
-        write(tmp_path / "later.csv", wrong)
-        with pytest.raises(InputError, match=sentence):
-            spec(before, test=later).open()
-
-
-def test_a_series_and_a_file_may_have_colons_in_their_names(tmp_path: Path) -> None:
-    (tmp_path / "a:b").mkdir()
-    path = str(tmp_path / "a:b" / "c:d.csv")
-    rows = [["time", "speed", "road:speed", "speed:road"], *([row[0], *row[1:3], row[1]] for row in cells())]
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    opened = spec(path, values=("speed", "road:speed", "speed:road"), covariates=()).open()
-    asked = opened.asked([path])
-    assert asked == [f"{path}:speed", f"{path}:road:speed", f"{path}:speed:road"]
-    batch = opened.questions(asked, 3, 1)[0]
-    np.testing.assert_allclose(batch["mean"][:, 0, 0], opened.values[-opened.spec.before :].mean(0), rtol=1e-5)
-
-
-def test_gaps_between_values_are_filled_in_a_straight_line(tmp_path: Path) -> None:
-    rows = cells()
-    for row in rows[30:33]:
-        row[1] = ""
-    opened = spec(write(tmp_path / "series.csv", rows, "\r\n", "\ufeff"), gaps=3).open()
-    before, after = float(rows[29][1]), float(rows[33][1])
-    np.testing.assert_allclose(opened.values[30:33, 0], before + (after - before) * np.arange(1, 4) / 4, rtol=1e-5)
-    (note,) = opened.notes
-    assert str(note).startswith("3 of 240 values of 'north' of ")
-    assert str(note).endswith("were missing and are filled in a straight line: example 31, example 32, example 33")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: Series(context=0),
-        lambda: Series(patch=7),
-        lambda: Series(holdout=1.0),
-        lambda: Series(test="a.csv"),
-        lambda: Quantiles((0.5, 0.1)),
-        lambda: Forecasts(horizons=()),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match="give|count from"):
-        wrong()
-
-
 def test_a_users_table_is_forecast_beyond_its_end(
     path: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,7 +230,13 @@ def test_a_users_table_is_forecast_beyond_its_end(
         "evaluation.every=30",
         "optimizer.rate.peak=0.01",
     ]
-    data = [f"data.path={path}", "data.values=('north', 'south')", "data.covariates=('rain',)", "data.context=48", "data.horizon=12"]
+    data = [
+        f"data.path={path}",
+        "data.values=('north', 'south')",
+        "data.covariates=('rain',)",
+        "data.context=48",
+        "data.horizon=12",
+    ]
     data += ["data.lags=(24,)"]
     assert main(["train", "traffic_weather", *small, *data, "batch_size=32", "--run", run, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -52,7 +52,8 @@ def test_batches_are_a_function_of_seed_and_step_and_the_test_part_is_its_own(sp
 
 
 @pytest.mark.parametrize(
-    ("build", "words"), [(lambda: Recall(pairs=30, length=64), "30 pairs"), (lambda: SelectiveCopy(data=40), "40 data tokens")]
+    ("build", "words"),
+    [(lambda: Recall(pairs=30, length=64), "30 pairs"), (lambda: SelectiveCopy(data=40), "40 data tokens")],
 )
 def test_a_task_that_does_not_fit_its_length_is_refused(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -73,9 +74,17 @@ def test_a_task_trains_any_mixer_by_an_override(config: str, tmp_path: Path, mon
 @pytest.mark.parametrize("task", TASKS)
 def test_the_table_of_a_task_has_every_mixer_that_is_measured(task: str) -> None:
     module = importlib.import_module(f"configs.{task}")
-    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in str(module.__doc__).splitlines() if line.startswith("| ")][1:]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:4]]
+        for line in str(module.__doc__).splitlines()
+        if line.startswith("| ")
+    ][1:]
     assert rows == [[case.name, *case.settings(task)] for case in CASES]
     for case in CASES:
         load_config(task, case.overrides(task))
-    easier = {letter: settings for letter, settings in EASIER.items() if any(case.settings(task)[1] == letter for case in CASES)}
+    easier = {
+        letter: settings
+        for letter, settings in EASIER.items()
+        if any(case.settings(task)[1] == letter for case in CASES)
+    }
     assert all(f"{letter}: {' '.join(settings)}" in str(module.__doc__) for letter, settings in easier.items())
