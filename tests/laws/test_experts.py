@@ -118,6 +118,7 @@ def test_dispatch_and_its_gradient_are_those_of_every_token_with_its_own_kernels
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
+@pytest.mark.slow
 def test_all_experts_with_an_equal_router_are_the_mean_of_dense_ones() -> None:
     layer = Experts(4, 4)
     params = parameters(layer) | {"router": {"gate": {"kernel": jnp.zeros((WIDTH, 4))}}}
@@ -337,6 +338,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.represented_by("law_experts_are_the_loop-given0", "law_cost_follows_the_active_experts-given1")
 @pytest.mark.parametrize(("law", "given"), BROKEN)
 def test_broken_components_fail(law: Any, given: Any) -> None:
     with pytest.raises(AssertionError):

@@ -347,7 +347,7 @@ def test_a_name_that_there_is_none_of_is_refused() -> None:
         choose_implementation(CALL, wrong, "tpu")
 
 
-@pytest.mark.represented_by("3")
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [8, 3])
 def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
     layer, mesh = Attention(2, causal=True, implementation="splash"), Mesh(data=4, fsdp=2)

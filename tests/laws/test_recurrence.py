@@ -171,6 +171,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.represented_by("law_inverse_of_a_triangle-given0", "law_chunks_are_the_recurrence-given1")
 @pytest.mark.parametrize(("law", "given"), BROKEN)
 def test_broken_components_fail(law: Any, given: Any) -> None:
     with pytest.raises(AssertionError):

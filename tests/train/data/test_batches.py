@@ -263,6 +263,7 @@ print(len(opened.rows["train"]), opened.classes, batch["weights"].sum(), found)
 """
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported() -> None:
     done = subprocess.run([sys.executable, "-c", DRY], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

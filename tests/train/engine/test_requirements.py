@@ -286,6 +286,7 @@ def experiment():
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_other_data_records_what_followed_and_goes_on(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

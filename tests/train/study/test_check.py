@@ -25,7 +25,7 @@ def report(file: Path, words: tuple[str, ...] = ()) -> Report:
     return Report(components_of([str(file)])[0], words)
 
 
-@pytest.mark.represented_by("sound_derf")
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(STRANGERS.glob("sound_*.py")), ids=lambda path: path.stem)
 def test_a_sound_component_breaks_no_law(file: Path) -> None:
     found = report(file)

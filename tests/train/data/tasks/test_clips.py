@@ -373,6 +373,7 @@ def highway(cache: Path) -> dict[str, Any]:
         return {part: dataset("highway_manoeuvres/few", part).examples for part in ("train", "test")}
 
 
+@pytest.mark.slow
 def test_manoeuvres_are_balanced_and_are_what_the_black_vehicle_does(highway: dict[str, Any]) -> None:
     for part, each in (("train", 10), ("test", 5)):
         rows = [highway[part][index] for index in range(len(highway[part]))]
