@@ -2,7 +2,10 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+Json: TypeAlias = "str | float | bool | None | Sequence[Json] | Mapping[str, Json]"  # a value that JSON can hold
 
 
 class InputError(ValueError):
