@@ -1,22 +1,25 @@
 """The decoding cache: values that a layer keeps between calls, in the linen collection "cache"."""
 
-from typing import Any
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from models.context import Context
+from models.contracts import Tree
+
+Value = TypeVar("Value")
 
 
-def recall(module: nn.Module, ctx: Context, name: str, initial: Any) -> Any:
+def recall(module: nn.Module, ctx: Context, name: str, initial: Value) -> Value:
     """Reads the value that the module cached under a name at the last call; `initial` at the start and outside
     decoding.
     """
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
 
-def remember(module: nn.Module, ctx: Context, name: str, value: Any) -> None:
+def remember(module: nn.Module, ctx: Context, name: str, value: Tree) -> None:
     """Caches a value for the next call; does nothing outside decoding."""
     if ctx.decoding is not None:
         module.put_variable("cache", name, value)

@@ -128,15 +128,15 @@ class Model(Protocol):
 
     def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Tree: ...
 
-    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def init(self, rngs: jax.Array, *args: Any, **kwargs: Any) -> Tree: ...
 
-    def apply(self, variables: Tree, *args: Any, rngs: Any = None, **kwargs: Any) -> Any: ...
+    def apply(self, variables: Tree, *args: Any, rngs: dict[str, jax.Array] | None = None, **kwargs: Any) -> Tree: ...
 
 
 KINDS: tuple[type, ...] = (Layer, Norm, Position, Relative, Weigh, Router, Residual, Embed, Pool, Head, Model)
 
 
-def conforms(component: Any, kind: Any) -> bool:
+def conforms(component: object, kind: type) -> bool:
     """Tells if a class or an instance has the methods of a kind, with the same names of arguments."""
     owner = component if isinstance(component, type) else type(component)
     methods = [
@@ -152,10 +152,10 @@ def conforms(component: Any, kind: Any) -> bool:
 
 
 @functools.cache
-def _names(owner: Any, method: str) -> list[str]:
+def _names(owner: type, method: str) -> list[str]:
     return [name for name in inspect.signature(getattr(owner, method)).parameters if name != "self"]
 
 
-def kind_of(component: Any) -> type | None:
+def kind_of(component: object) -> type | None:
     """The kind of models/ that a component class (or an instance) belongs to, or None."""
     return next((kind for kind in KINDS if conforms(component, kind)), None)

@@ -25,16 +25,17 @@ component scales its product itself.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.module import InterceptorContext
 
 from models.backend.platform import compile_for
-from models.context import Base
-from models.contracts import Batch, Model, Shrinks
+from models.context import Base, Context
+from models.contracts import Batch, Model, Shrinks, Tree
 from models.depth.block import Block
 from models.paths import count_stacked, map_paths
 from models.products import trace_sums
@@ -49,7 +50,20 @@ SHRUNK = {
 }
 
 
-def base_of(model: Any) -> Base | None:
+class Parametrized(Protocol):
+    """A model with a parametrization, and the sizes of its base model."""
+
+    @property
+    def parametrization(self) -> str: ...
+
+    @property
+    def base_width(self) -> int: ...
+
+    @property
+    def base_depth(self) -> int: ...
+
+
+def base_of(model: Parametrized) -> Base | None:
     """The base of a model under muP, for its layers; None if the parametrization is the standard one.
 
     Raises ValueError if base_width or base_depth is not positive, or the parametrization has another name.
@@ -83,7 +97,7 @@ def widen(model: Any, width: int) -> Any:
     )
 
 
-def roles(model: Any, batch: Batch) -> Any:
+def roles(model: Any, batch: Batch) -> Tree:
     """The Role of each parameter, as a tree like the parameters'; their growth is None where the parametrization is
     standard.
 
@@ -100,7 +114,14 @@ def roles(model: Any, batch: Batch) -> Any:
     except ValueError as error:
         raise ValueError(f"The base model of base_width={model.base_width} cannot be built: {error}") from None
 
-    def grow(path: str, role: Role, leaf: Any, other: Any, traced: frozenset[int], unread: bool) -> Role:
+    def grow(
+        path: str,
+        role: Role,
+        leaf: jax.ShapeDtypeStruct,
+        other: jax.ShapeDtypeStruct,
+        traced: frozenset[int],
+        unread: bool,
+    ) -> Role:
         names, growth = path.split("/"), [new / old for new, old in zip(leaf.shape, other.shape, strict=True)]
         axes = role.inputs
         if axes is None:
@@ -123,7 +144,7 @@ def roles(model: Any, batch: Batch) -> Any:
     return map_paths(grow, declared, shapes, base, summed, lost)
 
 
-def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
+def initialised(model: Model, key: jax.Array, batch: Batch) -> dict[str, Tree]:
     """{"params": ...} as `model.init(key, batch)` gives them, scaled as residuals and the parametrization ask."""
     gains, whole = dict[str, float](), cast(Any, model)
     with nn.intercept_methods(functools.partial(_note_gain, gains)):
@@ -143,16 +164,23 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> Any:
     return {"params": shrink(params, gains)}
 
 
-def _note_gain(gains: dict[str, float], run: Any, args: Any, kwargs: Any, at: Any) -> Any:
+def _note_gain(
+    gains: dict[str, float],
+    run: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    at: InterceptorContext,
+) -> object:
     """Notes the gain of each branch of a block by its path, if the block's residual shrinks first values."""
     block = at.module
     if isinstance(block, Block) and at.method_name == "__call__" and isinstance(block.residual, Shrinks):
         ctx = kwargs["ctx"] if "ctx" in kwargs else args[1]
+        assert isinstance(ctx, Context)
         gains.update({"/".join((*block.path, name)): block.residual.first_gain(ctx) for name in SHRUNK})
     return run(*args, **kwargs)
 
 
-def shrink(params: Any, gains: Mapping[str, float]) -> Any:
+def shrink(params: Tree, gains: Mapping[str, float]) -> Tree:
     """The parameters with the matrices of SHRUNK in a branch times the gain at its path: `stack/layer_0/mixer`."""
 
     def scale(path: str, leaf: jax.Array) -> jax.Array:
@@ -170,5 +198,5 @@ def _size(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32))))
 
 
-def _shapes(model: Any, batch: Batch) -> Any:
+def _shapes(model: Model, batch: Batch) -> Tree:
     return jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch), dict(batch))["params"]

@@ -5,9 +5,12 @@ select leaves.
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
+from jax.tree_util import KeyPath
+
+from models.contracts import Tree
 
 # the body of a stack whose repeats have parameters of their own, and of one whose repeats share them
 SCANNED, TIED = "blocks", "tied"
@@ -26,12 +29,12 @@ LAYER = re.compile(
 )
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: KeyPath) -> str:
     """A tree path as `stack/layer_0/mixer/query/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def map_paths(function: Callable[..., Any], tree: Any, *more: Any) -> Any:
+def map_paths(function: Callable[..., object], tree: Tree, *more: Tree) -> Tree:
     """The tree with function(path name, leaf, ...) for each leaf."""
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *more)
 
@@ -74,7 +77,7 @@ class Layer:
         """The outermost block that a path leads into; None for what is in no stack."""
         if (match := LAYER.search(path)) is None:
             return None
-        kind: Any = match.lastgroup
+        kind: Kind = next(kind for kind in CALLED if match[kind] is not None)
         stack, within = path[: match.start()].rstrip("/"), path[match.end() :].lstrip("/")
         return cls(stack, kind, int(match[0].rsplit("_", 1)[1]), within)
 

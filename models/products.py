@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+from models.contracts import Tree
 
 LINEAR = (
     "convert_element_type",
@@ -45,10 +46,11 @@ class Value:
     raw: bool = False
 
 
+Axes = tuple[Sequence[int], Sequence[int]]  # of the left and of the right factor of a product
 DATA, CONSTANT = Value(True), Value()
 
 
-def trace_sums(function: Callable[..., Any], params: Any, *args: Any) -> tuple[Any, Any]:
+def trace_sums(function: Callable[..., Tree], params: Tree, *args: Tree) -> tuple[Tree, Tree]:
     """Finds each parameter's axes (-1 is the last) that products sum over, and if some use of it could not be read.
 
     `function(params, *args)` is traced on arrays or shapes.  A mean counts as no sum.
@@ -65,12 +67,12 @@ def trace_sums(function: Callable[..., Any], params: Any, *args: Any) -> tuple[A
     return structure.unflatten([frozenset(axes) for axes in summed]), structure.unflatten(lost)
 
 
-def _follow(jaxpr: Any, inputs: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value]:
+def _follow(jaxpr: Jaxpr, inputs: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value]:
     """Evaluates a program abstractly: the values of its outputs from those of its inputs."""
-    known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    known: dict[Var, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     divisors = _divisors(jaxpr)
 
-    def of(variable: Any) -> Value:
+    def of(variable: Var | Literal) -> Value:
         return CONSTANT if isinstance(variable, Literal) else known.get(variable, CONSTANT)
 
     for equation in jaxpr.eqns:
@@ -84,9 +86,9 @@ def _follow(jaxpr: Any, inputs: list[Value], summed: list[set[int]], lost: list[
     return [of(variable) for variable in jaxpr.outvars]
 
 
-def _divisors(jaxpr: Any) -> dict[Any, float]:
+def _divisors(jaxpr: Jaxpr) -> dict[Var, float]:
     """The constant that a value is divided by wherever it is used, perhaps after it is given another shape."""
-    divisors: dict[Any, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    divisors: dict[Var, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         name = equation.primitive.name
         divisor = 1.0
@@ -105,7 +107,7 @@ def _divisors(jaxpr: Any) -> dict[Any, float]:
     return divisors
 
 
-def _inner(equation: Any, values: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value] | None:
+def _inner(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value] | None:
     """The outputs of an equation that runs other programs; None for one that runs none."""
     name, params = equation.primitive.name, equation.params
     outputs = [DATA] * len(equation.outvars)
@@ -135,15 +137,15 @@ def _inner(equation: Any, values: list[Value], summed: list[set[int]], lost: lis
     return None
 
 
-def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list[bool], divisor: float) -> Value:
+def _step(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost: list[bool], divisor: float) -> Value:
     """Evaluates one operation abstractly."""
     name, params = equation.primitive.name, equation.params
-    shapes = [variable.aval.shape for variable in equation.invars]
-    out = equation.outvars[0].aval.shape
+    shapes = [_shape(variable) for variable in equation.invars]
+    out = _shape(equation.outvars[0])
     if not any(value.data or value.traces for value in values):
         return CONSTANT
 
-    def add(value: Value, axes: Any) -> None:
+    def add(value: Value, axes: Iterable[int]) -> None:
         for trace in value.traces:
             summed[trace.number] |= frozenset[int]().union(*(trace.axes[axis] for axis in axes))
 
@@ -213,7 +215,7 @@ def _step(equation: Any, values: list[Value], summed: list[set[int]], lost: list
     return DATA
 
 
-def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) -> Value:
+def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: tuple[Axes, Axes]) -> Value:
     """A product of parameters: kernels of low rank, which the stream meets as one."""
     contracted, together = numbers
     free = [[axis for axis in range(len(shapes[i])) if axis not in (*contracted[i], *together[i])] for i in (0, 1)]
@@ -224,6 +226,10 @@ def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: Any) 
             alone, shared = [trace.axes[axis] for axis in free[i]], [trace.axes[axis] for axis in together[i]]
             traces.append(Trace(trace.number, (*shared, *alone, *none) if i == 0 else (*shared, *none, *alone)))
     return Value(False, tuple(traces), all(value.raw for value in values))
+
+
+def _shape(variable: Var | Literal) -> tuple[int, ...]:
+    return getattr(variable.aval, "shape", ())
 
 
 def _map(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[frozenset[int], ...]]) -> Value:

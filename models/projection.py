@@ -1,6 +1,6 @@
 """Attention heads: projections of the stream to heads, and back."""
 
-from typing import Any
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from models.backend.platform import platform
 from models.contracts import Norm
+
+Initial = Callable[..., jax.Array]  # (key, shape, dtype) -> the first values of a parameter
+KERNEL = nn.initializers.lecun_normal()
 
 
 class Heads(nn.Module):
@@ -18,8 +21,8 @@ class Heads(nn.Module):
     """
 
     bias: bool = False
-    kernel_init: Any = nn.initializers.lecun_normal()
-    bias_init: Any = nn.initializers.zeros
+    kernel_init: Initial = KERNEL
+    bias_init: Initial = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array, heads: int, width: int) -> jax.Array:
@@ -34,9 +37,17 @@ class Heads(nn.Module):
         return flat.reshape(b, t, heads, width).swapaxes(1, 2)
 
 
-def project(module_name: str, x: jax.Array, heads: int, width: int, bias: bool = False, **options: Any) -> jax.Array:
+def project(
+    module_name: str,
+    x: jax.Array,
+    heads: int,
+    width: int,
+    bias: bool = False,
+    kernel_init: Initial = KERNEL,
+    bias_init: Initial = nn.initializers.zeros,
+) -> jax.Array:
     """Applies `Heads` as a named submodule of the calling module."""
-    return Heads(bias, name=module_name, **options)(x, heads, width)
+    return Heads(bias, kernel_init, bias_init, name=module_name)(x, heads, width)
 
 
 def merge(mixed: jax.Array) -> jax.Array:

@@ -9,13 +9,13 @@ What the component around says of a parameter comes before what the one within s
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+from flax.linen.module import InterceptorContext
 
-from models.contracts import Batch
+from models.contracts import Batch, Model, Tree
 from models.paths import count_stacked, map_paths
 
 SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scale, however many axes they have
@@ -67,12 +67,12 @@ def default_decay(path: str, axes: int) -> bool:
     return axes >= 2 and path.rsplit("/", 1)[-1].rsplit("_", 1)[-1] not in SHIFTS
 
 
-def default_roles(params: Any) -> Any:
+def default_roles(params: Tree) -> Tree:
     """The Role of each parameter by its path and shape alone: what components declare is not known."""
     return map_paths(lambda path, leaf: Role(default_decay(path, len(leaf.shape) - count_stacked(path))), params)
 
 
-def roles_of(model: Any, batch: Batch) -> Any:
+def roles_of(model: Model, batch: Batch) -> Tree:
     """The Role of each parameter of a model, declared or by default, as a tree like the parameters'.
 
     Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError where a class declares something else
@@ -81,7 +81,12 @@ def roles_of(model: Any, batch: Batch) -> Any:
     declared: dict[str, Role] = {}
     axes: dict[str, int] = {}
 
-    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def record(
+        run: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        context: InterceptorContext,
+    ) -> object:
         result = run(*args, **kwargs)
         module: nn.Module = context.module
         if module.scope is not None:
@@ -96,7 +101,7 @@ def roles_of(model: Any, batch: Batch) -> Any:
     with nn.intercept_methods(record):
         params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch), dict(batch))["params"]
 
-    def role(path: str, leaf: Any) -> Role:
+    def role(path: str, leaf: jax.ShapeDtypeStruct) -> Role:
         known = declared.get(path, Role())
         count = axes.get(path, len(leaf.shape) - count_stacked(path))
         return known if known.decay is not None else dataclasses.replace(known, decay=default_decay(path, count))
@@ -104,7 +109,7 @@ def roles_of(model: Any, batch: Batch) -> Any:
     return map_paths(role, params)
 
 
-def declarations(component: Any) -> Roles:
+def declarations(component: object) -> Roles:
     """The roles that a component's class declares.  Raises ValueError where its `roles` are something else."""
     declared = getattr(component, "roles", {})
     if not isinstance(declared, Mapping) or not all(isinstance(role, Role) for role in declared.values()):

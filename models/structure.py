@@ -39,7 +39,7 @@ def separate(model: nn.Module) -> None:
         object.__setattr__(model, field.name, unshare(getattr(model, field.name)))
 
 
-def part(value: Any, path: str) -> Any:
+def part(value: object, path: str) -> Any:
     """The part of a tree of dataclasses and tuples that stands at a dotted path, such as `stack.block.mixer` or
     `stack.block.0`.
 
@@ -50,7 +50,7 @@ def part(value: Any, path: str) -> Any:
     return value
 
 
-def replace(value: Value, path: str, new: Any) -> Value:
+def replace(value: Value, path: str, new: object) -> Value:
     """The same tree with the part at a dotted path replaced; the tree given stays as it was.
 
     `replace(model, "stack.block.mixer", Attention(heads=4))`.  Raises LookupError as `part` does.
@@ -58,7 +58,7 @@ def replace(value: Value, path: str, new: Any) -> Value:
     return _replace(value, path.split("."), new, path)
 
 
-def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:
+def _replace(value: Any, path: list[str], new: object, whole: str) -> Any:
     if not path:
         return new
     child = _replace(_child(value, path[0], whole), path[1:], new, whole)
@@ -70,7 +70,7 @@ def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:
     return dataclasses.replace(value, **{path[0]: child})
 
 
-def _child(value: Any, name: str, whole: str) -> Any:
+def _child(value: object, name: str, whole: str) -> Any:
     if isinstance(value, tuple):
         if name.isdecimal() and int(name) < len(value):
             return value[int(name)]
@@ -82,7 +82,7 @@ def _child(value: Any, name: str, whole: str) -> Any:
     raise LookupError(absence(whole, name, value, type(value) if dataclasses.is_dataclass(value) else None))
 
 
-def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
+def absence(path: str, name: str, value: object, owner: type | None = None) -> str:
     """A sentence for a path that leads nowhere: `value`, an instance of the dataclass `owner` if that is given, has no
     part `name`.
     """
@@ -97,7 +97,7 @@ def absence(path: str, name: str, value: Any, owner: type | None = None) -> str:
     return f"{path!r}: {path.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first."
 
 
-def fields(value: Any) -> list[Any]:
+def fields(value: Any) -> list[dataclasses.Field[Any]]:
     """The dataclass fields that make up a structure: without those marked `APART` and linen's `parent` and `name`."""
     linen = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
     selected = [field for field in dataclasses.fields(value) if field.init and APART not in field.metadata]
@@ -112,29 +112,30 @@ def nearest(name: str, names: list[str]) -> str:
     return f"valid names are {join(sorted(names), room=300)}." if names else "there is none."
 
 
-def require_positive(value: Any, *names: str) -> None:
+def require_positive(value: object, *names: str) -> None:
     """Raises ValueError for the first of these fields that is not above zero."""
     for name in names:
         if not getattr(value, name) > 0:
             raise ValueError(f"{type(value).__name__}.{name} is {getattr(value, name)}; it must be above 0.")
 
 
-def require_not_negative(value: Any, *names: str) -> None:
+def require_not_negative(value: object, *names: str) -> None:
     """Raises ValueError for the first of these fields that is below zero."""
     for name in names:
         if not getattr(value, name) >= 0:
             raise ValueError(f"{type(value).__name__}.{name} is {getattr(value, name)}; it must be 0 or above.")
 
 
-def differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+def differences(left: object, right: object, path: str = "") -> list[tuple[str, object, object]]:
     """Differences of two structures: (dotted path, value on the left, value on the right), outermost first."""
     if left == right:
         return []
     same = type(left) is type(right)
+    pairs: list[tuple[str, object, object]]
     if same and dataclasses.is_dataclass(left):
         names = [field.name for field in fields(left)]
         pairs = [(name, getattr(left, name), getattr(right, name)) for name in names]
-    elif same and isinstance(left, tuple) and len(left) == len(right):
+    elif same and isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
         pairs = [(str(index), *both) for index, both in enumerate(zip(left, right, strict=True))]
     else:
         return [(path, left, right)]

@@ -1,12 +1,11 @@
 """Assembly: an embed, a stack and a head make a model."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 
 from models.context import Context, Decoding, Memory
-from models.contracts import Batch, Embed, Head
+from models.contracts import Batch, Embed, Head, Tree
 from models.depth.stack import Stack
 from models.embed.tokens import TokenEmbed
 from models.parametrization import Parametrization, base_of
@@ -33,7 +32,7 @@ class Transformer(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Any:
+    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Tree:
         x, ctx = self.embed(batch, Context.of(batch, train, decoding, base_of(self)))
         x = self.stack(x, ctx)
         return x if self.head is None else self.head(x, ctx, getattr(self.embed, "table", None))
@@ -62,7 +61,7 @@ class EncoderDecoder(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Any:
+    def __call__(self, batch: Batch, train: bool = False, decoding: Decoding | None = None) -> Tree:
         if decoding is not None and not decoding.start:
             memory = self.get_variable("cache", "memory")
         else:

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 ROOM = 160  # characters of a list in a message
 
@@ -26,7 +25,7 @@ def _cut(word: str, room: int) -> str:
     return word if len(word) <= room else f"{word[: room - 3]}..."
 
 
-def shorten(value: Any, room: int = 60) -> str:
+def shorten(value: object, room: int = 60) -> str:
     """A value on one line: a component by its name, anything else as it is written, cut."""
     return (
         f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)

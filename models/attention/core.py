@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -281,7 +280,7 @@ def _by_definition(
     return _join(mixed, b, t) if local else mixed
 
 
-def _half(reach: Reach) -> contextlib.AbstractContextManager[Any]:
+def _half(reach: Reach) -> contextlib.AbstractContextManager[object]:
     """Marks causal matmuls with a named scope so that the FLOP counter (train/cost/traced.py) can halve them."""
     return jax.named_scope("causal") if reach.causal else contextlib.nullcontext()
 

@@ -1,12 +1,11 @@
 """Attention that uses what an earlier layer of the stack computed."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 
 from models.attention.softmax import Attention
 from models.context import Context
+from models.contracts import Tree
 
 
 class ValueResidual(Attention):
@@ -18,7 +17,7 @@ class ValueResidual(Attention):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, ctx: Context) -> Any:
+    def __call__(self, x: jax.Array, ctx: Context) -> Tree:
         key, value = self.project_keys(x, ctx)
         first = ctx.shared.get("values")
         if first is None:
@@ -39,7 +38,7 @@ class SharedAttention(Attention):
     reuse: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, ctx: Context) -> Any:
+    def __call__(self, x: jax.Array, ctx: Context) -> Tree:
         if not self.reuse:
             kept = self.keep(ctx, *self.project_keys(x, ctx))
             return self.mix(x, ctx, *kept), {"kept": kept}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,10 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 from jax.sharding import AxisType, PartitionSpec
+
+from models.contracts import Tree
+
+Result = TypeVar("Result")
 
 SAVED = "context"  # the name by which a remat policy keeps what attention gives
 LANES = 128  # lengths are multiples of it in the TPU's kernel
@@ -53,7 +57,9 @@ def attend_splash(
     if window is not None:
         mask = pallas.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
 
-    def rows(query: jax.Array, key: jax.Array, value: jax.Array, segments: Any) -> jax.Array:
+    def rows(
+        query: jax.Array, key: jax.Array, value: jax.Array, segments: tuple[jax.Array, jax.Array] | None
+    ) -> jax.Array:
         kernel = pallas.make_splash_mha_single_device(
             pallas.MultiHeadMask([mask]),  # of every head
             block_sizes=sizes,
@@ -126,7 +132,7 @@ def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSiz
     )
 
 
-def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
+def by_rows(compute: Callable[..., Result], b: int) -> Callable[..., Result]:
     """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not
     divide.
     """
@@ -138,7 +144,9 @@ def by_rows(compute: Callable[..., Any], b: int) -> Callable[..., Any]:
     )
 
 
-def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Callable[[Any, Any], tuple[Any, Any]]:
+def sum_by_rows(
+    compute: Callable[[Tree, Tree], tuple[Tree, Tree]], b: int
+) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
     """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over
     them, once.
     """
@@ -146,7 +154,7 @@ def sum_by_rows(compute: Callable[[Any, Any], tuple[Any, Any]], b: int) -> Calla
     if not axes:
         return compute
 
-    def add(whole: Any, rows: Any) -> tuple[Any, Any]:
+    def add(whole: Tree, rows: Tree) -> tuple[Tree, Tree]:
         sums, outputs = compute(whole, rows)
         return (jax.lax.psum(sums, axes) if len(spec) else sums), outputs
 

@@ -9,14 +9,16 @@ from typing import Any
 import jax
 import jaxlib.version
 
+Device = Any  # jax.Device, which is no type to a checker
+
 SUMS = "--xla_cpu_experimental_ynn_fusion_type"
 STACKS = "--fibers_default_thread_stack_size"
 
-_target: contextvars.ContextVar[tuple[Any, ...] | str | None] = contextvars.ContextVar("target", default=None)
+_target: contextvars.ContextVar[tuple[Device, ...] | str | None] = contextvars.ContextVar("target", default=None)
 
 
 @contextlib.contextmanager
-def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
+def compile_for(target: Sequence[Device] | str) -> Iterator[None]:
     """Compiles what is traced inside for these devices, which need not be attached (a topology's), or for this
     platform.
 
@@ -29,13 +31,13 @@ def compile_for(target: Sequence[Any] | str) -> Iterator[None]:
         _target.reset(token)
 
 
-def devices() -> list[Any]:
+def devices() -> list[Device]:
     """The devices that programs are traced for: all attached ones, or those of `compile_for`."""
     target = _target.get()
     return list(target) if isinstance(target, tuple) else jax.devices()
 
 
-def local_devices() -> list[Any]:
+def local_devices() -> list[Device]:
     """The devices of this process, or those that the first process of a topology would have."""
     targets = devices()
     process = targets[0].process_index if isinstance(_target.get(), tuple) else jax.process_index()

@@ -1,20 +1,21 @@
 """Beam search of a causal model or an encoder-decoder."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 
 from models.attention.weigh import HIDDEN
-from models.contracts import Batch, Model
+from models.contracts import Batch, Model, Tree
 from models.decoding.sampling import advance, complete, prefill
 from models.paths import Layer, path_name
 
 
 def beam(
-    model: Model, params: Any, batch: Batch, steps: int, width: int = 4, end: int | None = None, penalty: float = 0.6
-) -> Any:
+    model: Model, params: Tree, batch: Batch, steps: int, width: int = 4, end: int | None = None, penalty: float = 0.6
+) -> tuple[jax.Array, jax.Array]:
     """Beam search: the best of `width` continuations a row.  -> tokens (b, steps) and their scores (b,).
 
     A score is the sum of log probabilities over ((5 + n) / 6)^penalty for n tokens (arXiv:1609.08144); a continuation
@@ -25,15 +26,16 @@ def beam(
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
 def _beam(
-    model: Model, params: Any, batch: Batch, steps: int, width: int, end: int | None, penalty: float
+    model: Model, params: Tree, batch: Batch, steps: int, width: int, end: int | None, penalty: float
 ) -> tuple[jax.Array, jax.Array]:
     b, t = batch["tokens"].shape
     length = t + steps
     logits, cache = prefill(model, params, batch, length)
     positions = batch["positions"][:, -1] + 1
 
-    def rows(cache: Any, change: Any) -> Any:  # of every array of the cache, along its axis of rows
-        def apply(path: Any, leaf: jax.Array) -> jax.Array:
+    # change(array, its axis of rows) of every array of the cache
+    def rows(cache: Tree, change: Callable[[jax.Array, int], jax.Array]) -> Tree:
+        def apply(path: KeyPath, leaf: jax.Array) -> jax.Array:
             layer = Layer.of(path_name(path))
             return change(leaf, int(layer is not None and layer.repeats))
 
@@ -46,7 +48,7 @@ def _beam(
     done, counts = jnp.zeros((b, width), bool), jnp.zeros((b, width))
     logits = jnp.repeat(logits, width, 0).reshape(b, width, v)
 
-    def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
+    def step(carry: tuple[Tree, ...], number: jax.Array) -> tuple[tuple[Tree, ...], None]:
         cache, logits, scores, tokens, done, counts = carry
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), -1)
         if end is not None:  # what has ended can only go on with `end`, at no cost

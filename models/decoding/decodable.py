@@ -3,18 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.module import InterceptorContext
 
 from models.context import Context, Decoding
+from models.contracts import Model, Tree
 from models.structure import fields
 
 OURS = "models."  # the package whose classes the laws hold to decode or to refuse it; others are tried
 Path = tuple[str, ...]
+Array: TypeAlias = jax.Array | jax.ShapeDtypeStruct
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
@@ -26,12 +29,12 @@ class Call:
 
     path: Path
     module: nn.Module
-    variables: Any
-    args: tuple[Any, ...]
-    keywords: dict[str, Any]
+    variables: Tree
+    args: tuple[Tree, ...]
+    keywords: dict[str, Tree]
 
 
-def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None:
+def require_decodable(model: Model, batch: Mapping[str, Array], length: int) -> None:
     """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while
     decoding.
 
@@ -51,13 +54,13 @@ def require_decodable(model: Any, batch: Mapping[str, Any], length: int) -> None
 
 
 @functools.lru_cache(maxsize=64)
-def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
+def _objection(model: Model, shapes: Shapes, length: int) -> str | None:
     """The reason, as a sentence, that a model cannot decode; None if it can."""
     step = 2
     decoding, cache = trace_calls(model, _rows(shapes, step), Decoding(0, length, True))
     kept = find_keepers(cache)
     paths = {call.path for call in decoding if not call.path or _decodes(call, step)} - kept
-    tried: set[Any] = set()
+    tried: set[tuple[nn.Module, str, frozenset[Path]]] = set()
     for call in trace_calls(model, _rows(shapes, length), None)[0]:
         shape = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", None), (call.variables, call.args, call.keywords)))
         key = (
@@ -79,7 +82,7 @@ def _objection(model: Any, shapes: Shapes, length: int) -> str | None:
     return None
 
 
-def _modules(value: Any) -> Iterator[nn.Module]:
+def _modules(value: object) -> Iterator[nn.Module]:
     """A module and all modules among its fields."""
     if isinstance(value, nn.Module):
         yield value
@@ -96,13 +99,18 @@ def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
     return {name: known.get(name, np.ones(shape)).astype(kind)[None] for name, shape, kind in shapes}
 
 
-def trace_calls(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Any]:
+def trace_calls(model: Model, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Tree]:
     """Records the calls of a model's modules with a context, and its own, in order of completion, and the cache's
     shapes.
     """
     calls: list[Call] = []
 
-    def note(run: Callable[..., Any], args: Any, keywords: Any, at: Any) -> Any:
+    def note(
+        run: Callable[..., object],
+        args: tuple[object, ...],
+        keywords: Mapping[str, object],
+        at: InterceptorContext,
+    ) -> object:
         result = run(*args, **keywords)
         if at.method_name == "__call__" and (not at.module.path or _contexts(args, keywords)):
             module, variables = at.module.unbind()
@@ -114,17 +122,17 @@ def trace_calls(model: nn.Module, batch: Mapping[str, np.ndarray], decoding: Dec
     return calls, variables.get("cache", {})
 
 
-def _contexts(args: Any, keywords: Any) -> list[Context]:
+def _contexts(args: tuple[object, ...], keywords: Mapping[str, object]) -> list[Context]:
     return [value for value in (*args, *keywords.values()) if isinstance(value, Context)]
 
 
-def _abstract(tree: Any) -> Any:
+def _abstract(tree: Tree) -> Tree:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf, tree
     )
 
 
-def find_keepers(cache: Any) -> set[Path]:
+def find_keepers(cache: Tree) -> set[Path]:
     """The paths of the modules that write to the cache."""
     paths = [
         [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
@@ -141,7 +149,7 @@ def _decodes(call: Call, step: int) -> bool:
     )
 
 
-def _arrays(tree: Any) -> list[Any]:
+def _arrays(tree: Tree) -> list[jax.Array]:
     return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape") and len(leaf.shape) > 1]
 
 
@@ -156,7 +164,7 @@ def mixes(call: Call, kept: set[Path]) -> bool:
     bits = np.arange(t) >> np.arange(max(t - 1, 1).bit_length())[:, None] & 1
     masks = jnp.asarray(np.concatenate([bits, 1 - bits]).astype(bool))
 
-    def run(inputs: Any) -> list[jax.Array]:
+    def run(inputs: Tree) -> list[jax.Array]:
         with nn.intercept_methods(
             functools.partial(_bypass, kept={path[len(call.path) :] for path in kept if _below(path, call.path)})
         ):
@@ -196,7 +204,13 @@ def mixes(call: Call, kept: set[Path]) -> bool:
     return bool((jax.jit(lambda: jax.lax.map(change, masks))() > 0).any())
 
 
-def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: set[Path]) -> Any:
+def _bypass(
+    run: Callable[..., Tree],
+    args: tuple[Tree, ...],
+    keywords: Mapping[str, Tree],
+    at: InterceptorContext,
+    kept: set[Path],
+) -> Tree:
     """Replaces a module that writes to the cache: each of its outputs for a token is the mean of that token's
     vector.
     """
@@ -212,7 +226,7 @@ def _bypass(run: Callable[..., Any], args: Any, keywords: Any, at: Any, kept: se
     x = jax.tree.leaves(args[0])[0]
     means = x.reshape(*x.shape[:2], -1).mean(-1)
 
-    def fill(leaf: Any) -> jax.Array:
+    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if leaf.shape[:2] != x.shape[:2] or not _floats(leaf):
             return jnp.zeros(leaf.shape, leaf.dtype)
         return jnp.broadcast_to(means.reshape(*means.shape, *[1] * (len(leaf.shape) - 2)), leaf.shape).astype(
@@ -226,23 +240,23 @@ def _below(path: Path, other: Path) -> bool:
     return path[: len(other)] == other
 
 
-def _floats(leaf: Any) -> bool:
+def _floats(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def _number_tokens(first: Mapping[str, Any], t: int) -> dict[str, jax.Array]:
+def _number_tokens(first: Mapping[str, Array], t: int) -> dict[str, jax.Array]:
     """Tokens, segments and positions of a row that is one example."""
     known = {"tokens": np.zeros((1, t)), "segments": np.ones((1, t)), "positions": np.arange(t)[None]}
     return {name: jnp.asarray(value, first[name].dtype) for name, value in known.items() if name in first}
 
 
-def _draw(tree: Any, t: int) -> Any:
+def _draw(tree: Tree, t: int) -> Tree:
     """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what
     they get.
     """
     count = iter(range(10**6))
 
-    def draw(leaf: Any) -> Any:
+    def draw(leaf: Tree) -> Tree:
         if isinstance(leaf, Context):
             segments = None if leaf.segments is None else jnp.ones((1, t), jnp.int32)
             inner = dataclasses.replace(leaf, positions=None, segments=None, starts=None, decoding=None)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,11 @@ import numpy as np
 
 from models.attention.weigh import HIDDEN
 from models.context import Decoding
-from models.contracts import Batch, Model
+from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import require_decodable
 from models.position import LearnedPosition
+
+State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # logits, index and positions of the next token, the key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def padded(prompts: Sequence[Sequence[int]]) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Array, Any]:
+def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.Array, Tree]:
     """The logits (b, v) after the prompts, and the cache for `length` tokens a row in all.
 
     The cache's arrays are (b, ...), those of scanned and tied stacks (l, b, ...).
@@ -91,8 +92,8 @@ def prefill(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.A
 
 
 def advance(
-    model: Model, params: Any, cache: Any, batch: Batch, index: jax.Array, length: int
-) -> tuple[jax.Array, Any]:
+    model: Model, params: Tree, cache: Tree, batch: Batch, index: jax.Array, length: int
+) -> tuple[jax.Array, Tree]:
     """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the
     cache already.
     """
@@ -102,12 +103,14 @@ def advance(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _first(model: Model, params: Any, batch: Batch, length: int) -> tuple[jax.Array, Any]:
+def _first(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.Array, Tree]:
     return prefill(model, params, batch, length)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
-def _next(model: Model, params: Any, cache: Any, state: Any, sampler: Sampler, length: int) -> tuple[Any, Any]:
+def _next(
+    model: Model, params: Tree, cache: Tree, state: State, sampler: Sampler, length: int
+) -> tuple[tuple[jax.Array, State], Tree]:
     logits, index, position, key = state
     key, sample_key = jax.random.split(key)
     token = sampler(logits, sample_key)
@@ -118,7 +121,7 @@ def _next(model: Model, params: Any, cache: Any, state: Any, sampler: Sampler, l
 
 def generate(
     model: Model,
-    params: Any,
+    params: Tree,
     batch: Batch,
     steps: int,
     sampler: Sampler = Sampler(),

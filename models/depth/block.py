@@ -1,14 +1,13 @@
 """One layer of depth."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 
 from models.attention.softmax import Attention
 from models.context import Context
-from models.contracts import Layer, Residual
+from models.contracts import Layer, Residual, Tree
 from models.dropout import Dropout
 from models.feedforward import MLP
 from models.residual.single import PreNorm
@@ -30,21 +29,21 @@ class Block(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, state: Any, ctx: Context) -> tuple[Any, Context]:
+    def __call__(self, state: Tree, ctx: Context) -> tuple[Tree, Context]:
         layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
         layers = {name: layer for name, layer in layers.items() if layer is not None}
         for index, (name, layer) in enumerate(layers.items()):
-            shared: dict[str, Any] = {}
+            shared: dict[str, Tree] = {}
             ctx = dataclasses.replace(ctx, branch=index, branches=len(layers))
 
             def branch(
                 x: jax.Array,
                 layer: Layer = layer,
                 name: str = name,
-                shared: dict[str, Any] = shared,
+                shared: dict[str, Tree] = shared,
                 ctx: Context = ctx,
             ) -> jax.Array:
-                y: Any = layer(x, ctx)
+                y: Tree = layer(x, ctx)
                 if isinstance(y, tuple):
                     y, more = y
                     shared.update(more)

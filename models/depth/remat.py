@@ -1,7 +1,6 @@
 """Rematerialisation policies by name: activations that are saved, and those recomputed.  arXiv:1604.06174."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -10,7 +9,7 @@ from models.backend.kernels import SAVED
 _policies = jax.checkpoint_policies
 # of parameters; those of activations alone, as scores, have a batch
 _products = _policies.dots_with_no_batch_dims_saveable
-POLICIES: dict[str, Callable[..., Any] | None] = {
+POLICIES: dict[str, Callable[..., bool] | None] = {
     "full": None,
     "dots": _products,
     "context": _policies.save_from_both_policies(_products, _policies.save_only_these_names(SAVED)),

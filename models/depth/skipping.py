@@ -1,13 +1,14 @@
 """Blocks that not every token passes through."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from models.context import Context
+from models.contracts import Tree
 from models.depth.block import Block
 from models.experts.routing import highest
 from models.structure import require_positive
@@ -34,7 +35,7 @@ class MixtureOfDepths(Block):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, state: Any, ctx: Context) -> tuple[Any, Context]:
+    def __call__(self, state: Tree, ctx: Context) -> tuple[Tree, Context]:
         if ctx.decoding is not None:
             raise ValueError(
                 "MixtureOfDepths compares a token with later ones and cannot decode one token after the other."

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import DenyList
+from flax.core.scope import CollectionFilter
 from flax.errors import ScopeParamNotFoundError
 from jax.extend.core import ClosedJaxpr
 
 from models.context import Context
-from models.contracts import Norm
+from models.contracts import Norm, Tree
 from models.depth.block import Block
 from models.depth.remat import POLICIES
 from models.paths import PATTERN, SCANNED, TIED, block_name, in_loop
@@ -77,7 +78,7 @@ class Stack(nn.Module):
         if self.scan or self.tied:
             # the context is the same for all repeats, the index of their first layer is not
             inputs: Any = (nn.broadcast, 0)
-            each: dict[Any, Any] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
+            each: dict[CollectionFilter, int] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
             lifted = nn.scan(
                 Pattern,
                 variable_axes=each if self.tied else {"params": 0, **each},
@@ -113,7 +114,7 @@ class Pattern(nn.Module):
     scanned: bool = False
 
     @nn.compact
-    def __call__(self, state: Any, ctx: Context, layer: jax.Array | int) -> tuple[Any, None]:
+    def __call__(self, state: Tree, ctx: Context, layer: jax.Array | int) -> tuple[Tree, None]:
         first, before, shared = state, ctx, set[str]()
         for index, block in enumerate(self.blocks):
             state, ctx = run(self, block, PATTERN.format(index), self.remat, self.scanned, shared)(
@@ -123,7 +124,7 @@ class Pattern(nn.Module):
             self._require_alike(first, before, {name: ctx.shared[name] for name in sorted(shared)})
         return state, None
 
-    def _require_alike(self, state: Any, before: Context, shared: dict[str, Any]) -> None:
+    def _require_alike(self, state: Tree, before: Context, shared: dict[str, Tree]) -> None:
         """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than
         the first.
 
@@ -134,8 +135,8 @@ class Pattern(nn.Module):
         alone = Pattern(tuple(block.copy(parent=None, name=None) for block in self.blocks), parent=None)
         before = dataclasses.replace(before, decoding=None)
 
-        def program(later: bool) -> Any:
-            def repeat(params: Any, key: jax.Array, state: Any, ctx: Context, shared: dict[str, Any]) -> Any:
+        def program(later: bool) -> ClosedJaxpr:
+            def repeat(params: Tree, key: jax.Array, state: Tree, ctx: Context, shared: dict[str, Tree]) -> Tree:
                 ctx = dataclasses.replace(ctx, shared={**ctx.shared, **shared}) if later else ctx
                 variables, rngs = {"params": params}, {"dropout": key}
                 return alone.apply(variables, state, ctx, ctx.layer, rngs=rngs, mutable=DenyList("params"))
@@ -165,13 +166,13 @@ def same_program(left: ClosedJaxpr, right: ClosedJaxpr) -> bool:
 
 def run(
     parent: nn.Module, block: Block, name: str, remat: str | None, scanned: bool, shared: set[str] | None = None
-) -> Callable[[Any, Context], tuple[Any, Context]]:
+) -> Callable[[Tree, Context], tuple[Tree, Context]]:
     """A block, under a name in its parent, as a function of (state, context): rematerialised if asked.
 
     Tracing adds to `shared` the names in `ctx.shared` that the block gives.
     """
 
-    def apply(parent: nn.Module, state: Any, ctx: Context) -> tuple[Any, Context]:
+    def apply(parent: nn.Module, state: Tree, ctx: Context) -> tuple[Tree, Context]:
         state, after = copy_as(block, name)(state, ctx)
         if shared is not None:
             shared.update(name for name, value in after.shared.items() if value is not ctx.shared.get(name))
@@ -182,7 +183,7 @@ def run(
     return lambda state, ctx: apply(parent, state, ctx)
 
 
-def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+def unrolled(params: Mapping[str, Tree], stack: Stack) -> dict[str, Tree]:
     """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays, and what is
     tied.
     """
@@ -198,7 +199,7 @@ def unrolled(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
     return {**layers, **{name: value for name, value in params.items() if name != SCANNED}}
 
 
-def scanned(params: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+def scanned(params: Mapping[str, Tree], stack: Stack) -> dict[str, Tree]:
     """A looped stack's parameters as those of the same stack scanned; what is scanned already stays."""
     if block_name("loop", 0) not in params:
         return dict(params)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from models.contracts import Tiles
 from models.mixers.axial import Along
@@ -15,13 +14,13 @@ EMBEDS = ("source_embed", "embed")  # the first that cuts its input into cells d
 APART = (*EMBEDS, "decoder")  # parts that see no cells
 
 
-def find_tiling(model: Any) -> tuple[str, Tiles] | None:
+def find_tiling(model: object) -> tuple[str, Tiles] | None:
     """The path and the value of the embed that cuts a model's images or videos into cells, if it has one."""
     embeds = _parts(model)
     return next(((name, embed) for name in EMBEDS if isinstance(embed := embeds.get(name), Tiles)), None)
 
 
-def places(model: Any, extents: Cells) -> dict[str, int]:
+def places(model: object, extents: Cells) -> dict[str, int]:
     """Registers and cells of an input of these extents, by the path of the learned positions that must hold them."""
     if (tiled := find_tiling(model)) is None:
         return {}
@@ -30,7 +29,7 @@ def places(model: Any, extents: Cells) -> dict[str, int]:
     return {f"{path}.position.length": embed.registers + math.prod(embed.cells(extents))} if learned else {}
 
 
-def grids(model: Any, extents: Cells) -> dict[str, Cells]:
+def grids(model: object, extents: Cells) -> dict[str, Cells]:
     """Cells of an input of these extents, by the path of each `grid` of them.
 
     Extents are (rows, columns) of an image or (frames, rows, columns) of a video.  A mixer `Along` some axes of a grid
@@ -43,7 +42,7 @@ def grids(model: Any, extents: Cells) -> dict[str, Cells]:
     return {path: grid for name, value in parts for path, grid in _grids(value, name, cells)}
 
 
-def _parts(value: Any) -> dict[str, Any]:
+def _parts(value: object) -> dict[str, object]:
     if isinstance(value, tuple):
         return {str(index): item for index, item in enumerate(value)}
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
@@ -51,7 +50,7 @@ def _parts(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def _grids(value: Any, path: str, cells: Cells) -> Iterator[tuple[str, Cells]]:
+def _grids(value: object, path: str, cells: Cells) -> Iterator[tuple[str, Cells]]:
     parts = _parts(value)
     grid = parts.get("grid")
     if isinstance(grid, tuple) and len(grid) == len(cells):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -10,8 +10,11 @@ import jax.numpy as jnp
 
 from models.contracts import Activation
 
+Carry = TypeVar("Carry")
 KERNEL = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
 Kernels = tuple[jax.Array, jax.Array, jax.Array]  # gate and up (e, d, f) and down (e, f, d) of all experts
+Buffers = tuple[jax.Array, ...]
+Kept = tuple[jax.Array, jax.Array, Kernels, jax.Array, jax.Array, jax.Array]  # what the backward pass reads
 
 
 def glu_kernels(module: nn.Module, experts: int, d: int, hidden: int) -> Kernels:
@@ -105,7 +108,7 @@ def block_sizes(mean: float) -> tuple[int, ...]:
     )
 
 
-def in_blocks(block: Callable[..., Any], sizes: tuple[int, ...], count: jax.Array, state: Any) -> Any:
+def in_blocks(block: Callable[..., Carry], sizes: tuple[int, ...], count: jax.Array, state: Carry) -> Carry:
     """state = block(state, first row, size) over blocks that cover `count` rows, all of the size that leaves fewest
     rows empty.
     """
@@ -148,11 +151,13 @@ def _apply_in_blocks(
     kernels: Kernels,
     order: jax.Array,
     counts: jax.Array,
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array, Kept]:
     (n, k), d, f = weights.shape, tokens.shape[-1], kernels[0].shape[-1]
     sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def expert(buffers: tuple[jax.Array, ...], inputs: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], None]:
+    def expert(
+        buffers: tuple[jax.Array, ...], inputs: tuple[Kernels, jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, ...], None]:
         (gate, up, down), begin, count = inputs
         enter, down = join(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
 
@@ -169,18 +174,20 @@ def _apply_in_blocks(
 
 
 def _backward_in_blocks(
-    activation: Activation, sizes: tuple[int, ...], kept: Any, outer: jax.Array
+    activation: Activation, sizes: tuple[int, ...], kept: Kept, outer: jax.Array
 ) -> tuple[jax.Array | Kernels | None, ...]:
     tokens, weights, kernels, order, counts, entered = kept
     (n, k), flat = weights.shape, weights.reshape(-1)
     sources = jnp.pad(order, (0, sizes[-1]), constant_values=n * k)
 
-    def expert(buffers: tuple[jax.Array, ...], inputs: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Kernels]:
+    def expert(
+        buffers: tuple[jax.Array, ...], inputs: tuple[Kernels, jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, ...], Kernels]:
         (gate, up, down), begin, count = inputs
         both = (join(gate, up), down)
         enter, leave = (kernel.astype(tokens.dtype) for kernel in both)
 
-        def block(state: tuple[Any, Any], first: jax.Array, size: int) -> tuple[Any, Any]:
+        def block(state: tuple[Buffers, Buffers], first: jax.Array, size: int) -> tuple[Buffers, Buffers]:
             buffers, totals = state
             source = jnp.where(first + jnp.arange(size) < count, slice_at(sources, begin + first, size), n * k)
             rows, outers, weight = at(tokens, source // k), at(outer, source // k), at(flat, source)[:, None]

@@ -1,7 +1,6 @@
 """Routing of tokens: routers of experts, their balance, and choices within examples."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -198,7 +197,7 @@ def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
     return entropy, share.max(-1) * experts
 
 
-def report(module: nn.Module, collection: str, name: str, value: Any) -> None:
+def report(module: nn.Module, collection: str, name: str, value: object) -> None:
     """Sows a value where its collection is asked for, and not among the variables that a model starts with."""
     if not module.is_initializing():
         module.sow(collection, name, value)

@@ -1,7 +1,6 @@
 """BERT: Devlin et al. 2018, arXiv:1810.04805.  Post-norm encoder, learned positions, token types."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -99,7 +98,7 @@ def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer
     return replace(body, "head", LogitsHead(tied=tied, bias=True, transform=Transform(activation, norm)))
 
 
-def from_config(config: Mapping[str, Any]) -> Transformer:
+def from_config(config: Mapping[str, object]) -> Transformer:
     """The structure that a Hugging Face `config.json` of a BERT describes, with the head of its first architecture.
 
     An absent key takes the default of `transformers.BertConfig`.  Raises ValueError, naming the key, for a value of
@@ -144,14 +143,14 @@ def _architecture(settings: Settings) -> str:
     return (settings.strings("architectures") or ("BertModel",))[0]
 
 
-def foreign(config: Mapping[str, Any], model: Transformer) -> tuple[str, ...]:
+def foreign(config: Mapping[str, object], model: Transformer) -> tuple[str, ...]:
     """Prefixes of tensors that serve another task than the model's, though their names and shapes may be the same."""
     other = _architecture(Settings(config)) in ("BertForTokenClassification", "BertForMultipleChoice")
     pooled = isinstance(model.head, ClassHead | ValueHead) and not isinstance(model.head.pool, EveryToken)
     return ("classifier.",) if other and pooled else ()
 
 
-def to_config(model: Transformer) -> dict[str, Any]:
+def to_config(model: Transformer) -> dict[str, object]:
     """The `config.json` that describes this structure.  Raises ValueError, naming the first part that no BERT has."""
     try:
         config = _read(model)
@@ -163,9 +162,9 @@ def to_config(model: Transformer) -> dict[str, Any]:
     return config
 
 
-def _read(model: Transformer) -> dict[str, Any]:
+def _read(model: Transformer) -> dict[str, object]:
     width, activation = part(model, "embed.width"), part(model, "stack.block.feedforward.activation")
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "model_type": MODEL_TYPE,
         "architectures": ["BertModel"],
         "vocab_size": part(model, "embed.vocab"),
@@ -231,7 +230,7 @@ TOKENS, BIAS = "embeddings.word_embeddings.weight", "cls.predictions.bias"
 DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 
 
-def rules(model: Transformer, config: Mapping[str, Any]) -> list[Rule]:
+def rules(model: Transformer, config: Mapping[str, object]) -> list[Rule]:
     """The table of a model's parameters, the preferred name of one first.
 
     An untied decoder is read from the embedding if the config ties the two.  The bias has two names: `transformers`

@@ -21,7 +21,8 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -29,7 +30,9 @@ import numpy as np
 from models.paths import Layer
 from models.transformer import Transformer
 
-Arrays = tuple[Any, ...]  # of numpy or of JAX
+Array = np.ndarray | jax.Array
+Arrays = tuple[Array, ...]
+Made = TypeVar("Made")
 
 
 class Op(Protocol):
@@ -162,7 +165,7 @@ class Split:
             raise ValueError(f"Split joins arrays of {_and(self.sizes)} along axis {self.axis}, not {_shapes(arrays)}")
         return (arrays[0].__array_namespace__().concatenate(arrays, axis=self.axis),)
 
-    def _has(self, array: Any, size: int) -> bool:
+    def _has(self, array: Array, size: int) -> bool:
         return -array.ndim <= self.axis < array.ndim and array.shape[self.axis] == size
 
 
@@ -252,7 +255,7 @@ class Rule:
         structs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in tensors]
         return tuple(leaf.shape for leaf in jax.eval_shape(lambda *arrays: self.read(arrays), *structs))
 
-    def _counted(self, made: Arrays, names: tuple[str, ...]) -> Arrays:
+    def _counted(self, made: tuple[Made, ...], names: tuple[str, ...]) -> tuple[Made, ...]:
         if len(made) != len(names):
             raise ValueError(
                 f"the rule gives {len(made)} arrays for {len(names)} names, of which the first is {names[0]}"
@@ -316,11 +319,11 @@ class Family:
     """
 
     model_type: str
-    build: Callable[[Mapping[str, Any]], Transformer]
-    describe: Callable[[Transformer], dict[str, Any]]
-    rules: Callable[[Transformer, Mapping[str, Any]], Sequence[Rule]]
+    build: Callable[[Mapping[str, object]], Transformer]
+    describe: Callable[[Transformer], dict[str, object]]
+    rules: Callable[[Transformer, Mapping[str, object]], Sequence[Rule]]
     names: Names = Names()
-    foreign: Callable[[Mapping[str, Any], Transformer], tuple[str, ...]] = lambda config, model: ()
+    foreign: Callable[[Mapping[str, object], Transformer], tuple[str, ...]] = lambda config, model: ()
     settle: Callable[[Transformer, Read], Transformer] = lambda model, read: model
 
 
@@ -333,7 +336,7 @@ def families() -> tuple[Family, ...]:
         importlib.import_module(f"{package.__name__}.{entry.name}") for entry in pkgutil.iter_modules(package.__path__)
     ]
     candidates = [(file, value) for file in files for value in vars(file).values() if isinstance(value, Family)]
-    known: dict[str, tuple[Any, Family]] = {}
+    known: dict[str, tuple[ModuleType, Family]] = {}
     for file, family in candidates:
         other, same = known.setdefault(family.model_type, (file, family))
         if same is not family:

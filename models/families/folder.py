@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
+from models.contracts import Tree
 from models.depth.stack import scanned, unrolled
 from models.families.family import Family, Rule, families, number_blocks
 from models.families.tensors import Tensors
@@ -33,7 +33,7 @@ class Loaded:
     """
 
     model: Transformer
-    params: dict[str, Any]
+    params: dict[str, Tree]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
@@ -44,7 +44,7 @@ def load_hf(
     key: jax.Array | None = None,
     fit: bool = False,
     family: Family | None = None,
-) -> tuple[Transformer, dict[str, Any]]:
+) -> tuple[Transformer, dict[str, Tree]]:
     """A model and its parameters from a folder with `config.json` and `model.safetensors`.
 
     `model` is a structure to load into, such as a body with a new head; by default what the config describes.
@@ -112,7 +112,7 @@ def read_hf(
         )
     if changed := changes(described, model):
         logger.warning("The weights in %s were trained in another structure: %s.", folder, join(changed, room=400))
-    flat: dict[str, Any] = {}
+    flat: dict[str, jax.Array] = {}
     for source in dict.fromkeys(match.sources.values()):  # each once, whatever many parameters it gives
         arrays = source.rule.read(tuple(tensors.read(name) for name in source.names))
         for path, array in zip(source.paths, arrays, strict=True):
@@ -171,7 +171,12 @@ class _Match:
 
 
 def _match(
-    family: Family, config: Mapping[str, Any], tensors: Tensors, names: Mapping[str, str], model: Transformer, fit: bool
+    family: Family,
+    config: Mapping[str, object],
+    tensors: Tensors,
+    names: Mapping[str, str],
+    model: Transformer,
+    fit: bool,
 ) -> _Match:
     tokens = {"tokens": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
     try:
@@ -246,7 +251,7 @@ def changes(described: Transformer, model: Transformer) -> list[str]:
 
 def save_hf(
     model: Transformer,
-    params: Mapping[str, Any],
+    params: Mapping[str, Tree],
     folder: str | Path,
     labels: tuple[str, ...] = (),
     family: Family | None = None,
@@ -261,7 +266,7 @@ def save_hf(
         config["id2label"] = {str(index): name for index, name in enumerate(labels)}
         config["label2id"] = {name: index for index, name in enumerate(labels)}
     loop = {**params, "stack": unrolled(params["stack"], model.stack)}
-    flat: dict[str, Any] = traverse_util.flatten_dict(loop, sep="/")
+    flat: dict[str, Tree] = traverse_util.flatten_dict(loop, sep="/")
     places = {number_blocks(path, len(model.stack.prefix)): path for path in flat}
     tensors: dict[str, np.ndarray] = {}
     left = set(places)
@@ -284,7 +289,7 @@ def save_hf(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, object]:
     """The folder's `config.json`.  Raises FileNotFoundError or ValueError in one sentence."""
     path = folder / "config.json"
     if not path.is_file():
@@ -300,7 +305,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _family_of(model: Transformer, known: tuple[Family, ...]) -> tuple[Family, dict[str, Any]]:
+def _family_of(model: Transformer, known: tuple[Family, ...]) -> tuple[Family, dict[str, object]]:
     reasons: list[str] = []
     for family in known:
         try:
@@ -310,6 +315,6 @@ def _family_of(model: Transformer, known: tuple[Family, ...]) -> tuple[Family, d
     raise ValueError(f"This structure has no Hugging Face form: {' '.join(reasons)}")
 
 
-def _flat(variables: Any) -> dict[str, Any]:
+def _flat(variables: Tree) -> dict[str, Tree]:
     """Parameters by their path."""
     return traverse_util.flatten_dict(variables["params"], sep="/")

@@ -4,7 +4,7 @@ or range.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 LARGEST = 2**31 - 1  # of one side of an array
 
@@ -12,7 +12,7 @@ LARGEST = 2**31 - 1  # of one side of an array
 class Settings:
     """The keys of a config.  Each method raises ValueError that names the key, its value and what it must be."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, object]) -> None:
         self.config = config
 
     def whole(self, key: str, default: int, most: int = LARGEST) -> int:
@@ -64,19 +64,19 @@ class Settings:
             raise self._wrong(key, value, "a list of strings")
         return tuple(value)
 
-    def table(self, key: str) -> dict[str, Any] | None:
+    def table(self, key: str) -> dict[str, object] | None:
         """An object, or None if absent or null."""
         value = self.config.get(key)
         if value is not None and (not isinstance(value, dict) or not value):
             raise self._wrong(key, value, "an object with an entry for each class")
         return value
 
-    def _wrong(self, key: str, value: Any, expected: str) -> ValueError:
+    def _wrong(self, key: str, value: object, expected: str) -> ValueError:
         shown = repr(value)
         return ValueError(f"{key} is {shown if len(shown) <= 60 else shown[:57] + '...'}; it must be {expected}.")
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)

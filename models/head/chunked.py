@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from types import EllipsisType
 
 import flax.struct
 import jax
@@ -10,6 +10,10 @@ import jax.numpy as jnp
 
 from models.backend.kernels import sum_by_rows
 from models.backend.platform import platform
+from models.contracts import Tree
+
+Key = jax.Array | EllipsisType | slice | int  # an index along one axis
+Terms = tuple[jax.Array, ...]  # the loss, the hits and, under smoothing, the plain loss
 
 
 @flax.struct.dataclass
@@ -22,7 +26,7 @@ class Projected:
     cap: float | None = flax.struct.field(pytree_node=False, default=None)
     chunk: int = flax.struct.field(pytree_node=False, default=1024)
 
-    def __getitem__(self, index: Any) -> "Projected":
+    def __getitem__(self, index: Key | tuple[Key, ...]) -> "Projected":
         """Selects the logits of some rows and times."""
         return dataclasses.replace(self, hidden=self.hidden[index])
 
@@ -56,17 +60,17 @@ class Projected:
         self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0
     ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """The sums of `loss` and what each is a weighted sum of, (b, t), which has no gradient."""
-        sums_and_terms: Any = _loss(self, labels, weights, smoothing)
+        sums_and_terms: Tree = _loss(self, labels, weights, smoothing)
         sums, each = sums_and_terms
         return sums, jax.lax.stop_gradient(each)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Any, Any]:
-    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Terms, Terms]:
+    def share(whole: Tree, rows: tuple[jax.Array, ...]) -> tuple[Tree, Tree]:
         table, bias = whole
 
-        def step(sums: tuple[jax.Array, ...], part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        def step(sums: Terms, part: tuple[jax.Array, ...]) -> tuple[Terms, Terms]:
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
             losses = _losses(
@@ -80,11 +84,13 @@ def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: 
     return sum_by_rows(share, labels.shape[0])((outputs.table, outputs.bias), (outputs.hidden, labels, weights))
 
 
-def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Any, Any]:
-    def share(whole: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+def _forward(
+    outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float
+) -> tuple[tuple[Terms, Terms], tuple[Projected, Terms]]:
+    def share(whole: Tree, rows: tuple[jax.Array, ...]) -> tuple[Tree, Tree]:
         table, bias = whole
 
-        def step(carry: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        def step(carry: Tree, part: tuple[jax.Array, ...]) -> tuple[Tree, tuple[jax.Array, Terms]]:
             sums, (table_gradient, bias_gradient) = carry
             hidden, labels, weights = part
             logits = Projected(hidden, table, bias, outputs.cap).logits()
@@ -120,8 +126,8 @@ def _forward(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothin
 
 
 def _backward(
-    smoothing: float, kept: tuple[Projected, Any], outer: tuple[tuple[jax.Array, ...], Any]
-) -> tuple[Any, ...]:
+    smoothing: float, kept: tuple[Projected, Terms], outer: tuple[Terms, Terms]
+) -> tuple[Projected, None, jax.Array | int]:
     del smoothing
     scales = outer[0]
     gradients = jax.tree.map(lambda leaf: (leaf * scales[0]).astype(leaf.dtype), kept[0])

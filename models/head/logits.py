@@ -1,6 +1,6 @@
 """Heads of language models: logits over the vocabulary."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -59,7 +59,7 @@ class LogitsHead(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any:
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array | Projected:
         if table is None and self.vocab is None:
             raise ValueError(
                 "LogitsHead takes its vocabulary from the token embedding, and this model's embed has no table; set"
@@ -99,7 +99,7 @@ class MultiTokenHead(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> Any:
+    def __call__(self, hidden: jax.Array, ctx: Context, table: jax.Array | None) -> jax.Array | Projected:
         if table is None:
             raise ValueError(
                 "MultiTokenHead takes its vocabulary from the token embedding, and this model's embed has no table."

@@ -1,18 +1,17 @@
 """Attention weights of every layer of a model, keyed by module path."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 
-from models.contracts import Batch, Model, Weigh, kind_of
+from models.contracts import Batch, Model, Tree, Weigh, kind_of
 from models.paths import PATTERN, Layer
 
 CALLED = "__call__"
 
 
-def attention_weights(model: Model, params: Any, batch: Batch) -> dict[str, jax.Array]:
+def attention_weights(model: Model, params: Tree, batch: Batch) -> dict[str, jax.Array]:
     """Captures attention weights (b, h, t, s) of every layer, keyed by module path, such as `decoder/layer_1/cross`.
 
     A pure function.  Layers of a scanned stack have the paths that they would have in a loop.  Local attention gives
@@ -32,7 +31,7 @@ def _weighs(module: nn.Module, method: str) -> bool:
     return method == CALLED and kind_of(module) is Weigh
 
 
-def _layers(path: str, weights: jax.Array, whole: Any) -> dict[str, jax.Array]:
+def _layers(path: str, weights: jax.Array, whole: Tree) -> dict[str, jax.Array]:
     """Unstacks the weights of scanned layers, which lie along the first axis, by the layers' paths in a loop."""
     layer = Layer.of(path)
     if layer is None or not layer.repeats:

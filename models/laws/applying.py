@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
 from models.laws.carrier import layer_of, stack_of
@@ -28,6 +27,7 @@ from models.laws.general import (
     law_floats_stay_in_their_type,
     law_gradients_at_zero_are_finite,
 )
+from models.laws.inputs import Component
 from models.laws.layer import (
     LONG,
     law_causal_sees_nothing_later,
@@ -104,7 +104,7 @@ REMEDIES: dict[Function, str] = {
 }
 
 
-def laws_of(component: Any) -> list[Law]:
+def laws_of(component: Component) -> list[Law]:
     """Every law that applies to a component, cheapest first.
 
     A position, a relative position, a weighing or a router is also tested inside a layer that has it as a part, a norm
@@ -147,7 +147,7 @@ def laws_of(component: Any) -> list[Law]:
     return laws + _laws_of_layers(component)
 
 
-def _laws_of_layers(component: Any) -> list[Law]:
+def _laws_of_layers(component: Component) -> list[Law]:
     layer, stack = layer_of(component), stack_of(component)
     laws: list[Law] = []
     if layer is not None:
@@ -175,7 +175,7 @@ def _laws_of_layers(component: Any) -> list[Law]:
     return laws
 
 
-def _law(law: Function, *args: Any) -> Law:
+def _law(law: Function, *args: object) -> Law:
     return Law(name_of(law), functools.partial(law, *args), REMEDIES[law])
 
 
@@ -186,11 +186,11 @@ def _skip(law: Function, reason: str) -> Law:
     return Law(name_of(law), test, REMEDIES[law])
 
 
-def _at_length(law: Function, layer: Any) -> Law:
+def _at_length(law: Function, layer: Component) -> Law:
     return Law(name_of(law), lambda: law(layer, usable_length(layer)[0]), REMEDIES[law])
 
 
-def _causal(law: Function, layer: Any) -> Law:
+def _causal(law: Function, layer: Component) -> Law:
     def test() -> None:
         length = usable_length(layer)[0]
         if claims(layer, "causal") and not says_causal(layer):
@@ -204,7 +204,7 @@ def _causal(law: Function, layer: Any) -> Law:
     return Law(name_of(law), test, REMEDIES[law])
 
 
-def _decodes(layer: Any) -> None:
+def _decodes(layer: Component) -> None:
     """Tests decoding, unless the layer does not decode: it looks ahead, refuses, or mixes tokens and keeps no state."""
     claimed, length = getattr(layer, "decodes", None), min(usable_length(layer)[0], LONG)
     if claimed is False:

@@ -17,22 +17,23 @@ measured if it can be.
                   them: ("query_0", "key/bias").  All others must have one.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+from flax.linen.module import InterceptorContext
 
-from models.laws.inputs import arguments, modules_within, parameters
+from models.laws.inputs import Component, arguments, modules_within, parameters
 from models.paths import path_name
 
 
-def read_declared(component: Any, name: str) -> list[Any]:
+def read_declared(component: object, name: str) -> list[object]:
     """The values that a component and the modules within declare under a name."""
     values = (getattr(module, name, None) for module in modules_within(component))
     return [value for value in values if value is not None]
 
 
-def claims(layer: Any, name: str) -> list[Any]:
+def claims(layer: object, name: str) -> list[object]:
     """Declared values under a name; cross-attention, which reads the memory, says nothing about the stream."""
     return [
         getattr(module, name)
@@ -41,18 +42,23 @@ def claims(layer: Any, name: str) -> list[Any]:
     ]
 
 
-def says_causal(layer: Any) -> bool:
+def says_causal(layer: object) -> bool:
     """Tells if some part declares `causal`, and all that do declare True."""
     return bool(claims(layer, "causal")) and all(claims(layer, "causal"))
 
 
-def without_gradient(component: Any) -> set[str]:
+def without_gradient(component: Component) -> set[str]:
     """The paths of parameters that modules declare to have no gradient, found by running the component abstractly."""
     if not any(hasattr(module, "no_gradient") for module in modules_within(component)):
         return set()
     names: set[str] = set()
 
-    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def record(
+        run: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        context: InterceptorContext,
+    ) -> object:
         prefix = "/".join(context.module.path)
         names.update("/".join(filter(None, (prefix, name))) for name in getattr(context.module, "no_gradient", ()))
         return run(*args, **kwargs)

@@ -1,15 +1,15 @@
 """Laws of decoding: one token after the other is one pass."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context, Decoding, Memory
+from models.contracts import Tree
 from models.laws.carrier import apply_to
-from models.laws.inputs import WIDTH, normal, parameters
+from models.laws.inputs import WIDTH, Component, normal, parameters
 from models.laws.layer import SHORT
 from models.laws.verdict import BrokenLawError, require, require_close
 
@@ -27,11 +27,11 @@ def pad_prompts(length: int) -> Context:
 
 
 @functools.lru_cache(maxsize=64)
-def decode(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
+def decode(layer: Component, length: int) -> tuple[np.ndarray, np.ndarray, Tree]:
     """Outputs one token after the other, in one pass, and what was kept at the end."""
     x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), pad_prompts(length)
 
-    def call(x: jax.Array, cache: Any, first: Any, count: int, start: bool) -> tuple[jax.Array, Any]:
+    def call(x: jax.Array, cache: Tree, first: jax.Array | int, count: int, start: bool) -> tuple[jax.Array, Tree]:
         assert whole.positions is not None
         assert whole.segments is not None
         ctx = Context(
@@ -56,7 +56,7 @@ def decode(layer: Any, length: int) -> tuple[np.ndarray, np.ndarray, Any]:
     return np.concatenate(parts, 1), np.asarray(jax.jit(lambda x: apply_to(layer, x, whole))(x)), cache
 
 
-def law_decoding_is_one_pass(layer: Any, length: int = SHORT) -> None:
+def law_decoding_is_one_pass(layer: Component, length: int = SHORT) -> None:
     """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one
     pass.
     """

@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.context import Context
+from models.contracts import Tree
 from models.depth.stack import Stack, UnlikeRepeatsError, scanned, unrolled
-from models.laws.carrier import BRANCHES, LAYERS, chain, parameters_of
-from models.laws.inputs import WIDTH, normal, parameters, random_like
+from models.laws.carrier import BRANCHES, LAYERS, chain, expand_stream, parameters_of, reduce_state
+from models.laws.inputs import WIDTH, Component, normal, parameters, random_like
 from models.laws.verdict import NotTestedError, require, require_equal_trees
 from models.structure import replace
 
@@ -28,23 +28,23 @@ def context() -> Context:
     return Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
 
 
-def law_zero_branch_leaves_the_state(residual: Any) -> None:
+def law_zero_branch_leaves_the_state(residual: Component) -> None:
     """A branch of zeros leaves the state as it is."""
     state = residual.apply({"params": parameters(residual)}, stream(), lambda x: 0 * x, Context())
     require(np.array_equal(state, stream()), "a branch of zeros changes the state")
 
 
-def law_residual_keeps_the_shape_of_the_state(residual: Any) -> None:
+def law_residual_keeps_the_shape_of_the_state(residual: Component) -> None:
     """The state has the same shapes after a branch as before, and ends as (b, t, d)."""
-    state = residual.expand(stream(), Context()) if hasattr(residual, "expand") else stream()
+    state = expand_stream(residual, stream(), Context())
     new = jax.eval_shape(lambda: residual.apply({"params": parameters(residual)}, state, jnp.sin, Context()))
     before, after = jax.tree.map(jnp.shape, state), jax.tree.map(jnp.shape, new)
     require(before == after, f"a state of shape {before} became one of shape {after}")
-    back = residual.reduce(state, Context()) if hasattr(residual, "reduce") else state
+    back = reduce_state(residual, state, Context())
     require(back.shape == stream().shape, f"the stream of shape {stream().shape} ends with shape {back.shape}")
 
 
-def law_every_branch_counts(residual: Any) -> None:
+def law_every_branch_counts(residual: Component) -> None:
     """The output depends on every branch of every block, and on the stream, in a model of three blocks."""
 
     params = parameters_of(residual)
@@ -64,19 +64,19 @@ def law_every_branch_counts(residual: Any) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _loop_parameters(stack: Any) -> Any:
+def _loop_parameters(stack: Component) -> Tree:
     return random_like(jax.eval_shape(stack.init, jax.random.key(0), stream(), context()).get("params", {}))
 
 
-def loop_parameters(stack: Any) -> Any:
+def loop_parameters(stack: Component) -> Tree:
     """Random parameters of a stack that is a loop."""
     return _loop_parameters(stack)
 
 
-def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple[jax.Array, Any]:
+def outputs_and_gradients(stack: Component, params: Tree, train: bool = False) -> tuple[jax.Array, Tree]:
     """Outputs of a stack, and the gradient of a random projection of them."""
 
-    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Tree) -> tuple[jax.Array, jax.Array]:
         y = stack.apply(
             {"params": params},
             stream(),
@@ -90,8 +90,13 @@ def outputs_and_gradients(stack: Any, params: Any, train: bool = False) -> tuple
 
 
 @functools.lru_cache(maxsize=32)
-def _run_loop(stack: Any) -> tuple[jax.Array, Any]:
+def _run_loop(stack: Component) -> tuple[jax.Array, Tree]:
     return outputs_and_gradients(stack, loop_parameters(stack))
+
+
+def run_loop(stack: Component) -> tuple[jax.Array, Tree]:
+    """Outputs and gradients of a stack that is a loop."""
+    return _run_loop(stack)
 
 
 def law_scan_equals_loop(stack: Stack) -> None:
@@ -99,8 +104,7 @@ def law_scan_equals_loop(stack: Stack) -> None:
 
     If later layers compute something else, because the first gives them something, the first stands before the scan.
     """
-    loop: Any = stack  # a linen module has the hash of its fields, which types do not know
-    params, scan = loop_parameters(loop), replace(stack, "scan", True)
+    params, scan = loop_parameters(stack), replace(stack, "scan", True)
     kept = {jax.tree.structure(leaf) for name, leaf in params.items() if name.startswith("layer_")}
     if len(kept) > len(stack.pattern):
         raise NotTestedError(
@@ -113,19 +117,20 @@ def law_scan_equals_loop(stack: Stack) -> None:
             raise NotTestedError(str(error)) from None
         law_scan_equals_loop(replace(stack, "prefix", stack.pattern))
         return
-    y, gradients = _run_loop(loop)
+    y, gradients = run_loop(stack)
     require_equal_trees(again, y, words="output")
     require_equal_trees(unrolled(scanned_gradients, scan), gradients, ROUNDED, words="gradient of")
 
 
 @functools.lru_cache(maxsize=8)
-def _train_once(plain: Any) -> tuple[Any, Any]:
+def _train_once(plain: Component) -> tuple[Tree, tuple[jax.Array, Tree]]:
+    assert isinstance(plain, Stack)
     looped = loop_parameters(replace(plain, "scan", False))
     params = scanned(looped, plain) if plain.scan else looped
     return params, outputs_and_gradients(plain, params, train=True)
 
 
-def train_once(plain: Any) -> tuple[Any, Any]:
+def train_once(plain: Component) -> tuple[Tree, tuple[jax.Array, Tree]]:
     """A stack's parameters, and its outputs and gradients in training."""
     return _train_once(plain)
 

@@ -1,7 +1,7 @@
 """Laws of rows on several devices, one part after the other, and of widths."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,20 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from models.context import Context
+from models.contracts import Tree
 from models.laws.carrier import apply_to, parameters_of
-from models.laws.inputs import WIDTH, normal
+from models.laws.inputs import WIDTH, Component, normal
 from models.laws.layer import SHORT, several_examples
 from models.laws.verdict import NotTestedError, require_equal_trees
 
 DEVICES = 8
 
 
-def sum_rows(layer: Any) -> Any:
+def sum_rows(layer: Component) -> Callable[[Tree, jax.Array, jax.Array], jax.Array]:
     """(params, x of some rows, weights) -> the sum over rows of a projection of the output."""
     rows = several_examples(SHORT)
 
-    def total(params: Any, x: jax.Array, weights: jax.Array) -> jax.Array:
+    def total(params: Tree, x: jax.Array, weights: jax.Array) -> jax.Array:
         places, segments = (jnp.broadcast_to(jnp.asarray(row), x.shape[:2]) for row in rows[:2])
         return jnp.vdot(weights, apply_to(layer, x, Context(positions=places, segments=segments), params))
 
@@ -29,7 +30,7 @@ def sum_rows(layer: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def whole(layer: Any) -> Any:
+def whole(layer: Component) -> Tree:
     """The gradient over eight rows in one program."""
     return jax.jit(jax.grad(sum_rows(layer)))(parameters_of(layer), *inputs())
 
@@ -39,7 +40,7 @@ def inputs() -> tuple[jax.Array, jax.Array]:
     return normal(1, DEVICES, SHORT, WIDTH), normal(2, DEVICES, SHORT, WIDTH)
 
 
-def law_gradients_of_parts_add_up(layer: Any) -> None:
+def law_gradients_of_parts_add_up(layer: Component) -> None:
     """The gradient over a batch is the sum of those over its parts, one after the other or each on a device (pmap)."""
     x, weights = inputs()
     expected, part = whole(layer), jax.jit(jax.grad(sum_rows(layer)))
@@ -51,7 +52,7 @@ def law_gradients_of_parts_add_up(layer: Any) -> None:
     require_equal_trees(total, expected, 2e-4, "the sum over parts of two rows of the gradient of")
 
 
-def law_gradients_on_a_mesh_are_those_on_one_device(layer: Any) -> None:
+def law_gradients_on_a_mesh_are_those_on_one_device(layer: Component) -> None:
     """The gradient is the same with the rows spread over a mesh of eight devices."""
     if jax.device_count() < DEVICES:
         raise NotTestedError(

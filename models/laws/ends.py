@@ -1,7 +1,6 @@
 """Laws of whole models and of what stands at their ends: embeds, pools, heads."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 from models.context import Context
 from models.contracts import Head, kind_of
 from models.head.chunked import Projected
-from models.laws.inputs import VOCAB, WIDTH, batch, normal, parameters, tokens
+from models.laws.inputs import VOCAB, WIDTH, Component, batch, normal, parameters, tokens
 from models.laws.verdict import NotTestedError, require, require_close
 
 LENGTHS, SOURCES = (5, 5), (3, 3)  # alike, so that both examples run in one program
@@ -43,7 +42,7 @@ def pack(parts: list[dict[str, jax.Array]], padding: int = 2) -> dict[str, jax.A
     return row
 
 
-def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Any) -> None:
+def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Component) -> None:
     """A row that packs examples gives each the outputs that it has in a row of its own."""
     params, parts = parameters(model), examples()
     apply = jax.jit(lambda batch: model.apply({"params": params}, batch))
@@ -54,7 +53,7 @@ def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Any) -> None:
         require_close(row, np.stack(alone), 2e-5)
 
 
-def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
+def law_pooled_packed_rows_equal_the_examples_alone(component: Component) -> None:
     """A pool, or a head with one, gives each example of a packed row what it gives it alone: (1, n, ...) and (1,
     ...).
     """
@@ -71,7 +70,7 @@ def law_pooled_packed_rows_equal_the_examples_alone(component: Any) -> None:
     require_close(row[0], np.concatenate(alone), 1e-5)
 
 
-def law_packed_examples_give_what_they_give_alone(component: Any) -> None:
+def law_packed_examples_give_what_they_give_alone(component: Component) -> None:
     """A pool or a head gives the examples of a packed row, or their tokens, what it gives them alone."""
     lengths = (3, 5)
     hidden, ctx = [normal(length, 1, length, WIDTH) for length in lengths], Context.of(pack(examples(lengths)))
@@ -96,7 +95,7 @@ def law_packed_examples_give_what_they_give_alone(component: Any) -> None:
             raise NotTestedError(f"outputs of shape {leaf.shape} belong neither to tokens nor to examples")
 
 
-def law_embed_fills_in_positions(embed: Any) -> None:
+def law_embed_fills_in_positions(embed: Component) -> None:
     """An embed gives x (b, t, d) and a context with positions (b or 1, t)."""
     whole = batch()
     x, ctx = jax.eval_shape(lambda: embed.apply({"params": parameters(embed)}, whole, Context.of(whole)))

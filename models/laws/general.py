@@ -1,22 +1,22 @@
 """Laws of every component of every kind."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.contracts import Residual, Router, kind_of
+from models.contracts import Residual, Router, Tree, kind_of
 from models.laws.carrier import apply_to, parameters_of
 from models.laws.declared import without_gradient
-from models.laws.inputs import WIDTH, arguments, normal, packed_context, parameters
+from models.laws.inputs import WIDTH, Component, arguments, normal, packed_context, parameters
 from models.laws.verdict import BrokenLawError, require, require_close, require_finite
 from models.paths import path_name
 from models.structure import unshare
 
 
-def real(outputs: Any) -> list[jax.Array]:
+def real(outputs: Tree) -> list[jax.Array]:
     """The floating-point arrays of a tree."""
     return [
         leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -24,7 +24,7 @@ def real(outputs: Any) -> list[jax.Array]:
 
 
 @functools.lru_cache(maxsize=256)
-def program(component: Any) -> Any:
+def program(component: Component) -> Callable[..., tuple[Tree, Tree]]:
     """(params, floats, other arrays) -> (projection, outputs), gradients by params and floats; the arrays by their
     place among arguments.
 
@@ -32,7 +32,7 @@ def program(component: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(arguments(component))
 
-    def project(params: Any, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+    def project(params: Tree, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Tree]:
         filled = [(floats | others).get(index, leaf) for index, leaf in enumerate(leaves)]
         outputs = component.apply({"params": params}, *tree.unflatten(filled))
         products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
@@ -41,7 +41,7 @@ def program(component: Any) -> Any:
     return jax.jit(jax.value_and_grad(project, argnums=(0, 1), has_aux=True))
 
 
-def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
+def arrays(component: Component) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
     """The floating-point arrays among a component's arguments, by place, and the other arrays."""
     leaves = {
         index: leaf for index, leaf in enumerate(jax.tree.leaves(arguments(component))) if isinstance(leaf, jax.Array)
@@ -51,13 +51,13 @@ def arrays(component: Any) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
 
 
 @functools.lru_cache(maxsize=256)
-def run_compiled(component: Any) -> tuple[Any, Any]:
+def run_compiled(component: Component) -> tuple[Tree, Tree]:
     """Outputs, and the gradient of a random projection of them by the parameters."""
     (_, outputs), (gradient, _) = program(component)(parameters(component), *arrays(component))
     return outputs, gradient
 
 
-def law_compiled_equals_eager(component: Any) -> None:
+def law_compiled_equals_eager(component: Component) -> None:
     """jit(f)(x) = f(x), up to rounding."""
     eager = component.apply({"params": parameters(component)}, *arguments(component))
     outputs, _ = run_compiled(component)
@@ -68,10 +68,10 @@ def law_compiled_equals_eager(component: Any) -> None:
         require_close(left, right, 1e-4, relative=1e-4)
 
 
-def law_floats_stay_in_their_type(component: Any) -> None:
+def law_floats_stay_in_their_type(component: Component) -> None:
     """bfloat16 parameters and inputs give bfloat16 (of a router float32), float32 ones float32, of the same shapes."""
 
-    def to_bfloat16(leaf: Any) -> Any:
+    def to_bfloat16(leaf: object) -> object:
         return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
 
     params, args = jax.tree.map(to_bfloat16, (parameters(component), arguments(component)))
@@ -85,7 +85,7 @@ def law_floats_stay_in_their_type(component: Any) -> None:
         require(leaf.dtype == expected, f"bfloat16 became {leaf.dtype}, shape {leaf.shape}")
 
 
-def law_every_parameter_has_a_gradient(component: Any) -> None:
+def law_every_parameter_has_a_gradient(component: Component) -> None:
     """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
     gradients = over_blocks(component) if kind_of(component) is Residual else run_compiled(component)[1]
     require_finite(gradients, "the gradient of")
@@ -95,7 +95,7 @@ def law_every_parameter_has_a_gradient(component: Any) -> None:
         require(size > 1e-5 or name in exempt, f"the largest gradient of {name} is {size:.1g}")
 
 
-def over_blocks(residual: Any) -> Any:
+def over_blocks(residual: Component) -> dict[str, np.ndarray]:
     """The gradient of a residual's parameters in the branch of a model of three blocks where it is largest.
 
     A parameter may have nothing to do in some: the first query over earlier outputs has only one to choose.
@@ -103,7 +103,7 @@ def over_blocks(residual: Any) -> Any:
     x, ctx = arguments(residual)[0], packed_context()
     x = x if x.shape == (2, 8, WIDTH) else normal(1, 2, 8, WIDTH)
 
-    def project(params: Any) -> jax.Array:
+    def project(params: Tree) -> jax.Array:
         return jnp.vdot(normal(2, *x.shape), apply_to(residual, x, ctx, params))
 
     gradients = jax.jit(jax.grad(project))(parameters_of(residual))
@@ -116,7 +116,7 @@ def over_blocks(residual: Any) -> Any:
     return largest
 
 
-def law_equal_components_have_equal_parameters(component: Any, again: Any = None) -> None:
+def law_equal_components_have_equal_parameters(component: Component, again: Component | None = None) -> None:
     """A component made of other objects, yet equal, has the same parameters."""
     again = unshare(component) if again is None else again
     require(again == component, f"{component} is not equal to a copy of itself")
@@ -129,7 +129,7 @@ def law_equal_components_have_equal_parameters(component: Any, again: Any = None
     )
 
 
-def law_calling_again_changes_nothing(component: Any) -> None:
+def law_calling_again_changes_nothing(component: Component) -> None:
     """The same call gives the same output: nothing is kept outside of the variables."""
     first, second = (component.apply({"params": parameters(component)}, *arguments(component)) for _ in range(2))
     for left, right in zip(jax.tree.leaves(second), jax.tree.leaves(first), strict=True):
@@ -139,7 +139,7 @@ def law_calling_again_changes_nothing(component: Any) -> None:
             raise BrokenLawError("the second call with the same arguments gives another output") from None
 
 
-def law_gradients_at_zero_are_finite(component: Any) -> None:
+def law_gradients_at_zero_are_finite(component: Component) -> None:
     """Outputs and gradients are finite at inputs of zeros, as padding and a stream's start can be."""
     floats, others = arrays(component)
     zeros = jax.tree.map(jnp.zeros_like, floats)

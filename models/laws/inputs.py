@@ -2,19 +2,42 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.module import InterceptorContext
 
 from models.context import Context, Memory
-from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Router, Weigh, kind_of
+from models.contracts import (
+    Embed,
+    Head,
+    Layer,
+    Model,
+    Norm,
+    Pool,
+    Position,
+    Relative,
+    Residual,
+    Router,
+    Tree,
+    Weigh,
+    kind_of,
+)
 from models.structure import fields
 
 WIDTH, VOCAB = 16, 11
+
+
+class Component(Protocol):
+    """A module of any kind, as the laws initialise and run it."""
+
+    def init(self, rngs: jax.Array, *args: Any, **kwargs: Any) -> Tree: ...
+
+    def apply(self, variables: Tree, *args: Any, rngs: dict[str, jax.Array] | None = None, **kwargs: Any) -> Tree: ...
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:
@@ -60,11 +83,11 @@ def batch() -> dict[str, jax.Array]:
     }
 
 
-def arguments(component: Any) -> tuple[Any, ...]:
+def arguments(component: Component) -> tuple[Tree, ...]:
     """The arguments that a component of its kind is called with."""
     kind, x, ctx = kind_of(component), normal(1, 2, 8, WIDTH), packed_context()
     places = batch()["positions"][:, None]
-    inputs: dict[type | None, tuple[Any, ...]] = {
+    inputs: dict[type | None, tuple[Tree, ...]] = {
         Layer: (x, ctx),
         Norm: (x,),
         Position: (x, ctx.positions),
@@ -77,12 +100,12 @@ def arguments(component: Any) -> tuple[Any, ...]:
         Head: (x, ctx, normal(4, VOCAB, WIDTH)),
         Model: (batch(),),
     }
-    if kind is Residual and hasattr(component, "expand"):
-        return component.expand(x, ctx), jnp.sin, ctx
+    if kind is Residual and (expand := getattr(component, "expand", None)) is not None:
+        return expand(x, ctx), jnp.sin, ctx
     return inputs[kind]
 
 
-def modules_within(component: Any) -> Iterator[nn.Module]:
+def modules_within(component: object) -> Iterator[nn.Module]:
     """A component and every module among its parts."""
     if isinstance(component, nn.Module):
         yield component
@@ -94,10 +117,15 @@ def modules_within(component: Any) -> Iterator[nn.Module]:
 
 
 @functools.lru_cache(maxsize=256)
-def _trace(component: Any) -> tuple[Any, frozenset[type]]:
+def _trace(component: Component) -> tuple[Tree, frozenset[type]]:
     seen: set[type] = set()
 
-    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def record(
+        run: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        context: InterceptorContext,
+    ) -> object:
         seen.add(type(context.module))
         return run(*args, **kwargs)
 
@@ -106,27 +134,27 @@ def _trace(component: Any) -> tuple[Any, frozenset[type]]:
     return variables.get("params", {}), frozenset(seen)
 
 
-def shapes(component: Any) -> Any:
+def shapes(component: Component) -> Tree:
     """The shapes of a component's parameters."""
     return _trace(component)[0]
 
 
-def modules_run(component: Any) -> frozenset[type]:
+def modules_run(component: Component) -> frozenset[type]:
     """The classes of the modules that run when the component runs."""
     return _trace(component)[1]
 
 
 @functools.lru_cache(maxsize=256)
-def _parameters(component: Any) -> Any:
+def _parameters(component: Component) -> Tree:
     return random_like(shapes(component))
 
 
-def parameters(component: Any) -> Any:
+def parameters(component: Component) -> Tree:
     """Random parameters of a component, none zero by design and scales around one; an empty tree if it has none."""
     return _parameters(component)
 
 
-def random_like(tree: Any) -> Any:
+def random_like(tree: Tree) -> Tree:
     """Random values for a tree of shapes, each leaf its own."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     values: list[jax.Array] = []

@@ -1,7 +1,8 @@
 """Laws of layers: what a token's output may depend on, at a length that crosses no chunk (8) or several (264)."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ import numpy as np
 from models.context import Context, Memory
 from models.contracts import Residual, kind_of
 from models.laws.carrier import apply_to
-from models.laws.inputs import WIDTH, normal, packed_context
+from models.laws.inputs import WIDTH, Component, normal, packed_context
 from models.laws.verdict import require, require_close
 
 SHORT, LONG = 8, 264  # the latter crosses chunks of 16, 64 and 256, and is no multiple of any
 MEMORY, EXAMPLES = 6, 5  # tokens of the memory, and the most examples of a row
+Array = np.ndarray | jax.Array  # of jax within a program
 NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transform rounds
 
 
@@ -23,10 +25,10 @@ class Rows(NamedTuple):
     (t,), (s,), (n,).
     """
 
-    positions: Any  # of numpy, or of jax in a program
-    segments: Any
-    memory: Any
-    starts: Any
+    positions: Array
+    segments: Array
+    memory: Array
+    starts: Array
 
     def context(self, memory: jax.Array) -> Context:
         """The context of one row."""
@@ -34,6 +36,16 @@ class Rows(NamedTuple):
         return Context(
             positions=positions, segments=segments, starts=starts, memory=Memory(memory[None], memory_segments)
         )
+
+
+class Windowed(Component, Protocol):
+    """A layer with a window."""
+
+    @property
+    def window(self) -> int | None: ...
+
+    @property
+    def causal(self) -> bool: ...
 
 
 def one_example(length: int) -> Rows:
@@ -99,7 +111,7 @@ def pick_tokens(length: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def derivatives(layer: Any, length: int) -> Any:
+def derivatives(layer: Component, length: int) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     """(x, memory, arrays of one row) -> output, and its derivatives by tokens and by memory.
 
     The latter are (t, t) and (t, s): the largest over channels of the derivative of a random projection of an output
@@ -130,19 +142,19 @@ def derivatives(layer: Any, length: int) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def observe(layer: Any, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def observe(layer: Component, length: int, packed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Output, derivatives by tokens and derivatives by memory, of a row that is one example or packs several."""
     rows = several_examples(length) if packed else one_example(length)
     y, by_token, by_memory = derivatives(layer, length)(normal(1, length, WIDTH), normal(3, MEMORY, WIDTH), *rows)
     return np.asarray(y), np.asarray(by_token), np.asarray(by_memory)
 
 
-def reach(layer: Any, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
+def reach(layer: Component, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
     """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
     return observe(layer, length, packed)[1:]
 
 
-def output(layer: Any, x: jax.Array | None = None, positions: np.ndarray | None = None) -> np.ndarray:
+def output(layer: Component, x: jax.Array | None = None, positions: np.ndarray | None = None) -> np.ndarray:
     """The output for one short row that is one example."""
     rows, x = one_example(SHORT), normal(1, SHORT, WIDTH) if x is None else x
     rows = rows if positions is None else rows._replace(positions=positions)
@@ -165,20 +177,21 @@ def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> 
         )
 
 
-def law_keeps_the_shape(layer: Any) -> None:
+def law_keeps_the_shape(layer: Component) -> None:
     """(b, t, d) -> (b, t, d)."""
     x, ctx = normal(1, 2, SHORT, WIDTH), packed_context()
     shape = jax.eval_shape(lambda: apply_to(layer, x, ctx)).shape
     require(shape == x.shape, f"x of shape {x.shape} became {shape}")
 
 
-def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
+def law_segments_do_not_mix(layer: Component, length: int = SHORT) -> None:
     """No output depends on a token, or on a part of the memory, of another example in the row."""
     by_token, by_memory = reach(layer, True, length)
     rows = several_examples(length)
-    require_zero(by_token, rows.segments[:, None] != rows.segments[None], "token")
-    require_zero(by_memory, rows.segments[:, None] != rows.memory[None], "memory token")
-    tokens = (rows.segments > 0) & np.isin(np.arange(length), pick_tokens(length))
+    segments, memory = np.asarray(rows.segments), np.asarray(rows.memory)
+    require_zero(by_token, segments[:, None] != segments[None], "token")
+    require_zero(by_memory, segments[:, None] != memory[None], "memory token")
+    tokens = (segments > 0) & np.isin(np.arange(length), pick_tokens(length))
     blind = (by_token.max(1) == 0) & tokens
     # Some may: weights that sum to less than one can all be zero.
     few = 2 * blind.sum() <= tokens.sum()
@@ -188,14 +201,15 @@ def law_segments_do_not_mix(layer: Any, length: int = SHORT) -> None:
     )
 
 
-def law_causal_sees_nothing_later(layer: Any, length: int = SHORT) -> None:
+def law_causal_sees_nothing_later(layer: Component, length: int = SHORT) -> None:
     """No output depends on a later token."""
     require_zero(reach(layer, False, length)[0], np.triu(np.ones((length, length), bool), 1), "the later token")
 
 
-def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
+def law_window_reaches_as_far_as_it_says(layer: Windowed) -> None:
     """Outputs depend on the tokens less than `window` away, and on no others."""
     distance = np.arange(SHORT)[:, None] - np.arange(SHORT)[None]
+    assert layer.window is not None
     inside = (np.abs(distance) < layer.window) & ((distance >= 0) if layer.causal else True)
     wrong = np.argwhere((reach(layer, False)[0] > 0) != inside)
     require(
@@ -203,19 +217,19 @@ def law_window_reaches_as_far_as_it_says(layer: Any) -> None:
     )
 
 
-def law_cross_reads_the_whole_memory(layer: Any) -> None:
+def law_cross_reads_the_whole_memory(layer: Component) -> None:
     """Every output depends on every token of the memory."""
     blind = np.argwhere(reach(layer, False)[1] == 0)
     require(not len(blind), f"output and memory token {blind[0].tolist() if len(blind) else ''}: derivative 0")
 
 
-def law_without_positions_order_does_not_matter(layer: Any) -> None:
+def law_without_positions_order_does_not_matter(layer: Component) -> None:
     """Tokens in another order give the same outputs in that order."""
     order = np.random.default_rng(0).permutation(SHORT)
     require_close(output(layer, normal(1, SHORT, WIDTH)[order]), output(layer)[order], 1e-5, "tokens in another order")
 
 
-def law_only_differences_of_positions_matter(layer: Any) -> None:
+def law_only_differences_of_positions_matter(layer: Component) -> None:
     """Positions that are all 5 higher change nothing; twice the positions do."""
     places = np.arange(SHORT)
     require_close(output(layer, positions=places + 5), output(layer), 1e-4, "positions that are all 5 higher")
@@ -225,7 +239,7 @@ def law_only_differences_of_positions_matter(layer: Any) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def usable_length(layer: Any) -> tuple[int, str]:
+def usable_length(layer: Component) -> tuple[int, str]:
     """The first of LONG (of a residual 72), multiples of chunks, and SHORT at which a layer runs, and why it does not
     at LONG.
 
@@ -248,7 +262,7 @@ def usable_length(layer: Any) -> tuple[int, str]:
     raise AssertionError
 
 
-def looks_ahead(layer: Any, length: int = SHORT) -> str:
+def looks_ahead(layer: Component, length: int = SHORT) -> str:
     """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all
     others tell.
     """
@@ -257,7 +271,7 @@ def looks_ahead(layer: Any, length: int = SHORT) -> str:
     return "never" if not ahead.any() else "always" if ahead[: SHORT - 1].sum() * 2 > SHORT - 1 else "sometimes"
 
 
-def mixes_tokens(layer: Any, length: int = SHORT) -> bool:
+def mixes_tokens(layer: Component, length: int = SHORT) -> bool:
     """Tells if an output depends on a token at another position."""
     slopes = reach(layer, False, length)[0]
     return bool((slopes - np.diag(np.diag(slopes)) > NOISE * slopes.max(initial=0)).any())
@@ -267,7 +281,7 @@ ROWS = 8
 
 
 @functools.lru_cache(maxsize=64)
-def forward(layer: Any) -> Any:
+def forward(layer: Component) -> Callable[..., jax.Array]:
     """(x, positions, segments, starts) -> output, compiled; of ROWS rows."""
 
     def program(x: jax.Array, positions: jax.Array, segments: jax.Array, starts: jax.Array) -> jax.Array:
@@ -279,7 +293,7 @@ def forward(layer: Any) -> Any:
     return jax.jit(program)
 
 
-def run(layer: Any, x: np.ndarray, rows: list[Rows]) -> np.ndarray:
+def run(layer: Component, x: np.ndarray, rows: list[Rows]) -> np.ndarray:
     """The output for ROWS rows."""
     return np.asarray(
         forward(layer)(
@@ -288,7 +302,7 @@ def run(layer: Any, x: np.ndarray, rows: list[Rows]) -> np.ndarray:
     )
 
 
-def law_rows_do_not_mix(layer: Any, length: int = SHORT) -> None:
+def law_rows_do_not_mix(layer: Component, length: int = SHORT) -> None:
     """Another row of the batch changes nothing, neither by its tokens nor by their size."""
     x, rows = (
         np.asarray(normal(1, ROWS, length, WIDTH)),
@@ -298,7 +312,7 @@ def law_rows_do_not_mix(layer: Any, length: int = SHORT) -> None:
     require_close(run(layer, other, rows)[:1], run(layer, x, rows)[:1], 1e-4, "row 0 after the other rows changed")
 
 
-def law_later_tokens_change_nothing(layer: Any, length: int = SHORT) -> None:
+def law_later_tokens_change_nothing(layer: Component, length: int = SHORT) -> None:
     """Other values of later tokens change no output, also where no derivative tells."""
     x, rows = np.asarray(normal(1, length, WIDTH)), [one_example(length)] * ROWS
     cuts = [cut for cut in EDGES if cut < length]
@@ -313,7 +327,7 @@ def law_later_tokens_change_nothing(layer: Any, length: int = SHORT) -> None:
             )
 
 
-def law_packed_rows_equal_the_examples_alone(layer: Any, length: int = SHORT) -> None:
+def law_packed_rows_equal_the_examples_alone(layer: Component, length: int = SHORT) -> None:
     """A row that packs examples gives each the outputs that it has alone, before padding."""
     packed, lengths = several_examples(length), example_lengths(length)
     x = np.asarray(normal(1, length, WIDTH))

@@ -1,13 +1,11 @@
 """Laws of what acts on attention scores: relative positions and weighings."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.attention.weigh import HIDDEN
-from models.laws.inputs import draw, parameters
+from models.laws.inputs import Component, draw, parameters
 from models.laws.verdict import require, require_close
 
 HEADS, T, S = 4, 5, 7
@@ -19,7 +17,7 @@ POSITIONS, SOURCES = (
 VISIBLE = np.arange(S) <= np.arange(T)[:, None] + 2
 
 
-def law_hidden_stays_hidden(form: Any) -> None:
+def law_hidden_stays_hidden(form: Component) -> None:
     """A pair that is hidden keeps a weight of zero, and where it stands changes no other score."""
     scores = jnp.where(VISIBLE, SCORES, HIDDEN)
     biased = form.apply(
@@ -39,7 +37,7 @@ def law_hidden_stays_hidden(form: Any) -> None:
     )
 
 
-def law_hidden_sources_get_no_weight(weigh: Any) -> None:
+def law_hidden_sources_get_no_weight(weigh: Component) -> None:
     """Hidden sources have weight zero and change no other weight; a row that sees nothing has finite weights."""
     visible = jnp.asarray(np.where(np.arange(T)[:, None] == 1, False, VISIBLE))[None, None]
     weights = np.asarray(weigh.apply({"params": parameters(weigh)}, jnp.asarray(SCORES), visible))

@@ -1,12 +1,10 @@
 """Laws of norms and positions, which act on single vectors."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.laws.inputs import WIDTH, normal, parameters
+from models.laws.inputs import WIDTH, Component, normal, parameters
 from models.laws.verdict import require, require_close
 
 
@@ -15,13 +13,13 @@ def draw_vectors() -> jax.Array:
     return 3 * normal(1, 5, 8, WIDTH) + 2
 
 
-def law_norm_forgets_the_scale(norm: Any) -> None:
+def law_norm_forgets_the_scale(norm: Component) -> None:
     """norm(8 x) = norm(x)."""
     x, variables = draw_vectors(), {"params": parameters(norm)}
     require_close(norm.apply(variables, 8 * x), norm.apply(variables, x), 1e-4, "norm(8 x) and norm(x) differ")
 
 
-def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
+def law_norm_acts_on_each_vector_alone(norm: Component) -> None:
     """Another vector, of the same token's heads, of another token or another row, changes nothing."""
     x, variables = draw_vectors(), {"params": parameters(norm)}
     moved = np.abs(np.asarray(norm.apply(variables, x) - norm.apply(variables, x.at[1, 2].add(normal(2, WIDTH))))).max(
@@ -33,14 +31,14 @@ def law_norm_acts_on_each_vector_alone(norm: Any) -> None:
     require(moved.max() < 1e-6, f"changing vector (1, 2) changes the output of vector {index} by {moved.max():.3g}")
 
 
-def law_norm_starts_with_mean_square_one(norm: Any, mean: float = 1.0) -> None:
+def law_norm_starts_with_mean_square_one(norm: Component, mean: float = 1.0) -> None:
     """Initial outputs have mean square 1 over their last axis, or the value that the class declares in `starts_at`."""
     x = draw_vectors()
     square = np.square(norm.apply(norm.init(jax.random.key(0), x), x)).mean(-1)
     require_close(square, np.full_like(square, mean), 1e-3, "mean square of an output at the start")
 
 
-def law_position_follows_the_token(position: Any) -> None:
+def law_position_follows_the_token(position: Component) -> None:
     """Tokens in another order, with their positions, give the same vectors in that order; other positions give
     others.
     """
@@ -52,7 +50,7 @@ def law_position_follows_the_token(position: Any) -> None:
     require(change > 1e-3, f"positions that are all one higher change the output by {change:.1g} only")
 
 
-def law_one_row_of_positions_serves_all(position: Any) -> None:
+def law_one_row_of_positions_serves_all(position: Component) -> None:
     """Positions (1, t) are those of every row."""
     x, places, variables = normal(1, 2, 6, WIDTH), jnp.arange(6)[None], {"params": parameters(position)}
     both = jnp.concatenate([places, places])
@@ -61,7 +59,7 @@ def law_one_row_of_positions_serves_all(position: Any) -> None:
     )
 
 
-def law_products_depend_on_differences(position: Any) -> None:
+def law_products_depend_on_differences(position: Component) -> None:
     """A query at i and a key at j have a product that i - j decides."""
     query, key = normal(1, 1, 4), normal(2, 1, 4)
 
@@ -73,7 +71,7 @@ def law_products_depend_on_differences(position: Any) -> None:
     require(abs(product(3, 1) - product(1, 3)) > 1e-3, "the product does not tell before from after")
 
 
-def law_length_is_kept(position: Any) -> None:
+def law_length_is_kept(position: Component) -> None:
     """Vectors are turned, not stretched."""
     x = normal(1, 6, WIDTH)
     turned = position.apply({}, x, jnp.arange(6))

@@ -1,12 +1,14 @@
 """Verdicts of laws: the index and size of a violation, or the reason that a law was not tested."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from models.contracts import Tree
 from models.paths import path_name
 
 
@@ -37,18 +39,20 @@ class Verdict(NamedTuple):
     remedy: str = ""
 
 
-def name_of(law: Callable[..., Any]) -> str:
+def name_of(law: Callable[..., object]) -> str:
     """The name of a law from that of its function, as models/README.md lists it."""
     return law.__name__.removeprefix("law_").replace("_", " ")
 
 
-def require(condition: Any, words: str) -> None:
+def require(condition: object, words: str) -> None:
     """Raises BrokenLawError with these words unless the condition is true."""
     if not condition:
         raise BrokenLawError(words)
 
 
-def require_close(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "", relative: float = 0.0) -> None:
+def require_close(
+    actual: ArrayLike, expected: ArrayLike, tolerance: float = 1e-4, words: str = "", relative: float = 0.0
+) -> None:
     """Raises BrokenLawError at the largest difference, unless |actual - expected| <= tolerance + relative *
     |expected|.
     """
@@ -67,7 +71,7 @@ def require_close(actual: Any, expected: Any, tolerance: float = 1e-4, words: st
         )
 
 
-def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, words: str = "") -> None:
+def require_equal_trees(actual: Tree, expected: Tree, tolerance: float = 1e-4, words: str = "") -> None:
     """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to tolerance * (1 + the leaf's
     largest value).
     """
@@ -80,12 +84,12 @@ def require_equal_trees(actual: Any, expected: Any, tolerance: float = 1e-4, wor
         )
 
 
-def names_of(tree: Any) -> str:
+def names_of(tree: Tree) -> str:
     """The paths of a tree's leaves."""
     return ", ".join(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)) or "none"
 
 
-def require_finite(tree: Any, words: str) -> None:
+def require_finite(tree: Tree, words: str) -> None:
     """Raises BrokenLawError, naming leaf and index, unless every number of a tree is finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         wide = np.asarray(leaf)

@@ -1,18 +1,18 @@
 """A law of widths: in muP, updates change a model as much whatever its width."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from models.contracts import Tree
 from models.depth.stack import Stack
 from models.embed.tokens import TokenEmbed
 from models.head.logits import LogitsHead
 from models.laws.inputs import VOCAB, tokens
 from models.laws.verdict import BrokenLawError, require, require_finite
 from models.parametrization import initialised, roles
+from models.roles import Role
 from models.structure import replace
 from models.transformer import Transformer
 
@@ -36,14 +36,14 @@ def change(stack: Stack, width: int) -> float:
         raise BrokenLawError(str(error)) from None
 
     @jax.jit
-    def update(params: Any) -> tuple[jax.Array, Any]:
-        def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+    def update(params: Tree) -> tuple[jax.Array, Tree]:
+        def loss(params: Tree) -> tuple[jax.Array, jax.Array]:
             logits = jnp.asarray(model.apply({"params": params}, batch))
             return optax.softmax_cross_entropy_with_integer_labels(logits, tokens(2, 4, 8)).mean(), logits
 
         gradient, before = jax.grad(loss, has_aux=True)(params)
 
-        def step(leaf: jax.Array, slope: jax.Array, role: Any) -> jax.Array:
+        def step(leaf: jax.Array, slope: jax.Array, role: Role) -> jax.Array:
             return leaf - RATE / (role.growth.fan_in if role.growth else 1) * jnp.sign(slope)
 
         _, after = loss(jax.tree.map(step, params, gradient, known))

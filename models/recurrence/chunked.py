@@ -3,11 +3,13 @@ state is carried.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+Carry = TypeVar("Carry")
 
 
 @flax.struct.dataclass
@@ -107,12 +109,12 @@ def join(x: jax.Array, t: int) -> jax.Array:
     return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]
 
 
-def scan_chunks(advance: Callable[..., Any], state: Any, *inputs: jax.Array) -> tuple[Any, Any]:
+def scan_chunks(advance: Callable[..., Carry], state: Carry, *inputs: jax.Array) -> tuple[Carry, Carry]:
     """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and
     the last.
     """
 
-    def step(state: Any, parts: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    def step(state: Carry, parts: tuple[jax.Array, ...]) -> tuple[Carry, Carry]:
         return advance(state, *parts), state
 
     last, entering = jax.lax.scan(step, state, tuple(jnp.moveaxis(x, 2, 0) for x in inputs))

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import EllipsisType
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,20 @@ from models.recurrence.chunked import Chunks, Rule, State, row, turn
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
 # bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
 VECTOR_MEMORY = 64 * 2**20
+
+Index = EllipsisType | tuple[int, ...]
+
+
+class Ref(Protocol):
+    """A block of an array in VMEM, which a kernel reads and writes by index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: Index, /) -> jax.Array: ...
+
+    def __setitem__(self, index: Index, value: jax.Array, /) -> None: ...
+
 
 # All that a kernel reads and writes has axes (b, h or 1, blocks or 1, chunks of a block or 1) and then those of one
 # chunk.
@@ -73,8 +88,12 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
         return memory, outputs
 
     def run(
-        name: str, body: Callable[..., None], arrays: Sequence[jax.Array], made: Sequence[Any], reverse: bool
-    ) -> Any:
+        name: str,
+        body: Callable[..., None],
+        arrays: Sequence[jax.Array],
+        made: Sequence[jax.ShapeDtypeStruct],
+        reverse: bool,
+    ) -> Sequence[jax.Array]:
         (b, h, *_, k, v), n = made[0].shape, arrays[0].shape[2]
         call = pallas.pallas_call(
             body,
@@ -96,7 +115,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
         """Gives also the memory that enters each block."""
 
-        def body(marks: Any, start: Any, *refs: Any) -> None:
+        def body(marks: Ref, start: Ref, *refs: Ref) -> None:
             *inputs, last, outputs, entering, held = refs
             _begin(held, start)
             entering[0, 0, 0, 0] = held[...]
@@ -117,7 +136,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
     def backward(saved: Sequence[jax.Array], cotangents: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         marks, entering, *inputs = saved
 
-        def body(marks: Any, last: Any, outputs: Any, entering: Any, *refs: Any) -> None:
+        def body(marks: Ref, last: Ref, outputs: Ref, entering: Ref, *refs: Ref) -> None:
             inputs, (first, *grads, held) = refs[: len(saved) - 2], refs[len(saved) - 2 :]
             _begin(held, last)
             _, pull = jax.vjp(functools.partial(block, _chunks(marks)), entering[0, 0, 0, 0], _cut(inputs))
@@ -149,7 +168,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
 def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
     """The part of an array for a row, a head and one of n blocks."""
 
-    def places(at_row: Any, head: Any, index: Any) -> tuple[Any, ...]:
+    def places(at_row: jax.Array, head: jax.Array, index: jax.Array) -> tuple[jax.Array | int, ...]:
         return (
             at_row,
             0 if shape[1] == 1 else head,
@@ -162,7 +181,7 @@ def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
     return pallas.BlockSpec((1, 1, 1, *shape[3:]), places)
 
 
-def _begin(held: Any, start: Any) -> None:
+def _begin(held: Ref, start: Ref) -> None:
     """The scratch holds `start` where a row's head begins."""
 
     @pallas.when(pallas.program_id(2) == 0)
@@ -170,12 +189,12 @@ def _begin(held: Any, start: Any) -> None:
         held[...] = start[0, 0, 0, 0]
 
 
-def _cut(refs: Sequence[Any]) -> list[list[jax.Array]]:
+def _cut(refs: Sequence[Ref]) -> list[list[jax.Array]]:
     """The inputs of each chunk of a block."""
     return [[ref[0, 0, 0, index] for ref in refs] for index in range(refs[0].shape[3])]
 
 
-def _chunks(marks: Any) -> list[Chunks]:
+def _chunks(marks: Ref) -> list[Chunks]:
     """The masks of each chunk of a block."""
     chunks = list[Chunks]()
     for (mark,) in _cut([marks]):

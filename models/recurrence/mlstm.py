@@ -1,6 +1,6 @@
 """The matrix memory of xLSTM."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -11,7 +11,7 @@ from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Norm
 from models.norm import LayerNorm
-from models.projection import project
+from models.projection import Initial, project
 from models.recurrence.chunked import Chunks, join, scan_chunks, sums
 from models.recurrence.decayed import head_width, norm_merge
 from models.structure import require_positive
@@ -107,7 +107,7 @@ class MLSTM(nn.Module):
             require_positive(self, "cap")
         super().__post_init__()
 
-    def gate(self, name: str, x: jax.Array, start: Any) -> jax.Array:
+    def gate(self, name: str, x: jax.Array, start: Initial) -> jax.Array:
         """The preactivation of a gate, one number a head, its bias at the start, within the cap: (b, h, t) in
         float32.
         """

@@ -1,6 +1,6 @@
 """RWKV's time mixing and channel mixing."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from models.activation import squared_relu
 from models.backend.implementation import Recurrent
 from models.cache import recall, remember
 from models.context import Context
-from models.contracts import Activation, Norm
+from models.contracts import Activation, Norm, Tree
 from models.norm import LayerNorm
 from models.projection import merge
 from models.recurrence.decayed import head_width, norm_merge
@@ -81,7 +81,7 @@ class RWKV7(nn.Module):
         return up(down if between is None else between(down))
 
     @nn.compact
-    def __call__(self, x: jax.Array, ctx: Context) -> Any:
+    def __call__(self, x: jax.Array, ctx: Context) -> Tree:
         (b, t, d), h = x.shape, self.heads
         k = head_width(self, d, h)
         rank, gate_rank = self.rank or low(1.8 * d**0.5), self.gate_rank or low(0.6 * d**0.8)

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from models.activation import gelu, silu
 from models.cache import recall, remember
@@ -16,6 +17,9 @@ from models.mixers.convolution import ShortConvolution
 from models.roles import UNDECAYED, Roles
 from models.structure import require_positive
 
+Carry = TypeVar("Carry")
+Inputs = TypeVar("Inputs")
+Outputs = TypeVar("Outputs")
 CHUNK = 256  # tokens that are scanned at once
 
 
@@ -42,7 +46,9 @@ def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> t
     return h[:, -1], h
 
 
-def in_chunks(body: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any, chunk: int) -> tuple[Any, Any]:
+def in_chunks(
+    body: Callable[[Carry, Inputs], tuple[Carry, Outputs]], state: Carry, inputs: Inputs, chunk: int
+) -> tuple[Carry, Outputs]:
     """(state, inputs) -> (state, outputs) by the body for one chunk of time after the other; inputs and outputs (b, t,
     ...).
 
@@ -51,7 +57,7 @@ def in_chunks(body: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: A
     """
     t, body = jax.tree.leaves(inputs)[0].shape[1], jax.checkpoint(body)
     count = t // chunk
-    parts: list[Any] = []
+    parts: list[Outputs] = []
     if count:
         rows = jax.tree.map(
             lambda leaf: leaf[:, : count * chunk].reshape(-1, count, chunk, *leaf.shape[2:]).swapaxes(0, 1), inputs
@@ -248,7 +254,7 @@ def rates_start(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[0] + 1, dtype=jnp.float32))[:, None], shape)
 
 
-def step_start(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def step_start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Biases whose softplus is between 0.001 and 0.1, uniform in its logarithm."""
     step = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(0.001), math.log(0.1)))
     return jnp.log(jnp.expm1(step))

@@ -1,13 +1,11 @@
 """Residual connections.  The state is any pytree: see `expand` and `reduce` in models.contracts.Residual."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from models.context import Context
-from models.contracts import Branch, Norm, Residual, Shrinks
+from models.contracts import Branch, Norm, Residual, Shrinks, Tree
 from models.norm import LayerNorm
 from models.structure import copy_as, require_positive
 
@@ -123,12 +121,12 @@ class StochasticDepth(nn.Module):
             raise ValueError(f"StochasticDepth rate is {self.rate}; give a number from 0 up to, not including, 1.")
         super().__post_init__()
 
-    def expand(self, x: jax.Array, ctx: Context) -> Any:
+    def expand(self, x: jax.Array, ctx: Context) -> Tree:
         """The state of `residual` for the stream."""
         expand = getattr(self.residual, "expand", None)
         return expand(x, ctx) if expand else x
 
-    def reduce(self, state: Any, ctx: Context) -> jax.Array:
+    def reduce(self, state: Tree, ctx: Context) -> jax.Array:
         """The stream of `residual` from its state."""
         reduce = getattr(self.residual, "reduce", None)
         return reduce(state, ctx) if reduce else state
@@ -138,7 +136,7 @@ class StochasticDepth(nn.Module):
         return self.residual.first_gain(ctx) if isinstance(self.residual, Shrinks) else 1.0
 
     @nn.compact
-    def __call__(self, state: Any, branch: Branch, ctx: Context) -> Any:
+    def __call__(self, state: Tree, branch: Branch, ctx: Context) -> Tree:
         def drop(x: jax.Array) -> jax.Array:
             y = branch(x)
             if not ctx.train or self.rate == 0:

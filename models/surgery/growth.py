@@ -1,11 +1,13 @@
 """Deeper stacks from shallow ones: the parameters of a trained stack laid out for more repeats of its pattern."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 
+from models.contracts import Tree
 from models.depth.stack import Stack, scanned, unrolled
 from models.paths import SCANNED, block_name, in_loop, path_name
 from models.residual.single import LayerScale, PreNorm, ReZero, ScaledNorm
@@ -16,8 +18,8 @@ Order = Literal["stacked", "interleaved"]
 
 
 def deepened(
-    params: Mapping[str, Any], stack: Stack, repeats: int, order: Order = "stacked", preserving: bool = False
-) -> dict[str, Any]:
+    params: Mapping[str, Tree], stack: Stack, repeats: int, order: Order = "stacked", preserving: bool = False
+) -> dict[str, Tree]:
     """The parameters of a stack as those of the same stack with more `repeats`; a loop stays a loop, a scan a scan.
 
     "stacked": repeat i takes the parameters of repeat i modulo the old number (arXiv:2405.15319); "interleaved": of old
@@ -37,7 +39,7 @@ def deepened(
         return dict(params)
     old, width, loop = stack.repeats, len(stack.pattern), unrolled(params, stack)
     sources = [repeat % old if order == "stacked" else repeat * old // repeats for repeat in range(repeats)]
-    layers: dict[str, Any] = {}
+    layers: dict[str, Tree] = {}
     for repeat, source in enumerate(sources):
         for index in range(width):
             layer = loop[block_name("loop", source * width + index)]
@@ -47,10 +49,10 @@ def deepened(
     return scanned(new, replace(stack, "repeats", repeats)) if SCANNED in params else new
 
 
-def silence(block: Mapping[str, Any]) -> dict[str, Any]:
+def silence(block: Mapping[str, Tree]) -> dict[str, Tree]:
     """A block's parameters with the last projection of every layer at zero."""
 
-    def zero(path: Any, leaf: jax.Array) -> jax.Array:
+    def zero(path: KeyPath, leaf: jax.Array) -> jax.Array:
         return jnp.zeros_like(leaf) if ends_layer(path) else leaf
 
     for name, layer in block.items():
@@ -64,7 +66,7 @@ def silence(block: Mapping[str, Any]) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(zero, dict(block))
 
 
-def ends_layer(path: Any) -> bool:
+def ends_layer(path: KeyPath) -> bool:
     """Tells if a parameter belongs to a last projection: `down`, `down/kernel`, `out/bias`."""
     names = path_name(path).split("/")
     return names[-1] in LAST or (names[-1] in ("kernel", "bias") and len(names) > 1 and names[-2] in LAST)
