@@ -13,9 +13,7 @@ Value = TypeVar("Value")
 
 
 def recall(module: nn.Module, ctx: Context, name: str, initial: Value) -> Value:
-    """Reads the value that the module cached under a name at the last call; `initial` at the start and outside
-    decoding.
-    """
+    """Reads the value that a module cached under a name at the last call; `initial` at the start or if not decoding."""
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
 

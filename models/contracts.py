@@ -48,10 +48,10 @@ class Relative(Protocol):
 
 
 class Weigh(Protocol):
-    """Turns attention scores (b, h, t, s) in float32 and a mask (b or 1, h or 1, t, s) or None into weights (b, h, t,
-    s).
+    """Turns attention scores (b, h, t, s) in float32 and a mask into weights (b, h, t, s).
 
-    Weights outside the mask `visible` are zero, also in a row that sees nothing.
+    The mask is (b or 1, h or 1, t, s), or None.  Weights outside the mask `visible` are zero, also in a row that sees
+    nothing.
     """
 
     def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array: ...

@@ -50,9 +50,9 @@ class GLU(nn.Module):
 
 class LowRank(nn.Module):
     """An MLP whose two maps are products of thin ones: W = A B of rank `rank` * d.  (b, t, d) -> (b, t, d).
-    arXiv:2406.16450.
 
-    down(down_in(activation(up(up_in(x))))).  The paper's guided training beside dense weights is left out.
+    arXiv:2406.16450.  down(down_in(activation(up(up_in(x))))).  The paper's guided training beside dense weights is
+    left out.
     """
 
     expand: float = 4.0  # hidden width over d
@@ -78,12 +78,11 @@ class LowRank(nn.Module):
 
 
 class Monarch(nn.Module):
-    """An MLP whose two maps are Monarch matrices: block-diagonal, permuted, block-diagonal, permuted.  (b, t, d) -> (b,
-    t, d).
+    """An MLP whose two maps are Monarch matrices: block-diagonal, permuted, block-diagonal, permuted.
 
-    A map from n to m has `blocks` blocks of (l / blocks, n / blocks), then of (m / blocks, l / blocks), l the smaller
-    of n and m; the permutations swap block and place.  arXiv:2204.00595.  Raises ValueError for widths that `blocks`
-    does not divide.
+    (b, t, d) -> (b, t, d).  A map from n to m has `blocks` blocks of (l / blocks, n / blocks), then of (m / blocks, l /
+    blocks), l the smaller of n and m; the permutations swap block and place.  arXiv:2204.00595.  Raises ValueError for
+    widths that `blocks` does not divide.
     """
 
     expand: float = 4.0  # hidden width over d

@@ -54,8 +54,9 @@ class RMSNorm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMSNorm of each head with a scale of its own, (h, k).  (..., h, k) -> (..., h, k).  Group norm over heads:
-    arXiv:1803.08494.
+    """RMSNorm of each head with a scale of its own, (h, k).  (..., h, k) -> (..., h, k).
+
+    Group norm over heads: arXiv:1803.08494.
     """
 
     epsilon: float = 1e-6
@@ -89,6 +90,7 @@ class L2Norm(nn.Module):
 
 class ScaleNorm(nn.Module):
     """scale * x / sqrt(sum(x^2) + epsilon), scale one number that starts at sqrt(d).  (..., d) -> (..., d).
+
     arXiv:1910.05895.
     """
 
@@ -106,10 +108,9 @@ class ScaleNorm(nn.Module):
 
 
 class DynamicTanh(nn.Module):
-    """scale * tanh(slope * x) + bias, slope one number: no statistics, so it keeps the size of small x.  (..., d) ->
-    (..., d).
+    """scale * tanh(slope * x) + bias, slope one number: no statistics, so it keeps the size of small x.
 
-    arXiv:2503.10622.
+    (..., d) -> (..., d).  arXiv:2503.10622.
     """
 
     slope: float = 0.5  # at the start

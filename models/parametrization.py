@@ -98,8 +98,7 @@ def widen(model: Any, width: int) -> Any:
 
 
 def roles(model: Any, batch: Batch) -> Tree:
-    """The Role of each parameter, as a tree like the parameters'; their growth is None where the parametrization is
-    standard.
+    """The Role of each parameter, as a tree like the parameters'; growth is None for the standard parametrization.
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """

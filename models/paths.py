@@ -1,6 +1,4 @@
-"""The grammar of parameter paths: names of leaves, which layer of which stack a leaf belongs to, and patterns that
-select leaves.
-"""
+"""The grammar of parameter paths: names of leaves, the layer of a stack that a leaf belongs to, and patterns."""
 
 import dataclasses
 import re
@@ -60,8 +58,7 @@ def in_loop(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A block of a stack: the stack's path, the path within the block, how the block repeats, and its number of its
-    kind.
+    """A block of a stack: the stack's path, how the block repeats, its number of that kind, and the path within it.
 
     kind "prefix" and "loop" are single blocks; "scan" has parameters with a leading axis of repeats; "tied" is one
     block for all repeats.
@@ -97,8 +94,7 @@ class Layer:
         return self.kind in ("scan", "tied")
 
     def single(self, first: int = 0) -> "Layer":
-        """The same block as one of a loop that counts all blocks of the stack; `first` is the number of blocks of the
-        prefix.
+        """The same block as one of a loop that counts all blocks of the stack, of which `first` are the prefix.
 
         Of blocks that repeat it is that of the first repeat.
         """
@@ -114,9 +110,7 @@ def count_stacked(path: str) -> int:
 
 
 def order(path: str) -> tuple[tuple[bool, int], ...]:
-    """A key that sorts paths by depth: the prefix before what repeats, then the block's number, then the same within
-    the block.
-    """
+    """A key that sorts paths by depth: prefix before repeats, then by the block's number, then within the block."""
     places: list[tuple[bool, int]] = []
     while (layer := Layer.of(path)) is not None:
         places.append((layer.kind != "prefix", layer.index))

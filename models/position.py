@@ -11,6 +11,7 @@ from models.structure import require_positive
 
 class LearnedPosition(nn.Module):
     """x + table[position], one learned vector for each of `length` places.  (..., t, d) -> (..., t, d).
+
     arXiv:1705.03122.
     """
 
@@ -52,9 +53,8 @@ class SinusoidalPosition(nn.Module):
 
 class RoPE(nn.Module):
     """Rotates each pair (x_i, x_{i + k/2}) by the angle p * base^(-2i/k).  (..., t, k) -> (..., t, k), k even.
-    arXiv:2104.09864.
 
-    Products of rotated queries and keys depend on positions through their difference only.
+    arXiv:2104.09864.  Products of rotated queries and keys depend on positions through their difference only.
     """
 
     base: float = 10_000.0
@@ -69,10 +69,9 @@ class RoPE(nn.Module):
 
 
 class PartialRoPE(nn.Module):
-    """RoPE on the first `part` of the width, the rest as it is.  (..., t, k) -> (..., t, k).  GPT-NeoX,
-    arXiv:2204.06745.
+    """RoPE on the first `part` of the width, the rest as it is.  (..., t, k) -> (..., t, k).
 
-    At least one pair is rotated, whatever the width.
+    GPT-NeoX, arXiv:2204.06745.  At least one pair is rotated, whatever the width.
     """
 
     part: float = 0.25
@@ -93,10 +92,9 @@ class PartialRoPE(nn.Module):
 
 
 class InterpolatedRoPE(nn.Module):
-    """RoPE at positions p / factor: a model for rows of some length reads `factor` times that.  (..., t, k) -> (..., t,
-    k).
+    """RoPE at positions p / factor: a model for rows of some length reads `factor` times that.
 
-    Position interpolation, arXiv:2306.15595.
+    (..., t, k) -> (..., t, k).  Position interpolation, arXiv:2306.15595.
     """
 
     factor: float = 4.0
@@ -112,11 +110,10 @@ class InterpolatedRoPE(nn.Module):
 
 
 class NTKRoPE(nn.Module):
-    """RoPE of base * factor^(k / (k - 2)).  (..., t, k) -> (..., t, k).  "NTK-aware" scaling, arXiv:2309.00071, section
-    3.1.
+    """RoPE of base * factor^(k / (k - 2)).  (..., t, k) -> (..., t, k).
 
-    The slowest pair turns `factor` times slower, the fastest as before.  A width of 2 has no slower pair, and is plain
-    RoPE.
+    "NTK-aware" scaling, arXiv:2309.00071, section 3.1.  The slowest pair turns `factor` times slower, the fastest as
+    before.  A width of 2 has no slower pair, and is plain RoPE.
     """
 
     factor: float = 4.0
@@ -134,12 +131,11 @@ class NTKRoPE(nn.Module):
 
 class YaRN(nn.Module):
     """(0.1 ln(factor) + 1) * RoPE with angles (g + (1 - g) / factor) p w_i.  (..., t, k) -> (..., t, k).
-    arXiv:2309.00071.
 
-    g goes from 0 to 1 as the turns that a pair makes over the `length` that the model was trained on go from `slow` to
-    `fast`: slow pairs are interpolated and fast ones kept.  The factor before, on queries and keys, is the paper's
-    temperature of the softmax. The line is drawn over turns as in the paper; released models draw it over the index of
-    the pair.
+    arXiv:2309.00071.  g goes from 0 to 1 as the turns that a pair makes over the `length` that the model was trained on
+    go from `slow` to `fast`: slow pairs are interpolated and fast ones kept.  The factor before, on queries and keys,
+    is the paper's temperature of the softmax. The line is drawn over turns as in the paper; released models draw it
+    over the index of the pair.
     """
 
     factor: float = 4.0
@@ -163,11 +159,11 @@ class YaRN(nn.Module):
 
 
 class AxialRoPE(nn.Module):
-    """RoPE on a grid: the place p is unravelled over `grid`, and each axis rotates its own part of the width.  (..., t,
-    k) -> (..., t, k).
+    """RoPE on a grid: the place p is unravelled over `grid`, and each axis rotates its own part of the width.
 
-    Such as (14, 14) for patches of an image, or (8, 14, 14) for video; the last axis runs fastest.  Where the pairs do
-    not divide evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in arXiv:2403.13298.
+    (..., t, k) -> (..., t, k).  Such as (14, 14) for patches of an image, or (8, 14, 14) for video; the last axis runs
+    fastest.  Where the pairs do not divide evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in
+    arXiv:2403.13298.
     """
 
     grid: tuple[int, ...] = (14, 14)

@@ -26,9 +26,7 @@ OPAQUE = ("gather", "fft", "sort", "pallas_call", "scatter", "scatter-add", "cus
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """A parameter within a value: its number, and which of its axes, counted from the last, each axis of the value runs
-    over.
-    """
+    """A parameter within a value: its number, and which of its axes (-1 the last) each axis of the value runs over."""
 
     number: int
     axes: tuple[frozenset[int], ...]

@@ -23,9 +23,7 @@ SHIFTS = ("bias", "scale")  # last words of names whose parameters shift or scal
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Growth of a parameter over the base model's: m_in, m_out, m_l of its stack, and if it maps width to a fixed
-    size.
-    """
+    """Growth of a parameter over the base model's: m_in, m_out, m_l of its stack, and if its output size is fixed."""
 
     fan_in: float = 1.0
     fan_out: float = 1.0

@@ -18,8 +18,9 @@ def copy_as(template: Value, name: str) -> Value:
 
 
 def unshare(value: Value) -> Value:
-    """The same structure with every module an object of its own: linen gives one object in two places one set of
-    parameters.
+    """The same structure with every module an object of its own.
+
+    Linen gives one object in two places one set of parameters.
     """
     if isinstance(value, tuple):
         return cast(Value, tuple(unshare(item) for item in value))
@@ -32,16 +33,13 @@ def unshare(value: Value) -> Value:
 
 
 def separate(model: nn.Module) -> None:
-    """Makes the parts of a model under construction objects of their own, so that equal models have equal
-    parameters.
-    """
+    """Makes the parts of a model under construction separate objects, so that equal models have equal parameters."""
     for field in fields(model):
         object.__setattr__(model, field.name, unshare(getattr(model, field.name)))
 
 
 def part(value: object, path: str) -> Any:
-    """The part of a tree of dataclasses and tuples that stands at a dotted path, such as `stack.block.mixer` or
-    `stack.block.0`.
+    """The part of a tree of dataclasses and tuples at a dotted path, `stack.block.mixer` or `stack.block.0`.
 
     Raises LookupError, naming the nearest field, where the path leads nowhere.
     """
@@ -83,8 +81,9 @@ def _child(value: object, name: str, whole: str) -> Any:
 
 
 def absence(path: str, name: str, value: object, owner: type | None = None) -> str:
-    """A sentence for a path that leads nowhere: `value`, an instance of the dataclass `owner` if that is given, has no
-    part `name`.
+    """A sentence for a path that leads nowhere: `value` has no part `name`.
+
+    `owner` is the dataclass of which `value` is an instance, if it is one.
     """
     if owner is not None and (names := [field.name for field in fields(owner)]):
         return f"{path!r}: {owner.__name__} has no field {name!r}; {nearest(name, names)}"

@@ -23,10 +23,10 @@ NOWHERE = -(10**9)  # the index of a padding token that no token sees
 
 @flax.struct.dataclass
 class Tokens:
-    """Locations of tokens: index (1 or b, t) in the row, positions (1 or b, t) in their example, segments (b, t) or
-    None.
+    """Locations of tokens: their index in the row, positions in their example, and segments or None.
 
-    `aligned` says that positions are the indices, so that chunks begin at multiples of their length in the row.
+    index and positions are (1 or b, t), segments (b, t).  `aligned` says that positions are the indices, so that chunks
+    begin at multiples of their length in the row.
     """
 
     index: jax.Array
@@ -113,8 +113,9 @@ def attend(
     dropout: Callable[[jax.Array], jax.Array] | None = None,
     implementation: Implementation | None = None,
 ) -> jax.Array:
-    """weigh(scale * q k^T + biases) v: query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h,
-    t, v).
+    """weigh(scale * q k^T + biases) v.
+
+    query (b, h, t, k), key (b, g, s, k), value (b, g, s, v), g dividing h -> (b, h, t, v).
 
     `other` locates the sources; None if they are the same tokens.  `relative` adds its bias; `decay`, (b, h, t) and
     (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees no
@@ -288,9 +289,7 @@ def _half(reach: Reach) -> contextlib.AbstractContextManager[object]:
 def _split(
     query: jax.Array, key: jax.Array, value: jax.Array, tokens: Tokens, reach: Reach
 ) -> tuple[jax.Array, jax.Array, jax.Array, Tokens, Tokens]:
-    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see; locations of
-    both.
-    """
+    """Queries in blocks of the reach's span, keys and values with the neighbours that they may see, and all tokens."""
     (b, _, t, _), span, sides = query.shape, reach.span or query.shape[2], reach.neighbours(tokens)
     whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (b, t)), tokens)
     near, beside = (jax.tree.map(lambda leaf, args=args: _rows(leaf, span, *args), whole) for args in ((0, 0), sides))
@@ -304,8 +303,9 @@ def _join(mixed: jax.Array, b: int, t: int) -> jax.Array:
 
 
 def _blocks(x: jax.Array, size: int, before: int, after: int) -> jax.Array:
-    """Blocks of time with their neighbours, as rows of the batch: (b, h, t, k) -> (b * n, h, (before + 1 + after) *
-    size, k).
+    """Blocks of time with their neighbours, as rows of the batch.
+
+    (b, h, t, k) -> (b * n, h, (before + 1 + after) * size, k).
     """
     b, h, t, k = x.shape
     n = -(-t // size)

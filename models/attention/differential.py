@@ -19,12 +19,12 @@ from models.structure import require_positive
 
 
 class DifferentialAttention(nn.Module):
-    """(softmax(q_1 k_1^T / sqrt(k)) - l softmax(q_2 k_2^T / sqrt(k))) v, normalised a head and times 1 - l_0.  (b, t,
-    d) -> (b, t, d).
+    """(softmax(q_1 k_1^T / sqrt(k)) - l softmax(q_2 k_2^T / sqrt(k))) v, normalised a head and times 1 - l_0.
 
-    l = exp(a_1 b_1) - exp(a_2 b_2) + l_0 with learned vectors a, b and l_0 = 0.8 - 0.6 exp(-0.3 layer).  Heads have
-    values twice as wide as keys, so `heads` is half of what attention of the same cost has.  arXiv:2410.05258, the
-    first version of microsoft/unilm, without its heads that share keys and values; layers count from 0, as there.
+    (b, t, d) -> (b, t, d).  l = exp(a_1 b_1) - exp(a_2 b_2) + l_0 with learned vectors a, b and l_0 = 0.8 - 0.6
+    exp(-0.3 layer).  Heads have values twice as wide as keys, so `heads` is half of what attention of the same cost
+    has.  arXiv:2410.05258, the first version of microsoft/unilm, without its heads that share keys and values; layers
+    count from 0, as there.
     """
 
     # two vectors each

@@ -15,11 +15,10 @@ from models.structure import copy_as, require_positive
 
 
 class ForgettingAttention(nn.Module):
-    """softmax(q k^T / sqrt(k) + D) v with D_ij = sum of log f over j + 1 ... i and f = sigmoid(w x + b) a head.  (b, t,
-    d) -> (b, t, d).
+    """softmax(q k^T / sqrt(k) + D) v with D_ij = sum of log f over j + 1 ... i and f = sigmoid(w x + b) a head.
 
-    Always causal, and needs no positions.  FoX, arXiv:2503.02130.  `qk_norm` and `gate` are those of its Pro form,
-    without the shift of keys and values.  b starts at 4, so that forgetting begins slowly.
+    (b, t, d) -> (b, t, d).  Always causal, and needs no positions.  FoX, arXiv:2503.02130.  `qk_norm` and `gate` are
+    those of its Pro form, without the shift of keys and values.  b starts at 4, so that forgetting begins slowly.
     """
 
     heads: int = 8

@@ -17,13 +17,12 @@ from models.structure import copy_as, require_positive
 
 
 class LatentAttention(nn.Module):
-    """Multi-head latent attention: c = norm(W x) of width `rank`, keys and values U c; softmax([q, q_r] [k, k_r]^T /
-    sqrt(k + r)) v.
+    """Multi-head latent attention: c = norm(W x), keys and values U c; softmax([q, q_r] [k, k_r]^T / sqrt(k + r)) v.
 
-    (b, t, d) -> (b, t, d).  DeepSeek-V2, arXiv:2405.04434.  q_r and the one k_r that all heads share, `rotary` wide,
-    carry the position.  Decoding keeps c and k_r only, rank + rotary numbers a token, and moves U to the side of the
-    queries. `query_rank` compresses the queries too.  Values are as wide as keys unless `value_width` is given; the
-    released model's are: 128, with rotary 64, rank 512 and query_rank 1536, at width 5120.
+    (b, t, d) -> (b, t, d).  DeepSeek-V2, arXiv:2405.04434.  c has width `rank`.  q_r and the one k_r that all heads
+    share, `rotary` wide, carry the position.  Decoding keeps c and k_r only, rank + rotary numbers a token, and moves U
+    to the side of the queries.  `query_rank` compresses the queries too.  Values are as wide as keys unless
+    `value_width` is given; the released model's are: 128, with rotary 64, rank 512 and query_rank 1536, at width 5120.
     """
 
     heads: int = 8

@@ -1,6 +1,4 @@
-"""Biases of attention scores by how far apart two tokens stand; what is hidden, at -1e30, stays hidden under any of
-them.
-"""
+"""Biases of attention scores by the distance of two tokens; hidden scores, at -1e30, stay hidden under any of them."""
 
 import math
 from typing import ClassVar
@@ -16,10 +14,9 @@ from models.structure import require_positive
 
 class ALiBi(nn.Module):
     """scores - slope_h |i - j|, slope_h = 2^(-8 h / heads) for h = 1, 2, ...  (b, h, t, s) -> (b, h, t, s).
-    arXiv:2108.12409.
 
-    For a number of heads that is no power of two, n the one below, the slopes are those of n heads and every second of
-    2 n heads.
+    arXiv:2108.12409.  For a number of heads that is no power of two, n the one below, the slopes are those of n heads
+    and every second of 2 n heads.
     """
 
     @nn.compact
@@ -75,11 +72,10 @@ class T5Bias(nn.Module):
 
 
 class FIRE(nn.Module):
-    """scores + f(log(c |i - j| + 1) / log(c max(i, j, length) + 1)), f a network from 1 to heads.  (b, h, t, s) -> (b,
-    h, t, s).
+    """scores + f(log(c |i - j| + 1) / log(c max(i, j, length) + 1)), f a network from 1 to heads.
 
-    c and `length` are learned from where they start.  arXiv:2310.04418, where j <= i, so that max(i, j) is i; f is
-    without the last bias, which softmax does not see.
+    (b, h, t, s) -> (b, h, t, s).  c and `length` are learned from where they start.  arXiv:2310.04418, where j <= i, so
+    that max(i, j) is i; f is without the last bias, which softmax does not see.
     """
 
     hidden: int = 32
@@ -103,12 +99,11 @@ class FIRE(nn.Module):
 
 
 class CoPE(nn.Module):
-    """scores + q_i . e[p_ij], p_ij = min(sum_{j <= m} sigmoid(scores_im), places - 1) over the visible m, e between
-    integers linear.
+    """scores + q_i . e[p_ij], p_ij = min(sum_{j <= m} sigmoid(scores_im), places - 1) over the visible m.
 
-    (b, h, t, s) -> (b, h, t, s).  arXiv:2405.18719.  Places are counted backwards from the last visible token, in units
-    that the query decides: meant for causal attention, where that is the query's own.  All heads share e; the query is
-    scaled as scores are.
+    e is linear between integers.  (b, h, t, s) -> (b, h, t, s).  arXiv:2405.18719.  Places are counted backwards from
+    the last visible token, in units that the query decides: meant for causal attention, where that is the query's own.
+    All heads share e; the query is scaled as scores are.
     """
 
     roles: ClassVar[Roles] = {"table": Role(decay=False, inputs=())}  # the query that it meets is scaled

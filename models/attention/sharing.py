@@ -9,11 +9,10 @@ from models.contracts import Tree
 
 
 class ValueResidual(Attention):
-    """Attention whose values are v <- a v + b v_1, v_1 those of the first such layer, a and b learned scalars that
-    start at 1/2.
+    """Attention whose values are v <- a v + b v_1, v_1 those of the first such layer, a and b learned scalars.
 
-    (b, t, d) -> (b, t, d).  ResFormer, arXiv:2410.17897.  The first layer gives its values to the later ones: under a
-    scan it stands in the stack's `prefix`.
+    a and b start at 1/2.  (b, t, d) -> (b, t, d).  ResFormer, arXiv:2410.17897.  The first layer gives its values to
+    the later ones: under a scan it stands in the stack's `prefix`.
     """
 
     @nn.compact
@@ -27,8 +26,7 @@ class ValueResidual(Attention):
 
 
 class SharedAttention(Attention):
-    """Attention whose keys and values serve the layers after it that set `reuse`, which have none of their own and no
-    cache.
+    """Attention whose keys and values serve later layers that set `reuse`, which have none of their own and no cache.
 
     (b, t, d) -> (b, t, d).  Cross-layer attention, arXiv:2405.12981: pairs are the pattern `(Block(SharedAttention()),
     Block(SharedAttention(reuse=True)))`; with the giving layer in the stack's `prefix` one set serves all (YOCO,

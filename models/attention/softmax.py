@@ -84,9 +84,7 @@ class Attention(nn.Module):
 
     @property
     def no_gradient(self) -> tuple[str, ...]:
-        """Names the keys' bias if there are no positions: it adds a constant to a query's scores, which softmax
-        cancels.
-        """
+        """Names the keys' bias if there are no positions: it shifts a query's scores alike, which softmax cancels."""
         return ("key/bias",) if self.bias and self.position is None and self.qk_norm is None else ()
 
     def width(self, d: int) -> int:
@@ -98,9 +96,7 @@ class Attention(nn.Module):
         return self.head_width or d // self.heads
 
     def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of the sequence, or of the memory, (b, g, s, k) each; a cached memory's are read from the
-        cache.
-        """
+        """Keys and values of the sequence or of the memory, (b, g, s, k) each; a cached memory's are read back."""
         if self.cross and ctx.memory is None:
             raise ValueError(
                 "Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder."
@@ -117,8 +113,9 @@ class Attention(nn.Module):
         return key, value
 
     def keep(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
-        """Appends keys and values to the cache while decoding.  Gives all of them, and their tokens or None if the
-        queries'.
+        """Appends keys and values to the cache while decoding.
+
+        Gives all of them, and their tokens or None if the queries'.
         """
         s, memory, span = key.shape[2], ctx.memory, self.reach.span
         if self.cross and memory is not None:

@@ -9,8 +9,7 @@ from models.structure import require_positive
 
 
 class BlockRouting(nn.Module):
-    """Hides from each query all blocks of `block` tokens but its own and the `active` - 1 others of the largest mean
-    score.
+    """Hides all blocks of `block` tokens from a query but its own and the `active` - 1 others of largest mean score.
 
     Scores (b, h, t, s) -> (b, h, t, s).  Mixture of block attention, arXiv:2502.13189: the mean score of a block is the
     product of the query with the block's mean key.  Blocks are counted in each example.  All scores are computed, and

@@ -15,12 +15,11 @@ def hide(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
 
 
 class Softmax(nn.Module):
-    """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).  (b, h, t, s) -> (b, h,
-    t, s).
+    """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).
 
-    `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a head that takes weight and gives
-    nothing (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without them it is the softmax of
-    arXiv:1706.03762.  Where nothing is visible all weights are zero.
+    (b, h, t, s) -> (b, h, t, s).  `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a
+    head that takes weight and gives nothing (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without
+    them it is the softmax of arXiv:1706.03762.  Where nothing is visible all weights are zero.
     """
 
     cap: float | None = None
@@ -48,10 +47,9 @@ class Softmax(nn.Module):
 
 class Sigmoid(nn.Module):
     """sigmoid(score - log n), n the number of visible tokens: each weight by itself, no normalisation over tokens.
-    arXiv:2409.04431.
 
-    The paper shifts by the log of the sequence's length; here by that of what the token sees, so that padding and
-    packing change nothing.
+    arXiv:2409.04431.  The paper shifts by the log of the sequence's length; here by that of what the token sees, so
+    that padding and packing change nothing.
     """
 
     @nn.compact

@@ -84,12 +84,12 @@ def _newer(capability: str) -> bool:
 
 
 def choose_implementation(call: Call, asked: Implementation | None, platform: str) -> Implementation:
-    """Chooses the implementation of a call: `asked` if it is set; otherwise splash on TPU, fused on GPU, if they can;
-    else xla.
+    """Chooses the implementation of a call: `asked` if it is set; otherwise splash on TPU or fused on GPU, or xla.
 
-    "xla" is the definition and computes every call; "fused" is `jax.nn.dot_product_attention`, on GPU by cuDNN;
-    "splash" a Pallas kernel for TPU, interpreted on CPU.  The two keep no weights: memory grows with t in place of t^2.
-    Raises ValueError for a name that there is none of, and for an implementation that cannot compute the call.
+    Splash and fused are chosen if they can compute the call.  "xla" is the definition and computes every call; "fused"
+    is `jax.nn.dot_product_attention`, on GPU by cuDNN; "splash" a Pallas kernel for TPU, interpreted on CPU.  The two
+    keep no weights: memory grows with t in place of t^2.  Raises ValueError for a name that there is none of, and for
+    an implementation that cannot compute the call.
     """
     if asked is None:
         if platform == "tpu" and call.length >= SHORTEST and explain_refusal("splash", call, platform) is None:

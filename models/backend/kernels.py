@@ -32,14 +32,14 @@ def attend_splash(
     cap: float | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """softmax(z) v with z = q k^T, or cap tanh(q k^T / cap): query (b, h, t, k), key (b, g, s, k), value (b, g, s, v)
-    -> (b, h, t, v).
+    """softmax(z) v with z = q k^T, or cap tanh(q k^T / cap), by splash attention, a Pallas kernel for TPU.
 
-    Splash attention, a Pallas kernel for TPU, over the visible j: `causal` j <= i, `window` |i - j| < window, and of
-    one segment, where `segments` has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left
-    out.  Queries are scaled by the caller.  A token that sees nothing gets something finite, which `attend` replaces by
-    zeros.  A mesh in the context splits the rows of the batch, over all its axes. Reverse-mode gradients of first order
-    only.
+    query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v).
+
+    The sum is over the visible j: `causal` j <= i, `window` |i - j| < window, and of the query's segment if `segments`
+    has those of the queries (b, t) and sources (b, s).  Blocks that nobody sees are left out.  Queries are scaled by
+    the caller.  A token that sees nothing gets something finite, which `attend` replaces by zeros.  A mesh in the
+    context splits the rows of the batch, over all its axes.  Reverse-mode gradients of first order only.
     """
     (b, _, t, _), s = query.shape, key.shape[2]
     window = None if window is None or window >= max(t, s) else window
@@ -76,11 +76,10 @@ def attend_splash(
 
 
 def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, window: int | None) -> str:
-    """The share of its grid that each kernel runs for the mask, as a scope name for the FLOP counter:
-    "runs:fwd=0.75,dkv=1".
+    """The share of its grid that each kernel runs for the mask, as a scope name: "runs:fwd=0.75,dkv=1".
 
-    A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or whole where one kernel does all
-    the backward work.
+    The FLOP counter reads it.  A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or
+    whole where one kernel does all the backward work.
     """
     blocks = {"fwd": (sizes.block_q, sizes.block_kv), "dq": (sizes.block_q_dq, sizes.block_kv_dq)}
     blocks |= {"dkv": (sizes.block_q_dkv, sizes.block_kv_dkv)}
@@ -133,9 +132,7 @@ def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSiz
 
 
 def by_rows(compute: Callable[..., Result], b: int) -> Callable[..., Result]:
-    """The function on each device's share of the rows, which a kernel needs to be told; on all rows where they do not
-    divide.
-    """
+    """The function on each device's share of the rows, as a kernel needs; on all rows if devices do not divide them."""
     axes, spec = _shares(b)
     return (
         jax.shard_map(compute, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)
@@ -147,9 +144,7 @@ def by_rows(compute: Callable[..., Result], b: int) -> Callable[..., Result]:
 def sum_by_rows(
     compute: Callable[[Tree, Tree], tuple[Tree, Tree]], b: int
 ) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
-    """(whole, rows) -> (sums, rows) as `by_rows`: `whole` is all there on each device, and the sums are added over
-    them, once.
-    """
+    """(whole, rows) -> (sums, rows) as `by_rows`, with `whole` replicated and the sums added over devices, once."""
     axes, spec = _shares(b)
     if not axes:
         return compute
@@ -163,9 +158,7 @@ def sum_by_rows(
 
 
 def _shares(b: int) -> tuple[tuple[str, ...], PartitionSpec]:
-    """The axes of the mesh in the context that are left to split, none on one device or inside of a pmap or shard_map;
-    rows over them.
-    """
+    """The mesh axes left to split, none on one device or inside a pmap or shard_map, and the spec of rows over them."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
     divide = b % math.prod(mesh.shape[name] for name in axes) == 0

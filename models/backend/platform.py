@@ -19,8 +19,7 @@ _target: contextvars.ContextVar[tuple[Device, ...] | str | None] = contextvars.C
 
 @contextlib.contextmanager
 def compile_for(target: Sequence[Device] | str) -> Iterator[None]:
-    """Compiles what is traced inside for these devices, which need not be attached (a topology's), or for this
-    platform.
+    """Compiles what is traced inside for this platform, or for these devices, attached or not (a topology's).
 
     Functions that jit has traced before keep their trace, so trace and lower here what nothing else has traced.
     """

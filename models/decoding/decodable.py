@@ -23,9 +23,7 @@ Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a module in a model: its path, the unbound module, and its variables and arguments with arrays as
-    shapes.
-    """
+    """A call of a module in a model: path, unbound module, variables and arguments with arrays as shapes."""
 
     path: Path
     module: nn.Module
@@ -35,8 +33,7 @@ class Call:
 
 
 def require_decodable(model: Model, batch: Mapping[str, Array], length: int) -> None:
-    """Raises ValueError for a part of a model that mixes the tokens of a row of `length` and keeps nothing while
-    decoding.
+    """Raises ValueError for a part of a model that mixes tokens of a row of `length` and keeps nothing while decoding.
 
     `batch` has the keys of a prompt, arrays or shapes.  Each part whose class is not of `models`, that is called with a
     context while decoding and writes nothing to the collection "cache", is tested alone with random parameters: if its
@@ -100,9 +97,7 @@ def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
 
 
 def trace_calls(model: Model, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Tree]:
-    """Records the calls of a model's modules with a context, and its own, in order of completion, and the cache's
-    shapes.
-    """
+    """Records the calls of a model's modules with a context, and its own, as they complete, and the cache's shapes."""
     calls: list[Call] = []
 
     def note(
@@ -154,9 +149,7 @@ def _arrays(tree: Tree) -> list[jax.Array]:
 
 
 def mixes(call: Call, kept: set[Path]) -> bool:
-    """Tells if a module's output for a token depends on another token, other than through modules that write to the
-    cache.
-    """
+    """Tells if a module's output for a token depends on another, other than through modules that write to the cache."""
     first, *rest = call.args
     t = first["tokens"].shape[1] if isinstance(first, Mapping) else max(leaf.shape[1] for leaf in _arrays(first))
     variables, rest, keywords = _draw(call.variables, t), _draw(tuple(rest), t), _draw(call.keywords, t)
@@ -211,9 +204,7 @@ def _bypass(
     at: InterceptorContext,
     kept: set[Path],
 ) -> Tree:
-    """Replaces a module that writes to the cache: each of its outputs for a token is the mean of that token's
-    vector.
-    """
+    """Replaces a module that writes to the cache: each of its outputs for a token is the mean of the token's vector."""
     if (
         at.method_name != "__call__"
         or at.module.path not in kept
@@ -251,9 +242,7 @@ def _number_tokens(first: Mapping[str, Array], t: int) -> dict[str, jax.Array]:
 
 
 def _draw(tree: Tree, t: int) -> Tree:
-    """Random numbers for floats, ones for whole numbers; contexts of one example of t tokens; branches that give what
-    they get.
-    """
+    """Random numbers for floats, ones for whole numbers, contexts of one example of t tokens, identity branches."""
     count = iter(range(10**6))
 
     def draw(leaf: Tree) -> Tree:

@@ -94,8 +94,9 @@ def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.
 def advance(
     model: Model, params: Tree, cache: Tree, batch: Batch, index: jax.Array, length: int
 ) -> tuple[jax.Array, Tree]:
-    """One token a row more: (params, cache, token) -> (logits (b, v), cache).  `index` tokens of each row are in the
-    cache already.
+    """One token a row more: (params, cache, token) -> (logits (b, v), cache).
+
+    `index` tokens of each row are in the cache already.
     """
     decoding = Decoding(index, length, False)
     logits, cache = model.apply({"params": params, "cache": cache}, batch, decoding=decoding, mutable=["cache"])

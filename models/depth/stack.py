@@ -27,15 +27,15 @@ class UnlikeRepeatsError(ValueError):
 
 
 class Stack(nn.Module):
-    """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.  (b, t,
-    d) -> (b, t, d).
+    """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.
 
-    `tied` gives every repeat the same parameters, which start as the first repeat's would: with one block ALBERT's
-    sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its halting). `scan`
-    compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and `scanned` convert.
-    `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174): "full" keeps only
-    what enters each block, "dots" the products with parameters, "context" these and what attention gives, "offload"
-    moves the products to the host's memory meanwhile; or what to keep by a name of `jax.checkpoint_policies`.
+    (b, t, d) -> (b, t, d).  `tied` gives every repeat the same parameters, which start as the first repeat's would:
+    with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its
+    halting). `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and
+    `scanned` convert.  `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174):
+    "full" keeps only what enters each block, "dots" the products with parameters, "context" these and what attention
+    gives, "offload" moves the products to the host's memory meanwhile; or what to keep by a name of
+    `jax.checkpoint_policies`.
     """
 
     block: Block | tuple[Block, ...] = Block()
@@ -105,9 +105,7 @@ class Stack(nn.Module):
 
 
 class Pattern(nn.Module):
-    """One repeat of a stack's pattern, as the body of a scan: (state, ctx, index of its first layer) -> (state,
-    None).
-    """
+    """One repeat of a stack's pattern, as the body of a scan: (state, ctx, index of first layer) -> (state, None)."""
 
     blocks: tuple[Block, ...]
     remat: str | None = None
@@ -125,8 +123,7 @@ class Pattern(nn.Module):
         return state, None
 
     def _require_alike(self, state: Tree, before: Context, shared: dict[str, Tree]) -> None:
-        """Raises UnlikeRepeatsError if a repeat that finds what the one before it gives computes something else than
-        the first.
+        """Raises UnlikeRepeatsError if repeats that find what an earlier one gives compute something else.
 
         A scan would make each of them a first one.  The program of a repeat is traced without and with what is given,
         and both are compared as text; nothing is computed.  Programs that differ in their derivatives alone are not
@@ -184,9 +181,7 @@ def run(
 
 
 def unrolled(params: Mapping[str, Tree], stack: Stack) -> dict[str, Tree]:
-    """A scanned stack's parameters as those of the same stack as a loop; what is a loop already stays, and what is
-    tied.
-    """
+    """A scanned stack's parameters as those of the same stack as a loop; loops and tied stacks stay as they are."""
     if SCANNED not in params:
         return dict(params)
     width = len(stack.pattern)

@@ -16,8 +16,9 @@ from models.structure import require_positive
 
 
 class QueryEmbed(nn.Module):
-    """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).  Gives (b,
-    queries, d).
+    """`queries` learned vectors, the same for every example: the object queries of DETR (arXiv:2005.12872).
+
+    Gives (b, queries, d).
     """
 
     roles: ClassVar[Roles] = {"query": SCALED}  # a stream, not a kernel
@@ -52,12 +53,11 @@ class FeatureEmbed(nn.Module):
 
 
 class TrajectoryEmbed(nn.Module):
-    """Three tokens a step, a map of each of return to go, features and action, with one position.  Decision
-    Transformer, arXiv:2106.01345.
+    """Three tokens a step, a map of each of return to go, features and action, with one position.
 
-    Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m), `positions` (b, t); gives (b, 3 t, d), in that
-    order.  Under causal attention the output at the features' tokens does not depend on the action of the same step:
-    `EveryToken(3, 1)` selects it.
+    Decision Transformer, arXiv:2106.01345.  Reads `returns` (b, t, 1), `features` (b, t, k), `actions` (b, t, m),
+    `positions` (b, t); gives (b, 3 t, d), in that order.  Under causal attention the output at the features' tokens
+    does not depend on the action of the same step: `EveryToken(3, 1)` selects it.
     """
 
     width: int = 128

@@ -94,10 +94,10 @@ class ConvEmbed(nn.Module):
 
 
 class TubeletEmbed(nn.Module):
-    """One linear map of each box of `frames` x `size` x `size` pixels.  Reads `video` (b, frames, rows, columns,
-    channels).
+    """One linear map of each box of `frames` x `size` x `size` pixels.
 
-    Gives (b, registers + boxes, d), frame by frame, then row by row.  ViViT, arXiv:2103.15691.
+    Reads `video` (b, frames, rows, columns, channels).  Gives (b, registers + boxes, d), frame by frame, then row by
+    row.  ViViT, arXiv:2103.15691.
     """
 
     roles: ClassVar[Roles] = IMAGE_ROLES
@@ -130,9 +130,7 @@ def _uneven(channels: tuple[int, ...], strides: tuple[int, ...]) -> str:
 def _add_registers(
     module: nn.Module, x: jax.Array, ctx: Context, count: int, position: Position | None
 ) -> tuple[jax.Array, Context]:
-    """Prepends learned tokens; the embed makes the sequence, so the batch's positions and segments do not apply to
-    it.
-    """
+    """Prepends learned tokens; the embed makes the sequence, so the batch's positions and segments do not apply."""
     if count:
         learned = module.param("registers", nn.initializers.normal(0.02), (count, x.shape[-1])).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(learned, (x.shape[0], *learned.shape)), x], axis=1)

@@ -16,10 +16,10 @@ from models.structure import require_positive
 
 
 class TokenEmbed(nn.Module):
-    """dropout(norm(table[token] + types[type] + position)).  Reads `tokens` (b, t), `positions`, `types`; gives (b, t,
-    d).
+    """dropout(norm(table[token] + types[type] + position)).
 
-    `types` > 0 adds BERT's token types (arXiv:1810.04805).  `table` is shared with a tied head.
+    Reads `tokens` (b, t), `positions`, `types`; gives (b, t, d).  `types` > 0 adds BERT's token types
+    (arXiv:1810.04805).  `table` is shared with a tied head.
     """
 
     roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it
@@ -54,10 +54,9 @@ class TokenEmbed(nn.Module):
 
 
 class FactorisedEmbed(nn.Module):
-    """table[token] W with a narrow table: vocabulary times `rank` and rank times width.  Reads `tokens` (b, t); gives
-    (b, t, d).
+    """table[token] W with a narrow table: vocabulary times `rank` and rank times width.
 
-    ALBERT, arXiv:1909.11942.
+    Reads `tokens` (b, t); gives (b, t, d).  ALBERT, arXiv:1909.11942.
     """
 
     vocab: int = 32_000
@@ -78,11 +77,11 @@ class FactorisedEmbed(nn.Module):
 
 
 class HashedNgramEmbed(nn.Module):
-    """table[token] + sum over n = 2 ... `order` of grams_n[hash of the last n tokens].  Reads `tokens` (b, t); gives
-    (b, t, d).
+    """table[token] + sum over n = 2 ... `order` of grams_n[hash of the last n tokens].
 
-    Hashed n-grams in the manner of the Byte Latent Transformer, arXiv:2412.09871: rolling polynomial hashes modulo
-    `buckets`.  Grams do not reach over the start of a segment.  While decoding the last `order` - 1 tokens are kept.
+    Reads `tokens` (b, t); gives (b, t, d).  Hashed n-grams in the manner of the Byte Latent Transformer,
+    arXiv:2412.09871: rolling polynomial hashes modulo `buckets`.  Grams do not reach over the start of a segment.
+    While decoding the last `order` - 1 tokens are kept.
     """
 
     roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it

@@ -31,8 +31,9 @@ def apply_experts(
     activation: Activation,
     sizes: tuple[int, ...] | None,
 ) -> jax.Array:
-    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).  `sizes`: rows a block may have;
-    None for ragged.
+    """sum_k weights_nk GLU_{chosen_nk}(tokens_n): (n, d), (n, k), (n, k) -> (n, d).
+
+    `sizes`: rows a block may have; None for ragged.
     """
     k, numbers = chosen.shape[1], chosen.reshape(-1)
     order, counts = jnp.argsort(numbers), jnp.bincount(numbers, length=len(kernels[0]))
@@ -100,17 +101,16 @@ def put_at(buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.A
 
 
 def block_sizes(mean: float) -> tuple[int, ...]:
-    """Candidate block sizes for experts with `mean` rows each: fractions of min(mean, 512) from 1/4 to 3/2,
-    ascending.
-    """
+    """Candidate block sizes for experts of `mean` rows each: fractions of min(mean, 512), 1/4 to 3/2, ascending."""
     return tuple(
         sorted({max(1, round(min(mean, 512) * part)) for part in (1 / 4, 1 / 2, 3 / 4, 7 / 8, 1, 9 / 8, 5 / 4, 3 / 2)})
     )
 
 
 def in_blocks(block: Callable[..., Carry], sizes: tuple[int, ...], count: jax.Array, state: Carry) -> Carry:
-    """state = block(state, first row, size) over blocks that cover `count` rows, all of the size that leaves fewest
-    rows empty.
+    """Runs state = block(state, first row, size) over blocks that cover `count` rows.
+
+    All blocks have the size that leaves the fewest rows empty.
     """
     trips = jnp.stack([-(-count // size) for size in sizes])
     choice = len(sizes) - 1 - (trips * jnp.array(sizes))[::-1].argmin()  # the largest of equal ones

@@ -16,12 +16,12 @@ from models.structure import require_positive
 
 
 class ExpertChoice(nn.Module):
-    """Experts choose tokens: y_i = sum over the experts e that chose token i of s_ie GLU_e(x_i), plus `shared` experts
-    for all tokens.
+    """Experts choose tokens: y_i = sum of s_ie GLU_e(x_i) over the experts e that chose token i, plus `shared` experts.
 
-    s = softmax over experts of x W; each expert takes the m * capacity / experts tokens of highest score, rounded down,
-    of an example of m tokens, so all loads are equal.  (b, t, d) -> (b, t, d).  arXiv:2202.09368. The paper chooses
-    among the tokens of a whole batch.  Choosing compares with later tokens: not causal, and it cannot decode.
+    The shared experts serve all tokens.  s = softmax over experts of x W; each expert takes the m * capacity / experts
+    tokens of highest score, rounded down, of an example of m tokens, so all loads are equal.  (b, t, d) -> (b, t, d).
+    arXiv:2202.09368. The paper chooses among the tokens of a whole batch.  Choosing compares with later tokens: not
+    causal, and it cannot decode.
     """
 
     experts: int = 8
@@ -62,8 +62,7 @@ class ExpertChoice(nn.Module):
 
 
 class SoftMoE(nn.Module):
-    """Y = C GLU(D^T X): each expert reads `slots` weighted means of an example's tokens; a token reads a mean of all
-    slots.
+    """Y = C GLU(D^T X): each expert reads `slots` weighted means of an example's tokens, a token a mean of all slots.
 
     D and C are softmaxes of L = scale * unit(X) unit(P) over tokens and over slots.  (b, t, d) -> (b, t, d).
     arXiv:2308.00951.  Each example of a packed row has its slots, so cost grows with the number of examples: that of

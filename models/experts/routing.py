@@ -14,11 +14,11 @@ from models.structure import require_not_negative, require_positive
 
 @flax.struct.dataclass
 class TokenLoss:
-    """A sown loss that is a sum over examples: `values` (..., b, t), each token's share of the loss of its example, 0
-    for padding.
+    """A sown loss that is a sum over examples.
 
-    The training step multiplies every example's loss by the weight that the example has in the objective.  `segments`
-    (..., b, t) or None as in the context.
+    `values` (..., b, t): each token's share of the loss of its example, 0 for padding.  The training step multiplies
+    every example's loss by the weight that the example has in the objective.  `segments` (..., b, t) or None as in the
+    context.
     """
 
     values: jax.Array
@@ -27,8 +27,9 @@ class TokenLoss:
 
 @flax.struct.dataclass
 class Loads:
-    """Sown counts of choices: (..., e) for one layer or several stacked.  They add over parts of a batch; what is
-    logged does not.
+    """Sown counts of choices: (..., e) for one layer or several stacked.
+
+    They add over parts of a batch; what is logged does not.
     """
 
     counts: jax.Array
@@ -36,11 +37,10 @@ class Loads:
 
 class SoftmaxRouter(nn.Module):
     """The k largest of p = softmax(x W), divided by their sum if `normalise`.  (b, t, d) -> (b, t, k) twice.
-    arXiv:1701.06538.
 
-    Sows for every example the losses balance * e * sum_e f_e mean(p_e), with f_e the share of the example's choices
-    that fall on expert e and the mean over its tokens, which is `balance` if all are equal (arXiv:2101.03961), and z *
-    mean(logsumexp(x W)^2), which keeps logits small (arXiv:2202.08906).
+    arXiv:1701.06538.  Sows for every example the losses balance * e * sum_e f_e mean(p_e), with f_e the share of the
+    example's choices that fall on expert e and the mean over its tokens, which is `balance` if all are equal
+    (arXiv:2101.03961), and z * mean(logsumexp(x W)^2), which keeps logits small (arXiv:2202.08906).
 
     f and the mean are those of an example, as in the sequence-wise losses of DeepSeek-V2 and V3 (arXiv:2405.04434,
     equation 23; arXiv:2412.19437, equation 17), and not of the batch, as in arXiv:2101.03961: their product is then a
@@ -74,13 +74,12 @@ class SoftmaxRouter(nn.Module):
 
 class AuxiliaryLossFree(nn.Module):
     """The k largest of s + bias, s = sigmoid(x W), weighted by s over its sum: only the choice sees the bias.
-    arXiv:2408.15664.
 
-    bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens of the whole batch
-    that chose expert e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where it adds over parts
-    and devices as gradients do; its role keeps it out of the norm, the clipping, the decay, the schedule and the
-    moments of every optimizer.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss of balance within each sequence, left
-    out here, and multiplies the weights by 2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
+    arXiv:2408.15664.  bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens
+    of the whole batch that chose expert e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where
+    it adds over parts and devices as gradients do; its role keeps it out of the norm, the clipping, the decay, the
+    schedule and the moments of every optimizer.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss of balance within
+    each sequence, left out here, and multiplies the weights by 2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
     """
 
     scale: float = 1.0  # of the routed experts beside the shared ones
@@ -109,11 +108,11 @@ class AuxiliaryLossFree(nn.Module):
 
 
 class HashRouter(nn.Module):
-    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.  (b, t, d) -> (b,
-    t, k) twice.
+    """The k largest of x P for a fixed random P (d, e), each with weight 1 / k: nothing is learned.
 
-    Hash layers (arXiv:2106.04426) hash the token's id, which a layer does not see; this hashes the vector by its angle,
-    as in cross-polytope hashing (arXiv:1509.02897), so that near vectors share experts.  `seed` makes P.
+    (b, t, d) -> (b, t, k) twice.  Hash layers (arXiv:2106.04426) hash the token's id, which a layer does not see; this
+    hashes the vector by its angle, as in cross-polytope hashing (arXiv:1509.02897), so that near vectors share experts.
+    `seed` makes P.
     """
 
     seed: int = 0
@@ -141,10 +140,9 @@ def real(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
 
 
 def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -> tuple[jax.Array, jax.Array]:
-    """The share of its example's choices that fall on each expert, and its example's length, for every token: (b, t, e)
-    and (b, t).
+    """The share of its example's choices on each expert, and its example's length, for every token.
 
-    Both are broadcast over t if `segments` is None.
+    (b, t, e) and (b, t).  Both are broadcast over t if `segments` is None.
     """
     b, t, k = chosen.shape
     if segments is None:
@@ -188,8 +186,9 @@ def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
 
 
 def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Entropy of the shares of the load over its largest value, and largest load over the mean: (..., e) -> (...)
-    twice, 1 if even.
+    """Entropy of the shares of the load over its largest value, and largest load over the mean; both 1 if even.
+
+    (..., e) -> (...) twice.
     """
     experts = load.shape[-1]
     share = load / jnp.maximum(load.sum(-1, keepdims=True), 1)
@@ -204,11 +203,10 @@ def report(module: nn.Module, collection: str, name: str, value: object) -> None
 
 
 def highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tuple[jax.Array, jax.Array]:
-    """The tokens of highest score in each example, share * m of its m tokens, rounded down: (b, e, t) -> indices and
-    which count (b, e, k).
+    """The tokens of highest score in each example, share * m of its m tokens, rounded down, and which of them count.
 
-    Indices ascend among those that count, which come first.  A row that is one example, without segments, gives one
-    token at least.
+    (b, e, t) -> (b, e, k) twice.  Indices ascend among those that count, which come first.  A row that is one example,
+    without segments, gives one token at least.
     """
     b, e, t = scores.shape
     most = max(1, min(t, math.floor(share * t + 1e-4)))

@@ -90,9 +90,7 @@ def regressor(values: int = 1, body: Transformer | None = None) -> Transformer:
 
 
 def masked_lm(body: Transformer | None = None, tied: bool = True) -> Transformer:
-    """A body, bert-base by default, with BERT's head over the vocabulary, tied to the embedding or with its own
-    decoder.
-    """
+    """A body, bert-base by default, with BERT's head over the vocabulary, tied to the embedding or with a decoder."""
     body = base() if body is None else body
     activation, norm = part(body, "stack.block.feedforward.activation"), part(body, "embed.norm")
     return replace(body, "head", LogitsHead(tied=tied, bias=True, transform=Transform(activation, norm)))

@@ -1,5 +1,4 @@
-"""Families of published weights: how their configs describe a structure, and rules that turn their tensors into
-parameters and back.
+"""Families of published weights: builders of structures from configs, and rules between tensors and parameters.
 
 One file of this package a family.  It is found by the `Family` that it defines:
 
@@ -63,8 +62,9 @@ class Inverse:
 
 @dataclasses.dataclass(frozen=True)
 class Transpose:
-    """The last two axes of each array swapped: (..., m, n) -> (..., n, m), as PyTorch's linear maps are stored.  Its
-    own inverse.
+    """The last two axes of each array swapped: (..., m, n) -> (..., n, m), as PyTorch's linear maps are stored.
+
+    Its own inverse.
     """
 
     def apply(self, arrays: Arrays) -> Arrays:
@@ -81,9 +81,7 @@ class Transpose:
 
 @dataclasses.dataclass(frozen=True)
 class Permute:
-    """The axes of each array in another order: axis i of the result is axis axes[i].  Its inverse is by
-    argsort(axes).
-    """
+    """The axes of each array in another order: axis i of the result is axis axes[i].  argsort(axes) inverts it."""
 
     axes: tuple[int, ...]
 
@@ -108,9 +106,7 @@ class Permute:
 
 @dataclasses.dataclass(frozen=True)
 class Reshape:
-    """The same numbers, in the same order, in another shape: `before` -> `after`; one size of each may be -1, for what
-    is left.
-    """
+    """The same numbers in the same order and another shape, `before` -> `after`; one size of each may be -1."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -328,8 +324,9 @@ class Family:
 
 
 def families() -> tuple[Family, ...]:
-    """The families that the files beside this one define, in the order of the files' names.  Raises ValueError for two
-    of one name.
+    """The families that the files beside this one define, in the order of the files' names.
+
+    Raises ValueError for two of one name.
     """
     package = importlib.import_module(__package__ or "models.families")
     files = [
@@ -348,8 +345,6 @@ def families() -> tuple[Family, ...]:
 
 
 def number_blocks(path: str, prefix: int) -> str:
-    """A parameter's path as rules write it: its block as `layer_N`, counted from the first block of a stack with such a
-    prefix.
-    """
+    """A parameter's path as rules write it: its block is `layer_N`, N counting the `prefix` blocks of the stack too."""
     layer = Layer.of(path)
     return path if layer is None else layer.single(prefix).path

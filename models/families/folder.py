@@ -1,6 +1,4 @@
-"""Hugging Face folders in and out, by the families' rule tables; safetensors only, so nothing that is loaded can run
-code.
-"""
+"""Hugging Face folders in and out, by the families' rule tables; safetensors only, so nothing loaded can run code."""
 
 import dataclasses
 import json
@@ -28,9 +26,7 @@ logger = logging.getLogger("morphax")
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Weights read from a folder: the model they fit, its parameters, what of it is fresh, and what of the file is
-    unused.
-    """
+    """Weights read from a folder: the model they fit, its parameters, fresh parameters, and unused tensors."""
 
     model: Transformer
     params: dict[str, Tree]
@@ -134,9 +130,7 @@ def read_hf(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Source of parameters: a rule, the names of its tensors in the file, and the paths that it gives, "" if one is not
-    there.
-    """
+    """Source of parameters: a rule, the names of its tensors in the file, and its paths, "" for one not there."""
 
     rule: Rule
     names: tuple[str, ...]

@@ -1,6 +1,4 @@
-"""Typed reading of a Hugging Face `config.json`: a default for an absent key, one sentence for a value of another type
-or range.
-"""
+"""Typed reading of a Hugging Face `config.json`: defaults for absent keys, one sentence for a wrong type or range."""
 
 import math
 from collections.abc import Mapping

@@ -41,8 +41,9 @@ class Tensors:
             raise _unreadable(self.files[name], error) from None
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor as float32.  Raises ValueError for one of integers or of quantised numbers, and for values that are
-        not finite.
+        """A tensor as float32.
+
+        Raises ValueError for one of integers or of quantised numbers, and for values that are not finite.
         """
         file = self.files[name]
         try:

@@ -42,8 +42,9 @@ class Projected:
         return *self.hidden.shape[:-1], self.table.shape[0]
 
     def loss(self, labels: jax.Array, weights: jax.Array, smoothing: float = 0.0) -> tuple[jax.Array, ...]:
-        """sum w (logsumexp(z) - z[label]) in nats, z the logits, and the sum of w where none is above the label's;
-        labels, weights (b, t).
+        """sum w (logsumexp(z) - z[label]) in nats, z the logits, and the sum of w if z[label] is the largest.
+
+        labels and weights are (b, t).
 
         With `smoothing` s the first is sum w (logsumexp(z) - (1 - s) z[label] - s mean(z)), whose gradient towards z is
         w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without it comes third, for
@@ -140,9 +141,7 @@ _loss.defvjp(_forward, _backward)
 def _losses(
     logits: jax.Array, chosen: jax.Array, total: jax.Array, largest: jax.Array, smoothing: float
 ) -> tuple[jax.Array, ...]:
-    """Loss a token, 1 if no logit is above the label's, and under smoothing the plain loss; total =
-    logsumexp(logits).
-    """
+    """Loss a token, 1 if no logit is above the label's, under smoothing the plain loss; total = logsumexp(logits)."""
     label_logits = jnp.where(chosen, logits, 0.0).sum(-1)
     plain, hits = total - label_logits, (label_logits >= largest).astype(jnp.float32)
     return (

@@ -18,6 +18,7 @@ from models.structure import copy_as, require_positive
 
 class Transform(nn.Module):
     """norm(activation(W h + b)), before the vocabulary in BERT's masked-language head.  (b, t, d) -> (b, t, d).
+
     arXiv:1810.04805.
     """
 
@@ -30,12 +31,11 @@ class Transform(nn.Module):
 
 
 class LogitsHead(nn.Module):
-    """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).  `tied`: E is the token embedding,
-    arXiv:1608.05859.
+    """Logits over the vocabulary: h E^T (+ bias).  (b, t, d) -> (b, t, v).
 
-    `cap` bounds them by cap * tanh(logits / cap) (Gemma 2, arXiv:2408.00118).  An untied table has as many rows as the
-    embedding, or `vocab`.  With `chunk` the logits are left to the loss, which computes them for that many tokens of a
-    device at a time and never materialises all.
+    `tied`: E is the token embedding, arXiv:1608.05859.  `cap` bounds them by cap * tanh(logits / cap) (Gemma 2,
+    arXiv:2408.00118).  An untied table has as many rows as the embedding, or `vocab`.  With `chunk` the logits are left
+    to the loss, which computes them for that many tokens of a device at a time and never materialises all.
     """
 
     roles: ClassVar[Roles] = {"table": SCALED}
@@ -80,11 +80,11 @@ class LogitsHead(nn.Module):
 
 
 class MultiTokenHead(nn.Module):
-    """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.  (b, t, d) -> (b, t, n, v); (b, t, v)
-    while decoding.
+    """Logits of the next `tokens` tokens: transform_n(h) E^T for n = 1 ... N.
 
-    arXiv:2404.19737, whose transforms are whole transformer layers; here each is any layer around the residual stream,
-    h + layer(norm(h)).  E is the token embedding.  `chunk` is LogitsHead's: N times as many logits never materialise.
+    (b, t, d) -> (b, t, n, v); (b, t, v) while decoding.  arXiv:2404.19737, whose transforms are whole transformer
+    layers; here each is any layer around the residual stream, h + layer(norm(h)).  E is the token embedding.  `chunk`
+    is LogitsHead's: N times as many logits never materialise.
     """
 
     tokens: int = 4

@@ -23,8 +23,9 @@ class FirstToken(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean of each example's hidden vectors, padding left out.  (b, t, d) -> (b, d), or (b, n, d) if rows are
-    packed.
+    """The mean of each example's hidden vectors, padding left out.
+
+    (b, t, d) -> (b, d), or (b, n, d) if rows are packed.
     """
 
     @nn.compact

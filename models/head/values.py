@@ -15,8 +15,9 @@ from models.structure import require_positive
 
 
 class ClassHead(nn.Module):
-    """Logits over classes from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, c), or (b, n, c) if
-    packed.
+    """Logits over classes from a pooled vector: W dropout(pool(h)) + b.
+
+    (b, t, d) -> (b, c), or (b, n, c) if packed.
     """
 
     classes: int = 2
@@ -34,8 +35,9 @@ class ClassHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Real values from a pooled vector: W dropout(pool(h)) + b.  (b, t, d) -> (b, values), or (b, n, values) if
-    packed.
+    """Real values from a pooled vector: W dropout(pool(h)) + b.
+
+    (b, t, d) -> (b, values), or (b, n, values) if packed.
     """
 
     values: int = 1
@@ -53,13 +55,13 @@ class ValueHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """A class and a box from every token.  (b, t, d) -> `logits` (b, t, c) and `boxes` (b, t, 4) = sigmoid(MLP(h) +
-    start).
+    """A class and a box from every token.
 
-    Boxes are centre x, centre y, width, height as fractions of the image; the MLP has two hidden layers (DETR,
-    arXiv:2005.12872).  With `grid` (rows, columns) the tokens are the cells of an image row by row, and `start` is a
-    box in the middle of the cell (anchors as in arXiv:2010.04159); otherwise it is 0.  Logits start at a probability of
-    0.01 (arXiv:1708.02002).  Raises ValueError for another number of tokens than the grid's.
+    (b, t, d) -> `logits` (b, t, c) and `boxes` (b, t, 4) = sigmoid(MLP(h) + start).  Boxes are centre x, centre y,
+    width, height as fractions of the image; the MLP has two hidden layers (DETR, arXiv:2005.12872).  With `grid` (rows,
+    columns) the tokens are the cells of an image row by row, and `start` is a box in the middle of the cell (anchors as
+    in arXiv:2010.04159); otherwise it is 0.  Logits start at a probability of 0.01 (arXiv:1708.02002).  Raises
+    ValueError for another number of tokens than the grid's.
     """
 
     classes: int = 80

@@ -47,8 +47,9 @@ def branch(index: int, x: jax.Array, change: jax.Array | float = 0.0) -> jax.Arr
 
 
 def chain(residual: Component, params: Tree, x: jax.Array, ctx: Context, changes: jax.Array | None = None) -> jax.Array:
-    """The stream after a residual around each branch of three blocks; `changes` (blocks, branches, b, t, d) are added
-    to the branches.
+    """The stream after a residual around each branch of three blocks.
+
+    `changes` (blocks, branches, b, t, d) are added to the branches.
     """
     ctx = dataclasses.replace(ctx, depth=LAYERS, branches=BRANCHES)
     state = expand_stream(residual, x, ctx)

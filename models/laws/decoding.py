@@ -57,9 +57,7 @@ def decode(layer: Component, length: int) -> tuple[np.ndarray, np.ndarray, Tree]
 
 
 def law_decoding_is_one_pass(layer: Component, length: int = SHORT) -> None:
-    """Two prompts of unequal length, padded on the left, then one token after the other, give the outputs of one
-    pass.
-    """
+    """Two left-padded prompts of unequal length, then one token after the other, give the outputs of one pass."""
     parts, expected, _ = decode(layer, length)
     real = np.asarray(pad_prompts(length).segments) > 0
     for token in range(length):

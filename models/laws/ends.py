@@ -54,9 +54,7 @@ def law_packed_rows_give_the_outputs_of_the_examples_alone(model: Component) -> 
 
 
 def law_pooled_packed_rows_equal_the_examples_alone(component: Component) -> None:
-    """A pool, or a head with one, gives each example of a packed row what it gives it alone: (1, n, ...) and (1,
-    ...).
-    """
+    """A pool, or a head with one, gives the examples of a packed row what it gives them alone: (1, n, ...)."""
     hidden, ctx = [normal(length, 1, length, WIDTH) for length in (3, 5)], Context.of(pack(examples((3, 5))))
     rest = [normal(4, VOCAB, WIDTH)] if hasattr(component, "pool") else []
     apply = functools.partial(component.apply, {"params": parameters(component)})

@@ -25,10 +25,9 @@ def real(outputs: Tree) -> list[jax.Array]:
 
 @functools.lru_cache(maxsize=256)
 def program(component: Component) -> Callable[..., tuple[Tree, Tree]]:
-    """(params, floats, other arrays) -> (projection, outputs), gradients by params and floats; the arrays by their
-    place among arguments.
+    """(params, floats, other arrays) -> (projection, outputs) and gradients by params and floats, compiled.
 
-    One program serves several laws: all arrays are its arguments.
+    Arrays are keyed by their place among the arguments.  One program serves several laws: all arrays are its arguments.
     """
     leaves, tree = jax.tree.flatten(arguments(component))
 

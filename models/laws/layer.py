@@ -21,8 +21,9 @@ NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transfor
 
 
 class Rows(NamedTuple):
-    """Positions and segments of a row's tokens, segments of its memory, first tokens of its examples; arrays (t,),
-    (t,), (s,), (n,).
+    """Positions and segments of a row's tokens, segments of its memory, first tokens of its examples.
+
+    Arrays (t,), (t,), (s,), (n,).
     """
 
     positions: Array
@@ -100,9 +101,7 @@ EDGES = (
 
 
 def pick_tokens(length: int) -> np.ndarray:
-    """The output tokens whose derivatives are taken: all of a short row, 56 of a long one, those where chunks begin and
-    end among them.
-    """
+    """The output tokens whose derivatives are taken: all of a short row, 56 of a long one with edges of chunks."""
     if length <= 2 * SHORT:
         return np.arange(length)
     chosen = sorted({*range(SHORT), *(edge for edge in EDGES if edge < length), length - 2, length - 1})
@@ -162,9 +161,7 @@ def output(layer: Component, x: jax.Array | None = None, positions: np.ndarray |
 
 
 def require_zero(derivatives: np.ndarray, forbidden: np.ndarray, words: str) -> None:
-    """Raises BrokenLawError, naming the first pair, unless derivatives are zero (up to rounding) for all forbidden
-    pairs.
-    """
+    """Raises BrokenLawError, naming the first pair, unless all forbidden derivatives are zero (up to rounding)."""
     limit = NOISE * derivatives.max(initial=0) if len(derivatives) > SHORT else 0
     wrong = np.argwhere(forbidden & ~(derivatives <= limit))
     if len(wrong):
@@ -240,8 +237,7 @@ def law_only_differences_of_positions_matter(layer: Component) -> None:
 
 @functools.lru_cache(maxsize=64)
 def usable_length(layer: Component) -> tuple[int, str]:
-    """The first of LONG (of a residual 72), multiples of chunks, and SHORT at which a layer runs, and why it does not
-    at LONG.
+    """The first of LONG (72 for a residual), multiples of chunks, and SHORT at which a layer runs, and why LONG fails.
 
     Raises what the layer raises at SHORT if it runs at none.
     """
@@ -263,8 +259,9 @@ def usable_length(layer: Component) -> tuple[int, str]:
 
 
 def looks_ahead(layer: Component, length: int = SHORT) -> str:
-    """ "never", "always" or "sometimes": whether outputs depend on later tokens, as the first tokens and then all
-    others tell.
+    """Tells if outputs depend on later tokens: "never", "always" or "sometimes".
+
+    The first tokens decide between the latter two.
     """
     slopes = reach(layer, False, length)[0]
     ahead = (np.triu(slopes, 1) > NOISE * slopes.max(initial=0)).any(1)

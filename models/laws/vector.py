@@ -39,9 +39,7 @@ def law_norm_starts_with_mean_square_one(norm: Component, mean: float = 1.0) -> 
 
 
 def law_position_follows_the_token(position: Component) -> None:
-    """Tokens in another order, with their positions, give the same vectors in that order; other positions give
-    others.
-    """
+    """Tokens and positions in another order give the same vectors in that order; other positions give others."""
     x, places, variables = normal(1, 1, 6, WIDTH), jnp.array([[0, 1, 2, 5, 1, 7]]), {"params": parameters(position)}
     order = np.array([3, 0, 5, 1, 4, 2])
     moved = position.apply(variables, x[:, order], places[:, order])

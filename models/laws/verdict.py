@@ -21,8 +21,9 @@ class NotTestedError(Exception):
 
 
 class Law(NamedTuple):
-    """A law that applies to a component: `test()` raises one of the two above, `remedy` says what to do about the
-    former.
+    """A law that applies to a component.
+
+    `test()` raises one of the two above; `remedy` says what to do about a broken law.
     """
 
     name: str
@@ -53,9 +54,7 @@ def require(condition: object, words: str) -> None:
 def require_close(
     actual: ArrayLike, expected: ArrayLike, tolerance: float = 1e-4, words: str = "", relative: float = 0.0
 ) -> None:
-    """Raises BrokenLawError at the largest difference, unless |actual - expected| <= tolerance + relative *
-    |expected|.
-    """
+    """Raises BrokenLawError at the largest difference unless |actual - expected| <= tolerance + relative |expected|."""
     left, right = (np.asarray(value, np.float64) for value in (actual, expected))
     prefix = f"{words}: " if words else ""
     require(left.shape == right.shape, f"{prefix}shape {left.shape} where {right.shape} was expected")
@@ -72,8 +71,9 @@ def require_close(
 
 
 def require_equal_trees(actual: Tree, expected: Tree, tolerance: float = 1e-4, words: str = "") -> None:
-    """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to tolerance * (1 + the leaf's
-    largest value).
+    """Raises BrokenLawError, naming leaf and index, unless two trees are equal up to a tolerance.
+
+    Each leaf may differ by tolerance * (1 + its largest value).
     """
     kept = jax.tree.structure(actual) == jax.tree.structure(expected)
     require(kept, f"{words}: leaves {names_of(actual)} where {names_of(expected)} were expected")

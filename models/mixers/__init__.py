@@ -1,3 +1,1 @@
-"""Mixers of tokens without attention or a state: convolutions, fixed and learned mixing; layers over axes and in
-parallel.
-"""
+"""Mixers of tokens without attention or a state: convolutions, learned or fixed mixing, layers over axes, combined."""

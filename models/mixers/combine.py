@@ -26,11 +26,10 @@ class Sum(nn.Module):
 
 
 class Concat(nn.Module):
-    """W [scale_1 norm(layer_1(x)), scale_2 norm(layer_2(x)), ...]: parallel heads of different kinds.  (b, t, d) -> (b,
-    t, d).
+    """W [scale_1 norm(layer_1(x)), scale_2 norm(layer_2(x)), ...]: parallel heads of different kinds.
 
-    Each layer's output is divided by its root mean square before it is scaled and concatenated.  Hymba,
-    arXiv:2411.13676, whose mean over normalised outputs is here a linear map of all.
+    (b, t, d) -> (b, t, d).  Each layer's output is divided by its root mean square before it is scaled and
+    concatenated.  Hymba, arXiv:2411.13676, whose mean over normalised outputs is here a linear map of all.
     """
 
     layers: tuple[Layer, ...] = (Attention(causal=True), Attention(causal=True, window=128))

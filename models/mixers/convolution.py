@@ -17,10 +17,9 @@ from models.structure import require_positive
 
 class ShortConvolution(nn.Module):
     """activation(sum_{j < width} kernel_j * x_{t - j}), each channel by itself.  (b, t, d) -> (b, t, d).
-    arXiv:2109.08668.
 
-    Inputs of other examples and those before the first count as zero.  The kernel starts at variance 1 / width, which
-    keeps that of x.
+    arXiv:2109.08668.  Inputs of other examples and those before the first count as zero.  The kernel starts at variance
+    1 / width, which keeps that of x.
     """
 
     causal: ClassVar[bool] = True
@@ -45,10 +44,9 @@ class ShortConvolution(nn.Module):
 
 
 def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after: int = 0) -> list[jax.Array]:
-    """Shifted copies of x: the token width - 1 before each token, the next, and so on to `after` behind it, (b, t, d)
-    each.
+    """Shifted copies of x: the token width - 1 before each token, the next, and so on to `after` behind it.
 
-    Missing tokens and those of other examples are zero.  Earlier tokens are cached while decoding.
+    (b, t, d) each.  Missing tokens and those of other examples are zero.  Earlier tokens are cached while decoding.
     """
     t = x.shape[1]
 
@@ -65,8 +63,9 @@ def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after:
 
 
 class GatedConvolution(nn.Module):
-    """out(leave * convolution(enter * z)): enter, leave and z linear in x.  (b, t, d) -> (b, t, d).  LFM2,
-    arXiv:2511.23404.
+    """out(leave * convolution(enter * z)): enter, leave and z linear in x.  (b, t, d) -> (b, t, d).
+
+    LFM2, arXiv:2511.23404.
     """
 
     causal: ClassVar[bool] = True
@@ -86,15 +85,14 @@ class GatedConvolution(nn.Module):
 
 
 class LongConvolution(nn.Module):
-    """out(leave * (h * (enter . z) + skip . enter . z)), h as long as the row.  (b, t, d) -> (b, t, d).  Hyena,
-    arXiv:2302.10866.
+    """out(leave * (h * (enter . z) + skip . enter . z)), h as long as the row.  (b, t, d) -> (b, t, d).
 
-    enter, leave and z are linear in x and a short convolution: order 2 of the paper.  The filter h_p is a network of
-    sines of the position p / length, times a window exp(-rate p / length) of sum of squares 1; rates differ by channel,
-    so that the window falls to 0.01 within 0.3 to 1.5 of the length.  A row may be longer than that.  The paper's
-    window has height 1 and its sines learn their frequency; its released code draws `skip` from a standard normal,
-    where it starts at 1 here. Products are float32, by FFT; decoding keeps the filter and all its inputs and takes one
-    scalar product a token.
+    Hyena, arXiv:2302.10866.  enter, leave and z are linear in x and a short convolution: order 2 of the paper.  The
+    filter h_p is a network of sines of the position p / length, times a window exp(-rate p / length) of sum of squares
+    1; rates differ by channel, so that the window falls to 0.01 within 0.3 to 1.5 of the length.  A row may be longer
+    than that.  The paper's window has height 1 and its sines learn their frequency; its released code draws `skip` from
+    a standard normal, where it starts at 1 here. Products are float32, by FFT; decoding keeps the filter and all its
+    inputs and takes one scalar product a token.
     """
 
     causal: ClassVar[bool] = True
@@ -151,8 +149,9 @@ SHORT = 16  # lags that are summed one by one
 
 
 def causal_convolution(x: jax.Array, kernel: jax.Array, segments: jax.Array | None) -> jax.Array:
-    """sum_{j <= t} kernel_{t - j} x_j over the tokens j of t's own segment: (b, t, d), (t, d), (b, t) or None -> (b, t,
-    d) in float32.
+    """sum_{j <= t} kernel_{t - j} x_j over the tokens j of t's own segment, in float32.
+
+    (b, t, d), (t, d), (b, t) or None -> (b, t, d).
 
     Segments are contiguous, so only one crosses the middle of any block: the contribution of the left half to the right
     half is one FFT of the tokens of that segment.  Blocks are halved until they are SHORT: t (log t)^2 in all, for any

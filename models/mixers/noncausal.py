@@ -1,6 +1,4 @@
-"""Layers that mix tokens without attention and see the whole example: by learned matrices, by a Fourier transform, by
-neighbourhood.
-"""
+"""Layers without attention that see the whole example: learned matrices, a Fourier transform, pooling."""
 
 import math
 from typing import ClassVar
@@ -19,12 +17,11 @@ from models.structure import require_positive
 
 class TokenMLP(nn.Module):
     """down(activation(up(x))) over the tokens of an example, each channel by itself.  (b, t, d) -> (b, t, d).
-    arXiv:2105.01601.
 
-    Rows of both matrices belong to the `length` positions of an example; a shorter example uses the first of them.
-    Packed examples are mixed one after the other: cost grows with the number in the fullest row, and a little with the
-    number that `ctx.starts` has room for, t if it is None.
-    Raises ValueError for a row longer than `length`, and for decoding.
+    arXiv:2105.01601.  Rows of both matrices belong to the `length` positions of an example; a shorter example uses the
+    first of them.  Packed examples are mixed one after the other: cost grows with the number in the fullest row, and a
+    little with the number that `ctx.starts` has room for, t if it is None.  Raises ValueError for a row longer than
+    `length`, and for decoding.
     """
 
     causal: ClassVar[bool] = False
@@ -71,11 +68,10 @@ class TokenMLP(nn.Module):
 
 class Fourier(nn.Module):
     """The real part of the Fourier transform over the tokens of an example and over the width.  (b, t, d) -> (b, t, d).
-    arXiv:2105.03824.
 
-    Both transforms are orthonormal, which keeps the size of x; the paper's grow it by sqrt(t d).  The width's is an
-    FFT; that over tokens is an FFT where a row is one example, and for packed rows a product with the matrix of each
-    example's own length.
+    arXiv:2105.03824.  Both transforms are orthonormal, which keeps the size of x; the paper's grow it by sqrt(t d).
+    The width's is an FFT; that over tokens is an FFT where a row is one example, and for packed rows a product with the
+    matrix of each example's own length.
     """
 
     causal: ClassVar[bool] = False

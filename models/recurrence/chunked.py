@@ -1,6 +1,4 @@
-"""A recurrence whose state is a matrix a head, in chunks of time: a chunk is matrix products, from chunk to chunk the
-state is carried.
-"""
+"""Recurrences whose state is a matrix a head, in chunks: matrix products within one, the state carried between them."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -14,9 +12,7 @@ Carry = TypeVar("Carry")
 
 @flax.struct.dataclass
 class State:
-    """The state of a row: memory (b, h, k, v) in float32, and the segment (b,) that it belongs to, -1 before the
-    first.
-    """
+    """The state of a row: memory (b, h, k, v) in float32, and the segment (b,) it belongs to, -1 before the first."""
 
     memory: jax.Array
     segment: jax.Array
@@ -29,8 +25,7 @@ class State:
 
 @flax.struct.dataclass
 class Chunks:
-    """Time in n chunks of c tokens, and which tokens touch which; where there is one chunk alone, axes b, 1 and n are
-    not there.
+    """Time in n chunks of c tokens, and which tokens touch which.  A chunk alone has no axes b, 1 and n.
 
     seen (b, 1, n, c, c): token j is of token i's segment and not later.  reads and writes (b, 1, n, c, 1): the token is
     of the
@@ -47,9 +42,7 @@ class Chunks:
 
     @classmethod
     def of(cls, segments: jax.Array | None, before: jax.Array, t: int, size: int) -> "Chunks":
-        """Chunks of t tokens of these segments (b, t), all of them of the segment `before` (b,) where none are
-        given.
-        """
+        """Chunks of t tokens of these segments (b, t); if None, all are of the segment `before` (b,)."""
         size = min(size, t)
         rows = jnp.broadcast_to(before[:, None], (before.shape[0], t)) if segments is None else segments
         rows = jnp.pad(rows, ((0, 0), (0, -t % size)), mode="edge").reshape(rows.shape[0], 1, -1, size, 1)
@@ -110,8 +103,9 @@ def join(x: jax.Array, t: int) -> jax.Array:
 
 
 def scan_chunks(advance: Callable[..., Carry], state: Carry, *inputs: jax.Array) -> tuple[Carry, Carry]:
-    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs: the state that enters each, and
-    the last.
+    """state <- advance(state, *inputs of a chunk) over chunks, axis 2 of the inputs.
+
+    The state that enters each chunk, and the last.
     """
 
     def step(state: Carry, parts: tuple[jax.Array, ...]) -> tuple[Carry, Carry]:
@@ -122,8 +116,9 @@ def scan_chunks(advance: Callable[..., Carry], state: Carry, *inputs: jax.Array)
 
 
 def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Array, seen: jax.Array) -> jax.Array:
-    """sum_k left_ik exp(since_ik - until_jk) right_jk where j is seen, else 0: (..., c, k) and decays (..., c, k or 1)
-    -> (..., c, c).
+    """sum_k left_ik exp(since_ik - until_jk) right_jk if j is seen, otherwise 0.
+
+    (..., c, k) and decays (..., c, k or 1) -> (..., c, c).
 
     One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
     """
@@ -137,8 +132,9 @@ def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Arr
 
 
 def decay_to_end(whole: jax.Array, total: jax.Array, chunks: Chunks) -> jax.Array:
-    """exp(whole - total), what is left at the end of a chunk of what a token writes; 0 for tokens of other segments
-    than the last.
+    """exp(whole - total), the share of a token's write that is left at the end of a chunk.
+
+    0 for tokens of other segments than the last.
 
     Theirs may have decayed further than the last one's, to a power that no float holds.
     """

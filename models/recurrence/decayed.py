@@ -57,8 +57,9 @@ def decay_memory(
     chunk: int | None = None,
     implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
-    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on: (b, h, t, v) and the state
-    after the last token.
+    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T, y_t = q_t S_t, from `state` on.
+
+    (b, h, t, v) and the state after the last token.
 
     query and key (b, h, t, k), value (b, h, t, v), log_decay (b, h, t) or (b, h, t, k), at most 0, segments (b, t): a
     state begins anew with each.  All of a chunk is matrix products, and one token a chunk is the recurrence; between
@@ -68,8 +69,9 @@ def decay_memory(
 
 
 def head_width(owner: nn.Module, width: int, heads: int, field: str | None = None) -> int:
-    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.  Raises
-    ValueError.
+    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.
+
+    Raises ValueError.
     """
     if width % heads:
         origin = f", {field} {getattr(owner, field)} times the stream's," if field else ""
@@ -98,9 +100,9 @@ def step_biases(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 class LinearAttention(nn.Module):
     """sum_{j <= i} f(q_i).f(k_j) v_j / sum_{j <= i} f(q_i).f(k_j) with f = `feature`.  (b, t, d) -> (b, t, d).
-    arXiv:2006.16236.
 
-    The denominator is one more channel of the values, which is always 1.  `feature` must be positive.
+    arXiv:2006.16236.  The denominator is one more channel of the values, which is always 1.  `feature` must be
+    positive.
     """
 
     causal: ClassVar[bool] = True
@@ -126,10 +128,9 @@ class LinearAttention(nn.Module):
 
 class Retention(nn.Module):
     """out(silu(gate(x)) * norm(S_t read by q)), the state of head i decaying by 1 - 2^(-5-i).  (b, t, d) -> (b, t, d).
-    arXiv:2307.08621.
 
-    `position` rotates queries and keys; values are `expand` times as wide as they.  The paper's three divisions of the
-    scores are left out: the norm of each head cancels them.
+    arXiv:2307.08621.  `position` rotates queries and keys; values are `expand` times as wide as they.  The paper's
+    three divisions of the scores are left out: the norm of each head cancels them.
     """
 
     causal: ClassVar[bool] = True
@@ -160,6 +161,7 @@ class Retention(nn.Module):
 
 class GatedLinearAttention(nn.Module):
     """Retention whose decay is a gate a key channel: sigmoid(up(down(x)) + bias)^(1/smooth).  (b, t, d) -> (b, t, d).
+
     arXiv:2312.06635.
     """
 
@@ -190,14 +192,13 @@ class GatedLinearAttention(nn.Module):
 
 
 class Mamba2(nn.Module):
-    """S_t = exp(-a dt_t) S_{t-1} + B_t (dt_t u_t)^T, y_t = C_t S_t + D u_t, out(norm(y * silu(z))).  (b, t, d) -> (b,
-    t, d).
+    """S_t = exp(-a dt_t) S_{t-1} + B_t (dt_t u_t)^T, y_t = C_t S_t + D u_t, out(norm(y * silu(z))).
 
-    arXiv:2405.21060.  u, B and C come from x through a short convolution, dt = softplus(linear(x) + bias) a head; a and
-    D are numbers of the head.  `groups` of B and C serve the heads, and the norm is of each group's channels.  Defaults
-    and first values are those of state-spaces/mamba: heads of 64 channels, a uniform from 1 to 16, steps log-uniform
-    from 0.001 to 0.1, D = 1; the convolution starts three times as large (see `ShortConvolution`), and the released dt
-    never starts below 1e-4, which is out of reach.
+    (b, t, d) -> (b, t, d).  arXiv:2405.21060.  u, B and C come from x through a short convolution, dt =
+    softplus(linear(x) + bias) a head; a and D are numbers of the head.  `groups` of B and C serve the heads, and the
+    norm is of each group's channels.  Defaults and first values are those of state-spaces/mamba: heads of 64 channels,
+    a uniform from 1 to 16, steps log-uniform from 0.001 to 0.1, D = 1; the convolution starts three times as large (see
+    `ShortConvolution`), and the released dt never starts below 1e-4, which is out of reach.
     """
 
     causal: ClassVar[bool] = True

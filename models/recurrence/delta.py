@@ -1,5 +1,4 @@
-"""Recurrences that correct what their state gives for a key: the delta rule, with no decay, one a head, or one a
-channel.
+"""Recurrences that correct what their state gives for a key: the delta rule, without decay, a head's or a channel's.
 
 `implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None:
 see `models.backend.implementation`.
@@ -29,8 +28,7 @@ SLOWEST = 1e-6  # the least rate of decay at the start, in place of 0, which has
 
 @jax.custom_jvp
 def invert(lower: jax.Array) -> jax.Array:
-    """(I - lower)^-1 of strictly lower triangular matrices (..., c, c), by inverses of diagonal blocks of 1, 2, 4 and
-    so on.
+    """(I - lower)^-1 of strictly lower triangular matrices (..., c, c), by inverses of diagonal blocks of 1, 2, 4, ...
 
     As exact as substitution, and all of it products: [[A, 0], [-C, B]]^-1 = [[A^-1, 0], [B^-1 C A^-1, B^-1]].
     """
@@ -117,8 +115,9 @@ def delta(
     chunk: int | None = None,
     implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
-    """S_t = (diag(exp(log_decay_t)) + p_t r_t^T) S_{t-1} + k_t v_t^T, y_t = q_t S_t: (b, h, t, v) and the state after
-    the last token.
+    """S_t = (diag(exp(log_decay_t)) + p_t r_t^T) S_{t-1} + k_t v_t^T, y_t = q_t S_t.
+
+    (b, h, t, v) and the state after the last token.
 
     As `decayed`, with p and r (b, h, t, k).  What r_t reads, u_t = r_t S_{t-1}, solves a unit triangular system in the
     chunk, linear in the state that enters it (the WY form, arXiv:2406.06484); then u is one more value, written under
@@ -128,8 +127,9 @@ def delta(
 
 
 def convolve(name: str, x: jax.Array, ctx: Context, heads: int, width: int, convolution: Layer | None) -> jax.Array:
-    """A linear map and a convolution (silu alone without one), under a name in the module that calls: (b, t, d) -> (b,
-    heads, t, width).
+    """A linear map and a convolution, or silu if it is None, named in the calling module.
+
+    (b, t, d) -> (b, heads, t, width).
     """
     b, t, d = x.shape
     flat = nn.Dense(heads * width, use_bias=False, name=name)(x.reshape(-1, d)).reshape(b, t, -1)
@@ -178,13 +178,13 @@ class DeltaNet(nn.Module):
 
 class GatedDeltaNet(nn.Module):
     """S_t = a (I - beta k k^T) S_{t-1} + beta k v^T, out(silu(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t, d).
-    arXiv:2412.06464.
 
-    a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet.  Sizes and first values are
-    the paper's, as released in flash-linear-attention: 6 d^2 parameters, of which queries and keys have 3/4 d^2 each
-    and values, gate and output 3/2 d^2 each; rates uniform from 0 to 16, steps log-uniform from 0.001 to 0.1.
-    `value_heads` above `heads` lets several heads of values, each with its own a and beta, share one of queries and
-    keys (grouped values); Qwen3-Next at width 2048 is `GatedDeltaNet(16, key_expand=1.0, expand=2.0, value_heads=32)`.
+    arXiv:2412.06464.  a = exp(-rate * softplus(linear(x) + bias)), one number a head; the rest as DeltaNet.  Sizes and
+    first values are the paper's, as released in flash-linear-attention: 6 d^2 parameters, of which queries and keys
+    have 3/4 d^2 each and values, gate and output 3/2 d^2 each; rates uniform from 0 to 16, steps log-uniform from 0.001
+    to 0.1.  `value_heads` above `heads` lets several heads of values, each with its own a and beta, share one of
+    queries and keys (grouped values); Qwen3-Next at width 2048 is `GatedDeltaNet(16, key_expand=1.0, expand=2.0,
+    value_heads=32)`.
     """
 
     causal: ClassVar[bool] = True
@@ -227,11 +227,10 @@ class GatedDeltaNet(nn.Module):
 
 
 class KimiDeltaAttention(nn.Module):
-    """S_t = (I - beta k k^T) diag(a) S_{t-1} + beta k v^T, out(sigmoid(gate(x)) * norm(q S_t)).  (b, t, d) -> (b, t,
-    d).  arXiv:2510.26692.
+    """S_t = (I - beta k k^T) diag(a) S_{t-1} + beta k v^T, out(sigmoid(gate(x)) * norm(q S_t)).
 
-    a = exp(-rate * softplus(up(down(x)) + bias)), one number a key channel and no smaller than e^-10; the gate has the
-    same low rank, a head's width unless given.  The rest as DeltaNet.
+    (b, t, d) -> (b, t, d).  arXiv:2510.26692.  a = exp(-rate * softplus(up(down(x)) + bias)), one number a key channel
+    and no smaller than e^-10; the gate has the same low rank, a head's width unless given.  The rest as DeltaNet.
     """
 
     causal: ClassVar[bool] = True

@@ -21,8 +21,9 @@ NOTHING = -1e30  # the logarithm of a weight that is zero
 
 @flax.struct.dataclass
 class Levelled:
-    """The state exp(level) * memory: memory (b, h, k, v + 1) with the normaliser as last column, level (b, h, 1, 1),
-    segment (b,).
+    """The state exp(level) * memory, the normaliser its last column.
+
+    memory (b, h, k, v + 1), level (b, h, 1, 1), segment (b,).
     """
 
     memory: jax.Array
@@ -46,8 +47,9 @@ def matrix_lstm(
     state: Levelled | None = None,
     chunk: int = 64,
 ) -> tuple[jax.Array, Levelled]:
-    """C_t = f_t C_{t-1} + i_t k_t v_t^T, n_t = f_t n_{t-1} + i_t k_t, y_t = q_t C_t / max(|q_t n_t|, 1): (b, h, t, v)
-    and the last state.
+    """C_t = f_t C_{t-1} + i_t k_t v_t^T, n_t = f_t n_{t-1} + i_t k_t, y_t = q_t C_t / max(|q_t n_t|, 1).
+
+    (b, h, t, v) and the last state.
 
     query and key (b, h, t, k), value (b, h, t, v), log_input and log_forget (b, h, t).  As `decayed`, in float32, with
     all weights of a token divided by exp of the largest of their logarithms, which no output depends on.
@@ -83,15 +85,14 @@ def matrix_lstm(
 
 
 class MLSTM(nn.Module):
-    """out(sigmoid(gate(x)) * norm(q C_t / max(|q n_t|, 1))) with C_t = f C_{t-1} + i k v^T, n_t = f n_{t-1} + i k.  (b,
-    t, d) -> (b, t, d).
+    """out(sigmoid(gate(x)) * norm(q C_t / max(|q n_t|, 1))) with C_t = f C_{t-1} + i k v^T, n_t = f n_{t-1} + i k.
 
-    arXiv:2405.04517.  i = exp(c(linear(x))) and f = sigmoid(c(linear(x))) are numbers of the head, c(z) = cap * tanh(z
-    / cap).  The memory alone, as released for the 7B model (arXiv:2503.13427, NX-AI/xlstm): queries and keys half as
-    wide as values, gates that start as their biases, capped at 15, and an input gate that starts at exp(-10).  The
-    first paper's has a block around it, of a wider stream, convolution and learned skip; its gates read queries, keys
-    and values, have no cap, and the input gate's bias starts normal with deviation 0.1.  Matrices start as elsewhere
-    here, theirs with variance 2 / (5 d), and that of the output smaller with depth.
+    (b, t, d) -> (b, t, d).  arXiv:2405.04517.  i = exp(c(linear(x))) and f = sigmoid(c(linear(x))) are numbers of the
+    head, c(z) = cap * tanh(z / cap).  The memory alone, as released for the 7B model (arXiv:2503.13427, NX-AI/xlstm):
+    queries and keys half as wide as values, gates that start as their biases, capped at 15, and an input gate that
+    starts at exp(-10).  The first paper's has a block around it, of a wider stream, convolution and learned skip; its
+    gates read queries, keys and values, have no cap, and the input gate's bias starts normal with deviation 0.1.
+    Matrices start as elsewhere here, theirs with variance 2 / (5 d), and that of the output smaller with depth.
     """
 
     causal: ClassVar[bool] = True
@@ -108,9 +109,7 @@ class MLSTM(nn.Module):
         super().__post_init__()
 
     def gate(self, name: str, x: jax.Array, start: Initial) -> jax.Array:
-        """The preactivation of a gate, one number a head, its bias at the start, within the cap: (b, h, t) in
-        float32.
-        """
+        """The preactivation of a gate, one number a head, its bias at the start, within the cap: (b, h, t), float32."""
         z = project(name, x, self.heads, 1, True, kernel_init=nn.initializers.zeros, bias_init=start)[..., 0].astype(
             jnp.float32
         )

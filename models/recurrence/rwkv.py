@@ -27,8 +27,9 @@ GAINS = {"receptance": 1.0, "key": 0.1, "value": 1.0}  # of orthogonal matrices 
 
 
 def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
-    """The token before each, zeros where that is of another segment; while decoding the last one is kept.  (b, t, d) ->
-    (b, t, d).
+    """The token before each, zeros where that is of another segment; while decoding the last one is kept.
+
+    (b, t, d) -> (b, t, d).
     """
     b, t, d = x.shape
     segments = jnp.zeros((b, t), jnp.int32) if ctx.segments is None else ctx.segments.astype(jnp.int32)
@@ -41,11 +42,10 @@ def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
 
 class RWKV7(nn.Module):
     """S_t = (diag(w) - (a c) c^T) S_{t-1} + k v^T, out(g * (norm(r S_t) + (r . bonus k) v)).  (b, t, d) -> (b, t, d).
-    arXiv:2503.14456.
 
-    r, w, k, v, a and g each read their own mixture of a token with the one before.  w = exp(-sigmoid(.) / sqrt(e)), a =
-    sigmoid(.) and g come through low ranks; c is the key, weighed and of length 1; k is the key times 1 + (a - 1) *
-    learned.  The paper's channel mixing is the feedforward `RWKVChannelMix`.
+    arXiv:2503.14456.  r, w, k, v, a and g each read their own mixture of a token with the one before.  w =
+    exp(-sigmoid(.) / sqrt(e)), a = sigmoid(.) and g come through low ranks; c is the key, weighed and of length 1; k is
+    the key times 1 + (a - 1) * learned.  The paper's channel mixing is the feedforward `RWKVChannelMix`.
 
     With `value_residual`, as in the released models, v <- v + sigmoid(.) (v_1 - v), v_1 the values of the first such
     layer and the share, a number a channel, through a low rank.  The first layer gives its values to the later ones:
@@ -127,12 +127,11 @@ class RWKV7(nn.Module):
 
 
 class RWKVChannelMix(nn.Module):
-    """value(max(key(x_t + share (x_{t-1} - x_t)), 0)^2), an MLP of each token and the one before.  (b, t, d) -> (b, t,
-    d).
+    """value(max(key(x_t + share (x_{t-1} - x_t)), 0)^2), an MLP of each token and the one before.
 
-    The feedforward of RWKV-7, arXiv:2503.14456, section 4.2.  First values are those of RWKV-LM's pretraining: value 0,
-    so that the layer starts as zero, the key orthogonal, and in layer l of L the share 1 - (c / d)^((1 - l / L)^4) of
-    channel c.
+    (b, t, d) -> (b, t, d).  The feedforward of RWKV-7, arXiv:2503.14456, section 4.2.  First values are those of
+    RWKV-LM's pretraining: value 0, so that the layer starts as zero, the key orthogonal, and in layer l of L the share
+    1 - (c / d)^((1 - l / L)^4) of channel c.
     """
 
     causal: ClassVar[bool] = True

@@ -26,10 +26,9 @@ CHUNK = 256  # tokens that are scanned at once
 def linear_scan(
     decay: jax.Array, x: jax.Array, fresh: jax.Array, start: jax.Array, chunk: int = CHUNK
 ) -> tuple[jax.Array, jax.Array]:
-    """h_t = decay_t h_{t-1} + x_t: decay and x (b, t, ...), `start` (b, ...) the state before -> the last state, and
-    all (b, t, ...).
+    """h_t = decay_t h_{t-1} + x_t: the last state, and all (b, t, ...).
 
-    Where `fresh` (b, t) the state before counts as zero.
+    decay and x (b, t, ...), `start` (b, ...) the state before.  Where `fresh` (b, t) the state before counts as zero.
     """
     return in_chunks(_scan, start, (decay, x, fresh), chunk)
 
@@ -49,11 +48,10 @@ def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> t
 def in_chunks(
     body: Callable[[Carry, Inputs], tuple[Carry, Outputs]], state: Carry, inputs: Inputs, chunk: int
 ) -> tuple[Carry, Outputs]:
-    """(state, inputs) -> (state, outputs) by the body for one chunk of time after the other; inputs and outputs (b, t,
-    ...).
+    """(state, inputs) -> (state, outputs) by the body for one chunk of time after the other.
 
-    The backward pass keeps the state before each chunk and computes what is within a chunk again, so that memory grows
-    with t alone.
+    Inputs and outputs are (b, t, ...).  The backward pass keeps the state before each chunk and computes what is within
+    a chunk again, so that memory grows with t alone.
     """
     t, body = jax.tree.leaves(inputs)[0].shape[1], jax.checkpoint(body)
     count = t // chunk
@@ -95,11 +93,10 @@ def positive(x: jax.Array) -> jax.Array:
 
 
 class MinGRU(nn.Module):
-    """out(h): h_t = (1 - z_t) h_{t-1} + z_t positive(c_t), z = sigmoid(update(x)), c = candidate(x).  (b, t, d) -> (b,
-    t, d).
+    """out(h): h_t = (1 - z_t) h_{t-1} + z_t positive(c_t), z = sigmoid(update(x)), c = candidate(x).
 
-    arXiv:2410.01201, the form whose states are above zero; the paper scans their logarithms, this the states
-    themselves, from zero.
+    (b, t, d) -> (b, t, d).  arXiv:2410.01201, the form whose states are above zero; the paper scans their logarithms,
+    this the states themselves, from zero.
     """
 
     causal: ClassVar[bool] = True
@@ -119,11 +116,10 @@ class MinGRU(nn.Module):
 
 
 class MinLSTM(nn.Module):
-    """out(h): h_t = f_t h_{t-1} + i_t positive(c_t), f and i sigmoids of linear maps divided by their sum.  (b, t, d)
-    -> (b, t, d).
+    """out(h): h_t = f_t h_{t-1} + i_t positive(c_t), f and i sigmoids of linear maps divided by their sum.
 
-    arXiv:2410.01201, the form whose states are above zero; the paper scans their logarithms, this the states
-    themselves, from zero.
+    (b, t, d) -> (b, t, d).  arXiv:2410.01201, the form whose states are above zero; the paper scans their logarithms,
+    this the states themselves, from zero.
     """
 
     causal: ClassVar[bool] = True
@@ -149,14 +145,13 @@ def project(name: str, x: jax.Array, width: int) -> jax.Array:
 
 
 class RGLRU(nn.Module):
-    """out(activation(gate(x)) * h), h_t = a_t h_{t-1} + sqrt(1 - a_t^2) i_t y_t, y = convolution(in(x)).  (b, t, d) ->
-    (b, t, d).
+    """out(activation(gate(x)) * h), h_t = a_t h_{t-1} + sqrt(1 - a_t^2) i_t y_t, y = convolution(in(x)).
 
-    a = exp(-8 r softplus(rate)); r and i are sigmoids of y, linear within each of `heads` parts of the width.  Starts
-    with a uniform between 0.9 and 0.999 where r = 1, as the paper says; google-deepmind/recurrentgemma draws the square
-    of exp(-softplus(rate)) between those of 0.9 and 0.999, which is a from 0.43 to 0.992.  Griffin's recurrent block,
-    arXiv:2402.19427; the first token counts as any other, from a state of zero.  Convolution and output start as
-    elsewhere here, the released ones with 0.01 and 2 / depth of the variance.
+    (b, t, d) -> (b, t, d).  a = exp(-8 r softplus(rate)); r and i are sigmoids of y, linear within each of `heads`
+    parts of the width.  Starts with a uniform between 0.9 and 0.999 where r = 1, as the paper says;
+    google-deepmind/recurrentgemma draws the square of exp(-softplus(rate)) between those of 0.9 and 0.999, which is a
+    from 0.43 to 0.992.  Griffin's recurrent block, arXiv:2402.19427; the first token counts as any other, from a state
+    of zero.  Convolution and output start as elsewhere here, the released ones with 0.01 and 2 / depth of the variance.
     """
 
     causal: ClassVar[bool] = True
@@ -199,12 +194,11 @@ def rate_start(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class Mamba1(nn.Module):
-    """out(silu(z) * (c_t . h_t + skip y_t)), h_t = exp(-s_t rates) h_{t-1} + s_t b_t y_t, y = convolution(in(x)).  (b,
-    t, d) -> (b, t, d).
+    """out(silu(z) * (c_t . h_t + skip y_t)), h_t = exp(-s_t rates) h_{t-1} + s_t b_t y_t, y = convolution(in(x)).
 
-    The state h is `state` numbers a channel; z is linear in x, and b, c (t, state) and the step s = softplus(...) (t,
-    channels) are linear in y.  Rates start at 1, 2, ..., state (S4D-real), steps between 0.001 and 0.1.  Mamba,
-    arXiv:2312.00752. States exist for `chunk` tokens at a time.
+    (b, t, d) -> (b, t, d).  The state h is `state` numbers a channel; z is linear in x, and b, c (t, state) and the
+    step s = softplus(...) (t, channels) are linear in y.  Rates start at 1, 2, ..., state (S4D-real), steps between
+    0.001 and 0.1.  Mamba, arXiv:2312.00752. States exist for `chunk` tokens at a time.
     """
 
     causal: ClassVar[bool] = True

@@ -21,11 +21,11 @@ def run_rule(
     chunk: int | None = None,
     implementation: Recurrent | None = None,
 ) -> tuple[jax.Array, State]:
-    """Outputs (b, h, t, v) and the last state of inputs (b, h, t, w), keys and values second and third, log decays
-    last, from `state` on.
+    """Outputs (b, h, t, v) and the last state of a rule over inputs (b, h, t, w), from `state` on.
 
-    `segments` (b, t) each begin from zero, `chunk` is the number of tokens in a chunk (see `floor_decay`), and
-    `implementation` is chosen by `choose_recurrence`.
+    Keys and values are the second and third input, log decays the last.  `segments` (b, t) each begin from zero,
+    `chunk` is the number of tokens in a chunk (see `floor_decay`), and `implementation` is chosen by
+    `choose_recurrence`.
     """
     (b, h, t, k), v = inputs[1].shape, inputs[2].shape[3]
     log_decay, size = floor_decay(inputs[-1], chunk)
@@ -40,9 +40,7 @@ def run_rule(
 
 
 def resume(owner: Any, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array) -> jax.Array:
-    """The outputs of a recurrence in a layer, from the state that its cache remembers on, by the layer's
-    `implementation`.
-    """
+    """The outputs of a layer's recurrence from the state in its cache on, by the layer's `implementation`."""
     (b, h, _, k), v = inputs[1].shape, inputs[2].shape[3]
     state = recall(owner, ctx, "state", State.empty(b, h, k, v))
     mixed, state = run(*inputs, ctx.segments, state, implementation=owner.implementation)

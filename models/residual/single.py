@@ -43,9 +43,8 @@ class Sandwich(nn.Module):
 
 class ReZero(nn.Module):
     """x + alpha * branch(x), alpha one number that starts at 0, so that every block starts as the identity.
-    arXiv:2003.04887.
 
-    (b, t, d) -> (b, t, d).
+    arXiv:2003.04887.  (b, t, d) -> (b, t, d).
     """
 
     @nn.compact
@@ -93,6 +92,7 @@ class DeepNorm(nn.Module):
 
 class ScaledNorm(nn.Module):
     """x + branch(norm(x) / sqrt(l)), l the block's number counted from 1: LayerNorm scaling.  (b, t, d) -> (b, t, d).
+
     arXiv:2502.05795.
     """
 
@@ -106,11 +106,10 @@ class ScaledNorm(nn.Module):
 
 class StochasticDepth(nn.Module):
     """`residual` whose branch is dropped for a whole example while training, and divided by what is kept otherwise.
-    arXiv:1603.09382.
 
-    Block l of L, counted from 1, drops with probability rate * l / L.  Each example of a packed row is drawn for
-    itself.  What is dropped is computed all the same.  The state is that of `residual`.  Raises ValueError for a rate
-    outside [0, 1).
+    arXiv:1603.09382.  Block l of L, counted from 1, drops with probability rate * l / L.  Each example of a packed row
+    is drawn for itself.  What is dropped is computed all the same.  The state is that of `residual`.  Raises ValueError
+    for a rate outside [0, 1).
     """
 
     residual: Residual = PreNorm()
@@ -152,10 +151,10 @@ class StochasticDepth(nn.Module):
 
 
 class Highway(nn.Module):
-    """g * branch(z) + (1 - g) * x with z = norm(x) and g = sigmoid(W z + w), w starting at `bias`.  (b, t, d) -> (b, t,
-    d).
+    """g * branch(z) + (1 - g) * x with z = norm(x) and g = sigmoid(W z + w), w starting at `bias`.
 
-    A negative bias lets the stream through at the start.  The paper has no norm.  arXiv:1505.00387.
+    (b, t, d) -> (b, t, d).  A negative bias lets the stream through at the start.  The paper has no norm.
+    arXiv:1505.00387.
     """
 
     bias: float = -1.0
@@ -170,13 +169,12 @@ class Highway(nn.Module):
 
 
 class NormalizedResidual(nn.Module):
-    """u = unit(x); unit(u + alpha * (unit(branch(u)) - u)): steps on a sphere.  (b, t, d) -> (b, t, d).  nGPT,
-    arXiv:2410.01131.
+    """u = unit(x); unit(u + alpha * (unit(branch(u)) - u)): steps on a sphere.  (b, t, d) -> (b, t, d).
 
-    unit(x) = x / sqrt(mean(x^2)), so the sphere's radius is sqrt(d), where other layers expect their input; the paper's
-    is 1. |alpha| (d,) starts at `initial`, about 1 / depth, and is kept 1 / sqrt(d) times as large, as in the paper.
-    The paper also normalises every weight matrix after each step and scales what attention and feedforward compute;
-    both are left out.
+    nGPT, arXiv:2410.01131.  unit(x) = x / sqrt(mean(x^2)), so the sphere's radius is sqrt(d), where other layers expect
+    their input; the paper's is 1. |alpha| (d,) starts at `initial`, about 1 / depth, and is kept 1 / sqrt(d) times as
+    large, as in the paper.  The paper also normalises every weight matrix after each step and scales what attention and
+    feedforward compute; both are left out.
     """
 
     initial: float = 0.05

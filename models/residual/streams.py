@@ -1,6 +1,4 @@
-"""Residuals whose state is more than one stream: parallel streams that mix, and streams that remember earlier
-blocks.
-"""
+"""Residuals whose state is more than one stream: parallel streams that mix, and memories of earlier blocks."""
 
 from typing import ClassVar
 
@@ -66,15 +64,14 @@ class HyperConnections(nn.Module):
 
 class ManifoldHyperConnections(nn.Module):
     """Hyper-connections whose mix is doubly stochastic and whose read and write are not negative.  State (b, t, n, d).
-    arXiv:2512.24880.
 
-    read = sigmoid(r), write = 2 sigmoid(w), mix = exp(m) with columns and rows normalised in turn `steps` times, where
-    r, w (n,) and m (n, n) are a learned value plus scale * (z W), z the normalised streams of the token side by side; W
-    starts at 0.  Mixing then keeps the mean of the streams, and no product of mixes grows.  The start is pre-norm up to
-    the norm's epsilon. Streams mix after the branch is written, H <- mix (H + write y); the paper mixes before, where
-    the first mix has nothing to do. The scales start at 0.01 as in the paper, which does not say where the learned
-    values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m at 8 on its diagonal,
-    where mix is the identity to 0.001.
+    arXiv:2512.24880.  read = sigmoid(r), write = 2 sigmoid(w), mix = exp(m) with columns and rows normalised in turn
+    `steps` times, where r, w (n,) and m (n, n) are a learned value plus scale * (z W), z the normalised streams of the
+    token side by side; W starts at 0.  Mixing then keeps the mean of the streams, and no product of mixes grows.  The
+    start is pre-norm up to the norm's epsilon. Streams mix after the branch is written, H <- mix (H + write y); the
+    paper mixes before, where the first mix has nothing to do. The scales start at 0.01 as in the paper, which does not
+    say where the learned values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m at 8
+    on its diagonal, where mix is the identity to 0.001.
     """
 
     streams: int = 4
@@ -112,12 +109,11 @@ class ManifoldHyperConnections(nn.Module):
 
 
 class DenseFormer(nn.Module):
-    """Pre-norm blocks, after each of which x <- x + sum_j w_j X_j over the embedding X_0 and all blocks' outputs so
-    far.  arXiv:2402.02622.
+    """Pre-norm blocks, after each x <- x + sum_j w_j X_j over the embedding X_0 and all blocks' outputs so far.
 
-    State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero where not yet computed.  w (depth + 1,) starts at 0, so the
-    start is pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging grow with depth
-    squared.
+    arXiv:2402.02622.  State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero where not yet computed.  w (depth + 1,)
+    starts at 0, so the start is pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging
+    grow with depth squared.
     """
 
     norm: Norm = LayerNorm()
@@ -178,8 +174,9 @@ def copies(x: jax.Array, n: int) -> jax.Array:
 
 
 def first_read(n: int, ctx: Context) -> jax.Array:
-    """One for the stream that this branch reads at the start, each branch the next: (n,).  Equal weights would never
-    part the streams.
+    """One for the stream that this branch reads at the start, each branch the next: (n,).
+
+    Equal weights would never part the streams.
     """
     return jax.nn.one_hot((ctx.layer * ctx.branches + ctx.branch) % n, n)
 
@@ -196,8 +193,9 @@ def mix_streams(mix: jax.Array, state: jax.Array) -> jax.Array:
 
 
 def doubly_stochastic(logits: jax.Array, steps: int) -> jax.Array:
-    """exp(logits) with columns and rows divided by their sums in turn, `steps` times: (..., n, n).  Sinkhorn and Knopp
-    1967.
+    """exp(logits) with columns and rows divided by their sums in turn, `steps` times: (..., n, n).
+
+    Sinkhorn and Knopp 1967.
     """
 
     def once(_: int, logits: jax.Array) -> jax.Array:

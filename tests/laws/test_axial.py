@@ -62,8 +62,9 @@ def test_the_first_axis_may_be_as_long_as_the_tokens_make_it() -> None:
 
 
 def test_padding_stays_padding() -> None:
-    layer, x = Along((3, 2), (0,), Attention(4)), normal(1, 1, 6, WIDTH)
-    params, ctx = {"mixer": parameters(layer.mixer)}, Context(segments=jnp.array([[1, 1, 1, 1, 0, 0]]))
+    mixer, x = Attention(4), normal(1, 1, 6, WIDTH)
+    layer = Along((3, 2), (0,), mixer)
+    params, ctx = {"mixer": parameters(mixer)}, Context(segments=jnp.array([[1, 1, 1, 1, 0, 0]]))
     apply = jax.jit(lambda x: layer.apply({"params": params}, x, ctx))
     np.testing.assert_array_equal(np.asarray(apply(x))[0, :4], np.asarray(apply(x.at[0, 4:].add(1.0)))[0, :4])
 

@@ -39,8 +39,9 @@ class Called:
 
 
 def named_roles(component: Any, batch: Any = None) -> dict[str, Role]:
-    found = roles_of(Called(component) if batch is None else component, batch or {})
-    return {path_name(path): role for path, role in jax.tree_util.tree_leaves_with_path(found)}
+    model: Any = Called(component) if batch is None else component
+    roles = roles_of(model, batch or {})
+    return {path_name(path): role for path, role in jax.tree_util.tree_leaves_with_path(roles)}
 
 
 # Parameters of two axes or more that are not decayed, and of fewer that are, by the class that says so; the sources are
