@@ -26,7 +26,7 @@ def remember(module: nn.Module, ctx: Context, name: str, value: Tree) -> None:
 def extend(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
     """Appends the new tokens to the cached ones along the axis of time, and caches the result for the next call.
 
-    If `span` is None the array has the decoding's whole length, new tokens at their index, zeros where none is written
+    If `span` is None the array has the decoding's whole length, new tokens at their index, zeros at those not written
     yet; otherwise only the last `span - 1` tokens before the new ones are kept.  `index_extended` gives their indices.
     """
     if ctx.decoding is None:

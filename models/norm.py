@@ -13,7 +13,7 @@ from models.structure import require_not_negative
 class LayerNorm(nn.Module):
     """scale * (x - mean) / sqrt(variance + epsilon) + bias.  (..., d) -> (..., d).  arXiv:1607.06450.
 
-    `scale` and `bias` say whether either is learned; without both nothing is.
+    `scale` and `bias` are learned if they are set.
     """
 
     epsilon: float = 1e-5
@@ -76,7 +76,7 @@ class L2Norm(nn.Module):
     """x / sqrt(sum(x^2) + epsilon): length one, nothing learned.  (..., d) -> (..., d).  arXiv:2010.04245."""
 
     epsilon: float = 1e-12
-    starts_at: ClassVar[float | None] = None  # sums of squares of one, not means
+    starts_at: ClassVar[float | None] = None  # the sum of squares is one, not the mean
 
     def __post_init__(self) -> None:
         require_not_negative(self, "epsilon")

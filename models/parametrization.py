@@ -18,7 +18,7 @@ A model with parametrization="mup" computes, starts and learns as its base, the 
 
 m_in tells how much longer than in the base the axes are that products with a parameter sum over, m_out the others.
 Lengths are read off the shapes of both models and sums off the traced program, so a vector that is multiplied with the
-stream and summed counts as a matrix with one column, whoever wrote the class; `Role.inputs` says otherwise where a
+stream and summed counts as a matrix with one column, whoever wrote the class; `Role.inputs` says otherwise if a
 component scales its product itself.
 """
 
@@ -42,7 +42,7 @@ from models.products import trace_sums
 from models.roles import Growth, Role, roles_of
 
 Parametrization = Literal["standard", "mup"]
-# Names, in the branches of a block, of the matrices that the size of what a branch gives follows from.
+# Names of the matrices that determine the size of a branch's output, by branch of a block.
 SHRUNK = {
     "mixer": frozenset({"value", "out"}),
     "cross": frozenset({"value", "out"}),
@@ -106,7 +106,7 @@ def roles(model: Any, batch: Batch) -> Tree:
     if getattr(model, "parametrization", "standard") == "standard":
         return declared
     shapes = _shapes(model, batch)
-    with compile_for("cpu"):  # where every operation can be read
+    with compile_for("cpu"):  # its programs have no opaque kernels
         summed, lost = trace_sums(lambda params, batch: model.apply({"params": params}, batch), shapes, dict(batch))
     try:
         base = _shapes(widen(model, model.base_width), batch)
@@ -133,7 +133,7 @@ def roles(model: Any, batch: Batch) -> Tree:
             axes = tuple(traced) if traced or not unread else (-2,)[: len(growth) - 1]
         fan_in = math.prod(growth[axis] for axis in axes)
         fan_out = math.prod(size for axis, size in enumerate(growth, -len(growth)) if axis not in axes)
-        depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack that it is in
+        depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack around it
         within = depth is not None and names[1] != "norm"
         readout = fan_in > 1 and fan_out == 1
         return dataclasses.replace(

@@ -10,11 +10,11 @@ from jax.tree_util import KeyPath
 
 from models.contracts import Tree
 
-# the body of a stack whose repeats have parameters of their own, and of one whose repeats share them
+# bodies of stacks: with parameters for each repeat, and with parameters that all repeats share
 SCANNED, TIED = "blocks", "tied"
 Kind = Literal["prefix", "loop", "scan", "tied"]
 PATTERN = "block_{}"  # a block of the body
-# A stack calls its blocks so: those of the prefix, those of a loop, and those of a pattern that is scanned or tied.
+# Names of blocks within a stack: of the prefix, of a loop, and of a pattern that is scanned or tied.
 CALLED: dict[Kind, str] = {
     "prefix": "first_{}",
     "loop": "layer_{}",

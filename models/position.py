@@ -162,7 +162,7 @@ class AxialRoPE(nn.Module):
     """RoPE on a grid: the place p is unravelled over `grid`, and each axis rotates its own part of the width.
 
     (..., t, k) -> (..., t, k).  Such as (14, 14) for patches of an image, or (8, 14, 14) for video; the last axis runs
-    fastest.  Where the pairs do not divide evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in
+    fastest.  If the pairs do not divide evenly, the first axes have one more.  arXiv:2104.09864 on each axis, as in
     arXiv:2403.13298.
     """
 

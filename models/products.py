@@ -20,7 +20,7 @@ LINEAR = (
     "optimization_barrier",
     "sharding_constraint",
 )
-SLICES = ("slice", "dynamic_slice", "split", "pad", "rev", "cumsum")  # axes stay where they are
+SLICES = ("slice", "dynamic_slice", "split", "pad", "rev", "cumsum")  # primitives that keep axes in place
 OPAQUE = ("gather", "fft", "sort", "pallas_call", "scatter", "scatter-add", "custom_call")
 
 

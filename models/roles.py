@@ -35,18 +35,14 @@ class Growth:
 class Role:
     """The role of a parameter for an optimizer and muP.
 
-    decay: whether weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name
-    does not end in
-    `bias` or `scale`.
-    inputs: the axes, -1 the last, that products with it sum over, which muP asks for; () for a parameter that is
-    multiplied element by
-    element, or whose products are scaled with the width (`ctx.score_scale`, `ctx.logit_scale`).  None: read off the
-    traced program.
-    step: how far each update moves it against the sign of its gradient, which then is no gradient of the loss: no
-    clipping, decay,
-    schedule or moments.  None: the optimizer moves it.
-    growth: its size over the base model's where the parametrization is muP, else None.  Filled in by
-    `models.parametrization`.
+    decay: True if weight decay shrinks it.  None: if it has two axes or more, axes of repeats not counted, and its name
+        does not end in `bias` or `scale`.
+    inputs: the axes, -1 the last, that products with it sum over, for muP; () for a parameter that is multiplied
+        element by element, or whose products are scaled with the width (`ctx.score_scale`, `ctx.logit_scale`).  None:
+        read off the traced program.
+    step: the size of each update against the sign of its gradient, which then is no gradient of the loss: no clipping,
+        decay, schedule or moments.  None: the optimizer updates it.
+    growth: its size over the base model's under muP, otherwise None.  Filled in by `models.parametrization`.
     """
 
     decay: bool | None = None
@@ -73,7 +69,7 @@ def default_roles(params: Tree) -> Tree:
 def roles_of(model: Model, batch: Batch) -> Tree:
     """The Role of each parameter of a model, declared or by default, as a tree like the parameters'.
 
-    Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError where a class declares something else
+    Traced on a batch (arrays or shapes), nothing is computed.  Raises ValueError if a class declares something else
     than roles.
     """
     declared: dict[str, Role] = {}
@@ -92,7 +88,7 @@ def roles_of(model: Model, batch: Batch) -> Tree:
             for name, value in module.variables.get("params", {}).items():  # within a scan, so without its axis
                 if hasattr(value, "shape"):
                     axes[prefix + name] = len(value.shape)
-            # after all that is within
+            # outer modules override inner ones
             declared.update({prefix + path: role for path, role in declarations(module).items()})
         return result
 
@@ -108,7 +104,7 @@ def roles_of(model: Model, batch: Batch) -> Tree:
 
 
 def declarations(component: object) -> Roles:
-    """The roles that a component's class declares.  Raises ValueError where its `roles` are something else."""
+    """The roles that a component's class declares.  Raises ValueError if its `roles` are something else."""
     declared = getattr(component, "roles", {})
     if not isinstance(declared, Mapping) or not all(isinstance(role, Role) for role in declared.values()):
         name = type(component).__name__

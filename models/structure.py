@@ -9,7 +9,7 @@ import flax.linen as nn
 from models.words import join
 
 Value = TypeVar("Value")
-APART = "apart"  # in the metadata of a field that is no part of the structure: it is neither recorded nor compared
+APART = "apart"  # metadata key of a field outside the structure: it is neither recorded nor compared
 
 
 def copy_as(template: Value, name: str) -> Value:
@@ -41,7 +41,7 @@ def separate(model: nn.Module) -> None:
 def part(value: object, path: str) -> Any:
     """The part of a tree of dataclasses and tuples at a dotted path, `stack.block.mixer` or `stack.block.0`.
 
-    Raises LookupError, naming the nearest field, where the path leads nowhere.
+    Raises LookupError, naming the nearest field, if the path leads nowhere.
     """
     for index, name in enumerate(steps := path.split(".")):
         value = _child(value, name, ".".join(steps[: index + 1]))

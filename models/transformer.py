@@ -13,7 +13,7 @@ from models.structure import separate
 
 
 class Transformer(nn.Module):
-    """head(stack(embed(batch))).  Without a head the output is the hidden states (b, t, d).
+    """head(stack(embed(batch))).  If `head` is None the output is the hidden states (b, t, d).
 
     `batch` is a mapping of arrays; see `Context.of` for the keys that describe it, and the embed and head for theirs.
     With `parametrization` "mup" what was tuned at base_width and base_depth holds at any: see `models.parametrization`.

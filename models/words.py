@@ -10,7 +10,7 @@ ROOM = 160  # characters of a list in a message
 def join(items: Iterable[object], room: int = ROOM) -> str:
     """The items with commas between, as many as there is room for (one at least), then how many more there are.
 
-    >>> listed(range(100), room=12)
+    >>> join(range(100), room=12)
     '0, 1, 2, 3 and 96 more'
     """
     words = [_cut(str(item), room) for item in items]
@@ -35,7 +35,7 @@ def shorten(value: object, room: int = 60) -> str:
 def merge_layers(names: Sequence[str]) -> list[str]:
     """Names that differ in their first number alone, that of their layer, as one, in the order of the first.
 
-    >>> gathered(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
+    >>> merge_layers(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
     ['layer_0-2/up', 'layer_0/down']
     """
     groups: dict[str, list[int]] = {}
@@ -47,7 +47,7 @@ def merge_layers(names: Sequence[str]) -> list[str]:
     return [name.replace("{}", _spans(layers), 1) if layers else name for name, layers in groups.items()]
 
 
-NUMBER = re.compile(r"(?<=[_./])\d+(?=[./]|$)")  # the end of a word of a path: of a layer, whatever a family calls it
+NUMBER = re.compile(r"(?<=[_./])\d+(?=[./]|$)")  # a number that ends a word of a path: a layer's, in any family's names
 
 
 def _spans(numbers: list[int]) -> str:

@@ -128,7 +128,7 @@ def attend(
     """
     sources = tokens if other is None else other
     name: Implementation = "xla"
-    if not _is_captured(weigh) and (other is None or reach == Reach()):  # else in the cache
+    if not _is_captured(weigh) and (other is None or reach == Reach()):  # other sources are in the cache
         reasons = {
             "relative positions": relative is not None,
             "decay": decay is not None,
@@ -198,7 +198,7 @@ def _by_kernel(
 ) -> jax.Array:
     """Attention by a fused kernel, for a scaled query."""
     (b, _, t, _), chunk, window = query.shape, reach.chunk, reach.window
-    if chunk is not None and tokens.aligned and chunk < t:  # each is a row of its own
+    if chunk is not None and tokens.aligned and chunk < t:  # each chunk becomes a row
         if tokens.segments is None and t % chunk:
             tokens = dataclasses.replace(tokens, segments=jnp.ones((b, t), jnp.int32))
         query, key, value, cut, _ = _split(query, key, value, tokens, reach)
@@ -270,7 +270,7 @@ def _by_definition(
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
     if relative is not None:
         scores = relative(hide(scores, visible), query * scale, tokens.positions[:, None], sources.positions[:, None])
-        visible = scores > HIDDEN / 2  # it may have hidden more
+        visible = scores > HIDDEN / 2  # relative may have hidden more
     weights = weigh(scores, visible).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)

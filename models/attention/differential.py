@@ -33,7 +33,7 @@ class DifferentialAttention(nn.Module):
     causal: bool = False
     window: int | None = None
     position: Position | None = None
-    implementation: Implementation | None = None  # chosen by platform and call
+    implementation: Implementation | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads")

@@ -47,7 +47,7 @@ class ForgettingAttention(nn.Module):
         forget = jax.nn.log_sigmoid(
             nn.Dense(h, bias_init=nn.initializers.constant(4.0), name="forget")(x).astype(jnp.float32)
         )
-        total = recur(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # of each example by itself
+        total = recur(self, ctx, jnp.ones_like(forget), forget).swapaxes(1, 2)  # sums start anew with each example
         kept = (("keys", key), ("values", value), ("totals", total))
         key, value, totals = (extend(self, ctx, name, new, 2) for name, new in kept)
         other, scale = locate_sources(self, ctx, t, None), ctx.score_scale(k)

@@ -28,14 +28,14 @@ class LatentAttention(nn.Module):
     heads: int = 8
     rank: int = 128
     rotary: int = 32
-    head_width: int | None = None  # d / heads
-    value_width: int | None = None  # head_width
+    head_width: int | None = None  # None: d / heads
+    value_width: int | None = None  # None: head_width
     query_rank: int | None = None
     causal: bool = False
     position: Position = RoPE()
     norm: Norm = RMSNorm()
     weigh: Weigh = Softmax()
-    implementation: Implementation | None = None  # chosen by platform and call
+    implementation: Implementation | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "rank", "rotary")

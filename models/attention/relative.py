@@ -34,8 +34,8 @@ class T5Bias(nn.Module):
     """scores + table[bucket(j - i), h].  (b, h, t, s) -> (b, h, t, s).  arXiv:1910.10683.
 
     Half of the buckets are for one distance each, the other half for ranges that grow geometrically up to `distance`;
-    all that is farther shares the last.  `bidirectional` keeps half of all buckets for later tokens; else these share
-    the bucket of distance 0. T5 leaves out the division of scores by sqrt(k), which attention here makes.
+    all that is farther shares the last.  `bidirectional` keeps half of all buckets for later tokens; otherwise these
+    share the bucket of distance 0. T5 leaves out the division of scores by sqrt(k), which attention here makes.
     """
 
     roles: ClassVar[Roles] = {"table": UNDECAYED}
@@ -63,7 +63,7 @@ class T5Bias(nn.Module):
         apart = jnp.abs(later) if self.bidirectional else jnp.maximum(-later, 0)
         exact = self.one_way // 2
         growth = (self.distance / exact) ** (1 / (self.one_way - exact))
-        # of each bucket but the first of a range
+        # the first distance of each geometric bucket but the first
         firsts = np.ceil(exact * growth ** np.arange(1, self.one_way - exact) - 1e-6).astype(int)
         bucket = jnp.where(apart < exact, apart, exact + jnp.searchsorted(jnp.asarray(firsts), apart, side="right"))
         if self.bidirectional:
@@ -74,8 +74,8 @@ class T5Bias(nn.Module):
 class FIRE(nn.Module):
     """scores + f(log(c |i - j| + 1) / log(c max(i, j, length) + 1)), f a network from 1 to heads.
 
-    (b, h, t, s) -> (b, h, t, s).  c and `length` are learned from where they start.  arXiv:2310.04418, where j <= i, so
-    that max(i, j) is i; f is without the last bias, which softmax does not see.
+    (b, h, t, s) -> (b, h, t, s).  c and the length are learned, starting at `slope` and `length`.  arXiv:2310.04418,
+    where j <= i, so that max(i, j) is i; f is without the last bias, which softmax does not see.
     """
 
     hidden: int = 32
@@ -102,8 +102,8 @@ class CoPE(nn.Module):
     """scores + q_i . e[p_ij], p_ij = min(sum_{j <= m} sigmoid(scores_im), places - 1) over the visible m.
 
     e is linear between integers.  (b, h, t, s) -> (b, h, t, s).  arXiv:2405.18719.  Places are counted backwards from
-    the last visible token, in units that the query decides: meant for causal attention, where that is the query's own.
-    All heads share e; the query is scaled as scores are.
+    the last visible token, in units that the query decides: meant for causal attention, whose last visible token is the
+    query's own.  All heads share e; the query is scaled as scores are.
     """
 
     roles: ClassVar[Roles] = {"table": Role(decay=False, inputs=())}  # the query that it meets is scaled

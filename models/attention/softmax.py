@@ -32,8 +32,8 @@ class Attention(nn.Module):
     """
 
     heads: int = 8
-    kv_heads: int | None = None  # as many as heads
-    head_width: int | None = None  # d / heads
+    kv_heads: int | None = None  # None: as many as heads
+    head_width: int | None = None  # None: d / heads
     causal: bool = False
     window: int | None = None
     chunk: int | None = None
@@ -45,7 +45,7 @@ class Attention(nn.Module):
     gate: bool = False
     bias: bool = False
     dropout: float = 0.0
-    implementation: Implementation | None = None  # chosen by platform and call
+    implementation: Implementation | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.heads % (self.kv_heads or self.heads):

@@ -18,8 +18,8 @@ class Softmax(nn.Module):
     """exp(z_j) / (sum_j exp(z_j) + exp(sink)) over the visible j, z = cap * tanh(scores / cap).
 
     (b, h, t, s) -> (b, h, t, s).  `cap` bounds the scores (Gemma 2, arXiv:2408.00118); `sink` is one learned score a
-    head that takes weight and gives nothing (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  Without
-    them it is the softmax of arXiv:1706.03762.  Where nothing is visible all weights are zero.
+    head that takes weight and gives nothing (gpt-oss, arXiv:2508.10925), so that a head can attend to nothing.  If
+    neither is set it is the softmax of arXiv:1706.03762.  If nothing is visible all weights are zero.
     """
 
     cap: float | None = None

@@ -6,27 +6,30 @@ from typing import Literal, get_args
 Implementation = Literal["xla", "fused", "splash"]
 Recurrent = Literal["xla", "pallas"]
 
-SHORTEST = 256  # tokens from which splash, whose blocks have 128 at least, is worth its padding
-# of a head, in blocks of 512 tokens, with which forward and backward fit a TPU's vector memory in float32
+SHORTEST = 256  # row length from which splash is worth its padding to blocks of 128 or more
+# largest width of a head whose blocks of 512 tokens fit VMEM, forward and backward, in float32
 SPLASH_WIDTH = 256
-# numbers in a head's state, with which a recurrence's kernels fit vector memory, and compile in half a minute
+# largest state of a head, in numbers, whose kernels fit VMEM and compile in half a minute
 STATE = 512 * 1024
-SMALL = ("TPU v2", "TPU v3", "TPU v4")  # whose vector memory of 16 MiB is too little for them
-FLOAT32_KERNELS = ("TPU v2", "TPU v3")  # whose kernels multiply no other type
-FUSED_CAPABILITY = 8.0  # Ampere: from which cuDNN has the kernel
-FUSED_WIDTH = 128  # of a head: what cuDNN takes on every GPU that it serves
+SMALL = ("TPU v2", "TPU v3", "TPU v4")  # their VMEM of 16 MiB is too small for recurrence kernels
+FLOAT32_KERNELS = ("TPU v2", "TPU v3")  # their kernels multiply float32 alone
+FUSED_CAPABILITY = 8.0  # Ampere, the first with cuDNN's kernel
+FUSED_WIDTH = 128  # largest width of a head that cuDNN takes on every GPU that it serves
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
     """The properties of an attention call that decide which implementations can compute it.
 
-    length: the fewer of queries and sources in a row, a chunk being a row; width: the wider of a head's keys and
-    values.
-    dtype: the type of queries, keys and values; masked: whether a GPU's kernel needs the pairs that see each other as
-    an array.
-    capped: whether scores are bounded; special: what only "xla" computes, in words.
-    kind: what the device calls itself; capability: the GPU's, as it says it; nothing where they are not known.
+    length: the smaller number of queries and sources in a row; a chunk counts as a row.
+    width: the larger width of a head's keys and values.
+    dtype: the type of queries, keys and values.
+    even: True if both lengths are even.
+    masked: True if a GPU's kernel needs the mask as an array.
+    capped: True if scores are bounded.
+    special: features of the call that only "xla" computes, in words.
+    kind: the device kind; empty if unknown.
+    capability: the GPU's compute capability; empty if unknown.
     """
 
     length: int
@@ -79,7 +82,7 @@ def explain_refusal(implementation: Implementation, call: Call, platform: str) -
 def _newer(capability: str) -> bool:
     try:
         return float(capability) >= FUSED_CAPABILITY
-    except ValueError:  # another maker's, such as gfx942
+    except ValueError:  # another vendor's, such as gfx942
         return False
 
 

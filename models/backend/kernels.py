@@ -15,10 +15,10 @@ from models.contracts import Tree
 
 Result = TypeVar("Result")
 
-SAVED = "context"  # the name by which a remat policy keeps what attention gives
-LANES = 128  # lengths are multiples of it in the TPU's kernel
-BLOCK = 512  # tokens of a block, where the length allows
-SHORT = 1024  # sources of a row that one backward kernel takes whole
+SAVED = "context"  # the name by which remat policies save attention's output
+LANES = 128  # the TPU's kernel takes lengths that are multiples of it
+BLOCK = 512  # tokens of a block, if the length allows
+SHORT = 1024  # most sources of a row that one backward kernel takes whole
 NOBODY = -1  # the segment of padding
 
 
@@ -79,7 +79,7 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
     """The share of its grid that each kernel runs for the mask, as a scope name: "runs:fwd=0.75,dkv=1".
 
     The FLOP counter reads it.  A grid is as wide as the most blocks that a row of it sees (for "dkv", a column), or
-    whole where one kernel does all the backward work.
+    whole if one kernel does all the backward work.
     """
     blocks = {"fwd": (sizes.block_q, sizes.block_kv), "dq": (sizes.block_q_dq, sizes.block_kv_dq)}
     blocks |= {"dkv": (sizes.block_q_dkv, sizes.block_kv_dkv)}
@@ -87,7 +87,7 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
     for phase, (q, kv) in blocks.items():
         if q is None or kv is None:
             continue
-        # how far sources are: from 1 - kv more to q - 1 more
+        # sources are from behind + 1 - kv to behind + q - 1 tokens back
         behind = np.arange(0, shape[0], q)[:, None] - np.arange(0, shape[1], kv)
         seen = (behind + q > 0) if causal else np.ones(behind.shape, bool)
         if window is not None:
@@ -177,7 +177,7 @@ def attend_fused(
     """softmax(q k^T) v by `jax.nn.dot_product_attention`, on GPU by cuDNN's kernel.
 
     query (b, h, t, k), key (b, g, s, k), value (b, g, s, v) -> (b, h, t, v), over the j that are `visible` (1 or b, 1,
-    t, s), and where `causal` not later and nearer than `window`.  Queries are scaled by the caller.
+    t, s), and if `causal` not later and nearer than `window`.  Queries are scaled by the caller.
     """
     width = value.shape[-1]
     # one width, a multiple of 8 for cuDNN: zeros add nothing to scores

@@ -43,7 +43,7 @@ def _beam(
 
     cache = rows(cache, lambda leaf, axis: jnp.repeat(leaf, width, axis))
     v = logits.shape[-1]
-    scores = jnp.full((b, width), HIDDEN).at[:, 0].set(0.0)  # all beams are alike at first: one of them goes on
+    scores = jnp.full((b, width), HIDDEN).at[:, 0].set(0.0)  # beams are equal at first: extend one alone
     tokens = jnp.full((b, width, steps), 0 if end is None else end)
     done, counts = jnp.zeros((b, width), bool), jnp.zeros((b, width))
     logits = jnp.repeat(logits, width, 0).reshape(b, width, v)
@@ -51,7 +51,7 @@ def _beam(
     def step(carry: tuple[Tree, ...], number: jax.Array) -> tuple[tuple[Tree, ...], None]:
         cache, logits, scores, tokens, done, counts = carry
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), -1)
-        if end is not None:  # what has ended can only go on with `end`, at no cost
+        if end is not None:  # an ended continuation is padded with `end`, at no cost
             log_probs = jnp.where(done[..., None], jnp.where(jnp.arange(v) == end, 0.0, HIDDEN), log_probs)
         longer = (scores[..., None] + log_probs) / (((5 + counts + ~done) / 6) ** penalty)[..., None]
         _, best = jax.lax.top_k(longer.reshape(b, -1), width)

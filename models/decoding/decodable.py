@@ -15,7 +15,7 @@ from models.context import Context, Decoding
 from models.contracts import Model, Tree
 from models.structure import fields
 
-OURS = "models."  # the package whose classes the laws hold to decode or to refuse it; others are tried
+OURS = "models."  # laws test this package's classes; others are tried here
 Path = tuple[str, ...]
 Array: TypeAlias = jax.Array | jax.ShapeDtypeStruct
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
@@ -44,7 +44,7 @@ def require_decodable(model: Model, batch: Mapping[str, Array], length: int) -> 
         shapes = tuple(
             sorted((name, tuple(leaf.shape[1:]), jnp.dtype(leaf.dtype).name) for name, leaf in batch.items())
         )
-        with jax.ensure_compile_time_eval():  # a search is traced as part of a larger program
+        with jax.ensure_compile_time_eval():  # this may run inside a trace, as in a beam search
             sentence = _objection(model, shapes, max(length, 3))
         if sentence is not None:
             raise ValueError(sentence)
@@ -172,7 +172,7 @@ def mixes(call: Call, kept: set[Path]) -> bool:
             [jnp.zeros(()), *(jnp.where(m, 0, jnp.abs(leaf)).max() for m, leaf in zip(inside, changes, strict=True))]
         ).max()
 
-    if isinstance(first, Mapping):  # whole numbers: another token in their place, rounding aside
+    if isinstance(first, Mapping):  # integers have no derivative: replace tokens and compare, up to rounding
         plain = {name: jnp.ones(leaf.shape, leaf.dtype) for name, leaf in first.items()} | _number_tokens(first, t)
 
         def change(mask: jax.Array) -> jax.Array:
@@ -188,7 +188,7 @@ def mixes(call: Call, kept: set[Path]) -> bool:
             filled = dict(zip(moving, parts, strict=True))
             return run(tree.unflatten([filled.get(index, leaf) for index, leaf in enumerate(leaves)]))
 
-        def change(mask: jax.Array) -> jax.Array:  # backwards, since whatever can be trained has such a derivative
+        def change(mask: jax.Array) -> jax.Array:  # a VJP, which everything trainable has
             outputs, back = jax.vjp(move, [leaves[index] for index in moving])
             insides = [mask.reshape(1, t, *[1] * (leaf.ndim - 2)) for leaf in outputs]
             seeds = [jnp.where(inside, jnp.cos(3 * leaf), 0) for inside, leaf in zip(insides, outputs, strict=True)]

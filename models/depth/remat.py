@@ -7,7 +7,7 @@ import jax
 from models.backend.kernels import SAVED
 
 _policies = jax.checkpoint_policies
-# of parameters; those of activations alone, as scores, have a batch
+# products with parameters; those of activations alone, such as scores, have batch dimensions
 _products = _policies.dots_with_no_batch_dims_saveable
 POLICIES: dict[str, Callable[..., bool] | None] = {
     "full": None,

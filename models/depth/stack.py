@@ -89,7 +89,7 @@ class Stack(nn.Module):
             )
             free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
             name = TIED if self.tied else SCANNED
-            if self.tied and self.is_initializing():  # what serves every repeat starts as the first one's does
+            if self.tied and self.is_initializing():  # the first repeat initialises the parameters of all
                 state, _ = Pattern(free, remat=self.remat, scanned=True, name=name)(state, ctx, first)
             else:
                 layers = first + jnp.arange(self.repeats) * len(self.pattern)
@@ -144,7 +144,7 @@ class Pattern(nn.Module):
 
         try:
             alike = same_program(program(False), program(True))
-        except ScopeParamNotFoundError:  # of a layer that has other parameters if it finds something
+        except ScopeParamNotFoundError:  # a layer has other parameters if it finds something
             alike = False
         if not alike:
             raise UnlikeRepeatsError(

@@ -10,8 +10,8 @@ from models.position import LearnedPosition
 from models.structure import fields
 
 Cells = tuple[int, ...]
-EMBEDS = ("source_embed", "embed")  # the first that cuts its input into cells does it for the model
-APART = (*EMBEDS, "decoder")  # parts that see no cells
+EMBEDS = ("source_embed", "embed")  # the first that tiles its input gives the model's cells
+APART = (*EMBEDS, "decoder")  # parts that do not see the cells
 
 
 def find_tiling(model: object) -> tuple[str, Tiles] | None:

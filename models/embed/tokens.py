@@ -22,7 +22,7 @@ class TokenEmbed(nn.Module):
     (arXiv:1810.04805).  `table` is shared with a tied head.
     """
 
-    roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it
+    roles: ClassVar[Roles] = {"token": SCALED}  # scaled by the head that shares it
     vocab: int = 32_000
     width: int = 512
     types: int = 0
@@ -84,7 +84,7 @@ class HashedNgramEmbed(nn.Module):
     While decoding the last `order` - 1 tokens are kept.
     """
 
-    roles: ClassVar[Roles] = {"token": SCALED}  # by the head that shares it
+    roles: ClassVar[Roles] = {"token": SCALED}  # scaled by the head that shares it
     vocab: int = 256
     width: int = 512
     order: int = 3

@@ -113,7 +113,7 @@ def in_blocks(block: Callable[..., Carry], sizes: tuple[int, ...], count: jax.Ar
     All blocks have the size that leaves the fewest rows empty.
     """
     trips = jnp.stack([-(-count // size) for size in sizes])
-    choice = len(sizes) - 1 - (trips * jnp.array(sizes))[::-1].argmin()  # the largest of equal ones
+    choice = len(sizes) - 1 - (trips * jnp.array(sizes))[::-1].argmin()  # the largest on a tie
     for index, size in enumerate(sizes):  # a loop of no trips costs nothing; a branch would copy the state
         state = jax.lax.fori_loop(
             0,
@@ -137,8 +137,7 @@ def apply_in_blocks(
     """`apply_experts` one expert at a time, each over its sorted choices in blocks, mostly one: short matmuls are slow.
 
     order (n * k,): the choices n * k + i, sorted by expert.  counts (e,): choices of each expert.  An expert's last
-    block
-    may extend into the rows of the next experts, which overwrite it later.
+    block may extend into the rows of the next experts, which overwrite it later.
     """
     return _apply_in_blocks(activation, sizes, tokens, weights, kernels, order, counts)[0]
 

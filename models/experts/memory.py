@@ -21,8 +21,8 @@ class ProductKeyMemory(nn.Module):
 
     Two searches of `keys` halves find the best.  Each of `heads` has its own query and halves of keys (keys, key_width
     / 2), and all share the values.  (b, t, d) -> (b, t, d). arXiv:1907.05242, with `norm` on the halves of the queries
-    where the paper has batch normalisation of whole ones.  Defaults and first values are those released in
-    facebookresearch/XLM, which has 512 keys where this has the 128 of the paper's smallest memory: halves uniform
+    in place of the paper's batch normalisation of whole ones.  Defaults and first values are those released in
+    facebookresearch/XLM, which has 512 keys, while this has the 128 of the paper's smallest memory: halves uniform
     within 1 / sqrt(their width), values normal with deviation 1 / sqrt(d).  The paper trains the values at a rate of
     their own, 1e-3 throughout, without weight decay.
     """

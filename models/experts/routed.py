@@ -53,7 +53,7 @@ class Experts(nn.Module):
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)
         run = functools.partial(apply_experts, tokens, weights, chosen, kernels, self.activation)
         ways = {"ragged": functools.partial(run, None), "blocks": functools.partial(run, sizes)}
-        # by the platform that the program is for, which need not be the one that compiles it
+        # decided at lowering: the program's platform need not be the process's
         if self.dispatch == "auto":
             y = jax.lax.platform_dependent(cpu=ways["blocks"], default=ways["ragged"]).reshape(x.shape)
         else:

@@ -76,13 +76,13 @@ class AuxiliaryLossFree(nn.Module):
     """The k largest of s + bias, s = sigmoid(x W), weighted by s over its sum: only the choice sees the bias.
 
     arXiv:2408.15664.  bias_e <- bias_e - `rate` * sign(c_e - mean(c)) after every step, with c_e the number of tokens
-    of the whole batch that chose expert e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, where
-    it adds over parts and devices as gradients do; its role keeps it out of the norm, the clipping, the decay, the
+    of the whole batch that chose expert e (algorithm 1).  The excess c - mean(c) stands in the gradient's place, so it
+    adds over parts and devices as gradients do; its role keeps it out of the norm, the clipping, the decay, the
     schedule and the moments of every optimizer.  DeepSeek-V3 (arXiv:2412.19437) adds a small loss of balance within
     each sequence, left out here, and multiplies the weights by 2.5, which is `scale`.  (b, t, d) -> (b, t, k) twice.
     """
 
-    scale: float = 1.0  # of the routed experts beside the shared ones
+    scale: float = 1.0  # weight of routed experts beside shared ones
     rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -150,7 +150,7 @@ def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -
         return counts[:, None] / (t * k), jnp.full((b, 1), t, jnp.float32)
 
     def row(chosen: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # a number below t for each, whatever numbers they have
+        # segment ids as indices below t, whatever the ids are
         example = jnp.searchsorted(jnp.sort(segments), segments)
         counts = jnp.zeros((t, experts), jnp.float32).at[example[:, None], chosen].add(1)[example]
         length = jnp.zeros(t, jnp.float32).at[example].add(1)[example]
@@ -197,7 +197,7 @@ def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def report(module: nn.Module, collection: str, name: str, value: object) -> None:
-    """Sows a value where its collection is asked for, and not among the variables that a model starts with."""
+    """Sows a value if its collection is mutable, and never while a model is initialised."""
     if not module.is_initializing():
         module.sow(collection, name, value)
 

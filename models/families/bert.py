@@ -50,7 +50,7 @@ def transformer(
     epsilon: float = 1e-12,
     head: Head | None = None,
 ) -> Transformer:
-    """A BERT of any size; the default is bert-base.  Without a head it gives hidden states (b, t, d)."""
+    """A BERT of any size; the default is bert-base.  If `head` is None it gives hidden states (b, t, d)."""
     norm = LayerNorm(epsilon=epsilon)
     return Transformer(
         embed=TokenEmbed(vocab, width, types=types, position=LearnedPosition(length), norm=norm, dropout=dropout),

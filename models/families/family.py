@@ -263,13 +263,13 @@ class Rule:
 class Names:
     """Naming conventions of a family's tensors, apart from the rules.
 
-    prefix: before the names of the body wherever a head stands beside it; names are read with and without it.
-    heads: beginnings of names that never carry it.  pooler: beginnings of names that do, and are of a head.
-    body: beginnings of names of the body, with or without the prefix; None: all that begin otherwise than heads and
-    pooler.
-    renamed: parts of names as old files have them, and as they are now.  ignored: beginnings of tensors that are no
-    parameters.
-    repeats: names of tensors that files often hold a second time, and where the first is.
+    prefix: prefix of the body's names if the model has a head; names are read with and without it.
+    heads: prefixes of names that never carry `prefix`.
+    pooler: prefixes of names that carry it and belong to a head.
+    body: prefixes of the body's names, after `prefix`; None: all names but those of heads and pooler.
+    renamed: parts of names in old files -> their names today.
+    ignored: prefixes of tensors that are no parameters.
+    repeats: names of tensors that files often hold a second time -> the name of the first.
     """
 
     prefix: str = ""
@@ -304,14 +304,14 @@ class Family:
     """A family of published models.
 
     model_type: its name in `config.json`.
-    build(config): the structure that a config describes.  describe(model): the config of a structure.  Both raise
-    ValueError, naming
-    the first key or part that the other side does not have; build(describe(model)) == model, but for scan and remat.
+    build(config): the structure that a config describes.  Raises ValueError, naming the first key without a part.
+    describe(model): the config of a structure; build(describe(model)) == model, but for scan and remat.  Raises
+        ValueError, naming the first part without a key.
     rules(model, config): one table for reading and writing.
-    names: what names of tensors say.  foreign(config, model): beginnings of tensors that serve another task than the
-    model's, though
-    names and shapes may be the same.  settle(model, read): the described model as the tensors in the file, by
-    read(name), ask for it.
+    names: naming conventions of the tensors.
+    foreign(config, model): prefixes of tensors that serve another task than the model's, though names and shapes may
+        be the same.
+    settle(model, read): the described model, adapted to the tensors in the file, which read(name) gives.
     """
 
     model_type: str

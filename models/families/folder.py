@@ -20,7 +20,7 @@ from models.structure import differences, replace
 from models.transformer import Transformer
 from models.words import join, merge_layers, shorten
 
-POSITIONS = "embed/position/table"  # whose rows stand each for themselves
+POSITIONS = "embed/position/table"  # a longer table may be cut to its first rows
 logger = logging.getLogger("morphax")
 
 
@@ -109,7 +109,7 @@ def read_hf(
     if changed := changes(described, model):
         logger.warning("The weights in %s were trained in another structure: %s.", folder, join(changed, room=400))
     flat: dict[str, jax.Array] = {}
-    for source in dict.fromkeys(match.sources.values()):  # each once, whatever many parameters it gives
+    for source in dict.fromkeys(match.sources.values()):  # once each, even if it gives several parameters
         arrays = source.rule.read(tuple(tensors.read(name) for name in source.names))
         for path, array in zip(source.paths, arrays, strict=True):
             if match.sources.get(path) == source:
@@ -117,7 +117,7 @@ def read_hf(
     fresh = tuple(path for path in match.expected if path not in flat)
     if fresh:
 
-        def draw(key: jax.Array) -> dict[str, jax.Array]:  # compiled, so that nothing but what is fresh is computed
+        def draw(key: jax.Array) -> dict[str, jax.Array]:  # compiled, so that fresh parameters alone are computed
             start = _flat(loop.init(key, {"tokens": jnp.zeros((1, 2), jnp.int32)}))
             return {path: start[path] for path in fresh}
 
@@ -139,14 +139,14 @@ class _Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Match:
-    """Parameters and tensors put together: `expected` path -> shape; `sources` path -> where it comes from."""
+    """Parameters and tensors put together: `expected` path -> shape; `sources` path -> its source."""
 
     expected: dict[str, tuple[int, ...]]
     sources: dict[str, _Source]
-    misfits: dict[str, str]  # path -> what the tensor of another shape is
-    foreign: dict[str, str]  # path -> the tensor of its name that serves another task
-    unexpected: tuple[str, ...]  # tensors of the body without a place
-    unused: tuple[str, ...]  # all tensors without a place
+    misfits: dict[str, str]  # path -> the tensor of another shape, described
+    foreign: dict[str, str]  # path -> the tensor of its name, of another task
+    unexpected: tuple[str, ...]  # tensors of the body without a parameter
+    unused: tuple[str, ...]  # all tensors without a parameter
 
     def refusal(self) -> str:
         """Lists what does not fit, apart from heads that one of the two lacks."""
@@ -209,7 +209,7 @@ def _match(
                     sources[path] = source
                 else:
                     misfits[path] = f"{source_names} gives {made[path]} for {path} of shape {expected[path]}"
-    # of what is fused, no part is left over
+    # a fused tensor is used only if all its parameters exist
     whole = [source for source in sources.values() if fit or all(source.paths)]
     used = {name for source in whole for name in source.names}
     misshapen = {name for path, source_names in tried.items() if path in misfits for name in source_names}
@@ -252,7 +252,7 @@ def save_hf(
 ) -> None:
     """Writes `config.json` and `model.safetensors` that `transformers` loads.  `labels` names the classes.
 
-    Raises ValueError, with the first difference, where the structure is of no known family, or not of the one that is
+    Raises ValueError, with the first difference, if the structure is of no known family, or not of the one that is
     given, and for parameters that no rule of the family writes.
     """
     family, config = _family_of(model, families() if family is None else (family,))
@@ -292,7 +292,7 @@ def read_config(folder: Path) -> dict[str, object]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # of bytes, of JSON, and of numbers or brackets without end
+    except (ValueError, RecursionError) as error:  # bytes that are no text, no JSON, endless numbers or brackets
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds a {type(config).__name__}, where an object of settings is expected.")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TypeGuard
 
-LARGEST = 2**31 - 1  # of one side of an array
+LARGEST = 2**31 - 1  # largest side of an array
 
 
 class Settings:

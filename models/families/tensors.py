@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-REAL = {"F64": "np", "F32": "np", "F16": "np", "BF16": "flax"}  # types of parameters, and the reader that knows each
+REAL = {"F64": "np", "F32": "np", "F16": "np", "BF16": "flax"}  # types of parameters, and the framework that reads each
 
 
 class Tensors:

@@ -47,8 +47,8 @@ class Projected:
         labels and weights are (b, t).
 
         With `smoothing` s the first is sum w (logsumexp(z) - (1 - s) z[label] - s mean(z)), whose gradient towards z is
-        w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without it comes third, for
-        the log.
+        w (softmax(z) - (1 - s) [label] - s / v) (arXiv:1512.00567, section 7), and the loss without smoothing comes
+        third, for the log.
 
         About `chunk` tokens of a device at a time, some times of all its rows.  The gradient is made beside the loss,
         since a sum's is known but for one factor: no logits are kept and none are computed again, and memory grows with

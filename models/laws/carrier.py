@@ -16,7 +16,7 @@ from models.laws.inputs import Component, parameters, random_like
 from models.residual.single import PreNorm
 from models.structure import replace
 
-LAYERS, BRANCHES = 3, 2  # of a residual that is tested
+LAYERS, BRANCHES = 3, 2  # of a residual under test
 
 
 def layer_of(component: Component) -> Component | None:

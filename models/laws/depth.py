@@ -15,7 +15,7 @@ from models.laws.inputs import WIDTH, Component, normal, parameters, random_like
 from models.laws.verdict import NotTestedError, require, require_equal_trees
 from models.structure import replace
 
-ROUNDED = 1e-3  # of a gradient's largest value: recurrences reach 4e-4 in another order of sums
+ROUNDED = 1e-3  # relative to a gradient's largest value: recurrences reach 4e-4 in another order of sums
 
 
 def stream() -> jax.Array:

@@ -95,7 +95,7 @@ def law_every_parameter_has_a_gradient(component: Component) -> None:
 
 
 def over_blocks(residual: Component) -> dict[str, np.ndarray]:
-    """The gradient of a residual's parameters in the branch of a model of three blocks where it is largest.
+    """The gradient of a residual's parameters in that branch of a model of three blocks in which it is largest.
 
     A parameter may have nothing to do in some: the first query over earlier outputs has only one to choose.
     """

@@ -17,7 +17,7 @@ from models.laws.verdict import require, require_close
 SHORT, LONG = 8, 264  # the latter crosses chunks of 16, 64 and 256, and is no multiple of any
 MEMORY, EXAMPLES = 6, 5  # tokens of the memory, and the most examples of a row
 Array = np.ndarray | jax.Array  # of jax within a program
-NOISE = 1e-6  # of the largest derivative: below it lies what a Fourier transform rounds
+NOISE = 1e-6  # relative to the largest derivative: a Fourier transform rounds less
 
 
 class Rows(NamedTuple):
@@ -190,7 +190,7 @@ def law_segments_do_not_mix(layer: Component, length: int = SHORT) -> None:
     require_zero(by_memory, segments[:, None] != memory[None], "memory token")
     tokens = (segments > 0) & np.isin(np.arange(length), pick_tokens(length))
     blind = (by_token.max(1) == 0) & tokens
-    # Some may: weights that sum to less than one can all be zero.
+    # a few may: weights that sum to less than one can all be zero
     few = 2 * blind.sum() <= tokens.sum()
     require(
         few or by_memory.any(),
@@ -242,7 +242,7 @@ def usable_length(layer: Component) -> tuple[int, str]:
     Raises what the layer raises at SHORT if it runs at none.
     """
     reason = ""
-    # a chain of eight branches
+    # a residual runs as a chain of branches, hence shorter
     for length in (LONG, 320, 272, 72, 64, 16, SHORT) if kind_of(layer) is not Residual else (72, SHORT):
         ctx = several_examples(length).context(normal(3, MEMORY, WIDTH))
         try:
@@ -310,7 +310,7 @@ def law_rows_do_not_mix(layer: Component, length: int = SHORT) -> None:
 
 
 def law_later_tokens_change_nothing(layer: Component, length: int = SHORT) -> None:
-    """Other values of later tokens change no output, also where no derivative tells."""
+    """Other values of later tokens change no output, even if all derivatives are zero."""
     x, rows = np.asarray(normal(1, length, WIDTH)), [one_example(length)] * ROWS
     cuts = [cut for cut in EDGES if cut < length]
     for group in (cuts[index : index + ROWS - 1] for index in range(0, len(cuts), ROWS - 1)):

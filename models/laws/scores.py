@@ -18,7 +18,7 @@ VISIBLE = np.arange(S) <= np.arange(T)[:, None] + 2
 
 
 def law_hidden_stays_hidden(form: Component) -> None:
-    """A pair that is hidden keeps a weight of zero, and where it stands changes no other score."""
+    """A hidden pair keeps a weight of zero, and its positions change no other score."""
     scores = jnp.where(VISIBLE, SCORES, HIDDEN)
     biased = form.apply(
         {"params": parameters(form)}, scores, jnp.asarray(QUERY), jnp.asarray(POSITIONS), jnp.asarray(SOURCES)

@@ -13,11 +13,11 @@ from models.paths import path_name
 
 
 class BrokenLawError(AssertionError):
-    """A law does not hold; the message says where and by how much."""
+    """A law does not hold; the message gives the index and the size of the violation."""
 
 
 class NotTestedError(Exception):
-    """A law was not tested; the message says why."""
+    """A law was not tested; the message gives the reason."""
 
 
 class Law(NamedTuple):

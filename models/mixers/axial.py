@@ -52,7 +52,7 @@ class Along(nn.Module):
             raise ValueError(
                 f"The input has {t} tokens, which do not fill Along's grid {self.grid}; change the grid or the embed."
             )
-        order = sorted(range(len(grid)), key=lambda axis: axis in self.axes)  # what stays apart, then what is mixed
+        order = sorted(range(len(grid)), key=lambda axis: axis in self.axes)  # untouched axes first, then mixed ones
         back = [order.index(axis) for axis in range(len(grid))]
         sizes = [grid[axis] for axis in order]
         cells = math.prod(grid[axis] for axis in self.axes)

@@ -91,17 +91,17 @@ class LongConvolution(nn.Module):
     filter h_p is a network of sines of the position p / length, times a window exp(-rate p / length) of sum of squares
     1; rates differ by channel, so that the window falls to 0.01 within 0.3 to 1.5 of the length.  A row may be longer
     than that.  The paper's window has height 1 and its sines learn their frequency; its released code draws `skip` from
-    a standard normal, where it starts at 1 here. Products are float32, by FFT; decoding keeps the filter and all its
+    a standard normal, while it starts at 1 here. Products are float32, by FFT; decoding keeps the filter and all its
     inputs and takes one scalar product a token.
     """
 
     causal: ClassVar[bool] = True
     roles: ClassVar[Roles] = {f"filter_{layer}/kernel": UNDECAYED for layer in (0, 1, "out")}  # as in the paper's code
-    length: int = 1024  # in units of which the filter counts positions
+    length: int = 1024  # unit of the filter's positions
     width: int = 3  # of the short convolution
     hidden: int = 64  # width of the filter's network
     bands: int = 16  # sines and cosines of the position that it reads
-    frequency: float = 10.0  # of its sines
+    frequency: float = 10.0  # of the network's sines
 
     def __post_init__(self) -> None:
         require_positive(self, "length", "width", "hidden", "bands", "frequency")

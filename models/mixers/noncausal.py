@@ -70,7 +70,7 @@ class Fourier(nn.Module):
     """The real part of the Fourier transform over the tokens of an example and over the width.  (b, t, d) -> (b, t, d).
 
     arXiv:2105.03824.  Both transforms are orthonormal, which keeps the size of x; the paper's grow it by sqrt(t d).
-    The width's is an FFT; that over tokens is an FFT where a row is one example, and for packed rows a product with the
+    The width's is an FFT; that over tokens is an FFT if a row is one example, and for packed rows a product with the
     matrix of each example's own length.
     """
 
@@ -84,7 +84,7 @@ class Fourier(nn.Module):
             return jnp.fft.fft2(wide, axes=(1, 2), norm="ortho").real.astype(x.dtype)
         same = ctx.segments[:, :, None] == ctx.segments[:, None]
         length = same.sum(-1, keepdims=True)
-        positions = jnp.arange(t) - same.argmax(-1)  # counted from the first token of the own example
+        positions = jnp.arange(t) - same.argmax(-1)  # counted from the first token of the example
         turns = 2 * math.pi * (positions[:, :, None] * positions[:, None] % length) / length
         size = jnp.where(same, jax.lax.rsqrt(length.astype(jnp.float32)), 0)
         across = jnp.fft.fft(wide, axis=-1, norm="ortho")

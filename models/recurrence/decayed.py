@@ -1,7 +1,7 @@
 """Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2.
 
-`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None:
-see `models.backend.implementation`.
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call if it is None: see
+`models.backend.implementation`.
 """
 
 import math
@@ -108,7 +108,7 @@ class LinearAttention(nn.Module):
     causal: ClassVar[bool] = True
     heads: int = 8
     feature: Activation = elu_plus_one
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads")
@@ -138,7 +138,7 @@ class Retention(nn.Module):
     expand: float = 2.0  # width of the values over d
     position: Position | None = RoPE()
     norm: Norm = RMSNorm()  # of each head
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "expand")
@@ -172,7 +172,7 @@ class GatedLinearAttention(nn.Module):
     rank: int = 16
     smooth: float = 16.0
     norm: Norm = RMSNorm(1e-5)  # of each head
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "key_expand", "expand", "rank", "smooth")
@@ -202,13 +202,13 @@ class Mamba2(nn.Module):
     """
 
     causal: ClassVar[bool] = True
-    heads: int | None = None  # one for every 64 channels of u
+    heads: int | None = None  # None: one for every 64 channels of u
     expand: float = 2.0  # width of u over d
     state_width: int = 128
     groups: int = 1
     convolution: Layer = ShortConvolution(bias=True)
     norm: Norm = HeadNorm(1e-5)  # of each group
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "expand", "state_width", "groups")

@@ -1,7 +1,7 @@
 """Recurrences that correct what their state gives for a key: the delta rule, without decay, a head's or a channel's.
 
-`implementation` of a layer is the program that computes its recurrence, chosen by platform and call where it is None:
-see `models.backend.implementation`.
+`implementation` of a layer is the program that computes its recurrence, chosen by platform and call if it is None: see
+`models.backend.implementation`.
 """
 
 import functools
@@ -23,7 +23,7 @@ from models.recurrence.through import resume, run_rule
 from models.roles import UNDECAYED, Roles
 from models.structure import copy_as, require_positive
 
-SLOWEST = 1e-6  # the least rate of decay at the start, in place of 0, which has no logarithm
+SLOWEST = 1e-6  # least initial rate of decay, in place of 0, which has no logarithm
 
 
 @jax.custom_jvp
@@ -160,7 +160,7 @@ class DeltaNet(nn.Module):
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm(1e-5)  # of each head
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "strength")
@@ -192,11 +192,11 @@ class GatedDeltaNet(nn.Module):
     heads: int = 6
     key_expand: float = 0.75  # width of queries and keys over d
     expand: float = 1.5  # width of the values over d
-    value_heads: int | None = None  # as many as heads
+    value_heads: int | None = None  # None: as many as heads
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm(1e-5)  # of each head
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "key_expand", "expand", "strength")
@@ -240,7 +240,7 @@ class KimiDeltaAttention(nn.Module):
     strength: float = 1.0
     convolution: Layer | None = ShortConvolution()
     norm: Norm = RMSNorm(1e-5)  # of each head
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
 
     def __post_init__(self) -> None:
         require_positive(self, "heads", "strength")

@@ -108,8 +108,8 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             interpret=interpret,
             name=f"{rule.name}_{name}",
         )
-        with jax.named_scope(f"{rule.name}_{name}"):  # as older versions of jax do not
-            # alone, jax keeps a kernel in a program also where nobody reads what it makes
+        with jax.named_scope(f"{rule.name}_{name}"):  # older versions of jax do not name it
+            # without jit, jax keeps a kernel in a program even if its outputs are unused
             return jax.jit(call)(*arrays)
 
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
@@ -182,7 +182,7 @@ def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
 
 
 def _begin(held: Ref, start: Ref) -> None:
-    """The scratch holds `start` where a row's head begins."""
+    """Copies `start` to the scratch at the first block of a row's head."""
 
     @pallas.when(pallas.program_id(2) == 0)
     def _() -> None:

@@ -98,8 +98,8 @@ class MLSTM(nn.Module):
     causal: ClassVar[bool] = True
     heads: int = 8
     key_expand: float = 0.5  # width of queries and keys over d
-    cap: float | None = 15.0  # of what enters the gates
-    input_bias: float = -10.0  # of the input gate, at the start
+    cap: float | None = 15.0  # bound of the gates' preactivations
+    input_bias: float = -10.0  # bias of the input gate at the start
     norm: Norm = LayerNorm(1e-6, bias=False, scale=False)  # of each head, before a scale of each channel
 
     def __post_init__(self) -> None:

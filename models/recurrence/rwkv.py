@@ -27,7 +27,7 @@ GAINS = {"receptance": 1.0, "key": 0.1, "value": 1.0}  # of orthogonal matrices 
 
 
 def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
-    """The token before each, zeros where that is of another segment; while decoding the last one is kept.
+    """The token before each, zeros if that is of another segment; while decoding the last one is cached.
 
     (b, t, d) -> (b, t, d).
     """
@@ -61,12 +61,12 @@ class RWKV7(nn.Module):
     # as in the paper's code, which decays no vector and no low rank
     roles: ClassVar[Roles] = {f"{name}_{way}/kernel": UNDECAYED for name in LOW_RANKS for way in ("down", "up")}
     heads: int = 8  # the released models' are 64 wide
-    rank: int | None = None  # of the maps to w and a: 1.8 sqrt(d), to a multiple of 32
-    gate_rank: int | None = None  # 0.6 d^0.8, to a multiple of 32
+    rank: int | None = None  # rank of the maps to w and a; None: 1.8 sqrt(d), to a multiple of 32
+    gate_rank: int | None = None  # rank of the gate; None: 0.6 d^0.8, to a multiple of 32
     norm: Norm = LayerNorm(64e-5, bias=False, scale=False)  # of each head, before a scale and a bias of each channel
-    implementation: Recurrent | None = None  # chosen by platform and call
+    implementation: Recurrent | None = None  # None: chosen by platform and call
     value_residual: bool = False  # the first layer's values in the later ones
-    value_rank: int | None = None  # of the map to their share: 1.3 sqrt(d), to a multiple of 32
+    value_rank: int | None = None  # rank of the map to their share; None: 1.3 sqrt(d), to a multiple of 32
 
     def __post_init__(self) -> None:
         ranks = {"rank": self.rank, "gate_rank": self.gate_rank, "value_rank": self.value_rank}

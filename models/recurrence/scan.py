@@ -28,7 +28,8 @@ def linear_scan(
 ) -> tuple[jax.Array, jax.Array]:
     """h_t = decay_t h_{t-1} + x_t: the last state, and all (b, t, ...).
 
-    decay and x (b, t, ...), `start` (b, ...) the state before.  Where `fresh` (b, t) the state before counts as zero.
+    decay and x (b, t, ...), `start` (b, ...) the state before.  At `fresh` tokens (b, t) the state before counts as
+    zero.
     """
     return in_chunks(_scan, start, (decay, x, fresh), chunk)
 
@@ -148,7 +149,7 @@ class RGLRU(nn.Module):
     """out(activation(gate(x)) * h), h_t = a_t h_{t-1} + sqrt(1 - a_t^2) i_t y_t, y = convolution(in(x)).
 
     (b, t, d) -> (b, t, d).  a = exp(-8 r softplus(rate)); r and i are sigmoids of y, linear within each of `heads`
-    parts of the width.  Starts with a uniform between 0.9 and 0.999 where r = 1, as the paper says;
+    parts of the width.  Starts with a uniform between 0.9 and 0.999 at r = 1, as the paper says;
     google-deepmind/recurrentgemma draws the square of exp(-softplus(rate)) between those of 0.9 and 0.999, which is a
     from 0.43 to 0.992.  Griffin's recurrent block, arXiv:2402.19427; the first token counts as any other, from a state
     of zero.  Convolution and output start as elsewhere here, the released ones with 0.01 and 2 / depth of the variance.
@@ -205,7 +206,7 @@ class Mamba1(nn.Module):
     roles: ClassVar[Roles] = {"log_rates": UNDECAYED}
     expand: float = 2.0  # channels over d
     state: int = 16
-    rank: int | None = None  # of the map to steps; d / 16
+    rank: int | None = None  # rank of the map to steps; None: d / 16
     width: int = 4  # of the short convolution
     chunk: int = 64
 

@@ -171,10 +171,10 @@ class Highway(nn.Module):
 class NormalizedResidual(nn.Module):
     """u = unit(x); unit(u + alpha * (unit(branch(u)) - u)): steps on a sphere.  (b, t, d) -> (b, t, d).
 
-    nGPT, arXiv:2410.01131.  unit(x) = x / sqrt(mean(x^2)), so the sphere's radius is sqrt(d), where other layers expect
-    their input; the paper's is 1. |alpha| (d,) starts at `initial`, about 1 / depth, and is kept 1 / sqrt(d) times as
-    large, as in the paper.  The paper also normalises every weight matrix after each step and scales what attention and
-    feedforward compute; both are left out.
+    nGPT, arXiv:2410.01131.  unit(x) = x / sqrt(mean(x^2)), so the sphere's radius is sqrt(d), the size that other
+    layers expect of their input; the paper's is 1. |alpha| (d,) starts at `initial`, about 1 / depth, and is kept 1 /
+    sqrt(d) times as large, as in the paper.  The paper also normalises every weight matrix after each step and scales
+    what attention and feedforward compute; both are left out.
     """
 
     initial: float = 0.05

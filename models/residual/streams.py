@@ -19,7 +19,7 @@ class HyperConnections(nn.Module):
 
     `dynamic` adds scale * tanh(state_norm(h) W) of each stream h to its entry of read (n,) and write (n,) and its
     column of mix (n, n); W starts at 0.  Branch k starts reading stream k mod n, mix as the identity and write as ones:
-    pre-norm, whatever n is. Streams start as copies and end as their mean, where the paper ends with their sum: the
+    pre-norm, whatever n is. Streams start as copies and end as their mean, while the paper ends with their sum: the
     same before a norm.  The paper decays W and not the static read, write and mix.
     """
 
@@ -69,9 +69,9 @@ class ManifoldHyperConnections(nn.Module):
     `steps` times, where r, w (n,) and m (n, n) are a learned value plus scale * (z W), z the normalised streams of the
     token side by side; W starts at 0.  Mixing then keeps the mean of the streams, and no product of mixes grows.  The
     start is pre-norm up to the norm's epsilon. Streams mix after the branch is written, H <- mix (H + write y); the
-    paper mixes before, where the first mix has nothing to do. The scales start at 0.01 as in the paper, which does not
-    say where the learned values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m at 8
-    on its diagonal, where mix is the identity to 0.001.
+    paper mixes before, and then the first mix has nothing to do. The scales start at 0.01 as in the paper, which does
+    not say where the learned values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m
+    at 8 on its diagonal, where mix is the identity to 0.001.
     """
 
     streams: int = 4
@@ -111,9 +111,9 @@ class ManifoldHyperConnections(nn.Module):
 class DenseFormer(nn.Module):
     """Pre-norm blocks, after each x <- x + sum_j w_j X_j over the embedding X_0 and all blocks' outputs so far.
 
-    arXiv:2402.02622.  State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero where not yet computed.  w (depth + 1,)
-    starts at 0, so the start is pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging
-    grow with depth squared.
+    arXiv:2402.02622.  State (b, t, depth + 2, d): x, then X_0 .. X_depth, zero until computed.  w (depth + 1,) starts
+    at 0, so the start is pre-norm; the paper's weights are these, plus one for the newest.  Memory and averaging grow
+    with depth squared.
     """
 
     norm: Norm = LayerNorm()
@@ -160,7 +160,7 @@ class UNet(nn.Module):
         x, layer, last = state[:, :, 0], jnp.asarray(ctx.layer), ctx.depth - 1
         if ctx.branch == 0:
             weight = self.param("weight", nn.initializers.zeros, ()).astype(x.dtype)
-            # where this block's input is kept, or that of its partner is found
+            # the slot of this block's input, or of its partner's
             slot = 1 + jnp.minimum(layer, last - layer)
             kept = jnp.where(2 * layer <= last, x, jax.lax.dynamic_index_in_dim(state, slot, 2, keepdims=False))
             state = jax.lax.dynamic_update_index_in_dim(state, kept, slot, 2)
