@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from models.context import Context
 from models.contracts import Tree
 from models.depth.block import Block
-from models.experts.routing import highest
+from models.experts.routing import choose_highest
 from models.structure import require_positive
 
 
@@ -44,7 +44,7 @@ class MixtureOfDepths(Block):
         x = reduce(state, ctx) if reduce else state
         b, t, d = x.shape
         logits = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="router")(x.reshape(-1, d)).reshape(b, 1, t)
-        index, valid = (part[:, 0] for part in highest(logits, ctx.segments, self.capacity))
+        index, valid = (part[:, 0] for part in choose_highest(logits, ctx.segments, self.capacity))
         positions = jnp.broadcast_to(jnp.arange(t)[None] if ctx.positions is None else ctx.positions, (b, t))
         segments = None if ctx.segments is None else jnp.take_along_axis(ctx.segments, index, axis=1) * valid
         inner = dataclasses.replace(

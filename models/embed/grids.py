@@ -20,7 +20,7 @@ def find_tiling(model: object) -> tuple[str, Tiles] | None:
     return next(((name, embed) for name in EMBEDS if isinstance(embed := embeds.get(name), Tiles)), None)
 
 
-def places(model: object, extents: Cells) -> dict[str, int]:
+def count_positions(model: object, extents: Cells) -> dict[str, int]:
     """Registers and cells of an input of these extents, by the path of the learned positions that must hold them."""
     if (tiled := find_tiling(model)) is None:
         return {}
@@ -29,7 +29,7 @@ def places(model: object, extents: Cells) -> dict[str, int]:
     return {f"{path}.position.length": embed.registers + math.prod(embed.cells(extents))} if learned else {}
 
 
-def grids(model: object, extents: Cells) -> dict[str, Cells]:
+def find_grids(model: object, extents: Cells) -> dict[str, Cells]:
     """Cells of an input of these extents, by the path of each `grid` of them.
 
     Extents are (rows, columns) of an image or (frames, rows, columns) of a video.  A mixer `Along` some axes of a grid

@@ -74,12 +74,12 @@ def invert(order: jax.Array) -> jax.Array:
     return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
 
 
-def at(rows: jax.Array, places: jax.Array) -> jax.Array:
+def take_rows(rows: jax.Array, places: jax.Array) -> jax.Array:
     """Rows at these indices, zeros for indices out of range."""
     return rows.at[places].get(mode="fill", fill_value=0)
 
 
-def slice_at(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
+def slice_rows(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
     """`size` rows from `begin` on."""
     return jax.lax.dynamic_slice_in_dim(rows, begin, size)
 
@@ -95,7 +95,9 @@ def apply_gate(activation: Activation, entered: jax.Array) -> jax.Array:
     return activation(gates) * ups
 
 
-def put_at(buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+def write_rows(
+    buffers: tuple[jax.Array, ...], begin: jax.Array, values: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
     """Writes values into the rows of the buffers from `begin` on."""
     return tuple(jax.lax.dynamic_update_slice_in_dim(*pair, begin, 0) for pair in zip(buffers, values, strict=True))
 
@@ -107,7 +109,7 @@ def block_sizes(mean: float) -> tuple[int, ...]:
     )
 
 
-def in_blocks(block: Callable[..., Carry], sizes: tuple[int, ...], count: jax.Array, state: Carry) -> Carry:
+def run_in_blocks(block: Callable[..., Carry], sizes: tuple[int, ...], count: jax.Array, state: Carry) -> Carry:
     """Runs state = block(state, first row, size) over blocks that cover `count` rows.
 
     All blocks have the size that leaves the fewest rows empty.
@@ -161,10 +163,10 @@ def _apply_in_blocks(
         enter, down = join(gate, up).astype(tokens.dtype), down.astype(tokens.dtype)
 
         def block(buffers: tuple[jax.Array, ...], first: jax.Array, size: int) -> tuple[jax.Array, ...]:
-            entered = at(tokens, slice_at(sources, begin + first, size) // k) @ enter
-            return put_at(buffers, begin + first, (entered, apply_gate(activation, entered) @ down))
+            entered = take_rows(tokens, slice_rows(sources, begin + first, size) // k) @ enter
+            return write_rows(buffers, begin + first, (entered, apply_gate(activation, entered) @ down))
 
-        return in_blocks(block, sizes, count, buffers), None
+        return run_in_blocks(block, sizes, count, buffers), None
 
     buffers = tuple(jnp.zeros((n * k + sizes[-1], width), tokens.dtype) for width in (2 * f, d))
     (entered, rows), _ = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
@@ -188,9 +190,13 @@ def _backward_in_blocks(
 
         def block(state: tuple[Buffers, Buffers], first: jax.Array, size: int) -> tuple[Buffers, Buffers]:
             buffers, totals = state
-            source = jnp.where(first + jnp.arange(size) < count, slice_at(sources, begin + first, size), n * k)
-            rows, outers, weight = at(tokens, source // k), at(outer, source // k), at(flat, source)[:, None]
-            hidden, pull = jax.vjp(functools.partial(apply_gate, activation), slice_at(entered, begin + first, size))
+            source = jnp.where(first + jnp.arange(size) < count, slice_rows(sources, begin + first, size), n * k)
+            rows, outers, weight = (
+                take_rows(tokens, source // k),
+                take_rows(outer, source // k),
+                take_rows(flat, source)[:, None],
+            )
+            hidden, pull = jax.vjp(functools.partial(apply_gate, activation), slice_rows(entered, begin + first, size))
             back = outers @ leave.T
             (of_entered,) = pull((back * weight).astype(hidden.dtype))
             pairs = ((rows, of_entered), ((hidden * weight).astype(hidden.dtype), outers))
@@ -199,9 +205,9 @@ def _backward_in_blocks(
                 for total, (left, right) in zip(totals, pairs, strict=True)
             )
             of_weights = (back * hidden).sum(-1, dtype=weights.dtype)
-            return put_at(buffers, begin + first, (of_entered @ enter.T, of_weights)), totals
+            return write_rows(buffers, begin + first, (of_entered @ enter.T, of_weights)), totals
 
-        buffers, (of_enter, of_down) = in_blocks(block, sizes, count, (buffers, jax.tree.map(jnp.zeros_like, both)))
+        buffers, (of_enter, of_down) = run_in_blocks(block, sizes, count, (buffers, jax.tree.map(jnp.zeros_like, both)))
         of_gate, of_up = jnp.split(of_enter, 2, -1)
         return buffers, (of_gate, of_up, of_down)
 

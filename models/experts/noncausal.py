@@ -10,7 +10,7 @@ from models.activation import silu
 from models.context import Context
 from models.contracts import Activation
 from models.experts.grouped import glu_kernels
-from models.experts.routing import highest
+from models.experts.routing import choose_highest
 from models.feedforward import GLU
 from models.structure import require_positive
 
@@ -50,7 +50,7 @@ class ExpertChoice(nn.Module):
             b, -1, self.experts
         )
         scores = jax.nn.softmax(logits, axis=-1).swapaxes(1, 2)
-        index, valid = highest(scores, ctx.segments, self.capacity / self.experts)
+        index, valid = choose_highest(scores, ctx.segments, self.capacity / self.experts)
         rows = jax.vmap(lambda row, places: row[places])(x, index)  # (b, e, k, d)
         inner = self.activation(jnp.einsum("bekd,edf->bekf", rows, gate)) * jnp.einsum("bekd,edf->bekf", rows, up)
         weights = jnp.where(valid, jnp.take_along_axis(scores, index, axis=-1), 0).astype(x.dtype)

@@ -10,7 +10,7 @@ from models.activation import silu
 from models.context import Context
 from models.contracts import Activation, Router
 from models.experts.grouped import apply_experts, block_sizes, glu_kernels
-from models.experts.routing import Loads, SoftmaxRouter, loads, real, report
+from models.experts.routing import Loads, SoftmaxRouter, count_choices, mask_padding, report
 from models.feedforward import GLU
 from models.structure import require_positive
 
@@ -47,7 +47,7 @@ class Experts(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         tokens, e = x.reshape(-1, x.shape[-1]), self.experts
         weights, chosen = self.router(x, ctx.segments, e, self.active)
-        report(self, "metrics", "load", Loads(loads(chosen, real(x, ctx.segments), e)))
+        report(self, "metrics", "load", Loads(count_choices(chosen, mask_padding(x, ctx.segments), e)))
         weights, chosen = weights.reshape(-1, self.active), chosen.reshape(-1, self.active)
         hidden = round(self.expand * x.shape[-1])
         kernels, sizes = glu_kernels(self, e, x.shape[-1], hidden), block_sizes(chosen.size / e)

@@ -68,7 +68,12 @@ class SoftmaxRouter(nn.Module):
         even = self.balance * experts * (share * probs).sum(-1)
         small = self.z * jnp.square(jax.nn.logsumexp(logits, axis=-1))
         for name, losses in (("balance", even), ("z", small)):
-            report(self, "losses", name, TokenLoss(jnp.where(real(tokens, segments), losses / length, 0.0), segments))
+            report(
+                self,
+                "losses",
+                name,
+                TokenLoss(jnp.where(mask_padding(tokens, segments), losses / length, 0.0), segments),
+            )
         return (weights / weights.sum(-1, keepdims=True) if self.normalise else weights), chosen
 
 
@@ -101,7 +106,7 @@ class AuxiliaryLossFree(nn.Module):
         scores = nn.sigmoid(gate(tokens, experts))
         bias = self.param("bias", nn.initializers.zeros, (experts,))
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores + bias), active)
-        load = loads(chosen, real(tokens, segments), experts)
+        load = count_choices(chosen, mask_padding(tokens, segments), experts)
         weights = jnp.take_along_axis(scores, chosen, axis=-1)
         weights = self.scale * weights / (weights.sum(-1, keepdims=True) + 1e-9)
         return with_gradient(weights, bias, load - load.mean()), chosen
@@ -134,7 +139,7 @@ def gate(tokens: jax.Array, experts: int) -> jax.Array:
     return flat.reshape(*tokens.shape[:-1], experts)
 
 
-def real(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+def mask_padding(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
     """The mask of tokens that are not padding: (b, t)."""
     return jnp.ones(tokens.shape[:2], bool) if segments is None else segments > 0
 
@@ -176,7 +181,7 @@ def _backward(gradient: jax.Array, outer: jax.Array) -> tuple[jax.Array, jax.Arr
 with_gradient.defvjp(_forward, _backward)
 
 
-def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
+def count_choices(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
     """Counts each expert's choices by tokens that are not padding: (..., k), (...) -> (e,) in float32."""
     return (
         jnp.zeros(experts, jnp.float32)
@@ -185,7 +190,7 @@ def loads(chosen: jax.Array, real: jax.Array, experts: int) -> jax.Array:
     )
 
 
-def evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
+def measure_evenness(load: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Entropy of the shares of the load over its largest value, and largest load over the mean; both 1 if even.
 
     (..., e) -> (...) twice.
@@ -202,7 +207,7 @@ def report(module: nn.Module, collection: str, name: str, value: object) -> None
         module.sow(collection, name, value)
 
 
-def highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tuple[jax.Array, jax.Array]:
+def choose_highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tuple[jax.Array, jax.Array]:
     """The tokens of highest score in each example, share * m of its m tokens, rounded down, and which of them count.
 
     (b, e, t) -> (b, e, k) twice.  Indices ascend among those that count, which come first.  A row that is one example,

@@ -30,7 +30,7 @@ def sum_rows(layer: Component) -> Callable[[Tree, jax.Array, jax.Array], jax.Arr
 
 
 @functools.lru_cache(maxsize=8)
-def whole(layer: Component) -> Tree:
+def whole_gradient(layer: Component) -> Tree:
     """The gradient over eight rows in one program."""
     return jax.jit(jax.grad(sum_rows(layer)))(parameters_of(layer), *inputs())
 
@@ -43,7 +43,7 @@ def inputs() -> tuple[jax.Array, jax.Array]:
 def law_gradients_of_parts_add_up(layer: Component) -> None:
     """The gradient over a batch is the sum of those over its parts, one after the other or each on a device (pmap)."""
     x, weights = inputs()
-    expected, part = whole(layer), jax.jit(jax.grad(sum_rows(layer)))
+    expected, part = whole_gradient(layer), jax.jit(jax.grad(sum_rows(layer)))
     total = jax.tree.map(jnp.zeros_like, expected)
     for first in range(0, DEVICES, 2):
         total = jax.tree.map(
@@ -63,4 +63,4 @@ def law_gradients_on_a_mesh_are_those_on_one_device(layer: Component) -> None:
     spread = jax.device_put(inputs(), NamedSharding(mesh, PartitionSpec("data")))
     params = jax.device_put(parameters_of(layer), NamedSharding(mesh, PartitionSpec()))
     gradients = jax.jit(jax.grad(sum_rows(layer)))(params, *spread)
-    require_equal_trees(jax.device_get(gradients), whole(layer), 2e-4, "over eight devices, the gradient of")
+    require_equal_trees(jax.device_get(gradients), whole_gradient(layer), 2e-4, "over eight devices, the gradient of")

@@ -16,7 +16,7 @@ from models.paths import path_name
 from models.structure import unshare
 
 
-def real(outputs: Tree) -> list[jax.Array]:
+def select_floats(outputs: Tree) -> list[jax.Array]:
     """The floating-point arrays of a tree."""
     return [
         leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -34,7 +34,7 @@ def program(component: Component) -> Callable[..., tuple[Tree, Tree]]:
     def project(params: Tree, floats: dict[int, jax.Array], others: dict[int, jax.Array]) -> tuple[jax.Array, Tree]:
         filled = [(floats | others).get(index, leaf) for index, leaf in enumerate(leaves)]
         outputs = component.apply({"params": params}, *tree.unflatten(filled))
-        products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(real(outputs))]
+        products = [jnp.vdot(normal(index, *leaf.shape), leaf) for index, leaf in enumerate(select_floats(outputs))]
         return sum(products, jnp.zeros(())), outputs
 
     return jax.jit(jax.value_and_grad(project, argnums=(0, 1), has_aux=True))
@@ -45,7 +45,7 @@ def arrays(component: Component) -> tuple[dict[int, jax.Array], dict[int, jax.Ar
     leaves = {
         index: leaf for index, leaf in enumerate(jax.tree.leaves(arguments(component))) if isinstance(leaf, jax.Array)
     }
-    floats = {index: leaf for index, leaf in leaves.items() if real(leaf)}
+    floats = {index: leaf for index, leaf in leaves.items() if select_floats(leaf)}
     return floats, {index: leaf for index, leaf in leaves.items() if index not in floats}
 
 
@@ -74,8 +74,8 @@ def law_floats_stay_in_their_type(component: Component) -> None:
         return leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 else leaf
 
     params, args = jax.tree.map(to_bfloat16, (parameters(component), arguments(component)))
-    narrow = real(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
-    wide = real(run_compiled(component)[0])
+    narrow = select_floats(jax.eval_shape(lambda: component.apply({"params": params}, *args)))
+    wide = select_floats(run_compiled(component)[0])
     expected = jnp.float32 if kind_of(component) is Router else jnp.bfloat16  # a router's weights are float32
     require(len(wide) == len(narrow) > 0, f"{len(wide)} arrays of floats in float32, {len(narrow)} in bfloat16")
     for full, leaf in zip(wide, narrow, strict=True):
@@ -86,7 +86,7 @@ def law_floats_stay_in_their_type(component: Component) -> None:
 
 def law_every_parameter_has_a_gradient(component: Component) -> None:
     """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
-    gradients = over_blocks(component) if kind_of(component) is Residual else run_compiled(component)[1]
+    gradients = take_largest_gradients(component) if kind_of(component) is Residual else run_compiled(component)[1]
     require_finite(gradients, "the gradient of")
     exempt = without_gradient(component)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
@@ -94,7 +94,7 @@ def law_every_parameter_has_a_gradient(component: Component) -> None:
         require(size > 1e-5 or name in exempt, f"the largest gradient of {name} is {size:.1g}")
 
 
-def over_blocks(residual: Component) -> dict[str, np.ndarray]:
+def take_largest_gradients(residual: Component) -> dict[str, np.ndarray]:
     """The gradient of a residual's parameters in that branch of a model of three blocks in which it is largest.
 
     A parameter may have nothing to do in some: the first query over earlier outputs has only one to choose.
@@ -143,6 +143,6 @@ def law_gradients_at_zero_are_finite(component: Component) -> None:
     floats, others = arrays(component)
     zeros = jax.tree.map(jnp.zeros_like, floats)
     (_, outputs), (params, inputs) = program(component)(parameters(component), zeros, others)
-    require_finite(real(outputs), "an output")
+    require_finite(select_floats(outputs), "an output")
     require_finite(params, "the gradient of")
     require_finite(inputs, "the gradient of input")

@@ -20,7 +20,7 @@ NARROW, WIDE = 16, 64
 RATE, MOST = 0.01, 2.5  # a step that grows as width does changes outputs 4 times as much or more
 
 
-def change(stack: Stack, width: int) -> float:
+def measure_change(stack: Stack, width: int) -> float:
     """The root mean square of what one step of signed gradient descent, at muP's rates, changes in the logits."""
     model = Transformer(
         TokenEmbed(VOCAB, width), stack, LogitsHead(), parametrization="mup", base_width=NARROW, base_depth=stack.depth
@@ -57,6 +57,6 @@ def change(stack: Stack, width: int) -> float:
 def law_updates_keep_their_size_over_widths(stack: Stack) -> None:
     """muP: a step changes the outputs of a model four times as wide about as much.  arXiv:2203.03466."""
     stack = replace(stack, "repeats", 1)
-    narrow, wide = change(stack, NARROW), change(stack, WIDE)
+    narrow, wide = measure_change(stack, NARROW), measure_change(stack, WIDE)
     words = f"one step in muP changes logits by {narrow:.3g} at width {NARROW} and by {wide:.3g} at width {WIDE}"
     require(np.isfinite(wide) and wide <= MOST * narrow, words)

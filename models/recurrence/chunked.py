@@ -68,33 +68,33 @@ class Chunks:
         return padded.reshape(b, h, -1, self.size, k)
 
 
-def sums(x: jax.Array, seen: jax.Array) -> jax.Array:
+def sum_seen(x: jax.Array, seen: jax.Array) -> jax.Array:
     """Sums of (..., c, k) over the tokens that each has seen, in full float32."""
     if x.shape[-1] == 1:
-        return jnp.where(seen, turn(x), 0.0).sum(-1, keepdims=True)
+        return jnp.where(seen, turn_column(x), 0.0).sum(-1, keepdims=True)
     return jnp.matmul(seen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
 # No slices in these two, whose gradients a TPU's kernel would have to pad.
-def row(x: jax.Array, index: int) -> jax.Array:
+def take_row(x: jax.Array, index: int) -> jax.Array:
     """(..., c, k) -> (..., 1, k)."""
     places = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
     return jnp.where(places == index, x, 0.0).sum(-2, keepdims=True)
 
 
-def turn(x: jax.Array) -> jax.Array:
+def turn_column(x: jax.Array) -> jax.Array:
     """(..., c, 1) -> (..., 1, c), and back."""
     c = max(x.shape[-2:])
     same = jax.lax.broadcasted_iota(jnp.int32, (c, c), 0) == jax.lax.broadcasted_iota(jnp.int32, (c, c), 1)
     return jnp.where(same, x, 0.0).sum(-2 if x.shape[-1] == 1 else -1, keepdims=True)
 
 
-def rows(x: jax.Array, k: int) -> jax.Array:
+def spread_rows(x: jax.Array, k: int) -> jax.Array:
     """One number, or one a channel, for each of the k rows of a memory: (..., 1, 1 or k) -> (..., k, 1).
 
     A sum, since the kernels of jax 0.7 cannot broadcast one number to a matrix, and two broadcasts would become one.
     """
-    return turn(x) + jnp.zeros((k, 1), x.dtype)
+    return turn_column(x) + jnp.zeros((k, 1), x.dtype)
 
 
 def join(x: jax.Array, t: int) -> jax.Array:
@@ -123,9 +123,9 @@ def products(left: jax.Array, right: jax.Array, since: jax.Array, until: jax.Arr
     One decay a head multiplies the products of the chunk; decays a channel are factored round the middle of the chunk.
     """
     if since.shape[-1] == 1:
-        decays = jnp.exp(jnp.where(seen, since - turn(until), -jnp.inf))
+        decays = jnp.exp(jnp.where(seen, since - turn_column(until), -jnp.inf))
         return jnp.einsum("...ik,...jk->...ij", left, right) * decays
-    middle = jax.lax.stop_gradient(row(until, (until.shape[-2] - 1) // 2))
+    middle = jax.lax.stop_gradient(take_row(until, (until.shape[-2] - 1) // 2))
     return jnp.where(
         seen, jnp.einsum("...ik,...jk->...ij", left * jnp.exp(since - middle), right * jnp.exp(middle - until)), 0.0
     )

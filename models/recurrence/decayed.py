@@ -20,7 +20,7 @@ from models.mixers.convolution import ShortConvolution
 from models.norm import HeadNorm, RMSNorm
 from models.position import RoPE
 from models.projection import merge, project
-from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
+from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, spread_rows, sum_seen, take_row
 from models.recurrence.through import resume, run_rule
 from models.structure import require_positive
 
@@ -31,12 +31,12 @@ def parts(
     chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """A chunk's decay and addition to the memory, and its outputs from within the chunk and from the memory."""
-    total = sums(log_decay, chunks.seen)
-    whole = row(total, chunks.size - 1)
+    total = sum_seen(log_decay, chunks.seen)
+    whole = take_row(total, chunks.size - 1)
     kept = jnp.exp(whole) * chunks.keeps
     added = jnp.einsum("...ck,...cv->...kv", key * decay_to_end(whole, total, chunks), value)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (rows(kept, key.shape[-1]), added), (mixed, query * jnp.exp(total) * chunks.reads)
+    return (spread_rows(kept, key.shape[-1]), added), (mixed, query * jnp.exp(total) * chunks.reads)
 
 
 DECAYED = Rule(

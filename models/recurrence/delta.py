@@ -17,7 +17,7 @@ from models.contracts import Layer, Norm
 from models.mixers.convolution import ShortConvolution
 from models.norm import RMSNorm
 from models.projection import project
-from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, row, rows, sums
+from models.recurrence.chunked import Chunks, Rule, State, decay_to_end, products, spread_rows, sum_seen, take_row
 from models.recurrence.decayed import head_width, log_rates, norm_merge, step_biases
 from models.recurrence.through import resume, run_rule
 from models.roles import UNDECAYED, Roles
@@ -62,8 +62,8 @@ def parts(
     chunks: Chunks, query: jax.Array, key: jax.Array, value: jax.Array, p: jax.Array, r: jax.Array, log_decay: jax.Array
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The parts of a decaying memory, with u = readers @ entering memory + read as a further value under the key p."""
-    total, before = sums(log_decay, chunks.seen), sums(log_decay, chunks.earlier)
-    whole = row(total, chunks.size - 1)
+    total, before = sum_seen(log_decay, chunks.seen), sum_seen(log_decay, chunks.earlier)
+    whole = take_row(total, chunks.size - 1)
     kept, remains = jnp.exp(whole) * chunks.keeps, decay_to_end(whole, total, chunks)
     solve = invert(products(r, p, before, total, chunks.earlier))
     read = jnp.matmul(
@@ -74,7 +74,7 @@ def parts(
     added = write(left, read) + write(key * remains, value)
     among = products(query, p, total, total, chunks.seen)
     mixed = products(query, key, total, total, chunks.seen) @ value
-    return (rows(kept, key.shape[-1]), readers, left, added), (
+    return (spread_rows(kept, key.shape[-1]), readers, left, added), (
         mixed,
         readers,
         read,

@@ -12,7 +12,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import tpu as pallas_tpu
 
 from models.backend.kernels import SAVED, by_rows
-from models.recurrence.chunked import Chunks, Rule, State, row, turn
+from models.recurrence.chunked import Chunks, Rule, State, take_row, turn_column
 
 TOGETHER = 4  # chunks of a block at most: the memory that enters each block is kept for the backward pass
 # bytes that a kernel may take: keys of 512 and values of 1,024 compile for v5e, v5p, v6e and tpu7x
@@ -81,7 +81,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
     ) -> tuple[jax.Array, list[jax.Array]]:
         outputs = list[jax.Array]()
         for chunk, (*wide, log_decay) in zip(marks, inputs, strict=True):
-            column = log_decay if log_decay.shape[0] == chunk.size else turn(log_decay)
+            column = log_decay if log_decay.shape[0] == chunk.size else turn_column(log_decay)
             passing, reading = rule.parts(chunk, *(x.astype(jnp.float32) for x in wide), column)
             outputs.append(rule.read(memory, *reading))
             memory = rule.advance(memory, *passing)
@@ -200,8 +200,8 @@ def _chunks(marks: Ref) -> list[Chunks]:
     for (mark,) in _cut([marks]):
         size = mark.shape[1]
         across, *touched = (mark[index : index + 1] for index in range(mark.shape[0]))
-        segments, reads, writes, keeps = (turn(x) for x in (across, *touched))
+        segments, reads, writes, keeps = (turn_column(x) for x in (across, *touched))
         chunks.append(
-            Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, row(keeps, 0), size)
+            Chunks(segments, (segments == across) & jnp.tri(size, dtype=bool), reads, writes, take_row(keeps, 0), size)
         )
     return chunks

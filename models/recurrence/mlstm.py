@@ -12,7 +12,7 @@ from models.context import Context
 from models.contracts import Norm
 from models.norm import LayerNorm
 from models.projection import Initial, project
-from models.recurrence.chunked import Chunks, join, scan_chunks, sums
+from models.recurrence.chunked import Chunks, join, scan_chunks, sum_seen
 from models.recurrence.decayed import head_width, norm_merge
 from models.structure import require_positive
 
@@ -60,7 +60,7 @@ def matrix_lstm(
     value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     query, key, value, log_forget = (chunks.cut(x) for x in (query, key, value, log_forget[..., None]))
     log_input = chunks.cut(log_input[..., None], NOTHING)
-    total = sums(log_forget, chunks.seen)
+    total = sum_seen(log_forget, chunks.seen)
     whole = total[..., -1:, :]
     left = jnp.where(chunks.writes, whole - total + log_input, NOTHING)
     highest = jax.lax.stop_gradient(left.max(-2, keepdims=True))

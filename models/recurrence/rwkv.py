@@ -26,7 +26,7 @@ FIRST = "rwkv_values"  # in ctx.shared: values (b, t, d) of the first layer
 GAINS = {"receptance": 1.0, "key": 0.1, "value": 1.0}  # of orthogonal matrices at the start
 
 
-def before(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
+def shift_tokens(module: nn.Module, ctx: Context, x: jax.Array) -> jax.Array:
     """The token before each, zeros if that is of another segment; while decoding the last one is cached.
 
     (b, t, d) -> (b, t, d).
@@ -53,8 +53,8 @@ class RWKV7(nn.Module):
 
     First values are those of RWKV-LM's pretraining (`generate_init_weight`, which replaces its constructor's): out and
     the maps down to low ranks 0, so that every layer starts as zero; receptance and value orthogonal, the key and the
-    maps up from low ranks a tenth of that; shares, decays and rates as in `starts`, by channel and by how deep the
-    layer stands.  Its optimizer decays matrices alone.
+    maps up from low ranks a tenth of that; shares, decays and rates as in `first_values`, by channel and by how deep
+    the layer stands.  Its optimizer decays matrices alone.
     """
 
     causal: ClassVar[bool] = True
@@ -84,14 +84,14 @@ class RWKV7(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> Tree:
         (b, t, d), h = x.shape, self.heads
         k = head_width(self, d, h)
-        rank, gate_rank = self.rank or low(1.8 * d**0.5), self.gate_rank or low(0.6 * d**0.8)
+        rank, gate_rank = self.rank or round_rank(1.8 * d**0.5), self.gate_rank or round_rank(0.6 * d**0.8)
         first = ctx.shared.get(FIRST) if self.value_residual else None
-        start = starts(d, k, ctx)
+        start = first_values(d, k, ctx)
         start = start if first is not None else {name: value for name, value in start.items() if name != "first_bias"}
         learned: dict[str, jax.Array] = {
             name: self.param(name, lambda _, value=value: value) for name, value in start.items()
         }
-        past = before(self, ctx, x) - x
+        past = shift_tokens(self, ctx, x) - x
         read = {name: (x + past * learned[f"{name}_share"].astype(x.dtype)).reshape(-1, d) for name in SHARES}
 
         def split(flat: jax.Array) -> jax.Array:
@@ -106,7 +106,7 @@ class RWKV7(nn.Module):
         )
         shared = {FIRST: value.reshape(x.shape)} if self.value_residual and first is None else {}
         if first is not None:
-            value_rank = self.value_rank or low(1.3 * d**0.5)
+            value_rank = self.value_rank or round_rank(1.3 * d**0.5)
             share = nn.sigmoid(wide("first", self.low_rank("first", read["value"], value_rank))).astype(value.dtype)
             value = value + share * (first.reshape(-1, d).astype(value.dtype) - value)
         log_decay = STRONGEST * nn.sigmoid(wide("decay", self.low_rank("decay", read["decay"], rank, jnp.tanh)))
@@ -147,18 +147,18 @@ class RWKVChannelMix(nn.Module):
         channel = jnp.arange(d, dtype=jnp.float32) / d
         left = 1 - jnp.asarray(ctx.layer, jnp.float32) / ctx.depth
         share = self.param("share", lambda _: 1 - channel**left**4).astype(x.dtype)
-        read = (x + (before(self, ctx, x) - x) * share).reshape(-1, d)
+        read = (x + (shift_tokens(self, ctx, x) - x) * share).reshape(-1, d)
         key = nn.Dense(round(self.expand * d), use_bias=False, kernel_init=nn.initializers.orthogonal(), name="key")
         value = nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="value")
         return value(squared_relu(key(read))).reshape(x.shape)
 
 
-def low(rank: float) -> int:
+def round_rank(rank: float) -> int:
     """The multiple of 32, 32 at least, that is nearest to a rank."""
     return max(32, 32 * round(rank / 32))
 
 
-def starts(d: int, k: int, ctx: Context) -> dict[str, jax.Array]:
+def first_values(d: int, k: int, ctx: Context) -> dict[str, jax.Array]:
     """First values of a layer's vectors (d,), by channel c in heads of k and by the layer l of L.
 
     With z = y |y|, y from -1 to 1 within each head, and s from -1/2 to 1/2 over all channels: shares 1 - (c / d)^(p (1

@@ -31,7 +31,7 @@ def linear_scan(
     decay and x (b, t, ...), `start` (b, ...) the state before.  At `fresh` tokens (b, t) the state before counts as
     zero.
     """
-    return in_chunks(_scan, start, (decay, x, fresh), chunk)
+    return scan_in_chunks(_scan, start, (decay, x, fresh), chunk)
 
 
 def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +46,7 @@ def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> t
     return h[:, -1], h
 
 
-def in_chunks(
+def scan_in_chunks(
     body: Callable[[Carry, Inputs], tuple[Carry, Outputs]], state: Carry, inputs: Inputs, chunk: int
 ) -> tuple[Carry, Outputs]:
     """(state, inputs) -> (state, outputs) by the body for one chunk of time after the other.
@@ -238,7 +238,7 @@ class Mamba1(nn.Module):
 
         start = recall(self, ctx, "state", jnp.zeros((b, channels, n), jnp.float32))
         inputs = (step, y.astype(jnp.float32), write, read, fresh_tokens(self, ctx, b, t))
-        state, mixed = in_chunks(body, start, inputs, self.chunk)
+        state, mixed = scan_in_chunks(body, start, inputs, self.chunk)
         remember(self, ctx, "state", state)
         mixed = mixed.astype(x.dtype) + self.param("skip", nn.initializers.ones, (channels,)).astype(x.dtype) * y
         return nn.Dense(d, use_bias=False, name="out")((silu(z) * mixed).reshape(-1, channels)).reshape(x.shape)

@@ -37,7 +37,7 @@ class HyperConnections(nn.Module):
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
         """n copies of the stream."""
-        return copies(x, self.streams)
+        return copy_stream(x, self.streams)
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
         """Their mean."""
@@ -84,7 +84,7 @@ class ManifoldHyperConnections(nn.Module):
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
         """n copies of the stream."""
-        return copies(x, self.streams)
+        return copy_stream(x, self.streams)
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
         """Their mean."""
@@ -120,7 +120,7 @@ class DenseFormer(nn.Module):
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
         """The stream, which is also the first of what is kept."""
-        return jnp.pad(copies(x, 2), ((0, 0), (0, 0), (0, ctx.depth), (0, 0)))
+        return jnp.pad(copy_stream(x, 2), ((0, 0), (0, 0), (0, ctx.depth), (0, 0)))
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
         """The stream."""
@@ -149,7 +149,7 @@ class UNet(nn.Module):
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
         """The stream, and room for what is kept."""
-        return jnp.pad(copies(x, 1), ((0, 0), (0, 0), (0, (ctx.depth + 1) // 2), (0, 0)))
+        return jnp.pad(copy_stream(x, 1), ((0, 0), (0, 0), (0, (ctx.depth + 1) // 2), (0, 0)))
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
         """The stream."""
@@ -168,7 +168,7 @@ class UNet(nn.Module):
         return state.at[:, :, 0].set(x + branch(self.norm(x)))
 
 
-def copies(x: jax.Array, n: int) -> jax.Array:
+def copy_stream(x: jax.Array, n: int) -> jax.Array:
     """(b, t, d) -> (b, t, n, d)."""
     return jnp.broadcast_to(x[:, :, None], (*x.shape[:2], n, x.shape[2]))
 

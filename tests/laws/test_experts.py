@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from models import GLU, MLP, Block, Context, Decoding, Stack
-from models.experts.grouped import apply_experts, block_sizes, in_blocks
+from models.experts.grouped import apply_experts, block_sizes, run_in_blocks
 from models.experts.memory import ProductKeyMemory
 from models.experts.noncausal import ExpertChoice, SoftMoE
 from models.experts.routed import Experts
-from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, evenness, highest
+from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, choose_highest, measure_evenness
 from models.feedforward import LowRank, Monarch
 from tests.laws.components import WIDTH, normal, packed_context, parameters
 from train.cost import traced
@@ -143,7 +143,7 @@ def test_eight_of_sixty_four_experts_cost_as_much_as_a_dense_layer_of_their_size
 @pytest.mark.parametrize("mean", [256, 1024])
 def test_blocks_pad_loads_around_the_mean_by_a_fifth_at_most_and_by_few_on_average(mean: int) -> None:
     sizes = block_sizes(mean)
-    padded = jax.jit(jax.vmap(lambda count: in_blocks(lambda rows, first, size: rows + size, sizes, count, 0)))
+    padded = jax.jit(jax.vmap(lambda count: run_in_blocks(lambda rows, first, size: rows + size, sizes, count, 0)))
     counts = np.arange(3 * mean // 4, 3 * mean)
     rows = np.asarray(padded(counts))
     assert (rows >= counts).all()
@@ -162,7 +162,7 @@ def law_balance_is_least_where_loads_are_equal(layer: Any) -> None:
     for axes, least in (([0, 1, 2, 3], True), ([0, 0, 1, 2], False), ([0, 0, 0, 0], False)):
         found = sown(layer, params, jnp.eye(WIDTH)[jnp.array(axes)][None], Context())
         loss, (load,) = found["losses"]["router"]["balance"][0].values.sum(), found["metrics"]["load"]
-        entropy, largest = evenness(load.counts)
+        entropy, largest = measure_evenness(load.counts)
         assert (abs(loss - 0.5) < 1e-5) if least else loss > 0.55
         assert (abs(entropy - 1) < 1e-5) == least
         assert float(largest) == np.bincount(axes).max()
@@ -269,9 +269,9 @@ def test_an_example_beyond_those_that_soft_experts_serve_is_not_a_number() -> No
 
 def test_highest_takes_the_share_of_each_example_in_order() -> None:
     scores, segments = jnp.array([[[5.0, 1, 2, 9, 9, 3, 7, 8]]]), jnp.array([[0, 1, 1, 1, 1, 2, 2, 2]])
-    index, valid = highest(scores, segments, 0.5)
+    index, valid = choose_highest(scores, segments, 0.5)
     assert np.asarray(index[0, 0])[np.asarray(valid[0, 0])].tolist() == [3, 4, 7]
-    assert highest(scores, None, 0.5)[0][0, 0].tolist() == [3, 4, 6, 7]
+    assert choose_highest(scores, None, 0.5)[0][0, 0].tolist() == [3, 4, 6, 7]
 
 
 def test_product_keys_find_the_best_of_all_pairs() -> None:

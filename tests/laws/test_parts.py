@@ -14,7 +14,7 @@ import pytest
 
 from models import MLP, Attention, Block, Dropout, Experts, RMSNorm, Stack, Transformer
 from models.contracts import Batch, Embed, Head, Layer, Pool, Residual
-from models.experts.routing import AuxiliaryLossFree, gate, loads, real, report
+from models.experts.routing import AuxiliaryLossFree, count_choices, gate, mask_padding, report
 from models.head.logits import LogitsHead, MultiTokenHead
 from models.head.pool import EveryToken
 from models.head.values import ValueHead
@@ -301,9 +301,9 @@ class BatchBalance(nn.Module):
     def __call__(
         self, tokens: jax.Array, segments: jax.Array | None, experts: int, active: int
     ) -> tuple[jax.Array, jax.Array]:
-        chances, present = jax.nn.softmax(gate(tokens, experts)), real(tokens, segments)
+        chances, present = jax.nn.softmax(gate(tokens, experts)), mask_padding(tokens, segments)
         weights, chosen = jax.lax.top_k(chances, active)
-        share, mean = loads(chosen, present, experts), jnp.where(present[..., None], chances, 0).sum((0, 1))
+        share, mean = count_choices(chosen, present, experts), jnp.where(present[..., None], chances, 0).sum((0, 1))
         report(self, "losses", "balance", experts * jnp.dot(share / share.sum(), mean / present.sum()))
         return weights, chosen
 

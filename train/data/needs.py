@@ -1,7 +1,7 @@
 """Requirements that several kinds of data have of a model."""
 
 from models.contracts import Model
-from models.embed.grids import grids, places
+from models.embed.grids import count_positions, find_grids
 from models.head.pool import EveryToken, FirstToken, MeanPool
 from models.head.values import ValueHead
 from models.structure import part
@@ -24,10 +24,10 @@ def cells(model: Model, extents: tuple[int, ...]) -> dict[str, Requirement]:
     *frames, rows, columns = extents
     whole = f"{f'videos of {frames[0]} frames' if frames else 'images'} of {rows} x {columns} pixels"
     found: dict[str, Requirement] = {}
-    for path, grid in grids(model, extents).items():
+    for path, grid in find_grids(model, extents).items():
         found[f"model.{path}"] = Equal(grid, f"{whole} make a grid of {' x '.join(map(str, grid))} tokens", depends)
     changed = any(part(model, path.removeprefix("model.")) != one.value for path, one in found.items())
-    for path, count in places(model, extents).items():
+    for path, count in count_positions(model, extents).items():
         found[f"model.{path}"] = AtLeast(count, f"{whole} make {count} tokens", depends, tight=changed)
     return found
 

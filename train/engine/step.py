@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from models.contracts import Batch, Model, Tree
-from models.experts.routing import Loads, TokenLoss, evenness
+from models.experts.routing import Loads, TokenLoss, measure_evenness
 from models.head.chunked import Projected
 from train.contracts import InChunks, Objective, Params, Roles
 from train.errors import InputError
@@ -139,7 +139,7 @@ def finished(sums: dict[str, Any]) -> Sums:
             continue
         layers = [loads.counts.reshape(-1, loads.counts.shape[-1]) for loads in each]
         weights = [counts.sum(-1) for counts in layers]
-        measured = zip(*(evenness(counts) for counts in layers), strict=True)
+        measured = zip(*(measure_evenness(counts) for counts in layers), strict=True)
         for part, values in zip((f"{name}_entropy", f"largest_{name}"), measured, strict=True):
             done[part] = Sum(
                 jnp.sum(jnp.concatenate([value * weight for value, weight in zip(values, weights, strict=True)])),

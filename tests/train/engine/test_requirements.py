@@ -29,7 +29,7 @@ from models import (
     TubeletEmbed,
     ValueHead,
 )
-from models.embed.grids import grids, places
+from models.embed.grids import count_positions, find_grids
 from models.structure import part
 from tests.train.engine.pictures import CLASSIFIED, pictured, seen
 from train.cli import main
@@ -250,18 +250,20 @@ def test_what_fits_stays_as_it_is() -> None:
 
 
 def test_grids_are_those_of_the_embed_that_cuts() -> None:
-    assert grids(filmed(), (8, 32, 24)) == {
+    assert find_grids(filmed(), (8, 32, 24)) == {
         "stack.block.0.mixer.grid": (4, 4, 3),
         "stack.block.0.mixer.mixer.position.grid": (4, 3),
         "stack.block.1.mixer.grid": (-1, 4, 3),
     }
-    assert places(pictured(4, embed=PatchEmbed(8, 4, 3, LearnedPosition(1))), (16, 16)) == {"embed.position.length": 19}
-    assert grids(seen(ClassHead(5), mixer=Attention(2, position=AxialRoPE((3, 3)))), (8, 8)) == {}
+    assert count_positions(pictured(4, embed=PatchEmbed(8, 4, 3, LearnedPosition(1))), (16, 16)) == {
+        "embed.position.length": 19
+    }
+    assert find_grids(seen(ClassHead(5), mixer=Attention(2, position=AxialRoPE((3, 3)))), (8, 8)) == {}
     decoder = Stack(Block(Attention(2)), 1)
     captions = EncoderDecoder(TokenEmbed(9, 8), pictured(4).stack, decoder, None, PatchEmbed(8, 4, 0))
-    assert grids(captions, (16, 24)) == {"encoder.block.mixer.position.grid": (4, 6)}
+    assert find_grids(captions, (16, 24)) == {"encoder.block.mixer.position.grid": (4, 6)}
     with pytest.raises(ValueError, match=r"Patches of 4 x 4 \(rows, columns\) do not tile an input of 18 x 16"):
-        grids(pictured(4), (18, 16))
+        find_grids(pictured(4), (18, 16))
 
 
 def test_overridden_paths_are_remembered_and_not_compared() -> None:
