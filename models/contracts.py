@@ -1,6 +1,6 @@
 """The contracts of models: inputs and outputs of each kind of component, which a new class implements.
 
-A component belongs to a kind by its methods and the names of their arguments, never by a base class. Shape letters: b
+A component belongs to a kind by its methods and the names of their arguments, never by a base class.  Shape letters: b
 batch, t time, s source, d width, h heads, k head width, f hidden, n examples a row, v vocabulary, c classes.
 """
 

@@ -13,7 +13,7 @@ class Dropout(nn.Module):
     """Zeroes elements with probability `rate` and divides the others by 1 - rate, while training.  JMLR 15(56), 2014.
 
     The rate is rounded to 1/256, to 255/256 at most, and the division uses the rounded value, so the expectation is
-    exact. (..., d) -> (..., d).  Raises ValueError for a rate outside [0, 1).
+    exact.  (..., d) -> (..., d).  Raises ValueError for a rate outside [0, 1).
     """
 
     rate: float = 0.0

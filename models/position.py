@@ -134,7 +134,7 @@ class YaRN(nn.Module):
 
     arXiv:2309.00071.  g goes from 0 to 1 as the turns that a pair makes over the `length` that the model was trained on
     go from `slow` to `fast`: slow pairs are interpolated and fast ones kept.  The factor before, on queries and keys,
-    is the paper's temperature of the softmax. The line is drawn over turns as in the paper; released models draw it
+    is the paper's temperature of the softmax.  The line is drawn over turns as in the paper; released models draw it
     over the index of the pair.
     """
 

@@ -35,7 +35,7 @@ class T5Bias(nn.Module):
 
     Half of the buckets are for one distance each, the other half for ranges that grow geometrically up to `distance`;
     all that is farther shares the last.  `bidirectional` keeps half of all buckets for later tokens; otherwise these
-    share the bucket of distance 0. T5 leaves out the division of scores by sqrt(k), which attention here makes.
+    share the bucket of distance 0.  T5 leaves out the division of scores by sqrt(k), which attention here makes.
     """
 
     roles: ClassVar[Roles] = {"table": UNDECAYED}

@@ -30,7 +30,7 @@ class SharedAttention(Attention):
 
     (b, t, d) -> (b, t, d).  Cross-layer attention, arXiv:2405.12981: pairs are the pattern `(Block(SharedAttention()),
     Block(SharedAttention(reuse=True)))`; with the giving layer in the stack's `prefix` one set serves all (YOCO,
-    arXiv:2405.05254). Raises ValueError if `reuse` finds nothing to use.
+    arXiv:2405.05254).  Raises ValueError if `reuse` finds nothing to use.
     """
 
     reuse: bool = False

@@ -110,7 +110,7 @@ def block_sizes(t: int, s: int, width: int, everywhere: bool) -> pallas.BlockSiz
 
     One backward kernel for all gradients computes scores once instead of twice, but visits every block, hidden or not,
     and writes the queries' gradient once for each block of sources, to be added: it serves short rows without a window,
-    their sources one block. Time lies along vectors, so that narrow heads fill them and rotations, which part a head,
+    their sources one block.  Time lies along vectors, so that narrow heads fill them and rotations, which part a head,
     need no exchange within one.
     """
     queries, sources = (max(size for size in range(LANES, BLOCK + 1, LANES) if length % size == 0) for length in (t, s))

@@ -24,7 +24,7 @@ class Sampler:
 
     `top_k` keeps the k likeliest tokens, `top_p` the fewest likeliest whose probabilities sum to at least p
     (arXiv:1904.09751), `min_p` those at least p times as likely as the likeliest (arXiv:2407.01082); the kept ones are
-    drawn from softmax(logits / temperature). The temperature comes first, as in transformers.
+    drawn from softmax(logits / temperature).  The temperature comes first, as in transformers.
     """
 
     temperature: float = 0.0

@@ -31,7 +31,7 @@ class Stack(nn.Module):
 
     (b, t, d) -> (b, t, d).  `tied` gives every repeat the same parameters, which start as the first repeat's would:
     with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its
-    halting). `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and
+    halting).  `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and
     `scanned` convert.  `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174):
     "full" keeps only what enters each block, "dots" the products with parameters, "context" these and what attention
     gives, "offload" moves the products to the host's memory meanwhile; or what to keep by a name of

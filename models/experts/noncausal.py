@@ -20,7 +20,7 @@ class ExpertChoice(nn.Module):
 
     The shared experts serve all tokens.  s = softmax over experts of x W; each expert takes the m * capacity / experts
     tokens of highest score, rounded down, of an example of m tokens, so all loads are equal.  (b, t, d) -> (b, t, d).
-    arXiv:2202.09368. The paper chooses among the tokens of a whole batch.  Choosing compares with later tokens: not
+    arXiv:2202.09368.  The paper chooses among the tokens of a whole batch.  Choosing compares with later tokens: not
     causal, and it cannot decode.
     """
 

@@ -21,8 +21,8 @@ class Experts(nn.Module):
     (b, t, d) -> (b, t, d).  arXiv:1701.06538; experts many and small, some of them shared: DeepSeekMoE,
     arXiv:2401.06066. No token is dropped (arXiv:2211.15841): tokens are sorted by expert.  `dispatch` "ragged"
     multiplies the sorted groups by `jax.lax.ragged_dot`; "blocks" takes one expert after the other, its group in blocks
-    of the size that pads it least; "auto" is blocks on CPU and ragged elsewhere.  Both give the same. Sows its load, of
-    which a step logs load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
+    of the size that pads it least; "auto" is blocks on CPU and ragged elsewhere.  Both give the same.  Sows its load,
+    of which a step logs load_entropy and largest_load, both 1 for equal loads; padding counts in neither.
     """
 
     experts: int = 8

@@ -52,8 +52,8 @@ class Projected:
 
         About `chunk` tokens of a device at a time, some times of all its rows.  The gradient is made beside the loss,
         since a sum's is known but for one factor: no logits are kept and none are computed again, and memory grows with
-        chunk times v, never with b t v. Only the first has a gradient towards the logits.  A mesh in the context splits
-        the rows, and what its devices find is added once.
+        chunk times v, never with b t v.  Only the first has a gradient towards the logits.  A mesh in the context
+        splits the rows, and what its devices find is added once.
         """
         return self.losses(labels, weights, smoothing)[0]
 

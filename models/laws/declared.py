@@ -10,8 +10,8 @@ measured if it can be.
     decodes       True: it decodes, so that a layer that keeps no state is broken; False: it does not, so that
                   decoding is not tested.
     keeps_scale   True: a norm whose output follows the scale of its input, as curves without statistics do.
-                  Else norm(8 x) = norm(x).
-    starts_at     mean square of a norm's output at the start; None if it has none.  Else 1.
+                  Otherwise norm(8 x) = norm(x).
+    starts_at     mean square of a norm's output at the start; None if it has none.  Otherwise 1.
     roles         what its parameters are to the optimizer and to muP, by name: see models.roles.
     no_gradient   names of parameters whose gradient is zero by construction, below the module that declares
                   them: ("query_0", "key/bias").  All others must have one.

@@ -91,7 +91,7 @@ class LongConvolution(nn.Module):
     filter h_p is a network of sines of the position p / length, times a window exp(-rate p / length) of sum of squares
     1; rates differ by channel, so that the window falls to 0.01 within 0.3 to 1.5 of the length.  A row may be longer
     than that.  The paper's window has height 1 and its sines learn their frequency; its released code draws `skip` from
-    a standard normal, while it starts at 1 here. Products are float32, by FFT; decoding keeps the filter and all its
+    a standard normal, while it starts at 1 here.  Products are float32, by FFT; decoding keeps the filter and all its
     inputs and takes one scalar product a token.
     """
 

@@ -199,7 +199,7 @@ class Mamba1(nn.Module):
 
     (b, t, d) -> (b, t, d).  The state h is `state` numbers a channel; z is linear in x, and b, c (t, state) and the
     step s = softplus(...) (t, channels) are linear in y.  Rates start at 1, 2, ..., state (S4D-real), steps between
-    0.001 and 0.1.  Mamba, arXiv:2312.00752. States exist for `chunk` tokens at a time.
+    0.001 and 0.1.  Mamba, arXiv:2312.00752.  States exist for `chunk` tokens at a time.
     """
 
     causal: ClassVar[bool] = True

@@ -19,7 +19,7 @@ class HyperConnections(nn.Module):
 
     `dynamic` adds scale * tanh(state_norm(h) W) of each stream h to its entry of read (n,) and write (n,) and its
     column of mix (n, n); W starts at 0.  Branch k starts reading stream k mod n, mix as the identity and write as ones:
-    pre-norm, whatever n is. Streams start as copies and end as their mean, while the paper ends with their sum: the
+    pre-norm, whatever n is.  Streams start as copies and end as their mean, while the paper ends with their sum: the
     same before a norm.  The paper decays W and not the static read, write and mix.
     """
 
@@ -68,8 +68,8 @@ class ManifoldHyperConnections(nn.Module):
     arXiv:2512.24880.  read = sigmoid(r), write = 2 sigmoid(w), mix = exp(m) with columns and rows normalised in turn
     `steps` times, where r, w (n,) and m (n, n) are a learned value plus scale * (z W), z the normalised streams of the
     token side by side; W starts at 0.  Mixing then keeps the mean of the streams, and no product of mixes grows.  The
-    start is pre-norm up to the norm's epsilon. Streams mix after the branch is written, H <- mix (H + write y); the
-    paper mixes before, and then the first mix has nothing to do. The scales start at 0.01 as in the paper, which does
+    start is pre-norm up to the norm's epsilon.  Streams mix after the branch is written, H <- mix (H + write y); the
+    paper mixes before, and then the first mix has nothing to do.  The scales start at 0.01 as in the paper, which does
     not say where the learned values start; here r at 1 for the stream that is read and -1 for the others, w at 0 and m
     at 8 on its diagonal, where mix is the identity to 0.001.
     """
