@@ -32,6 +32,7 @@ SHORTER = {  # of each page, arguments by a command and the config, the run or t
         "train drive_highway": SMALL,
     },
     "howto/width": {"coordinates tiny_lm": ("model.stack.repeats=1", "data.length=16", "batch_size=2")},
+    "howto/study": {"compare tiny_lm": ("steps=2", "model.stack.repeats=1", "batch_size=2", "data.length=16")},
     "contracts/layer": {"check shift.py": ("--law", "type")},
     "contracts/norm": {"check clipped.py": ("--law", "type")},
     "contracts/position": {"check phase.py": ("--law", "type")},

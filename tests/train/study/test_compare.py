@@ -1,0 +1,229 @@
+"""Comparisons: when seeds are added, what is chosen on which part, what a stopped study keeps, and the words."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.places import CONFIGS
+from train.cli import main
+from train.commands.compare import read_grid, read_variants
+from train.config import load_config
+from train.engine.prepared import prepare
+from train.errors import InputError
+from train.study.compare import BASELINE, Comparison, Entry, Study, enter
+from train.study.leaks import find_leak
+from train.study.ledger import NAME, Ledger
+from train.study.match import Budget, Cost, load_cost, match
+from train.study.trial import Outcome, Trainer, Unit, measure, restrict
+from train.study.words import describe, record
+
+LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
+STUDY = Study(LANGUAGE_MODEL, variants={"good": ("seed=0",), "same": ("seed=1",)}, budget="none", most=12)
+COST = Cost(1000, 10_000)
+
+
+@pytest.fixture(autouse=True)
+def _inside(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+
+
+def entered(*names: str) -> list[Entry]:
+    return [Entry(name, (f"seed={number}",), cost=COST) for number, name in enumerate((BASELINE, *names))]
+
+
+def make_by(
+    loss: Callable[[Unit], float], made: list[Unit]
+) -> Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome]]]:
+    """Trials whose losses are given by a function; each is noted."""
+
+    def make(units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
+        for unit in units:
+            made.append(unit)
+            value = loss(unit)
+            yield unit, Outcome(value, ((5, value + 1), (10, value)), 1.0)
+
+    return make
+
+
+def noise(unit: Unit) -> float:
+    """Of a seed, which all variants share, and a little of the trial."""
+    own = np.random.default_rng([unit.seed, len(unit.variant), ord(unit.variant[0])]).normal(0, 0.01)
+    return 2.0 + float(np.random.default_rng(unit.seed).normal(0, 0.2)) + float(own)
+
+
+def losses(unit: Unit) -> float:
+    return noise(unit) - 0.1 * (unit.variant == "good")
+
+
+def test_seeds_are_added_until_each_variant_is_decided_or_there_are_no_more(tmp_path: Path) -> None:
+    made: list[Unit] = []
+    results = {
+        one.entry.name: one for one in Comparison(STUDY, tmp_path, entered("good", "same")).run(make_by(losses, made))
+    }
+    good, same = results["good"].verdict, results["same"].verdict
+    assert good is not None
+    assert same is not None
+    assert (good.word, same.word) == ("better", "no difference shown")
+    assert good.seeds < same.seeds == 12
+    assert {unit.part for unit in made} == {"verdict"}
+    assert len({unit.key for unit in made}) == len(made)
+    assert describe(results["good"]).startswith("good: better by ")
+    assert "would have been seen" in describe(results["same"])
+    assert record(results["good"])["verdict"] == "better"
+    assert results["good"].share[0] == pytest.approx(good.mean / results[BASELINE].loss, rel=0.05)
+
+
+def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same_results(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = Comparison(STUDY, tmp_path / "whole", entered("good", "same"))
+    expected = whole.run(make_by(losses, []))
+    (tmp_path / "cut").mkdir()
+    path = tmp_path / "cut" / NAME
+    made: list[Unit] = []
+
+    class KilledError(Exception): ...
+
+    def dying(units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
+        for count, pair in enumerate(make_by(losses, made)(units)):
+            if count == 1:
+                raise KilledError
+            yield pair
+
+    stops = 0
+    while True:
+        try:
+            again = Comparison(STUDY, tmp_path / "cut", entered("good", "same")).run(dying)
+            break
+        except KilledError:
+            stops += 1
+            text = path.read_text()
+            path.write_text(text + text.splitlines()[-1][:25])  # a line that was being written
+    assert stops > 5
+    assert again == expected
+    assert len(made) - stops == len(Ledger(tmp_path / "whole").lines) - 1, "a finished trial was made again"
+
+
+def test_another_study_does_not_go_on_in_a_folder(tmp_path: Path) -> None:
+    Comparison(STUDY, tmp_path, entered("good", "same"))
+    with pytest.raises(InputError, match="holds another study; name another folder with --to"):
+        Comparison(dataclasses.replace(STUDY, alpha=0.01), tmp_path, entered("good", "same"))
+    Comparison(dataclasses.replace(STUDY, most=30), tmp_path, entered("good", "same"))
+
+
+def test_settings_are_chosen_for_all_alike_on_seeds_and_examples_of_their_own(tmp_path: Path) -> None:
+    study = dataclasses.replace(STUDY, grid=("a=1", "a=2"), tuning_seeds=2, seeds=2)
+    made: list[Unit] = []
+
+    def loss(unit: Unit) -> float:
+        return noise(unit) + (("a=1" in unit.overrides) == (unit.variant == "good"))
+
+    Comparison(study, tmp_path, entered("good", "same")).run(make_by(loss, made))
+    tuning = [unit for unit in made if unit.part == "tuning"]
+    verdict = [unit for unit in made if unit.part == "verdict"]
+    assert len(tuning) == 3 * 2 * 2
+    assert {unit.seed for unit in tuning} & {unit.seed for unit in verdict} == set()
+    assert {(unit.variant, unit.overrides[-1]) for unit in verdict} == {
+        (BASELINE, "a=1"),
+        ("good", "a=2"),
+        ("same", "a=1"),
+    }
+
+
+def test_a_variant_whose_loss_is_not_finite_is_out_and_the_others_go_on(tmp_path: Path) -> None:
+    study = dataclasses.replace(STUDY, seeds=3)
+    results = Comparison(study, tmp_path, entered("good", "same")).run(
+        make_by(lambda unit: math.inf if (unit.variant, unit.seed) == ("same", 1) else losses(unit), [])
+    )
+    assert describe(results[2]) == "same: disqualified (its loss is not finite on some seed)"
+    assert results[1].verdict is not None
+
+
+def test_the_parts_of_the_held_out_data_are_all_of_it_and_share_nothing() -> None:
+    trainer = Trainer(load_config(LANGUAGE_MODEL, [])[0])
+    params = trainer.prepared.begin().state.params
+    data, size = trainer.data, trainer.experiment.evaluation.batch_size
+    batches = data.batches("test", size, 1, None)
+    start, counts = 0, []
+    for batch in batches.stream(0, len(batches)):
+        parts = [restrict(batch, part, start)["segments"] > 0 for part in ("tuning", "verdict")]
+        assert not (parts[0] & parts[1]).any()
+        np.testing.assert_array_equal(parts[0] | parts[1], batch["segments"] > 0)
+        counts.append([part.sum() for part in parts])
+        start += len(batch["tokens"])
+    both = np.sum(counts, 0)
+    assert abs(both[0] - both[1]) <= data.batches("test", 1, 1, None)[0]["tokens"].shape[1]
+    assert measure(trainer.prepared, params, "tuning") != measure(trainer.prepared, params, "verdict")
+
+
+def test_a_model_that_sees_later_tokens_is_disqualified() -> None:
+    experiment, _ = load_config(LANGUAGE_MODEL, [])
+    data = experiment.data.open()
+    assert find_leak(prepare(experiment, data)) is None
+    study = Study(LANGUAGE_MODEL, variants={"leak": ("model.stack.block.mixer.causal=false",)}, budget="none")
+    leak = enter(study)[1]
+    assert leak.out is not None
+    assert leak.out.startswith("later tokens move earlier outputs")
+
+
+def test_a_variant_is_shrunk_until_its_budget_is_the_baselines_or_says_why_it_cannot() -> None:
+    path = "model.stack.block.feedforward.expand"
+    target = load_cost(LANGUAGE_MODEL, [f"{path}=128/16"])
+    found = match(LANGUAGE_MODEL, [f"{path}=200/16"], [], "flops", target, 16)
+    assert (found.ratio, found.overrides) == (1, (f"{path}=128/16",))
+    asked: list[int] = []
+
+    def count(config: str, overrides: Sequence[str]) -> Cost:
+        """Costs of one feedforward beside a fixed part."""
+        del config
+        hidden = int(overrides[-1].partition("=")[2].partition("/")[0])
+        asked.append(hidden)
+        return Cost(5000 + 40 * hidden, 10_000 + 100 * hidden)
+
+    cases: tuple[tuple[int, Budget], ...] = ((333, "parameters"), (77, "flops"), (4000, "flops"))
+    for wanted, budget in cases:
+        hidden = match(LANGUAGE_MODEL, [f"{path}=200/16"], [], budget, count("", [f"={wanted}/16"]), 16, count)
+        assert abs(hidden.ratio - 1) <= 0.01
+    assert len(asked) < 60
+    with pytest.raises(InputError, match=r"cannot have the flops .* with .*expand=1/16 it has 5\.050 times as many"):
+        match(LANGUAGE_MODEL, [f"{path}=200/16"], [], "flops", Cost(0, 2000), 16, count)
+
+
+def test_the_command_line_is_read_and_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_variants(["a=x.y=1", "b=z=Call(k=2)", "a=w=3"]) == {"a": ("x.y=1", "w=3"), "b": ("z=Call(k=2)",)}
+    assert read_grid("m=A(1, 2),B(),3") == ("m=A(1, 2)", "m=B()", "m=3")
+    for words, said in (
+        ([], "nothing to compare; give --vary"),
+        (["--vary", "x=1"], "give NAME=path=value"),
+        (["--vary", "baseline=a=1"], "called baseline"),
+        (["--vary", "a=b=1", "--seeds", "1"], "give 2 seeds or more"),
+        (["--vary", "a=b=1", "--tune", "rate"], "--tune is 'rate'; give path=A,B"),
+    ):
+        assert main(["compare", LANGUAGE_MODEL, *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_real_study_of_two_workers_gives_what_trials_give_and_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path / "cache"))
+    path = "model.stack.block.feedforward.expand"
+    words = ["compare", LANGUAGE_MODEL, "steps=8", "--vary", f"wide={path}=4", "--seeds", "2", "--workers", "2"]
+    words += ["--match", "none", "--to", str(tmp_path / "study"), "--json"]
+    assert main(words) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [one["variant"] for one in results] == [BASELINE, "wide"]
+    alone = Trainer(load_config(LANGUAGE_MODEL, ["steps=8", f"{path}=4"])[0]).run(1, "verdict")
+    assert results[1]["losses"][1] == pytest.approx(alone.loss, rel=1e-5)
+    lines = (tmp_path / "study" / NAME).read_text()
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out) == results
+    assert (tmp_path / "study" / NAME).read_text() == lines
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "wide: " in page

@@ -1,0 +1,136 @@
+"""`morphax compare`: a verdict on variants of a structure at an equal budget."""
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+
+from train.engine.compilation import enable_compilation_cache
+from train.errors import InputError, refused
+
+HELP = "say whether variants of a structure are better than it at an equal budget"
+EXAMPLES = """
+examples:
+  morphax compare tiny_lm --vary delta=model.stack.block.mixer="GatedDeltaNet(heads=4)"
+  morphax compare my_mixer.py --vary mine=model.stack.block.mixer="MyMixer()" --match parameters --budget 30
+  morphax compare tiny_lm steps=300 --vary none=model.stack.block.mixer.position=none --seeds 5
+
+Variants train on the same seeds and batches as the baseline, at an equal number of FLOPs.  The verdict may be looked at
+after every seed.  The same command continues a study that was stopped.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("config", help="the baseline: name of a file in configs/, or the path of your own")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="settings of the baseline and of all variants"
+    )
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NAME=path=value",
+        help="a setting of the variant NAME; again for more settings, and for more variants",
+    )
+    parser.add_argument("--match", choices=("flops", "parameters", "none"), default="flops", help="the equal budget")
+    parser.add_argument(
+        "--free",
+        action="append",
+        default=[],
+        metavar="path",
+        help="a number over the model's width that the match may change (default: the widths of feedforwards)",
+    )
+    parser.add_argument(
+        "--tune", metavar="path=A,B,...", help="values that the baseline and each variant try (default: none)"
+    )
+    parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
+    parser.add_argument("--most", type=int, default=20, help="seeds at most until each is decided (default: 20)")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="begin no seed after so many minutes")
+    parser.add_argument("--alpha", type=float, default=0.05, help="the chance of a false verdict (default: 0.05)")
+    parser.add_argument(
+        "--smallest", type=float, default=0.005, help="smallest difference of interest, of the loss (default: 0.005)"
+    )
+    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
+    parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
+
+
+def read_variants(given: list[str]) -> dict[str, tuple[str, ...]]:
+    """Overrides by the name of their variant.  Raises InputError for what is no NAME=path=value."""
+    variants: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        name, _, setting = text.partition("=")
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or "=" not in setting:
+            raise InputError(f"--vary is {text!r}; give NAME=path=value, such as wide=model.embed.width=256.")
+        variants[name] = (*variants.get(name, ()), setting)
+    return variants
+
+
+def read_grid(text: str | None) -> tuple[str, ...]:
+    """Overrides of a grid, path=A,B,C; a comma inside of parentheses separates nothing."""
+    if text is None:
+        return ()
+    path, equals, values = text.partition("=")
+    split = re.split(r",(?![^(\[]*[)\]])", values)
+    if not equals or not all(split) or len(split) < 2:
+        raise InputError(f"--tune is {text!r}; give path=A,B,..., such as optimizer.rate.peak=1e-3,2e-3,4e-3.")
+    return tuple(f"{path}={value}" for value in split)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs it; gives the exit code."""
+    from train.study.compare import Study
+
+    with refused():
+        study = Study(
+            options.config,
+            tuple(options.overrides),
+            read_variants(options.vary),
+            options.match,
+            tuple(options.free),
+            read_grid(options.tune),
+            seeds=options.seeds,
+            most=options.most,
+            alpha=options.alpha,
+            smallest=options.smallest,
+            minutes=options.budget,
+        )
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers is {options.workers}; give 1 or more.")
+    enable_compilation_cache()
+    from train.report.console import Console
+    from train.study.compare import BASELINE, Comparison, enter
+    from train.study.live import Live
+    from train.study.page import write_page
+    from train.study.words import describe, record
+    from train.study.workers import Pool, count_workers
+
+    folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
+    console = Console()
+    entries = enter(study, console.say)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
+        ) from None
+    comparison = Comparison(study, folder, entries)
+    for entry in entries:
+        if entry.moved:
+            console.say(f"{entry.name}: {', '.join(entry.moved)} so that its {study.budget} equal the baseline's")
+    pool = Pool(options.workers or count_workers())
+    try:
+        with Live(console, study) as live:
+            results = comparison.run(pool.make, live.update)
+    finally:
+        pool.stop()
+    write_page(folder, study, results)
+    if options.json:
+        print(json.dumps([record(result) for result in results], indent=1))
+    else:
+        for result in results:
+            if result.entry.name != BASELINE:
+                print(describe(result))
+        console.say(f"{folder}/report.html has the curves, {folder}/ledger.jsonl every trial")
+    return 0

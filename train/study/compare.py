@@ -1,0 +1,331 @@
+"""Comparisons: variants against a baseline at an equal budget, on paired seeds, until a verdict is reached."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.parametrization import width_of
+from train.config import load_config
+from train.data.notes import notes_of
+from train.engine.folder import versions
+from train.engine.prepared import prepare
+from train.engine.requirements import settle
+from train.errors import InputError, Json
+from train.study.leaks import find_leak
+from train.study.ledger import Ledger
+from train.study.match import Budget, Cost, Match, load_cost, match, read_cost
+from train.study.trial import Outcome, Unit
+from train.study.verdict import ALPHA, Verdict, judge
+
+BASELINE = "baseline"
+FIRST = 3  # seeds before the first look
+TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
+Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared, and how.
+
+    `variants` are overrides by name. `grid` are settings that are tried for the baseline and each variant alike, each
+    an override, on `tuning_seeds` seeds and the tuning part of the held-out data; the one of the least mean loss is
+    kept. `seeds` is the number of paired seeds, or None to go on until each variant is decided, at most `most`.
+    `smallest` is the smallest difference of interest, as a share of the baseline's loss. `free` are the fields that
+    `budget` may change (see `train.study.match`); `minutes` ends the study after the round in which they are over.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    variants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    budget: Budget = "flops"
+    free: tuple[str, ...] = ()
+    grid: tuple[str, ...] = ()
+    tuning_seeds: int = 1
+    seeds: int | None = None
+    most: int = 20
+    alpha: float = ALPHA
+    smallest: float = 0.005
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.variants:
+            raise ValueError("A study has nothing to compare; give --vary NAME=path=value.")
+        if BASELINE in self.variants:
+            raise ValueError(f"A variant is called {BASELINE}; give it another name.")
+        if (self.seeds is not None and self.seeds < 2) or self.most < FIRST or self.tuning_seeds < 1:
+            raise ValueError(
+                f"A study has {self.seeds} seeds, at most {self.most}, and {self.tuning_seeds} for tuning; give 2 seeds"
+                f" or more, at most {FIRST} or more, and 1 or more for tuning."
+            )
+        if not 0 < self.alpha < 0.5 or not 0 <= self.smallest < 1:
+            raise ValueError(
+                f"A study has alpha {self.alpha} and smallest {self.smallest}; give an alpha between 0 and 0.5, and a"
+                " share from 0 to 1."
+            )
+
+    def record(self) -> dict[str, Json]:
+        """What may not change when a study is continued."""
+        return {
+            "config": self.config,
+            "overrides": list(self.overrides),
+            "variants": {name: list(settings) for name, settings in self.variants.items()},
+            "budget": self.budget,
+            "free": list(self.free),
+            "grid": list(self.grid),
+            "tuning_seeds": self.tuning_seeds,
+            "alpha": self.alpha,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """The baseline or a variant as it takes part: its overrides, its cost, and why it does not if it is out."""
+
+    name: str
+    overrides: tuple[str, ...]
+    moved: tuple[str, ...] = ()  # overrides that the match added
+    cost: Cost = Cost(0, 0)
+    out: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What is known of a variant: its verdict on losses, and against the baseline the ratios of costs and times.
+
+    `share` is the mean difference as a share of the baseline's mean loss, with the confidence sequence.  `compute` is
+    the share of its own steps after which the better one of the two has the last loss of the other, on their mean
+    curves; None if the curves do not say.
+    """
+
+    entry: Entry
+    verdict: Verdict | None
+    loss: float = math.nan
+    share: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    parameters: float = math.nan
+    flops: float = math.nan
+    seconds: float = math.nan
+    compute: float | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+    losses: tuple[float, ...] = ()
+
+
+def enter(study: Study, say: Callable[[str], None] = lambda _: None) -> list[Entry]:
+    """Checks the baseline and every variant before anything is trained: laws, and the match of budgets."""
+    entries: list[Entry] = []
+    target = Cost(0, 0)
+    for name, settings in {BASELINE: (), **study.variants}.items():
+        overrides = (*study.overrides, *settings)
+        experiment, _ = load_config(study.config, list(overrides))
+        data = experiment.data.open()
+        prepared = prepare(settle(experiment, data)[0], data)
+        leak = find_leak(prepared)
+        if name == BASELINE:
+            if leak:
+                raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
+            target = read_cost(prepared)
+            entries.append(Entry(name, overrides, cost=target))
+            for note in notes_of(data):
+                say(str(note))
+            continue
+        if leak:
+            entries.append(Entry(name, overrides, cost=read_cost(prepared), out=leak))
+            continue
+        entries.append(_matched(study, name, overrides, target, width_of(prepared.experiment.model)))
+    return entries
+
+
+def _matched(study: Study, name: str, overrides: tuple[str, ...], target: Cost, width: int) -> Entry:
+    try:
+        found: Match = match(study.config, overrides, study.free, study.budget, target, width)
+    except InputError as error:
+        if str(error).startswith(("has ", "cannot ")):
+            return Entry(name, overrides, cost=load_cost(study.config, overrides), out=f"{name} {error}")
+        raise
+    return Entry(name, (*overrides, *found.overrides), found.overrides, found.cost)
+
+
+class Comparison:
+    """A study that is carried out in a folder; what its ledger holds is not done again."""
+
+    def __init__(self, study: Study, folder: Path, entries: Sequence[Entry]) -> None:
+        self.study, self.entries, self.ledger = study, list(entries), Ledger(folder)
+        self.outcomes: dict[tuple[str, tuple[str, ...], int, str], Outcome] = {}
+        self.failures: dict[str, str] = {}
+        self.began = time.monotonic()
+        first = next(iter(self.ledger.lines), None)
+        if first is None:
+            self.ledger.add({"kind": "study", **study.record(), "versions": dict(versions())})
+        elif {name: first.get(name) for name in study.record()} != study.record():
+            raise InputError(f"{folder} holds another study; name another folder with --to.")
+        for line in self.ledger.lines:
+            if line["kind"] == "trial":
+                self._take(line)
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        key = (line["variant"], tuple(line["overrides"]), line["seed"], line["part"])
+        if line["error"] is not None:
+            self.failures[key[0]] = line["error"]
+            return
+        loss = math.inf if line["loss"] is None else line["loss"]
+        curve = tuple((step, math.inf if value is None else value) for step, value in line["curve"])
+        self.outcomes[key] = Outcome(loss, curve, line["seconds"])
+
+    def run(self, make: Make, look: Callable[[list[Result], int, int], None] = lambda *_: None) -> list[Result]:
+        """Tunes, then adds seeds until each variant is decided; `look` gets results, and trials done and planned."""
+        chosen = self._tune(make, look)
+        count = 0
+        while True:
+            results = self.results(chosen, count)
+            look(results, len(self.outcomes), len(self.outcomes))
+            waiting = [one for one in results if one.entry.out is None and not self._is_decided(one, count)]
+            if not waiting or self._is_over(count):
+                return results
+            names = {BASELINE, *(one.entry.name for one in waiting)}
+            count = min(max(count + 1, FIRST), self.study.seeds or self.study.most)
+            units = [
+                Unit(entry.name, self.study.config, chosen[entry.name], seed, "verdict")
+                for seed in range(count)
+                for entry in self.entries
+                if entry.name in names and entry.out is None
+            ]
+            self._make(units, make, lambda seeds=count: look(self.results(chosen, seeds), len(self.outcomes), seeds))
+
+    def _is_decided(self, result: Result, count: int) -> bool:
+        if result.entry.name in self.failures:
+            return True
+        if self.study.seeds is not None:
+            return count >= self.study.seeds
+        return count >= FIRST and result.verdict is not None and result.verdict.is_decided
+
+    def _is_over(self, count: int) -> bool:
+        spent = (time.monotonic() - self.began) / 60
+        late = self.study.minutes is not None and spent > self.study.minutes and count >= FIRST
+        return late or count >= (self.study.seeds or self.study.most)
+
+    def _tune(self, make: Make, look: Callable[[list[Result], int, int], None]) -> dict[str, tuple[str, ...]]:
+        """The overrides of every entry with the setting of the grid that was best for it on the tuning part."""
+        plain = {entry.name: entry.overrides for entry in self.entries}
+        if not self.study.grid:
+            return plain
+        seeds = range(TUNING_SEED, TUNING_SEED + self.study.tuning_seeds)
+        tried = {
+            (entry.name, setting): [
+                Unit(entry.name, self.study.config, (*entry.overrides, setting), seed, "tuning") for seed in seeds
+            ]
+            for entry in self.entries
+            if entry.out is None
+            for setting in self.study.grid
+        }
+        units = [unit for group in tried.values() for unit in group]
+        self._make(units, make, lambda: look([], len(self.outcomes), len(units)))
+        for entry in self.entries:
+            if entry.out is None and entry.name not in self.failures:
+                losses = {
+                    setting: float(np.mean([self.outcomes[unit.key].loss for unit in tried[entry.name, setting]]))
+                    for setting in self.study.grid
+                }
+                best = min(losses, key=losses.__getitem__)
+                plain[entry.name] = (*entry.overrides, best)
+        return plain
+
+    def _make(self, units: Sequence[Unit], make: Make, done: Callable[[], None]) -> None:
+        """Makes the trials that the ledger does not hold, each a line of it when it ends."""
+        left = [unit for unit in units if unit.key not in self.outcomes and unit.variant not in self.failures]
+        for unit, outcome in make(left):
+            failed = isinstance(outcome, str)
+            line = {
+                "kind": "trial",
+                "variant": unit.variant,
+                "overrides": list(unit.overrides),
+                "seed": unit.seed,
+                "part": unit.part,
+                "error": outcome if failed else None,
+                "loss": None if failed else _finite(outcome.loss),
+                "curve": [] if failed else [[step, _finite(loss)] for step, loss in outcome.curve],
+                "seconds": None if failed else outcome.seconds,
+            }
+            self.ledger.add(line)
+            self._take(line)
+            if BASELINE in self.failures:
+                raise InputError(f"The baseline cannot be trained: {self.failures[BASELINE]}.")
+            done()
+
+    def results(self, chosen: Mapping[str, tuple[str, ...]], count: int) -> list[Result]:
+        """Results of all entries over the seeds that both they and the baseline have."""
+        found = {
+            entry.name: {
+                seed: outcome
+                for seed in range(count)
+                if (outcome := self.outcomes.get((entry.name, chosen[entry.name], seed, "verdict"))) is not None
+            }
+            for entry in self.entries
+        }
+        base = found[BASELINE]
+        differences = {
+            entry.name: [found[entry.name][seed].loss - base[seed].loss for seed in base if seed in found[entry.name]]
+            for entry in self.entries
+            if entry.name != BASELINE and entry.out is None and entry.name not in self.failures
+        }
+        finite = {name: x for name, x in differences.items() if all(map(math.isfinite, x))}
+        for name in differences.keys() - finite.keys():
+            self.failures[name] = "its loss is not finite on some seed"
+        loss = float(np.mean([outcome.loss for outcome in base.values()])) if base else math.nan
+        verdicts = judge(finite, self.study.alpha, self.study.smallest * loss if base else 0.0)
+        return [self._result(entry, found[entry.name], base, verdicts.get(entry.name), loss) for entry in self.entries]
+
+    def _result(
+        self,
+        entry: Entry,
+        own: Mapping[int, Outcome],
+        base: Mapping[int, Outcome],
+        verdict: Verdict | None,
+        loss: float,
+    ) -> Result:
+        out = entry.out or self.failures.get(entry.name)
+        entry = dataclasses.replace(entry, out=out)
+        target = self.entries[0].cost
+        ratios = entry.cost.parameters / target.parameters, entry.cost.flops / target.flops
+        if not own or out:
+            return Result(entry, None, parameters=ratios[0], flops=ratios[1])
+        curve, other = _mean_curve(own), _mean_curve(base)
+        both = sorted(own.keys() & base.keys())
+        seconds = float(np.median([own[seed].seconds / base[seed].seconds for seed in both])) if both else math.nan
+        share = (math.nan, math.nan, math.nan)
+        if verdict is not None:
+            share = verdict.mean / loss, verdict.low / loss, verdict.high / loss
+        return Result(
+            entry,
+            verdict,
+            float(np.mean([outcome.loss for outcome in own.values()])),
+            share,
+            *ratios,
+            seconds,
+            _share_of_steps(curve, other),
+            curve,
+            tuple(own[seed].loss for seed in sorted(own)),
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mean_curve(outcomes: Mapping[int, Outcome]) -> tuple[tuple[int, float], ...]:
+    rows = [outcome.curve for outcome in outcomes.values()]
+    return tuple((points[0][0], float(np.mean([loss for _, loss in points]))) for points in zip(*rows, strict=False))
+
+
+def _share_of_steps(curve: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -> float | None:
+    """The share of its steps after which the better of two mean curves has the last loss of the other one."""
+    if len(curve) < 2 or len(other) < 2:
+        return None
+    better, aim = (curve, other[-1][1]) if curve[-1][1] <= other[-1][1] else (other, curve[-1][1])
+    for (before, high), (after, low) in zip(better, better[1:], strict=False):
+        if low <= aim < high:
+            return (before + (high - aim) / (high - low) * (after - before)) / better[-1][0]
+    return None

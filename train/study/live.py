@@ -1,0 +1,57 @@
+"""The table of a study while it runs: on a terminal it changes in its place, elsewhere a line for each look."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import rich.console
+import rich.live
+import rich.text
+
+from train.report.console import Console, duration
+from train.study.compare import BASELINE, Result, Study
+from train.study.words import describe, make_table
+
+
+class Live:
+    """Shows results as trials end; a context manager."""
+
+    def __init__(self, console: Console, study: Study) -> None:
+        self.console, self.study = console, study
+        self.began, self.last = time.monotonic(), ""
+        self.seeds = 0
+        self.live = rich.live.Live(console=console.rich, refresh_per_second=2) if console.rich.is_terminal else None
+
+    def __enter__(self) -> "Live":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            with contextlib.suppress(Exception):
+                self.live.stop()
+
+    def update(self, results: Sequence[Result], done: int, planned: int) -> None:
+        """Shows results after `done` trials; without results the study is tuning, and `planned` are its trials."""
+        spent = duration(time.monotonic() - self.began)
+        if not results:
+            self._show(rich.text.Text(f"tuning: {done} of {planned} trials, {spent}"), f"tuning: {done} of {planned}")
+            return
+        seeds = len(results[0].losses)
+        said = f"{done} trials, {seeds} seeds of the baseline, {spent}"
+        lines = [describe(result) for result in results if result.entry.name != BASELINE and result.losses]
+        group = rich.console.Group(make_table(results), rich.text.Text(said))
+        decided = seeds >= 2 and seeds > self.seeds
+        self.seeds = max(seeds, self.seeds)
+        self._show(group, "\n".join([said, *lines]) if decided else "")
+
+    def _show(self, shown: rich.console.RenderableType, line: str) -> None:
+        if self.live is not None:
+            self.live.update(shown)
+        elif line and line != self.last:
+            self.console.say(line)
+            self.last = line

@@ -1,0 +1,82 @@
+"""report.html and summary.json of a study, in one file each that needs no network."""
+
+import html
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.charts import Plot, Series
+from train.disk import written
+from train.page import Sentence, Table, captioned
+from train.report.style import STYLE
+from train.study.compare import BASELINE, Result, Study
+from train.study.verdict import find_interval
+from train.study.words import describe, make_rows, record
+
+COLUMNS = ("variant", "parameters", "FLOPs", "time", "loss", "difference of the loss", "seeds", "verdict")
+
+
+def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
+    """Writes the verdicts, the table, curves of the loss, and the confidence sequences by seed."""
+    variants = [result for result in results if result.entry.name != BASELINE]
+    sections = {
+        "Verdict": "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants),
+        "Costs and losses": captioned("costs are over the baseline's", Table(COLUMNS, tuple(make_rows(results)))),
+        "Loss over steps": captioned("held-out loss, mean over seeds", _curves(results)),
+        "Confidence sequences": "".join(
+            captioned(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
+            for result in variants
+            if (plot := _sequence(study, results[0], result, len(variants))) is not None
+        ),
+        "Match": captioned("changed so that budgets are equal", Sentence(_moved(study, variants))),
+        "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
+    }
+    title = html.escape(folder.name)
+    inside = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items() if content)
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
+        f"<body><header><h1>{title}</h1></header><main>{inside}</main></body></html>\n"
+    )
+    with written(folder):
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        partial = folder / "summary.json.partial"
+        partial.write_text(json.dumps([record(result) for result in results], indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, folder / "summary.json")
+
+
+def _curves(results: Sequence[Result]) -> Plot:
+    lines = [(result.entry.name, result.curve) for result in results if result.curve]
+    return Plot(
+        tuple(Series(name, tuple(curve), "marked", number) for number, (name, curve) in enumerate(lines)),
+        "step",
+        "loss",
+    )
+
+
+def _sequence(study: Study, base: Result, result: Result, count: int) -> Plot | None:
+    """The mean difference and its confidence sequence, seed by seed, from the first interval that is finite."""
+    x = [loss - other for loss, other in zip(result.losses, base.losses, strict=False)]
+    rows: list[tuple[int, float, float, float]] = []
+    for n in range(2, len(x) + 1):
+        low, high = find_interval(x[:n], study.alpha / count)
+        if max(abs(low), abs(high)) < float("inf"):
+            rows.append((n, sum(x[:n]) / n, low, high))
+    if not rows:
+        return None
+    names = ("mean", "low", "high")
+    lines = [tuple((row[0], row[place]) for row in rows) for place in (1, 2, 3)]
+    return Plot(
+        tuple(
+            Series(name, line, "marked", number) for number, (name, line) in enumerate(zip(names, lines, strict=True))
+        ),
+        "seeds",
+        "difference",
+    )
+
+
+def _moved(study: Study, variants: Sequence[Result]) -> str:
+    moved = [f"{one.entry.name}: {', '.join(one.entry.moved)}" for one in variants if one.entry.moved]
+    return "; ".join(moved) or f"nothing: their {study.budget} are equal as they are, or are not matched"

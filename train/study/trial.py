@@ -1,0 +1,159 @@
+"""Trials: one structure trained from one seed, and measured on one of two parts of the held-out data.
+
+The held-out examples are dealt out to two parts, every other batch each, or every other example if there are few
+batches: settings are chosen on `tuning`, and verdicts are given on `verdict`, on which nothing was chosen.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import jax
+import numpy as np
+
+from train.config import load_config
+from train.contracts import Arrays, Params
+from train.engine.compilation import enable_compilation_cache
+from train.engine.prepared import Prepared, prepare
+from train.engine.requirements import settle
+from train.engine.step import over_batches
+from train.errors import Json
+from train.experiment import Experiment
+from train.sums import interval
+
+Part = Literal["tuning", "verdict"]
+PARTS: tuple[Part, ...] = ("tuning", "verdict")
+POINTS = 10  # of a curve of held-out losses
+FEW = 16  # batches, of which every example is dealt out
+CURVE = 8  # batches that a point of the curve is measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A trial to be made: a config with overrides, a seed, and the part to measure on."""
+
+    variant: str
+    config: str
+    overrides: tuple[str, ...]
+    seed: int
+    part: Part
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], int, str]:
+        """What tells it from other trials of a study."""
+        return self.variant, self.overrides, self.seed, self.part
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial gave: the held-out loss after the last step, and a curve of (step, loss) on a few of the batches.
+
+    The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.
+    """
+
+    loss: float
+    curve: tuple[tuple[int, float], ...]
+    seconds: float
+
+
+def restrict(batch: Arrays, part: Part, start: int) -> Arrays:
+    """A batch of which only one part of the examples counts; its first row is the held-out row number `start`.
+
+    Examples of the other part have weight 0; in batches without weights their rows are padding.
+    """
+    index = batch.get("index", start + np.arange(len(next(iter(batch.values())))))
+    counts = index % len(PARTS) == PARTS.index(part)
+    name = "weights" if "weights" in batch else "segments"
+    values = batch[name]
+    return batch | {
+        name: values * counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim)).astype(values.dtype)
+    }
+
+
+def measure(prepared: Prepared, params: Params, part: Part, most: int | None = None) -> float:
+    """The loss over one part of the held-out examples, or over `most` of its batches."""
+    experiment, data = prepared.experiment, prepared.data
+    batches = data.batches("test", experiment.evaluation.batch_size, prepared.parallel.size(), None)
+    count, results, start = len(batches), [], 0
+    chosen = range(count) if count < FEW else range(PARTS.index(part), count, len(PARTS))
+    for step in chosen[:most]:
+        batch = batches[step]
+        if count < FEW:
+            rows = len(next(iter(batch.values())))
+            batch = restrict(batch, part, start)
+            start += rows
+        results.append(prepared.evaluation(params, prepared.parallel.put(batch)))
+    return interval(over_batches(jax.device_get(results))["loss"])[0]
+
+
+class Trainer:
+    """A structure that is trained from several seeds by one compiled step."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.data = experiment.data.open()
+        self.experiment, _ = settle(experiment, self.data)
+        self.prepared = prepare(self.experiment, self.data)
+
+    def run(self, seed: int, part: Part) -> Outcome:
+        """Trains from a seed, measuring on the way."""
+        compiled = self.prepared
+        seeded = prepare(dataclasses.replace(self.experiment, seed=seed), self.data)
+        state, parallel, steps = seeded.begin().state, seeded.parallel, seeded.steps
+        marks = {round(steps * point / POINTS) for point in range(1, POINTS + 1)}
+        curve: list[tuple[int, float]] = []
+        spent, since = 0.0, time.perf_counter()
+        for step, batch in enumerate(seeded.batches.stream(0, steps), 1):
+            state, _ = compiled.step(state, parallel.put(batch))
+            if step == 1:
+                jax.block_until_ready(state)
+                since = time.perf_counter()
+            if step in marks:
+                jax.block_until_ready(state)
+                spent += time.perf_counter() - since
+                curve.append((step, measure(compiled, state.params, part, CURVE)))
+                since = time.perf_counter()
+        loss = measure(compiled, state.params, part)
+        seconds = spent / max(steps - 1, 1)
+        return Outcome(loss if math.isfinite(loss) else math.inf, tuple(curve), seconds)
+
+
+@functools.lru_cache(maxsize=4)
+def load_trainer(config: str, overrides: tuple[str, ...]) -> Trainer:
+    """The trainer of a config with overrides; a worker keeps the last ones with their compiled programs."""
+    return Trainer(load_config(config, list(overrides))[0])
+
+
+def make_trial(unit: Unit) -> Outcome:
+    """Makes one trial in this process."""
+    return load_trainer(unit.config, unit.overrides).run(unit.seed, unit.part)
+
+
+def read_units(lines: Iterator[str]) -> Iterator[Unit]:
+    """Units from lines of JSON."""
+    for line in lines:
+        fields = json.loads(line)
+        yield Unit(**fields | {"overrides": tuple(fields["overrides"])})
+
+
+def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:
+    """A worker: a line of JSON for each unit on standard input, and one for its outcome on standard output."""
+    enable_compilation_cache()
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # what libraries print is no answer
+    for unit in read_units(iter(sys.stdin)):
+        answer: Mapping[str, Json]
+        try:
+            outcome = make(unit)
+            answer = {"loss": outcome.loss, "curve": list(map(list, outcome.curve)), "seconds": outcome.seconds}
+        except Exception as error:  # whatever a user's class raises; it is one line of the ledger
+            answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

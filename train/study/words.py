@@ -1,0 +1,96 @@
+"""Verdicts in words: a sentence for each variant, and the table of a study."""
+
+import math
+from collections.abc import Sequence
+
+import rich.box
+import rich.table
+import rich.text
+
+from train.errors import Json
+from train.study.compare import BASELINE, Result
+
+
+def describe(result: Result) -> str:
+    """The verdict on a variant in a sentence."""
+    entry, verdict = result.entry, result.verdict
+    if entry.out is not None:
+        return f"{entry.name}: disqualified ({entry.out})"
+    if verdict is None:
+        return f"{entry.name}: not measured yet"
+    mean, low, high = result.share
+    seeds = f"after {verdict.seeds} seeds"
+    if verdict.word in ("better", "worse"):
+        ends = sorted((abs(low), abs(high)))
+        size = f"{abs(mean):.1%} ({_percent(ends[0])} to {_percent(ends[1])}) of the loss {seeds}"
+        text = f"{entry.name}: {verdict.word} by {size}"
+        if result.compute:
+            text += f"; {1 / result.compute:.2f} times {'less' if verdict.word == 'better' else 'more'} compute"
+            text += " for the same loss"
+    else:
+        seen = max(abs(low), abs(high)) if verdict.word == "as good" else (high - low) / 2
+        bound = f"one of {seen:.1%} would have been seen" if math.isfinite(seen) else "too few to tell"
+        said = "no difference of interest" if verdict.word == "as good" else "no difference shown"
+        text = f"{entry.name}: {said} {seeds} ({bound})"
+        if verdict.needed is not None and verdict.needed > verdict.seeds:
+            text += f"; if this goes on, {verdict.needed} seeds would decide"
+    costs = f"parameters {result.parameters:.3f}, FLOPs {result.flops:.3f}, time {result.seconds:.2f} of the baseline's"
+    return f"{text}; {costs}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if math.isfinite(share) else "any"
+
+
+def make_table(results: Sequence[Result]) -> rich.table.Table:
+    """The table of a study."""
+    columns = ("variant", "parameters", "FLOPs", "time", "loss", "difference", "seeds", "verdict")
+    shown = rich.table.Table(*columns, box=rich.box.SIMPLE)
+    for cells in make_rows(results):
+        shown.add_row(*map(rich.text.Text, cells))
+    return shown
+
+
+def make_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Cells of the table: ratios of costs to the baseline's, and differences as shares of its loss."""
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        entry, verdict = result.entry, result.verdict
+        costs = [f"{value:.3f}" if math.isfinite(value) else "" for value in (result.parameters, result.flops)]
+        time = f"{result.seconds:.2f}" if math.isfinite(result.seconds) else ""
+        loss = f"{result.loss:.4f}" if math.isfinite(result.loss) else ""
+        mean, low, high = result.share
+        difference = f"{mean:+.2%} ({low:+.2%} to {high:+.2%})" if verdict else ""
+        difference = difference.replace("-inf%", "-").replace("+inf%", "-")
+        word = "disqualified" if entry.out else verdict.word if verdict else ""
+        seeds = str(len(result.losses)) if result.losses else ""
+        rows.append((entry.name, *costs, time, loss, difference, seeds, "" if entry.name == BASELINE else word))
+    return rows
+
+
+def record(result: Result) -> dict[str, Json]:
+    """A result as JSON values; what is not finite is null."""
+
+    def number(value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+    verdict = result.verdict
+    return {
+        "variant": result.entry.name,
+        "overrides": list(result.entry.overrides),
+        "matched": list(result.entry.moved),
+        "verdict": "disqualified" if result.entry.out else verdict.word if verdict else None,
+        "reason": result.entry.out,
+        "sentence": None if result.entry.name == BASELINE else describe(result),
+        "seeds": len(result.losses),
+        "loss": number(result.loss),
+        "losses": list(result.losses),
+        "difference": number(result.share[0]),
+        "interval": [number(result.share[1]), number(result.share[2])],
+        "p": verdict.p if verdict else None,
+        "p_of_one_look": verdict.t_p if verdict else None,
+        "parameters": number(result.parameters),
+        "flops": number(result.flops),
+        "seconds": number(result.seconds),
+        "compute": number(result.compute),
+    }
