@@ -1,7 +1,5 @@
 """Models whose attention weights are captured."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +9,7 @@ from models import (
     TokenEmbed,
     Transformer,
 )
+from models.contracts import Layer
 
 WIDTH = 16
 BATCH = {
@@ -21,7 +20,7 @@ BATCH = {
 }
 
 
-def made(layer: Any, scan: bool = False, repeats: int = 2, prefix: int = 0) -> Transformer:
+def made(layer: Layer, scan: bool = False, repeats: int = 2, prefix: int = 0) -> Transformer:
     """A model of these layers alone."""
     block = Block(layer, feedforward=None)
     return Transformer(TokenEmbed(30, WIDTH), Stack(block, repeats=repeats, scan=scan, prefix=(block,) * prefix))

@@ -1,16 +1,18 @@
 """Kernels in a traced program: which are called, how often, and the gradients through them."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from models import Attention, Context
 from models.backend import kernels
+from models.contracts import Tree
+from models.laws.inputs import Component
 from tests.laws.components import normal
 from train.parallel import Mesh
 
@@ -29,7 +31,7 @@ def segments(kind: str, length: int) -> jax.Array | None:
     return jnp.asarray(rows)
 
 
-def equations(jaxpr: Any) -> Iterator[Any]:
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All equations of a jaxpr, those of inner ones after their own; of a kernel only its call."""
     for equation in jaxpr.eqns:
         yield equation
@@ -38,10 +40,10 @@ def equations(jaxpr: Any) -> Iterator[Any]:
                 yield from equations(getattr(leaf, "jaxpr", leaf)) if hasattr(leaf, "eqns") else ()
 
 
-def gradient(layer: Any, params: Any, batch: Any) -> Any:
+def gradient(layer: Component, params: Tree, batch: dict[str, Tree]) -> tuple[jax.Array, Tree]:
     """Value and gradient of a sum of squares over a batch of x (b, t, d) and segments."""
 
-    def total(params: Any) -> jax.Array:
+    def total(params: Tree) -> jax.Array:
         return (jnp.asarray(layer.apply(params, batch["x"], Context(segments=batch["segments"]))) ** 2).mean()
 
     return jax.value_and_grad(total)(params)
@@ -50,7 +52,7 @@ def gradient(layer: Any, params: Any, batch: Any) -> Any:
 SPLASH = Attention(2, causal=True, implementation="splash")
 
 
-def kernel_calls(policy: Any, scan: bool, meshed: bool, layer: Any = SPLASH) -> int:
+def kernel_calls(policy: Callable[..., bool] | None, scan: bool, meshed: bool, layer: Component = SPLASH) -> int:
     """Counts the kernels that the gradient of two rematerialised layers calls, dead code left out."""
     params = layer.init(jax.random.key(0), X, Context())
     apply = jax.checkpoint(

@@ -1,16 +1,19 @@
 """Recurrences with a matrix state, one token after the other, and the laws of their chunks."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from models.recurrence.chunked import State
 from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
-from models.recurrence.mlstm import matrix_lstm
+from models.recurrence.mlstm import Levelled, matrix_lstm
 from tests.laws.components import normal
 
+Core = Callable[..., tuple[jax.Array, State | Levelled]]
 B, H, T, K, V = 2, 3, 11, 4, 5
 PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
 
@@ -36,7 +39,7 @@ def gate(decay: str, t: int) -> jax.Array:
     return jnp.maximum(-jnp.exp(normal(5, B, H, t) if decay == "head" else normal(5, B, H, t, K)), -8)
 
 
-def one_by_one(form: str, given: Any, segments: Any) -> np.ndarray:
+def one_by_one(form: str, given: Sequence[ArrayLike], segments: np.ndarray | None) -> np.ndarray:
     """The recurrence as its docstring says it."""
     wide = [np.asarray(x, np.float64) for x in given]
     y = np.zeros((B, H, wide[0].shape[2], V))
@@ -59,17 +62,17 @@ def one_by_one(form: str, given: Any, segments: Any) -> np.ndarray:
     return y
 
 
-def core(form: str) -> Any:
+def core(form: str) -> Core:
     return {"decayed": decay_memory, "delta": delta, "matrix_lstm": matrix_lstm}[form.split()[0]]
 
 
-def law_chunks_are_the_recurrence(run: Any, form: str, chunk: int, segments: Any) -> None:
+def law_chunks_are_the_recurrence(run: Core, form: str, chunk: int, segments: np.ndarray | None) -> None:
     given = inputs(form)
     y = jax.jit(lambda *given: run(*given, segments, None, chunk)[0])(*given)
     np.testing.assert_allclose(y, one_by_one(form, given, segments), atol=1e-4)
 
 
-def law_strong_decays_of_another_segment_do_no_harm(run: Any, form: str) -> None:
+def law_strong_decays_of_another_segment_do_no_harm(run: Core, form: str) -> None:
     """An example that decays to less than any float holds stands before another one in the same chunk."""
     *given, _ = inputs(form, 40)
     strong = jnp.full(given[0].shape[: 3 + form.endswith("channel")], -5.0 if form.endswith("head") else -9.0)

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from models import Attention, Softmax
 from models.attention.differential import DifferentialAttention
@@ -25,6 +26,7 @@ from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree
 from models.head.logits import LogitsHead
 from models.head.values import BoxHead, ClassHead, ValueHead
+from models.laws.inputs import Component
 from models.mixers.convolution import LongConvolution, ShortConvolution
 from models.mixers.noncausal import TokenMLP
 from models.norm import DynamicTanh, ScaleNorm
@@ -60,7 +62,7 @@ class Constant:
 class Values:
     """Numbers that follow from the shape."""
 
-    of: Callable[[tuple[int, ...]], Any]
+    of: Callable[[tuple[int, ...]], ArrayLike]
 
     def explain(self, values: np.ndarray) -> None:
         np.testing.assert_allclose(values, np.broadcast_to(self.of(values.shape), values.shape), atol=2e-5)
@@ -156,7 +158,7 @@ class Reference:
     are from.
     """
 
-    form: Any
+    form: Component
     first: Mapping[str, Distribution]
     source: str
 

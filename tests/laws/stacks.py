@@ -1,15 +1,15 @@
 """Branches and inputs of stacks."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from models import Context, LayerNorm
-from models.contracts import Norm
+from models.contracts import Norm, Tree
 from models.laws.depth import (
     context,
     stream,
@@ -19,11 +19,11 @@ X, CONTEXT = stream(), context()
 Branch = Callable[[jax.Array], jax.Array]
 
 
-def normalised(params: Any, x: Any) -> np.ndarray:
+def normalised(params: Tree, x: ArrayLike) -> np.ndarray:
     return np.asarray(LayerNorm().apply({"params": params}, jnp.asarray(x)))
 
 
-def assert_close(left: Any, right: Any, tolerance: float = 1e-4) -> None:
+def assert_close(left: Tree, right: Tree, tolerance: float = 1e-4) -> None:
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(np.abs(a).max())))

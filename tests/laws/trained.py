@@ -58,7 +58,7 @@ PLAIN = Block(MIXER, None)  # what stands around a part that is no layer: the le
 ENCODER = Stack(Block(Attention(4), None), 1)
 
 # Layers whose second form lives on what the first gives.
-BESIDE: dict[type, tuple[Any, ...]] = {
+BESIDE: dict[type, tuple[Layer, ...]] = {
     SharedAttention: (SharedAttention(4, causal=True), SharedAttention(4, causal=True, reuse=True)),
     RWKV7: (RWKV7(4, value_residual=True), RWKV7(4, value_residual=True)),
 }
@@ -87,7 +87,7 @@ def decoder(*blocks: Block) -> Transformer:
     return Transformer(EMBED, deep(*blocks), LogitsHead())
 
 
-def layered(*layers: Any) -> Transformer | EncoderDecoder:
+def layered(*layers: Layer) -> Transformer | EncoderDecoder:
     """Layers that mix tokens say whether they are causal; any other is a feedforward.  Those that read a memory have
     one.
     """
@@ -103,7 +103,7 @@ def layered(*layers: Any) -> Transformer | EncoderDecoder:
 
 
 # Components of these kinds are small parts of a layer: all of a kind share one model.
-SHARED: dict[Any, Callable[..., Any]] = {
+SHARED: dict[type, Callable[..., Transformer]] = {
     Norm: lambda *norms: decoder(*(Block(Attention(4, qk_norm=norm), None, PreNorm(norm)) for norm in norms)),
     Position: lambda *positions: decoder(*(Block(Attention(2, position=position), None) for position in positions)),
     Relative: lambda *relatives: decoder(*(Block(Attention(4, relative=relative), None) for relative in relatives)),
@@ -111,7 +111,7 @@ SHARED: dict[Any, Callable[..., Any]] = {
     Router: lambda *routers: decoder(*(Block(MIXER, Experts(4, 2, router=router)) for router in routers)),
 }
 # A model for one component.
-ALONE: dict[Any, Callable[[Any], Any]] = {
+ALONE: dict[type | None, Callable[[Any], Transformer | EncoderDecoder]] = {
     Layer: lambda layer: Transformer(EMBED, layer, LogitsHead(chunk=5)) if isinstance(layer, Stack) else layered(layer),
     Block: lambda block: decoder(PLAIN, block),
     Residual: lambda residual: decoder(Block(MIXER, FEEDFORWARD, residual)),
@@ -124,7 +124,7 @@ ALONE: dict[Any, Callable[[Any], Any]] = {
 }
 
 
-def socket_of(owner: type) -> Any:
+def socket_of(owner: type) -> type | None:
     """The kind of a class, those that only a block or a layer of experts has included; None for what another class
     makes.
     """
@@ -150,12 +150,12 @@ def trained_with(owner: type) -> list[Trained]:
     return [trained(owner.__name__, ALONE[socket](forms[-1]))]
 
 
-def trained(name: str, model: Any) -> Trained:
+def trained(name: str, model: Transformer | EncoderDecoder) -> Trained:
     """A model with the objective that its head asks for."""
     return Trained(name, model, objective_of(model))
 
 
-def objective_of(model: Any) -> Objective:
+def objective_of(model: Transformer | EncoderDecoder) -> Objective:
     """What a model's head can be trained for: classes, several tokens ahead, the next token, boxes, else values."""
     head = model.head
     if isinstance(head, ClassHead):
