@@ -71,7 +71,7 @@ class Layer:
 
     @classmethod
     def of(cls, path: str) -> "Layer | None":
-        """The outermost block that a path leads into; None for what is in no stack."""
+        """The outermost block that a path leads into; None if it leads into no stack."""
         if (match := LAYER.search(path)) is None:
             return None
         kind: Kind = next(kind for kind in CALLED if match[kind] is not None)

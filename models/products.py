@@ -49,7 +49,7 @@ DATA, CONSTANT = Value(True), Value()
 
 
 def trace_sums(function: Callable[..., Tree], params: Tree, *args: Tree) -> tuple[Tree, Tree]:
-    """Finds each parameter's axes (-1 is the last) that products sum over, and if some use of it could not be read.
+    """Finds each parameter's axes (-1 is the last) that products sum over, and whether a use could not be read.
 
     `function(params, *args)` is traced on arrays or shapes.  A mean counts as no sum.
     """
@@ -85,7 +85,7 @@ def _follow(jaxpr: Jaxpr, inputs: list[Value], summed: list[set[int]], lost: lis
 
 
 def _divisors(jaxpr: Jaxpr) -> dict[Var, float]:
-    """The constant that a value is divided by wherever it is used, perhaps after it is given another shape."""
+    """The constant that each value is divided by in every use, perhaps after a reshape."""
     divisors: dict[Var, float] = {variable: 1.0 for variable in jaxpr.outvars if not isinstance(variable, Literal)}
     for equation in reversed(jaxpr.eqns):
         name = equation.primitive.name

@@ -104,7 +104,7 @@ def fields(value: Any) -> list[dataclasses.Field[Any]]:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """A sentence that offers the valid names nearest to a wrong one."""
+    """A sentence that offers the valid name nearest to a wrong one, or all of them."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -8,7 +8,7 @@ ROOM = 160  # characters of a list in a message
 
 
 def join(items: Iterable[object], room: int = ROOM) -> str:
-    """The items with commas between, as many as there is room for (one at least), then how many more there are.
+    """Joins items by commas, as many as fit (one at least), then says how many more there are.
 
     >>> join(range(100), room=12)
     '0, 1, 2, 3 and 96 more'
@@ -26,14 +26,14 @@ def _cut(word: str, room: int) -> str:
 
 
 def shorten(value: object, room: int = 60) -> str:
-    """A value on one line: a component by its name, anything else as it is written, cut."""
+    """A value on one line: a component by its class, anything else by its repr, cut."""
     return (
         f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else _cut(" ".join(repr(value).split()), room)
     )
 
 
 def merge_layers(names: Sequence[str]) -> list[str]:
-    """Names that differ in their first number alone, that of their layer, as one, in the order of the first.
+    """Merges names that differ in their first number alone, that of their layer, in the order of the first.
 
     >>> merge_layers(["layer_0/up", "layer_0/down", "layer_1/up", "layer_2/up"])
     ['layer_0-2/up', 'layer_0/down']

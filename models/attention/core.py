@@ -88,7 +88,7 @@ def locate_tokens(ctx: Context, t: int) -> Tokens:
 
 
 def locate_sources(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
-    """The tokens that `extend` gives, those in the cache among them; None outside decoding: the tokens of the call."""
+    """The cached and new tokens that `extend` gives while decoding; otherwise None, for the call's own tokens."""
     tokens = locate_tokens(ctx, t)
     if ctx.decoding is None:
         return None

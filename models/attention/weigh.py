@@ -10,7 +10,7 @@ HIDDEN = -1e30  # a score that softmax turns into an exact zero, yet finite: a r
 
 
 def hide(scores: jax.Array, visible: jax.Array | None) -> jax.Array:
-    """The scores, with what is not visible at HIDDEN."""
+    """Scores with those outside the mask at HIDDEN."""
     return scores if visible is None else jnp.where(visible, scores, HIDDEN)
 
 

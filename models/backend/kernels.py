@@ -99,7 +99,7 @@ def name_runs(shape: tuple[int, int], sizes: pallas.BlockSizes, causal: bool, wi
 
 
 def _pad_time(x: jax.Array, axis: int, fill: int = 0) -> jax.Array:
-    """The array with its time filled up to a multiple of LANES."""
+    """Pads an axis of time to a multiple of LANES."""
     return jnp.pad(
         x, [(0, -size % LANES if index == axis else 0) for index, size in enumerate(x.shape)], constant_values=fill
     )

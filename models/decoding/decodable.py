@@ -137,7 +137,7 @@ def find_keepers(cache: Tree) -> set[Path]:
 
 
 def _decodes(call: Call, step: int) -> bool:
-    """Tells a call of decoding, over the new tokens alone, from others."""
+    """Tells if a call decodes, over the new tokens alone."""
     decoding = any(ctx.decoding is not None for ctx in _contexts(call.args, call.keywords))
     return decoding and (
         isinstance(call.args[0], Mapping) or any(leaf.shape[1:2] == (step,) for leaf in _arrays(call.args[0]))

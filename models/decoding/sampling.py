@@ -44,7 +44,7 @@ class Sampler:
                 raise ValueError(f"Sampler.{name} is {value}; give a probability above 0, up to 1.")
 
     def filter(self, logits: jax.Array) -> jax.Array:
-        """The logits over the temperature, those of tokens that are not kept at HIDDEN.  (b, v) -> (b, v)."""
+        """The logits over the temperature, with those of dropped tokens at HIDDEN.  (b, v) -> (b, v)."""
         logits = logits.astype(jnp.float32) / (self.temperature or 1.0)
         if self.top_k is not None:
             least = jax.lax.top_k(logits, min(self.top_k, logits.shape[-1]))[0][:, -1:]
@@ -94,7 +94,7 @@ def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.
 def advance(
     model: Model, params: Tree, cache: Tree, batch: Batch, index: jax.Array, length: int
 ) -> tuple[jax.Array, Tree]:
-    """One token a row more: (params, cache, token) -> (logits (b, v), cache).
+    """Decodes one more token a row: (params, cache, token) -> (logits (b, v), cache).
 
     `index` tokens of each row are in the cache already.
     """

@@ -18,7 +18,7 @@ Kept = tuple[jax.Array, jax.Array, Kernels, jax.Array, jax.Array, jax.Array]  # 
 
 
 def glu_kernels(module: nn.Module, experts: int, d: int, hidden: int) -> Kernels:
-    """The parameters gate and up (e, d, f) and down (e, f, d) of as many gated units, in a module."""
+    """The parameters gate and up (e, d, f) and down (e, f, d) of `experts` gated units, in a module."""
     gate, up = (module.param(name, KERNEL, (experts, d, hidden)) for name in ("gate", "up"))
     return gate, up, module.param("down", KERNEL, (experts, hidden, d))
 
@@ -47,7 +47,7 @@ def apply_experts(
 
 @jax.custom_vjp
 def multiply_ragged(rows: jax.Array, kernel: jax.Array, counts: jax.Array) -> jax.Array:
-    """Rows sorted by expert, as many of each as `counts` says, times their expert's kernel: `jax.lax.ragged_dot`."""
+    """Rows sorted by expert, `counts` of each, times their expert's kernel: `jax.lax.ragged_dot`."""
     return jax.lax.ragged_dot(rows, kernel, counts)
 
 

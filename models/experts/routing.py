@@ -166,7 +166,7 @@ def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -
 
 @jax.custom_vjp
 def with_gradient(value: jax.Array, parameter: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The value; in the backward pass the parameter is given this gradient, whatever the value's is."""
+    """The value; in the backward pass `parameter` gets `gradient`, whatever the value's is."""
     return value
 
 
@@ -208,7 +208,7 @@ def report(module: nn.Module, collection: str, name: str, value: object) -> None
 
 
 def choose_highest(scores: jax.Array, segments: jax.Array | None, share: float) -> tuple[jax.Array, jax.Array]:
-    """The tokens of highest score in each example, share * m of its m tokens, rounded down, and which of them count.
+    """Chooses the tokens of highest score in each example, share * m of m, rounded down, and masks those that count.
 
     (b, e, t) -> (b, e, k) twice.  Indices ascend among those that count, which come first.  A row that is one example,
     without segments, gives one token at least.

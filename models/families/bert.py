@@ -229,7 +229,7 @@ DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decod
 
 
 def rules(model: Transformer, config: Mapping[str, object]) -> list[Rule]:
-    """The table of a model's parameters, the preferred name of one first.
+    """The rules of a model's parameters; of several rules for one parameter, the preferred first.
 
     An untied decoder is read from the embedding if the config ties the two.  The bias has two names: `transformers`
     computes with the decoder's, and both are written if the decoder is untied.

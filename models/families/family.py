@@ -52,11 +52,11 @@ class Inverse:
     op: Op
 
     def apply(self, arrays: Arrays) -> Arrays:
-        """The op undone."""
+        """Undoes the op."""
         return self.op.undo(arrays)
 
     def undo(self, arrays: Arrays) -> Arrays:
-        """The op applied."""
+        """Applies the op."""
         return self.op.apply(arrays)
 
 

@@ -41,7 +41,7 @@ class Tensors:
             raise _unreadable(self.files[name], error) from None
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor as float32.
+        """Reads a tensor as float32.
 
         Raises ValueError for one of integers or of quantised numbers, and for values that are not finite.
         """

@@ -157,7 +157,7 @@ def _zero_sums(smoothing: float) -> tuple[jax.Array, ...]:
 
 
 def _add(sums: tuple[jax.Array, ...], weights: jax.Array, losses: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The sums with those of some tokens."""
+    """Adds the terms of some tokens to the sums."""
     return tuple(total + (weights * each).sum() for total, each in zip(sums, losses, strict=True))
 
 

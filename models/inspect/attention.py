@@ -32,7 +32,7 @@ def _weighs(module: nn.Module, method: str) -> bool:
 
 
 def _layers(path: str, weights: jax.Array, whole: Tree) -> dict[str, jax.Array]:
-    """Unstacks the weights of scanned layers, which lie along the first axis, by the layers' paths in a loop."""
+    """Unstacks the weights of scanned layers along the first axis, keyed by the layers' paths in a loop."""
     layer = Layer.of(path)
     if layer is None or not layer.repeats:
         return {path: weights}

@@ -28,7 +28,7 @@ def pad_prompts(length: int) -> Context:
 
 @functools.lru_cache(maxsize=64)
 def decode(layer: Component, length: int) -> tuple[np.ndarray, np.ndarray, Tree]:
-    """Outputs one token after the other, in one pass, and what was kept at the end."""
+    """Outputs of one token after the other, outputs of one pass, and the cache at the end."""
     x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), pad_prompts(length)
 
     def call(x: jax.Array, cache: Tree, first: jax.Array | int, count: int, start: bool) -> tuple[jax.Array, Tree]:

@@ -136,7 +136,7 @@ def train_once(plain: Component) -> tuple[Tree, tuple[jax.Array, Tree]]:
 
 
 def law_recomputing_changes_nothing(stack: Stack, plain: Stack) -> None:
-    """Outputs and gradients are the same with `remat` as without it."""
+    """`remat` changes neither outputs nor gradients."""
     params, (y, gradients) = train_once(plain)
     again, recomputed = outputs_and_gradients(stack, params, train=True)
     require_equal_trees(again, y, words="output")

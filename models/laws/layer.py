@@ -149,7 +149,7 @@ def observe(layer: Component, length: int, packed: bool) -> tuple[np.ndarray, np
 
 
 def reach(layer: Component, packed: bool, length: int = SHORT) -> tuple[np.ndarray, np.ndarray]:
-    """The largest derivative of output token i by input token j, and by memory token j: (t, t) and (t, s)."""
+    """The largest derivative of output token i by input token j, (t, t), and by memory token j, (t, s)."""
     return observe(layer, length, packed)[1:]
 
 

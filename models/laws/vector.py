@@ -58,7 +58,7 @@ def law_one_row_of_positions_serves_all(position: Component) -> None:
 
 
 def law_products_depend_on_differences(position: Component) -> None:
-    """A query at i and a key at j have a product that i - j decides."""
+    """The product of a query at i and a key at j depends on i - j alone."""
     query, key = normal(1, 1, 4), normal(2, 1, 4)
 
     def product(i: int, j: int) -> float:

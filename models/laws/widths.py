@@ -21,7 +21,7 @@ RATE, MOST = 0.01, 2.5  # a step that grows as width does changes outputs 4 time
 
 
 def measure_change(stack: Stack, width: int) -> float:
-    """The root mean square of what one step of signed gradient descent, at muP's rates, changes in the logits."""
+    """The RMS change of the logits by one step of signed gradient descent at muP's rates."""
     model = Transformer(
         TokenEmbed(VOCAB, width), stack, LogitsHead(), parametrization="mup", base_width=NARROW, base_depth=stack.depth
     )

@@ -62,7 +62,7 @@ class Chunks:
         return self.segments[:, 0, -1, -1, 0]
 
     def cut(self, x: jax.Array, fill: float = 0.0) -> jax.Array:
-        """(b, h, t, k) -> (b, h, n, c, k) in float32, what is missing in the last chunk filled."""
+        """Cuts time into chunks in float32, the last padded by `fill`: (b, h, t, k) -> (b, h, n, c, k)."""
         b, h, t, k = x.shape
         padded = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (0, -t % self.size), (0, 0)), constant_values=fill)
         return padded.reshape(b, h, -1, self.size, k)
@@ -77,20 +77,20 @@ def sum_seen(x: jax.Array, seen: jax.Array) -> jax.Array:
 
 # No slices in these two, whose gradients a TPU's kernel would have to pad.
 def take_row(x: jax.Array, index: int) -> jax.Array:
-    """(..., c, k) -> (..., 1, k)."""
+    """Takes one row: (..., c, k) -> (..., 1, k)."""
     places = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
     return jnp.where(places == index, x, 0.0).sum(-2, keepdims=True)
 
 
 def turn_column(x: jax.Array) -> jax.Array:
-    """(..., c, 1) -> (..., 1, c), and back."""
+    """Turns a column into a row, and back: (..., c, 1) <-> (..., 1, c)."""
     c = max(x.shape[-2:])
     same = jax.lax.broadcasted_iota(jnp.int32, (c, c), 0) == jax.lax.broadcasted_iota(jnp.int32, (c, c), 1)
     return jnp.where(same, x, 0.0).sum(-2 if x.shape[-1] == 1 else -1, keepdims=True)
 
 
 def spread_rows(x: jax.Array, k: int) -> jax.Array:
-    """One number, or one a channel, for each of the k rows of a memory: (..., 1, 1 or k) -> (..., k, 1).
+    """Spreads one number, or one a channel, over the k rows of a memory: (..., 1, 1 or k) -> (..., k, 1).
 
     A sum, since the kernels of jax 0.7 cannot broadcast one number to a matrix, and two broadcasts would become one.
     """
@@ -98,7 +98,7 @@ def spread_rows(x: jax.Array, k: int) -> jax.Array:
 
 
 def join(x: jax.Array, t: int) -> jax.Array:
-    """Chunks side by side again: (b, h, n, c, v) -> (b, h, t, v)."""
+    """Joins chunks of time: (b, h, n, c, v) -> (b, h, t, v)."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])[:, :, :t]
 
 

@@ -69,7 +69,7 @@ def decay_memory(
 
 
 def head_width(owner: nn.Module, width: int, heads: int, field: str | None = None) -> int:
-    """Returns the width of one of the heads that divide a width, `field` times the stream's if one is named.
+    """The width of each of the heads that split `width`, which is `field` times the stream's if that is named.
 
     Raises ValueError.
     """

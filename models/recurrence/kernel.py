@@ -74,7 +74,7 @@ def run_in_kernel(
 
 
 def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The last memory and the outputs, of the first memory, the marks of tokens, and the inputs."""
+    """A differentiable function: (first memory, marks of tokens, *inputs) -> (last memory, outputs)."""
 
     def block(
         marks: Sequence[Chunks], memory: jax.Array, inputs: Sequence[Sequence[jax.Array]]
@@ -113,7 +113,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
             return jax.jit(call)(*arrays)
 
     def forward(memory: jax.Array, marks: jax.Array, *inputs: jax.Array) -> Sequence[jax.Array]:
-        """Gives also the memory that enters each block."""
+        """The last memory, the outputs, and the memory that enters each block."""
 
         def body(marks: Ref, start: Ref, *refs: Ref) -> None:
             *inputs, last, outputs, entering, held = refs

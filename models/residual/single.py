@@ -81,7 +81,7 @@ class DeepNorm(nn.Module):
     beta: float | None = None
 
     def first_gain(self, ctx: Context) -> float:
-        """beta."""
+        """The gain of the branch's matrices: beta."""
         return (8 * ctx.depth) ** -0.25 if self.beta is None else self.beta
 
     @nn.compact

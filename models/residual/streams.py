@@ -119,7 +119,7 @@ class DenseFormer(nn.Module):
     norm: Norm = LayerNorm()
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
-        """The stream, which is also the first of what is kept."""
+        """The stream, the same as X_0, and room for later blocks' outputs."""
         return jnp.pad(copy_stream(x, 2), ((0, 0), (0, 0), (0, ctx.depth), (0, 0)))
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
@@ -148,7 +148,7 @@ class UNet(nn.Module):
     norm: Norm = LayerNorm()
 
     def expand(self, x: jax.Array, ctx: Context) -> jax.Array:
-        """The stream, and room for what is kept."""
+        """The stream, and room for the inputs of the first half."""
         return jnp.pad(copy_stream(x, 1), ((0, 0), (0, 0), (0, (ctx.depth + 1) // 2), (0, 0)))
 
     def reduce(self, state: jax.Array, ctx: Context) -> jax.Array:
@@ -169,7 +169,7 @@ class UNet(nn.Module):
 
 
 def copy_stream(x: jax.Array, n: int) -> jax.Array:
-    """(b, t, d) -> (b, t, n, d)."""
+    """Copies the stream n times: (b, t, d) -> (b, t, n, d)."""
     return jnp.broadcast_to(x[:, :, None], (*x.shape[:2], n, x.shape[2]))
 
 

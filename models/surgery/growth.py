@@ -50,7 +50,7 @@ def deepened(
 
 
 def silence(block: Mapping[str, Tree]) -> dict[str, Tree]:
-    """A block's parameters with the last projection of every layer at zero."""
+    """Zeroes the last projection of every layer in a block's parameters."""
 
     def zero(path: KeyPath, leaf: jax.Array) -> jax.Array:
         return jnp.zeros_like(leaf) if ends_layer(path) else leaf
