@@ -111,8 +111,8 @@ def count_stacked(path: str) -> int:
 
 def order(path: str) -> tuple[tuple[bool, int], ...]:
     """A key that sorts paths by depth: prefix before repeats, then by the block's number, then within the block."""
-    places: list[tuple[bool, int]] = []
+    keys: list[tuple[bool, int]] = []
     while (layer := Layer.of(path)) is not None:
-        places.append((layer.kind != "prefix", layer.index))
+        keys.append((layer.kind != "prefix", layer.index))
         path = layer.within
-    return tuple(places)
+    return tuple(keys)

@@ -178,9 +178,10 @@ def _step(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost:
         gone = [axis % len(shapes[0]) for axis in params["dimensions"]]
         return _map(first, lambda axes: tuple(kept for axis, kept in enumerate(axes) if axis not in gone))
     if name == "broadcast_in_dim":
-        places = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
+        sources = dict(zip(params["broadcast_dimensions"], range(len(shapes[0])), strict=True))
         return _map(
-            first, lambda axes: tuple(axes[places[axis]] if axis in places else frozenset() for axis in range(len(out)))
+            first,
+            lambda axes: tuple(axes[sources[axis]] if axis in sources else frozenset() for axis in range(len(out))),
         )
     if name == "reshape":
         return _map(first, lambda axes: _reshape(axes, shapes[0], out))

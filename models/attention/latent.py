@@ -52,14 +52,14 @@ class LatentAttention(nn.Module):
                 "LatentAttention that sees later tokens cannot decode one token after the other; set causal=True."
             )
         h, r, k, tokens = self.heads, self.rank, self.head_width or max(d // self.heads, 1), locate_tokens(ctx, t)
-        places = tokens.positions[:, None]
+        positions = tokens.positions[:, None]
         source = x
         if self.query_rank is not None:
             source = copy_as(self.norm, "query_norm")(project("query_compress", x, 1, self.query_rank)[:, 0])
         query = project("query", source, h, k)
-        query_rotary = self.position(project("query_rotary", source, h, self.rotary), places)
+        query_rotary = self.position(project("query_rotary", source, h, self.rotary), positions)
         latent = copy_as(self.norm, "latent_norm")(project("compress", x, 1, r)[:, 0])
-        key_rotary = self.position(project("key_rotary", x, 1, self.rotary), places)
+        key_rotary = self.position(project("key_rotary", x, 1, self.rotary), positions)
         initial, widths = nn.initializers.lecun_normal(), {"up_key": k, "up_value": self.value_width or k}
         up_key, up_value = (
             self.param(name, initial, (r, h * w)).reshape(r, h, w).astype(x.dtype) for name, w in widths.items()

@@ -133,18 +133,18 @@ class Attention(nn.Module):
     def mix(self, x: jax.Array, ctx: Context, key: jax.Array, value: jax.Array, other: Tokens | None) -> jax.Array:
         """The attention output for these keys and values, (b, t, d)."""
         b, t, d = x.shape
-        k, own = self.width(d), locate_tokens(ctx, t)
+        k, tokens = self.width(d), locate_tokens(ctx, t)
         query = project("query", x, self.heads, k, self.bias)
         if self.qk_norm is not None:
             query = norm_heads(copy_as(self.qk_norm, "query_norm"), query)
         if self.position is not None:
-            query = self.position(query, own.positions[:, None])
+            query = self.position(query, tokens.positions[:, None])
         dropout = Dropout(self.dropout)
         mixed = attend(
             query,
             key,
             value,
-            own,
+            tokens,
             other,
             self.reach,
             self.weigh,

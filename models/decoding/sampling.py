@@ -154,8 +154,8 @@ def complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:
             f" positions: ask for at most {max(position.length - tokens.shape[1], 0)}, or train with a larger"
             " model.embed.position.length."
         )
-    places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    batch = {"segments": jnp.ones_like(tokens), "positions": places} | {
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    batch = {"segments": jnp.ones_like(tokens), "positions": positions} | {
         name: jnp.asarray(value) for name, value in batch.items()
     }
     require_decodable(model, batch, tokens.shape[1] + steps)

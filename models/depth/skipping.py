@@ -50,12 +50,12 @@ class MixtureOfDepths(Block):
         inner = dataclasses.replace(
             ctx, positions=jnp.take_along_axis(positions, index, axis=1), segments=segments, shared={}
         )
-        taken = jax.tree.map(lambda leaf: jax.vmap(lambda row, places: row[places])(leaf, index), state)
+        taken = jax.tree.map(lambda leaf: jax.vmap(lambda row, indices: row[indices])(leaf, index), state)
         new, _ = super().__call__(taken, inner)
         weight = jnp.where(valid, nn.sigmoid(jnp.take_along_axis(logits[:, 0], index, axis=1)), 0)
 
         def add_back(leaf: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
             change = (after - before) * weight.reshape(*weight.shape, *[1] * (leaf.ndim - 2)).astype(leaf.dtype)
-            return jax.vmap(lambda row, places, rows: row.at[places].add(rows))(leaf, index, change)
+            return jax.vmap(lambda row, indices, rows: row.at[indices].add(rows))(leaf, index, change)
 
         return jax.tree.map(add_back, state, taken, new), ctx

@@ -216,9 +216,9 @@ def _backward_in_blocks(
         jnp.zeros(n * k + sizes[-1], weights.dtype),
     )
     (of_rows, of_weights), totals = jax.lax.scan(expert, buffers, (kernels, jnp.cumsum(counts) - counts, counts))
-    places = invert(order)
-    of_tokens = sum_choices(of_rows, places, jnp.ones_like(weights))
-    return of_tokens, of_weights[places].reshape(weights.shape), totals, None, None
+    indices = invert(order)
+    of_tokens = sum_choices(of_rows, indices, jnp.ones_like(weights))
+    return of_tokens, of_weights[indices].reshape(weights.shape), totals, None, None
 
 
 apply_in_blocks.defvjp(_apply_in_blocks, _backward_in_blocks)

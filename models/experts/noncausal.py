@@ -51,11 +51,11 @@ class ExpertChoice(nn.Module):
         )
         scores = jax.nn.softmax(logits, axis=-1).swapaxes(1, 2)
         index, valid = choose_highest(scores, ctx.segments, self.capacity / self.experts)
-        rows = jax.vmap(lambda row, places: row[places])(x, index)  # (b, e, k, d)
+        rows = jax.vmap(lambda row, indices: row[indices])(x, index)  # (b, e, k, d)
         inner = self.activation(jnp.einsum("bekd,edf->bekf", rows, gate)) * jnp.einsum("bekd,edf->bekf", rows, up)
         weights = jnp.where(valid, jnp.take_along_axis(scores, index, axis=-1), 0).astype(x.dtype)
         outputs = jnp.einsum("bekf,efd,bek->bekd", inner, down, weights)
-        y = jax.vmap(lambda places, rows: jnp.zeros_like(x[0]).at[places].add(rows))(index, outputs)
+        y = jax.vmap(lambda indices, rows: jnp.zeros_like(x[0]).at[indices].add(rows))(index, outputs)
         if self.shared:
             y = y + GLU(self.shared * hidden / d, self.activation, name="shared")(x, ctx)
         return y

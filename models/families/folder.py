@@ -50,11 +50,11 @@ def load_hf(
     `read_hf` for the errors.
     """
     loaded = read_hf(folder, model, key, fit, family)
-    said = [
+    lists = [
         ("freshly initialised", loaded.fresh),
         ("unused", () if loaded.model.head is None and not fit else loaded.unused),
     ]
-    if words := [f"{what} {join(merge_layers(names))}" for what, names in said if names]:
+    if words := [f"{what} {join(merge_layers(names))}" for what, names in lists if names]:
         logger.warning("Of the weights in %s: %s.", folder, "; ".join(words))
     return loaded.model, loaded.params
 
@@ -180,7 +180,7 @@ def _match(
             f"These weights are a text model's, and this model needs {error} in a batch; leave initial out."
         ) from None
     expected = {path: tuple(leaf.shape) for path, leaf in _flat(variables).items()}
-    places = {number_blocks(path, len(model.stack.prefix)): path for path in expected}
+    numbered = {number_blocks(path, len(model.stack.prefix)): path for path in expected}
     foreign = family.foreign(config, model)
     sources: dict[str, _Source] = {}
     misfits: dict[str, str] = {}
@@ -188,7 +188,7 @@ def _match(
     tried: dict[str, tuple[str, ...]] = {}
     for rule in family.rules(model, config):
         for theirs, ours in rule.places(model.stack.depth):
-            paths = tuple(places.get(path, "") for path in ours)
+            paths = tuple(numbered.get(path, "") for path in ours)
             wanted = [
                 path for path in paths if path and not any(path in known for known in (sources, misfits, elsewhere))
             ]
@@ -261,16 +261,16 @@ def save_hf(
         config["label2id"] = {name: index for index, name in enumerate(labels)}
     loop = {**params, "stack": unrolled(params["stack"], model.stack)}
     flat: dict[str, Tree] = traverse_util.flatten_dict(loop, sep="/")
-    places = {number_blocks(path, len(model.stack.prefix)): path for path in flat}
+    numbered = {number_blocks(path, len(model.stack.prefix)): path for path in flat}
     tensors: dict[str, np.ndarray] = {}
-    left = set(places)
+    left = set(numbered)
     for rule in family.rules(model, config):
         for theirs, ours in rule.places(model.stack.depth) if rule.written else ():
-            if not all(path in places for path in ours):
+            if not all(path in numbered for path in ours):
                 continue
             left -= set(ours)
             for name, array in zip(
-                theirs, rule.write(tuple(np.asarray(flat[places[path]]) for path in ours)), strict=True
+                theirs, rule.write(tuple(np.asarray(flat[numbered[path]]) for path in ours)), strict=True
             ):
                 bare = model.head is None or name.startswith(family.names.heads)
                 tensors[name if bare else family.names.prefix + name] = np.ascontiguousarray(array)

@@ -61,8 +61,8 @@ class Tensors:
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
-    said = (str(error).splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{file} cannot be read as safetensors ({said}); download or save it again.")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{file} cannot be read as safetensors ({reason}); download or save it again.")
 
 
 def _files(folder: Path) -> list[Path]:

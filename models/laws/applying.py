@@ -238,6 +238,6 @@ def verdict(law: Law) -> Verdict:
     except BrokenLawError as error:
         return Verdict(law.name, "broken", str(error), law.remedy)
     except Exception as error:  # whatever the component's own code raises
-        said = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
-        return Verdict(law.name, "broken", f"{type(error).__name__}: {said}", law.remedy)
+        reason = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
+        return Verdict(law.name, "broken", f"{type(error).__name__}: {reason}", law.remedy)
     return Verdict(law.name, "holds")

@@ -18,10 +18,10 @@ PROMPT, PADDING = 4, 2  # tokens of the prompt, of which the first row's first a
 
 def pad_prompts(length: int) -> Context:
     """Two prompts of unequal length, padded on the left, and the tokens after them; with memory."""
-    places = np.arange(length)
+    index = np.arange(length)
     return Context(
-        positions=jnp.asarray(np.stack([np.maximum(places - PADDING, 0), places])),
-        segments=jnp.asarray(np.stack([(places >= PADDING).astype(int), np.ones(length, int)])),
+        positions=jnp.asarray(np.stack([np.maximum(index - PADDING, 0), index])),
+        segments=jnp.asarray(np.stack([(index >= PADDING).astype(int), np.ones(length, int)])),
         memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])),
     )
 

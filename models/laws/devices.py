@@ -23,8 +23,8 @@ def sum_rows(layer: Component) -> Callable[[Tree, jax.Array, jax.Array], jax.Arr
     rows = several_examples(SHORT)
 
     def total(params: Tree, x: jax.Array, weights: jax.Array) -> jax.Array:
-        places, segments = (jnp.broadcast_to(jnp.asarray(row), x.shape[:2]) for row in rows[:2])
-        return jnp.vdot(weights, apply_to(layer, x, Context(positions=places, segments=segments), params))
+        positions, segments = (jnp.broadcast_to(jnp.asarray(row), x.shape[:2]) for row in rows[:2])
+        return jnp.vdot(weights, apply_to(layer, x, Context(positions=positions, segments=segments), params))
 
     return total
 

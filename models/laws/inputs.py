@@ -86,12 +86,12 @@ def batch() -> dict[str, jax.Array]:
 def arguments(component: Component) -> tuple[Tree, ...]:
     """The arguments that a component of its kind is called with."""
     kind, x, ctx = kind_of(component), normal(1, 2, 8, WIDTH), packed_context()
-    places = batch()["positions"][:, None]
+    positions = batch()["positions"][:, None]
     inputs: dict[type | None, tuple[Tree, ...]] = {
         Layer: (x, ctx),
         Norm: (x,),
         Position: (x, ctx.positions),
-        Relative: (normal(7, 2, 4, 8, 8), normal(1, 2, 4, 8, 4), places, places),
+        Relative: (normal(7, 2, 4, 8, 8), normal(1, 2, 4, 8, 4), positions, positions),
         Weigh: (normal(7, 2, 4, 8, 8), jnp.tri(8, dtype=bool)[None, None]),
         Router: (x, ctx.segments, 6, 2),
         Residual: (x, jnp.sin, ctx),

@@ -228,10 +228,11 @@ def law_without_positions_order_does_not_matter(layer: Component) -> None:
 
 def law_only_differences_of_positions_matter(layer: Component) -> None:
     """Positions that are all 5 higher change nothing; twice the positions do."""
-    places = np.arange(SHORT)
-    require_close(output(layer, positions=places + 5), output(layer), 1e-4, "positions that are all 5 higher")
+    positions = np.arange(SHORT)
+    require_close(output(layer, positions=positions + 5), output(layer), 1e-4, "positions that are all 5 higher")
     require(
-        np.abs(output(layer) - output(layer, positions=places * 2)).max() > 1e-3, "twice the positions change nothing"
+        np.abs(output(layer) - output(layer, positions=positions * 2)).max() > 1e-3,
+        "twice the positions change nothing",
     )
 
 
@@ -333,10 +334,10 @@ def law_packed_rows_equal_the_examples_alone(layer: Component, length: int = SHO
     inputs, rows = np.stack([x] * ROWS), [packed] + [one_example(length)] * (ROWS - 1)
     for row, number in enumerate(chosen, 1):
         count = lengths[number]
-        places = np.arange(length)
+        index = np.arange(length)
         inputs[row, :count] = x[starts[number] : starts[number] + count]
         rows[row] = one_example(length)._replace(
-            positions=np.where(places < count, places, 0), segments=(places < count).astype(int)
+            positions=np.where(index < count, index, 0), segments=(index < count).astype(int)
         )
     y = run(layer, inputs, rows)
     for row, number in enumerate(chosen, 1):

@@ -40,20 +40,22 @@ def law_norm_starts_with_mean_square_one(norm: Component, mean: float = 1.0) -> 
 
 def law_position_follows_the_token(position: Component) -> None:
     """Tokens and positions in another order give the same vectors in that order; other positions give others."""
-    x, places, variables = normal(1, 1, 6, WIDTH), jnp.array([[0, 1, 2, 5, 1, 7]]), {"params": parameters(position)}
+    x, positions, variables = normal(1, 1, 6, WIDTH), jnp.array([[0, 1, 2, 5, 1, 7]]), {"params": parameters(position)}
     order = np.array([3, 0, 5, 1, 4, 2])
-    moved = position.apply(variables, x[:, order], places[:, order])
-    require_close(moved, np.asarray(position.apply(variables, x, places))[:, order], 1e-6, "tokens in another order")
-    change = np.abs(np.asarray(position.apply(variables, x, places) - position.apply(variables, x, places + 1))).max()
+    moved = position.apply(variables, x[:, order], positions[:, order])
+    require_close(moved, np.asarray(position.apply(variables, x, positions))[:, order], 1e-6, "tokens in another order")
+    change = np.abs(
+        np.asarray(position.apply(variables, x, positions) - position.apply(variables, x, positions + 1))
+    ).max()
     require(change > 1e-3, f"positions that are all one higher change the output by {change:.1g} only")
 
 
 def law_one_row_of_positions_serves_all(position: Component) -> None:
     """Positions (1, t) are those of every row."""
-    x, places, variables = normal(1, 2, 6, WIDTH), jnp.arange(6)[None], {"params": parameters(position)}
-    both = jnp.concatenate([places, places])
+    x, positions, variables = normal(1, 2, 6, WIDTH), jnp.arange(6)[None], {"params": parameters(position)}
+    both = jnp.concatenate([positions, positions])
     require_close(
-        position.apply(variables, x, places), position.apply(variables, x, both), 0.0, "positions of shape (1, t)"
+        position.apply(variables, x, positions), position.apply(variables, x, both), 0.0, "positions of shape (1, t)"
     )
 
 

@@ -78,8 +78,8 @@ def sum_seen(x: jax.Array, seen: jax.Array) -> jax.Array:
 # No slices in these two, whose gradients a TPU's kernel would have to pad.
 def take_row(x: jax.Array, index: int) -> jax.Array:
     """Takes one row: (..., c, k) -> (..., 1, k)."""
-    places = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
-    return jnp.where(places == index, x, 0.0).sum(-2, keepdims=True)
+    numbers = jax.lax.broadcasted_iota(jnp.int32, (x.shape[-2], 1), 0)
+    return jnp.where(numbers == index, x, 0.0).sum(-2, keepdims=True)
 
 
 def turn_column(x: jax.Array) -> jax.Array:

@@ -150,8 +150,8 @@ class Retention(nn.Module):
         k, v = head_width(self, d, h), head_width(self, round(self.expand * d), h)
         query, key, value = project("query", x, h, k), project("key", x, h, k), project("value", x, h, v)
         if self.position is not None:
-            places = locate_tokens(ctx, t).positions[:, None]
-            query, key = self.position(query, places), self.position(key, places)
+            positions = locate_tokens(ctx, t).positions[:, None]
+            query, key = self.position(query, positions), self.position(key, positions)
         log_decay = jnp.broadcast_to(jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(h))))[:, None], (b, h, t))
         mixed = resume(self, ctx, decay_memory, query * k**-0.5, key, value, log_decay)
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))

@@ -168,7 +168,7 @@ def _differentiable(rule: Rule, interpret: bool) -> Callable[..., tuple[jax.Arra
 def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
     """The part of an array for a row, a head and one of n blocks."""
 
-    def places(at_row: jax.Array, head: jax.Array, index: jax.Array) -> tuple[jax.Array | int, ...]:
+    def index_map(at_row: jax.Array, head: jax.Array, index: jax.Array) -> tuple[jax.Array | int, ...]:
         return (
             at_row,
             0 if shape[1] == 1 else head,
@@ -178,7 +178,7 @@ def _block(shape: Sequence[int], n: int, reverse: bool) -> pallas.BlockSpec:
             0,
         )
 
-    return pallas.BlockSpec((1, 1, 1, *shape[3:]), places)
+    return pallas.BlockSpec((1, 1, 1, *shape[3:]), index_map)
 
 
 def _begin(held: Ref, start: Ref) -> None:
