@@ -8,7 +8,7 @@ python -m tests.benchmarks.baselines --only detect_cells
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler (`make
 tpu-configs`)."""
 
-from configs.detect_digits import model
+from configs.detect_digits import make_model
 from train.data.tasks.boxes import Boxes
 from train.data.transforms.augment import Augment
 from train.experiment import Evaluation, Experiment
@@ -22,7 +22,7 @@ def experiment() -> Experiment:
     colour.
     """
     return Experiment(
-        model=model(3, (12, 16), 128, (24, 48, 96, 128), 4),
+        model=make_model(3, (12, 16), 128, (24, 48, 96, 128), 4),
         objective=SetPrediction(),
         data=Boxes(
             "bccd",

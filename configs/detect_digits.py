@@ -19,7 +19,7 @@ from train.optimizers import AdamW, Cosine
 from train.review.detections import Detections
 
 
-def model(classes: int, grid: tuple[int, int], width: int, channels: tuple[int, ...], repeats: int) -> Transformer:
+def make_model(classes: int, grid: tuple[int, int], width: int, channels: tuple[int, ...], repeats: int) -> Transformer:
     """A transformer encoder over the cells of a convolutional stem; every cell is a query."""
     return Transformer(
         embed=ConvEmbed(width, channels, registers=0, position=LearnedPosition(grid[0] * grid[1])),
@@ -35,7 +35,7 @@ def model(classes: int, grid: tuple[int, int], width: int, channels: tuple[int, 
 def experiment() -> Experiment:
     """3 layers of width 96 over 8 x 8 cells, 32 pictures a step."""
     return Experiment(
-        model=model(10, (8, 8), 96, (24, 48, 96), 3),
+        model=make_model(10, (8, 8), 96, (24, 48, 96), 3),
         objective=SetPrediction(),
         data=Boxes("digit_scenes", size=(64, 64), channels=1, most=4, augment=Augment(shift=0.1)),
         optimizer=AdamW(Cosine(1e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

@@ -73,10 +73,10 @@ from train.optimizers import AdamW, Cosine
 
 def experiment() -> Experiment:
     """32 examples a step; the accuracy counts the tokens that are asked for."""
-    return solving(Recall())
+    return make_experiment(Recall())
 
 
-def solving(data: Recall | SelectiveCopy) -> Experiment:
+def make_experiment(data: Recall | SelectiveCopy) -> Experiment:
     """Training on a task until it is solved.  Embeddings are normalised: as small as they start, the first layer would
     drown the tokens.
     """

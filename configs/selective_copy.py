@@ -54,11 +54,11 @@ look passes, and convolutions do too, which reach the whole row in 4 layers: tha
 Pooling mix all places alike, whatever stands there.  After 1,200 and 1,000 steps of the default they were at 67 % and
 45 %.   TokenMLP has weights of its own for each place, and copies from a row of fixed length."""
 
-from configs.recall import solving
+from configs.recall import make_experiment
 from train.data.tasks.synthetic import SelectiveCopy
 from train.experiment import Experiment
 
 
 def experiment() -> Experiment:
     """As `recall`, with another task."""
-    return solving(SelectiveCopy())
+    return make_experiment(SelectiveCopy())

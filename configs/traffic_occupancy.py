@@ -33,7 +33,7 @@ from train.optimizers import AdamW, Cosine
 from train.review.forecasts import Forecasts
 
 
-def model(context: int, horizon: int, patch: int, width: int, quantiles: int, dropout: float = 0.0) -> Transformer:
+def make_model(context: int, horizon: int, patch: int, width: int, quantiles: int, dropout: float = 0.0) -> Transformer:
     """An encoder over patches of context and horizon (arXiv:2211.14730), each with its lags and calendar; the horizon's
     give quantiles.
     """
@@ -50,7 +50,7 @@ def experiment() -> Experiment:
     step.
     """
     return Experiment(
-        model=model(48, 24, 4, 64, 3),
+        model=make_model(48, 24, 4, 64, 3),
         objective=Quantiles(),
         data=Series("traffic_occupancy", time=None, context=48, patch=4, lags=(24, 168, 336)),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

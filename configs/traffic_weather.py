@@ -12,7 +12,7 @@ At 1, 12, 24 h ahead its MAE is 173, 175, 179, its RMSE 254, 262, 265 (means of 
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 0.9 ms a step or more, 75 MiB, by the compiler (`make
 tpu-configs`)."""
 
-from configs.traffic_occupancy import model
+from configs.traffic_occupancy import make_model
 from train.data.tasks.series import Series
 from train.experiment import Evaluation, Experiment
 from train.objectives import Quantiles
@@ -28,7 +28,7 @@ def experiment() -> Experiment:
     4 weeks before.
     """
     return Experiment(
-        model=model(72, 24, 4, 64, 3, dropout=0.1),
+        model=make_model(72, 24, 4, 64, 3, dropout=0.1),
         objective=Quantiles(),
         data=Series(
             "traffic_weather",

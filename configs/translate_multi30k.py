@@ -11,7 +11,7 @@ python -m tests.benchmarks.baselines --only translate_multi30k     # word for wo
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler (`make
 tpu-configs`)."""
 
-from configs.translate_numbers import model
+from configs.translate_numbers import make_model
 from train.data.tasks.pairs import Pairs
 from train.experiment import Evaluation, Experiment
 from train.objectives import Translation
@@ -22,7 +22,7 @@ from train.review.translations import Translations
 def experiment() -> Experiment:
     """3 + 3 layers of width 256 with dropout, 64 pairs a step, eight thousand byte pairs for both languages."""
     return Experiment(
-        model=model(vocab=8000, width=256, repeats=3, dropout=0.2),
+        model=make_model(vocab=8000, width=256, repeats=3, dropout=0.2),
         objective=Translation(smoothing=0.1),
         data=Pairs("multi30k/en-de", tokenizer="bpe:8000", length=64, skip=True),
         optimizer=AdamW(Cosine(1e-3, warmup=0.1, end=0.02), b2=0.98, decay=0.1, clip=1.0),

@@ -17,7 +17,7 @@ from train.optimizers import AdamW, Cosine
 from train.review.translations import Translations
 
 
-def model(vocab: int, width: int, repeats: int, heads: int = 4, dropout: float = 0.0) -> EncoderDecoder:
+def make_model(vocab: int, width: int, repeats: int, heads: int = 4, dropout: float = 0.0) -> EncoderDecoder:
     """`repeats` + `repeats` layers, one table of tokens for both languages and the logits."""
     encoder = Block(
         mixer=Attention(heads, position=RoPE()), feedforward=GLU(), residual=PreNorm(RMSNorm()), dropout=dropout
@@ -40,7 +40,7 @@ def model(vocab: int, width: int, repeats: int, heads: int = 4, dropout: float =
 def experiment() -> Experiment:
     """2 + 2 layers of width 128, 64 numbers a step."""
     return Experiment(
-        model=model(vocab=512, width=128, repeats=2),
+        model=make_model(vocab=512, width=128, repeats=2),
         objective=Translation(smoothing=0.0),
         data=Pairs("number_words", tokenizer="bpe:512"),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.1), b2=0.98, decay=0.1, clip=1.0),

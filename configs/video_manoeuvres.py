@@ -12,7 +12,7 @@ the last 0.958: where the vehicle ends says most (`python -m tests.benchmarks.ba
 On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.4 ms a step or more, 307 MiB, by the compiler (`make
 tpu-configs`)."""
 
-from configs.video_motion import model
+from configs.video_motion import make_model
 from train.data.tasks.clips import Clips
 from train.experiment import Evaluation, Experiment
 from train.objectives import Classification
@@ -23,7 +23,7 @@ from train.review.clips import ClipClasses
 def experiment() -> Experiment:
     """2 times two layers of width 64 over 4 x 4 x 8 tubelets of 2 frames and 8 x 8 pixels, 32 clips a step."""
     return Experiment(
-        model=model((4, 4, 8), frames=2, size=8, width=64, repeats=2, classes=5),
+        model=make_model((4, 4, 8), frames=2, size=8, width=64, repeats=2, classes=5),
         objective=Classification(),
         data=Clips("highway_manoeuvres/whole", size=(32, 64)),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

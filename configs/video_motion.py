@@ -33,7 +33,9 @@ from train.optimizers import AdamW, Cosine
 from train.review.clips import ClipClasses
 
 
-def model(grid: tuple[int, int, int], frames: int, size: int, width: int, repeats: int, classes: int) -> Transformer:
+def make_model(
+    grid: tuple[int, int, int], frames: int, size: int, width: int, repeats: int, classes: int
+) -> Transformer:
     """Tubelets of so many frames and pixels; attention over space, then over time, then the MLP (ViViT's model 3,
     arXiv:2103.15691).
     """
@@ -49,7 +51,7 @@ def model(grid: tuple[int, int, int], frames: int, size: int, width: int, repeat
 def experiment() -> Experiment:
     """3 times two layers of width 64 over 4 x 4 x 4 tubelets of 2 frames and 8 x 8 pixels, 64 clips a step."""
     return Experiment(
-        model=model((4, 4, 4), frames=2, size=8, width=64, repeats=3, classes=8),
+        model=make_model((4, 4, 4), frames=2, size=8, width=64, repeats=3, classes=8),
         objective=Classification(),
         data=Clips("moving_digits"),
         optimizer=AdamW(Cosine(2e-3, warmup=0.05, end=0.01), decay=0.05, clip=1.0),

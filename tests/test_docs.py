@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import FENCE, ROOT, blocks, name_of, pages, run
-from train.config import config_names
+from train.config import list_configs
 
 PAGES = {name_of(page): page for page in pages()}
 RUN = {name: page for name, page in PAGES.items() if any(block.use in ("python", "sh") for block in blocks(page))}
@@ -100,7 +100,7 @@ def test_every_config_that_is_named_in_a_command_exists() -> None:
     shown = (block for page in PAGES.values() for block in blocks(page) if block.language in ("sh", "text"))
     text = "\n".join(block.source for block in shown)
     named = set(re.findall(r"(?:morphax (?:train|plan|coordinates)|python -m train) (\w+)(?=\s|$)", text))
-    assert named - {"eval", "predict", "generate", "plan"} <= set(config_names())
+    assert named - {"eval", "predict", "generate", "plan"} <= set(list_configs())
 
 
 def test_versions_that_are_written_twice_agree() -> None:

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from tests.places import ROOT
-from train.config import config_names
+from train.config import list_configs
 from train.notebook import configured
 
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
@@ -119,7 +119,7 @@ def test_every_name_that_is_imported_from_this_project_exists(path: Path) -> Non
 @EVERY
 def test_every_config_that_is_named_exists(path: Path) -> None:
     named = re.findall(r'(?:configured|fit)\("(\w+)"', "\n".join("".join(cell["source"]) for cell in cells(path)))
-    assert set(named) <= set(config_names())
+    assert set(named) <= set(list_configs())
 
 
 @pytest.mark.parametrize("short", [False, True])

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
         given.insert(0, "train")
     try:
-        options, rest = _parser().parse_known_args(given)
+        options, rest = _make_parser().parse_known_args(given)
         if wrong := [text for text in rest if text.startswith("-") or not hasattr(options, "overrides")]:
             raise InputError(
                 f"{' '.join(wrong)} is no argument of `morphax {given[0]}`; see `morphax {given[0]} --help`."
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         "morphax",

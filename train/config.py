@@ -19,7 +19,7 @@ from train.spec.overrides import changes, override
 from train.spec.parts import Names, components, joined, project
 
 
-def config_names() -> list[str]:
+def list_configs() -> list[str]:
     """The experiments in configs/."""
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
 
@@ -30,14 +30,14 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
 
     Raises InputError for a name that is none, a file without `experiment()`, and for every override that does not fit.
     """
-    module = config_module(name)
+    module = import_config(name)
     names = joined(project(), components(module))
     if not hasattr(module, "experiment"):
         raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:
         experiment = module.experiment()
     except Exception as error:  # whatever the config's own code raises
-        raise InputError(f"The config {name!r} cannot be built: {_told(error, module.__file__)}") from None
+        raise InputError(f"The config {name!r} cannot be built: {_describe_error(error, module.__file__)}") from None
     if not isinstance(experiment, Experiment):
         raise InputError(
             f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment."
@@ -54,16 +54,16 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     return override(again, overrides, names), names
 
 
-def config_module(name: str) -> Any:
+def import_config(name: str) -> Any:
     """The module of a config: one of the project's by its name, or a file.  Raises InputError if there is none."""
     if name.endswith(".py"):
-        return loaded(name, "config file")
-    if name not in config_names():
-        raise InputError(f"No config is called {name!r}; {nearest(name, config_names())}")
+        return load_file(name, "config file")
+    if name not in list_configs():
+        raise InputError(f"No config is called {name!r}; {nearest(name, list_configs())}")
     return importlib.import_module(f"configs.{name}")
 
 
-def loaded(file: str, what: str = "file") -> Any:
+def load_file(file: str, what: str = "file") -> Any:
     """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code
     raises.
     """
@@ -71,15 +71,15 @@ def loaded(file: str, what: str = "file") -> Any:
     if not path.is_file():
         raise InputError(f"There is no {what} {file}.")
     try:
-        module = _own_file(path.resolve(), path.read_bytes())
+        module = _execute_file(path.resolve(), path.read_bytes())
     except Exception as error:  # whatever the file's own code raises
-        raise InputError(f"The {what} {file} cannot be read: {_told(error, str(path.resolve()))}") from None
+        raise InputError(f"The {what} {file} cannot be read: {_describe_error(error, str(path.resolve()))}") from None
     # where a file's text is an earlier one again, its classes are those of that time
     sys.modules[module.__name__] = module
     return module
 
 
-def _told(error: Exception, file: str) -> str:
+def _describe_error(error: Exception, file: str) -> str:
     """What a config's own code raised, and the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
@@ -89,7 +89,7 @@ def _told(error: Exception, file: str) -> str:
 
 
 @functools.cache
-def _own_file(path: Path, source: bytes) -> Any:
+def _execute_file(path: Path, source: bytes) -> Any:
     # the same text is run once, so that its classes stay the same ones
     folder = [str(path.parent)]  # TFDS asks where a builder's package is
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path, submodule_search_locations=folder)

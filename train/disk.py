@@ -17,7 +17,7 @@ REASONS = {
 }
 
 
-def reason(error: BaseException) -> str | None:
+def find_reason(error: BaseException) -> str | None:
     """Why the system refused to write, found in an error, in what caused it, or in what a library says of it; None for
     other errors.
     """
@@ -36,7 +36,7 @@ def reason(error: BaseException) -> str | None:
     return None
 
 
-class Told(logging.Filter):
+class ReportedWrites(logging.Filter):
     """Keeps what asyncio says of writes that nobody waits for any more off the screen where a failed one has been
     told.
     """
@@ -44,21 +44,21 @@ class Told(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is of something else."""
         error = record.exc_info[1] if record.exc_info else None
-        return error is None or reason(error) is None
+        return error is None or find_reason(error) is None
 
 
-TOLD = Told()
+REPORTED_WRITES = ReportedWrites()
 
 
 @contextlib.contextmanager
-def written(folder: Path, kept: str = "") -> Iterator[None]:
+def explain_failed_writes(folder: Path, kept: str = "") -> Iterator[None]:
     """Raises InputError where what is done inside cannot be written to a run's folder; `kept` says what the run has."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # libraries wrap what the system says in errors of many kinds
-        said = reason(error)
+        said = find_reason(error)
         if said is None:
             raise
         what = f"{folder} cannot be written: {said}." + (f" {kept}" if kept else "")

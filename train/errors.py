@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def refused(before: str = "", after: str = "") -> Iterator[None]:
+def convert_errors(before: str = "", after: str = "") -> Iterator[None]:
     """Re-raises library errors caused by user input as a one-line InputError with an optional prefix and suffix."""
     try:
         yield

@@ -12,7 +12,7 @@ from train.parallel import Jit
 from train.precision import Precision
 
 
-def _above_zero(path: str, settings: Any, *names: str) -> None:
+def _require_above_zero(path: str, settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
@@ -36,7 +36,7 @@ class Evaluation:
     goal: float | None = None
 
     def __post_init__(self) -> None:
-        _above_zero("evaluation", self, "every", "batch_size", "patience")
+        _require_above_zero("evaluation", self, "every", "batch_size", "patience")
         if self.goal is not None and not math.isfinite(self.goal):
             raise ValueError(
                 f"evaluation.goal is {self.goal}; give the finite value of {self.metric} at which to stop, or none."
@@ -51,7 +51,7 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _above_zero("checkpoints", self, "every", "keep")
+        _require_above_zero("checkpoints", self, "every", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Experiment:
                 f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them and set the other to"
                 " none."
             )
-        _above_zero("", self, "batch_size", "accumulate", "log_every", "steps", "epochs")
+        _require_above_zero("", self, "batch_size", "accumulate", "log_every", "steps", "epochs")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate is {self.accumulate} and batch_size is {self.batch_size}; each part needs an example:"

@@ -22,13 +22,13 @@ from models.words import join
 from train.config import load_config
 from train.cost.traced import parameters
 from train.engine.compilation import enable_compilation_cache
-from train.engine.folder import Recorded, asked
+from train.engine.folder import Recorded, open_run
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
 from train.experiment import Experiment
 from train.page import drawn, from_json, table, to_html
-from train.report.console import Bar, Console, count, duration, line, rows
+from train.report.console import Bar, Console, format_count, format_duration, format_summary, format_values
 from train.sinks.json_lines import read_metrics
 from train.spec.overrides import override
 from train.spec.parts import components, joined, project
@@ -131,11 +131,11 @@ class Run:
     config: str | None = None
 
     def _repr_html_(self) -> str:
-        return Piece(to_html(table(("", str(self.folder)), rows(self.summary))))._repr_html_()
+        return Piece(to_html(table(("", str(self.folder)), format_summary(self.summary))))._repr_html_()
 
     def recorded(self) -> Recorded:
         """The experiment as it ran, on one device."""
-        return asked(self.folder, self.config)
+        return open_run(self.folder, self.config)
 
     def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
         """An answer to each text or file, with settings changed, such as "data.text=review" for the column of a table.
@@ -270,13 +270,13 @@ class Changing:
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
-        words = [f"{self.console.folder.name}: step {step}/{self.steps}", line(values)]
+        words = [f"{self.console.folder.name}: step {step}/{self.steps}", format_values(values)]
         speed = self.console.each * values.get("examples_per_second", 0.0)
         if speed:
-            words.append(f"{count(speed)}FLOP/s")
+            words.append(f"{format_count(speed)}FLOP/s")
         spent = time.monotonic() - self.began
         left = spent / (step - self.start) * (self.steps - step)
-        words.append(f"{duration(left)} left" if left else f"in {duration(spent)}")
+        words.append(f"{format_duration(left)} left" if left else f"in {format_duration(spent)}")
         style = "width: 8em; vertical-align: middle"
         self.handle.update(
             Piece(

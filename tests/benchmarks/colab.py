@@ -11,7 +11,7 @@ one trip, and what the host does is not in it.  Shapes are those of the first tr
 import dataclasses
 
 from tests.benchmarks.measure import finish, note, parser, report, selected
-from train.config import config_names, load_config
+from train.config import list_configs, load_config
 from train.plan.step import planned
 
 # Batches that fill the chip better than those for two cores; a config that is not here keeps its own.
@@ -52,7 +52,7 @@ def main() -> None:
     """Compiles and prints the table."""
     options = parser(__doc__).parse_args()
     figures = dict[str, dict[str, float]]()
-    for name in selected(config_names(), options.only):
+    for name in selected(list_configs(), options.only):
         figures[name] = figures_of(name)
         note(f"{name}: {figures[name]}")
     rows = [

@@ -12,7 +12,7 @@ import pytest
 from tests.benchmarks.baselines.__main__ import BASELINES
 from tests.benchmarks.baselines.series import forecasts
 from tests.end_to_end.short import FAST
-from train.config import config_names, load_config
+from train.config import list_configs, load_config
 from train.data.source import dataset
 
 SMALLER = {
@@ -33,7 +33,7 @@ def test_a_baseline_gives_finite_measures(name: str) -> None:
         data = f"{data.split('/')[0]}/{SMALLER[data]}"
     most = {"characters": 20_000, "forecasts": 400, "drives": 3, "decisions": 3}.get(baseline.func.__name__, 200)
     found = baseline.func(data, most)
-    assert name in config_names()
+    assert name in list_configs()
     assert found
     assert all(math.isfinite(value) for measures in found.values() for value in measures.values())
 

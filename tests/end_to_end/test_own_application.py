@@ -11,7 +11,7 @@ import pytest
 
 from tests.places import ROOT
 from train.cli import main
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 
 CONFIG = '''
 """How many of the leading vowels of a word follow each other, told with how sure one is: all of it is in this file."""
@@ -153,7 +153,7 @@ def test_metrics_of_an_objective_that_adds_up_its_examples_are_said_to_have_no_i
 
 
 def test_the_run_records_every_part_of_it(here: Path) -> None:
-    experiment: Any = recorded(here / "run", "vowels.py").experiment
+    experiment: Any = read_run(here / "run", "vowels.py").experiment
     names = [type(part).__name__ for part in (experiment.model.head, experiment.objective, experiment.review)]
     assert names == ["SpreadHead", "Likelihood", "Spreads"]
     assert experiment.data.dataset == "vowel_words"

@@ -9,7 +9,7 @@ import pytest
 from models import part
 from train.cli import main
 from train.config import load_config
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 from train.sinks.json_lines import read_metrics
 
 CONFIG = '''
@@ -140,7 +140,7 @@ def test_the_run_records_the_class_and_its_fields(here: Path, name: str, path: s
     data = json.loads((here / name / "experiment.json").read_text(encoding="utf-8"))
     assert data["experiment"]["model"]["stack"]["block"][path] == written
     assert data["config"] == "mine.py"
-    experiment = recorded(here / name, "mine.py").experiment
+    experiment = read_run(here / name, "mine.py").experiment
     assert type(part(experiment, f"model.stack.block.{path}")).__name__ == written["class"]
     assert experiment == load_config("mine.py", RUNS[name])[0]
 

@@ -37,7 +37,7 @@ from tests.laws.trained import (
     training_batch,
 )
 from train.contracts import Parallel
-from train.engine.step import initialise, make_evaluation, make_step, over_batches
+from train.engine.step import combine_batches, initialise, make_evaluation, make_step
 from train.objectives import (
     MaskedLM,
     MeanSquaredError,
@@ -180,7 +180,7 @@ def test_an_evaluation_in_batches_gives_the_numbers_of_the_whole(balanced: Stepp
     def measured(batches: int) -> dict[str, float]:
         rows = np.split(np.arange(ROWS), batches)
         parts = [{name: value[own] for name, value in balanced.batch.items()} for own in rows]
-        found = over_batches([jax.device_get(evaluation(balanced.params, part)) for part in parts])
+        found = combine_batches([jax.device_get(evaluation(balanced.params, part)) for part in parts])
         return {name: interval(moments)[0] for name, moments in found.items()}
 
     whole, parts = measured(1), measured(4)

@@ -12,7 +12,7 @@ from models import MLP, Attention, Block, Context, LayerNorm, RMSNorm, Stack, Tr
 from models.experts.grouped import multiply_ragged
 from models.structure import differences, fields
 from tests.laws.components import BERT, BLOCK, OTHER, forms, shapes
-from train.config import config_names, load_config
+from train.config import list_configs, load_config
 from train.cost import traced
 from train.spec.encoding import decode, encode
 from train.spec.overrides import changes
@@ -78,7 +78,7 @@ def test_a_path_that_leads_nowhere_names_the_nearest_field(path: str, words: str
         replace(MODEL, path, None)
 
 
-@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("name", list_configs())
 def test_a_config_comes_back_from_json_as_it_was(name: str) -> None:
     experiment, names = load_config(name, [])
     again = decode(encode(experiment), names)

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from tests.tpu.conftest import TOPOLOGIES
-from train.config import config_names, load_config
+from train.config import list_configs, load_config
 from train.cost.traced import flops
 from train.engine.prepared import prepare
 from train.experiment import Experiment
@@ -31,7 +31,7 @@ SMALLER = {"translate_multi30k": ("data.tokenizer=bpe:300",)}  # the vocabulary 
 
 
 @pytest.mark.parametrize("where", TOPOLOGIES)
-@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("name", list_configs())
 def test_a_config_compiles_and_fits(
     name: str,
     where: str,

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from train.errors import InputError
 
 
-def best(parser: argparse.ArgumentParser) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of commands that read a run."""
     parser.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
     parser.add_argument("--config", help="the config file that defines the run's own components")
 
 
-def texts(given: Sequence[str]) -> Iterator[str]:
+def read_texts(given: Sequence[str]) -> Iterator[str]:
     """The texts of a command line, where - stands for the lines of standard input."""
     for text in given:
         if text != "-":

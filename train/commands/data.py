@@ -49,28 +49,28 @@ def run(options: argparse.Namespace) -> int:
         one = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
         if options.action == "show":
             example = dataset(name, next(iter(described["splits"]))).examples[0]
-            one["first"] = {key: shown(value) for key, value in example.items()}
+            one["first"] = {key: format_value(value) for key, value in example.items()}
         rows.append(one)
     if options.json:
         print(json.dumps({"data": rows}))
         return 0
     for one in rows:
         for key, value in one.items():
-            print(f"{key:<10}{shown(value)}")
+            print(f"{key:<10}{format_value(value)}")
     return 0
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of an example: text as it is, of many numbers their shape, kind and range."""
     import numpy as np
 
     if isinstance(value, str | bytes):
         return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {format_value(inner)}" for key, inner in value.items()) + "}"
     array = np.asarray(value)
     if array.size <= 8:
         return np.array2string(array, precision=6, separator=", ")
     if array.dtype.kind not in "biuf":
-        return f"{array.size} values, the first {shown(array.flat[0])}"
+        return f"{array.size} values, the first {format_value(array.flat[0])}"
     return f"{array.dtype} {array.shape} from {array.min():.6g} to {array.max():.6g}"

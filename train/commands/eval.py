@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from train.commands import best
+from train.commands import add_run_arguments
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
@@ -28,20 +28,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH"
     )
-    best(parser)
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     enable_compilation_cache()
-    from train.engine.folder import asked
-    from train.engine.provenance import changed, prints
-    from train.report.console import remarks, results
+    from train.engine.folder import open_run
+    from train.engine.provenance import describe_changes, fingerprint_data
+    from train.report.console import list_remarks, list_results
     from train.spec.overrides import override
     from train.spec.parts import project
     from train.use.evaluate import evaluate
 
-    run = asked(options.folder, options.config)
+    run = open_run(options.folder, options.config)
     experiment = run.experiment
     if options.data is not None and not hasattr(experiment.data, "path"):
         raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
@@ -58,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
     ]
     experiment = override(experiment, [*own, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
-    if experiment.data == run.experiment.data and (other := changed(run.said.get("data", {}), prints(experiment))):
+    if experiment.data == run.experiment.data and (
+        other := describe_changes(run.said.get("data", {}), fingerprint_data(experiment))
+    ):
         result["changed"] = other
         said = f"The data is not what {options.folder} was trained with ({other}): this measures the data as it is now."
         print(said, file=sys.stderr, flush=True)
@@ -66,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     print(f"{options.folder}, step {result['step']}")
-    for name, value, without in results(result):
+    for name, value, without in list_results(result):
         print(f"{name:<28}{value}{without and f'  ({without})'}")
-    for kind, text in remarks(result):
+    for kind, text in list_remarks(result):
         print(f"{kind:<28}{text}")
     return 0

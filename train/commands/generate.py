@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from train.commands import best, texts
+from train.commands import add_run_arguments, read_texts
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
@@ -32,14 +32,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-p", type=float, help="draw from tokens at least this much as likely as the likeliest")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another text")
     parser.add_argument("--beams", type=int, default=0, help="search with this many beams in place of drawing")
-    best(parser)
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     enable_compilation_cache()
     from models.decoding.sampling import Sampler
-    from train.engine.folder import asked
+    from train.engine.folder import open_run
     from train.use.evaluate import generate
 
     if options.tokens < 1 or options.beams < 0:
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
         sampler = Sampler(options.temperature, options.top_k, options.top_p, options.min_p)
     except ValueError as error:
         raise InputError(str(error)) from None
-    run = asked(options.folder, options.config)
-    prompts = list(texts(options.texts))
+    run = open_run(options.folder, options.config)
+    prompts = list(read_texts(options.texts))
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")
     stream = generate(options.folder, run, prompts, options.tokens, sampler, options.seed, options.beams, options.best)

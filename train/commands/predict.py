@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.words import join
-from train.commands import best, texts
+from train.commands import add_run_arguments, read_texts
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
@@ -39,20 +39,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="path=value",
         help="a setting to change, such as data.text; again for more",
     )
-    best(parser)
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs it; gives the exit code."""
     enable_compilation_cache()
-    from train.engine.folder import asked
+    from train.engine.folder import open_run
     from train.spec.overrides import override
     from train.spec.parts import project
     from train.use.evaluate import predict
 
-    run = asked(options.folder, options.config)
+    run = open_run(options.folder, options.config)
     run = dataclasses.replace(run, experiment=override(run.experiment, options.set, project()))
-    given = list(texts(options.inputs))
+    given = list(read_texts(options.inputs))
     if not given:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
     answers = predict(options.folder, run, given, options.best)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     for question, answer in answers:
         paired.append({"input": question} | answer)
         if not options.json:
-            print(f"{question}\n    {worded(answer)}", flush=True)
+            print(f"{question}\n    {format_answer(answer)}", flush=True)
     if options.json:
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
     if reasons := [one["unanswered"] for one in paired if "unanswered" in one]:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def worded(answer: dict[str, Any]) -> str:
+def format_answer(answer: dict[str, Any]) -> str:
     """An answer as a person reads it."""
     words: list[str] = []
     for name, value in answer.items():
@@ -81,38 +81,39 @@ def worded(answer: dict[str, Any]) -> str:
             words.append(f"not answered: {value}")
             continue
         if isinstance(value, dict) and any(isinstance(one, list) for one in value.values()):
-            words.append("\n    ".join(line for key, one in value.items() for line in _lines(f"{name} {key}", one)))
+            words.append(
+                "\n    ".join(line for key, one in value.items() for line in _format_series(f"{name} {key}", one))
+            )
         elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
         elif name == "objects":
-            words.append("\n    ".join(map(_object, value)) or _nothing(answer))
+            words.append("\n    ".join(map(_format_object, value)) or _explain_nothing(answer))
         elif isinstance(value, list) and value and isinstance(value[0], float):
-            words.append("".join(_lines(name, value)))
+            words.append("".join(_format_series(name, value)))
         else:
             words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}")
     return "  ".join(words)
 
 
-def _nothing(answer: dict[str, Any]) -> str:
+def _explain_nothing(answer: dict[str, Any]) -> str:
     """That nothing is found, and how far from it the likeliest object was."""
     if "likeliest" not in answer:
         return "nothing found"
-    return (
-        f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {_object(answer['likeliest'])}"
-    )
+    likeliest = _format_object(answer["likeliest"])
+    return f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {likeliest}"
 
 
-def _object(found: dict[str, Any]) -> str:
+def _format_object(found: dict[str, Any]) -> str:
     """An object and where it is."""
     name, chance = next(iter(found.items()))
     left, top, right, bottom = (f"{side:.3f}" for side in found["box"])
     return f"{name} {chance:.2f} at left {left} top {top} right {right} bottom {bottom}"
 
 
-def _lines(name: str, values: list[Any]) -> Iterator[str]:
+def _format_series(name: str, values: list[Any]) -> Iterator[str]:
     """A line of numbers step by step; one for each series where every step has several."""
     if values and isinstance(values[0], list):
         for number, series in enumerate(zip(*values, strict=True), 1):
-            yield from _lines(f"{name} series {number}", list(series))
+            yield from _format_series(f"{name} series {number}", list(series))
     else:
         yield f"{name}  {' '.join(f'{value:.4g}' for value in values)}"

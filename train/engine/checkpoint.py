@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from models.paths import path_name
-from train.disk import TOLD, written
-from train.engine.draining import drained
+from train.disk import REPORTED_WRITES, explain_failed_writes
+from train.engine.draining import drain
 from train.engine.step import TrainState
 from train.errors import InputError
 
@@ -79,7 +79,7 @@ class Store:
         self, folder: Path, keep: int = 2, metric: str = "loss", greater: bool = False, reading: bool = False
     ) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs with stack traces what it also raises
-        logging.getLogger("asyncio").addFilter(TOLD)
+        logging.getLogger("asyncio").addFilter(REPORTED_WRITES)
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[metric],
             reverse=not greater,
@@ -96,11 +96,11 @@ class Store:
         self.folder, self.reading, self.loops = folder, reading, contextlib.ExitStack()
         with self._written():
             self._recover()
-            for step in saved(folder):  # Orbax reads the metrics of all when it opens
+            for step in list_steps(folder):  # Orbax reads the metrics of all when it opens
                 self._readable(step, metric)
             self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
         if not reading:
-            self.loops.enter_context(drained())  # of threads that save
+            self.loops.enter_context(drain())  # of threads that save
 
     def __enter__(self) -> "Store":
         return self
@@ -127,10 +127,8 @@ class Store:
             (self.folder / str(step)).rename(self.folder / f"{REPLACED}{step}")
             self.manager.reload()
         rest = dataclasses.replace(state, params=None)
-        items = {
-            name: ocp.args.StandardSave(_sealed(tree)) for name, tree in (("params", state.params), ("rest", rest))
-        }
-        args = ocp.args.Composite(**items, progress=ocp.args.JsonSave(_signed(progress, metrics)))
+        items = {name: ocp.args.StandardSave(_seal(tree)) for name, tree in (("params", state.params), ("rest", rest))}
+        args = ocp.args.Composite(**items, progress=ocp.args.JsonSave(_sign(progress, metrics)))
         self.manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self) -> None:
@@ -142,8 +140,8 @@ class Store:
     def _written(self) -> AbstractContextManager[None]:
         """Says in one sentence which checkpoint there is where another one cannot be written."""
         replaced = [int(place.name.removeprefix(REPLACED)) for place in self.folder.glob(f"{REPLACED}[0-9]*")]
-        kept = max((*saved(self.folder), *replaced), default=None)
-        return written(
+        kept = max((*list_steps(self.folder), *replaced), default=None)
+        return explain_failed_writes(
             self.folder.parent,
             "No checkpoint is saved yet." if kept is None else f"The checkpoint of step {kept} is kept.",
         )
@@ -179,7 +177,7 @@ class Store:
         unproven = {step: error for step, error in bad.items() if not isinstance(error, PROVEN)}
         for step, error in unproven.items():
             raise InputError(
-                f"The checkpoint {self.folder / str(step)} cannot be read ({_reason(error)}), and no other one is"
+                f"The checkpoint {self.folder / str(step)} cannot be read ({_shorten(error)}), and no other one is"
                 f" whole; it is left as it is: start anew in another folder with --run, or move {self.folder} away to"
                 " start from step 1."
             )
@@ -194,11 +192,11 @@ class Store:
         except Exception as error:  # whatever the reader meets in a damaged file
             if not isinstance(error, PROVEN):
                 self._require_damage(step, error)
-            said = f"The checkpoint {self.folder / str(step)} cannot be read ({_reason(error)})"
+            said = f"The checkpoint {self.folder / str(step)} cannot be read ({_shorten(error)})"
             raise InputError(f"{said}: train on, which takes the checkpoint before it.") from None
 
     def _whole(self, step: int, like: TrainState) -> tuple[TrainState, Progress]:
-        values = _progress(self.folder / str(step), self.manager.metrics(step))
+        values = _read_progress(self.folder / str(step), self.manager.metrics(step))
         progress = Progress(**values)
         rest = self._read(step, "rest", dataclasses.replace(like, params=None))
         return dataclasses.replace(rest, params=self._read(step, "params", like.params)), progress
@@ -208,7 +206,7 @@ class Store:
         stopped the reader.
         """
         checkpoint = self.folder / str(step)
-        stopped = f"The checkpoint {checkpoint} cannot be read here ({_reason(error)}); it is left as it is"
+        stopped = f"The checkpoint {checkpoint} cannot be read here ({_shorten(error)}); it is left as it is"
         try:
             for file in (path for path in checkpoint.rglob("*") if path.is_file()):
                 with file.open("rb") as opened:
@@ -221,7 +219,7 @@ class Store:
             ) from None
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
             raise InputError(f"{stopped}: free memory, or use more devices, and run the same command again.") from None
-        if _sound(checkpoint):
+        if _is_sound(checkpoint):
             raise InputError(
                 f"{stopped}: its bytes are whole, so give the settings and the versions that it was written with."
             ) from None
@@ -237,7 +235,7 @@ class Store:
                 raise DamagedError(f"its metrics are a {type(written).__name__}")
             if isinstance(written.get(metric), int | float):
                 return
-            _progress(self.folder / str(step), written)
+            _read_progress(self.folder / str(step), written)
         except OSError as error:
             raise InputError(
                 f"{file} cannot be read: {error.strerror}; make it readable and run the same command again."
@@ -245,7 +243,7 @@ class Store:
         except (ValueError, DamagedError) as error:
             if self.reading:
                 raise InputError(
-                    f"{file} cannot be read ({_reason(error)}): train on, which takes the checkpoint before it."
+                    f"{file} cannot be read ({_shorten(error)}): train on, which takes the checkpoint before it."
                 ) from None
             self._set_aside({step: error})
             return
@@ -257,7 +255,7 @@ class Store:
             names = itertools.chain((f"damaged-{step}",), (f"damaged-{step}-{number}" for number in itertools.count(2)))
             aside = next(place for place in (self.folder / name for name in names) if not place.exists())
             (self.folder / str(step)).rename(aside)
-            said = f"checkpoint {step} is damaged ({_reason(error)}); it is set aside as {aside.name} and the newest"
+            said = f"checkpoint {step} is damaged ({_shorten(error)}); it is set aside as {aside.name} and the newest"
             said += " whole one is used"
             print(said, file=sys.stderr, flush=True)
         if bad and hasattr(self, "manager"):
@@ -280,7 +278,7 @@ class Store:
         )
         # Orbax gives every leaf that names no place the devices of the file; a numpy array needs none.
         target = {"tree": abstract, "fingerprint": np.zeros(len(jax.tree.leaves(like)), np.uint32)}
-        with drained():
+        with drain():
             found = self.manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[
                 item
             ]
@@ -289,7 +287,7 @@ class Store:
         return found["tree"]
 
 
-def saved(folder: Path) -> list[int]:
+def list_steps(folder: Path) -> list[int]:
     """Steps that have a finished checkpoint in a folder of checkpoints, newest first."""
     return sorted((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), reverse=True)
 
@@ -298,12 +296,12 @@ def require_structure(checkpoint: Path, shapes: Any) -> None:
     """Raises InputError where a checkpoint that is whole holds parameters of other names or shapes; damage is found
     when it is read.
     """
-    wanted = _shapes(shapes)
+    wanted = _collect_shapes(shapes)
     try:
-        held = _shapes(_written(checkpoint, "params")["tree"])
+        held = _collect_shapes(_read_metadata(checkpoint, "params")["tree"])
     except Exception:  # whatever the reader meets in a damaged file
         return
-    if held != wanted and _intact(checkpoint, "params"):
+    if held != wanted and _is_intact(checkpoint, "params"):
         name = min(name for name in held | wanted if held.get(name) != wanted.get(name))
         raise InputError(
             f"The checkpoint {checkpoint} is of another structure: {name} has the shape {held.get(name)} there and"
@@ -311,21 +309,21 @@ def require_structure(checkpoint: Path, shapes: Any) -> None:
         )
 
 
-def _written(checkpoint: Path, item: str) -> Any:
+def _read_metadata(checkpoint: Path, item: str) -> Any:
     """The tree of an item as its own file describes it, its leaves with shape and dtype."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    with drained(), ocp.StandardCheckpointer() as reader:
+    with drain(), ocp.StandardCheckpointer() as reader:
         described: Any = reader.metadata((checkpoint / item).absolute()).item_metadata
     return described.tree
 
 
-def _intact(checkpoint: Path, item: str) -> bool:
+def _is_intact(checkpoint: Path, item: str) -> bool:
     """Whether an item has its checksums when it is read into the host's memory as its own file describes it, for any
     model and devices.
     """
     try:
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _written(checkpoint, item))
-        with drained(), ocp.StandardCheckpointer() as reader:
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _read_metadata(checkpoint, item))
+        with drain(), ocp.StandardCheckpointer() as reader:
             found = reader.restore((checkpoint / item).absolute(), target)
         # The file does not say in which order the leaves were when they were counted.
         return np.array_equal(np.sort(fingerprint(found["tree"])), np.sort(found["fingerprint"]))
@@ -333,7 +331,7 @@ def _intact(checkpoint: Path, item: str) -> bool:
         return False
 
 
-def _progress(checkpoint: Path, metrics: Any) -> dict[str, Any]:
+def _read_progress(checkpoint: Path, metrics: Any) -> dict[str, Any]:
     """What a checkpoint says of its run's progress.  Raises DamagedError where that, or the metrics, are not what was
     written.
     """
@@ -341,27 +339,27 @@ def _progress(checkpoint: Path, metrics: Any) -> dict[str, Any]:
         written = json.loads((checkpoint / "progress" / "metadata").read_bytes())
         whole = written["checksum"] == _checksum(written["values"], metrics)
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
-        raise DamagedError(f"its progress cannot be read: {_reason(error)}") from None
+        raise DamagedError(f"its progress cannot be read: {_shorten(error)}") from None
     if not whole:
         raise DamagedError("its progress and metrics do not have the checksum they were saved with")
     return written["values"]
 
 
-def _sound(checkpoint: Path) -> bool:
+def _is_sound(checkpoint: Path) -> bool:
     """Whether the bytes of a checkpoint are those that were written."""
     try:
         metrics = checkpoint / "metrics" / "metrics"
-        _progress(checkpoint, json.loads(metrics.read_bytes()) if metrics.is_file() else None)
+        _read_progress(checkpoint, json.loads(metrics.read_bytes()) if metrics.is_file() else None)
     except (DamagedError, OSError, ValueError):
         return False
-    return all(_intact(checkpoint, item) for item in ("params", "rest"))
+    return all(_is_intact(checkpoint, item) for item in ("params", "rest"))
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _collect_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _signed(progress: Progress, metrics: dict[str, float] | None) -> dict[str, Any]:
+def _sign(progress: Progress, metrics: dict[str, float] | None) -> dict[str, Any]:
     values = json.loads(json.dumps(dataclasses.asdict(progress)))
     return {"values": values, "checksum": _checksum(values, metrics)}
 
@@ -370,9 +368,9 @@ def _checksum(values: Any, metrics: Any) -> int:
     return zlib.crc32(json.dumps([values, metrics], sort_keys=True).encode())
 
 
-def _sealed(tree: Any) -> dict[str, Any]:
+def _seal(tree: Any) -> dict[str, Any]:
     return {"tree": tree, "fingerprint": np.asarray(fingerprint(tree))}
 
 
-def _reason(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-class _Drained(asyncio.SelectorEventLoop):
+class _DrainingLoop(asyncio.SelectorEventLoop):
     """Lets what a failed read leaves behind come to its end; Orbax closes the loop under it, and stack traces follow
     the one sentence.
     """
@@ -34,11 +34,11 @@ class _Drained(asyncio.SelectorEventLoop):
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _Drained()
+        return _DrainingLoop()
 
 
 @contextlib.contextmanager
-def drained() -> Iterator[None]:
+def drain() -> Iterator[None]:
     """Lets Orbax end all tasks of its reads and writes; a failed one raises its first error and logs nothing."""
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Policy())

@@ -124,10 +124,10 @@ class Trained:
         Raises StoppedError after a signal.
         """
         for batch in self._batches():
-            yield from searched(self.inference, self.params, batch)
+            yield from search_batch(self.inference, self.params, batch)
 
 
-def searched(inference: Inference, params: Params, batch: Arrays) -> Iterator[tuple[int, list[int]]]:
+def search_batch(inference: Inference, params: Params, batch: Arrays) -> Iterator[tuple[int, list[int]]]:
     """The index of each example of a batch and the tokens that the objective's search finds for it, without the end."""
     data: Any = inference.data
     rows = np.asarray(inference.search(params, inference.parallel.put(batch))).tolist()

@@ -14,10 +14,17 @@ from typing import Any
 import jax
 
 from models.structure import differences, part, replace
-from train.config import config_module, config_names
+from train.config import import_config, list_configs
 from train.contracts import Dataset, Tokenised
 from train.data.tokens import Published
-from train.engine.provenance import COPY, directory, edited, located, prints, source_of
+from train.engine.provenance import (
+    COPY,
+    describe_directory,
+    describe_edits,
+    find_source,
+    fingerprint_data,
+    relocate_paths,
+)
 from train.engine.requirements import Change
 from train.errors import InputError
 from train.experiment import Experiment
@@ -33,7 +40,7 @@ FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # what may differ
 UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """What the run was computed with."""
     commit = ""
     with contextlib.suppress(OSError):  # where git is not installed
@@ -45,7 +52,7 @@ def versions() -> dict[str, str]:
     return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
-def adopted(folder: Path, experiment: Experiment) -> Experiment:
+def adopt_settled(folder: Path, experiment: Experiment) -> Experiment:
     """The experiment with the settings that followed the data when the folder's run began.
 
     Those that are set otherwise since stay.  It is as it was if the folder holds no run, or one that cannot be read.
@@ -77,11 +84,16 @@ def record(
     classes, are written beside it first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, source = opened.tokens if isinstance(opened, Tokenised) else None, source_of(experiment)
+    tokens, source = opened.tokens if isinstance(opened, Tokenised) else None, find_source(experiment)
     if isinstance(tokens, Published):
         (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
-    data = {"experiment": encode(experiment), "config": config, "classes": list(opened.classes), "versions": versions()}
-    data |= {"data": prints(experiment), "directory": directory(folder), "fresh": list(fresh)}
+    data = {
+        "experiment": encode(experiment),
+        "config": config,
+        "classes": list(opened.classes),
+        "versions": collect_versions(),
+    }
+    data |= {"data": fingerprint_data(experiment), "directory": describe_directory(folder), "fresh": list(fresh)}
     data |= {"settled": [change.record() for change in settled]}
     if source is not None:
         data["source"] = source.recorded()
@@ -94,12 +106,12 @@ def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, s
     """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list
     `continued`.
     """
-    said, source, now = old.said, source_of(experiment), versions()
+    said, source, now = old.said, find_source(experiment), collect_versions()
     same = old.experiment == experiment  # what an older version wrote of it stays
     data = {"experiment": said["experiment"] if same else encode(experiment), "config": config, "versions": now}
     if "data" in said:  # of a version that told its data
-        data["data"] = prints(located(experiment, folder, said.get("directory"), here=True))
-    if source is not None and edited(folder, said.get("source"), source):
+        data["data"] = fingerprint_data(relocate_paths(experiment, folder, said.get("directory"), here=True))
+    if source is not None and describe_edits(folder, said.get("source"), source):
         data["source"] = source.recorded()
         if source.path is not None:
             (folder / COPY).write_text(source.text, encoding="utf-8")
@@ -127,10 +139,10 @@ class Recorded:
     config: str
     classes: tuple[str, ...]
     said: dict[str, Any] = dataclasses.field(default_factory=dict)
-    edited: str = ""
+    describe_edits: str = ""
 
 
-def recorded(folder: Path, config: str | None = None) -> Recorded:
+def read_run(folder: Path, config: str | None = None) -> Recorded:
     """A run's experiment, read back.  `config` is a file that defines components of its own; the one it was trained
     with is found again.
 
@@ -148,9 +160,9 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
         ) from None
     own, source = components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
     if config is None:
-        config = name if name in config_names() else _remembered(folder, source)
+        config = name if name in list_configs() else _find_source_file(folder, source)
     if config is not None:
-        own |= components(config_module(config))
+        own |= components(import_config(config))
     marked = '"from"' in json.dumps(written)  # an older version recorded no modules
     known = joined(project(), own) if marked else project() | own
     try:
@@ -159,10 +171,10 @@ def recorded(folder: Path, config: str | None = None) -> Recorded:
         raise InputError(f"{path}: {error} If a config file of your own defines it, add --config FILE.") from None
     if not isinstance(experiment, Experiment):
         raise InputError(f"{path} holds no experiment.")
-    return Recorded(experiment, name, classes, data, edited(folder, source, source_of(experiment)))
+    return Recorded(experiment, name, classes, data, describe_edits(folder, source, find_source(experiment)))
 
 
-def _remembered(folder: Path, source: dict[str, Any] | None) -> str | None:
+def _find_source_file(folder: Path, source: dict[str, Any] | None) -> str | None:
     """The file that a run's own components were read from, if it has any.  Raises InputError where it is gone.
 
     A file inside of the run's folder, which may come from anywhere, is run only when it is asked for.
@@ -177,13 +189,13 @@ def _remembered(folder: Path, source: dict[str, Any] | None) -> str | None:
     return str(path)
 
 
-def asked(folder: Path, config: str | None = None) -> Recorded:
+def open_run(folder: Path, config: str | None = None) -> Recorded:
     """A run that is to be used: its experiment on one device, with the tokenizer it keeps and its paths led from where
     they were given.
 
     Raises InputError where the classes of its config were edited since, unless `config` asks for these; then says so.
     """
-    run = recorded(folder, config)
+    run = read_run(folder, config)
     if run.edited:
         path = (run.said.get("source") or {}).get("path") or "the notebook"
         what = f"{run.edited} of {config or path} is not what {folder} was trained with"
@@ -192,11 +204,11 @@ def asked(folder: Path, config: str | None = None) -> Recorded:
             named = f" as the file is now with --config {path}" if path != "the notebook" else " undo the edit"
             raise InputError(f"{what}:{kept}{named}, or train it anew.")
         print(f"{what}: what follows is of another model.", file=sys.stderr, flush=True)
-    experiment = fitted(folder, located(run.experiment, folder, run.said.get("directory")))
+    experiment = use_saved_tokenizer(folder, relocate_paths(run.experiment, folder, run.said.get("directory")))
     return dataclasses.replace(run, experiment=dataclasses.replace(experiment, parallel=Jit()))
 
 
-def fitted(folder: Path, experiment: Experiment) -> Experiment:
+def use_saved_tokenizer(folder: Path, experiment: Experiment) -> Experiment:
     """The run's experiment, reading text with the tokenizer that the run keeps, where it has one."""
     place = folder / TOKENIZER
     return replace(experiment, "data.tokenizer", str(place)) if place.is_file() else experiment
@@ -212,12 +224,12 @@ def claim(
     cannot be written.
     """
     if os.path.isfile(folder / "experiment.json") and fresh:
-        _writable(folder)
+        _require_writable(folder)
         return None
     if os.path.isfile(folder / "experiment.json"):
-        old = recorded(folder, config if config.endswith(".py") else None)
+        old = read_run(folder, config if config.endswith(".py") else None)
         if any(path.split(".")[0] not in FREE for path, _, _ in differences(old.experiment, experiment)):
-            raise InputError(another(folder, old.experiment, experiment))
+            raise InputError(describe_conflict(folder, old.experiment, experiment))
         if old.edited and not edits:
             raise InputError(
                 f"{folder} was made with another {old.edited}, which has been edited since: undo the edit, go on all"
@@ -225,7 +237,7 @@ def claim(
                 " a new folder with --run."
             )
         if old.experiment != experiment or not (folder / "summary.json").is_file():
-            _writable(folder)
+            _require_writable(folder)
         return old
     if os.path.exists(folder) and (
         not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())
@@ -234,7 +246,7 @@ def claim(
     new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _writable(folder)
+        _require_writable(folder)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run."
@@ -246,13 +258,13 @@ def claim(
     return None
 
 
-def another(folder: Path, old: Experiment, new: Experiment) -> str:
+def describe_conflict(folder: Path, old: Experiment, new: Experiment) -> str:
     """The sentence that refuses to go on with another experiment."""
     listed = "; ".join(changes(old, new))
     return f"{folder} holds another experiment ({listed}): continue with its settings, or name a new folder with --run."
 
 
-def _writable(folder: Path) -> None:
+def _require_writable(folder: Path) -> None:
     probe = folder / ".write"
     try:
         probe.touch()

@@ -22,6 +22,7 @@ from train.data.balance import class_weights, emphasised, require_once
 from train.engine.requirements import require
 from train.engine.step import (
     TrainState,
+    combine_batches,
     initialise,
     make_evaluation,
     make_loss,
@@ -29,9 +30,8 @@ from train.engine.step import (
     make_search,
     make_step,
     make_sums,
-    over_batches,
 )
-from train.errors import InputError, refused
+from train.errors import InputError, convert_errors
 from train.experiment import Experiment
 from train.optimizers import Constant, routed
 from train.optimizers.transforms import in_mup
@@ -90,7 +90,7 @@ class Inference:
             if stop():
                 return None
             results.append(self.evaluation(params, self.parallel.put(batch)))
-        return over_batches(jax.device_get(results))
+        return combine_batches(jax.device_get(results))
 
 
 class Beginning(NamedTuple):
@@ -124,12 +124,12 @@ class Prepared(Inference):
     @property
     def pure_step(self) -> Callable[..., tuple[TrainState, Any]]:
         """The step before compilation."""
-        return _step(self.experiment, self.optimizer, self.roles)
+        return _build_step(self.experiment, self.optimizer, self.roles)
 
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes of the state."""
-        return _state(self.shapes, self.optimizer, self.experiment)
+        return _trace_state(self.shapes, self.optimizer, self.experiment)
 
     @functools.cached_property
     def model_work(self) -> int:
@@ -149,11 +149,11 @@ class Prepared(Inference):
         """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
         experiment = self.experiment
         key = jax.random.key(experiment.seed)
-        with refused():
+        with convert_errors():
             if experiment.initial is None:
                 state = self.parallel.start(
                     lambda: initialise(
-                        initialised(experiment.model, key, _zeros(self.batch))["params"],
+                        initialised(experiment.model, key, _make_zeros(self.batch))["params"],
                         self.optimizer,
                         experiment.seed,
                     )
@@ -179,12 +179,14 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     objective = experiment.objective
     if isinstance(objective, WeighsClasses):
         weights = class_weights(objective.class_weights, data)
-        require_once(objective.class_weights, _field(experiment, "data.balance"))
+        require_once(objective.class_weights, _get_field(experiment, "data.balance"))
         batches = emphasised(batches, weights)
     first = batches[0]
-    traced = _measurable(experiment, data, first)
+    traced = _trace_objective(experiment, data, first)
     steps = experiment.length(len(batches))
-    with refused(f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."):
+    with convert_errors(
+        f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."
+    ):
         found, build = roles(experiment.model, traced.batch), experiment.optimizer.build
         if in_mup(found) and not _takes_roles(build):
             raise ValueError("its build takes no roles, which hold muP's rates")
@@ -195,10 +197,10 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
             optimizer = routed(build(steps, traced.shapes), traced.shapes, found)
         rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
         schedule = rate.build(steps)
-        state = _state(traced.shapes, optimizer, experiment)
+        state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
-    with refused("The model cannot take a training step: ", "; change it, or the objective."):
-        work = flops(_step(experiment, optimizer, found), state, traced.batch)
+    with convert_errors("The model cannot take a training step: ", "; change it, or the objective."):
+        work = flops(_build_step(experiment, optimizer, found), state, traced.batch)
     own = experiment, data, traced.batch, traced.shapes, traced.metrics
     return Prepared(
         *own,
@@ -216,49 +218,49 @@ def prepare_evaluation(experiment: Experiment, data: Dataset) -> Inference:
     """Traces an experiment's model and objective on the test split.  Raises InputError if one does not fit the data."""
     _require_fit(experiment, data)
     batches = data.batches("test", experiment.evaluation.batch_size, experiment.parallel.size(), None)
-    return _measurable(experiment, data, batches[0])
+    return _trace_objective(experiment, data, batches[0])
 
 
 def prepare_inference(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
     """Traces an experiment's model on a batch without targets.  Raises InputError if it does not fit the data."""
     _require_fit(experiment, data)
-    return _traced(experiment, data, batch)
+    return _trace(experiment, data, batch)
 
 
-def _traced(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+def _trace(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
     try:
-        with refused():
-            params = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), _zeros(shapes)))["params"]
+        with convert_errors():
+            params = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), _make_zeros(shapes)))["params"]
     except KeyError as error:
         both = f"{error} in a batch, and the data gives {join(batch)}"
         raise InputError(f"The model needs {both}; change model or data.") from None
     return Inference(experiment, data, shapes, params)
 
 
-def _measurable(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
+def _trace_objective(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
     """As `_traced`, and traces the objective, on a batch with targets."""
-    traced = _traced(experiment, data, batch)
+    traced = _trace(experiment, data, batch)
     name = type(experiment.objective).__name__
     measure = make_sums(experiment.model, experiment.objective, experiment.precision)
     try:
-        with refused(
+        with convert_errors(
             f"The objective {name} does not fit what the model's head gives or the data asks: ",
             "; change one of objective, model.head and data.",
         ):
             own, sown = jax.eval_shape(measure, traced.shapes, traced.batch)
-        uncertain, sums = _uncertain(name, own), own | sown
+        uncertain, sums = _find_uncertain(name, own), own | sown
         if isinstance(experiment.objective, Searches):
-            with refused(f"The objective {name} searches with a model that decodes: "):
+            with convert_errors(f"The objective {name} searches with a model that decodes: "):
                 search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
                 jax.eval_shape(search, traced.shapes, traced.batch)
     except KeyError as error:
         both = f"{error} in a batch, and the data gives {join(batch)}"
         raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
-    return dataclasses.replace(traced, uncertain=uncertain, metrics=_metrics(experiment, data, tuple(sums)))
+    return dataclasses.replace(traced, uncertain=uncertain, metrics=_select_metrics(experiment, data, tuple(sums)))
 
 
-def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
+def _find_uncertain(objective: str, sums: Any) -> tuple[str, ...]:
     """The names of Sums without `each`.  Raises InputError for what an objective gives in place of Sums."""
     if "loss" not in sums:
         raise InputError(f"The objective {objective} gives {join(sums)} and no loss; name what is minimised 'loss'.")
@@ -269,7 +271,7 @@ def _uncertain(objective: str, sums: Any) -> tuple[str, ...]:
     return tuple(name for name, total in sums.items() if total.each is None)
 
 
-def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> tuple[Metric, ...]:
+def _select_metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> tuple[Metric, ...]:
     """What is measured beside the objective's metrics: those asked for, and the review if it has `evaluation.metric`.
 
     Raises InputError if nothing measures `evaluation.metric`, or two metrics measure one thing.
@@ -278,7 +280,7 @@ def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> 
     known = dict.fromkeys(summed, "the objective")
     for metric in experiment.metrics:
         owner = type(metric).__name__
-        with refused(f"metrics has {owner}, and it cannot be measured: "):
+        with convert_errors(f"metrics has {owner}, and it cannot be measured: "):
             names = metric.names(data)
         if twice := [name for name in names if known.get(name, "the objective") != "the objective"]:
             both = f"{known[twice[0]]} and {owner}, which both measure {twice[0]}"
@@ -288,7 +290,7 @@ def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> 
         return experiment.metrics
     reviewed: tuple[str, ...] = ()
     if isinstance(review, Metric):
-        with refused("review cannot be measured: "):
+        with convert_errors("review cannot be measured: "):
             reviewed = review.names(data)
     if isinstance(review, Metric) and watched in reviewed:
         return (*experiment.metrics, review)
@@ -299,24 +301,24 @@ def _metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> 
     raise InputError(f"evaluation.metric is {watched!r} and {said}; choose one of these.")
 
 
-def _state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
+def _trace_state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
     return jax.eval_shape(lambda params: initialise(params, optimizer, experiment.seed), shapes)
 
 
-def _step(experiment: Experiment, optimizer: optax.GradientTransformation, found: Any) -> Callable[..., Any]:
+def _build_step(experiment: Experiment, optimizer: optax.GradientTransformation, found: Any) -> Callable[..., Any]:
     settings = experiment.precision, experiment.accumulate, found
     return make_step(experiment.model, experiment.objective, optimizer, *settings)
 
 
 def _require_fit(experiment: Experiment, data: Dataset) -> None:
     """Raises InputError if the model cannot take what the data gives, or if devices that are asked for are absent."""
-    with refused():
+    with convert_errors():
         _ = data.names  # whether they can be read
         experiment.parallel.size()
         require(experiment, data)
 
 
-def _field(experiment: Experiment, path: str) -> Any:
+def _get_field(experiment: Experiment, path: str) -> Any:
     try:
         return part(experiment, path)
     except LookupError:
@@ -328,5 +330,5 @@ def _takes_roles(build: Any) -> bool:
     return "roles" in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
 
 
-def _zeros(shapes: dict[str, Any]) -> Batch:
+def _make_zeros(shapes: dict[str, Any]) -> Batch:
     return {name: jnp.zeros(value.shape, value.dtype) for name, value in shapes.items()}

@@ -48,7 +48,7 @@ class Source:
         }
 
 
-def source_of(experiment: Experiment) -> Source | None:
+def find_source(experiment: Experiment) -> Source | None:
     """The code of the classes in an experiment that are not this project's; None if all are."""
     own = {
         kind.__name__: kind
@@ -67,11 +67,11 @@ def source_of(experiment: Experiment) -> Source | None:
             read = vars(module).get("__source__") if module is not None else None
             texts[kind.__module__] = read if isinstance(read, str) else Path(file).read_text(encoding="utf-8")
         elif file is None:  # a class of a notebook
-            texts[f"{kind.__module__}.{kind.__name__}"] = _methods(kind)
+            texts[f"{kind.__module__}.{kind.__name__}"] = _read_methods(kind)
     return Source(paths[0] if paths else None, "\n".join(texts[name] for name in sorted(texts)), tuple(sorted(own)))
 
 
-def _methods(kind: Any) -> str:
+def _read_methods(kind: Any) -> str:
     """The text of a class that is in no file: of its functions, as far as they can be had."""
     found = []
     for function in (
@@ -84,7 +84,7 @@ def _methods(kind: Any) -> str:
     return "\n".join(found)
 
 
-def edited(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None) -> str:
+def describe_edits(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None) -> str:
     """What of a run's own code differs from what it was made with, in words; nothing where it is the same but for
     comments and docstrings.
 
@@ -98,11 +98,11 @@ def edited(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None)
     copy = folder / COPY
     if not copy.is_file():
         return names
-    before, after = _parts(copy.read_text(encoding="utf-8")), _parts(now.text)
+    before, after = _parse_parts(copy.read_text(encoding="utf-8")), _parse_parts(now.text)
     return ", ".join(sorted(name for name in before | after if before.get(name) != after.get(name)))
 
 
-def _parts(text: str) -> dict[str, str]:
+def _parse_parts(text: str) -> dict[str, str]:
     """The top level of a file, by name, without comments and docstrings, and without `experiment`, whose value is
     recorded.
     """
@@ -126,7 +126,7 @@ def _parts(text: str) -> dict[str, str]:
     return found
 
 
-def prints(experiment: Experiment) -> dict[str, dict[str, Any]]:
+def fingerprint_data(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """What tells the data of an experiment from other data: number, size and sha256 of the files, by setting; version
     of a named set.
 
@@ -137,7 +137,7 @@ def prints(experiment: Experiment) -> dict[str, dict[str, Any]]:
     for name in FILES:
         value = getattr(data, name, None)
         if isinstance(value, str) and (place := Path(value).expanduser()).exists():
-            found[f"data.{name}"] = _print(place)
+            found[f"data.{name}"] = _fingerprint_files(place)
     named = getattr(data, "dataset", None)
     if isinstance(named, str) and named and getattr(data, "path", None) is None:
         try:
@@ -152,7 +152,7 @@ def prints(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _print(place: Path) -> dict[str, Any]:
+def _fingerprint_files(place: Path) -> dict[str, Any]:
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
     total = hashlib.sha256()
@@ -173,7 +173,7 @@ def _print(place: Path) -> dict[str, Any]:
     return {"files": len(files), "bytes": sum(sizes), "sha256": total.hexdigest()}
 
 
-def changed(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> str:
+def describe_changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> str:
     """How data differs from what it was, in words; nothing where it is the same, or was not recorded."""
     found = []
     for name, old in before.items():
@@ -187,7 +187,7 @@ def changed(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping
     return "; ".join(found)
 
 
-def directory(folder: Path) -> dict[str, str]:
+def describe_directory(folder: Path) -> dict[str, str]:
     """The working folder, which relative paths start from: where it is, and as seen from the run's folder, should both
     be moved.
     """
@@ -195,7 +195,9 @@ def directory(folder: Path) -> dict[str, str]:
     return {"path": here, "from_run": os.path.relpath(here, os.path.realpath(folder))}
 
 
-def located(experiment: Experiment, folder: Path, recorded: Mapping[str, str] | None, here: bool = False) -> Experiment:
+def relocate_paths(
+    experiment: Experiment, folder: Path, recorded: Mapping[str, str] | None, here: bool = False
+) -> Experiment:
     """The experiment with its relative paths led from where they were given, seen from the run's folder, or else as
     they were then.
 

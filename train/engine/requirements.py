@@ -31,7 +31,7 @@ class Change:
         return dataclasses.asdict(self)
 
 
-def requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement]:
+def collect_requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement]:
     """What data requires of an experiment, by path: its classes, its vocabulary, and what it says itself."""
     found: dict[str, Requirement] = {}
     if count := len(data.classes):
@@ -42,9 +42,9 @@ def requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement
     return found | dict(data.requires(experiment.model, experiment.objective) if isinstance(data, Requires) else {})
 
 
-def settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, Any, Requirement]]:
+def iterate_settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, Any, Requirement]]:
     """Settings of which data requires something: their paths, their values and the requirements."""
-    for path, requirement in requirements(experiment, data).items():
+    for path, requirement in collect_requirements(experiment, data).items():
         with contextlib.suppress(LookupError):
             if (value := part(experiment, path)) is not None:
                 yield path, value, requirement
@@ -52,7 +52,7 @@ def settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, Any, 
 
 def require(experiment: Experiment, data: Dataset) -> None:
     """Raises InputError for the first setting that does not fit the data, with the value that would."""
-    for path, value, requirement in settings(experiment, data):
+    for path, value, requirement in iterate_settings(experiment, data):
         if requirement.holds(value):
             continue
         reason, instead = requirement.reason, requirement.instead and f"{requirement.instead}={value} or "
@@ -67,7 +67,7 @@ def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, tuple[Cha
     requirement depends on was overridden.  Overridden settings stay, and so do those of pretrained weights.
     """
     changes: list[Change] = []
-    for path, value, requirement in settings(experiment, data):
+    for path, value, requirement in iterate_settings(experiment, data):
         fits = value == requirement.value if requirement.tight else requirement.holds(value)
         if not fits and follows(experiment, path, requirement):
             changes.append(Change(path, value, requirement.value, requirement.reason))
@@ -81,13 +81,13 @@ def follows(experiment: Experiment, path: str, requirement: Requirement) -> bool
     if path in experiment.given or (experiment.initial is not None and not path.startswith(HEAD)):
         return False
     above, _, name = path.rpartition(".")
-    if part(experiment, path) == defaults(part(experiment, above)).get(name, dataclasses.MISSING):
+    if part(experiment, path) == collect_defaults(part(experiment, above)).get(name, dataclasses.MISSING):
         return True
     within = any(path.startswith(f"{given}.") for given in experiment.given)
     overridden = [f"{given}." for given in experiment.given]
     return not within and any(given.startswith(f"{one}.") for given in overridden for one in requirement.depends)
 
 
-def defaults(component: Any) -> Mapping[str, Any]:
+def collect_defaults(component: Any) -> Mapping[str, Any]:
     """Defaults of a component's fields by name."""
     return {field.name: field.default for field in fields(component)} if dataclasses.is_dataclass(component) else {}

@@ -50,7 +50,7 @@ def make_loss(
 
     Raises InputError where a head leaves its logits in chunks to an objective that takes whole ones.
     """
-    applied = _applied(model, objective, precision)
+    applied = _make_apply(model, objective, precision)
 
     def loss(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         own, metrics, losses = applied(params, batch, rng)
@@ -59,7 +59,7 @@ def make_loss(
         whole = {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         if rng is None or not jax.tree.leaves(losses):
             return total, whole
-        auxiliary = auxiliary_loss(losses, sums["loss"], batch)
+        auxiliary = compute_auxiliary_loss(losses, sums["loss"], batch)
         return total + auxiliary, whole | {"auxiliary_loss": Sum(auxiliary, weight)}
 
     return loss
@@ -67,11 +67,11 @@ def make_loss(
 
 def make_sums(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[Sums, Sown]]:
     """(params, batch) -> (the objective's sums as it gives them, the metrics that layers sow); the model evaluates."""
-    applied = _applied(model, objective, precision)
+    applied = _make_apply(model, objective, precision)
     return lambda params, batch: applied(params, batch, None)[:2]
 
 
-def _applied(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Any]]:
+def _make_apply(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Any]]:
     """(params, batch, rng) -> (the objective's sums, the sown metrics, the sown losses)."""
 
     def applied(params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Any]:
@@ -84,12 +84,12 @@ def _applied(model: Model, objective: Objective, precision: Precision) -> Callab
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective"
                 f" {type(objective).__name__} takes whole logits; leave model.head.chunk out."
             )
-        return objective(outputs, batch), gathered(sown.get("metrics", {})), sown.get("losses", {})
+        return objective(outputs, batch), gather_metrics(sown.get("metrics", {})), sown.get("losses", {})
 
     return applied
 
 
-def auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
+def compute_auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
     """sum over examples i of w_i sum over layers of l_i, with w_i the weight of example i in the objective's loss.
 
     An objective whose sums are not made by `weighted` does not tell w_i; then all examples weigh the same.
@@ -112,13 +112,13 @@ def auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
     return total
 
 
-def gathered(sown: Tree) -> dict[str, Any]:
+def gather_metrics(sown: Tree) -> dict[str, Any]:
     """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e)
     each.
     """
     sums: dict[str, Any] = {}
     for name, value in sown.items():
-        found = [(name, each) for each in value] if isinstance(value, tuple) else gathered(value).items()
+        found = [(name, each) for each in value] if isinstance(value, tuple) else gather_metrics(value).items()
         for key, each in found:
             if isinstance(each, Loads) or (each and isinstance(each[0], Loads)):
                 sums[key] = (*sums.get(key, ()), *((each,) if isinstance(each, Loads) else each))
@@ -128,7 +128,7 @@ def gathered(sown: Tree) -> dict[str, Any]:
     return sums
 
 
-def finished(sums: dict[str, Any]) -> Sums:
+def finish_sums(sums: dict[str, Any]) -> Sums:
     """Sums of a whole batch with what does not add in place of Loads: load_entropy and largest_load, weighted by the
     layers' loads.
     """
@@ -167,7 +167,7 @@ def make_step(
     (`step`): that is left to the optimizer (see `train.optimizers.routed`) and is no part of the `gradient_norm` that
     is logged.
     """
-    gradient = accumulated(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
+    gradient = accumulate_gradient(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -179,13 +179,15 @@ def make_step(
         grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
-        sums = finished(sums) | {"gradient_norm": Sum(optax.tree.norm(_of_the_loss(grads, roles)), jnp.ones(()))}
+        sums = finish_sums(sums) | {
+            "gradient_norm": Sum(optax.tree.norm(_select_loss_gradients(grads, roles)), jnp.ones(()))
+        }
         return TrainState(state.step + 1, params, opt_state, state.rng), sums
 
     return train_step
 
 
-def _of_the_loss(grads: Tree, roles: Roles) -> list[jax.Array]:
+def _select_loss_gradients(grads: Tree, roles: Roles) -> list[jax.Array]:
     """The leaves that are gradients of the loss."""
     leaves = jax.tree.leaves(grads)
     return (
@@ -204,7 +206,7 @@ def make_evaluation(
     `Loads` that layers sow are left as they are, added over the devices: what is measured of them does not add, see
     `over_batches`.
     """
-    applied = _applied(model, objective, precision)
+    applied = _make_apply(model, objective, precision)
 
     def evaluate(params: Params, batch: Batch, axis: str | None = None) -> dict[str, Any]:
         def added(tree: Tree) -> Tree:
@@ -223,7 +225,7 @@ def make_evaluation(
     return evaluate
 
 
-def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
+def combine_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
     """The moments of each metric by batch, of what evaluations of several give; of Loads those of the batches' sum, all
     as one.
     """
@@ -233,7 +235,7 @@ def over_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
         if isinstance(first, Moments):
             found[name] = own
         else:
-            whole = finished({name: jax.tree.map(lambda *counts: sum(counts), *own)})
+            whole = finish_sums({name: jax.tree.map(lambda *counts: sum(counts), *own)})
             found |= {part: [moments(total, None, {})] for part, total in whole.items()}
     return found
 
@@ -261,7 +263,9 @@ def make_search(model: Model, objective: Any, end: int, precision: Precision = "
     return search
 
 
-def accumulated(gradient: Callable[..., Tree], parts: int) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Tree]]:
+def accumulate_gradient(
+    gradient: Callable[..., Tree], parts: int
+) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Tree]]:
     """(params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or over its parts in turn."""
 
     def whole(params: Params, batch: Batch, rng: jax.Array) -> tuple[Sums, Tree]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from train.plan.step import Plan
-from train.report.console import count
+from train.report.console import format_count
 
 LABEL, VALUE = 14, 11  # the widths of columns
 
@@ -30,30 +30,30 @@ def table(plans: Sequence[Plan], width: int = 80) -> str:
 def figures(plan: Plan) -> list[tuple[str, str]]:
     """A plan as names and values, all of them short."""
     known = [
-        ("parameters", count(plan.parameters)),
+        ("parameters", format_count(plan.parameters)),
         ("rows a step", f"{plan.rows:,}"),
         ("tokens a step", f"{plan.tokens:,}" if plan.tokens else "-"),
         ("devices", str(plan.devices)),
         ("memory", _bytes(plan.peak)),
         ("  of", _bytes(plan.available)),
         ("  too much by", "none" if plan.fits else _bytes(plan.peak - plan.available)),
-        ("FLOPs of model", count(plan.model_flops)),
+        ("FLOPs of model", format_count(plan.model_flops)),
     ]
     rest = [
-        ("FLOPs that run", count(plan.flops)),
-        ("  in kernels", count(plan.kernel_flops)),
+        ("FLOPs that run", format_count(plan.flops)),
+        ("  in kernels", format_count(plan.kernel_flops)),
         ("arguments", _bytes(plan.arguments)),
         ("temporaries", _bytes(plan.temporaries)),
         ("in host memory", _bytes(plan.host)),
         ("moved", _bytes(plan.moved)),
         ("communication", _bytes(sum(size for _, size in plan.collectives.values()))),
-        ("cycles", count(plan.cycles)),
+        ("cycles", format_count(plan.cycles)),
         ("roofline", _seconds(plan.roofline)),
         ("  set by", plan.bound),
         ("expected step", _seconds(plan.seconds)),
         ("ceiling of MFU", f"{plan.ceiling:.1%}"),
-        ("tokens/s", count(plan.tokens_per_second) if plan.tokens else "-"),
-        ("rows/s", count(plan.rows / plan.seconds) if plan.seconds else "-"),
+        ("tokens/s", format_count(plan.tokens_per_second) if plan.tokens else "-"),
+        ("rows/s", format_count(plan.rows / plan.seconds) if plan.seconds else "-"),
     ]
     return [
         *known,

@@ -11,15 +11,20 @@ GREATER = ("accuracy", "f1", "bleu", "chrf", "map", "match", "recall", "overlap"
 SMALLER = ("loss", "error", "perplexity")
 
 
-def cautions(prepared: Prepared) -> list[str]:
+def find_cautions(prepared: Prepared) -> list[str]:
     """What is odd about an experiment on its data."""
     experiment = prepared.experiment
     rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
-    found = [unreached(rate, prepared.steps), _unseen(prepared), _direction(experiment), uncertain(prepared)]
+    found = [
+        unreached(rate, prepared.steps),
+        _describe_unseen(prepared),
+        _check_direction(experiment),
+        describe_uncertain(prepared),
+    ]
     return [f"{text}." for text in found if text]
 
 
-def _unseen(prepared: Prepared) -> str:
+def _describe_unseen(prepared: Prepared) -> str:
     """Classes that training has no example of, so that they are never predicted."""
     unseen = prepared.data.unseen if isinstance(prepared.data, Lacks) else ()
     if not unseen:
@@ -27,7 +32,7 @@ def _unseen(prepared: Prepared) -> str:
     return f"No example to train on has the class {join(unseen)}; leave it out of data.labels, or give examples of it"
 
 
-def uncertain(measured: Inference) -> str:
+def describe_uncertain(measured: Inference) -> str:
     """Metrics without a confidence interval, as the objective adds examples up itself."""
     names = measured.uncertain
     if not names:
@@ -38,7 +43,7 @@ def uncertain(measured: Inference) -> str:
     return f"{said}; make {them} by train.sums.weighted(values, weights)"
 
 
-def _direction(experiment: Experiment) -> str:
+def _check_direction(experiment: Experiment) -> str:
     """A best checkpoint that would be the worst."""
     watched = experiment.evaluation
     wrong = SMALLER if watched.greater else GREATER

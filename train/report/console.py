@@ -89,7 +89,7 @@ class Console:
             f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules"
         )
         lines = [
-            ("1 initialise", f"{count(parameters(prepared.shapes))} parameters from {source}{parts}"),
+            ("1 initialise", f"{format_count(parameters(prepared.shapes))} parameters from {source}{parts}"),
             (
                 "2 forward",
                 f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}",
@@ -124,12 +124,15 @@ class Console:
 
     def evaluation(self, step: int, measured: Mapping[str, tuple[float, float]]) -> None:
         """The metrics of an evaluation, each with its interval."""
-        self.say(f"evaluation at step {step}: " + ", ".join(f"{name} {pair(*both)}" for name, both in measured.items()))
+        self.say(
+            f"evaluation at step {step}: "
+            + ", ".join(f"{name} {format_interval(*both)}" for name, both in measured.items())
+        )
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """The table at the end."""
         table = rich.table.Table(show_header=False)
-        for name, value in rows(summary):
+        for name, value in format_summary(summary):
             table.add_row(name, value)
         self.rich.print(table)
 
@@ -142,7 +145,7 @@ class Live:
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
-        self.progress.update(self.task, completed=step, description=line(values))
+        self.progress.update(self.task, completed=step, description=format_values(values))
 
 
 class Lines:
@@ -158,38 +161,43 @@ class Lines:
         now = self.clock()
         left = ""
         if self.since is not None and step > self.since[0]:
-            left = f", {duration((now - self.since[1]) / (step - self.since[0]) * (self.steps - step))} left"
+            left = f", {format_duration((now - self.since[1]) / (step - self.since[0]) * (self.steps - step))} left"
         self.since = self.since or (step, now)
-        self.console.say(f"step {step}/{self.steps}: {line(values)}{left}")
+        self.console.say(f"step {step}/{self.steps}: {format_values(values)}{left}")
 
 
-def line(values: Mapping[str, float]) -> str:
+def format_values(values: Mapping[str, float]) -> str:
     """Loss, rate and throughput in a few words."""
     words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]
     if "examples_per_second" in values:
         words.append(f"{values['examples_per_second']:.1f} examples/s")
     if values.get("tokens_per_second"):
-        words.append(f"{count(values['tokens_per_second'])} tokens/s")
+        words.append(f"{format_count(values['tokens_per_second'])} tokens/s")
     if "mfu" in values:
         words.append(f"MFU {values['mfu']:.1%}")
     return ", ".join(words)
 
 
-def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def format_summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary as names and values to read."""
-    measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in results(summary)]
-    warnings = [remark for remark in remarks(summary) if remark[0] == "warning"]
-    return facts(summary) + warnings + measured + [remark for remark in remarks(summary) if remark[0] != "warning"]
+    measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in list_results(summary)]
+    warnings = [remark for remark in list_remarks(summary) if remark[0] == "warning"]
+    return (
+        list_facts(summary)
+        + warnings
+        + measured
+        + [remark for remark in list_remarks(summary) if remark[0] != "warning"]
+    )
 
 
-def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Size, work, pace and first weights of a run."""
     first, examples, tokens = (
         summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second")
     )
     return [
-        ("parameters", count(summary["parameters"])),
-        ("FLOPs a step", count(summary["flops_per_step"])),
+        ("parameters", format_count(summary["parameters"])),
+        ("FLOPs a step", format_count(summary["flops_per_step"])),
         ("steps", str(summary["steps"])),
         ("time to first step", "-" if first is None else f"{first:.1f} s"),
         ("examples/s", "-" if examples is None else f"{examples:.1f}"),
@@ -200,21 +208,21 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def list_results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Each metric's name, its value with its interval, and what is reached without the model, if that is known."""
     measured = {name: (both["value"], both["interval"]) for name, both in summary["evaluation"].items()}
     reviewed = {name: (value, None) for name, value in summary["review"].items() if name not in measured}
     without = {name: describe(several) for name, several in summary.get("baselines", {}).items()}
-    return [(name, pair(*both), without.get(name, "")) for name, both in (measured | reviewed).items()]
+    return [(name, format_interval(*both), without.get(name, "")) for name, both in (measured | reviewed).items()]
 
 
-def remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Warnings, and what of the data is told; a summary of an older version has none."""
     warnings = [("warning", text) for text in summary.get("warnings", ())]
     return warnings + [("data", note["said"]) for note in summary.get("data", ())]
 
 
-def pair(value: float | None, half: float | None) -> str:
+def format_interval(value: float | None, half: float | None) -> str:
     """A value with the half width of its 95 % interval, where there is one."""
     words = number(value)
     if half is None or value is None or not math.isfinite(half):
@@ -222,7 +230,7 @@ def pair(value: float | None, half: float | None) -> str:
     return f"{words} ± {half:.{decimals(value)}f}"
 
 
-def count(number: float) -> str:
+def format_count(number: float) -> str:
     """A number with its magnitude: 22.7M."""
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
@@ -230,7 +238,7 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

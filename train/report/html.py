@@ -9,7 +9,7 @@ from typing import Any
 from train.charts import Plot, Series
 from train.experiment import Experiment
 from train.page import Piece, captioned
-from train.report.console import facts, remarks, results
+from train.report.console import list_facts, list_remarks, list_results
 from train.report.style import STYLE
 from train.sinks.json_lines import read_metrics
 
@@ -22,12 +22,12 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], 
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     title, command = html.escape(folder.name), html.escape(summary["command"])
     sections = [
-        ("Results", _results(summary)),
+        ("Results", _format_results(summary)),
         ("Test part", "".join(captioned(caption, piece) for caption, piece in pictures.items())),
-        ("Curves", f'<div class="curves">{curves(read_metrics(folder))}</div>'),
-        ("Data", _list(text for kind, text in remarks(summary) if kind == "data")),
-        ("Run", _table(("quantity", "value"), facts(summary))),
-        ("Model", f"<pre>{html.escape(_described(experiment))}</pre>"),
+        ("Curves", f'<div class="curves">{plot_curves(read_metrics(folder))}</div>'),
+        ("Data", _format_list(text for kind, text in list_remarks(summary) if kind == "data")),
+        ("Run", _format_table(("quantity", "value"), list_facts(summary))),
+        ("Model", f"<pre>{html.escape(_describe_model(experiment))}</pre>"),
         ("Experiment", f"<pre>{html.escape(json.dumps(recorded, indent=1))}</pre>"),
     ]
     inside = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
@@ -41,27 +41,27 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], 
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _results(summary: Mapping[str, Any]) -> str:
+def _format_results(summary: Mapping[str, Any]) -> str:
     """Warnings and metrics, these with what is reached without the model if a review says."""
-    texts = [text for kind, text in remarks(summary) if kind == "warning"]
+    texts = [text for kind, text in list_remarks(summary) if kind == "warning"]
     notes = "".join(f'<p class="warning"><strong>Warning</strong> {html.escape(text)}</p>' for text in texts)
-    rows = results(summary)
+    rows = list_results(summary)
     beside = any(without for _, _, without in rows)
     columns = ("metric", "value", "without the model") if beside else ("metric", "value")
-    return notes + _table(columns, [row[: len(columns)] for row in rows])
+    return notes + _format_table(columns, [row[: len(columns)] for row in rows])
 
 
-def _list(texts: Iterable[str]) -> str:
+def _format_list(texts: Iterable[str]) -> str:
     items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
     return items and f"<ul>{items}</ul>"
 
 
-def _described(experiment: Experiment) -> str:
+def _describe_model(experiment: Experiment) -> str:
     """The model's fields, line by line."""
     return "\n".join(line for line in str(experiment.model).splitlines() if line.strip() != "# attributes")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = ""
     for first, *rest in rows:
@@ -70,7 +70,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def curves(lines: Sequence[Mapping[str, Any]]) -> str:
+def plot_curves(lines: Sequence[Mapping[str, Any]]) -> str:
     """A plot of each metric over steps, in training and on the test part, from lines of metrics.jsonl."""
     written = {name for line in lines for name in line if name != "step"}
     names = sorted(written, key=lambda name: name.partition("/")[::-1])
@@ -82,9 +82,9 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> str:
             look = "marked" if len(points) < 30 else "line"
             groups.setdefault(metric, []).append(Series(part, points, look, PARTS.get(part, 2)))
     order = sorted(groups, key=lambda metric: LOG.index(metric) if metric in LOG else len(LOG))
-    plots = {metric: Plot(tuple(sorted(groups[metric], key=_place)), "step", metric) for metric in order}
+    plots = {metric: Plot(tuple(sorted(groups[metric], key=_rank)), "step", metric) for metric in order}
     return "".join(captioned(metric, plot) for metric, plot in plots.items())
 
 
-def _place(series: Series) -> int:
+def _rank(series: Series) -> int:
     return PARTS.get(series.name, len(PARTS))

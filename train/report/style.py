@@ -38,14 +38,14 @@ DARK = {
 }
 
 
-def properties(colours: dict[str, str]) -> str:
+def format_properties(colours: dict[str, str]) -> str:
     """Colours as custom properties of CSS."""
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
 
 
 STYLE = f"""
-:root {{ color-scheme: light dark; {properties(LIGHT)} }}
-@media screen and (prefers-color-scheme: dark) {{ :root {{ {properties(DARK)} }} }}
+:root {{ color-scheme: light dark; {format_properties(LIGHT)} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {format_properties(DARK)} }} }}
 * {{ box-sizing: border-box; }}
 body {{ font: 1rem/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); margin: 0 auto;
   max-width: 76rem; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem; overflow-wrap: break-word; }}

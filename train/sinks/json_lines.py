@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.events import Evaluated, Event, Logged, Started
 
 
@@ -32,7 +32,7 @@ class JsonLinesWriter:
         path, lines = folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step]
         self.folder = folder
         self.written = {(line["step"], name.partition("/")[0]) for line in lines for name in line if name != "step"}
-        with written(folder):
+        with explain_failed_writes(folder):
             partial = path.with_suffix(".partial")
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
             os.replace(partial, path)
@@ -44,7 +44,7 @@ class JsonLinesWriter:
             return
         self.written.add((event.step, event.group))
         line = {"step": event.step} | finite({f"{event.group}/{name}": value for name, value in event.values.items()})
-        with written(self.folder):
+        with explain_failed_writes(self.folder):
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.errors import InputError
 
 
@@ -64,6 +64,6 @@ class Memory:
 
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")
-        with written(self.path.parent):
+        with explain_failed_writes(self.path.parent):
             partial.write_text(json.dumps(self.values) + "\n", encoding="utf-8")
             os.replace(partial, self.path)

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.events import Evaluated, Event, Logged, Started
 from train.sinks.library import require_library
 
@@ -27,7 +27,7 @@ class TensorBoard:
     def open(self, started: Started) -> "TensorBoardWriter":
         """A file of events beside those of the same run."""
         self.require_installed()
-        with written(started.folder):
+        with explain_failed_writes(started.folder):
             return TensorBoardWriter(started)
 
 
@@ -51,7 +51,7 @@ class TensorBoardWriter:
             return
         if event.step == self.started.step and event.group in self.started.logged:
             return
-        with written(self.started.folder):
+        with explain_failed_writes(self.started.folder):
             for name, value in event.values.items():
                 summary = self.scalar(f"{event.group}/{name}", value)
                 self.writer.write_event(self.protocol.Event(wall_time=time.time(), step=event.step, summary=summary))

@@ -4,7 +4,7 @@ import dataclasses
 import uuid
 from typing import Any, Literal
 
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.errors import InputError
 from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
@@ -34,7 +34,7 @@ class WandB:
             memory.begin(uuid.uuid4().hex[:8])
         settings = wandb.Settings(console="off", silent=True, save_code=False, disable_git=True)
         try:
-            with written(started.folder):
+            with explain_failed_writes(started.folder):
                 run = wandb.init(
                     project=self.project,
                     entity=self.entity,

@@ -29,7 +29,7 @@ from models.laws.inputs import WIDTH, parameters
 from models.laws.layer import usable_length
 from models.laws.verdict import Law, NotTestedError, Verdict, name_of, require
 from models.structure import fields
-from train.config import loaded
+from train.config import load_file
 from train.cost.traced import parameters as count_parameters
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
@@ -72,7 +72,7 @@ def components_of(targets: Sequence[str], known: Names | None = None) -> list[An
     """
     files = [target for target in targets if target.endswith(".py")]
     calls = [target for target in targets if not target.endswith(".py")]
-    modules = {file: loaded(file) for file in files}
+    modules = {file: load_file(file) for file in files}
     names: Names = (
         project()
         | (known or {})

@@ -25,7 +25,7 @@ from models.paths import Layer
 from models.structure import fields
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
-from train.errors import InputError, refused
+from train.errors import InputError, convert_errors
 from train.experiment import Experiment
 from train.optimizers import Constant
 
@@ -90,7 +90,7 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
     data = experiment.data.open()
     experiment, _ = settle(experiment, data)
     planned: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
-    with refused():
+    with convert_errors():
         smallest = resized(experiment.model, by, min(sizes))
         depths = [
             stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)

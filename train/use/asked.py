@@ -10,7 +10,7 @@ from train.data.questions import Question, where
 from train.errors import InputError
 
 
-class Asked:
+class QuestionBatches:
     """Questions that `data` makes of what is `given`, in batches of at most `batch_size`, their rows a multiple of
     `multiple`.
 

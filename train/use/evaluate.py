@@ -15,26 +15,26 @@ from train import baselines
 from train.contracts import Findings, Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.engine.checkpoint import Store
-from train.engine.evidence import Trained, measure, searched
+from train.engine.evidence import Trained, measure, search_batch
 from train.engine.folder import Recorded
 from train.engine.prepared import Inference, prepare_evaluation, prepare_inference
-from train.errors import InputError, refused
+from train.errors import InputError, convert_errors
 from train.precision import cast
-from train.report.cautions import uncertain
+from train.report.cautions import describe_uncertain
 from train.sinks.json_lines import finite
-from train.use.asked import Asked
+from train.use.asked import QuestionBatches
 
 
 def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
     inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
-    step, placed = restored(folder, inference, best)
+    step, placed = restore_params(folder, inference, best)
     measured = measure(inference, placed)
     assert measured is not None
     trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     findings = Findings() if review is None else review.review(trained)
-    odd = [f"{text}." for text in (uncertain(inference),) if text]
+    odd = [f"{text}." for text in (describe_uncertain(inference),) if text]
     found = {
         "run": str(folder),
         "step": step,
@@ -57,16 +57,16 @@ def predict(
     """
     experiment = run.experiment
     data, parallel = experiment.data.reader(run.classes), experiment.parallel
-    with refused():
-        asked = Asked(data, given, experiment.evaluation.batch_size, parallel.size())
+    with convert_errors():
+        asked = QuestionBatches(data, given, experiment.evaluation.batch_size, parallel.size())
     inference = prepare_inference(experiment, data, asked.first)
-    _, placed = restored(folder, inference, best)
+    _, placed = restore_params(folder, inference, best)
     for note in notes_of(data):
         print(note, file=sys.stderr, flush=True)
     if isinstance(experiment.objective, Searches):
         translator: Any = data
         questions = asked.questions.stream(0, len(asked.questions))
-        found = (pair for batch in questions for pair in searched(inference, placed, batch))
+        found = (pair for batch in questions for pair in search_batch(inference, placed, batch))
         words = ((index, translator.tokens.decode(ids).strip()) for index, ids in found)
         yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in words)
         return
@@ -84,7 +84,7 @@ def predict(
                     output = output[: (batch["segments"][row] > 0).sum()]
                 if isinstance(data, Restores):
                     output = data.restored(output, {name: value[row] for name, value in batch.items()})
-                with refused(
+                with convert_errors(
                     f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ",
                     refit,
                 ):
@@ -117,10 +117,10 @@ def generate(
             " another run."
         )
     model, tokens = experiment.model, data.tokens
-    with refused("This run cannot generate text: "):
+    with convert_errors("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
         inference = prepare_inference(experiment, data, {name: np.asarray(value) for name, value in batch.items()})
-        params = cast(restored(folder, inference, best)[1], experiment.precision)
+        params = cast(restore_params(folder, inference, best)[1], experiment.precision)
         if beams:
             yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
             return
@@ -130,7 +130,7 @@ def generate(
             yield [tokens.decode(row.tolist()) for row in np.stack(found, 1)]
 
 
-def restored(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
+def restore_params(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
     """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is
     none.
     """

@@ -13,27 +13,27 @@ from train import baselines
 from train.contracts import Findings, Readies
 from train.cost.traced import parameters, peak_memory
 from train.data.notes import notes_of
-from train.disk import written
-from train.engine.checkpoint import Store, require_structure, saved
+from train.disk import explain_failed_writes
+from train.engine.checkpoint import Store, list_steps, require_structure
 from train.engine.evidence import StoppedError, Trained
-from train.engine.folder import Recorded, adopted, another, claim, extend, fitted, record
+from train.engine.folder import Recorded, adopt_settled, claim, describe_conflict, extend, record, use_saved_tokenizer
 from train.engine.loop import Loop, Outcome, restore
 from train.engine.prepared import Prepared, prepare
-from train.engine.provenance import changed, located, prints, put_aside
+from train.engine.provenance import describe_changes, fingerprint_data, put_aside, relocate_paths
 from train.engine.requirements import settle
 from train.engine.signals import Flag, InterruptedRunError
 from train.errors import InputError
 from train.events import Finished, NeedsLibrary, Started
 from train.experiment import Experiment
 from train.page import to_json
-from train.report.cautions import cautions
+from train.report.cautions import find_cautions
 from train.report.console import Console
 from train.report.html import write_report
 from train.sinks.broadcast import Emit, broadcast
 from train.sinks.json_lines import JsonLines, finite, read_metrics
 from train.sinks.tensorboard import TensorBoard, is_installed
 from train.spec.encoding import encode
-from train.use.hint import command
+from train.use.hint import suggest_command
 
 FINDINGS = "findings.json"  # pieces of the report that the review found, by caption
 
@@ -56,13 +56,13 @@ def fit(
     saved.
     """
     began = time.perf_counter()
-    experiment = experiment if fresh else adopted(folder, experiment)
+    experiment = experiment if fresh else adopt_settled(folder, experiment)
     old = claim(folder, experiment, config, fresh, edits)
     mine = experiment
     if old is not None:
-        mine = fitted(folder, located(experiment, folder, old.said.get("directory"), here=True))
-        if (summary := _finished(folder, old, experiment)) is not None:
-            other = changed(old.said.get("data", {}), prints(mine))
+        mine = use_saved_tokenizer(folder, relocate_paths(experiment, folder, old.said.get("directory"), here=True))
+        if (summary := _read_summary(folder, old, experiment)) is not None:
+            other = describe_changes(old.said.get("data", {}), fingerprint_data(mine))
             said = f"  Its data is not what it was ({other})." if other else ""
             console.say(f"{folder} is finished; nothing to do.{said}")
             return summary
@@ -78,7 +78,7 @@ def fit(
         if old is not None:
             _require_same(folder, old, mine, prepared, edits)
         checkpoints = folder / "checkpoints"
-        kept = saved(checkpoints) if old is not None else []
+        kept = list_steps(checkpoints) if old is not None else []
         for step in kept:
             require_structure(checkpoints / str(step), prepared.shapes)
         beginning = None if kept else prepared.begin()  # 1 initialise
@@ -86,13 +86,13 @@ def fit(
         if old is None:
             if (folder / "experiment.json").is_file():
                 console.say(f"the run that {folder} held is kept as {put_aside(folder)}")
-            with written(folder):
+            with explain_failed_writes(folder):
                 record(folder, experiment, config, data, absent, changes)
         absent = absent or tuple(old.said.get("fresh", ()) if old else ())
         for change in changes:
             console.say(str(change))
         console.plan(prepared, folder, absent, beginning.unused if beginning else ())
-        odd = cautions(prepared)
+        odd = find_cautions(prepared)
         for text in odd:
             console.say(f"warning: {text}")
         watched = experiment.evaluation
@@ -101,21 +101,21 @@ def fit(
             beginning = None  # its arrays are the loop's to give away
             if old is not None:
                 _extend(folder, old, prepared, config, loop.start, console)
-            with _opened(prepared, folder, loop.start, console) as emit:
+            with _open_sinks(prepared, folder, loop.start, console) as emit:
                 outcome = loop.run(emit)
                 findings = _review(prepared, outcome, flag)
-                summary = _summary(folder, prepared, outcome, findings)
+                summary = _summarise(folder, prepared, outcome, findings)
                 summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
                 summary |= {
                     "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
-                    "command": command(experiment, data, folder),
+                    "command": suggest_command(experiment, data, folder),
                 }
                 _write(folder, experiment, summary, findings)
                 emit(Finished(outcome.step, summary))
     return summary
 
 
-def _finished(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
+def _read_summary(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
     """The summary of a run that has ended, unless it is asked for more."""
     done = folder / "summary.json"
     if not done.is_file() or dataclasses.replace(old.experiment, sinks=experiment.sinks) != experiment:
@@ -129,8 +129,8 @@ def _finished(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, 
 def _require_same(folder: Path, old: Recorded, mine: Experiment, prepared: Prepared, edits: bool) -> None:
     """Raises InputError if a run would be continued with fewer steps, or on other data unless `edits` are fine."""
     if prepared.steps < old.experiment.length(len(prepared.batches)):
-        raise InputError(another(folder, old.experiment, prepared.experiment))
-    if not edits and (other := changed(old.said.get("data", {}), prints(mine))):
+        raise InputError(describe_conflict(folder, old.experiment, prepared.experiment))
+    if not edits and (other := describe_changes(old.said.get("data", {}), fingerprint_data(mine))):
         raise InputError(
             f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or"
             " train anew with --fresh, which keeps this run under another name."
@@ -144,13 +144,13 @@ def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: 
     if steps > before:
         schedule = f"the rate follows the schedule of {steps} steps from here on"
         console.say(f"{folder} goes on to step {steps}, past {before}; {schedule}")
-    with written(folder):
+    with explain_failed_writes(folder):
         if steps > before and done.is_file():
             done.rename(folder / f"summary-{before}.json")
         extend(folder, old, prepared.experiment, config, step)
 
 
-def _opened(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
+def _open_sinks(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
     """Opens the log, TensorBoard if its writer is installed, the console, and the sinks that are asked for."""
     lines = [line for line in read_metrics(folder) if line["step"] == step]
     logged = frozenset(name.partition("/")[0] for line in lines for name in line if name != "step")
@@ -174,7 +174,7 @@ def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
     return findings
 
 
-def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
+def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
     """Numbers of a run that has ended, as JSON values."""
     measured = {name: {"value": value, "interval": half} for name, (value, half) in outcome.measured.items()}
     summary = {
@@ -195,7 +195,7 @@ def _summary(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findi
 
 def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
     """Writes report.html, what the review drew, and summary.json, last and whole: with it a run has ended."""
-    with written(folder, f"The checkpoint of step {summary['steps']} is kept."):
+    with explain_failed_writes(folder, f"The checkpoint of step {summary['steps']} is kept."):
         write_report(folder, experiment, summary, findings.pictures)
         pieces = {caption: to_json(piece) for caption, piece in findings.pictures.items()}
         (folder / FINDINGS).write_text(json.dumps(pieces) + "\n", encoding="utf-8")

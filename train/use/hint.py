@@ -9,19 +9,19 @@ from train.contracts import Continues, Dataset, Tokenised, Unasked
 from train.experiment import Experiment
 
 
-def command(experiment: Experiment, data: Dataset, folder: Path) -> str:
+def suggest_command(experiment: Experiment, data: Dataset, folder: Path) -> str:
     """`morphax generate` for a model that continues texts, `eval` if nothing can be asked, otherwise `predict`."""
     name = shlex.quote(str(folder))
     if isinstance(data, Unasked):
         return f"morphax eval {name}"
     objective = experiment.objective
     continues = isinstance(objective, Continues) and objective.continues
-    if continues and isinstance(data, Tokenised) and _decodes(experiment):
+    if continues and isinstance(data, Tokenised) and _can_decode(experiment):
         return f"morphax generate {name} PROMPT"
     return f"morphax predict {name} INPUT"
 
 
-def _decodes(experiment: Experiment) -> bool:
+def _can_decode(experiment: Experiment) -> bool:
     """If the model can give one token after another."""
     try:
         require_decodable(experiment.model, padded([[0]]), 3)

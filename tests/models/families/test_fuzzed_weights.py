@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from models import bert, load_hf, save_hf
-from train.errors import InputError, refused
+from train.errors import InputError, convert_errors
 from train.weights import HuggingFace
 
 MODEL = bert.classifier(2, bert.transformer(vocab=40, width=8, depth=1, heads=2, hidden=16, length=12))
@@ -68,7 +68,7 @@ def loads(folder: Path) -> tuple[bool, bool, bool]:
     ):
         said = ""
         try:
-            with refused():
+            with convert_errors():
                 load(folder)
         except InputError as error:
             said = str(error)
@@ -101,7 +101,7 @@ def test_a_value_of_another_type_is_named_with_its_key(
     if key == "id2label" and isinstance(value, dict):
         value = "names"
     config = json.loads((weights / "config.json").read_text()) | {key: value}
-    with pytest.raises(InputError, match=rf"config\.json cannot be used: {key} is .*; it must be"), refused():
+    with pytest.raises(InputError, match=rf"config\.json cannot be used: {key} is .*; it must be"), convert_errors():
         load_hf(spoiled(config))
 
 

@@ -19,10 +19,10 @@ from tensorboardX.proto import event_pb2
 
 from tests.places import CONFIGS
 from train.cli import COMMANDS, main
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 from train.engine.prepared import Inference
 from train.sinks.json_lines import read_metrics
-from train.use.evaluate import restored
+from train.use.evaluate import restore_params
 
 LANGUAGE_MODEL, SENTENCES = str(CONFIGS / "language_model.py"), str(CONFIGS / "sentences.py")
 TEXTS = ("a fine film", "a dull film", "clumsy, cold and far too long for what it is")
@@ -231,12 +231,12 @@ def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(
 
 def parameters(folder: Path) -> Any:
     """The parameters of a run's last checkpoint."""
-    experiment = recorded(folder).experiment
+    experiment = read_run(folder).experiment
     shapes = jax.eval_shape(lambda: experiment.model.init(jax.random.key(0), {"tokens": jax.numpy.zeros((1, 4), int)}))[
         "params"
     ]
     inference = Inference(experiment, experiment.data.open(), {}, shapes)
-    return restored(folder, inference, best=False)[1]
+    return restore_params(folder, inference, best=False)[1]
 
 
 def same(left: Any, right: Any) -> bool:

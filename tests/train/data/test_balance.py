@@ -17,7 +17,7 @@ from train.data.balance import Balanced, class_weights
 from train.data.tasks.drives import Drives
 from train.data.tasks.images import Images
 from train.data.tasks.text import Text
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 from train.engine.prepared import Prepared, prepare
 from train.engine.step import initialise, make_loss, make_step
 from train.errors import InputError
@@ -102,11 +102,11 @@ def test_weights_and_sampler_find_a_rare_class(kind: str, runs: dict[str, Path])
 
 def test_the_settings_are_recorded(runs: dict[str, Path], table: Path) -> None:
     config = str(table / "config.py")
-    assert recorded(runs["weights"], config).experiment.objective == Classification("auto")
-    data: Any = recorded(runs["sampler"], config).experiment.data
+    assert read_run(runs["weights"], config).experiment.objective == Classification("auto")
+    data: Any = read_run(runs["sampler"], config).experiment.data
     assert data.balance == 1
-    data = recorded(runs["plain"], config).experiment.data
-    assert (data.balance, recorded(runs["plain"], config).experiment.objective) == (0, Classification())
+    data = read_run(runs["plain"], config).experiment.data
+    assert (data.balance, read_run(runs["plain"], config).experiment.objective) == (0, Classification())
 
 
 @pytest.mark.slow

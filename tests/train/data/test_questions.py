@@ -21,7 +21,7 @@ from train.data.tasks.pairs import Pairs
 from train.data.tasks.series import Series
 from train.data.tasks.text import Text
 from train.errors import InputError
-from train.use.asked import Asked
+from train.use.asked import QuestionBatches
 
 ROWS = ("one two", "", "three four", "five " * 20)
 
@@ -64,7 +64,7 @@ def pairs(tmp_path: Path) -> Pairs:
 
 def reasons(data: Any, given: list[str]) -> dict[str, str]:
     """Why questions are not answered, by what was asked."""
-    asked = Asked(data, given, 8)
+    asked = QuestionBatches(data, given, 8)
     answered = [(place, {}) for places, _ in asked.batches() for place in places]
     return {text: str(answer["unanswered"]) for text, answer in asked.ordered(iter(answered)) if answer}
 
@@ -110,13 +110,13 @@ def test_rows_of_series_steps_and_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "load.csv").write_text("time,load\n" + loads)
     series = Series(time="time", context=8, horizon=4, patch=4, lags=()).reader(("load",))
     with pytest.raises(InputError, match=r"load\.csv, example 9, "):
-        Asked(series, [str(tmp_path / "load.csv")], 2)
+        QuestionBatches(series, [str(tmp_path / "load.csv")], 2)
     np.savez(tmp_path / "drive.npz", features=np.array([[1.0], [np.nan]]), actions=np.ones((2, 1)), rewards=np.ones(2))
     with pytest.raises(InputError, match=r"drive\.npz, step 2, "):
-        Asked(Drives().reader(), [str(tmp_path / "drive.npz")], 2)
+        QuestionBatches(Drives().reader(), [str(tmp_path / "drive.npz")], 2)
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"broken\.png cannot be read"):
-        Asked(Images().reader(("a", "b")), [str(tmp_path / "broken.png")], 2)
+        QuestionBatches(Images().reader(("a", "b")), [str(tmp_path / "broken.png")], 2)
 
 
 def test_a_text_that_is_no_file_stays_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from tests.places import CONFIGS
 from train.cli import main
 from train.engine.checkpoint import Progress, Store
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 from train.engine.prepared import prepare
 from train.engine.step import TrainState
 from train.sinks.json_lines import read_metrics
@@ -54,7 +54,7 @@ def reached(line: str) -> int:
 
 def abstract(folder: Path, config: str) -> TrainState:
     """The shapes of a run's state."""
-    run = recorded(folder, config)
+    run = read_run(folder, config)
     state = prepare(run.experiment, run.experiment.data.open(run.classes)).state
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)

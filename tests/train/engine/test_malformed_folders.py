@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TRAIN, Malformed
-from train.engine.draining import drained
+from train.engine.draining import drain
 
 OTHER = {"run/summary.json": None}  # a run that is not finished
 
@@ -316,7 +316,7 @@ def test_tasks_of_a_failed_read_say_nothing_when_they_are_collected(caplog: pyte
         tasks = [asyncio.ensure_future(fails()) for _ in range(2)]
         await tasks[0]
 
-    with drained():
+    with drain():
         loop = asyncio.new_event_loop()
         with pytest.raises(ValueError, match="damaged"):
             loop.run_until_complete(first_of_two())

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import contents
 from train.cli import main
 from train.engine.checkpoint import Store
-from train.engine.folder import recorded
+from train.engine.folder import read_run
 from train.sinks.json_lines import read_metrics
 
 MINE = '''
@@ -198,7 +198,7 @@ def test_data_that_changed_between_stop_and_resume_is_told(project: Path, say: S
     assert re.search(r"data is not what run began with \(data\.path: \d+ -> \d+ bytes\): .*--changed.*--fresh", err)
     assert contents(project / "run") == whole
     assert say(*TRAIN, "--changed")[0] == 0
-    (entry,) = recorded(project / "run", "mine.py").said["continued"]
+    (entry,) = read_run(project / "run", "mine.py").said["continued"]
     assert entry["step"] == 2
     assert "data" in entry["before"]
     # The same size, other content, and a run that is finished.
@@ -217,7 +217,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_one_that_had_them_from_the_star
     assert "continuing from step 4 of 6" in err
     assert losses(project / "run") == losses(project / "long")
     assert loss(say("eval", "run", "--json")[1]) == loss(say("eval", "long", "--json")[1])
-    said = recorded(project / "run").said
+    said = read_run(project / "run").said
     assert said["experiment"]["steps"] == 6
     assert said["continued"][0]["changes"] == ["steps: 4 -> 6"]
     assert json.loads((project / "run" / "summary-4.json").read_text())["steps"] == 4

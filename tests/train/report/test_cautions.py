@@ -20,8 +20,8 @@ from train.errors import InputError
 from train.experiment import Evaluation
 from train.optimizers import AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
 from train.optimizers.schedules import unreached
-from train.report.cautions import cautions
-from train.use.asked import Asked
+from train.report.cautions import find_cautions
+from train.use.asked import QuestionBatches
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_warm_up_longer_than_training_is_said(rate: Any, steps: int, said: str
 def test_a_best_checkpoint_that_would_be_the_worst_is_said(metric: str, greater: bool, said: str) -> None:
     experiment = SimpleNamespace(optimizer=AdamW(), evaluation=Evaluation(metric=metric, greater=greater))
     prepared: Any = SimpleNamespace(experiment=experiment, data=None, steps=1000, uncertain=())
-    found = cautions(prepared)
+    found = find_cautions(prepared)
     assert len(found) == bool(said)
     assert not said or said in found[0]
 
@@ -156,7 +156,7 @@ def test_questions_that_fail_when_they_are_read_leave_the_others_in_order(
     given: list[str], expected: list[str]
 ) -> None:
     data: Any = Lazy()
-    asked = Asked(data, given, 2)
+    asked = QuestionBatches(data, given, 2)
     assert int(asked.first["number"][0]) == int(next(one for one in expected if one.isdecimal()))
 
     def answers() -> Any:
@@ -173,7 +173,7 @@ def test_questions_that_fail_when_they_are_read_leave_the_others_in_order(
 def test_of_questions_that_all_fail_the_first_reason_is_given() -> None:
     data: Any = Lazy()
     with pytest.raises(InputError, match=r"^a is no number\.$"):
-        Asked(data, ["a", "b", "c"], 2)
+        QuestionBatches(data, ["a", "b", "c"], 2)
 
 
 def test_classes_are_called_by_their_names(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

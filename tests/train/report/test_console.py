@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.commands.data import shown
-from train.commands.predict import worded
+from train.commands.data import format_value
+from train.commands.predict import format_answer
 from train.objectives import MeanSquaredError, Quantiles, SetPrediction
 
 
@@ -43,12 +43,12 @@ def test_of_a_picture_its_shape_kind_and_range_are_shown(
     ],
 )
 def test_a_value_is_shown_whole_only_where_it_is_short(value: Any, words: str) -> None:
-    assert shown(value) == words
+    assert format_value(value) == words
 
 
 def test_a_forecast_is_a_line_of_rounded_numbers_for_each_quantile() -> None:
     ahead = np.random.default_rng(0).random((24, 1, 3)) * 1000
-    lines = worded(Quantiles().answer(ahead, ())).splitlines()
+    lines = format_answer(Quantiles().answer(ahead, ())).splitlines()
     assert [line.split()[:2] for line in lines] == [["forecast", level] for level in ("0.1", "0.5", "0.9")]
     for place, line in enumerate(lines):
         np.testing.assert_allclose([float(number) for number in line.split()[2:]], ahead[:, 0, place], rtol=1e-3)
@@ -57,7 +57,7 @@ def test_a_forecast_is_a_line_of_rounded_numbers_for_each_quantile() -> None:
 
 def test_a_forecast_of_several_series_has_a_line_for_each() -> None:
     ahead = np.random.default_rng(0).random((4, 2, 3))
-    lines = worded(Quantiles().answer(ahead, ())).splitlines()
+    lines = format_answer(Quantiles().answer(ahead, ())).splitlines()
     assert [line.split()[1:4] for line in lines[:2]] == [["0.1", "series", "1"], ["0.1", "series", "2"]]
     assert len(lines) == 6
     np.testing.assert_allclose([float(number) for number in lines[3].split()[4:]], ahead[:, 1, 1], rtol=1e-3)
@@ -65,12 +65,12 @@ def test_a_forecast_of_several_series_has_a_line_for_each() -> None:
 
 def test_objects_are_told_with_their_places() -> None:
     logits, boxes = np.full((4, 2), -9.0), np.full((4, 4), 0.5)
-    assert worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))) == (
+    assert format_answer(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))) == (
         "nothing found of objective.least 0.3 or more; the likeliest: dog 0.00 at left 0.250 top 0.250 right 0.750"
         " bottom 0.750"
     )
     logits[2, 1], logits[3, 0], boxes[2] = 2.0, 1.0, [0.5, 0.4, 0.2, 0.6]
-    lines = worded(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))).splitlines()
+    lines = format_answer(SetPrediction().answer({"logits": logits, "boxes": boxes}, ("dog", "cat"))).splitlines()
     assert [line.strip() for line in lines] == [
         "cat 0.88 at left 0.400 top 0.100 right 0.600 bottom 0.700",
         "dog 0.73 at left 0.250 top 0.250 right 0.750 bottom 0.750",
@@ -78,4 +78,4 @@ def test_objects_are_told_with_their_places() -> None:
 
 
 def test_several_values_are_rounded() -> None:
-    assert worded(MeanSquaredError().answer(np.array([1 / 3, 2.0]), ())) == "value  0.3333 2"
+    assert format_answer(MeanSquaredError().answer(np.array([1 / 3, 2.0]), ())) == "value  0.3333 2"

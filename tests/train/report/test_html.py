@@ -15,7 +15,7 @@ from tests.configs import sentences
 from train.baselines import Baseline, warnings
 from train.charts import DEEPEST, Plot, Series, thinned, ticks, to_svg
 from train.page import DARKEST, Figure, Piece, Sentence, Table
-from train.report.console import rows
+from train.report.console import format_summary
 from train.report.html import write_report
 from train.report.style import DARK, LIGHT, STYLE
 
@@ -120,11 +120,11 @@ def test_numbers_of_the_log_are_beside_their_curves(source: str) -> None:
 def test_metrics_stand_beside_what_needs_no_model(source: str) -> None:
     assert '<th scope="row">mae_1</th><td>173.2</td><td>last value 160.4, 24 steps before 171.2</td>' in source
     assert '<th scope="row">accuracy</th><td>0.0000</td><td>majority class 0.5000</td>' in source
-    shown = rows(SUMMARY)
+    shown = format_summary(SUMMARY)
     assert ("mae_1", "173.2  (last value 160.4, 24 steps before 171.2)") in shown
     assert ("loss", "0.7000 ± 0.0123") in shown
     assert [name for name, _ in shown].count("accuracy") == 1
-    assert not any("(" in value for _, value in rows({**SUMMARY, "baselines": {}}))
+    assert not any("(" in value for _, value in format_summary({**SUMMARY, "baselines": {}}))
 
 
 def test_a_model_worse_than_what_is_simple_is_warned_of_in_one_sentence() -> None:

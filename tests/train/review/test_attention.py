@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.translate_numbers import model as small
+from configs.translate_numbers import make_model as small
 from models import Block, LogitsHead, Stack, TokenEmbed, Transformer
 from models.inspect.attention import attention_weights
 from models.structure import replace

@@ -23,7 +23,7 @@ from train.contracts import Case
 from train.experiment import Evaluation
 from train.page import to_html
 from train.parallel import Jit
-from train.report.console import Console, rows
+from train.report.console import Console, format_summary
 from train.review.classes import Classes, majority
 from train.review.language import Language
 from train.sinks.json_lines import finite
@@ -182,7 +182,7 @@ def test_a_review_reaches_the_summary_and_the_report(tmp_path: Path) -> None:
     assert page.count("<svg") >= 2
     share = summary["baselines"]["accuracy"]["majority class"]
     assert 0.5 <= share < 1
-    assert dict(rows(summary))["accuracy"].endswith(f"(majority class {share:.4f})")
+    assert dict(format_summary(summary))["accuracy"].endswith(f"(majority class {share:.4f})")
     assert "Confusion matrix" in page
     for text in ((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"), json.dumps(summary)):
         assert "Infinity" not in text

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from models import GLU, Attention, Block, PreNorm, RMSNorm, RoPE, bert, part, relu
-from train.config import config_names, load_config
+from train.config import list_configs, load_config
 from train.data.tasks.corpus import Corpus, Masking
 from train.data.tasks.text import Text
 from train.errors import InputError
@@ -59,7 +59,7 @@ OVERRIDES = {
 }
 
 
-@pytest.mark.parametrize("config", config_names())
+@pytest.mark.parametrize("config", list_configs())
 @pytest.mark.parametrize("overrides", OVERRIDES)
 def test_an_experiment_is_read_back_as_it_was_written(config: str, overrides: str) -> None:
     plain = load_config(config, [])[0]

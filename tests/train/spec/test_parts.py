@@ -20,7 +20,7 @@ from train.cli import main
 from train.config import load_config
 from train.contracts import Schedule
 from train.data.tasks.synthetic import Recall
-from train.engine.folder import record, recorded
+from train.engine.folder import read_run, record
 from train.errors import InputError
 from train.experiment import Experiment
 from train.objectives import NextToken
@@ -133,11 +133,11 @@ def test_an_older_record_without_modules_is_read(tmp_path: Path) -> None:
     experiment, _ = load_config(file, [])
     path, data = tmp_path / "run" / "experiment.json", Recall().open()
     record(path.parent, experiment, file, data)
-    assert recorded(tmp_path / "run").experiment == experiment
+    assert read_run(tmp_path / "run").experiment == experiment
     data = json.loads(path.read_text(encoding="utf-8"))
     del data["experiment"]["model"]["stack"]["block"]["residual"]["from"]
     path.write_text(json.dumps(data), encoding="utf-8")
-    assert recorded(tmp_path / "run").experiment == experiment
+    assert read_run(tmp_path / "run").experiment == experiment
 
 
 def test_a_class_of_another_file_stays_in_an_experiment_that_is_changed() -> None:

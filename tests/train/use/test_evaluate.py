@@ -73,7 +73,7 @@ class Shown:
 def test_inputs_of_predictions_have_the_precision_of_the_run(
     monkeypatch: pytest.MonkeyPatch, parallel: Parallel, precision: Precision, bits: int
 ) -> None:
-    monkeypatch.setattr("train.use.evaluate.restored", lambda *_: (1, parallel.spread({"scale": jnp.float32(2)})))
+    monkeypatch.setattr("train.use.evaluate.restore_params", lambda *_: (1, parallel.spread({"scale": jnp.float32(2)})))
     data: Any = Numbers()
     experiment = Experiment(Bits(), Shown(), data, SGD(), steps=1, precision=precision, parallel=parallel)
     answers = list(predict(Path("run"), Recorded(experiment, "numbers", ()), ["1", "2", "3"]))

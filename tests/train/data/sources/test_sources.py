@@ -27,7 +27,7 @@ from train.data.tasks.images import Images
 from train.data.tasks.pairs import Pairs
 from train.data.tasks.series import Series
 from train.data.tasks.text import Text
-from train.engine.provenance import changed, located, prints
+from train.engine.provenance import describe_changes, fingerprint_data, relocate_paths
 from train.errors import InputError
 
 ROWS = [
@@ -237,15 +237,17 @@ def test_a_run_remembers_which_data_of_the_library_it_was(
     from models import replace
 
     experiment = replace(sentiment_bert.experiment(), "data", Text(dataset=f"hf:{folder}"))
-    before = prints(experiment)
+    before = fingerprint_data(experiment)
     assert before["data.dataset"]["examples"] == {"train": 40, "test": 10}
-    assert prints(experiment) == before
+    assert fingerprint_data(experiment) == before
     other = datasets.DatasetDict({"train": reviews(ROWS[:30]), "test": reviews(ROWS[:10])})
     other.save_to_disk(tmp_path / "other")
-    assert "data.dataset" in changed(before, prints(replace(experiment, "data.dataset", f"hf:{tmp_path / 'other'}")))
+    assert "data.dataset" in describe_changes(
+        before, fingerprint_data(replace(experiment, "data.dataset", f"hf:{tmp_path / 'other'}"))
+    )
     (tmp_path / "run").mkdir()
     relative = replace(experiment, "data.dataset", "hf:saved")
-    found = located(relative, tmp_path / "run", {"path": str(tmp_path), "from_run": ".."})
+    found = relocate_paths(relative, tmp_path / "run", {"path": str(tmp_path), "from_run": ".."})
     assert found.data == Text(dataset=f"hf:{folder}")
 
 

@@ -12,13 +12,13 @@ import optax
 import pytest
 import sacrebleu
 
-from configs.translate_numbers import model as small
+from configs.translate_numbers import make_model as small
 from train.cli import main
 from train.config import load_config
 from train.data.source import held
 from train.data.tasks.pairs import Pairs
 from train.engine.evidence import Trained
-from train.engine.folder import fitted, record
+from train.engine.folder import record, use_saved_tokenizer
 from train.engine.prepared import prepare_evaluation
 from train.engine.step import make_search
 from train.errors import InputError
@@ -250,7 +250,7 @@ def test_a_run_goes_on_with_the_vocabulary_that_it_learnt() -> None:
     learnt: Any = experiment.data.open()
     record(Path("run"), experiment, "translate_numbers", learnt)
     Path("a.de").write_text("\n".join(GERMAN).replace("Haus", "Heim"), encoding="utf-8")
-    opened: list[Any] = [one.data.open() for one in (fitted(Path("run"), experiment), experiment)]
+    opened: list[Any] = [one.data.open() for one in (use_saved_tokenizer(Path("run"), experiment), experiment)]
     kept, anew = (one.tokens.encode(["das Haus"])[0].tolist() for one in opened)
     assert kept == learnt.tokens.encode(["das Haus"])[0].tolist() != anew
 
