@@ -1,12 +1,12 @@
-"""Blood cells found under a microscope: BCCD, 205 pictures to train on and 72 to test on, three kinds of cells.
+"""Blood cells detected in microscope images: BCCD, 205 / 72 images, three kinds of cells.
 
 python -m train detect_cells     # 11 minutes on one CPU core; mAP50 0.782, 0.799, mAP 0.426, 0.429 (seeds 0, 1)
-morphax predict runs/detect_cells PICTURE.jpg
+morphax predict runs/detect_cells IMAGE.jpg
 python -m tests.benchmarks.baselines --only detect_cells
     # mAP50 0.275, mAP 0.108: connected regions, logistic regression
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=32, 8.9 ms a step or more, 440 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs.detect_digits import make_model
 from train.data.tasks.boxes import Boxes
@@ -18,9 +18,7 @@ from train.review.detections import Detections
 
 
 def experiment() -> Experiment:
-    """4 layers of width 128 over 12 x 16 cells of 16 pixels, 8 pictures a step, cropped, turned over, and changed in
-    colour.
-    """
+    """4 layers of width 128 over 12 x 16 cells of 16 pixels; 8 images a step, cropped, flipped and colour-jittered."""
     return Experiment(
         model=make_model(3, (12, 16), 128, (24, 48, 96, 128), 4),
         objective=SetPrediction(),

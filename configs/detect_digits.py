@@ -1,14 +1,13 @@
-"""Handwritten digits found and read in pictures of 64 x 64 pixels: 4,000 / 500 pictures with one to four digits, put
-together by a rule.
+"""Handwritten digits detected in images of 64 x 64 pixels: 4,000 / 500 images of one to four digits, made by a rule.
 
 python -m train detect_digits
     # 6 minutes on one CPU core; mAP50 0.960, 0.959, 0.959, mAP 0.757, 0.757, 0.761 (seeds 0, 1, 2)
-morphax predict runs/detect_digits PICTURE.png
+morphax predict runs/detect_digits IMAGE.png
 python -m tests.benchmarks.baselines --only detect_digits
     # mAP50 0.911, mAP 0.733: connected regions, logistic regression
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 167 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 2.4 ms a step or more, 167 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import MLP, Attention, Block, BoxHead, ConvEmbed, LayerNorm, LearnedPosition, PreNorm, Stack, Transformer
 from train.data.tasks.boxes import Boxes
@@ -33,7 +32,7 @@ def make_model(classes: int, grid: tuple[int, int], width: int, channels: tuple[
 
 
 def experiment() -> Experiment:
-    """3 layers of width 96 over 8 x 8 cells, 32 pictures a step."""
+    """3 layers of width 96 over 8 x 8 cells, 32 images a step."""
     return Experiment(
         model=make_model(10, (8, 8), 96, (24, 48, 96), 3),
         objective=SetPrediction(),

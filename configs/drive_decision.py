@@ -1,19 +1,18 @@
-"""A vehicle that drives as fast as it is asked to: a Decision Transformer (arXiv:2106.01345) on 528 drives, timid to
-hasty.
+"""A Decision Transformer (arXiv:2106.01345) that drives to a requested return: 528 drives, timid to hasty.
 
-python -m train drive_decision     # 5 to 8 minutes on one CPU core, most of it at the wheel
+python -m train drive_decision     # 5 to 8 minutes on one CPU core, most of them in the simulator
 morphax predict runs/drive_decision DRIVE.npz --set data.asked=160
-    # how to reach 160; else the return that the drive has
+    # actions that reach 160; by default the return of the drive itself
 python -m tests.benchmarks.baselines --only drive_decision
-    # linear regression on sight and return: correlation 0.17, 24 % crash
+    # linear regression on observation and return: correlation 0.17, 24 % crash
 
 Asked for 140, 148, 156, 164 and 172, each in 50 drives, it reaches 148, 154, 159, 163 and 167 on average (seed 0).  The
 rank correlation of returns asked and reached is 0.60, 0.66, 0.71 (seeds 0, 1, 2); 1, 3 and 7 of the 250 drives crash,
 0, 0 and 1 leave the road; asked for 172 the reward is 1.01, 0.98, 0.99 of the expert's.  The mean squared error on
 held-out drives is 0.0076, 0.0086, 0.0069.
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.8 ms a step or more, 98 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.8 ms a step or more, 98 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import (
     MLP,
@@ -37,7 +36,7 @@ from train.review.driving import ClosedLoop
 
 
 def experiment() -> Experiment:
-    """2 layers of width 64 over return to go, sight and action of ten steps, which are 30 tokens; 64 windows a step."""
+    """2 layers of width 64 over return to go, observation and action of ten steps (30 tokens); 64 windows a step."""
     block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
     return Experiment(
         model=Transformer(

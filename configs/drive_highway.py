@@ -1,4 +1,4 @@
-"""A vehicle driven by what experts did: behaviour cloning on a simulated highway, 528 drives of 40 seconds.
+"""A vehicle that imitates experts: behaviour cloning on a simulated highway, 528 drives of 40 seconds.
 
 python -m train drive_highway
     # 3 minutes on one CPU core; 0 of 50 drives crash, reward 0.983 to 0.992 of the expert's (seeds 0-2)
@@ -7,11 +7,11 @@ morphax predict runs/drive_highway DRIVE.npz
 
 All drives stay on the road to their end; the mean squared error of the actions on held-out drives is 0.0195 (seed 0).
 In the same drives 64 % of those without any action crash, with 0.70 of the expert's reward; a linear regression of the
-expert's actions on what it saw crashes in none, with 0.94 of its reward: `python -m tests.benchmarks.baselines --only
-drive_highway`.
+expert's actions on its observations crashes in none, with 0.94 of its reward:
+`python -m tests.benchmarks.baselines --only drive_highway`.
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.0 ms a step or more, 114 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 1.0 ms a step or more, 114 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import (
     MLP,
@@ -34,9 +34,7 @@ from train.review.driving import ClosedLoop
 
 
 def experiment() -> Experiment:
-    """2 layers of width 64 over two seconds of what was seen, and of nothing that was done (arXiv:1905.11979); 128
-    windows a step.
-    """
+    """2 layers of width 64 over two seconds of observations, no past actions (arXiv:1905.11979); 128 windows a step."""
     block = Block(mixer=Attention(4, causal=True, position=RoPE()), feedforward=MLP(), residual=PreNorm(LayerNorm()))
     return Experiment(
         model=Transformer(

@@ -1,11 +1,11 @@
-"""A vision transformer from scratch on pictures of clothes: Fashion-MNIST, 60,000 / 10,000, ten kinds.
+"""A vision transformer from scratch on images of clothes: Fashion-MNIST, 60,000 / 10,000, ten classes.
 
 python -m train images_vit     # 24 minutes on one CPU core; accuracy 0.920 (seed 0), and 0.9125 with epochs=10
-morphax predict runs/images_vit PICTURE.png FOLDER
+morphax predict runs/images_vit IMAGE.png FOLDER
 python -m tests.benchmarks.baselines --only images_vit     # logistic regression on pixels: 0.840
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=512, 4.5 ms a step or more, 309 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import (
     MLP,
@@ -30,9 +30,7 @@ from train.review.classes import Classes
 
 
 def experiment() -> Experiment:
-    """3 layers of width 64 over 7 x 7 patches of a convolutional stem, 64 pictures a step, moved by a pixel and
-    mirrored.
-    """
+    """3 layers of width 64 over 7 x 7 patches of a convolutional stem; 64 images a step, shifted and flipped."""
     return Experiment(
         model=Transformer(
             embed=ConvEmbed(64, (32, 64, 128), (2, 1, 2), None, 0, position=LearnedPosition(49)),

@@ -8,8 +8,8 @@ morphax generate runs/lm_shakespeare "ROMEO:" --temperature 0.8
 python -m tests.benchmarks.baselines --only lm_shakespeare
     # 5-grams, which see across windows: 1.659; tiny Shakespeare 1.669
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=64, 1.6 ms a step or more, 100 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs import tiny_lm
 from train.experiment import Evaluation, Experiment

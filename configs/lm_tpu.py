@@ -4,18 +4,19 @@ python -m train lm_tpu                          # on the TPU; your own text: dat
 morphax plan lm_tpu                             # anywhere, with the extra `tpu`
 morphax generate runs/lm_tpu "ROMEO:" --temperature 0.8
 
-Its shape is what lets the chip work: a step of 16,384 bytes asks for 49.6 TFLOP (52.1 run, as attention is computed
-again in the backward pass), and by the compiler for v5e:1x1 takes 410 ms at the least (585 million cycles, and the
-kernels' 4.1 TFLOP at full rate) and 10.6 of 15.75 GiB: an MFU of 61.3 % is the ceiling, 39,900 bytes a second.  The
-reasons, each from such a plan: - width 3,072: products grow with its square, all else with the width; at 2,048 and ten
-layers (scanned) the ceiling is 51 %, not 55 %. - feedforward with a squared ReLU (arXiv:2109.08668): the vector unit
-has no bfloat16, and SwiGLU's backward pass keeps it so busy that   the matrix unit waits.  With SwiGLU at 2.75 times
-the width (scanned) it is 53 %, not 55 %. - layers as a loop: scanning would copy what is kept for the backward pass,
-and end at 55 %; it compiles in 70 s instead of 100. - heads of 128 fill a vector; four of keys and values, as elsewhere
-(arXiv:2305.13245).
+Its shape lets the chip work at full rate: a step of 16,384 bytes needs 49.6 TFLOP (52.1 executed, as attention is
+recomputed in the backward pass), and by the compiler for v5e:1x1 takes at least 410 ms (585 million cycles, and the
+kernels' 4.1 TFLOP at full rate) and 10.6 of 15.75 GiB: at most an MFU of 61.3 %, 39,900 bytes a second.  The reasons,
+each from such a plan:
+- width 3,072: matmuls grow with its square, everything else with the width; at 2,048 and ten layers (scanned) the
+  ceiling is 51 %, not 55 %.
+- feedforward with a squared ReLU (arXiv:2109.08668): the vector unit has no bfloat16, and SwiGLU's backward pass keeps
+  it so busy that the matrix unit waits.  With SwiGLU at 2.75 times the width (scanned) it is 53 %, not 55 %.
+- layers as a loop: scanning would copy the activations kept for the backward pass, and end at 55 %, though it
+  compiles in 70 s instead of 100.
+- heads of 128 fill a vector; four heads of keys and values (arXiv:2305.13245).
 
-Never run on a TPU: the text is small for such a model, which will know it by heart after a few of the 1,000 steps'
-epochs."""
+Never run on a TPU: the text is small for such a model, which will memorise it after a few epochs of the 1,000 steps."""
 
 from models import MLP, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
 from models.activation import squared_relu

@@ -1,4 +1,4 @@
-"""Multi-query associative recall in 4 layers of width 64: which mixer can look a value up by its key?
+"""Multi-query associative recall in 4 layers of width 64: which mixer can look up a value by its key?
 
 python -m train recall                                                       # 300 steps, half a minute on one CPU core
 python -m train recall model.stack.block.mixer="GatedDeltaNet(heads=2)"
@@ -47,22 +47,27 @@ b: data="Recall(pairs=2, length=8, vocab=12)" model.embed.vocab=12
 c: data="Recall(pairs=2, length=8)"
 d: data="Recall(pairs=4, length=12)"
 
-Without a letter the task is the default: 6 pairs in 24 tokens of 72.  Naming the row's most frequent value is right 25
-times of 100, and that is where training waits until a mixer looks keys up.  What is written above is one run each, seed
-0, and shows what can be learnt, not how surely: rates, settings and tasks were chosen in up to six tries a row, by the
-same held rows that the accuracy is of. The rows of GatedDeltaNet, Mamba2, MLSTM and RWKV7 were run before their first
-values, the cap of the mLSTM's gates and the epsilons of their norms became those of the released code, which can move
-the number of steps. - Concat of windowed Attention and Mamba2 was at 25 % after 580 steps of the default and passed
-task a; only the form above was kept. - Retention, gated linear attention and linear attention stay at 25 % by
-themselves: a value has to meet its key, one token before it, and   a short convolution beside them does that (the delta
-rules and Mamba have one).  The mLSTM was given one from the start.  Linear   attention with elu + 1 ends at 76 % of
-task a, and the form above was at 73 % of the default after 700 steps. - BlockRouting(block=4), which reads 3 of 6
-blocks, stays at 26 %; with 4 it learns as fast as attention. - Sigmoid weights stay at 25 % of the default; the RG-LRU
-and Mamba-1 did for 400 and 840 steps, where they were stopped. - minGRU and minLSTM keep channels apart, with no
-product of key and value: 51 % of task c, with its 24 keys. - Convolutions compare tokens at fixed distances, so that
-their width must grow with the row (arXiv:2312.04927): the gated one reaches   13 % of the default, the long one 23 %.
-`width` reaches depth * (width - 1) = 28 tokens.  A chunk of 12 sees no pair outside it. - TokenMLP, Fourier and Pooling
-see later tokens and compare none: that is left to the feedforward, for 4 keys and 4 values."""
+Rows without a letter have the default task: 6 pairs in 24 tokens of 72.  Answering a row's most frequent value is
+right 25 times of 100, and training stays there until a mixer looks keys up.  The table is one run each, seed 0, and
+shows what can be learnt, not how reliably: rates, settings and tasks were chosen in up to six tries a row, by the same
+held-out rows that the accuracy is of.  The rows of GatedDeltaNet, Mamba2, MLSTM and RWKV7 were run before their
+initial values, the cap of the mLSTM's gates and the epsilons of their norms became those of the released code, which
+can change the number of steps.
+- Concat of windowed Attention and Mamba2 was at 25 % after 580 steps of the default and passed task a; only the form
+  above was kept.
+- Retention, gated linear attention and linear attention alone stay at 25 %: a value has to meet its key, one token
+  before it, which a short convolution beside them does (the delta rules and Mamba contain one).  The mLSTM had one
+  from the start.  Linear attention with elu + 1 ends at 76 % of task a, and the form above was at 73 % of the default
+  after 700 steps.
+- BlockRouting(block=4), which reads 3 of 6 blocks, stays at 26 %; with 4 it learns as fast as attention.
+- Sigmoid weights stay at 25 % of the default; the RG-LRU and Mamba-1 did so for 400 and 840 steps, when they were
+  stopped.
+- minGRU and minLSTM keep channels apart, with no product of key and value: 51 % of task c, with its 24 keys.
+- Convolutions compare tokens at fixed distances, so that their width must grow with the row (arXiv:2312.04927): the
+  gated one reaches 13 % of the default, the long one 23 %.  `width` reaches depth * (width - 1) = 28 tokens.  A chunk
+  of 12 sees no pair outside it.
+- TokenMLP, Fourier and Pooling see later tokens and compare none: that is left to the feedforward, for 4 keys and 4
+  values."""
 
 from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
 from train.data.tasks.synthetic import Recall, SelectiveCopy
@@ -77,9 +82,7 @@ def experiment() -> Experiment:
 
 
 def make_experiment(data: Recall | SelectiveCopy) -> Experiment:
-    """Training on a task until it is solved.  Embeddings are normalised: as small as they start, the first layer would
-    drown the tokens.
-    """
+    """Trains on a task until it is solved; embeddings are normalised, or the first layer would drown the tokens."""
     block = Block(
         mixer=Attention(heads=2, causal=True, position=RoPE()), feedforward=GLU(2.0), residual=PreNorm(RMSNorm())
     )

@@ -1,4 +1,4 @@
-"""Selective copying in 4 layers of width 64: which mixer can keep what matters and drop the rest?
+"""Selective copying in 4 layers of width 64: which mixer can keep the data tokens and drop the rest?
 
 python -m train selective_copy
     # 400 steps, half a minute on one CPU core
@@ -46,13 +46,15 @@ selective_copy`.
 e: data="SelectiveCopy(data=4, length=12)"
 f: data="SelectiveCopy(data=2, length=8)"
 
-Without a letter the task is the default: 6 of 10 tokens at chance places among 24, asked in their order.  One run each,
-seed 0, with settings and tasks chosen by the same held rows that the accuracy is of: it shows what can be learnt, not
-how surely.  What `recall` says of the first values of four mixers holds here too. - Every mixer that learns where to
-look passes, and convolutions do too, which reach the whole row in 4 layers: that time-invariant ones   fail
-(arXiv:2312.00752, section 3.1) is of rows of 4,096 tokens.  A chunk of 12 sees no token outside it. - Fourier and
-Pooling mix all places alike, whatever stands there.  After 1,200 and 1,000 steps of the default they were at 67 % and
-45 %.   TokenMLP has weights of its own for each place, and copies from a row of fixed length."""
+Rows without a letter have the default task: 6 of 10 data tokens at random positions among 24, asked for in their
+order.  One run each, seed 0, with settings and tasks chosen by the same held-out rows that the accuracy is of: it
+shows what can be learnt, not how reliably.  The note of `recall` on the initial values of four mixers holds here too.
+- Every mixer that learns where to look passes, and so do convolutions, which reach the whole row in 4 layers: the
+  failure of time-invariant ones (arXiv:2312.00752, section 3.1) is for rows of 4,096 tokens.  A chunk of 12 sees no
+  token outside it.
+- Fourier and Pooling mix all positions alike, whatever token is there.  After 1,200 and 1,000 steps of the default
+  they were at 67 % and 45 %.  TokenMLP has weights of its own for each position, and copies from a row of fixed
+  length."""
 
 from configs.recall import make_experiment
 from train.data.tasks.synthetic import SelectiveCopy
@@ -60,5 +62,5 @@ from train.experiment import Experiment
 
 
 def experiment() -> Experiment:
-    """As `recall`, with another task."""
+    """32 examples a step, as `recall`."""
     return make_experiment(SelectiveCopy())

@@ -1,13 +1,13 @@
 """MiniLM fine-tuned for sentiment on 8,021 film-review sentences.
 
 python -m train sentiment_bert
-    # 8 to 9 minutes on one or two CPU cores; accuracy on 2,049 others 0.875, 0.875, 0.873 (seeds 0, 1, 2)
+    # 8 to 9 minutes on one or two CPU cores; accuracy on 2,049 held-out ones 0.875, 0.875, 0.873 (seeds 0, 1, 2)
 python -m tests.benchmarks.baselines --only sentiment_bert     # TF-IDF and logistic regression: 0.795
 python -m train sentiment_bert data.dataset=glue/sst2 data.text=sentence "data.splits=('train', 'validation')"
     # SST-2, 67,349 / 872
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.7 ms a step or more, 702 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.7 ms a step or more, 702 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import bert
 from train.data.tasks.text import Text

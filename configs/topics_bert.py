@@ -1,11 +1,11 @@
-"""MiniLM fine-tuned to tell the topic of a news story: Reuters R8, 5,485 / 2,189 stories, 8 topics.
+"""MiniLM fine-tuned to classify news stories by topic: Reuters R8, 5,485 / 2,189 stories, 8 topics.
 
 python -m train topics_bert     # accuracy 0.979, macro-F1 0.942 on two CPU cores, 28 minutes at 13 stories a second
 #                               and 0.976, 0.935 on one, where sums are in another order, 49 minutes (seed 0 both times)
 python -m tests.benchmarks.baselines --only topics_bert     # TF-IDF and logistic regression: 0.969, 0.914
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 25.8 ms a step or more, 1,784 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 25.8 ms a step or more, 1,784 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs.sentiment_bert import WEIGHTS
 from models import ClassHead, MeanPool, bert

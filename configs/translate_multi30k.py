@@ -1,5 +1,4 @@
-"""Descriptions of pictures translated from English to German by an encoder-decoder from scratch: Multi30k, 29,000
-pairs, test of 2016.
+"""Image captions from English to German by an encoder-decoder from scratch: Multi30k, 29,000 pairs, test of 2016.
 
 python -m train translate_multi30k
     # BLEU 35.3, chrF 58.1 with 4 beams (seed 0); epochs=6: 36.4, 59.5; epochs=10: 38.1, 61.9
@@ -8,8 +7,8 @@ python -m tests.benchmarks.baselines --only translate_multi30k     # word for wo
 
 35 minutes on two CPU cores from nothing, data and report included; 42 with epochs=6.
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 9.4 ms a step or more, 588 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs.translate_numbers import make_model
 from train.data.tasks.pairs import Pairs

@@ -1,13 +1,12 @@
-"""Numbers translated from English to French words by a small encoder-decoder from scratch: the pairs are made by a
-rule.
+"""Numbers from English to French words by a small encoder-decoder from scratch, on pairs made by a rule.
 
 python -m train translate_numbers
     # 130 to 142 s on two CPU cores; exact match 1.000 on 1,000 held-out numbers (seeds 0 to 2)
 morphax predict runs/translate_numbers "four hundred and twelve"
 python -m tests.benchmarks.baselines --only translate_numbers     # word for word: BLEU 2.4, exact match 0.000
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 3.1 ms a step or more, 118 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 3.1 ms a step or more, 118 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import GLU, Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed
 from train.data.tasks.pairs import Pairs

@@ -4,8 +4,8 @@ python -m train tweets_bert
     # 12 minutes at 84 tweets a second, as two free cores began; accuracy 0.815, macro-F1 0.803 (seed 0)
 python -m tests.benchmarks.baselines --only tweets_bert     # TF-IDF and logistic regression: 0.759, 0.740
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 9.1 ms a step or more, 819 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 9.1 ms a step or more, 819 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs.sentiment_bert import WEIGHTS
 from models import ClassHead, MeanPool, bert

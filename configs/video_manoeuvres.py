@@ -1,5 +1,4 @@
-"""What a vehicle on a highway does, seen from above for 2.8 seconds: keep, left, right, accelerate or brake; 2,000 /
-400 clips.
+"""Manoeuvres of a vehicle on a highway, in clips of 2.8 seconds from above, of five classes: 2,000 / 400 clips.
 
 python -m train video_manoeuvres
 morphax predict runs/video_manoeuvres VIDEO.mp4 FOLDER
@@ -9,8 +8,8 @@ minute; accuracy 0.980, 0.985, 0.975 (seeds 0, 1, 2), of each manoeuvre 0.950 or
 frames of each clip shuffled.  Logistic regression on the pixels of all frames gives 0.943, on those of the first and
 the last 0.958: where the vehicle ends says most (`python -m tests.benchmarks.baselines --only video_manoeuvres`).
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.4 ms a step or more, 307 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=128, 7.4 ms a step or more, 307 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from configs.video_motion import make_model
 from train.data.tasks.clips import Clips

@@ -1,4 +1,4 @@
-"""Which of four handwritten digits moves steadily, and where to: 8,000 / 1,000 clips, eight directions.
+"""Steady motion of one of four handwritten digits: 8,000 / 1,000 clips, eight directions.
 
 python -m train video_motion
 morphax predict runs/video_motion VIDEO.mp4 FOLDER
@@ -8,8 +8,8 @@ with the frames of each clip shuffled, where no model can do better than chance,
 regression on the pixels of all frames gives 0.170, on those of the first and the last 0.144 (`python -m
 tests.benchmarks.baselines --only video_motion`).
 
-On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 10.9 ms a step or more, 523 MiB, by the compiler (`make
-tpu-configs`)."""
+On Colab's TPU v5e-1: precision=bfloat16 batch_size=256, 10.9 ms a step or more, 523 MiB, by the compiler
+(`make tpu-configs`)."""
 
 from models import (
     MLP,
@@ -36,9 +36,7 @@ from train.review.clips import ClipClasses
 def make_model(
     grid: tuple[int, int, int], frames: int, size: int, width: int, repeats: int, classes: int
 ) -> Transformer:
-    """Tubelets of so many frames and pixels; attention over space, then over time, then the MLP (ViViT's model 3,
-    arXiv:2103.15691).
-    """
+    """Embeds tubelets; attention over space, then over time, then the MLP (ViViT's model 3, arXiv:2103.15691)."""
     space = Block(Along(grid, (1, 2), Attention(4, position=AxialRoPE(grid[1:]))), None)
     time = Block(Along(grid, (0,), Attention(4, position=RoPE())), MLP(2.0))
     return Transformer(

@@ -5,10 +5,9 @@ import sys
 
 
 def start() -> int:
-    """Runs the command line.  On Linux the process first begins anew, before anything heavy is imported, with memory in
-    huge pages.
+    """Runs the command line; on Linux in a process that allocates huge pages, restarted before any slow import.
 
-    XLA on CPU takes its buffers anew each step, and small pages cost time.
+    XLA on CPU allocates its buffers anew each step, which takes longer with small pages.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"

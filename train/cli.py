@@ -1,4 +1,4 @@
-"""The command line: which command it is, and how what goes wrong is said."""
+"""The command line: dispatches to the commands, and prints errors in one sentence."""
 
 import argparse
 import importlib
@@ -11,11 +11,11 @@ from typing import NoReturn
 from train import commands
 from train.errors import InputError
 
-COMMANDS = [info.name for info in pkgutil.iter_modules(commands.__path__)]  # one file a command, called as the command
+COMMANDS = [info.name for info in pkgutil.iter_modules(commands.__path__)]  # one file for each command, with its name
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line as everything else does, in one sentence."""
+    """An argument parser whose errors are InputErrors of one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""
@@ -23,15 +23,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; gives the exit code: 0, 2 for input that cannot be used or held, 128 + n after signal n."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] not in COMMANDS and given[0] not in ("-h", "--help"):
-        given.insert(0, "train")
+    """Runs a command line; returns the exit code: 2 for unusable input or lack of memory, 128 + n after signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] not in COMMANDS and words[0] not in ("-h", "--help"):
+        words.insert(0, "train")
     try:
-        options, rest = _make_parser().parse_known_args(given)
+        options, rest = _make_parser().parse_known_args(words)
         if wrong := [text for text in rest if text.startswith("-") or not hasattr(options, "overrides")]:
             raise InputError(
-                f"{' '.join(wrong)} is no argument of `morphax {given[0]}`; see `morphax {given[0]} --help`."
+                f"{' '.join(wrong)} is no argument of `morphax {words[0]}`; see `morphax {words[0]} --help`."
             )
         if rest:  # overrides after an option
             options.overrides.extend(rest)
@@ -65,11 +65,11 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has"
         " examples.",
     )
-    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = importlib.import_module(f"train.commands.{name}")
-        own = added.add_parser(name, help=command.HELP, epilog=command.EXAMPLES, formatter_class=plain)
-        command.add(own)
-        own.add_argument("--json", action="store_true", help="print one machine-readable object")
-        own.set_defaults(run=command.run)
+        subparser = subparsers.add_parser(name, help=command.HELP, epilog=command.EXAMPLES, formatter_class=plain)
+        command.add(subparser)
+        subparser.add_argument("--json", action="store_true", help="print one machine-readable object")
+        subparser.set_defaults(run=command.run)
     return parser

@@ -1,4 +1,4 @@
-"""Configs: the names of the project's own, files of the user's, and the experiment that each builds."""
+"""Configs: those of the project by name, files of the user's by path, and the experiment that each builds."""
 
 import functools
 import importlib
@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from tensorflow_datasets.core import registered
 
@@ -20,15 +20,14 @@ from train.spec.parts import Names, components, joined, project
 
 
 def list_configs() -> list[str]:
-    """The experiments in configs/."""
+    """Lists the names of the configs in configs/."""
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
 
 
 def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
-    """The experiment of a config, by its name in configs/ or the path of a Python file, with overrides applied; and the
-    components known.
+    """Loads a config's experiment, by name or as a Python file, with overrides; also returns the known components.
 
-    Raises InputError for a name that is none, a file without `experiment()`, and for every override that does not fit.
+    Raises InputError for an unknown name, a file without `experiment()`, and an override that does not fit.
     """
     module = import_config(name)
     names = joined(project(), components(module))
@@ -36,14 +35,14 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
         raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:
         experiment = module.experiment()
-    except Exception as error:  # whatever the config's own code raises
+    except Exception as error:  # the config's code may raise anything
         raise InputError(f"The config {name!r} cannot be built: {_describe_error(error, module.__file__)}") from None
     if not isinstance(experiment, Experiment):
         raise InputError(
             f"experiment() of the config {name!r} gave a {type(experiment).__name__}; it must give an Experiment."
         )
     try:
-        again = decode(encode(experiment), names)  # what is trained is what its run is read back as
+        again = decode(encode(experiment), names)  # train exactly the experiment that its run is read back as
     except InputError as error:
         raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
     if lost := changes(experiment, again):
@@ -54,8 +53,8 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     return override(again, overrides, names), names
 
 
-def import_config(name: str) -> Any:
-    """The module of a config: one of the project's by its name, or a file.  Raises InputError if there is none."""
+def import_config(name: str) -> ModuleType:
+    """Imports the module of a config, by name or as a file.  Raises InputError if there is none."""
     if name.endswith(".py"):
         return load_file(name, "config file")
     if name not in list_configs():
@@ -63,42 +62,40 @@ def import_config(name: str) -> Any:
     return importlib.import_module(f"configs.{name}")
 
 
-def load_file(file: str, what: str = "file") -> Any:
-    """The module of a Python file of the user's.  Raises InputError if there is none, and for whatever its code
-    raises.
-    """
+def load_file(file: str, what: str = "file") -> ModuleType:
+    """Imports a Python file of the user's.  Raises InputError if there is none, or if its code raises anything."""
     path = Path(file)
     if not path.is_file():
         raise InputError(f"There is no {what} {file}.")
     try:
         module = _execute_file(path.resolve(), path.read_bytes())
-    except Exception as error:  # whatever the file's own code raises
+    except Exception as error:  # the file's code may raise anything
         raise InputError(f"The {what} {file} cannot be read: {_describe_error(error, str(path.resolve()))}") from None
-    # where a file's text is an earlier one again, its classes are those of that time
+    # a file whose text is again an earlier one gets that one's cached module, and so its classes
     sys.modules[module.__name__] = module
     return module
 
 
-def _describe_error(error: Exception, file: str) -> str:
-    """What a config's own code raised, and the line."""
+def _describe_error(error: Exception, file: str | None) -> str:
+    """Describes an error that the code of a file raised, with the line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     kind = "" if type(error) in (ValueError, LookupError, InputError) else f"{type(error).__name__}: "
     said = error.msg if isinstance(error, SyntaxError) else (str(error).strip().splitlines() or ["no reason given"])[0]
-    return f"{kind}{said}" + (f" (line {line} of {Path(file).name})" if line else "")
+    return f"{kind}{said}" + (f" (line {line} of {Path(file).name})" if line and file else "")
 
 
 @functools.cache
-def _execute_file(path: Path, source: bytes) -> Any:
-    # the same text is run once, so that its classes stay the same ones
-    folder = [str(path.parent)]  # TFDS asks where a builder's package is
+def _execute_file(path: Path, source: bytes) -> ModuleType:
+    # cached: the same text is executed once, so that its classes keep their identity
+    folder = [str(path.parent)]  # TFDS looks up the folder of a builder's package
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path, submodule_search_locations=folder)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # which the file may not say any more when it is asked
+    # recorded with the run; the file may have changed by then
     vars(module)["__source__"] = source.decode("utf-8", errors="replace")
     sys.modules[module.__name__] = module
-    with registered.skip_registration():  # a data set of its own may have the name of another
+    with registered.skip_registration():  # a data set in the file may have the name of another
         spec.loader.exec_module(module)
     return module

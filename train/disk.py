@@ -1,6 +1,4 @@
-"""Writes that fail (a disk that is full or read-only, a quota) as one sentence that says what is kept and how to go
-on.
-"""
+"""Failed writes (a full or read-only disk, a quota) as one sentence: what is kept, and how to go on."""
 
 import contextlib
 import errno
@@ -18,31 +16,28 @@ REASONS = {
 
 
 def find_reason(error: BaseException) -> str | None:
-    """Why the system refused to write, found in an error, in what caused it, or in what a library says of it; None for
-    other errors.
-    """
+    """Finds the system's reason for a failed write in an error, its causes or its text; None for other errors."""
     waiting: list[BaseException | None] = [error]
     seen: list[BaseException] = []
     while waiting:
-        one = waiting.pop()
-        if one is None or any(one is other for other in seen):
+        cause = waiting.pop()
+        if cause is None or any(cause is other for other in seen):
             continue
-        seen.append(one)
-        if isinstance(one, OSError) and one.errno in REASONS:
-            return REASONS[one.errno]
-        if said := next((words for words in REASONS.values() if words in str(one)), None):
+        seen.append(cause)
+        if isinstance(cause, OSError) and cause.errno in REASONS:
+            return REASONS[cause.errno]
+        if said := next((words for words in REASONS.values() if words in str(cause)), None):
             return said
-        waiting += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+        waiting += [cause.__cause__, cause.__context__]
+        waiting += cause.exceptions if isinstance(cause, BaseExceptionGroup) else ()
     return None
 
 
 class ReportedWrites(logging.Filter):
-    """Keeps what asyncio says of writes that nobody waits for any more off the screen where a failed one has been
-    told.
-    """
+    """Drops asyncio's log records of failed writes, which have been reported already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is of something else."""
+        """Tells if a record is of anything but a failed write."""
         error = record.exc_info[1] if record.exc_info else None
         return error is None or find_reason(error) is None
 
@@ -52,12 +47,12 @@ REPORTED_WRITES = ReportedWrites()
 
 @contextlib.contextmanager
 def explain_failed_writes(folder: Path, kept: str = "") -> Iterator[None]:
-    """Raises InputError where what is done inside cannot be written to a run's folder; `kept` says what the run has."""
+    """Raises InputError if a write to a run's folder fails inside; `kept` is a sentence on what the run still has."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # libraries wrap what the system says in errors of many kinds
+    except Exception as error:  # libraries wrap the system's error in errors of many types
         said = find_reason(error)
         if said is None:
             raise

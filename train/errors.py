@@ -1,4 +1,4 @@
-"""The exception for input that cannot be used, and library errors turned into it."""
+"""The exception for unusable input, and library errors converted to it."""
 
 import contextlib
 import re
@@ -9,10 +9,10 @@ Json: TypeAlias = "str | float | bool | None | Sequence[Json] | Mapping[str, Jso
 
 
 class InputError(ValueError):
-    """Input of the user's that cannot be used; the message is one sentence that says what, and what to do."""
+    """Unusable input of the user; the message is one sentence that says what is wrong and what to do."""
 
     def _render_traceback_(self) -> list[str]:
-        return [f"morphax: {self}"]  # what a notebook shows
+        return [f"morphax: {self}"]  # shown by a notebook
 
 
 @contextlib.contextmanager

@@ -1,22 +1,24 @@
-"""Events of a run, and sinks, to which the loop gives them."""
+"""Events of a run, and sinks, which receive them from the loop."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from train.errors import Json
+
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """A run goes on from `step`, 0 if it is new, to `steps`; `settings` is its experiment as JSON values.
+    """The start of a run from `step`, 0 if it is new, to `steps`; `settings` is its experiment as JSON values.
 
-    `logged` has the groups (`train`, `evaluation`) whose numbers of that step were written before.
+    `logged` has the groups (`train`, `evaluation`) whose numbers of that step have been written already.
     """
 
     folder: Path
     step: int
     steps: int
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Json] = dataclasses.field(default_factory=dict)
     logged: frozenset[str] = frozenset()
 
 
@@ -47,21 +49,21 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """The checkpoint of a step is on the disk."""
+    """A checkpoint of a step, now on the disk."""
 
     step: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """A sentence for who watches."""
+    """A sentence for the user."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A run has ended after a step, with the summary that `summary.json` holds."""
+    """The end of a run after a step, with the contents of `summary.json`."""
 
     step: int
     summary: Mapping[str, Any]
@@ -79,7 +81,7 @@ class Writer(Protocol):
 
 
 class Sink(Protocol):
-    """A place for the events of a run, such as a log, a tracking server, a console: opened when training starts.
+    """A destination for the events of a run, such as a log, a tracking server, a console: opened when training starts.
 
     A run that is continued opens its sinks anew: a sink must not hold the numbers of a step twice.
     """

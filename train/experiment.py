@@ -1,8 +1,7 @@
-"""One experiment as one value: everything that decides what a run computes."""
+"""An experiment as one value: everything that decides what a run computes."""
 
 import dataclasses
 import math
-from typing import Any
 
 from models.contracts import Model
 from models.structure import APART
@@ -12,7 +11,7 @@ from train.parallel import Jit
 from train.precision import Precision
 
 
-def _require_above_zero(path: str, settings: Any, *names: str) -> None:
+def _require_above_zero(path: str, settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
@@ -21,11 +20,11 @@ def _require_above_zero(path: str, settings: Any, *names: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Measure the test split every `every` steps (None: each epoch, and always at the end) in batches of `batch_size`.
+    """Evaluation on the test split every `every` steps (None: each epoch), and at the end, in batches of `batch_size`.
 
-    `metric` picks the best checkpoint, the one with the greatest if `greater`: a metric of the objective, of `metrics`
-    or of the review.  After `patience` evaluations without a better one training stops, and after the first in which
-    it is as good as `goal`.
+    `metric` picks the best checkpoint, with the smallest value, or the greatest if `greater`: a metric of the
+    objective, of `metrics` or of the review.  Training stops after `patience` evaluations without a better value, or
+    once the value reaches `goal`.
     """
 
     every: int | None = None
@@ -45,7 +44,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Save every `every` steps (None: at evaluations); keep the last `keep` and the best."""
+    """Checkpoints every `every` steps (None: at evaluations), of which the last `keep` and the best are kept."""
 
     every: int | None = None
     keep: int = 2
@@ -56,15 +55,15 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is trained (`model`, `initial`), towards what (`objective`) on what (`data`), how (`optimizer`,
-    `batch_size`, `steps` or `epochs`, `accumulate`, `precision`, `parallel`), and what is watched (`evaluation`,
-    `checkpoints`, `log_every`).
+    """Model, objective, data and optimizer of a run, with its batch size, length, parallelism, metrics and seed.
 
-    `review` looks at the trained model on the test split: metrics by their field's library, pictures for the report.
-    `metrics` are measured at each evaluation beside those of the objective: `metrics=(MacroF1(), TopK(5))`. `sinks` are
-    tracking servers that get the numbers of a run too: `sinks=(WandB("project"),)`. `seed` decides initial parameters,
-    order of data and dropout.  Raises ValueError where two settings contradict each other. `given` are the paths of
-    overrides: what is set there is never changed to fit the data (see `train.engine.requirements`).
+    Exactly one of `steps` and `epochs` is set.  `initial` loads pretrained parameters, `accumulate` splits a batch into
+    parts that are computed in turn, and `log_every` counts steps.  `review` examines the trained model on the test
+    split: metrics by their field's library, pictures for the report.  `metrics` are measured at each evaluation beside
+    those of the objective: `metrics=(MacroF1(), TopK(5))`.  `sinks` are tracking servers that receive the numbers of a
+    run too: `sinks=(WandB("project"),)`.  `seed` decides initial parameters, order of data and dropout.  `given` are
+    the paths of overrides, which are never changed to fit the data (see `train.engine.requirements`).  Raises
+    ValueError if two settings contradict each other.
     """
 
     model: Model
@@ -102,6 +101,6 @@ class Experiment:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}.")
 
-    def length(self, epoch: int) -> int:
-        """Steps of training, given the steps of an epoch."""
+    def count_steps(self, epoch: int) -> int:
+        """Counts the steps of training from the steps of an epoch."""
         return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * epoch)

@@ -1,6 +1,4 @@
-"""Training inside a notebook: an experiment by its config's name, a bar that moves, curves, bands over seeds,
-predictions, pictures.
-"""
+"""Training inside a notebook: an experiment by its config's name, a progress bar, curves, predictions, pictures."""
 
 import contextlib
 import dataclasses
@@ -11,10 +9,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import flax.linen as nn
 import numpy as np
 import rich.console
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.decoding.sampling import Sampler
@@ -41,20 +41,20 @@ COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A piece of a page, which a notebook shows when it is the last value of a cell."""
+    """HTML that a notebook shows if it is the last value of a cell."""
 
     source: str
 
     def _repr_html_(self) -> str:
-        left = r'<\1\2 style="text-align: left">'  # notebooks set tables to the right
+        left = r'<\1\2 style="text-align: left">'  # notebooks align tables to the right
         return re.sub(r"<(t[dh])\b([^>]*)>", left, self.source)
 
 
 def configured(config: str | Experiment, *overrides: str) -> Experiment:
-    """The experiment of a config, by its name in configs/ or a file's path, with overrides `path=value` as the command
-    line takes them.
+    """Loads the experiment of a config, by name or by a file's path, with overrides `path=value` of the command line.
 
-    An override may name classes that the notebook itself defines.  Raises InputError for what does not fit.
+    An override may name classes that the notebook itself defines.  Raises InputError if the config or an override is
+    unusable.
     """
     experiment, names = (config, project()) if isinstance(config, Experiment) else load_config(config, [])
     return override(experiment, overrides, joined(names, components(sys.modules["__main__"])))
@@ -63,43 +63,43 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
 def fit(
     config: str | Experiment, folder: str | Path, *overrides: str, fresh: bool = False, brief: bool = False
 ) -> "Run":
-    """Trains into a folder, from where the run in it stopped; one that is finished is read and not repeated.
+    """Trains into a folder, continuing the run that it holds; a finished run is read, not trained again.
 
-    `fresh` trains anew and keeps a run that the folder holds as FOLDER.1, FOLDER.2 and so on: what a class computes may
-    have changed where its fields have not.  `brief` shows the bar alone. Raises InputError for what cannot be used,
-    before compiling, and InterruptedRunError when stopped, with the state saved.
+    `fresh` trains anew, and keeps a run that the folder holds as FOLDER.1, FOLDER.2 and so on; use it if a class
+    computes something else than before by the same fields.  `brief` shows only the bar.  Raises InputError for
+    unusable input, before compiling, and InterruptedRunError if it is stopped, with the state saved.
     """
     enable_compilation_cache()
-    experiment, place = configured(config, *overrides), Path(folder)
+    experiment = configured(config, *overrides)
+    path = Path(folder)
     name = config if isinstance(config, str) else "notebook"
-    return Run(
-        place, fitting.fit(experiment, place, name, Inline(place, brief), fresh), name if name.endswith(".py") else None
-    )
+    summary = fitting.fit(experiment, path, name, Inline(path, brief), fresh)
+    return Run(path, summary, name if name.endswith(".py") else None)
 
 
 def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
-    """A table with a column for each name and a row for each key."""
+    """Shows a table with a column for each name and a row for each key."""
     keys = dict.fromkeys(key for column in columns.values() for key in column)
     body = [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
     return Piece(to_html(table(("", *columns), body)))
 
 
-def check(*given: Any) -> Piece:
-    """A table of what the laws find about components: instances, classes by their defaults, calls as text, or files.
+def check(*targets: object) -> Piece:
+    """Tests components by the laws, as a table: instances, classes by their defaults, calls as text, or files.
 
-    `check(MyMixer(heads=4))`.  Raises InputError for what is no component.
+    `check(MyMixer(heads=4))`.  Raises InputError if a target is no component.
     """
-    found: list[Any] = []
-    for component in given:
+    tested: list[nn.Module] = []
+    for component in targets:
         if isinstance(component, str):
-            found += components_of([component], components(sys.modules["__main__"]))
+            tested += components_of([component], components(sys.modules["__main__"]))
         else:
-            found.append(required(component() if isinstance(component, type) else component, str(component)))
+            tested.append(required(component() if isinstance(component, type) else component, str(component)))
     columns: dict[str, dict[str, str]] = {}
-    for report in map(Report, found):
+    for report in map(Report, tested):
         said = {
-            one.law: " ".join(filter(None, (one.verdict, one.where and f"({one.where})", one.remedy)))
-            for one in report.verdicts
+            each.law: " ".join(filter(None, (each.verdict, each.where and f"({each.where})", each.remedy)))
+            for each in report.verdicts
         }
         name = type(report.component).__name__
         columns[name if name not in columns else f"{name} {len(columns) + 1}"] = said
@@ -107,24 +107,21 @@ def check(*given: Any) -> Piece:
 
 
 def costs(experiments: Mapping[str, Experiment]) -> Piece:
-    """Parameters of several experiments and the operations of a training step, beside each other, counted before
-    anything is compiled.
+    """Compares parameters and FLOPs a training step of several experiments, without compiling any.
 
-    Raises InputError for one that does not fit its data.
+    Raises InputError if one does not fit its data.
     """
-    found: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for name, experiment in experiments.items():
         data = experiment.data.open()
         prepared = prepare(settle(experiment, data)[0], data)
-        found[name] = {"parameters": f"{parameters(prepared.shapes):,}", "operations a step": f"{prepared.work:,}"}
-    return beside(found)
+        columns[name] = {"parameters": f"{parameters(prepared.shapes):,}", "operations a step": f"{prepared.work:,}"}
+    return beside(columns)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what summary.json says, and the file of its own components, if one has them.  Shown
-    as a table.
-    """
+    """A finished run, shown as a table: its folder, its summary, and the file of its own components, if any."""
 
     folder: Path
     summary: dict[str, Any]
@@ -134,38 +131,37 @@ class Run:
         return Piece(to_html(table(("", str(self.folder)), format_summary(self.summary))))._repr_html_()
 
     def recorded(self) -> Recorded:
-        """The experiment as it ran, on one device."""
+        """Reads the run: its experiment, on one device, and its classes."""
         return open_run(self.folder, self.config)
 
     def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """An answer to each text or file, with settings changed, such as "data.text=review" for the column of a table.
+        """Answers each text or file; `settings` are overrides, such as "data.text=review" for the column of a table.
 
-        What the run cannot read has the reason for an answer, `unanswered`.  Raises InputError if it can read nothing.
+        An input that the run cannot read has the answer `unanswered`, the reason.  Raises InputError if it can read
+        none.
         """
         run = self.recorded()
         run = dataclasses.replace(run, experiment=configured(run.experiment, *settings))
         return [answer for _, answer in evaluate.predict(self.folder, run, inputs)]
 
     def generate(self, prompt: str, tokens: int = 200, temperature: float = 0.8, seed: int = 0) -> str:
-        """What a language model makes follow a prompt, with the prompt.  Raises InputError where the run is none."""
+        """Continues a prompt by a language model; returns both.  Raises InputError if the run is of another model."""
         tail = ""
         for tails in evaluate.generate(self.folder, self.recorded(), [prompt], tokens, Sampler(temperature), seed):
             tail = tails[0]
         return prompt + tail
 
     def curve(self, metric: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (n,) and values (n,) of a metric in training (`train`) or on the test split (`evaluation`)."""
-        points = [
-            (one["step"], one[f"{part}/{metric}"])
-            for one in read_metrics(self.folder)
-            if one.get(f"{part}/{metric}") is not None
-        ]
-        found = np.array(points, np.float64).reshape(-1, 2)
-        return found[:, 0], found[:, 1]
+        """Reads steps (n,) and values (n,) of a metric in training (`train`) or on the test split (`evaluation`)."""
+        name = f"{part}/{metric}"
+        points = [(row["step"], row[name]) for row in read_metrics(self.folder) if row.get(name) is not None]
+        array = np.array(points, np.float64).reshape(-1, 2)
+        return array[:, 0], array[:, 1]
 
     def curves(self, *metrics: str) -> Piece:
-        """Metrics over steps, side by side, in training and on the test split.  Raises InputError for one that was not
-        measured.
+        """Plots metrics over steps, side by side, in training and on the test split.
+
+        Raises InputError for a metric that was not measured.
         """
         figure = Figure((5 * max(len(metrics), 1), 3.2), layout="tight")
         for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
@@ -187,11 +183,12 @@ class Run:
         return Piece(to_html(drawn(figure)))
 
     def _measured(self) -> list[str]:
-        return sorted({name.partition("/")[2] for one in read_metrics(self.folder) for name in one if name != "step"})
+        return sorted({name.partition("/")[2] for row in read_metrics(self.folder) for name in row if name != "step"})
 
     def picture(self, caption: str = "") -> Piece:
-        """What the run's review drew on the test split, of which the caption begins so.  Raises InputError where there
-        is none.
+        """Shows the first picture of the run's review whose caption begins with `caption`.
+
+        Raises InputError if there is none.
         """
         file = self.folder / fitting.FINDINGS
         try:
@@ -206,9 +203,7 @@ class Run:
 
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:
-    """A metric over steps for several structures: the mean over each one's seeds, in a band from the lowest to the
-    highest seed.
-    """
+    """Plots a metric over steps for several structures: the mean over each one's seeds, in a band of their range."""
     figure = Figure((7.5, 4), layout="tight")
     axes = figure.subplots()
     for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
@@ -222,8 +217,8 @@ def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "
     return Piece(to_html(drawn(figure)))
 
 
-def labelled(axes: Any, title: str) -> None:
-    """Gives axes over steps their title and legend."""
+def labelled(axes: Axes, title: str) -> None:
+    """Sets title, labels and legend of axes over steps."""
     axes.set_title(title, size=10)
     axes.set_xlabel("step")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -233,45 +228,54 @@ def labelled(axes: Any, title: str) -> None:
 
 
 class Inline(Console):
-    """Writes to the output of a cell; the bar is one line that changes where IPython shows it, else lines."""
+    """Writes to the output of a cell; the bar is a line that is updated in place in IPython, otherwise lines."""
 
     def __init__(self, folder: Path, brief: bool = False) -> None:
         super().__init__()
         self.rich = rich.console.Console(
             force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True, quiet=brief
         )
-        self.folder, self.each = folder, 0.0
+        self.folder = folder
+        self.example_work = 0.0
 
-    def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
-        """As any console."""
-        self.each = prepared.work / prepared.experiment.batch_size
-        super().plan(prepared, folder, fresh, unused)
+    def show_plan(
+        self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()
+    ) -> None:
+        """Shows the five steps of this run, and keeps the FLOPs of an example."""
+        self.example_work = prepared.work / prepared.experiment.batch_size
+        super().show_plan(prepared, folder, fresh, unused)
 
     @contextlib.contextmanager
-    def bar(self, start: int, steps: int) -> Iterator[Bar]:
-        """The bar for the steps from `start` on."""
+    def show_bar(self, start: int, steps: int) -> Iterator[Bar]:
+        """Shows a progress bar for the steps from `start` on."""
         shell = sys.modules.get("IPython")
         if shell is None or shell.get_ipython() is None:
-            with super().bar(start, steps) as bar:
+            with super().show_bar(start, steps) as bar:
                 yield bar
         else:
             yield Changing(self, shell.display.display(Piece("compiling ..."), display_id=True), start, steps)
 
-    def summary(self, summary: Mapping[str, Any]) -> None:
-        """Nothing: a run shows itself."""
+    def show_summary(self, summary: Mapping[str, Any]) -> None:
+        """Shows nothing: the cell shows the Run."""
+
+
+class Handle(Protocol):
+    """An output of IPython that is updated in place."""
+
+    def update(self, obj: object, /) -> None: ...
 
 
 class Changing:
-    """A bar in the output of a cell, with the time left and the operations a second."""
+    """A progress bar in the output of a cell, with the time left and the FLOP/s."""
 
-    def __init__(self, console: Inline, handle: Any, start: int, steps: int) -> None:
+    def __init__(self, console: Inline, handle: Handle, start: int, steps: int) -> None:
         self.console, self.handle, self.start, self.steps = console, handle, start, steps
         self.began = time.monotonic()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
         words = [f"{self.console.folder.name}: step {step}/{self.steps}", format_values(values)]
-        speed = self.console.each * values.get("examples_per_second", 0.0)
+        speed = self.console.example_work * values.get("examples_per_second", 0.0)
         if speed:
             words.append(f"{format_count(speed)}FLOP/s")
         spent = time.monotonic() - self.began

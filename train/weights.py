@@ -13,18 +13,18 @@ from train.data.published import locate
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFace:
-    """Parameters from a folder with `config.json` and `model.safetensors`, or `package:NAME/path` for a published
-    package's folder.
+    """Parameters from a folder with `config.json` and `model.safetensors`, or from `package:NAME/path`.
 
-    The body must be of the model's structure, unless `fit` is set: then what fits a changed structure is loaded, such
-    as another mixer in some layers, fewer layers, another norm or a head of another size, and the rest is fresh.
+    The latter is the folder of a published package.  The body must have the model's structure, unless `fit` is set:
+    then parameters that fit a changed structure are loaded, such as another mixer in some layers, fewer layers, another
+    norm or a head of another size, and the rest is initialised.
     """
 
     folder: str
     fit: bool = False
 
     def load(self, model: Model, key: jax.Array) -> Start:
-        """Parameters that fit the model; those of a new head are initialised from the key."""
+        """Loads the parameters; those of a new head are initialised from the key."""
         if not isinstance(model, Transformer):
             raise ValueError(f"HuggingFace weights load into a Transformer; this model is a {type(model).__name__}.")
         loaded = read_hf(locate(self.folder), model, key, self.fit)

@@ -1,4 +1,4 @@
-"""The commands, one file each: `HELP`, `EXAMPLES`, the arguments that `add` gives a parser, and `run`."""
+"""The commands, one file each: `HELP`, `EXAMPLES`, `add`, which adds the arguments to a parser, and `run`."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ from train.errors import InputError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that read a run."""
+    """Adds the arguments of commands that read a run."""
     parser.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
     parser.add_argument("--config", help="the config file that defines the run's own components")
 
 
-def read_texts(given: Sequence[str]) -> Iterator[str]:
-    """The texts of a command line, where - stands for the lines of standard input."""
-    for text in given:
+def read_texts(arguments: Sequence[str]) -> Iterator[str]:
+    """Reads the texts of a command line; - stands for the lines of standard input."""
+    for text in arguments:
         if text != "-":
             yield text
             continue

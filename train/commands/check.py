@@ -1,4 +1,4 @@
-"""`morphax check`: the laws for components of one's own."""
+"""`morphax check`: tests the user's components by the laws."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ The exit code is 1 if a law is broken.  Properties that a class may declare are 
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument(
         "targets", nargs="*", metavar="FILE or CALL", help='a Python file, and calls such as "MyMixer(heads=4)"'
     )
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     if options.properties:
         from models.laws import declared
 
@@ -43,11 +43,11 @@ def run(options: argparse.Namespace) -> int:
     from train.study.check import Report, catalogued, components_of, prepare
 
     prepare()
-    found = components_of(options.targets)
+    tested = components_of(options.targets)
     if options.catalogue:
-        return catalogued(found, options.json)
-    reports = []
-    for component in found:
+        return catalogued(tested, options.json)
+    reports: list[Report] = []
+    for component in tested:
         report = Report(component, options.law)
         if not options.json:
             report.show()

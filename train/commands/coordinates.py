@@ -1,4 +1,4 @@
-"""`morphax coordinates`: how large activations are over widths or depths."""
+"""`morphax coordinates`: sizes of activations over widths or depths."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ large one.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
     parser.add_argument(
         "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
@@ -36,17 +36,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     from train.config import load_config
 
     experiment, _ = load_config(options.config, options.overrides)
-    given = options.sizes or ("64,128,256,512,1024" if options.by == "width" else "2,4,8,16")
-    sizes = sorted({int(size) for size in given.split(",") if size.strip().isdecimal()})
+    listed = options.sizes or ("64,128,256,512,1024" if options.by == "width" else "2,4,8,16")
+    sizes = sorted({int(size) for size in listed.split(",") if size.strip().isdecimal()})
     if sizes and sizes[-1] > 2**20:
-        raise InputError(f"--sizes is {given}; give sizes of at most {2**20:,}, as 64,128.")
-    if len(sizes) < 2 or len(sizes) != len(given.split(",")) or sizes[0] < 1 or options.steps < 1 or options.seeds < 1:
+        raise InputError(f"--sizes is {listed}; give sizes of at most {2**20:,}, as 64,128.")
+    if len(sizes) < 2 or len(sizes) != len(listed.split(",")) or sizes[0] < 1 or options.steps < 1 or options.seeds < 1:
         raise InputError(
-            f"--sizes is {given}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as"
+            f"--sizes is {listed}, --steps {options.steps} and --seeds {options.seeds}; give two sizes or more, as"
             " 64,128, and at least 1 step and seed."
         )
     enable_compilation_cache()

@@ -1,8 +1,7 @@
-"""`morphax data`: what data sets there are, and what is in one."""
+"""`morphax data`: lists, prepares and shows data sets."""
 
 import argparse
 import json
-from typing import Any
 
 from models.words import join
 from train.errors import InputError
@@ -19,14 +18,14 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("action", choices=("list", "prepare", "show"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, as name or name/configuration")
     parser.add_argument("--config", help="the config file that defines data sets of its own")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     from train.data.source import dataset, describe, own_names
 
     if options.config:
@@ -43,25 +42,25 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.names:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for name in options.names:
         described = describe(name)
-        one = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
+        row = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
         if options.action == "show":
             example = dataset(name, next(iter(described["splits"]))).examples[0]
-            one["first"] = {key: format_value(value) for key, value in example.items()}
-        rows.append(one)
+            row["first"] = {key: format_value(value) for key, value in example.items()}
+        rows.append(row)
     if options.json:
         print(json.dumps({"data": rows}))
         return 0
-    for one in rows:
-        for key, value in one.items():
+    for row in rows:
+        for key, value in row.items():
             print(f"{key:<10}{format_value(value)}")
     return 0
 
 
-def format_value(value: Any) -> str:
-    """A value of an example: text as it is, of many numbers their shape, kind and range."""
+def format_value(value: object) -> str:
+    """Formats a value of an example: text as it is, large arrays by dtype, shape and range."""
     import numpy as np
 
     if isinstance(value, str | bytes):

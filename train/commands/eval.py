@@ -1,4 +1,4 @@
-"""`morphax eval`: a trained run on its test split, or on the user's own data."""
+"""`morphax eval`: evaluates a trained run on its test split, or on the user's data."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings to change, such as data.split")
     parser.add_argument(
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     enable_compilation_cache()
     from train.engine.folder import open_run
     from train.engine.provenance import describe_changes, fingerprint_data
@@ -45,18 +45,18 @@ def run(options: argparse.Namespace) -> int:
     experiment = run.experiment
     if options.data is not None and not hasattr(experiment.data, "path"):
         raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
-    given = [text for text in options.overrides if text.partition("=")[0] in ("data.path", "data.test")]
-    if options.data is not None and given:
+    paths = [text for text in options.overrides if text.partition("=")[0] in ("data.path", "data.test")]
+    if options.data is not None and paths:
         raise InputError(
-            f"--data is {options.data}, which is short for data.path and data.test, and {given[0]} is given too;"
+            f"--data is {options.data}, which is short for data.path and data.test, and {paths[0]} is given too;"
             " leave one out."
         )
-    own = [
+    shorthand = [
         f"data.{name}={options.data}"
         for name in ("path", "test")
         if options.data is not None and hasattr(experiment.data, name)
     ]
-    experiment = override(experiment, [*own, *options.overrides], project())
+    experiment = override(experiment, [*shorthand, *options.overrides], project())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if experiment.data == run.experiment.data and (
         other := describe_changes(run.said.get("data", {}), fingerprint_data(experiment))

@@ -1,4 +1,4 @@
-"""`morphax generate`: text from a trained language model."""
+"""`morphax generate`: generates text by a trained language model."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument(
         "texts", nargs="+", metavar="PROMPT", help="prompts, or - to read them from standard input, one a line"
@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     enable_compilation_cache()
     from models.decoding.sampling import Sampler
     from train.engine.folder import open_run
@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")
     stream = generate(options.folder, run, prompts, options.tokens, sampler, options.seed, options.beams, options.best)
-    live, shown, tails = len(prompts) == 1 and not options.json, "", [""] * len(prompts)
+    live = len(prompts) == 1 and not options.json
+    shown = ""
+    tails = [""] * len(prompts)
     for tails in stream:
         if live:
             if not shown:

@@ -1,4 +1,4 @@
-"""`morphax plan`: memory, time and the ceiling on a TPU that need not be there, by its compiler."""
+"""`morphax plan`: memory, time and the MFU ceiling on a TPU, by its compiler, without the chip."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ The shapes of v4, v5p and tpu7x have three dimensions, as in v5p:2x2x1.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
     parser.add_argument(
         "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     from train.config import load_config
     from train.plan.advice import advised
     from train.plan.step import prepared
@@ -56,28 +56,28 @@ def run(options: argparse.Namespace) -> int:
     experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
     topologies = options.topology.split(",")
     for where in topologies:
-        topology(where)  # what is wrong with any is said before the first is compiled
+        topology(where)  # raises InputError before the first compilation
     ready = [
-        (name, where, prepared(one, name, where, options.decode))
+        (name, where, prepared(experiment, name, where, options.decode))
         for where in topologies
-        for name, one in experiments.items()
+        for name, experiment in experiments.items()
     ]
     plans, advice, refused = [], [], []
     for name, where, compiled in ready:
         print(f"compiling {options.config} ({name}) for {where}", file=sys.stderr, flush=True)
         try:
             plans.append(compiled())
-        except InputError as error:  # of this one, known when it is compiled; the others go on
+        except InputError as error:  # known only once it is compiled; the others go on
             refused.append({"name": name, "topology": where, "reason": str(error)})
             continue
         if options.advise and plans[-1].fits:
             advice.append({"name": name, "topology": where, "changes": []})
         elif options.advise:
-            found = advised(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
-            advice.append({"name": name, "topology": where, "changes": found and list(found.changes)})
-            plans += [found.plan] if found else []
+            better = advised(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+            advice.append({"name": name, "topology": where, "changes": better and list(better.changes)})
+            plans += [better.plan] if better else []
     if not plans:
-        raise InputError(" ".join(one["reason"] for one in refused))
+        raise InputError(" ".join(refusal["reason"] for refusal in refused))
     if options.json:
         print(
             json.dumps(
@@ -91,13 +91,10 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     print(table(plans, shutil.get_terminal_size().columns))
-    for one in refused:
-        print(one["reason"])
-    for one in advice:
-        found = (
-            "nothing tried fits; take more chips, or a smaller model"
-            if one["changes"] is None
-            else " ".join(one["changes"])
-        )
-        print(f"{one['topology']}, {one['name']}: {found or 'fits, nothing to change'}")
+    for refusal in refused:
+        print(refusal["reason"])
+    for item in advice:
+        changes = item["changes"]
+        text = "nothing tried fits; take more chips, or a smaller model" if changes is None else " ".join(changes)
+        print(f"{item['topology']}, {item['name']}: {text or 'fits, nothing to change'}")
     return 0

@@ -1,10 +1,10 @@
-"""`morphax predict`: a trained run's answers."""
+"""`morphax predict`: answers texts and files by a trained run."""
 
 import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="texts or files, as the run asks; - reads lines from standard input"
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     enable_compilation_cache()
     from train.engine.folder import open_run
     from train.spec.overrides import override
@@ -52,10 +52,10 @@ def run(options: argparse.Namespace) -> int:
 
     run = open_run(options.folder, options.config)
     run = dataclasses.replace(run, experiment=override(run.experiment, options.set, project()))
-    given = list(read_texts(options.inputs))
-    if not given:
+    inputs = list(read_texts(options.inputs))
+    if not inputs:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
-    answers = predict(options.folder, run, given, options.best)
+    answers = predict(options.folder, run, inputs, options.best)
     paired: list[dict[str, Any]] = []
     for question, answer in answers:
         paired.append({"input": question} | answer)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{question}\n    {format_answer(answer)}", flush=True)
     if options.json:
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
-    if reasons := [one["unanswered"] for one in paired if "unanswered" in one]:
+    if reasons := [answer["unanswered"] for answer in paired if "unanswered" in answer]:
         print(
             f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {join(reasons, room=400)}",
             file=sys.stderr,
@@ -71,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def format_answer(answer: dict[str, Any]) -> str:
-    """An answer as a person reads it."""
+def format_answer(answer: Mapping[str, Any]) -> str:
+    """Formats an answer for people."""
     words: list[str] = []
     for name, value in answer.items():
         if name in ("least", "likeliest") and "objects" in answer:
@@ -80,9 +80,11 @@ def format_answer(answer: dict[str, Any]) -> str:
         if name == "unanswered":
             words.append(f"not answered: {value}")
             continue
-        if isinstance(value, dict) and any(isinstance(one, list) for one in value.values()):
+        if isinstance(value, dict) and any(isinstance(inner, list) for inner in value.values()):
             words.append(
-                "\n    ".join(line for key, one in value.items() for line in _format_series(f"{name} {key}", one))
+                "\n    ".join(
+                    line for key, numbers in value.items() for line in _format_series(f"{name} {key}", numbers)
+                )
             )
         elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
@@ -95,23 +97,23 @@ def format_answer(answer: dict[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _explain_nothing(answer: dict[str, Any]) -> str:
-    """That nothing is found, and how far from it the likeliest object was."""
+def _explain_nothing(answer: Mapping[str, Any]) -> str:
+    """Formats an answer without objects, with the likeliest one below the threshold."""
     if "likeliest" not in answer:
         return "nothing found"
     likeliest = _format_object(answer["likeliest"])
     return f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {likeliest}"
 
 
-def _format_object(found: dict[str, Any]) -> str:
-    """An object and where it is."""
-    name, chance = next(iter(found.items()))
-    left, top, right, bottom = (f"{side:.3f}" for side in found["box"])
+def _format_object(detected: Mapping[str, Any]) -> str:
+    """Formats a detected object and its box."""
+    name, chance = next(iter(detected.items()))
+    left, top, right, bottom = (f"{side:.3f}" for side in detected["box"])
     return f"{name} {chance:.2f} at left {left} top {top} right {right} bottom {bottom}"
 
 
-def _format_series(name: str, values: list[Any]) -> Iterator[str]:
-    """A line of numbers step by step; one for each series where every step has several."""
+def _format_series(name: str, values: Sequence[Any]) -> Iterator[str]:
+    """Formats numbers, one a step, as a line; as a line for each series if a step has several."""
     if values and isinstance(values[0], list):
         for number, series in enumerate(zip(*values, strict=True), 1):
             yield from _format_series(f"{name} series {number}", list(series))

@@ -1,4 +1,4 @@
-"""`morphax train`: an experiment, from its first step or from where it was stopped."""
+"""`morphax train`: trains an experiment, from its first step or from its last checkpoint."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ A value is a number, a string, a tuple, or a call of a component.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("config", help="name of a file in configs/, or the path of your own")
     parser.add_argument(
         "overrides", nargs="*", metavar="path=value", help="settings to change, by their path in the experiment"
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     from train.config import load_config
     from train.spec.encoding import encode
 

@@ -1,1 +1,1 @@
-"""The engine: the step, what a run prepares, the loop, checkpoints, run folders."""
+"""The engine: the step, preparation, the loop, checkpoints, run folders."""

@@ -1,31 +1,30 @@
-"""Evidence: what a trained model gives on a part of its data, for metrics and reviews; and metrics made of it."""
+"""Evidence for metrics and reviews: outputs of a trained model on a split of its data; and metrics computed from it."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
-from models.contracts import Batch, Model
-from train.contracts import PART, Arrays, Case, Dataset, Params, Shows
+from models.contracts import Batch, Model, Tree
+from train.contracts import PART, Arrays, Case, Dataset, Ends, Params, Shows
 from train.engine.prepared import Inference
 from train.engine.step import make_outputs
 from train.page import Figure
 from train.precision import cast
 from train.sums import interval
 
-KEPT = 2**30  # bytes of outputs that are kept, so that several metrics share one pass over the data
+KEPT = 2**30  # bytes of outputs that are cached, so that several metrics share one pass over the data
 
 
 class StoppedError(Exception):
-    """A signal came while examples were gone through."""
+    """A signal that arrived during a pass over the examples."""
 
 
 @dataclasses.dataclass
 class Trained:
-    """A model with its parameters, placed, on a part of its data.  `stop`: if the run was asked to stop."""
+    """A model with its placed parameters on a split of its data; `stop` tells if a signal asked the run to stop."""
 
     inference: Inference
     params: Params
@@ -38,7 +37,7 @@ class Trained:
 
     @property
     def data(self) -> Dataset:
-        """The data, opened."""
+        """The opened data."""
         return self.inference.data
 
     @property
@@ -48,33 +47,33 @@ class Trained:
 
     @property
     def multiple(self) -> int:
-        """Rows of a batch come in multiples of this."""
+        """The number that the rows of a batch are a multiple of."""
         return self.inference.parallel.size()
 
     def stopped(self) -> bool:
-        """If the run was asked to stop."""
+        """Tells if a signal asked the run to stop."""
         return self.stop()
 
     def cases(self, changed: Callable[[Arrays], Arrays] | None = None) -> Iterator[Case]:
-        """Every example exactly once, with the output of the model, in the order of the batches.
+        """Iterates over all examples once, with the output of the model, in the order of the batches.
 
-        `changed` gives the batch that the model sees in place of one of the data's.  Raises StoppedError after a
-        signal.
+        `changed` maps a batch of the data to the one that the model sees.  Raises StoppedError after a signal.
         """
         if changed is None and self._kept is not None:
             yield from self._kept
             return
-        kept, size = list[Case](), 0
+        kept: list[Case] = []
+        size = 0
         outputs = self.compiled()
         for batch in self._batches():
             seen = batch if changed is None else changed(batch)
-            given = jax.tree.map(lambda leaf: leaf.astype(np.float32), outputs(seen))
+            predicted = jax.tree.map(lambda leaf: leaf.astype(np.float32), outputs(seen))
             weights = seen["weights"]
-            own = {name: value for name, value in seen.items() if value.shape[: weights.ndim] == weights.shape}
-            size += sum(leaf.nbytes for leaf in jax.tree.leaves((given, own)))
-            for place in zip(*np.nonzero(weights > 0), strict=True):
-                output = jax.tree.map(lambda leaf, place=place: leaf[place], given)
-                case = Case(output, {name: value[place] for name, value in own.items()}, int(seen["index"][place]))
+            targets = {name: value for name, value in seen.items() if value.shape[: weights.ndim] == weights.shape}
+            size += sum(leaf.nbytes for leaf in jax.tree.leaves((predicted, targets)))
+            for at in zip(*np.nonzero(weights > 0), strict=True):
+                output = jax.tree.map(lambda leaf, at=at: leaf[at], predicted)
+                case = Case(output, {name: value[at] for name, value in targets.items()}, int(seen["index"][at]))
                 if size <= KEPT:
                     kept.append(case)
                 yield case
@@ -82,7 +81,7 @@ class Trained:
             self._kept = kept
 
     def shown(self, index: int) -> str | Figure:
-        """An example as plain text or as a figure."""
+        """Shows an example as plain text or as a figure."""
         data = self.data
         return data.shown(self.part, index) if isinstance(data, Shows) else f"example {index + 1}"
 
@@ -95,15 +94,16 @@ class Trained:
             yield batch
 
     def first(self, rows: int) -> Arrays:
-        """The first batch of the part, of at least so many rows if the part has them."""
+        """Reads the first batch of the split, of at least so many rows if the split has them."""
         return self.data.batches(self.part, -(-rows // self.multiple) * self.multiple, self.multiple, None)[0]
 
-    def compiled(self, function: Callable[[Params, Batch], Any] | None = None) -> Callable[[Arrays], Any]:
-        """Outputs of the model, or of a pure function of its parameters and a batch, as arrays of the host.
+    def compiled(self, function: Callable[[Params, Batch], Tree] | None = None) -> Callable[[Arrays], Tree]:
+        """Compiles the model, or a pure function of its parameters and a batch; the outputs are NumPy arrays.
 
-        The function gets both in the precision of the experiment, and gives a row for each of the batch.
+        The function gets both in the precision of the experiment, and returns a row for each row of the batch.
         """
-        parallel, precision = self.inference.parallel, self.inference.experiment.precision
+        parallel = self.inference.parallel
+        precision = self.inference.experiment.precision
         program = self.inference.outputs
         if function is not None:
             program = parallel.compile_outputs(
@@ -111,15 +111,15 @@ class Trained:
             )
         return lambda batch: jax.tree.map(np.asarray, program(self.params, parallel.put(batch)))
 
-    def alone(self) -> Callable[[Arrays], Any]:
-        """Outputs of the model on one device, the same program in any parallelism, for batches of any size."""
+    def alone(self) -> Callable[[Arrays], Tree]:
+        """Compiles the model for one device, the same program in any parallelism, for batches of any size."""
         experiment = self.inference.experiment
         params = jax.device_get(self.inference.parallel.whole(self.params))
         program = jax.jit(make_outputs(experiment.model, experiment.precision))
         return lambda batch: jax.tree.map(np.asarray, program(params, batch))
 
     def search(self) -> Iterator[tuple[int, list[int]]]:
-        """The index of each example and the tokens that the objective's search finds for it.
+        """Iterates over the index of each example and the tokens that the objective's search finds for it.
 
         Raises StoppedError after a signal.
         """
@@ -128,9 +128,10 @@ class Trained:
 
 
 def search_batch(inference: Inference, params: Params, batch: Arrays) -> Iterator[tuple[int, list[int]]]:
-    """The index of each example of a batch and the tokens that the objective's search finds for it, without the end."""
-    data: Any = inference.data
+    """Iterates over the examples of a batch: the index, and the tokens that the search finds, without the end."""
     rows = np.asarray(inference.search(params, inference.parallel.put(batch))).tolist()
+    data = inference.data
+    assert isinstance(data, Ends)  # Inference.search refuses other data
     for index, row, weight in zip(batch["index"].tolist(), rows, batch["weights"], strict=True):
         if weight:
             yield index, row[: row.index(data.end)] if data.end in row else row
@@ -140,7 +141,7 @@ Measured = dict[str, tuple[float, float]]  # a value and the half width of its 9
 
 
 def measure(inference: Inference, params: Params, stop: Callable[[], bool] = lambda: False) -> Measured | None:
-    """Metrics of the objective, and of `metrics`, on the test split; None if `stop` said so.  Nothing is updated."""
+    """Measures the objective's metrics and `metrics` on the test split; None if `stop` becomes true on the way."""
     parts = inference.evaluate(params, stop)
     if parts is None:
         return None
@@ -151,8 +152,8 @@ def measure(inference: Inference, params: Params, stop: Callable[[], bool] = lam
     try:
         for metric in inference.metrics:
             absent = dict.fromkeys(metric.names(inference.data), (math.nan, math.inf))
-            found = absent | dict(metric.measure(evidence))
-            measured |= {name: both for name, both in found.items() if name not in measured}
+            values = absent | dict(metric.measure(evidence))
+            measured |= {name: value for name, value in values.items() if name not in measured}
     except StoppedError:
         return None
     return None if stop() else measured

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from train.engine.provenance import (
     relocate_paths,
 )
 from train.engine.requirements import Change
-from train.errors import InputError
+from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.parallel import Jit
 from train.spec.encoding import decode, encode
@@ -35,27 +35,27 @@ from train.spec.parts import components, joined, project
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"
-FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # what may differ when a run is continued
-# what a kill may leave in a folder that is no run yet
+FREE = ("parallel", "accumulate", "steps", "epochs", "sinks")  # settings that may change when a run is continued
+# files that a killed process may leave in a folder before it is a run
 UNFINISHED = (".write", "experiment.json.partial", TOKENIZER, COPY)
 
 
 def collect_versions() -> dict[str, str]:
-    """What the run was computed with."""
+    """Collects versions of packages and Python, the Git commit, and the kind of device."""
     commit = ""
-    with contextlib.suppress(OSError):  # where git is not installed
-        asked = subprocess.run(
+    with contextlib.suppress(OSError):  # git is not installed
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
         )
-        commit = asked.stdout.strip()
-    found = {name: version(name) for name in PACKAGES}
-    return found | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
+        commit = process.stdout.strip()
+    packages = {name: version(name) for name in PACKAGES}
+    return packages | {"python": sys.version.split()[0], "commit": commit, "device": jax.devices()[0].device_kind}
 
 
 def adopt_settled(folder: Path, experiment: Experiment) -> Experiment:
-    """The experiment with the settings that followed the data when the folder's run began.
+    """Applies the settings that followed the data when the folder's run began, to the experiment.
 
-    Those that are set otherwise since stay.  It is as it was if the folder holds no run, or one that cannot be read.
+    Settings that have changed since stay.  The experiment stays as it is if the folder holds no readable run.
     """
     try:
         settled = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))["settled"]
@@ -76,15 +76,15 @@ def record(
     fresh: Sequence[str] = (),
     settled: Sequence[Change] = (),
 ) -> None:
-    """Makes the folder and writes experiment.json: the experiment, the config it came from, the classes it knows,
-    versions.
+    """Makes the folder and writes experiment.json: the experiment, its config's name, its classes, versions.
 
-    Also what tells the data and the config's own classes from others, the working folder, the parameters that are
-    `fresh` beside loaded weights, and the settings that were `settled` by the data.  A tokenizer, and the file of own
-    classes, are written beside it first.
+    Also fingerprints of the data and of the config's own classes, the working folder, the parameters that are `fresh`
+    beside loaded weights, and the settings that were `settled` by the data.  A tokenizer, and the file that defines
+    the config's own classes, are written beside it first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, source = opened.tokens if isinstance(opened, Tokenised) else None, find_source(experiment)
+    tokens = opened.tokens if isinstance(opened, Tokenised) else None
+    source = find_source(experiment)
     if isinstance(tokens, Published):
         (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
     data = {
@@ -96,23 +96,23 @@ def record(
     data |= {"data": fingerprint_data(experiment), "directory": describe_directory(folder), "fresh": list(fresh)}
     data |= {"settled": [change.record() for change in settled]}
     if source is not None:
-        data["source"] = source.recorded()
+        data["source"] = source.record()
         if source.path is not None:
             (folder / COPY).write_text(source.text, encoding="utf-8")
     _write(folder, data)
 
 
 def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, step: int) -> None:
-    """Writes what a run goes on with after a step, if that is another thing than before, and adds it to the list
-    `continued`.
-    """
-    said, source, now = old.said, find_source(experiment), collect_versions()
-    same = old.experiment == experiment  # what an older version wrote of it stays
-    data = {"experiment": said["experiment"] if same else encode(experiment), "config": config, "versions": now}
-    if "data" in said:  # of a version that told its data
+    """Updates experiment.json if a run goes on after a step with changes, and appends these to `continued`."""
+    said = old.said
+    source = find_source(experiment)
+    same = old.experiment == experiment  # then the encoding of an older version stays
+    encoded = said["experiment"] if same else encode(experiment)
+    data = {"experiment": encoded, "config": config, "versions": collect_versions()}
+    if "data" in said:  # older versions did not record it
         data["data"] = fingerprint_data(relocate_paths(experiment, folder, said.get("directory"), here=True))
     if source is not None and describe_edits(folder, said.get("source"), source):
-        data["source"] = source.recorded()
+        data["source"] = source.record()
         if source.path is not None:
             (folder / COPY).write_text(source.text, encoding="utf-8")
     if all(said.get(name) == value for name, value in data.items()):
@@ -122,7 +122,7 @@ def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, s
     _write(folder, said | data | {"continued": [*said.get("continued", []), entry]})
 
 
-def _write(folder: Path, data: dict[str, Any]) -> None:
+def _write(folder: Path, data: Mapping[str, Json]) -> None:
     partial = folder / "experiment.json.partial"
     partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / "experiment.json")
@@ -130,26 +130,25 @@ def _write(folder: Path, data: dict[str, Any]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What experiment.json says: the experiment, its config's name, the classes it knows; all that it `said`.
+    """Contents of experiment.json: the experiment, its config's name and classes; `said` is the whole file, parsed.
 
-    `edited` says what of the run's own classes is not as it was when they were trained.
+    `edited` names the run's own classes that were edited since they were trained.
     """
 
     experiment: Experiment
     config: str
     classes: tuple[str, ...]
-    said: dict[str, Any] = dataclasses.field(default_factory=dict)
-    describe_edits: str = ""
+    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    edited: str = ""
 
 
 def read_run(folder: Path, config: str | None = None) -> Recorded:
-    """A run's experiment, read back.  `config` is a file that defines components of its own; the one it was trained
-    with is found again.
+    """Reads a run's experiment.  `config` is a file that defines its own components; by default the recorded one.
 
-    Raises InputError where the folder holds no run, or the file is damaged or names an unknown component.
+    Raises InputError if the folder holds no run, or if the file is damaged or names an unknown component.
     """
     path = folder / "experiment.json"
-    if not os.path.isfile(path):  # also where the name is too long for a file
+    if not os.path.isfile(path):  # false also for a name that is too long for a file
         raise InputError(f"{folder} is no run: it has no experiment.json; give a folder that `morphax train` wrote.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -158,13 +157,14 @@ def read_run(folder: Path, config: str | None = None) -> Recorded:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew."
         ) from None
-    own, source = components(sys.modules["__main__"]), data.get("source")  # a notebook's own classes
+    known = components(sys.modules["__main__"])  # a notebook's own classes
+    source = data.get("source")
     if config is None:
         config = name if name in list_configs() else _find_source_file(folder, source)
     if config is not None:
-        own |= components(import_config(config))
-    marked = '"from"' in json.dumps(written)  # an older version recorded no modules
-    known = joined(project(), own) if marked else project() | own
+        known |= components(import_config(config))
+    marked = '"from"' in json.dumps(written)  # older versions recorded no modules
+    known = joined(project(), known) if marked else project() | known
     try:
         experiment = decode(written, known)
     except InputError as error:
@@ -174,14 +174,15 @@ def read_run(folder: Path, config: str | None = None) -> Recorded:
     return Recorded(experiment, name, classes, data, describe_edits(folder, source, find_source(experiment)))
 
 
-def _find_source_file(folder: Path, source: dict[str, Any] | None) -> str | None:
-    """The file that a run's own components were read from, if it has any.  Raises InputError where it is gone.
+def _find_source_file(folder: Path, source: Mapping[str, Any] | None) -> str | None:
+    """Finds the file that defines a run's own components, if it has any.  Raises InputError if it is gone.
 
-    A file inside of the run's folder, which may come from anywhere, is run only when it is asked for.
+    A file in the run's folder, which may come from anywhere, is only executed if --config names it.
     """
     if source is None or source["path"] is None:
         return None
-    path, names = Path(source["path"]), ", ".join(source["components"])
+    path = Path(source["path"])
+    names = ", ".join(source["components"])
     if not path.is_file() or Path(os.path.realpath(folder)) in path.parents:
         kept = f", such as {folder / COPY}, which the run keeps" if (folder / COPY).is_file() else ""
         where = "is not there" if not path.is_file() else "lies in the run's own folder"
@@ -190,10 +191,10 @@ def _find_source_file(folder: Path, source: dict[str, Any] | None) -> str | None
 
 
 def open_run(folder: Path, config: str | None = None) -> Recorded:
-    """A run that is to be used: its experiment on one device, with the tokenizer it keeps and its paths led from where
-    they were given.
+    """Opens a run for use: its experiment on one device, with the saved tokenizer and relocated paths.
 
-    Raises InputError where the classes of its config were edited since, unless `config` asks for these; then says so.
+    Raises InputError if the classes of its config were edited since; if `config` names the edited file, prints that
+    instead.
     """
     run = read_run(folder, config)
     if run.edited:
@@ -209,19 +210,18 @@ def open_run(folder: Path, config: str | None = None) -> Recorded:
 
 
 def use_saved_tokenizer(folder: Path, experiment: Experiment) -> Experiment:
-    """The run's experiment, reading text with the tokenizer that the run keeps, where it has one."""
-    place = folder / TOKENIZER
-    return replace(experiment, "data.tokenizer", str(place)) if place.is_file() else experiment
+    """Sets the tokenizer that the run's folder holds, if any."""
+    tokenizer = folder / TOKENIZER
+    return replace(experiment, "data.tokenizer", str(tokenizer)) if tokenizer.is_file() else experiment
 
 
 def claim(
     folder: Path, experiment: Experiment, config: str, fresh: bool = False, edits: bool = False
 ) -> Recorded | None:
-    """The run that the folder already holds, if it is of the same experiment; None where a new one can be made.
+    """Reads the run that the folder holds, if it is of the same experiment; None if a new one can be made.
 
-    Its steps, and how it is spread over devices, may differ.  Raises InputError, naming every difference, where it
-    holds another experiment or, unless `edits` are fine, was made with other code of the same classes, and where it
-    cannot be written.
+    Its steps and its parallelism may differ.  Raises InputError, naming every difference, if the folder holds another
+    experiment; if its classes were edited since, unless `edits` is set; and if the folder cannot be written.
     """
     if os.path.isfile(folder / "experiment.json") and fresh:
         _require_writable(folder)
@@ -243,7 +243,7 @@ def claim(
         not folder.is_dir() or any(path.name not in UNFINISHED for path in folder.iterdir())
     ):
         raise InputError(f"{folder} exists and is no run; name another folder with --run.")
-    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _require_writable(folder)
@@ -251,15 +251,15 @@ def claim(
         raise InputError(
             f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --run."
         ) from None
-    finally:  # a run that is refused later leaves nothing behind
-        for place in new:
+    finally:  # a run that is refused later leaves no folder behind
+        for path in new:
             with contextlib.suppress(OSError):
-                place.rmdir()
+                path.rmdir()
     return None
 
 
 def describe_conflict(folder: Path, old: Experiment, new: Experiment) -> str:
-    """The sentence that refuses to go on with another experiment."""
+    """Writes the error message for a folder that holds another experiment."""
     listed = "; ".join(changes(old, new))
     return f"{folder} holds another experiment ({listed}): continue with its settings, or name a new folder with --run."
 

@@ -1,4 +1,4 @@
-"""The loop: the five steps of training, and everything around them that keeps a run safe."""
+"""The training loop: the five steps, and the evaluations, checkpoints and signals between them."""
 
 import dataclasses
 import functools
@@ -6,12 +6,13 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from models.contracts import Batch
+from train.contracts import Params
 from train.cost.chips import chip
 from train.engine.checkpoint import Progress, Store
 from train.engine.evidence import measure
@@ -23,22 +24,20 @@ from train.events import Evaluated, Logged, Message, Saved
 from train.sinks.broadcast import Emit
 from train.sums import Sum, add, mean
 
-Batch = dict[str, np.ndarray]
-
 
 @dataclasses.dataclass
 class Pace:
-    """Work done and the time it took."""
+    """Steps, examples and tokens computed, and the time they took."""
 
     steps: float = 0.0
     examples: float = 0.0
     tokens: float = 0.0
     seconds: float = 0.0
 
-    def rates(self, work: float = 0.0) -> dict[str, float]:
-        """Examples and tokens a second; empty where nothing was timed.
+    def compute_rates(self, work: float = 0.0) -> dict[str, float]:
+        """Computes examples and tokens a second; empty if nothing was timed.
 
-        With `work`, the part of what the chips can do in a second that a step of the model asks for, also `mfu`.
+        Also `mfu` if `work` is given: the FLOPs of a step over the peak FLOP/s of all chips.
         """
         if not self.examples or not self.seconds:
             return {}
@@ -48,7 +47,7 @@ class Pace:
 
 
 class Restored(NamedTuple):
-    """A run's last checkpoint, or its beginning if it has none: the state, placed, its step, and its progress."""
+    """A run's last checkpoint, or its beginning if it has none: the placed state, its step and its progress."""
 
     step: int
     state: TrainState
@@ -58,13 +57,13 @@ class Restored(NamedTuple):
 
 
 def restore(store: Store, prepared: Prepared, beginning: Beginning | None = None) -> Restored:
-    """The last checkpoint that is whole; the `beginning` if it is given, and a new one if there is no checkpoint."""
-    found = store.restore(prepared.logical()) if beginning is None else None
-    if found is None:
+    """Restores the newest intact checkpoint, unless `beginning` is given; begins anew if there is none."""
+    checkpoint = store.restore(prepared.logical()) if beginning is None else None
+    if checkpoint is None:
         state, fresh, unused = beginning or prepared.begin()
         return Restored(0, state, Progress(), fresh, unused)
-    whole, progress = found
-    return Restored(int(whole.step), prepared.parallel.spread(whole, consume=True), progress)
+    state, progress = checkpoint
+    return Restored(int(state.step), prepared.parallel.spread(state, consume=True), progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +72,14 @@ class Outcome:
 
     step: int
     best: int | None
-    params: Any
+    params: Params
     measured: dict[str, tuple[float, float]]
     seconds_to_first_step: float
     rates: dict[str, float]
 
 
 class Loop:
-    """One run from where it was restored to its last step; `began` is when it was started, by `time.perf_counter`."""
+    """One run from its restored step to its last; `began` is the time when it was started, by `time.perf_counter`."""
 
     def __init__(self, prepared: Prepared, restored: Restored, store: Store, flag: Flag, began: float) -> None:
         self.prepared, self.store, self.flag, self.began = prepared, store, flag, began
@@ -95,28 +94,30 @@ class Loop:
             self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in pending}]
         self.unsaved: int | None = None  # the step of a checkpoint that is being written
         self.pace, self.interval = Pace(), Pace()
-        own = chip(jax.local_devices()[0].device_kind)  # the first batch's shapes stand for all
-        self.share = prepared.model_work / (own.flops * self.parallel.size()) if own else 0.0
+        device = chip(jax.local_devices()[0].device_kind)  # all batches count as having the shapes of the first
+        self.share = prepared.model_work / (device.flops * self.parallel.size()) if device else 0.0
         self.emit: Emit = lambda event: None
 
     def run(self, emit: Emit) -> Outcome:
-        """Iterates to the end and saves; every event goes to `emit`."""
-        self.emit, number = emit, self.start
-        unfinished = self.progress.evaluated < number and self._measures(number)
-        stopped = self._pause(number) if unfinished else self._content(number)
+        """Trains to the end and saves; every event goes to `emit`."""
+        self.emit = emit
+        number = self.start
+        unfinished = self.progress.evaluated < number and self._evaluates_at(number)
+        stopped = self._pause(number) if unfinished else self._should_stop(number)
         if not stopped and number < self.steps:
             number = self._iterate(number)
         self._wait()
         if not self.measured and self._measure(number) is None:
             raise InterruptedRunError(self.flag.number, number)
-        best, params = self.store.best(), self.state.params
-        return Outcome(number, best, params, self.measured, self.first_step, self.pace.rates(self.share))
+        best = self.store.find_best()
+        rates = self.pace.compute_rates(self.share)
+        return Outcome(number, best, self.state.params, self.measured, self.first_step, rates)
 
     def _iterate(self, start: int) -> int:
         number = start
         since = time.perf_counter()
-        for number, (batch, examples, tokens) in enumerate(self._ahead(start), start + 1):
-            # 2 forward, 3 loss and 4 gradient are inside the step, which gives new parameters; 5 iterate is this loop.
+        for number, (batch, examples, tokens) in enumerate(self._prefetch(start), start + 1):
+            # 2 forward, 3 loss and 4 gradient are in the step, which returns new parameters; 5 iterate is this loop.
             self.state, sums = self.step(self.state, batch)
             self.pending.append(sums)
             self.interval.steps += 1
@@ -125,60 +126,62 @@ class Loop:
             if number == start + 1:
                 jax.block_until_ready(sums)
                 self.first_step = time.perf_counter() - self.began
-                since, self.interval = time.perf_counter(), Pace()
-            if number % self.experiment.log_every == 0 or number == self.steps or self._due(number):
+                since = time.perf_counter()
+                self.interval = Pace()
+            if number % self.experiment.log_every == 0 or number == self.steps or self._is_due(number):
                 self._write(number, since)
                 since = time.perf_counter()
-            if (self.flag.number or self._due(number)) and self._pause(number):
+            if (self.flag.number or self._is_due(number)) and self._pause(number):
                 break
-            if self._due(number):
+            if self._is_due(number):
                 since = time.perf_counter()
         return number
 
-    def _ahead(self, start: int) -> Iterator[tuple[Any, float, float]]:
-        """Batches on the device before they are needed, with their numbers of examples and tokens."""
+    def _prefetch(self, start: int) -> Iterator[tuple[Batch, float, float]]:
+        """Puts batches on the device before they are needed, with their numbers of examples and tokens."""
 
-        def placed() -> Iterator[tuple[Any, float, float]]:
+        def place_batches() -> Iterator[tuple[Batch, float, float]]:
             for batch in self.batches.stream(start, self.steps):
                 tokens = float((batch["segments"] > 0).sum()) if "segments" in batch else 0.0
                 rows = float(len(next(iter(batch.values()))))
                 examples = float(batch["weights"].sum()) if "starts" in batch else rows
                 yield self.parallel.put(batch), examples, tokens
 
-        waiting = placed()
+        waiting = place_batches()
         ready = list(itertools.islice(waiting, 2))
         while ready:
             yield ready.pop(0)
             ready.extend(itertools.islice(waiting, 1))
 
     def _write(self, number: int, since: float) -> None:
-        sums = jax.device_get(self.pending)  # the one place where the host waits for the device
+        sums = jax.device_get(self.pending)  # the only point at which the host waits for the device
         self.interval.seconds = time.perf_counter() - since
-        values, self.pending = mean(functools.reduce(add, sums)), []
+        values = mean(functools.reduce(add, sums))
+        self.pending = []
         if not math.isfinite(values["loss"]):
             raise InputError(
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
                 f" earlier checkpoints in {self.store.folder.parent} are kept."
             )
-        values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.rates(self.share)
+        values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.compute_rates(self.share)
         self.emit(Logged(number, values))
         for name in ("steps", "examples", "tokens", "seconds"):
             setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))
         self.interval = Pace()
 
-    def _due(self, number: int) -> bool:
-        """Whether something is measured or saved after this step."""
+    def _is_due(self, number: int) -> bool:
+        """Tells if an evaluation or a checkpoint follows this step."""
         saves = self.experiment.checkpoints.every
-        return self._measures(number) or bool(saves and number % saves == 0)
+        return self._evaluates_at(number) or bool(saves and number % saves == 0)
 
-    def _measures(self, number: int) -> bool:
+    def _evaluates_at(self, number: int) -> bool:
         return number % (self.experiment.evaluation.every or len(self.batches)) == 0 or number == self.steps
 
     def _pause(self, number: int) -> bool:
-        """Evaluation, checkpoint and signals between two steps; True to stop training early."""
+        """Evaluates, saves and handles signals between two steps; true if training is to stop early."""
         metrics: dict[str, float] | None = None
         stop = False
-        if self._measures(number) and not self.flag.number:
+        if self._evaluates_at(number) and not self.flag.number:
             metrics = self._measure(number)
             stop = metrics is not None and self._judge(number, metrics)
         if self.flag.number:
@@ -194,19 +197,20 @@ class Loop:
 
     def _save(self, number: int, pending: dict[str, tuple[float, float]], metrics: dict[str, float] | None) -> None:
         self.store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=pending), metrics)
-        self._saved(number)  # the one before is on the disk when the next is begun
+        self._report_saved(number)  # a save starts only after the one before is on the disk
 
     def _wait(self) -> None:
         self.store.wait()
-        self._saved(None)
+        self._report_saved(None)
 
-    def _saved(self, following: int | None) -> None:
+    def _report_saved(self, following: int | None) -> None:
+        """Emits Saved for the checkpoint that was being written; `following` is being written from now on."""
         if self.unsaved is not None:
             self.emit(Saved(self.unsaved))
         self.unsaved = following
 
     def _measure(self, number: int) -> dict[str, float] | None:
-        """The metrics on the test split; None where a signal came meanwhile."""
+        """Measures metrics on the test split; None if a signal arrived meanwhile."""
         measured = measure(self.prepared, self.state.params, lambda: bool(self.flag.number))
         if measured is None:
             return None
@@ -216,16 +220,18 @@ class Loop:
         return event.values
 
     def _judge(self, number: int, metrics: dict[str, float]) -> bool:
-        """Remembers the best; True when the goal is reached or patience is over."""
+        """Records the best metric; true if the goal is reached or patience is over."""
         watched = self.experiment.evaluation
-        value, best = metrics[watched.metric], self.progress.best
+        value = metrics[watched.metric]
+        best = self.progress.best
         better = best is None or (value > best if watched.greater else value < best)
         self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
-        return self._content(number)
+        return self._should_stop(number)
 
-    def _content(self, number: int) -> bool:
-        """Whether the last evaluation ends training, which the best so far and the wait for a better one tell."""
-        watched, best = self.experiment.evaluation, self.progress.best
+    def _should_stop(self, number: int) -> bool:
+        """Tells if training stops early, from the best metric so far and the evaluations since it."""
+        watched = self.experiment.evaluation
+        best = self.progress.best
         if not number or number >= self.steps or best is None:
             return False
         if watched.goal is not None and (best >= watched.goal if watched.greater else best <= watched.goal):

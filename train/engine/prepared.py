@@ -1,10 +1,10 @@
-"""What a run needs to compute, made and checked before anything is compiled: data, state, step, evaluation."""
+"""Preparation of a run: shapes, optimizer, step and evaluation, traced and checked before anything is compiled."""
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,23 @@ import numpy as np
 import optax
 
 from models.backend.platform import compile_for
-from models.contracts import Batch
+from models.contracts import Batch, Tree
 from models.parametrization import initialised, roles
 from models.structure import part
 from models.words import join
-from train.contracts import Dataset, Ends, Metric, Parallel, Scheduled, Searches, Start, Steps, WeighsClasses
+from train.contracts import (
+    Dataset,
+    Ends,
+    Metric,
+    Parallel,
+    Params,
+    Roles,
+    Scheduled,
+    Searches,
+    Start,
+    Steps,
+    WeighsClasses,
+)
 from train.cost.traced import flops
 from train.data.balance import class_weights, emphasised, require_once
 from train.engine.requirements import require
@@ -35,57 +47,59 @@ from train.errors import InputError, convert_errors
 from train.experiment import Experiment
 from train.optimizers import Constant, routed
 from train.optimizers.transforms import in_mup
-from train.sums import Moments, Sum
+from train.sums import Moments, Sum, Sums
 
-Shapes = dict[str, Any]  # of a batch, each a ShapeDtypeStruct
+Shapes = Tree  # of a batch: a ShapeDtypeStruct for each of its arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inference:
     """A model on its data: shapes of a batch and of the parameters, and programs, compiled when first called.
 
-    `uncertain` are the metrics of the objective that have no confidence interval: none on a batch without targets.
+    `uncertain` names the metrics of the objective without a confidence interval; it is empty for a batch without
+    targets.
     """
 
     experiment: Experiment
     data: Dataset
     batch: Shapes
-    shapes: Any
+    shapes: Params
     metrics: tuple[Metric, ...] = ()  # measured at each evaluation beside the objective's
     uncertain: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     @property
     def parallel(self) -> Parallel:
-        """How programs are compiled and where their arrays live."""
+        """The parallelism that programs are compiled with."""
         return self.experiment.parallel
 
     @functools.cached_property
-    def evaluation(self) -> Callable[[Any, Any], dict[str, Any]]:
+    def evaluation(self) -> Callable[[Params, Batch], dict[str, Tree]]:
         """(params, batch) -> moments of each metric of the objective."""
         experiment = self.experiment
         evaluate = make_evaluation(experiment.model, experiment.objective, experiment.precision)
         return self.parallel.compile_evaluation(evaluate)
 
     @functools.cached_property
-    def outputs(self) -> Callable[[Any, Any], Any]:
+    def outputs(self) -> Callable[[Params, Batch], Tree]:
         """(params, batch) -> outputs of the model."""
         return self.parallel.compile_outputs(make_outputs(self.experiment.model, self.experiment.precision))
 
     @functools.cached_property
-    def search(self) -> Callable[[Any, Any], Any]:
-        """(params, batch) -> the tokens that the objective's search finds, filled up with the `end` of the data."""
+    def search(self) -> Callable[[Params, Batch], jax.Array]:
+        """(params, batch) -> the tokens that the objective's search finds, padded with the `end` of the data."""
         experiment = self.experiment
         if not isinstance(self.data, Ends):
             name = type(experiment.data).__name__
             said = f"The objective searches for texts, and {name} has no token that ends one"
             raise InputError(f"{said}; change one of both.")
+        assert isinstance(experiment.objective, Searches)
         search = make_search(experiment.model, experiment.objective, self.data.end, experiment.precision)
         return self.parallel.compile_outputs(search)
 
-    def evaluate(self, params: Any, stop: Callable[[], bool] = lambda: False) -> dict[str, list[Moments]] | None:
-        """The test split, batch by batch, as moments by metric; None if `stop` said so.  Nothing is updated."""
+    def evaluate(self, params: Params, stop: Callable[[], bool] = lambda: False) -> dict[str, list[Moments]] | None:
+        """Evaluates the test split: moments by metric and batch; None if `stop` becomes true on the way."""
         batches = self.data.batches("test", self.experiment.evaluation.batch_size, self.parallel.size(), None)
-        results: list[dict[str, Any]] = []
+        results: list[dict[str, Tree]] = []
         for batch in batches.stream(0, len(batches)):
             if stop():
                 return None
@@ -94,7 +108,7 @@ class Inference:
 
 
 class Beginning(NamedTuple):
-    """The state before the first step; parameters that loaded weights lack (`fresh`), and unused weights."""
+    """The state before the first step; paths of parameters that loaded weights lack (`fresh`), and unused weights."""
 
     state: TrainState
     fresh: tuple[str, ...] = ()
@@ -103,50 +117,50 @@ class Beginning(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared(Inference):
-    """An experiment made ready to be trained for `steps` steps, of shapes alone: nothing is drawn, read or compiled.
+    """An experiment ready to train for `steps` steps, in shapes only: nothing is initialised, read or compiled.
 
-    `work` counts the floating-point operations of a training step, `rate` gives the learning rate of a step from 0,
-    and `roles` has a Role for each parameter.
+    `work` counts the FLOPs of a training step, `rate` maps a step, from 0, to its learning rate, and `roles` has a
+    Role for each parameter.
     """
 
     batches: Steps
     steps: int
-    roles: Any
+    roles: Roles
     optimizer: optax.GradientTransformation
-    rate: Any
+    rate: optax.Schedule
     work: int
 
     @functools.cached_property
-    def step(self) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+    def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
         """(state, batch) -> (state, sums), which consumes the state."""
         return self.parallel.compile_step(self.pure_step)
 
     @property
-    def pure_step(self) -> Callable[..., tuple[TrainState, Any]]:
+    def pure_step(self) -> Callable[..., tuple[TrainState, Sums]]:
         """The step before compilation."""
         return _build_step(self.experiment, self.optimizer, self.roles)
 
     @functools.cached_property
     def state(self) -> TrainState:
-        """Shapes of the state."""
+        """Shapes of the training state."""
         return _trace_state(self.shapes, self.optimizer, self.experiment)
 
     @functools.cached_property
     def model_work(self) -> int:
-        """Three times the products of the forward pass, without what causal attention hides.  arXiv:2204.02311.
+        """Three times the matmul FLOPs of the forward pass, causal attention counted by half.  arXiv:2204.02311.
 
         Traced when first read.
         """
         loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
-        with compile_for("cpu"):  # where attention is the plain one, whose products are all there to count
+        with compile_for("cpu"):  # attention without a kernel, so that all its matmuls are counted
             return 3 * flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
 
     def logical(self) -> TrainState:
-        """Shapes of one logical copy of the state, placed to read a checkpoint into; nothing is drawn or read."""
+        """Shapes of one logical copy of the state, with the shardings to restore a checkpoint into."""
         return self.parallel.logical(self.state)
 
     def begin(self) -> Beginning:
-        """Step one, initialise: parameters from chance or from weights, and the optimizer's state."""
+        """Initialises parameters, at random or from pretrained weights, and the optimizer's state: step one."""
         experiment = self.experiment
         key = jax.random.key(experiment.seed)
         with convert_errors():
@@ -168,10 +182,10 @@ class Prepared(Inference):
 
 
 def prepare(experiment: Experiment, data: Dataset) -> Prepared:
-    """Traces an experiment on its data, and counts the work of a step.
+    """Traces an experiment on its data, and counts the FLOPs of a step.
 
-    Raises InputError if model, objective, optimizer and data do not fit each other, and for what the model computes
-    only while it is trained.
+    Raises InputError if model, objective, optimizer and data do not fit each other, or if the model cannot take a
+    training step.
     """
     _require_fit(experiment, data)
     multiple = experiment.parallel.size() * experiment.accumulate
@@ -179,34 +193,38 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     objective = experiment.objective
     if isinstance(objective, WeighsClasses):
         weights = class_weights(objective.class_weights, data)
-        require_once(objective.class_weights, _get_field(experiment, "data.balance"))
+        require_once(objective.class_weights, _get_balance(experiment))
         batches = emphasised(batches, weights)
     first = batches[0]
     traced = _trace_objective(experiment, data, first)
-    steps = experiment.length(len(batches))
+    steps = experiment.count_steps(len(batches))
     with convert_errors(
         f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."
     ):
-        found, build = roles(experiment.model, traced.batch), experiment.optimizer.build
-        if in_mup(found) and not _takes_roles(build):
+        parameter_roles = roles(experiment.model, traced.batch)
+        build = experiment.optimizer.build
+        if in_mup(parameter_roles) and not _takes_roles(build):
             raise ValueError("its build takes no roles, which hold muP's rates")
         optimizer: optax.GradientTransformation
         if _takes_roles(build):
-            optimizer = build(steps, traced.shapes, roles=found)
+            optimizer = build(steps, traced.shapes, roles=parameter_roles)
         else:
-            optimizer = routed(build(steps, traced.shapes), traced.shapes, found)
+            optimizer = routed(build(steps, traced.shapes), traced.shapes, parameter_roles)
         rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
         schedule = rate.build(steps)
         state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
     with convert_errors("The model cannot take a training step: ", "; change it, or the objective."):
-        work = flops(_build_step(experiment, optimizer, found), state, traced.batch)
-    own = experiment, data, traced.batch, traced.shapes, traced.metrics
+        work = flops(_build_step(experiment, optimizer, parameter_roles), state, traced.batch)
     return Prepared(
-        *own,
+        experiment,
+        data,
+        traced.batch,
+        traced.shapes,
+        traced.metrics,
         batches=batches,
         steps=steps,
-        roles=found,
+        roles=parameter_roles,
         optimizer=optimizer,
         rate=schedule,
         work=work,
@@ -239,7 +257,7 @@ def _trace(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray
 
 
 def _trace_objective(experiment: Experiment, data: Dataset, batch: Mapping[str, np.ndarray]) -> Inference:
-    """As `_traced`, and traces the objective, on a batch with targets."""
+    """Traces model and objective on a batch with targets."""
     traced = _trace(experiment, data, batch)
     name = type(experiment.objective).__name__
     measure = make_sums(experiment.model, experiment.objective, experiment.precision)
@@ -248,8 +266,8 @@ def _trace_objective(experiment: Experiment, data: Dataset, batch: Mapping[str, 
             f"The objective {name} does not fit what the model's head gives or the data asks: ",
             "; change one of objective, model.head and data.",
         ):
-            own, sown = jax.eval_shape(measure, traced.shapes, traced.batch)
-        uncertain, sums = _find_uncertain(name, own), own | sown
+            sums, sown = jax.eval_shape(measure, traced.shapes, traced.batch)
+        uncertain = _find_uncertain(name, sums)
         if isinstance(experiment.objective, Searches):
             with convert_errors(f"The objective {name} searches with a model that decodes: "):
                 search = make_search(experiment.model, experiment.objective, 0, experiment.precision)
@@ -257,26 +275,32 @@ def _trace_objective(experiment: Experiment, data: Dataset, batch: Mapping[str, 
     except KeyError as error:
         both = f"{error} in a batch, and the data gives {join(batch)}"
         raise InputError(f"The objective {name} needs {both}; change one of objective and data.") from None
-    return dataclasses.replace(traced, uncertain=uncertain, metrics=_select_metrics(experiment, data, tuple(sums)))
+    return dataclasses.replace(
+        traced, uncertain=uncertain, metrics=_select_metrics(experiment, data, tuple(sums | sown))
+    )
 
 
-def _find_uncertain(objective: str, sums: Any) -> tuple[str, ...]:
-    """The names of Sums without `each`.  Raises InputError for what an objective gives in place of Sums."""
+def _find_uncertain(objective: str, sums: Mapping[str, object]) -> tuple[str, ...]:
+    """Names the Sums without `each`.  Raises InputError if an objective returns no loss, or anything but Sums."""
     if "loss" not in sums:
         raise InputError(f"The objective {objective} gives {join(sums)} and no loss; name what is minimised 'loss'.")
+    uncertain: list[str] = []
     for name, total in sums.items():
         if not isinstance(total, Sum):
             said = f"The objective {objective} gives {name} as {type(total).__name__}"
             raise InputError(f"{said} and not as a Sum; make it by train.sums.weighted(values, weights).")
-    return tuple(name for name, total in sums.items() if total.each is None)
+        if total.each is None:
+            uncertain.append(name)
+    return tuple(uncertain)
 
 
 def _select_metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ...]) -> tuple[Metric, ...]:
-    """What is measured beside the objective's metrics: those asked for, and the review if it has `evaluation.metric`.
+    """Selects metrics to measure beside the objective's: `metrics`, and the review if it has `evaluation.metric`.
 
-    Raises InputError if nothing measures `evaluation.metric`, or two metrics measure one thing.
+    Raises InputError if nothing measures `evaluation.metric`, or two metrics have one name.
     """
-    watched, review = experiment.evaluation.metric, experiment.review
+    watched = experiment.evaluation.metric
+    review = experiment.review
     known = dict.fromkeys(summed, "the objective")
     for metric in experiment.metrics:
         owner = type(metric).__name__
@@ -301,34 +325,38 @@ def _select_metrics(experiment: Experiment, data: Dataset, summed: tuple[str, ..
     raise InputError(f"evaluation.metric is {watched!r} and {said}; choose one of these.")
 
 
-def _trace_state(shapes: Any, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
+def _trace_state(shapes: Params, optimizer: optax.GradientTransformation, experiment: Experiment) -> TrainState:
     return jax.eval_shape(lambda params: initialise(params, optimizer, experiment.seed), shapes)
 
 
-def _build_step(experiment: Experiment, optimizer: optax.GradientTransformation, found: Any) -> Callable[..., Any]:
-    settings = experiment.precision, experiment.accumulate, found
+def _build_step(
+    experiment: Experiment, optimizer: optax.GradientTransformation, parameter_roles: Roles
+) -> Callable[..., tuple[TrainState, Sums]]:
+    settings = experiment.precision, experiment.accumulate, parameter_roles
     return make_step(experiment.model, experiment.objective, optimizer, *settings)
 
 
 def _require_fit(experiment: Experiment, data: Dataset) -> None:
-    """Raises InputError if the model cannot take what the data gives, or if devices that are asked for are absent."""
+    """Raises InputError if the model does not fit the data, or if devices that the experiment needs are absent."""
     with convert_errors():
-        _ = data.names  # whether they can be read
+        _ = data.names  # raises if they cannot be read
         experiment.parallel.size()
         require(experiment, data)
 
 
-def _get_field(experiment: Experiment, path: str) -> Any:
+def _get_balance(experiment: Experiment) -> float | None:
     try:
-        return part(experiment, path)
+        return part(experiment, "data.balance")
     except LookupError:
         return None
 
 
-def _takes_roles(build: Any) -> bool:
-    taken = inspect.signature(build).parameters
-    return "roles" in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+def _takes_roles(build: Callable[..., optax.GradientTransformation]) -> bool:
+    arguments = inspect.signature(build).parameters
+    return "roles" in arguments or any(
+        argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments.values()
+    )
 
 
-def _make_zeros(shapes: dict[str, Any]) -> Batch:
+def _make_zeros(shapes: Shapes) -> Batch:
     return {name: jnp.zeros(value.shape, value.dtype) for name, value in shapes.items()}

@@ -1,6 +1,4 @@
-"""What a run was made from: the classes of its config's own file, the files of its data, and where relative paths
-lead.
-"""
+"""Provenance of a run: the source of its config's own classes, fingerprints of its data, and its relative paths."""
 
 import ast
 import dataclasses
@@ -12,35 +10,35 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from models.structure import part, replace
 from train.data.source import builder
 from train.data.sources import library_of
-from train.errors import InputError
+from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.spec.parts import kinds
 
-# beside experiment.json: the file that defined the run's own classes, as it was; nothing runs it unless asked to
+# a copy of the file that defined the run's own classes, beside experiment.json; executed only if --config names it
 COPY = "config.py"
-# what settings of files are called, in any data
+# names of settings that hold paths, in any data set
 FILES = ("path", "test", "parallel", "test_parallel", "images", "test_images")
-PLACES = (*(f"data.{name}" for name in FILES), "data.dataset", "data.tokenizer", "initial.folder")
-WHOLE, SAMPLE, SAMPLES = 2**28, 2**16, 256  # bytes that are read whole; bytes and files of a sample of what is larger
+PATHS = (*(f"data.{name}" for name in FILES), "data.dataset", "data.tokenizer", "initial.folder")
+WHOLE = 2**28  # most bytes that are hashed whole
+SAMPLE, SAMPLES = 2**16, 256  # bytes at each end of a file, and number of files, that are hashed of more
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Code that an experiment's own classes come from: the file, if there is one, its text, the names of the
-    classes.
-    """
+    """Source code of an experiment's own classes: the file, if there is one, its text, the names of the classes."""
 
     path: str | None
     text: str
     components: tuple[str, ...]
 
-    def recorded(self) -> dict[str, Any]:
-        """What experiment.json says of it."""
+    def record(self) -> dict[str, Json]:
+        """Encodes the source for experiment.json, its text as a hash."""
         return {
             "path": self.path,
             "sha256": hashlib.sha256(self.text.encode()).hexdigest(),
@@ -49,17 +47,17 @@ class Source:
 
 
 def find_source(experiment: Experiment) -> Source | None:
-    """The code of the classes in an experiment that are not this project's; None if all are."""
-    own = {
+    """Finds the source of the classes in an experiment that are not this project's; None if all are."""
+    foreign = {
         kind.__name__: kind
         for kind in kinds(experiment)
         if kind.__module__.split(".")[0] not in ("models", "train", "builtins")
     }
-    if not own:
+    if not foreign:
         return None
     texts: dict[str, str] = {}
     paths: list[str] = []
-    for kind in own.values():
+    for kind in foreign.values():
         module = sys.modules.get(kind.__module__)
         file = getattr(module, "__file__", None)
         if file is not None and kind.__module__ not in texts:
@@ -68,29 +66,28 @@ def find_source(experiment: Experiment) -> Source | None:
             texts[kind.__module__] = read if isinstance(read, str) else Path(file).read_text(encoding="utf-8")
         elif file is None:  # a class of a notebook
             texts[f"{kind.__module__}.{kind.__name__}"] = _read_methods(kind)
-    return Source(paths[0] if paths else None, "\n".join(texts[name] for name in sorted(texts)), tuple(sorted(own)))
+    return Source(paths[0] if paths else None, "\n".join(texts[name] for name in sorted(texts)), tuple(sorted(foreign)))
 
 
-def _read_methods(kind: Any) -> str:
-    """The text of a class that is in no file: of its functions, as far as they can be had."""
-    found = []
+def _read_methods(kind: type | FunctionType) -> str:
+    """Reads the source of a function, or of the functions of a class, that is in no file, as far as it is available."""
+    sources: list[str] = []
     for function in (
         [kind] if inspect.isfunction(kind) else [value for value in vars(kind).values() if inspect.isfunction(value)]
     ):
         try:
-            found.append(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+            sources.append(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
         except (OSError, TypeError):
             continue
-    return "\n".join(found)
+    return "\n".join(sources)
 
 
 def describe_edits(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None) -> str:
-    """What of a run's own code differs from what it was made with, in words; nothing where it is the same but for
-    comments and docstrings.
+    """Names the parts of a run's own code that were edited since; empty if only comments and docstrings were.
 
-    `recorded` is what experiment.json says of the source; a run of an older version says nothing.
+    `recorded` is the source in experiment.json, None for a run of an older version.
     """
-    if recorded is None or (now is not None and recorded == now.recorded() | {"path": recorded["path"]}):
+    if recorded is None or (now is not None and recorded == now.record() | {"path": recorded["path"]}):
         return ""
     names = ", ".join(recorded["components"])
     if now is None:
@@ -103,9 +100,7 @@ def describe_edits(folder: Path, recorded: Mapping[str, Any] | None, now: Source
 
 
 def _parse_parts(text: str) -> dict[str, str]:
-    """The top level of a file, by name, without comments and docstrings, and without `experiment`, whose value is
-    recorded.
-    """
+    """Parses the top level of a file, by name, without comments, docstrings and `experiment`."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -116,50 +111,49 @@ def _parse_parts(text: str) -> dict[str, str]:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:]
-    found: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for node in tree.body:
         name = getattr(node, "name", None) or (
             "imports" if isinstance(node, ast.Import | ast.ImportFrom) else "its settings"
         )
         if name != "experiment":
-            found[name] = found.get(name, "") + ast.dump(node)
-    return found
+            parts[name] = parts.get(name, "") + ast.dump(node)
+    return parts
 
 
-def fingerprint_data(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """What tells the data of an experiment from other data: number, size and sha256 of the files, by setting; version
-    of a named set.
+def fingerprint_data(experiment: Experiment) -> dict[str, dict[str, Json]]:
+    """Fingerprints the data, by setting: number, size and SHA-256 of files, or the version of a named data set.
 
-    Up to 256 MiB are read whole; of more, every file's name and size count, and the ends of 256 of them.
+    Up to 256 MiB are hashed whole; of more, every file's name and size, and both ends of 256 files.
     """
-    data: Any = experiment.data
-    found = {}
+    data = experiment.data
+    prints: dict[str, dict[str, Json]] = {}
     for name in FILES:
         value = getattr(data, name, None)
-        if isinstance(value, str) and (place := Path(value).expanduser()).exists():
-            found[f"data.{name}"] = _fingerprint_files(place)
+        if isinstance(value, str) and (path := Path(value).expanduser()).exists():
+            prints[f"data.{name}"] = _fingerprint_files(path)
     named = getattr(data, "dataset", None)
     if isinstance(named, str) and named and getattr(data, "path", None) is None:
         try:
             if (library := library_of(named)) is not None:
                 described = library.describe(named.partition(":")[2])
-                return found | {"data.dataset": {"version": described["version"], "examples": described["splits"]}}
+                return prints | {"data.dataset": {"version": described["version"], "examples": described["splits"]}}
             info = builder(named).info
-            examples = {split: int(one.num_examples) for split, one in info.splits.items()}
-            found["data.dataset"] = {"version": str(info.version), "examples": examples}
-        except Exception:  # whatever a builder of one's own raises: it was read without this
-            return found
-    return found
+            examples = {split: int(each.num_examples) for split, each in info.splits.items()}
+            prints["data.dataset"] = {"version": str(info.version), "examples": examples}
+        except Exception:  # a user's builder may raise anything; its data opened without this
+            return prints
+    return prints
 
 
-def _fingerprint_files(place: Path) -> dict[str, Any]:
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+def _fingerprint_files(path: Path) -> dict[str, Json]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
     total = hashlib.sha256()
     stride = 1 if sum(sizes) <= WHOLE else -(-len(files) // SAMPLES)
     for number, (file, size) in enumerate(zip(files, sizes, strict=True)):
-        if file != place:
-            total.update(f"{file.relative_to(place)}\0{size}\0".encode(errors="surrogateescape"))
+        if file != path:
+            total.update(f"{file.relative_to(path)}\0{size}\0".encode(errors="surrogateescape"))
         if number % stride:
             continue
         with file.open("rb") as content:
@@ -173,9 +167,9 @@ def _fingerprint_files(place: Path) -> dict[str, Any]:
     return {"files": len(files), "bytes": sum(sizes), "sha256": total.hexdigest()}
 
 
-def describe_changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> str:
-    """How data differs from what it was, in words; nothing where it is the same, or was not recorded."""
-    found = []
+def describe_changes(before: Mapping[str, Mapping[str, Json]], after: Mapping[str, Mapping[str, Json]]) -> str:
+    """Describes how data has changed; empty if it has not, or was not recorded."""
+    changes: list[str] = []
     for name, old in before.items():
         new = after.get(name)
         if new is None or new == old:
@@ -183,14 +177,12 @@ def describe_changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str
         differing = [key for key in old if old[key] != new.get(key) and key != "sha256"]
         pairs = [(key, f"{old[key]} -> {new.get(key)}") for key in differing]
         words = [f"{both} {key}" if key in ("bytes", "files") else f"{key} {both}" for key, both in pairs]
-        found.append(f"{name}: {', '.join(words) or 'other content of the same size'}")
-    return "; ".join(found)
+        changes.append(f"{name}: {', '.join(words) or 'other content of the same size'}")
+    return "; ".join(changes)
 
 
 def describe_directory(folder: Path) -> dict[str, str]:
-    """The working folder, which relative paths start from: where it is, and as seen from the run's folder, should both
-    be moved.
-    """
+    """Describes the working folder, which relative paths start from: its path, absolute and from the run's folder."""
     here = os.path.realpath(os.curdir)
     return {"path": here, "from_run": os.path.relpath(here, os.path.realpath(folder))}
 
@@ -198,14 +190,13 @@ def describe_directory(folder: Path) -> dict[str, str]:
 def relocate_paths(
     experiment: Experiment, folder: Path, recorded: Mapping[str, str] | None, here: bool = False
 ) -> Experiment:
-    """The experiment with its relative paths led from where they were given, seen from the run's folder, or else as
-    they were then.
+    """Resolves relative paths against the run's first working folder, seen from the run's folder or at its old path.
 
-    A path stays as it is if nothing is found there, and with `here` also if the working folder has it.
+    A path stays as it is if nothing exists there, and with `here` also if it exists in the working folder.
     """
     if recorded is None:
         return experiment
-    for path in PLACES:
+    for path in PATHS:
         try:
             value = part(experiment, path)
         except LookupError:
@@ -220,29 +211,22 @@ def relocate_paths(
         if here and os.path.exists(value):
             continue
         bases = (os.path.join(os.path.realpath(folder), recorded["from_run"]), recorded["path"])
-        place = next(
-            (one for one in (os.path.normpath(os.path.join(base, value)) for base in bases) if os.path.exists(one)),
-            value,
-        )
-        if not (os.path.exists(value) and os.path.samefile(value, place)):
-            experiment = replace(experiment, path, prefix + place)
+        resolved = (os.path.normpath(os.path.join(base, value)) for base in bases)
+        target = next((candidate for candidate in resolved if os.path.exists(candidate)), value)
+        if not (os.path.exists(value) and os.path.samefile(value, target)):
+            experiment = replace(experiment, path, prefix + target)
     return experiment
 
 
 def put_aside(folder: Path) -> Path:
-    """Gives a run's folder the first free name of FOLDER.1, FOLDER.2 ...; the new name.  Raises InputError where that
-    cannot be done.
-    """
+    """Renames a run's folder to the first free of FOLDER.1, FOLDER.2, ...  Raises InputError if that fails."""
     here = Path(os.path.realpath(os.curdir))
     if (where := Path(os.path.realpath(folder))) == here or where in here.parents:
         raise InputError(
             f"{folder} is or holds the working folder and cannot be moved aside; name another folder with --run."
         )
-    aside = next(
-        place
-        for number in itertools.count(1)
-        if not os.path.lexists(place := folder.with_name(f"{folder.name}.{number}"))
-    )
+    names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    aside = next(path for path in names if not os.path.lexists(path))
     try:
         folder.rename(aside)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What data requires of an experiment: settings that follow it, and those that do not fit it."""
+"""Requirements of the data on an experiment: settings that follow it, and those that do not fit it."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from train.contracts import AtLeast, Dataset, Equal, Requirement, Requires
 from train.errors import InputError
 from train.experiment import Experiment
 
-HEAD = "model.head."  # its parameters are fresh beside pretrained ones
+HEAD = "model.head."  # prefix of settings whose parameters are never pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,31 +19,33 @@ class Change:
     """A setting that followed the data."""
 
     path: str
-    before: Any
-    after: Any
+    before: object
+    after: object
     reason: str
 
     def __str__(self) -> str:
         return f"{self.path}: {self.before} -> {self.after}, as {self.reason}"
 
     def record(self) -> dict[str, Any]:
-        """The change as experiment.json has it."""
+        """Encodes the change for experiment.json."""
         return dataclasses.asdict(self)
 
 
 def collect_requirements(experiment: Experiment, data: Dataset) -> dict[str, Requirement]:
-    """What data requires of an experiment, by path: its classes, its vocabulary, and what it says itself."""
-    found: dict[str, Requirement] = {}
+    """Collects requirements by path: the number of classes, the vocabulary, and those that the data states itself."""
+    required: dict[str, Requirement] = {}
     if count := len(data.classes):
-        found["model.head.classes"] = Equal(count, f"the data has {count} classes ({join(data.classes)})")
+        required["model.head.classes"] = Equal(count, f"the data has {count} classes ({join(data.classes)})")
     if count := data.vocab:
         least = AtLeast(count, f"the tokenizer has {count} tokens")
-        found |= {f"model.{name}.vocab": least for name in ("embed", "source_embed", "head")}
-    return found | dict(data.requires(experiment.model, experiment.objective) if isinstance(data, Requires) else {})
+        required |= {f"model.{name}.vocab": least for name in ("embed", "source_embed", "head")}
+    if isinstance(data, Requires):
+        required |= data.requires(experiment.model, experiment.objective)
+    return required
 
 
-def iterate_settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, Any, Requirement]]:
-    """Settings of which data requires something: their paths, their values and the requirements."""
+def iterate_settings(experiment: Experiment, data: Dataset) -> Iterator[tuple[str, object, Requirement]]:
+    """Iterates over the settings that data requires something of: path, value and requirement."""
     for path, requirement in collect_requirements(experiment, data).items():
         with contextlib.suppress(LookupError):
             if (value := part(experiment, path)) is not None:
@@ -55,13 +57,14 @@ def require(experiment: Experiment, data: Dataset) -> None:
     for path, value, requirement in iterate_settings(experiment, data):
         if requirement.holds(value):
             continue
-        reason, instead = requirement.reason, requirement.instead and f"{requirement.instead}={value} or "
+        reason = requirement.reason
+        instead = requirement.instead and f"{requirement.instead}={value} or "
         said = reason if "." in reason.split()[0] else reason[:1].upper() + reason[1:]
         raise InputError(f"{said} and {path} is {value}; set {instead}{path}={requirement.value}.")
 
 
 def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, tuple[Change, ...]]:
-    """The experiment with the settings that follow the data, and their changes; others stay if they do not fit.
+    """Sets the settings that follow the data, and returns their changes; others stay even if they do not fit.
 
     A setting follows if it is left at the default of its class, or if it stands in a config and something that the
     requirement depends on was overridden.  Overridden settings stay, and so do those of pretrained weights.
@@ -77,17 +80,18 @@ def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, tuple[Cha
 
 
 def follows(experiment: Experiment, path: str, requirement: Requirement) -> bool:
-    """If a setting may be changed to fit the data."""
+    """Tells if a setting may be changed to fit the data."""
     if path in experiment.given or (experiment.initial is not None and not path.startswith(HEAD)):
         return False
     above, _, name = path.rpartition(".")
     if part(experiment, path) == collect_defaults(part(experiment, above)).get(name, dataclasses.MISSING):
         return True
-    within = any(path.startswith(f"{given}.") for given in experiment.given)
-    overridden = [f"{given}." for given in experiment.given]
-    return not within and any(given.startswith(f"{one}.") for given in overridden for one in requirement.depends)
+    prefixes = [f"{overridden}." for overridden in experiment.given]
+    if any(path.startswith(prefix) for prefix in prefixes):
+        return False
+    return any(prefix.startswith(f"{source}.") for prefix in prefixes for source in requirement.depends)
 
 
-def collect_defaults(component: Any) -> Mapping[str, Any]:
-    """Defaults of a component's fields by name."""
+def collect_defaults(component: object) -> Mapping[str, object]:
+    """Collects the defaults of a component's fields by name."""
     return {field.name: field.default for field in fields(component)} if dataclasses.is_dataclass(component) else {}

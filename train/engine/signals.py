@@ -1,12 +1,12 @@
-"""SIGTERM and Ctrl-C as a flag that a run looks at, so that it can save before it stops."""
+"""SIGTERM and Ctrl-C as a flag that the loop polls, so that a run saves before it stops."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 
 class InterruptedRunError(Exception):
-    """A signal asked the run to stop, and its state is saved."""
+    """A run stopped by a signal, with its state saved."""
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(
@@ -16,17 +16,15 @@ class InterruptedRunError(Exception):
         self.number = number
 
     def _render_traceback_(self) -> list[str]:
-        return [f"morphax: {self}"]  # what a notebook shows
+        return [f"morphax: {self}"]  # shown by a notebook
 
 
 class Flag:
-    """While entered, remembers the first SIGTERM or SIGINT in `number` instead of dying; a second one interrupts as
-    usual.
-    """
+    """Records the first SIGTERM or SIGINT in `number` while it is entered; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.number = 0
-        self.before: dict[int, Any] = {}
+        self.before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> "Flag":
         for number in (signal.SIGTERM, signal.SIGINT):

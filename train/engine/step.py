@@ -1,7 +1,6 @@
 """The training step: theta <- theta - alpha * grad L, a pure function of (state, batch)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.struct
 import jax
@@ -11,19 +10,17 @@ import optax
 from models.contracts import Batch, Model, Tree
 from models.experts.routing import Loads, TokenLoss, measure_evenness
 from models.head.chunked import Projected
-from train.contracts import InChunks, Objective, Params, Roles
+from train.contracts import InChunks, Objective, Params, Roles, Searches
 from train.errors import InputError
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add, by_example, moments
 
-Sown = dict[str, Any]  # metrics that layers sow, as Sums and Loads by their names
+Sown = dict[str, Tree]  # metrics that layers sow, by their names: Sums, and tuples of Loads
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step reads and gives anew.  `rng` is the data of the key that every step folds its number
-    into.
-    """
+    """Everything that a step reads and returns anew.  `rng` is the key data that a step folds its number into."""
 
     step: jax.Array
     params: Params
@@ -32,7 +29,7 @@ class TrainState:
 
 
 def initialise(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
+    """Makes the state before the first step."""
     return TrainState(
         jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(jax.random.key(seed))
     )
@@ -41,20 +38,20 @@ def initialise(params: Params, optimizer: optax.GradientTransformation, seed: in
 def make_loss(
     model: Model, objective: Objective, precision: Precision = "float32"
 ) -> Callable[..., tuple[jax.Array, Sums]]:
-    """(params, batch, rng) -> (what is minimised, summed, and all sums); without an rng the model evaluates.
+    """Makes (params, batch, rng) -> (the summed loss, all sums); if rng is None the model evaluates.
 
-    In training the sum of what layers sow as "losses" is added, and logged as `auxiliary_loss`: of a `TokenLoss` each
+    In training the "losses" that layers sow are added to it, and logged as `auxiliary_loss`: a `TokenLoss` adds each
     example's loss times the weight that the objective gives the example, so that parts of a batch add up to the batch;
-    of a scalar, which depends on parameters alone, the scalar times the whole weight.  Of what they sow as "metrics",
-    pairs of a sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finished`.
+    a scalar, which depends on parameters alone, is multiplied by the whole weight.  Of the sown "metrics", pairs of a
+    sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finish_sums`.
 
-    Raises InputError where a head leaves its logits in chunks to an objective that takes whole ones.
+    Raises InputError if a head leaves its logits in chunks to an objective that takes whole ones.
     """
-    applied = _make_apply(model, objective, precision)
+    apply = _make_apply(model, objective, precision)
 
     def loss(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
-        own, metrics, losses = applied(params, batch, rng)
-        sums = own | metrics
+        measured, metrics, losses = apply(params, batch, rng)
+        sums = measured | metrics
         total, weight, _ = sums["loss"]
         whole = {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         if rng is None or not jax.tree.leaves(losses):
@@ -66,19 +63,20 @@ def make_loss(
 
 
 def make_sums(model: Model, objective: Objective, precision: Precision = "float32") -> Callable[..., tuple[Sums, Sown]]:
-    """(params, batch) -> (the objective's sums as it gives them, the metrics that layers sow); the model evaluates."""
-    applied = _make_apply(model, objective, precision)
-    return lambda params, batch: applied(params, batch, None)[:2]
+    """Makes (params, batch) -> (the objective's sums, the metrics that layers sow); the model evaluates."""
+    apply = _make_apply(model, objective, precision)
+    return lambda params, batch: apply(params, batch, None)[:2]
 
 
-def _make_apply(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Any]]:
-    """(params, batch, rng) -> (the objective's sums, the sown metrics, the sown losses)."""
+def _make_apply(model: Model, objective: Objective, precision: Precision) -> Callable[..., tuple[Sums, Sown, Tree]]:
+    """Makes (params, batch, rng) -> (the objective's sums, the sown metrics, the sown losses)."""
 
-    def applied(params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Any]:
+    def apply(params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Tree]:
         rngs = None if rng is None else {"dropout": rng}
-        counted = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # whose sums stay exact
-        variables, given = {"params": cast(params, precision)}, cast(dict(batch), precision) | counted
-        outputs, sown = model.apply(variables, given, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
+        exact = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # summed, so never rounded
+        variables = {"params": cast(params, precision)}
+        inputs = cast(dict(batch), precision) | exact
+        outputs, sown = model.apply(variables, inputs, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
         if isinstance(outputs, Projected) and not (isinstance(objective, InChunks) and objective.in_chunks):
             raise InputError(
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective"
@@ -86,13 +84,13 @@ def _make_apply(model: Model, objective: Objective, precision: Precision) -> Cal
             )
         return objective(outputs, batch), gather_metrics(sown.get("metrics", {})), sown.get("losses", {})
 
-    return applied
+    return apply
 
 
 def compute_auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
-    """sum over examples i of w_i sum over layers of l_i, with w_i the weight of example i in the objective's loss.
+    """Sums w_i l_i over examples i and layers, with w_i the weight of example i in the objective's loss.
 
-    An objective whose sums are not made by `weighted` does not tell w_i; then all examples weigh the same.
+    If the objective does not make its sums by `weighted`, w_i is unknown, and all examples weigh the same.
     """
     if loss.each is not None:
         weights = by_example(loss.each.weights, batch)
@@ -112,25 +110,24 @@ def compute_auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
     return total
 
 
-def gather_metrics(sown: Tree) -> dict[str, Any]:
-    """The sown metrics of a tree by their last name: pairs as Sums added over layers, Loads joined to (layers, e)
-    each.
-    """
-    sums: dict[str, Any] = {}
+def gather_metrics(sown: Tree) -> Sown:
+    """Gathers sown metrics by their last name: pairs are added over layers to a Sum, Loads become a tuple."""
+    sums: Sown = {}
     for name, value in sown.items():
-        found = [(name, each) for each in value] if isinstance(value, tuple) else gather_metrics(value).items()
-        for key, each in found:
+        items = [(name, each) for each in value] if isinstance(value, tuple) else gather_metrics(value).items()
+        for key, each in items:
             if isinstance(each, Loads) or (each and isinstance(each[0], Loads)):
                 sums[key] = (*sums.get(key, ()), *((each,) if isinstance(each, Loads) else each))
             else:
-                own = Sum(jnp.sum(each[0]), jnp.sum(each[1]))
-                sums[key] = add({key: sums[key]}, {key: own})[key] if key in sums else own
+                total = Sum(jnp.sum(each[0]), jnp.sum(each[1]))
+                sums[key] = add({key: sums[key]}, {key: total})[key] if key in sums else total
     return sums
 
 
-def finish_sums(sums: dict[str, Any]) -> Sums:
-    """Sums of a whole batch with what does not add in place of Loads: load_entropy and largest_load, weighted by the
-    layers' loads.
+def finish_sums(sums: Mapping[str, Tree]) -> Sums:
+    """Replaces Loads of a whole batch by load_entropy and largest_load, weighted by the layers' loads.
+
+    These do not add over parts of a batch, so they are computed from the added Loads.
     """
     done: Sums = {}
     for name, each in sums.items():
@@ -156,16 +153,15 @@ def make_step(
     accumulate: int = 1,
     roles: Roles = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
-    """The step as a pure function (state, batch, axis) -> (state, sums).
+    """Makes the training step, a pure function (state, batch, axis) -> (state, sums).
 
-    `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` cuts the
-    batch in as many parts, one after the other: less memory, the same numbers, since sums are divided by the weight of
-    the whole batch only.  On a mesh of several devices every part's gradients are added over them, `accumulate` times
-    the communication; a pmap adds them once.
+    `axis` names the devices that a pmap splits the batch over; None under jit and on a mesh.  `accumulate` splits the
+    batch into as many parts, computed in turn: less memory and the same numbers, since sums are divided by the weight
+    of the whole batch only.  On a mesh of several devices every part's gradients are added over them, `accumulate`
+    times the communication; a pmap adds them once.
 
-    `roles`, a tree of Role like the parameters', says where no gradient of the loss stands in the gradient's place
-    (`step`): that is left to the optimizer (see `train.optimizers.routed`) and is no part of the `gradient_norm` that
-    is logged.
+    A parameter whose Role in `roles` has a `step` has an update of its own in place of a gradient of the loss: it is
+    left to the optimizer (see `train.optimizers.routed`), and the logged `gradient_norm` leaves it out.
     """
     gradient = accumulate_gradient(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
@@ -188,74 +184,65 @@ def make_step(
 
 
 def _select_loss_gradients(grads: Tree, roles: Roles) -> list[jax.Array]:
-    """The leaves that are gradients of the loss."""
+    """Selects the leaves that are gradients of the loss."""
     leaves = jax.tree.leaves(grads)
-    return (
-        leaves
-        if roles is None
-        else [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
-    )
+    if roles is None:
+        return leaves
+    return [leaf for leaf, role in zip(leaves, jax.tree.leaves(roles), strict=True) if role.step is None]
 
 
 def make_evaluation(
     model: Model, objective: Objective, precision: Precision = "float32"
-) -> Callable[..., dict[str, Any]]:
-    """The measurement as a pure function (params, batch, axis) -> moments of each metric over the examples; nothing is
-    updated.
+) -> Callable[..., dict[str, Tree]]:
+    """Makes the evaluation, a pure function (params, batch, axis) -> moments of each metric over the examples.
 
-    `Loads` that layers sow are left as they are, added over the devices: what is measured of them does not add, see
-    `over_batches`.
+    `Loads` that layers sow are only added over the devices: their metrics do not add over batches, see
+    `combine_batches`.
     """
-    applied = _make_apply(model, objective, precision)
+    apply = _make_apply(model, objective, precision)
 
-    def evaluate(params: Params, batch: Batch, axis: str | None = None) -> dict[str, Any]:
-        def added(tree: Tree) -> Tree:
+    def evaluate(params: Params, batch: Batch, axis: str | None = None) -> dict[str, Tree]:
+        def add_devices(tree: Tree) -> Tree:
             return tree if axis is None else jax.lax.psum(tree, axis)
 
-        own, metrics, _ = applied(params, batch, None)
-        sums = own | metrics
-        totals = added(
+        measured, metrics, _ = apply(params, batch, None)
+        sums = measured | metrics
+        totals = add_devices(
             {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         )
         return {
-            name: moments(totals[name], each.each, batch, added) if isinstance(each, Sum) else totals[name]
+            name: moments(totals[name], each.each, batch, add_devices) if isinstance(each, Sum) else totals[name]
             for name, each in sums.items()
         }
 
     return evaluate
 
 
-def combine_batches(results: Sequence[dict[str, Any]]) -> dict[str, list[Moments]]:
-    """The moments of each metric by batch, of what evaluations of several give; of Loads those of the batches' sum, all
-    as one.
-    """
-    found: dict[str, list[Moments]] = {}
+def combine_batches(results: Sequence[dict[str, Tree]]) -> dict[str, list[Moments]]:
+    """Lists the moments of each metric over evaluated batches; Loads of all batches are added to one entry."""
+    combined: dict[str, list[Moments]] = {}
     for name, first in results[0].items():
-        own = [result[name] for result in results]
+        values = [result[name] for result in results]
         if isinstance(first, Moments):
-            found[name] = own
+            combined[name] = values
         else:
-            whole = finish_sums({name: jax.tree.map(lambda *counts: sum(counts), *own)})
-            found |= {part: [moments(total, None, {})] for part, total in whole.items()}
-    return found
+            whole = finish_sums({name: jax.tree.map(lambda *counts: sum(counts), *values)})
+            combined |= {part: [moments(total, None, {})] for part, total in whole.items()}
+    return combined
 
 
 def make_outputs(model: Model, precision: Precision = "float32") -> Callable[..., Tree]:
-    """What the model gives, as a pure function (params, batch) -> outputs; logits that a head left to the loss are
-    computed.
-    """
+    """Makes the model's pure function (params, batch) -> outputs; logits that a head left in chunks are computed."""
 
     def outputs(params: Params, batch: Batch) -> Tree:
-        found = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
-        return found.logits() if isinstance(found, Projected) else found
+        result = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
+        return result.logits() if isinstance(result, Projected) else result
 
     return outputs
 
 
-def make_search(model: Model, objective: Any, end: int, precision: Precision = "float32") -> Callable[..., Tree]:
-    """What an objective with a `search` finds, as a pure function (params, batch) -> tokens (b, t), filled up with
-    `end`.
-    """
+def make_search(model: Model, objective: Searches, end: int, precision: Precision = "float32") -> Callable[..., Tree]:
+    """Makes the objective's search, a pure function (params, batch) -> tokens (b, t), padded with `end`."""
 
     def search(params: Params, batch: Batch) -> Tree:
         return objective.search(model, cast(params, precision), cast(dict(batch), precision), end)
@@ -266,23 +253,23 @@ def make_search(model: Model, objective: Any, end: int, precision: Precision = "
 def accumulate_gradient(
     gradient: Callable[..., Tree], parts: int
 ) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Tree]]:
-    """(params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or over its parts in turn."""
+    """Makes (params, batch, rng) -> (sums, gradient of the summed loss), over the whole batch or its parts in turn."""
 
     def whole(params: Params, batch: Batch, rng: jax.Array) -> tuple[Sums, Tree]:
         (_, sums), grads = gradient(params, batch, rng)
         return sums, grads
 
     def in_turn(params: Params, batch: Batch, rng: jax.Array) -> tuple[Sums, Tree]:
-        # Every part takes each `parts`-th row, so that rows stay on the device that holds them.
+        # A part takes every `parts`-th row, so that rows stay on the device that holds them.
         split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), dict(batch))
 
-        def one(total: tuple[Sums, Tree], turn: tuple[jax.Array, Batch]) -> tuple[tuple[Sums, Tree], None]:
+        def add_part(total: tuple[Sums, Tree], turn: tuple[jax.Array, Batch]) -> tuple[tuple[Sums, Tree], None]:
             number, part = turn
             return jax.tree.map(jnp.add, total, whole(params, part, jax.random.fold_in(rng, number))), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(whole, params, first, rng))
-        total, _ = jax.lax.scan(one, empty, (jnp.arange(parts), split))
+        total, _ = jax.lax.scan(add_part, empty, (jnp.arange(parts), split))
         return total
 
     return whole if parts == 1 else in_turn

@@ -1,1 +1,1 @@
-"""What a run shows: the console, cautions, report.html."""
+"""Output of a run for people: the console, cautions, report.html."""

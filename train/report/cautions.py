@@ -1,4 +1,4 @@
-"""Settings that can be used and hardly mean what they say: one sentence each, before training."""
+"""Cautions before training: one sentence for each setting that works but is hardly intended."""
 
 from models.words import join
 from train.contracts import Lacks, Scheduled
@@ -6,26 +6,26 @@ from train.engine.prepared import Inference, Prepared
 from train.experiment import Experiment
 from train.optimizers.schedules import unreached
 
-# Words in names of metrics of which more is better, and less.
+# words in names of metrics that are better if greater, and if smaller
 GREATER = ("accuracy", "f1", "bleu", "chrf", "map", "match", "recall", "overlap")
 SMALLER = ("loss", "error", "perplexity")
 
 
 def find_cautions(prepared: Prepared) -> list[str]:
-    """What is odd about an experiment on its data."""
+    """Finds odd settings of an experiment on its data, one sentence each."""
     experiment = prepared.experiment
     rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
-    found = [
+    texts = [
         unreached(rate, prepared.steps),
         _describe_unseen(prepared),
         _check_direction(experiment),
         describe_uncertain(prepared),
     ]
-    return [f"{text}." for text in found if text]
+    return [f"{text}." for text in texts if text]
 
 
 def _describe_unseen(prepared: Prepared) -> str:
-    """Classes that training has no example of, so that they are never predicted."""
+    """Describes classes without a training example, which are never predicted; empty if there are none."""
     unseen = prepared.data.unseen if isinstance(prepared.data, Lacks) else ()
     if not unseen:
         return ""
@@ -33,7 +33,10 @@ def _describe_unseen(prepared: Prepared) -> str:
 
 
 def describe_uncertain(measured: Inference) -> str:
-    """Metrics without a confidence interval, as the objective adds examples up itself."""
+    """Describes metrics without a confidence interval; empty if there are none.
+
+    These are metrics whose examples the objective adds up itself.
+    """
     names = measured.uncertain
     if not names:
         return ""
@@ -44,7 +47,7 @@ def describe_uncertain(measured: Inference) -> str:
 
 
 def _check_direction(experiment: Experiment) -> str:
-    """A best checkpoint that would be the worst."""
+    """Describes an `evaluation.greater` that makes the worst checkpoint the best; empty if it fits its metric."""
     watched = experiment.evaluation
     wrong = SMALLER if watched.greater else GREATER
     parts = watched.metric.split("_")
@@ -53,10 +56,10 @@ def _check_direction(experiment: Experiment) -> str:
         word in (GREATER + SMALLER) and word not in wrong for word in words
     ):
         return ""
-    asked = "greater" if watched.greater else "smaller"
+    extreme = "greater" if watched.greater else "smaller"
     return (
         f"evaluation.metric is {watched.metric} and evaluation.greater is {watched.greater}, so the best checkpoint"
-        f" is that of the {asked}"
+        f" is that of the {extreme}"
         f" {watched.metric}; set evaluation.greater={not watched.greater}".replace("=True", "=true").replace(
             "=False", "=false"
         )

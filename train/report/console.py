@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: tables, a progress bar, or plain lines where there is no terminal."""
+"""The console of a run: tables, and a progress bar, or plain lines if there is no terminal."""
 
 import contextlib
 import math
@@ -22,15 +22,16 @@ from train.events import Evaluated, Event, Finished, Logged, Message, Started
 
 
 class Shown:
-    """Events of a run on a console: a bar while it trains, a line for each evaluation, the summary."""
+    """Shows events of a run on a console: a bar while it trains, a line for each evaluation, the summary."""
 
     def __init__(self, console: "Console", started: Started) -> None:
-        self.console, self.steps, self.shown = console, started.steps, contextlib.ExitStack()
+        self.console, self.steps = console, started.steps
+        self.shown = contextlib.ExitStack()
         if started.step:
             console.say(f"continuing from step {started.step} of {started.steps}")
         self.bar: Bar | None = None
         if started.step < started.steps:
-            self.bar = self.shown.enter_context(console.bar(started.step, started.steps))
+            self.bar = self.shown.enter_context(console.show_bar(started.step, started.steps))
 
     def write(self, event: Event) -> None:
         """Shows an event."""
@@ -38,12 +39,12 @@ class Shown:
             case Logged() if self.bar is not None:
                 self.bar.update(event.step, event.values)
             case Evaluated():
-                self.console.evaluation(event.step, event.measured)
+                self.console.show_evaluation(event.step, event.measured)
             case Message():
                 self.console.say(event.text)
             case Finished():
                 self.close(failed=False)
-                self.console.summary(event.summary)
+                self.console.show_summary(event.summary)
             case _:
                 pass
         if isinstance(event, Evaluated) and event.step >= self.steps:
@@ -55,27 +56,29 @@ class Shown:
 
 
 class Bar(Protocol):
-    """Told the step and the newest values now and then."""
+    """A progress bar: `update` gets the step and its newest values at each log step."""
 
     def update(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
 class Console:
-    """Writes to standard error; a bar on a terminal, else lines.  `silent` says nothing."""
+    """Writes to standard error: a progress bar on a terminal, otherwise lines; nothing if `silent`."""
 
     def __init__(self, silent: bool = False) -> None:
         self.rich = rich.console.Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
 
     def open(self, started: Started) -> Shown:
-        """Shows the events of a run."""
+        """Opens the console for the events of a run."""
         return Shown(self, started)
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Prints a line."""
         self.rich.print(text, markup=False)
 
-    def plan(self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
-        """The five steps of this run, before it starts."""
+    def show_plan(
+        self, prepared: Prepared, folder: Path, fresh: Sequence[str] = (), unused: Sequence[str] = ()
+    ) -> None:
+        """Shows the five steps of this run, before it starts."""
         experiment = prepared.experiment
         source = (
             "chance"
@@ -84,7 +87,8 @@ class Console:
         )
         said = [(what, join(merge_layers(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
         parts = "".join(f", {what}: {names}" for what, names in said)
-        optimizer, parallel = type(experiment.optimizer).__name__, experiment.parallel
+        optimizer = type(experiment.optimizer).__name__
+        parallel = experiment.parallel
         settings = ", ".join(
             f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules"
         )
@@ -108,8 +112,8 @@ class Console:
             self.say(str(note))
 
     @contextlib.contextmanager
-    def bar(self, start: int, steps: int) -> Iterator[Bar]:
-        """A progress display for the steps from `start` on."""
+    def show_bar(self, start: int, steps: int) -> Iterator[Bar]:
+        """Shows a progress bar for the steps from `start` on."""
         if not self.rich.is_terminal:
             yield Lines(self, start, steps)
             return
@@ -122,15 +126,15 @@ class Console:
         with rich.progress.Progress(*columns, console=self.rich) as progress:
             yield Live(progress, progress.add_task("compiling", total=steps, completed=start))
 
-    def evaluation(self, step: int, measured: Mapping[str, tuple[float, float]]) -> None:
-        """The metrics of an evaluation, each with its interval."""
+    def show_evaluation(self, step: int, measured: Mapping[str, tuple[float, float]]) -> None:
+        """Shows the metrics of an evaluation, each with its interval."""
         self.say(
             f"evaluation at step {step}: "
             + ", ".join(f"{name} {format_interval(*both)}" for name, both in measured.items())
         )
 
-    def summary(self, summary: Mapping[str, Any]) -> None:
-        """The table at the end."""
+    def show_summary(self, summary: Mapping[str, Any]) -> None:
+        """Shows the table at the end."""
         table = rich.table.Table(show_header=False)
         for name, value in format_summary(summary):
             table.add_row(name, value)
@@ -138,7 +142,7 @@ class Console:
 
 
 class Live:
-    """A bar of rich."""
+    """A progress bar of rich."""
 
     def __init__(self, progress: rich.progress.Progress, task: rich.progress.TaskID) -> None:
         self.progress, self.task = progress, task
@@ -149,7 +153,7 @@ class Live:
 
 
 class Lines:
-    """A line of text a log step, with the time left."""
+    """A line of text for each log step, with the time left."""
 
     def __init__(self, console: Console, start: int, steps: int) -> None:
         self.console, self.start, self.steps = console, start, steps
@@ -167,7 +171,7 @@ class Lines:
 
 
 def format_values(values: Mapping[str, float]) -> str:
-    """Loss, rate and throughput in a few words."""
+    """Formats loss, rate and throughput."""
     words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]
     if "examples_per_second" in values:
         words.append(f"{values['examples_per_second']:.1f} examples/s")
@@ -179,7 +183,7 @@ def format_values(values: Mapping[str, float]) -> str:
 
 
 def format_summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The summary as names and values to read."""
+    """Formats the summary as names and values to read."""
     measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in list_results(summary)]
     warnings = [remark for remark in list_remarks(summary) if remark[0] == "warning"]
     return (
@@ -191,7 +195,7 @@ def format_summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Size, work, pace and first weights of a run."""
+    """Lists a run's size, FLOPs, throughput, peak memory, and its fresh and unused parameters."""
     first, examples, tokens = (
         summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second")
     )
@@ -209,7 +213,7 @@ def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def list_results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Each metric's name, its value with its interval, and what is reached without the model, if that is known."""
+    """Lists each metric: its name, its value with its interval, and its baselines, if there are any."""
     measured = {name: (both["value"], both["interval"]) for name, both in summary["evaluation"].items()}
     reviewed = {name: (value, None) for name, value in summary["review"].items() if name not in measured}
     without = {name: describe(several) for name, several in summary.get("baselines", {}).items()}
@@ -217,13 +221,13 @@ def list_results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def list_remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Warnings, and what of the data is told; a summary of an older version has none."""
+    """Lists warnings, and notes on the data; a summary of an older version has neither."""
     warnings = [("warning", text) for text in summary.get("warnings", ())]
     return warnings + [("data", note["said"]) for note in summary.get("data", ())]
 
 
 def format_interval(value: float | None, half: float | None) -> str:
-    """A value with the half width of its 95 % interval, where there is one."""
+    """Formats a value with the half width of its 95 % interval, if it has one."""
     words = number(value)
     if half is None or value is None or not math.isfinite(half):
         return words
@@ -231,7 +235,7 @@ def format_interval(value: float | None, half: float | None) -> str:
 
 
 def format_count(number: float) -> str:
-    """A number with its magnitude: 22.7M."""
+    """Formats a number with its magnitude: 22.7M."""
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.1f}{letter}"
@@ -239,7 +243,7 @@ def format_count(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Formats seconds as hours, minutes and seconds: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""report.html: what a run was, its curves and its numbers, in one file that needs nothing else."""
+"""report.html: a run's experiment, curves and numbers in one self-contained file."""
 
 import html
 import json
@@ -13,14 +13,17 @@ from train.report.console import list_facts, list_remarks, list_results
 from train.report.style import STYLE
 from train.sinks.json_lines import read_metrics
 
-PARTS = {"train": 0, "evaluation": 1}  # numbers of their colours
-LOG = ("loss", "accuracy")  # curves that come first
+PARTS = {"train": 0, "evaluation": 1}  # indices of their colours
+FIRST = ("loss", "accuracy")  # metrics whose curves come first
 
 
-def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], pictures: Mapping[str, Piece]) -> None:
-    """Writes report.html from the run's metrics and summary, and pieces of a page by their captions."""
+def write_report(
+    folder: Path, experiment: Experiment, summary: Mapping[str, Any], pictures: Mapping[str, Piece]
+) -> None:
+    """Writes report.html from the run's metrics, its summary, and the review's pieces by their captions."""
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-    title, command = html.escape(folder.name), html.escape(summary["command"])
+    title = html.escape(folder.name)
+    command = html.escape(summary["command"])
     sections = [
         ("Results", _format_results(summary)),
         ("Test part", "".join(captioned(caption, piece) for caption, piece in pictures.items())),
@@ -42,7 +45,7 @@ def write_report(folder: Path, experiment: Experiment, summary: dict[str, Any], 
 
 
 def _format_results(summary: Mapping[str, Any]) -> str:
-    """Warnings and metrics, these with what is reached without the model if a review says."""
+    """Formats warnings and metrics, the latter beside their baselines if there are any."""
     texts = [text for kind, text in list_remarks(summary) if kind == "warning"]
     notes = "".join(f'<p class="warning"><strong>Warning</strong> {html.escape(text)}</p>' for text in texts)
     rows = list_results(summary)
@@ -57,7 +60,7 @@ def _format_list(texts: Iterable[str]) -> str:
 
 
 def _describe_model(experiment: Experiment) -> str:
-    """The model's fields, line by line."""
+    """Describes the model's fields, line by line."""
     return "\n".join(line for line in str(experiment.model).splitlines() if line.strip() != "# attributes")
 
 
@@ -71,7 +74,7 @@ def _format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def plot_curves(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A plot of each metric over steps, in training and on the test part, from lines of metrics.jsonl."""
+    """Plots each metric over steps, in training and on the test split, from lines of metrics.jsonl."""
     written = {name for line in lines for name in line if name != "step"}
     names = sorted(written, key=lambda name: name.partition("/")[::-1])
     groups: dict[str, list[Series]] = {}
@@ -81,7 +84,7 @@ def plot_curves(lines: Sequence[Mapping[str, Any]]) -> str:
         if points and (metric != "tokens_per_second" or any(value for _, value in points)):
             look = "marked" if len(points) < 30 else "line"
             groups.setdefault(metric, []).append(Series(part, points, look, PARTS.get(part, 2)))
-    order = sorted(groups, key=lambda metric: LOG.index(metric) if metric in LOG else len(LOG))
+    order = sorted(groups, key=lambda metric: FIRST.index(metric) if metric in FIRST else len(FIRST))
     plots = {metric: Plot(tuple(sorted(groups[metric], key=_rank)), "step", metric) for metric in order}
     return "".join(captioned(metric, plot) for metric, plot in plots.items())
 

@@ -1,6 +1,6 @@
-"""Style of report.html: light and dark, from a phone's width to a desk's, and on paper.
+"""Style of report.html: light and dark, for phones, desktop screens and paper.
 
-Colours of text have a contrast of 4.5 or more with what is below them (WCAG 2.2, level AA).
+Colours of text have a contrast of 4.5 or more to their background (WCAG 2.2, level AA).
 """
 
 from train.charts import COLOURS
@@ -39,7 +39,7 @@ DARK = {
 
 
 def format_properties(colours: dict[str, str]) -> str:
-    """Colours as custom properties of CSS."""
+    """Formats colours as CSS custom properties."""
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
 
 

@@ -1,6 +1,4 @@
-"""What a trained run is asked: questions in batches, without those that the data cannot read, whose reasons are
-kept.
-"""
+"""Questions to a trained run, in batches; those that the data cannot read keep the reason."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,88 +9,93 @@ from train.errors import InputError
 
 
 class QuestionBatches:
-    """Questions that `data` makes of what is `given`, in batches of at most `batch_size`, their rows a multiple of
-    `multiple`.
+    """Questions that `data` makes of `inputs`, in batches of at most `batch_size`, a multiple of `multiple` rows each.
 
-    `texts` are all questions in order, `places` of them those in `questions`, and `reasons` says by place why one is
-    not answered. Some are found out only when their batch is read.  Raises InputError, with the first reason, if none
-    can be answered.
+    `texts` are all questions in order, `indices` those of them in `questions`, and `reasons` maps the index of an
+    unanswered one to the reason, which may be known only once its batch is read.  Raises InputError, with the first
+    reason, if none can be answered.
     """
 
-    def __init__(self, data: Dataset, given: Sequence[str], batch_size: int, multiple: int = 1) -> None:
-        self.data, self.multiple, self.reasons = data, multiple, dict[int, str]()
-        listed = self._listed(given)
-        self.texts = [Question.at(listed, place) for place in range(len(listed))]
+    def __init__(self, data: Dataset, inputs: Sequence[str], batch_size: int, multiple: int = 1) -> None:
+        self.data, self.multiple = data, multiple
+        self.reasons: dict[int, str] = {}
+        listed = self._list_questions(inputs)
+        self.texts = [Question.at(listed, index) for index in range(len(listed))]
         self.size = min(batch_size, len(self.texts))
-        self.places = [place for place in range(len(self.texts)) if place not in self.reasons]
+        self.indices = [index for index in range(len(self.texts)) if index not in self.reasons]
         try:
-            self.questions = self._questions(self.places)
+            self.questions = self._make_batches(self.indices)
         except InputError:
-            self.places = self._readable(self.places)
-            self.questions = self._questions(self.places)
-        self.first = self._first()
+            self.indices = self._select_readable(self.indices)
+            self.questions = self._make_batches(self.indices)
+        self.first = self._read_first()
 
-    def _listed(self, given: Sequence[str]) -> list[str]:
-        listed = self.data.asked if isinstance(self.data, Asks) else list
+    def _list_questions(self, inputs: Sequence[str]) -> list[str]:
+        make = self.data.asked if isinstance(self.data, Asks) else list
         try:
-            return listed(given)
+            return make(inputs)
         except InputError:
-            found: list[str] = []
-            for one in given:
+            questions: list[str] = []
+            for text in inputs:
                 try:
-                    found += listed([one])
+                    questions += make([text])
                 except InputError as error:
-                    self.reasons[len(found)] = str(error)
-                    found.append(one)
-            return found
+                    self.reasons[len(questions)] = str(error)
+                    questions.append(text)
+            return questions
 
-    def _questions(self, places: list[int]) -> Steps:
-        if not places:
+    def _make_batches(self, indices: list[int]) -> Steps:
+        if not indices:
             raise InputError(self.reasons[min(self.reasons)])
-        return self.data.questions([self.texts[place] for place in places], self.size, self.multiple)
+        return self.data.questions([self.texts[index] for index in indices], self.size, self.multiple)
 
-    def _readable(self, places: list[int]) -> list[int]:
-        """Those of the places that can be read on their own; the reasons of the others are kept."""
-        for place in places:
+    def _select_readable(self, indices: list[int]) -> list[int]:
+        """Selects the questions that can be read on their own; keeps the reasons of the others."""
+        for index in indices:
             try:
-                _ = self.data.questions([self.texts[place]], 1, 1)[0]
+                _ = self.data.questions([self.texts[index]], 1, 1)[0]
             except InputError as error:
                 said = str(error)
-                counted = re.match(r"text 1\b", said)  # of data that count what they are asked
-                self.reasons[place] = said if counted is None else where(self.texts, place) + said[counted.end() :]
-        return [place for place in places if place not in self.reasons]
+                counted = re.match(r"text 1\b", said)  # data that numbers its questions sees only this one
+                self.reasons[index] = said if counted is None else where(self.texts, index) + said[counted.end() :]
+        return [index for index in indices if index not in self.reasons]
 
-    def _first(self) -> Arrays:
-        """A batch to take shapes from."""
-        for places, batch in self.batches():
-            del places
+    def _read_first(self) -> Arrays:
+        """Reads a batch to take shapes from."""
+        for _, batch in self.batches():
             return batch
         raise InputError(self.reasons[min(self.reasons)])
 
     def batches(self) -> Iterator[tuple[list[int], Arrays]]:
-        """Batches with the places of their first rows."""
-        number, stream = 0, self.questions.stream(0, len(self.questions))
+        """Iterates over batches, each with the indices of its first rows."""
+        number = 0
+        stream = self.questions.stream(0, len(self.questions))
         while number < len(self.questions):
-            places = self.places[number * self.size : (number + 1) * self.size]
+            indices = self.indices[number * self.size : (number + 1) * self.size]
             number += 1
             try:
                 batch = next(stream)
             except InputError:
                 stream = self.questions.stream(number, len(self.questions))
-                if not (places := self._readable(places)):
+                if not (indices := self._select_readable(indices)):
                     continue
-                batch = self._questions(places)[0]
-            yield places, batch
+                batch = self._make_batches(indices)[0]
+            yield indices, batch
 
-    def ordered(self, answers: Iterator[tuple[int, dict[str, object]]]) -> Iterator[tuple[str, dict[str, object]]]:
-        """Every question with its answer, by place, or with the reason why it has none, in order."""
+    def order_answers(
+        self, answers: Iterator[tuple[int, dict[str, object]]]
+    ) -> Iterator[tuple[str, dict[str, object]]]:
+        """Pairs every question, in order, with its answer, or with the reason why it has none.
+
+        `answers` have the index of their question, in increasing order.
+        """
         expected = 0
-        for place, answer in answers:
-            yield from self._unanswered(expected, place)
-            yield self.texts[place], answer
-            expected = place + 1
-        yield from self._unanswered(expected, len(self.texts))
+        for index, answer in answers:
+            yield from self._explain_unanswered(expected, index)
+            yield self.texts[index], answer
+            expected = index + 1
+        yield from self._explain_unanswered(expected, len(self.texts))
 
-    def _unanswered(self, start: int, stop: int) -> Iterator[tuple[str, dict[str, object]]]:
-        for place in range(start, stop):
-            yield self.texts[place], {"unanswered": self.reasons[place]}
+    def _explain_unanswered(self, start: int, stop: int) -> Iterator[tuple[str, dict[str, object]]]:
+        for index in range(start, stop):
+            yield self.texts[index], {"unanswered": self.reasons[index]}

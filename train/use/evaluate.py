@@ -1,4 +1,4 @@
-"""A trained run used: measured again, or asked."""
+"""Evaluation of a trained run, and its answers: predictions and generated text."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from models.decoding.beam import beam
 from models.decoding.sampling import Sampler, padded
 from models.decoding.sampling import generate as continued
 from train import baselines
-from train.contracts import Findings, Restores, Searches, Tokenised
+from train.contracts import Findings, Params, Restores, Searches, Tokenised
 from train.data.notes import notes_of
 from train.engine.checkpoint import Store
 from train.engine.evidence import Trained, measure, search_batch
@@ -26,59 +26,63 @@ from train.use.asked import QuestionBatches
 
 
 def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
-    """The metrics of a run's last checkpoint (or its best) on the test split, with their 95 % intervals."""
+    """Evaluates a run's last checkpoint (or its best) on the test split: metrics with their 95 % intervals."""
     inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
-    step, placed = restore_params(folder, inference, best)
-    measured = measure(inference, placed)
+    step, params = restore_params(folder, inference, best)
+    measured = measure(inference, params)
     assert measured is not None
-    trained = Trained(inference, placed, {name: value for name, (value, _) in measured.items()})
+    trained = Trained(inference, params, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     findings = Findings() if review is None else review.review(trained)
-    odd = [f"{text}." for text in (describe_uncertain(inference),) if text]
-    found = {
+    cautions = [f"{text}." for text in (describe_uncertain(inference),) if text]
+    result = {
         "run": str(folder),
         "step": step,
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
-        "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
+        "warnings": [*cautions, *baselines.warnings(findings.metrics, findings.baselines)],
         "data": [note.record() for note in notes_of(inference.data)],
     }
-    return finite(found)
+    return finite(result)
 
 
 def predict(
-    folder: Path, run: Recorded, given: Sequence[str], best: bool = False
+    folder: Path, run: Recorded, inputs: Sequence[str], best: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each question with its answer, in order, by a run's last checkpoint (or its best).
+    """Answers each question, in order, by a run's last checkpoint (or its best): pairs of a question and its answer.
 
-    What is `given` is a question itself, or what the data makes several of: a folder of pictures, a table of rows.  One
-    that cannot be read has the reason for an answer, `unanswered`.  Raises InputError if none can be.
+    An input is a question, or makes several: a folder of images, a table of rows.  One that cannot be read has the
+    answer `unanswered`, the reason.  Raises InputError if none can be read.
     """
     experiment = run.experiment
-    data, parallel = experiment.data.reader(run.classes), experiment.parallel
+    data = experiment.data.reader(run.classes)
+    parallel = experiment.parallel
     with convert_errors():
-        asked = QuestionBatches(data, given, experiment.evaluation.batch_size, parallel.size())
+        asked = QuestionBatches(data, inputs, experiment.evaluation.batch_size, parallel.size())
     inference = prepare_inference(experiment, data, asked.first)
-    _, placed = restore_params(folder, inference, best)
+    _, params = restore_params(folder, inference, best)
     for note in notes_of(data):
         print(note, file=sys.stderr, flush=True)
     if isinstance(experiment.objective, Searches):
-        translator: Any = data
         questions = asked.questions.stream(0, len(asked.questions))
-        found = (pair for batch in questions for pair in search_batch(inference, placed, batch))
-        words = ((index, translator.tokens.decode(ids).strip()) for index, ids in found)
-        yield from asked.ordered((asked.places[index], {"translation": text}) for index, text in words)
+        outputs = (pair for batch in questions for pair in search_batch(inference, params, batch))
+
+        def decode(ids: list[int]) -> str:
+            assert isinstance(data, Tokenised)  # Inference.search refuses other data
+            return data.tokens.decode(ids).strip()
+
+        yield from asked.order_answers((asked.indices[index], {"translation": decode(ids)}) for index, ids in outputs)
         return
 
     refit = "; leave objective as it was trained"
 
-    def answers() -> Iterator[tuple[int, dict[str, Any]]]:
-        for places, batch in asked.batches():
+    def compute_answers() -> Iterator[tuple[int, dict[str, Any]]]:
+        for indices, batch in asked.batches():
             outputs = jax.tree.map(
-                lambda leaf: np.asarray(leaf, np.float32), inference.outputs(placed, parallel.put(batch))
+                lambda leaf: np.asarray(leaf, np.float32), inference.outputs(params, parallel.put(batch))
             )
-            for row, place in enumerate(places):
+            for row, index in enumerate(indices):
                 output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
                 if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
                     output = output[: (batch["segments"][row] > 0).sum()]
@@ -89,9 +93,9 @@ def predict(
                     refit,
                 ):
                     answer = experiment.objective.answer(output, data.names)
-                yield place, answer
+                yield index, answer
 
-    yield from asked.ordered(answers())
+    yield from asked.order_answers(compute_answers())
 
 
 def generate(
@@ -104,10 +108,9 @@ def generate(
     beams: int = 0,
     best: bool = False,
 ) -> Iterator[list[str]]:
-    """What follows each prompt by a run's last checkpoint (or its best), again and again as it grows by a token; at
-    once with beams.
+    """Continues each prompt by a run's last checkpoint (or its best): yields texts token by token, or once with beams.
 
-    Raises InputError where the data has no tokenizer, a prompt no tokens, or the model cannot decode.
+    Raises InputError if the data has no tokenizer, a prompt has no tokens, or the model cannot decode.
     """
     experiment = run.experiment
     data = experiment.data.reader(run.classes)
@@ -116,7 +119,8 @@ def generate(
             f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use"
             " another run."
         )
-    model, tokens = experiment.model, data.tokens
+    model = experiment.model
+    tokens = data.tokens
     with convert_errors("This run cannot generate text: "):
         batch = padded([list(ids) for ids in tokens.encode(prompts)])
         inference = prepare_inference(experiment, data, {name: np.asarray(value) for name, value in batch.items()})
@@ -124,22 +128,23 @@ def generate(
         if beams:
             yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
             return
-        found: list[np.ndarray] = []
+        columns: list[np.ndarray] = []
         for token in continued(model, params, batch, steps, sampler, seed):
-            found.append(np.asarray(token))
-            yield [tokens.decode(row.tolist()) for row in np.stack(found, 1)]
+            columns.append(np.asarray(token))
+            yield [tokens.decode(row.tolist()) for row in np.stack(columns, 1)]
 
 
-def restore_params(folder: Path, inference: Inference, best: bool) -> tuple[int, Any]:
-    """The step of the last checkpoint, or of the best, and its parameters, placed.  Raises InputError if there is
-    none.
+def restore_params(folder: Path, inference: Inference, best: bool) -> tuple[int, Params]:
+    """Restores the placed parameters of the last checkpoint, or of the best, with its step.
+
+    Raises InputError if there is none.
     """
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoint yet; train it first.")
     watched = inference.experiment.evaluation
     with Store(folder / "checkpoints", metric=watched.metric, greater=watched.greater, reading=True) as store:
-        step = store.best() if best else next(iter(store.steps()), None)
+        step = store.find_best() if best else next(iter(store.list_steps()), None)
         if step is None:
             raise InputError(f"{folder} has no {'evaluated ' if best else ''}checkpoint yet; train it first.")
-        params = store.params(inference.parallel.logical(inference.shapes), step)
+        params = store.restore_params(inference.parallel.logical(inference.shapes), step)
     return step, inference.parallel.spread(params, consume=True)

@@ -1,4 +1,4 @@
-"""Training as one function: an experiment into a folder, from its first step or from where it was stopped."""
+"""Training as one function: an experiment into a folder, from its first step or from its last checkpoint."""
 
 import contextlib
 import dataclasses
@@ -35,7 +35,7 @@ from train.sinks.tensorboard import TensorBoard, is_installed
 from train.spec.encoding import encode
 from train.use.hint import suggest_command
 
-FINDINGS = "findings.json"  # pieces of the report that the review found, by caption
+FINDINGS = "findings.json"  # the review's pieces of the report, by caption
 
 
 def fit(
@@ -46,23 +46,22 @@ def fit(
     fresh: bool = False,
     edits: bool = False,
 ) -> dict[str, Any]:
-    """Trains to the end, continuing what the folder holds; gives the summary that it also writes to summary.json.
+    """Trains to the end, continuing the run that the folder holds; returns the summary written to summary.json.
 
     `fresh` moves a run that the folder holds aside and trains anew; `edits` continues it although its own classes or
-    its data are not what they were.  A run that is asked for more steps than it had goes on to these, by the schedule
-    of the longer run.
+    its data have changed.  A run with more steps or epochs than before goes on to these, by the longer run's schedule.
 
-    Raises InputError for what cannot be used, before compiling, and InterruptedRunError after a signal, with the state
+    Raises InputError for unusable input, before compiling, and InterruptedRunError after a signal, with the state
     saved.
     """
     began = time.perf_counter()
     experiment = experiment if fresh else adopt_settled(folder, experiment)
     old = claim(folder, experiment, config, fresh, edits)
-    mine = experiment
+    located = experiment
     if old is not None:
-        mine = use_saved_tokenizer(folder, relocate_paths(experiment, folder, old.said.get("directory"), here=True))
+        located = use_saved_tokenizer(folder, relocate_paths(experiment, folder, old.said.get("directory"), here=True))
         if (summary := _read_summary(folder, old, experiment)) is not None:
-            other = describe_changes(old.said.get("data", {}), fingerprint_data(mine))
+            other = describe_changes(old.said.get("data", {}), fingerprint_data(located))
             said = f"  Its data is not what it was ({other})." if other else ""
             console.say(f"{folder} is finished; nothing to do.{said}")
             return summary
@@ -70,13 +69,13 @@ def fit(
         if isinstance(sink, NeedsLibrary):
             sink.require_installed()
     with Flag() as flag:
-        data = mine.data.open(old.classes if old else ())
+        data = located.data.open(old.classes if old else ())
         experiment, changes = settle(experiment, data) if old is None else (experiment, ())
         if isinstance(experiment.review, Readies):
             experiment.review.ready(data)
         prepared = prepare(experiment, data)
         if old is not None:
-            _require_same(folder, old, mine, prepared, edits)
+            _require_same(folder, old, located, prepared, edits)
         checkpoints = folder / "checkpoints"
         kept = list_steps(checkpoints) if old is not None else []
         for step in kept:
@@ -91,14 +90,14 @@ def fit(
         absent = absent or tuple(old.said.get("fresh", ()) if old else ())
         for change in changes:
             console.say(str(change))
-        console.plan(prepared, folder, absent, beginning.unused if beginning else ())
-        odd = find_cautions(prepared)
-        for text in odd:
+        console.show_plan(prepared, folder, absent, beginning.unused if beginning else ())
+        cautions = find_cautions(prepared)
+        for text in cautions:
             console.say(f"warning: {text}")
         watched = experiment.evaluation
         with Store(checkpoints, experiment.checkpoints.keep, watched.metric, watched.greater) as store:
             loop = Loop(prepared, restore(store, prepared, beginning), store, flag, began)
-            beginning = None  # its arrays are the loop's to give away
+            beginning = None  # the loop donates its arrays
             if old is not None:
                 _extend(folder, old, prepared, config, loop.start, console)
             with _open_sinks(prepared, folder, loop.start, console) as emit:
@@ -107,7 +106,7 @@ def fit(
                 summary = _summarise(folder, prepared, outcome, findings)
                 summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
                 summary |= {
-                    "warnings": [*odd, *baselines.warnings(findings.metrics, findings.baselines)],
+                    "warnings": [*cautions, *baselines.warnings(findings.metrics, findings.baselines)],
                     "command": suggest_command(experiment, data, folder),
                 }
                 _write(folder, experiment, summary, findings)
@@ -116,7 +115,7 @@ def fit(
 
 
 def _read_summary(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
-    """The summary of a run that has ended, unless it is asked for more."""
+    """Reads the summary of a finished run; None if the run is unfinished, or the experiment now trains further."""
     done = folder / "summary.json"
     if not done.is_file() or dataclasses.replace(old.experiment, sinks=experiment.sinks) != experiment:
         return None
@@ -126,11 +125,11 @@ def _read_summary(folder: Path, old: Recorded, experiment: Experiment) -> dict[s
         raise InputError(f"{done} is damaged ({error}); remove it and run the same command again.") from None
 
 
-def _require_same(folder: Path, old: Recorded, mine: Experiment, prepared: Prepared, edits: bool) -> None:
-    """Raises InputError if a run would be continued with fewer steps, or on other data unless `edits` are fine."""
-    if prepared.steps < old.experiment.length(len(prepared.batches)):
+def _require_same(folder: Path, old: Recorded, located: Experiment, prepared: Prepared, edits: bool) -> None:
+    """Raises InputError if a run would be continued with fewer steps, or, unless `edits` is set, on other data."""
+    if prepared.steps < old.experiment.count_steps(len(prepared.batches)):
         raise InputError(describe_conflict(folder, old.experiment, prepared.experiment))
-    if not edits and (other := describe_changes(old.said.get("data", {}), fingerprint_data(mine))):
+    if not edits and (other := describe_changes(old.said.get("data", {}), fingerprint_data(located))):
         raise InputError(
             f"The data is not what {folder} began with ({other}): restore it, go on all the same with --changed, or"
             " train anew with --fresh, which keeps this run under another name."
@@ -139,8 +138,9 @@ def _require_same(folder: Path, old: Recorded, mine: Experiment, prepared: Prepa
 
 def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: int, console: Console) -> None:
     """Records that a run goes on from a step, before anything else is written."""
-    done, steps = folder / "summary.json", prepared.steps
-    before = old.experiment.length(len(prepared.batches))
+    done = folder / "summary.json"
+    steps = prepared.steps
+    before = old.experiment.count_steps(len(prepared.batches))
     if steps > before:
         schedule = f"the rate follows the schedule of {steps} steps from here on"
         console.say(f"{folder} goes on to step {steps}, past {before}; {schedule}")
@@ -151,7 +151,7 @@ def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: 
 
 
 def _open_sinks(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
-    """Opens the log, TensorBoard if its writer is installed, the console, and the sinks that are asked for."""
+    """Opens the log, TensorBoard if its writer is installed, the console, and the sinks of the experiment."""
     lines = [line for line in read_metrics(folder) if line["step"] == step]
     logged = frozenset(name.partition("/")[0] for line in lines for name in line if name != "step")
     usual = (JsonLines(), *((TensorBoard(),) if is_installed() else ()))
@@ -161,7 +161,7 @@ def _open_sinks(prepared: Prepared, folder: Path, step: int, console: Console) -
 
 
 def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
-    """Findings of the experiment's review on the test split."""
+    """Runs the experiment's review on the test split."""
     review = prepared.experiment.review
     if review is None:
         return Findings()
@@ -175,7 +175,7 @@ def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
 
 
 def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
-    """Numbers of a run that has ended, as JSON values."""
+    """Collects the numbers of a finished run as JSON values."""
     measured = {name: {"value": value, "interval": half} for name, (value, half) in outcome.measured.items()}
     summary = {
         "run": str(folder),
@@ -194,7 +194,7 @@ def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Fin
 
 
 def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
-    """Writes report.html, what the review drew, and summary.json, last and whole: with it a run has ended."""
+    """Writes report.html, the review's pieces, and summary.json: last and atomically, as it marks a run as finished."""
     with explain_failed_writes(folder, f"The checkpoint of step {summary['steps']} is kept."):
         write_report(folder, experiment, summary, findings.pictures)
         pieces = {caption: to_json(piece) for caption, piece in findings.pictures.items()}

@@ -1,4 +1,4 @@
-"""The command that a finished run is used with."""
+"""The command to use a finished run."""
 
 import shlex
 from pathlib import Path
@@ -10,7 +10,7 @@ from train.experiment import Experiment
 
 
 def suggest_command(experiment: Experiment, data: Dataset, folder: Path) -> str:
-    """`morphax generate` for a model that continues texts, `eval` if nothing can be asked, otherwise `predict`."""
+    """Suggests `morphax generate` for a model of texts, `eval` if the data takes no questions, otherwise `predict`."""
     name = shlex.quote(str(folder))
     if isinstance(data, Unasked):
         return f"morphax eval {name}"
@@ -22,7 +22,7 @@ def suggest_command(experiment: Experiment, data: Dataset, folder: Path) -> str:
 
 
 def _can_decode(experiment: Experiment) -> bool:
-    """If the model can give one token after another."""
+    """Tells if the model can decode token by token."""
     try:
         require_decodable(experiment.model, padded([[0]]), 3)
     except ValueError:

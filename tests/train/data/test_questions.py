@@ -66,7 +66,7 @@ def reasons(data: Any, given: list[str]) -> dict[str, str]:
     """Why questions are not answered, by what was asked."""
     asked = QuestionBatches(data, given, 8)
     answered = [(place, {}) for places, _ in asked.batches() for place in places]
-    return {text: str(answer["unanswered"]) for text, answer in asked.ordered(iter(answered)) if answer}
+    return {text: str(answer["unanswered"]) for text, answer in asked.order_answers(iter(answered)) if answer}
 
 
 @pytest.mark.parametrize("kind", ["text", "pairs", "corpus"])

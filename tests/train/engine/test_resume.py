@@ -163,7 +163,7 @@ def test_a_damaged_file_of_the_newest_checkpoint_is_harmless_or_noticed(
 ) -> None:
     like = abstract(finished, LANGUAGE_MODEL)
     with Store(finished / "checkpoints", reading=True) as store:
-        newest, before = store.steps()[:2]
+        newest, before = store.list_steps()[:2]
     older = unfinished(finished, tmp_path)
     shutil.rmtree(older / "checkpoints" / str(newest))
     states = {newest: restored(finished, like)[0], before: restored(older, like)[0]}
@@ -346,7 +346,7 @@ def test_patience_stops_once_and_for_all_and_the_best_checkpoint_is_kept(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["steps"], summary["best_step"]) == (last, best)
     with Store(tmp_path / "run" / "checkpoints", keep=1, reading=True) as store:
-        assert store.steps() == [last, best]
+        assert store.list_steps() == [last, best]
     for option, step in (("--best", best), ("--json", last)):
         assert main(["eval", str(tmp_path / "run"), "--config", LANGUAGE_MODEL, "--json", option]) == 0
         result = json.loads(capsys.readouterr().out)
@@ -361,9 +361,9 @@ def test_patience_stops_once_and_for_all_and_the_best_checkpoint_is_kept(
 
 def test_only_the_last_checkpoints_and_the_best_are_kept(finished: Path) -> None:
     with Store(finished / "checkpoints", reading=True) as store:
-        best = store.best()
+        best = store.find_best()
         assert best is not None
-        assert set(store.steps()) == {15, 12, best}
+        assert set(store.list_steps()) == {15, 12, best}
     assert not list((finished / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 

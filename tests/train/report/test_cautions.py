@@ -164,9 +164,11 @@ def test_questions_that_fail_when_they_are_read_leave_the_others_in_order(
             for row, place in enumerate(places):
                 yield place, {"number": int(batch["number"][row])}
 
-    found = [text + "!" * ("unanswered" in answer) for text, answer in asked.ordered(answers())]
+    found = [text + "!" * ("unanswered" in answer) for text, answer in asked.order_answers(answers())]
     assert found == expected
-    said = [text for text, answer in asked.ordered(answers()) if "number" in answer and answer["number"] != int(text)]
+    said = [
+        text for text, answer in asked.order_answers(answers()) if "number" in answer and answer["number"] != int(text)
+    ]
     assert said == []
 
 
