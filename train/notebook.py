@@ -221,7 +221,7 @@ def labelled(axes: Axes, title: str) -> None:
     """Sets title, labels and legend of axes over steps."""
     axes.set_title(title, size=10)
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

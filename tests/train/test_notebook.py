@@ -136,7 +136,7 @@ def test_a_table_has_a_row_for_each_key_and_escapes_what_it_shows() -> None:
 def test_the_bar_has_operations_a_second_and_the_share_of_what_the_chip_can_do() -> None:
     shown: list[Any] = []
     console = Inline(Path("runs/here"))
-    console.each = 2e9
+    console.example_work = 2e9
 
     class Handle:
         def update(self, piece: Any) -> None:

@@ -138,7 +138,7 @@ class Recorded:
     experiment: Experiment
     config: str
     classes: tuple[str, ...]
-    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    said: dict[str, Any] = dataclasses.field(default_factory=dict)
     edited: str = ""
 
 

@@ -127,7 +127,7 @@ class Prepared(Inference):
     steps: int
     roles: Roles
     optimizer: optax.GradientTransformation
-    rate: optax.Schedule
+    rate: Callable[[int], jax.Array | float]
     work: int
 
     @functools.cached_property
