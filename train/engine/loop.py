@@ -37,7 +37,7 @@ class Pace:
     def compute_rates(self, work: float = 0.0) -> dict[str, float]:
         """Computes examples and tokens a second; empty if nothing was timed.
 
-        Also `mfu` if `work` is given: the FLOPs of a step over the peak FLOP/s of all chips.
+        Also `mfu` if `work` is given, the FLOPs of a step over the peak FLOP/s of all chips.
         """
         if not self.examples or not self.seconds:
             return {}

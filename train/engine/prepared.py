@@ -147,7 +147,7 @@ class Prepared(Inference):
 
     @functools.cached_property
     def model_work(self) -> int:
-        """Three times the matmul FLOPs of the forward pass, causal attention counted by half.  arXiv:2204.02311.
+        """Three times the matmul FLOPs of the forward pass, without masked causal attention.  arXiv:2204.02311.
 
         Traced when first read.
         """
