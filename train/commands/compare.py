@@ -1,4 +1,4 @@
-"""`morphax compare`: a verdict on variants of a structure at an equal budget."""
+"""`morphax compare`: decides between variants of a structure at an equal budget."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from train.engine.compilation import enable_compilation_cache
-from train.errors import InputError, refused
+from train.errors import InputError, convert_errors
 
 HELP = "say whether variants of a structure are better than it at an equal budget"
 EXAMPLES = """
@@ -22,7 +22,7 @@ after every seed.  The same command continues a study that was stopped.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Adds the arguments of the command."""
     parser.add_argument("config", help="the baseline: name of a file in configs/, or the path of your own")
     parser.add_argument(
         "overrides", nargs="*", metavar="path=value", help="settings of the baseline and of all variants"
@@ -56,10 +56,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
 
 
-def read_variants(given: list[str]) -> dict[str, tuple[str, ...]]:
-    """Overrides by the name of their variant.  Raises InputError for what is no NAME=path=value."""
+def read_variants(settings: list[str]) -> dict[str, tuple[str, ...]]:
+    """Parses NAME=path=value into overrides by the name of their variant.  Raises InputError for another form."""
     variants: dict[str, tuple[str, ...]] = {}
-    for text in given:
+    for text in settings:
         name, _, setting = text.partition("=")
         if not re.fullmatch(r"[A-Za-z][\w-]*", name) or "=" not in setting:
             raise InputError(f"--vary is {text!r}; give NAME=path=value, such as wide=model.embed.width=256.")
@@ -68,7 +68,7 @@ def read_variants(given: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def read_grid(text: str | None) -> tuple[str, ...]:
-    """Overrides of a grid, path=A,B,C; a comma inside of parentheses separates nothing."""
+    """Parses a grid, path=A,B,C, into overrides; commas inside of parentheses do not separate values."""
     if text is None:
         return ()
     path, equals, values = text.partition("=")
@@ -79,10 +79,10 @@ def read_grid(text: str | None) -> tuple[str, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs it; gives the exit code."""
+    """Runs the command; returns the exit code."""
     from train.study.compare import Study
 
-    with refused():
+    with convert_errors():
         study = Study(
             options.config,
             tuple(options.overrides),

@@ -12,7 +12,7 @@ import numpy as np
 from models.parametrization import width_of
 from train.config import load_config
 from train.data.notes import notes_of
-from train.engine.folder import versions
+from train.engine.folder import collect_versions
 from train.engine.prepared import prepare
 from train.engine.requirements import settle
 from train.errors import InputError, Json
@@ -159,7 +159,7 @@ class Comparison:
         self.began = time.monotonic()
         first = next(iter(self.ledger.lines), None)
         if first is None:
-            self.ledger.add({"kind": "study", **study.record(), "versions": dict(versions())})
+            self.ledger.add({"kind": "study", **study.record(), "versions": dict(collect_versions())})
         elif {name: first.get(name) for name in study.record()} != study.record():
             raise InputError(f"{folder} holds another study; name another folder with --to.")
         for line in self.ledger.lines:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.errors import InputError, Json
 
 NAME = "ledger.jsonl"
@@ -21,7 +21,7 @@ class Ledger:
 
     def add(self, line: Mapping[str, Json]) -> None:
         """Adds a line."""
-        with written(self.path.parent), self.path.open("ab+") as file:
+        with explain_failed_writes(self.path.parent), self.path.open("ab+") as file:
             file.seek(0)
             whole = file.read().rfind(b"\n") + 1
             file.truncate(whole)  # a line that was cut off by a kill

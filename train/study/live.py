@@ -9,7 +9,7 @@ import rich.console
 import rich.live
 import rich.text
 
-from train.report.console import Console, duration
+from train.report.console import Console, format_duration
 from train.study.compare import BASELINE, Result, Study
 from train.study.words import describe, make_table
 
@@ -37,7 +37,7 @@ class Live:
 
     def update(self, results: Sequence[Result], done: int, planned: int) -> None:
         """Shows results after `done` trials; without results the study is tuning, and `planned` are its trials."""
-        spent = duration(time.monotonic() - self.began)
+        spent = format_duration(time.monotonic() - self.began)
         if not results:
             self._show(rich.text.Text(f"tuning: {done} of {planned} trials, {spent}"), f"tuning: {done} of {planned}")
             return

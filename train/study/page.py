@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.charts import Plot, Series
-from train.disk import written
+from train.disk import explain_failed_writes
 from train.page import Sentence, Table, captioned
 from train.report.style import STYLE
 from train.study.compare import BASELINE, Result, Study
@@ -40,7 +40,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
         f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
         f"<body><header><h1>{title}</h1></header><main>{inside}</main></body></html>\n"
     )
-    with written(folder):
+    with explain_failed_writes(folder):
         (folder / "report.html").write_text(page, encoding="utf-8")
         partial = folder / "summary.json.partial"
         partial.write_text(json.dumps([record(result) for result in results], indent=1) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from train.contracts import Arrays, Params
 from train.engine.compilation import enable_compilation_cache
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
-from train.engine.step import over_batches
+from train.engine.step import combine_batches
 from train.errors import Json
 from train.experiment import Experiment
 from train.sums import interval
@@ -88,7 +88,7 @@ def measure(prepared: Prepared, params: Params, part: Part, most: int | None = N
             batch = restrict(batch, part, start)
             start += rows
         results.append(prepared.evaluation(params, prepared.parallel.put(batch)))
-    return interval(over_batches(jax.device_get(results))["loss"])[0]
+    return interval(combine_batches(jax.device_get(results))["loss"])[0]
 
 
 class Trainer:
