@@ -20,6 +20,7 @@ COLUMNS = ("variant", "parameters", "FLOPs", "time", "loss", "difference of the 
 def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     """Writes the verdicts, the table, curves of the loss, and the confidence sequences by seed."""
     variants = [result for result in results if result.entry.name != BASELINE]
+    judged = sum(result.verdict is not None for result in variants)
     sections = {
         "Verdict": "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants),
         "Costs and losses": captioned("costs are over the baseline's", Table(COLUMNS, tuple(make_rows(results)))),
@@ -27,7 +28,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
         "Confidence sequences": "".join(
             captioned(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
             for result in variants
-            if (plot := _sequence(study, results[0], result, len(variants))) is not None
+            if (plot := _sequence(study, results[0], result, judged)) is not None
         ),
         "Match": captioned("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
