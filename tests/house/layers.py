@@ -42,6 +42,7 @@ PARTS = {
     "train.data": "data",
     "train.weights": "weights",
     "train.experiment": "experiment",
+    "train.variants": "experiment",
     "train.review": "review",
     "train.sinks": "sinks",
     "train.spec": "spec",

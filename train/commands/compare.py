@@ -1,13 +1,16 @@
 """`morphax compare`: decides between variants of a structure at an equal budget."""
 
 import argparse
+import dataclasses
 import json
 import os
 import re
 from pathlib import Path
 
+from train.config import import_config
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
+from train.variants import Study
 
 HELP = "say whether variants of a structure are better than it at an equal budget"
 EXAMPLES = """
@@ -23,7 +26,7 @@ after every seed.  The same command continues a study that was stopped.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("config", help="the baseline: name of a file in configs/, or the path of your own")
+    parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
     parser.add_argument(
         "overrides", nargs="*", metavar="path=value", help="settings of the baseline and of all variants"
     )
@@ -34,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=path=value",
         help="a setting of the variant NAME; again for more settings, and for more variants",
     )
-    parser.add_argument("--match", choices=("flops", "parameters", "none"), default="flops", help="the equal budget")
+    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
     parser.add_argument(
         "--free",
         action="append",
@@ -46,12 +49,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--tune", metavar="path=A,B,...", help="values that the baseline and each variant try (default: none)"
     )
     parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
-    parser.add_argument("--most", type=int, default=20, help="seeds at most until each is decided (default: 20)")
+    parser.add_argument("--most", type=int, help="seeds at most until each is decided (default: 20)")
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="begin no seed after so many minutes")
-    parser.add_argument("--alpha", type=float, default=0.05, help="the chance of a false verdict (default: 0.05)")
-    parser.add_argument(
-        "--smallest", type=float, default=0.005, help="smallest difference of interest, of the loss (default: 0.005)"
-    )
+    parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
+    parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
 
@@ -78,33 +79,46 @@ def read_grid(text: str | None) -> tuple[str, ...]:
     return tuple(f"{path}={value}" for value in split)
 
 
+def read_study(options: argparse.Namespace) -> Study:
+    """The study of the command line, or that of a config's `study()` with what the command line changes.
+
+    Raises InputError or ValueError for what does not fit.
+    """
+    variants, grid = read_variants(options.vary), read_grid(options.tune)
+    make = vars(import_config(options.config)).get("study")
+    base = make() if make is not None else None
+    if base is not None and not isinstance(base, Study):
+        raise InputError(f"study() of {options.config!r} returned a {type(base).__name__}; it must return a Study.")
+    before = base or Study(options.config, variants=variants)
+    settings = {
+        "variants": {**before.variants, **variants},
+        "overrides": (*before.overrides, *options.overrides),
+        "free": tuple(options.free),
+        "grid": grid,
+        "budget": options.match,
+        "seeds": options.seeds,
+        "most": options.most,
+        "alpha": options.alpha,
+        "smallest": options.smallest,
+        "minutes": options.budget,
+    }
+    return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    from train.study.compare import Study
-
     with convert_errors():
-        study = Study(
-            options.config,
-            tuple(options.overrides),
-            read_variants(options.vary),
-            options.match,
-            tuple(options.free),
-            read_grid(options.tune),
-            seeds=options.seeds,
-            most=options.most,
-            alpha=options.alpha,
-            smallest=options.smallest,
-            minutes=options.budget,
-        )
+        study = read_study(options)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers is {options.workers}; give 1 or more.")
     enable_compilation_cache()
     from train.report.console import Console
-    from train.study.compare import BASELINE, Comparison, enter
+    from train.study.compare import Comparison, enter
     from train.study.live import Live
     from train.study.page import write_page
     from train.study.words import describe, record
     from train.study.workers import Pool, count_workers
+    from train.variants import BASELINE
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
     console = Console()

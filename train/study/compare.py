@@ -15,71 +15,16 @@ from train.data.notes import notes_of
 from train.engine.folder import collect_versions
 from train.engine.prepared import prepare
 from train.engine.requirements import settle
-from train.errors import InputError, Json
+from train.errors import InputError
 from train.study.leaks import find_leak
 from train.study.ledger import Ledger
-from train.study.match import Budget, Cost, Match, load_cost, match, read_cost
+from train.study.match import Cost, Match, load_cost, match, read_cost
 from train.study.trial import Outcome, Unit
-from train.study.verdict import ALPHA, Verdict, judge
+from train.study.verdict import Verdict, judge
+from train.variants import BASELINE, FIRST, Study
 
-BASELINE = "baseline"
-FIRST = 3  # seeds before the first look
 TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
 Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """What is compared, and how.
-
-    `variants` are overrides by name. `grid` are settings that are tried for the baseline and each variant alike, each
-    an override, on `tuning_seeds` seeds and the tuning part of the held-out data; the one of the least mean loss is
-    kept. `seeds` is the number of paired seeds, or None to go on until each variant is decided, at most `most`.
-    `smallest` is the smallest difference of interest, as a share of the baseline's loss. `free` are the fields that
-    `budget` may change (see `train.study.match`); `minutes` ends the study after the round in which they are over.
-    """
-
-    config: str
-    overrides: tuple[str, ...] = ()
-    variants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    budget: Budget = "flops"
-    free: tuple[str, ...] = ()
-    grid: tuple[str, ...] = ()
-    tuning_seeds: int = 1
-    seeds: int | None = None
-    most: int = 20
-    alpha: float = ALPHA
-    smallest: float = 0.005
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.variants:
-            raise ValueError("A study has nothing to compare; give --vary NAME=path=value.")
-        if BASELINE in self.variants:
-            raise ValueError(f"A variant is called {BASELINE}; give it another name.")
-        if (self.seeds is not None and self.seeds < 2) or self.most < FIRST or self.tuning_seeds < 1:
-            raise ValueError(
-                f"A study has {self.seeds} seeds, at most {self.most}, and {self.tuning_seeds} for tuning; give 2 seeds"
-                f" or more, at most {FIRST} or more, and 1 or more for tuning."
-            )
-        if not 0 < self.alpha < 0.5 or not 0 <= self.smallest < 1:
-            raise ValueError(
-                f"A study has alpha {self.alpha} and smallest {self.smallest}; give an alpha between 0 and 0.5, and a"
-                " share from 0 to 1."
-            )
-
-    def record(self) -> dict[str, Json]:
-        """What may not change when a study is continued."""
-        return {
-            "config": self.config,
-            "overrides": list(self.overrides),
-            "variants": {name: list(settings) for name, settings in self.variants.items()},
-            "budget": self.budget,
-            "free": list(self.free),
-            "grid": list(self.grid),
-            "tuning_seeds": self.tuning_seeds,
-            "alpha": self.alpha,
-        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,9 @@ import rich.live
 import rich.text
 
 from train.report.console import Console, format_duration
-from train.study.compare import BASELINE, Result, Study
+from train.study.compare import Result
 from train.study.words import describe, make_table
+from train.variants import BASELINE, Study
 
 
 class Live:

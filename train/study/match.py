@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
 
 from models.structure import fields, part
 from train.config import load_config
@@ -10,9 +9,8 @@ from train.cost.traced import parameters
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
+from train.variants import Budget
 
-Budget = Literal["flops", "parameters", "none"]
-BUDGETS: tuple[Budget, ...] = ("flops", "parameters", "none")
 WITHIN = 0.01
 MULTIPLES = (64, 32, 16, 8, 4, 2, 1)  # of a hidden width, which hardware likes large
 TRIES = 12

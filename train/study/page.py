@@ -10,9 +10,10 @@ from train.charts import Plot, Series
 from train.disk import explain_failed_writes
 from train.page import Sentence, Table, captioned
 from train.report.style import STYLE
-from train.study.compare import BASELINE, Result, Study
+from train.study.compare import Result
 from train.study.verdict import find_interval
 from train.study.words import describe, make_rows, record
+from train.variants import BASELINE, Study
 
 COLUMNS = ("variant", "parameters", "FLOPs", "time", "loss", "difference of the loss", "seeds", "verdict")
 

@@ -23,8 +23,9 @@ import numpy as np
 import scipy.optimize
 from scipy.special import stdtr
 
+from train.variants import ALPHA
+
 EFFECTS = (1.0, 10.0, 100.0)  # g: variances of the mean in standard deviations of a difference
-ALPHA = 0.05
 DRAWS = 10_000  # of the bootstrap
 Word = Literal["better", "worse", "no difference shown", "as good", "disqualified"]
 

@@ -8,7 +8,8 @@ import rich.table
 import rich.text
 
 from train.errors import Json
-from train.study.compare import BASELINE, Result
+from train.study.compare import Result
+from train.variants import BASELINE
 
 
 def describe(result: Result) -> str:

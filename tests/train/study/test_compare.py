@@ -1,5 +1,6 @@
 """Comparisons: when seeds are added, what is chosen on which part, what a stopped study keeps, and the words."""
 
+import argparse
 import dataclasses
 import json
 import math
@@ -11,16 +12,17 @@ import pytest
 
 from tests.places import CONFIGS
 from train.cli import main
-from train.commands.compare import read_grid, read_variants
+from train.commands.compare import add, read_grid, read_study, read_variants
 from train.config import load_config
 from train.engine.prepared import prepare
 from train.errors import InputError
-from train.study.compare import BASELINE, Comparison, Entry, Study, enter
+from train.study.compare import Comparison, Entry, enter
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
-from train.study.match import Budget, Cost, load_cost, match
+from train.study.match import Cost, load_cost, match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
+from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 STUDY = Study(LANGUAGE_MODEL, variants={"good": ("seed=0",), "same": ("seed=1",)}, budget="none", most=12)
@@ -205,6 +207,25 @@ def test_the_command_line_is_read_and_refused_in_a_sentence(capsys: pytest.Captu
     ):
         assert main(["compare", LANGUAGE_MODEL, *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_config_may_give_a_study_which_the_command_line_changes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from train.variants import Study\n\n\ndef study():\n"
+        "    return Study('tiny_lm', ('steps=9',), {'a': ('seed=1',)}, seeds=4, grid=('x=1', 'x=2'))\n"
+    )
+    parser = argparse.ArgumentParser()
+    add(parser)
+    study = read_study(parser.parse_args([str(file), "batch_size=2", "--vary", "b=seed=2", "--alpha", "0.01"]))
+    assert study == Study(
+        "tiny_lm",
+        ("steps=9", "batch_size=2"),
+        {"a": ("seed=1",), "b": ("seed=2",)},
+        seeds=4,
+        grid=("x=1", "x=2"),
+        alpha=0.01,
+    )
 
 
 @pytest.mark.slow
