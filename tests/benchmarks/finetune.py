@@ -34,9 +34,9 @@ ROWS, LENGTH, WARM, TIMED = 16, 128, 3, 8
 
 def sentences(split: str) -> list[tuple[str, int]]:
     """A split of the movie snippets."""
-    from train.data.source import dataset
+    from train.data.source import open_dataset
 
-    examples = dataset("movie_snippets/labels", split).examples
+    examples = open_dataset("movie_snippets/labels", split).examples
     return [(examples[index]["text"].decode(), int(examples[index]["label"])) for index in range(len(examples))]
 
 

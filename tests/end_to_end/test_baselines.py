@@ -13,7 +13,7 @@ from tests.benchmarks.baselines.__main__ import BASELINES
 from tests.benchmarks.baselines.series import forecasts
 from tests.end_to_end.short import FAST
 from train.config import list_configs, load_config
-from train.data.source import dataset
+from train.data.source import open_dataset
 
 SMALLER = {
     "highway_manoeuvres/whole": "few",
@@ -41,7 +41,7 @@ def test_a_baseline_gives_finite_measures(name: str) -> None:
 def test_last_week_s_value_is_that_of_the_hour_to_forecast(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
     data: Any = load_config("traffic_weather", [])[0].data
-    split = dataset(data.dataset, data.split)
+    split = open_dataset(data.dataset, data.split)
     hours = np.concatenate(
         [np.atleast_1d(split.examples[index]["vehicles"]) for index in range(len(split.examples))]
     ).astype(float)

@@ -15,7 +15,6 @@ FOREIGN = {
     ("train/data/readers/pixels.py", "getattr(image, 'tag_v2', {})"),
     ("train/data/published.py", "getattr(error, 'reason', error)"),
     ("train/data/source.py", "getattr(feature, 'feature', feature)"),
-    ("train/data/source.py", "getattr(ours, 'builder_configs', {})"),
     ("train/data/source.py", "hasattr(feature, 'names')"),
     ("train/data/source.py", "hasattr(inner, 'items')"),
     ("train/data/sources/hugging_face.py", "hasattr(value, 'getbands')"),

@@ -56,7 +56,7 @@ OTHERS = {  # a kind: its file, its text, what prints its name
     "a format of files": (
         "train/data/sources/avro.py",
         FORMAT,
-        "from train.data.sources import suffixes; print(suffixes())",
+        "from train.data.sources import list_suffixes; print(list_suffixes())",
     ),
     "a family of weights": (
         "models/families/new.py",

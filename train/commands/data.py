@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    from train.data.source import dataset, describe, own_names
+    from train.data.source import describe, list_own, open_dataset
 
     if options.config:
         from train.config import load_config
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             f" {options.names[0]}`."
         )
     if options.action == "list":
-        print(json.dumps({"names": own_names()}) if options.json else "\n".join(own_names()))
+        print(json.dumps({"names": list_own()}) if options.json else "\n".join(list_own()))
         return 0
     if not options.names:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         described = describe(name)
         row = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
         if options.action == "show":
-            example = dataset(name, next(iter(described["splits"]))).examples[0]
+            example = open_dataset(name, next(iter(described["splits"]))).examples[0]
             row["first"] = {key: format_value(value) for key, value in example.items()}
         rows.append(row)
     if options.json:

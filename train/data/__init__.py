@@ -1,5 +1,5 @@
-"""Data: builders, readers, tokens, batches."""
+"""Data: sources, readers, tasks, builders, transforms, tokenizers and batches."""
 
 import logging
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Grain warns of an older jax as soon as it is imported
+logging.getLogger("absl").setLevel(logging.ERROR)  # Grain warns of older versions of jax on import

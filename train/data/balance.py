@@ -13,11 +13,11 @@ from train.contracts import PART, Arrays, Labelled, Steps
 from train.data.batches import Batches
 from train.errors import InputError
 
-EMPHASIS = "emphasis"  # of a batch to train on: what each example weighs in the loss
+EMPHASIS = "emphasis"  # array of a training batch: the weight of each example in the loss
 
 
-def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.ndarray | None:
-    """The weight w_c of each class, (k,): the numbers that are given, or of "auto"
+def compute_class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.ndarray | None:
+    """Computes the weight w_c of each class (k,): the numbers asked for, or for "auto"
 
         w_c = n / (k n_c)
 
@@ -44,8 +44,7 @@ def class_weights(asked: tuple[float, ...] | str | None, data: object) -> np.nda
 
 
 def require_once(asked: tuple[float, ...] | str | None, power: float | None) -> None:
-    """Raises InputError if rare classes are made up for twice: by weights that follow the counts, and by draws of a
-    power."""
+    """Raises InputError if both the class weights ("auto") and the sampler (a `power`) make up for rare classes."""
     if asked == "auto" and power:
         raise InputError(
             f"objective.class_weights=auto and data.balance={power:g} each make up for rare classes, and together they"
@@ -53,8 +52,8 @@ def require_once(asked: tuple[float, ...] | str | None, power: float | None) -> 
         )
 
 
-def emphasised(batches: Steps, weights: np.ndarray | None) -> Steps:
-    """The batches with each example's weight as `emphasis`: w[label], or of a mixed one's shares q sum_c w_c q_c."""
+def add_emphasis(batches: Steps, weights: np.ndarray | None) -> Steps:
+    """Adds each example's weight to the batches as `emphasis`: w[label], or sum_c w_c q_c for mixed classes q."""
     if weights is None:
         return batches
 
@@ -67,15 +66,15 @@ def emphasised(batches: Steps, weights: np.ndarray | None) -> Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Balanced:
-    """Draws of examples in which rare classes come more often than in the data, by their `labels` and a `power` b.
+    """A sampler that draws rare classes more often than they occur, by the `labels` of all examples and a `power` b.
 
     Of the n draws of an epoch the class c, of n_c examples, has n q_c, rounded, with
 
         q_c = n_c^(1 - b) / sum_k n_k^(1 - b)
 
-    0 is the data as it is, 1 draws every class equally often, 0.5 is the square root of Mahajan et al.,
-    arXiv:1805.00932, section 2.2.  Of a class every example comes as often as the others, or once more; which do,
-    and the order of all, are drawn by (seed, epoch).
+    b = 0 keeps the distribution of the data, 1 draws every class equally often, 0.5 is the square root of Mahajan et
+    al., arXiv:1805.00932, section 2.2.  Every example of a class is drawn as often as the others, or once more; which
+    are, and the order of all draws, depend on (seed, epoch).
     """
 
     labels: tuple[int, ...]
@@ -86,8 +85,9 @@ class Balanced:
 
     @functools.cached_property
     def counts(self) -> dict[int, int]:
-        """How many draws of an epoch each class has; they add up to the number of examples."""
-        n, sizes = len(self.labels), collections.Counter(self.labels)
+        """The number of draws of each class in an epoch; they add up to the number of examples."""
+        n = len(self.labels)
+        sizes = collections.Counter(self.labels)
         shares = {label: size ** (1 - self.power) for label, size in sizes.items()}
         exact = {label: n * share / sum(shares.values()) for label, share in shares.items()}
         counts = {label: math.floor(value) for label, value in exact.items()}
@@ -96,29 +96,29 @@ class Balanced:
 
     @functools.cached_property
     def members(self) -> dict[int, np.ndarray]:
-        """The examples of each class."""
+        """The indices of the examples of each class."""
         labels = np.asarray(self.labels)
         return {label: np.nonzero(labels == label)[0] for label in sorted(set(self.labels))}
 
-    def draws(self, seed: int, epoch: int) -> np.ndarray:
-        """The examples of an epoch in their order, (n,): a pure function of seed and epoch."""
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """Draws the indices of an epoch in their order, (n,): a pure function of seed and epoch."""
         chance = np.random.default_rng((seed, epoch, len(self.labels)))
-        drawn: list[np.ndarray] = []
-        for label, own in self.members.items():
-            turns = -(-self.counts[label] // len(own))
-            orders = [own[:0], *(chance.permutation(own) for _ in range(turns))]
-            drawn.append(np.concatenate(orders)[: self.counts[label]])
-        return chance.permutation(np.concatenate(drawn))
+        draws: list[np.ndarray] = []
+        for label, members in self.members.items():
+            turns = -(-self.counts[label] // len(members))
+            orders = [members[:0], *(chance.permutation(members) for _ in range(turns))]
+            draws.append(np.concatenate(orders)[: self.counts[label]])
+        return chance.permutation(np.concatenate(draws))
 
 
-def balanced(power: float, labels: Sequence[int] | np.ndarray, part: PART, seed: int | None) -> Balanced | None:
-    """The sampler of a part that is trained on in shuffled order; None for another part, and for a power of 0."""
+def make_sampler(power: float, labels: Sequence[int] | np.ndarray, part: PART, seed: int | None) -> Balanced | None:
+    """Makes the sampler of a shuffled training part; None for the test part, without a seed, or for a power of 0."""
     if not power or part != "train" or seed is None:
         return None
     return Balanced(tuple(int(label) for label in labels), power)
 
 
 def require_power(name: str, power: float) -> None:
-    """Raises ValueError for a power that is not from 0 to 1."""
+    """Raises ValueError unless the power is from 0 to 1."""
     if not 0 <= power <= 1:
         raise ValueError(f"{name}.balance is {power}; give a number from 0 (as in the data) to 1 (all equally).")

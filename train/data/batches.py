@@ -1,6 +1,4 @@
-"""Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed into rows or padded to
-buckets.
-"""
+"""Batches as a pure function of (examples, seed, step): shuffled by epoch, then packed or padded to buckets."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +13,11 @@ Row = dict[str, Any]  # `tokens`, and a `label` or a `value`
 
 
 class Batches:
-    """`batches[step]` is a batch, for any step in any order, made by `make(step)`; `len` is the number of steps in an
-    epoch.
-    """
+    """Batches made by `make(step)`: `batches[step]`, for any step in any order; `len` is the steps in an epoch."""
 
     def __init__(self, epoch: int, make: Callable[[int], Arrays]) -> None:
-        self.epoch, self.make = epoch, make
+        self.epoch = epoch
+        self.make = make
 
     def __len__(self) -> int:
         return self.epoch
@@ -29,42 +26,44 @@ class Batches:
         return self.make(step)
 
     def stream(self, start: int, stop: int) -> Iterator[Arrays]:
-        """The batches of a range of steps in order, made ahead in a thread."""
+        """Yields the batches of a range of steps in order, prefetched in a thread."""
         steps = grain.MapDataset.range(start, stop).map(self.make)
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
 
 class Sampler(Protocol):
-    """Which examples an epoch has, some several times: `draws(seed, epoch)` gives as many as there are, in order."""
+    """Draws the examples of an epoch, some of them several times: `draw(seed, epoch)` gives all indices in order."""
 
-    def draws(self, seed: int, epoch: int) -> np.ndarray: ...
+    def draw(self, seed: int, epoch: int) -> np.ndarray: ...
 
 
 class Order:
-    """Which examples come in a step: `batch_size` of `count`, shuffled anew every epoch by the seed, or in their order.
+    """Maps a step to `batch_size` of `count` example indices: reshuffled every epoch if seeded, otherwise in order.
 
-    With a seed and a `sampler`, those that it draws.
+    With a seed and a `sampler`, the indices that the sampler draws.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None, sampler: Sampler | None = None) -> None:
-        self.count, self.batch_size = count, batch_size
-        self.draws = None
+        self.count = count
+        self.batch_size = batch_size
+        self.draw = None
         if sampler is not None and seed is not None:
-            self.draws = functools.lru_cache(maxsize=2)(functools.partial(sampler.draws, seed))
+            self.draw = functools.lru_cache(maxsize=2)(functools.partial(sampler.draw, seed))
         order = grain.MapDataset.range(count)
-        self.places: Any = (order if seed is None else order.shuffle(seed=seed)).repeat()
+        # Grain types the elements as optional
+        self.indices: Any = (order if seed is None else order.shuffle(seed=seed)).repeat()
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
     def __call__(self, step: int, window: int = 1) -> list[int]:
-        """The indices of the step's examples, or of all of the `window` batches that it is cut with."""
-        epoch, place = divmod(step, len(self))
-        first = place // window * window
+        """The indices of the step's examples, or of the examples of all the `window` batches that share its window."""
+        epoch, position = divmod(step, len(self))
+        first = position // window * window
         stop = min((first + window) * self.batch_size, self.count)
-        if self.draws is not None:
-            return [int(index) for index in self.draws(epoch)[first * self.batch_size : stop]]
-        return [self.places[epoch * self.count + index] for index in range(first * self.batch_size, stop)]
+        if self.draw is not None:
+            return [int(index) for index in self.draw(epoch)[first * self.batch_size : stop]]
+        return [self.indices[epoch * self.count + index] for index in range(first * self.batch_size, stop)]
 
 
 def of_rows(
@@ -75,21 +74,21 @@ def of_rows(
     window: int = 1,
     sampler: Sampler | None = None,
 ) -> Batches:
-    """Batches of rows in an `Order`, put together by `collate`.
+    """Batches of rows in an `Order`, joined by `collate`.
 
-    `window` > 1 sorts that many batches' examples by length before they are cut into batches, so that little is padded.
+    `window` > 1 sorts the examples of that many batches by length before it cuts them into batches, to save padding.
     """
     order = Order(len(rows), batch_size, seed, sampler)
 
     def make(step: int) -> Arrays:
         members = [rows[index] for index in order(step, window)]
         if window > 1:
-            epoch, place = divmod(step, len(order))
+            epoch, position = divmod(step, len(order))
             members.sort(key=lambda row: len(row["tokens"]))
             cuts = [members[cut : cut + batch_size] for cut in range(0, len(members), batch_size)]
-            chance = np.random.default_rng((seed or 0, epoch, place // window * window))
+            chance = np.random.default_rng((seed or 0, epoch, position // window * window))
             turn = chance.permutation(len(cuts)) if seed is not None else range(len(cuts))
-            members = cuts[turn[place % window]]
+            members = cuts[turn[position % window]]
         return collate(members)
 
     return Batches(len(order), make)
@@ -97,33 +96,33 @@ def of_rows(
 
 def of_examples(
     count: int,
-    one: Callable[[int, np.random.Generator | None], Arrays],
+    make_example: Callable[[int, np.random.Generator | None], Arrays],
     batch_size: int,
     multiple: int,
     seed: int | None = None,
     mix: Callable[[Arrays, np.random.Generator], Arrays] | None = None,
     sampler: Sampler | None = None,
 ) -> Batches:
-    """Batches of examples whose arrays have one shape, in an `Order`: `one(index, chance)` gives an example's, stacked
-    here.
+    """Batches of examples of one shape, in an `Order`: stacks the arrays that `make_example(index, chance)` returns.
 
-    `chance` draws what is random about an example (crops, flips, noise) and depends on (seed, epoch, index) alone, and
-    with a `sampler`, which may draw an example several times, on its place in the epoch; without a seed it is None.
-    `mix` changes a whole batch that has a seed.  Adds `weights` and `index` (b,) where examples have none of their own;
-    always `batch_size` rows in multiples of `multiple`, the missing ones zeros of weight zero.
+    `chance` is the random generator of an example (crops, flips, noise).  It depends on (seed, epoch, index) alone, or,
+    with a `sampler`, which may draw an example several times, also on its position in the epoch; None without a seed.
+    `mix` changes a whole batch if there is a seed.  Adds `weights` and `index` (b,) unless examples have their own.
+    Always `batch_size` rows in multiples of `multiple`; missing rows are zeros of weight zero.
     """
-    order, rows = Order(count, batch_size, seed, sampler), _rounded(batch_size, multiple)
+    order = Order(count, batch_size, seed, sampler)
+    rows = _round_up(batch_size, multiple)
 
     def make(step: int) -> Arrays:
         epoch, members = step // len(order), order(step)
         first = step % len(order) * batch_size
         chances: list[np.random.Generator | None] = [None] * len(members)
         if seed is not None:
-            own = [(index,) if sampler is None else (index, first + place) for place, index in enumerate(members)]
-            chances = [np.random.default_rng((seed, epoch, *numbers)) for numbers in own]
-        found = [one(index, chance) for index, chance in zip(members, chances, strict=True)]
-        spare = ((0, rows - len(found)),)
-        batch: Arrays = {name: np.stack([example[name] for example in found]) for name in found[0]}
+            keys = [(index,) if sampler is None else (index, first + row) for row, index in enumerate(members)]
+            chances = [np.random.default_rng((seed, epoch, *key)) for key in keys]
+        examples = [make_example(index, chance) for index, chance in zip(members, chances, strict=True)]
+        spare = ((0, rows - len(examples)),)
+        batch: Arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
         if mix is not None and seed is not None:
             batch = mix(batch, np.random.default_rng((seed, epoch, order.count, step)))
         batch = {name: np.pad(value, spare + ((0, 0),) * (value.ndim - 1)) for name, value in batch.items()}
@@ -134,19 +133,21 @@ def of_examples(
 
 
 class Pack:
-    """Several examples in each row of `length` tokens, at most `most` of them, best fit first; segments keep them
-    apart.
+    """Packs up to `most` examples into each row of `length` tokens, best fit first; segments keep them apart.
 
-    Gives tokens, segments, positions (b, length), starts, weights, index and labels (b, most), or values (b, most, 1).
-    The number of rows is what the examples need but at least `rows`, in multiples of `multiple`, so that few shapes
+    Returns tokens, segments, positions (b, length), starts, weights, index and labels (b, most), or values
+    (b, most, 1).  As many rows as the examples need but at least `rows`, in multiples of `multiple`, so that few shapes
     occur.
     """
 
     def __init__(self, length: int, most: int, rows: int, multiple: int) -> None:
-        self.length, self.most, self.rows, self.multiple = length, most, rows, multiple
+        self.length = length
+        self.most = most
+        self.rows = rows
+        self.multiple = multiple
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which examples go into which row: longest first, each into the fullest row that still has room."""
+        """Assigns examples to rows: longest first, each into the fullest row that still has room."""
         rows: list[list[int]] = []
         room: list[int] = []
         for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -163,29 +164,30 @@ class Pack:
 
     def __call__(self, members: list[Row]) -> Arrays:
         plan = self.plan([len(member["tokens"]) for member in members])
-        count = _rounded(max(len(plan), self.rows), self.multiple)
-        batch = _empty(members, count, self.length, self.most)
+        count = _round_up(max(len(plan), self.rows), self.multiple)
+        batch = _allocate(members, count, self.length, self.most)
         for row, indices in enumerate(plan):
             start = 0
-            for place, index in enumerate(indices):
-                _write(batch, members[index], row, start, place)
+            for segment, index in enumerate(indices):
+                _write(batch, members[index], row, start, segment)
                 start += len(members[index]["tokens"])
         return batch
 
 
 class Pad:
-    """One example a row, padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples
-    of `multiple`.
+    """Pads one example a row to the smallest of `buckets` that holds the longest.
 
-    Gives tokens, segments, positions (b, t), weights, index and labels (b,), or values (b, 1).
+    Returns tokens, segments, positions (b, t), weights, index and labels (b,), or values (b, 1).  Always `rows` rows,
+    in multiples of `multiple`.
     """
 
     def __init__(self, buckets: Sequence[int], rows: int, multiple: int) -> None:
-        self.buckets, self.count = tuple(buckets), _rounded(rows, multiple)
+        self.buckets = tuple(buckets)
+        self.count = _round_up(rows, multiple)
 
     def __call__(self, members: list[Row]) -> Arrays:
         longest = max(len(member["tokens"]) for member in members)
-        batch = _empty(members, self.count, next(bucket for bucket in self.buckets if bucket >= longest), 1)
+        batch = _allocate(members, self.count, next(bucket for bucket in self.buckets if bucket >= longest), 1)
         for row, member in enumerate(members):
             _write(batch, member, row, 0, 0)
         del batch["starts"]
@@ -195,11 +197,11 @@ class Pad:
         }
 
 
-def _rounded(count: int, multiple: int) -> int:
+def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def _empty(members: list[Row], rows: int, length: int, most: int) -> Arrays:
+def _allocate(members: list[Row], rows: int, length: int, most: int) -> Arrays:
     batch: Arrays = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions")}
     batch |= {"starts": np.zeros((rows, most), np.int32), "weights": np.zeros((rows, most), np.float32)}
     if "index" in members[0]:
@@ -211,16 +213,16 @@ def _empty(members: list[Row], rows: int, length: int, most: int) -> Arrays:
     return batch
 
 
-def _write(batch: Arrays, member: Row, row: int, start: int, place: int) -> None:
+def _write(batch: Arrays, member: Row, row: int, start: int, segment: int) -> None:
     stop = start + len(member["tokens"])
     batch["tokens"][row, start:stop] = member["tokens"]
-    batch["segments"][row, start:stop] = place + 1
+    batch["segments"][row, start:stop] = segment + 1
     batch["positions"][row, start:stop] = np.arange(stop - start)
-    batch["starts"][row, place] = start
-    batch["weights"][row, place] = 1.0
+    batch["starts"][row, segment] = start
+    batch["weights"][row, segment] = 1.0
     if "index" in batch:
-        batch["index"][row, place] = member["index"]
+        batch["index"][row, segment] = member["index"]
     if "labels" in batch:
-        batch["labels"][row, place] = member["label"]
+        batch["labels"][row, segment] = member["label"]
     if "values" in batch:
-        batch["values"][row, place] = member["value"]
+        batch["values"][row, segment] = member["value"]

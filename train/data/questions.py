@@ -1,28 +1,28 @@
-"""Texts that a trained run is asked, each with the place that a message names."""
+"""Texts to predict from, each with its location in a file for error messages."""
 
 from collections.abc import Sequence
-from typing import Any
 
 
 class Question(str):
     """A text to predict from.
 
-    `where` is its place, such as `reviews.csv, example 3`; `cell` is what its file has there: the text, or a number,
+    `where` is its location, such as `reviews.csv, example 3`; `cell` is the value in the file: the text, or a number,
     bytes, None.
     """
 
     where: str
-    cell: Any
+    cell: object
 
-    def __new__(cls, text: str, where: str, cell: Any) -> "Question":
-        """The text, at its place."""
+    def __new__(cls, text: str, where: str, cell: object) -> "Question":
+        """The text, with its location and its cell."""
         question = super().__new__(cls, text)
-        question.where, question.cell = where, cell
+        question.where = where
+        question.cell = cell
         return question
 
     @classmethod
-    def of(cls, cell: Any, where: str) -> "Question":
-        """The text of a cell; the empty one if it holds none."""
+    def of(cls, cell: object, where: str) -> "Question":
+        """The text of a cell, empty if the cell holds no text."""
         try:
             text = cell.decode("utf-8") if isinstance(cell, bytes) else cell
         except UnicodeDecodeError:
@@ -31,16 +31,16 @@ class Question(str):
 
     @classmethod
     def at(cls, texts: Sequence[str], index: int) -> "Question":
-        """One of several texts, a question already or not."""
+        """Text `index` of several as a question."""
         text = texts[index]
         return text if isinstance(text, Question) else cls(text, where(texts, index), text)
 
     def strip(self, chars: str | None = None, /) -> "Question":
-        """The text without what surrounds it, at the same place."""
+        """The text without surrounding whitespace or `chars`, at the same location."""
         return Question(super().strip(chars), self.where, self.cell)
 
 
 def where(texts: Sequence[str], index: int) -> str:
-    """The place of one of the texts, for a message: that of a question, or `text 3` of a text that has none."""
+    """The location of a text in a message: that of a question, `text 3` for any other text."""
     text = texts[index]
     return text.where if isinstance(text, Question) else f"text {index + 1}"

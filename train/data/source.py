@@ -1,6 +1,4 @@
-"""Examples by name or by path: TFDS builders prepared once as array_record, other libraries' data sets, and the user's
-own files.
-"""
+"""Examples by name or by path: TFDS data sets prepared as array_record, data sets of other libraries, user files."""
 
 import contextlib
 import fcntl
@@ -13,17 +11,21 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.words import join
 from train.data.notes import Notes
-from train.data.published import cache
+from train.data.published import cache_folder
 from train.data.questions import Question, where
-from train.data.readers.formats import content
-from train.data.sources import format_of, library_of, suffixes
+from train.data.readers.formats import read_text
+from train.data.sources import Description, find_format, find_library, list_suffixes
 from train.data.split import Split
 from train.errors import InputError
 
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+# the parts of the TFDS catalogue
 CATALOGUE = (
     "audio",
     "image",
@@ -33,14 +35,13 @@ CATALOGUE = (
     "summarization",
     "text",
     "time_series",
+    "translate",
+    "video",
 )
-CATALOGUE += ("translate", "video")
 
 
-def own(name: str) -> type | None:
-    """The builder of that name, or `name/configuration`, that a config's file or this project defines, in
-    train/data/builders/NAME.py.
-    """
+def find_builder(name: str) -> "type[FileReaderBuilder] | None":
+    """Finds the builder `name` or `name/configuration` that a config file or train/data/builders/NAME.py defines."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -50,51 +51,52 @@ def own(name: str) -> type | None:
     if importlib.util.find_spec(f"train.data.builders.{base}") is not None:
         with registered.skip_registration():  # the catalogue may have the name too
             importlib.import_module(f"train.data.builders.{base}")
-    found = [
-        one
-        for one in _below(tfds.core.DatasetBuilder)
-        if one.name == base and not one.__module__.startswith("tensorflow_datasets.")
+    builders = [
+        builder
+        for builder in _list_subclasses(tfds.core.DatasetBuilder)
+        if builder.name == base and not builder.__module__.startswith("tensorflow_datasets.")
     ]
-    # a file's before the project's, the newest last
-    found.sort(key=lambda one: one.__module__ != f"train.data.builders.{base}")
-    return next((one for one in reversed(found) if not config or config in one.builder_configs), None)
+    # those of config files last, of these the newest last
+    builders.sort(key=lambda builder: builder.__module__ != f"train.data.builders.{base}")
+    return next((builder for builder in reversed(builders) if not config or config in builder.builder_configs), None)
 
 
-def _below(owner: Any) -> list[Any]:
-    return [one for inner in owner.__subclasses__() for one in (inner, *_below(inner))]
+def _list_subclasses(owner: Any) -> list[Any]:
+    return [below for inner in owner.__subclasses__() for below in (inner, *_list_subclasses(inner))]
 
 
-def own_names() -> list[str]:
-    """The data sets of this project."""
-    return sorted(path.stem for path in (Path(__file__).parent / "builders").glob("*.py") if own(path.stem) is not None)
+def list_own() -> list[str]:
+    """Lists the data sets of this project."""
+    return sorted(
+        path.stem for path in (Path(__file__).parent / "builders").glob("*.py") if find_builder(path.stem) is not None
+    )
 
 
-def builder(name: str) -> Any:
-    """The TFDS builder of a data set `name` or `name/configuration`: an own one, one of what is prepared, or the
-    catalogue's.
+def make_builder(name: str) -> Any:
+    """Makes the TFDS builder of `name` or `name/configuration`: from this project, prepared files, or the catalogue.
 
-    Raises InputError for a name that nobody knows, and where the catalogue's needs TensorFlow.
+    Raises InputError for an unknown name, and if the builder of the catalogue needs TensorFlow.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
     base, _, config = name.partition("/")
-    folder, mine = cache() / "datasets", own(name)
+    folder, mine = cache_folder() / "datasets", find_builder(name)
     try:
-        with quiet():
+        with silence():
             if mine is not None:
                 return mine(config=config or None, data_dir=folder, file_format="array_record")
             if ":" in name:
                 raise ValueError("a data set of another index")
             with contextlib.suppress(tfds.core.DatasetNotFoundError):
                 return read_only_builder.builder_from_files(name, data_dir=folder)
-            _catalogue()
+            _import_catalogue()
             return tfds.builder(name, data_dir=folder, file_format="array_record")
     except ImportError:
-        raise InputError(_unprepared(name)) from None
+        raise InputError(_explain_unprepared(name)) from None
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        if config and (ours := own(base)) is not None:
-            known = join(f"{base}/{one}" for one in getattr(ours, "builder_configs", {}))
+        if config and (ours := find_builder(base)) is not None:
+            known = join(f"{base}/{configuration}" for configuration in ours.builder_configs)
             raise InputError(f"No data set is called {name!r}; valid names are {known or base}.") from None
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
@@ -102,50 +104,46 @@ def builder(name: str) -> Any:
         ) from None
 
 
-def _catalogue() -> None:
-    """Imports the catalogue part by part: without TensorFlow some cannot be, and TFDS itself stops at the first of
-    these.
-    """
+def _import_catalogue() -> None:
+    """Imports the catalogue part by part: some parts need TensorFlow, and TFDS itself would stop at the first."""
     for part in CATALOGUE:
         with contextlib.suppress(ImportError):
             importlib.import_module(f"tensorflow_datasets.{part}")
 
 
-def _unprepared(name: str) -> str:
+def _explain_unprepared(name: str) -> str:
+    folder = cache_folder() / "datasets" / name.partition("/")[0]
     return (
         f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare"
-        f" {name}`, here or where there is a network, then copy {cache() / 'datasets' / name.partition('/')[0]} to"
-        " the same place."
+        f" {name}`, here or where there is a network, then copy {folder} to the same place."
     )
 
 
 def prepare(name: str) -> Any:
-    """A data set's builder, prepared once.  Raises InputError that says what to run where it cannot be prepared
-    here.
-    """
-    made = builder(name)
-    with quiet():
-        if made.is_prepared():
-            return made
-    ours = own(name) is not None
+    """Prepares a data set once and returns its builder.  Raises InputError, with a command, if that is impossible."""
+    builder = make_builder(name)
+    with silence():
+        if builder.is_prepared():
+            return builder
+    ours = find_builder(name) is not None
     if not ours and importlib.util.find_spec("tensorflow") is None:
-        raise InputError(_unprepared(name))
+        raise InputError(_explain_unprepared(name))
     try:
-        with _alone(cache() / "datasets" / name.partition("/")[0]), quiet():
-            if not made.is_prepared():  # by another process meanwhile
-                print(f"preparing {name} in {made.data_path}", file=sys.stderr, flush=True)
-                made.download_and_prepare(file_format="array_record")
+        with _lock(cache_folder() / "datasets" / name.partition("/")[0]), silence():
+            if not builder.is_prepared():  # another process may have prepared it meanwhile
+                print(f"preparing {name} in {builder.data_path}", file=sys.stderr, flush=True)
+                builder.download_and_prepare(file_format="array_record")
     except Exception as error:
         if ours and not isinstance(error, OSError | LookupError):
-            raise  # of a builder of this project, or the user's: what went wrong stands in its lines
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(said if ours else f"{name} cannot be prepared: {said}") from None
-    return made
+            raise  # a fault of a builder of this project or the user's, for which the traceback is needed
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(reason if ours else f"{name} cannot be prepared: {reason}") from None
+    return builder
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process of this machine prepares what is in the folder."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Locks a folder against other processes of this machine that prepare the same data set."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -156,10 +154,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps a library's warnings out, its words off standard output, and its bars off a standard error that is no
-    terminal.
-    """
+def silence() -> Iterator[None]:
+    """Silences a library's warnings and standard output, and its progress bars unless standard error is a terminal."""
     import tensorflow_datasets as tfds
 
     level = logging.getLogger("absl").level
@@ -173,15 +169,14 @@ def quiet() -> Iterator[None]:
         logging.getLogger("absl").setLevel(level)
 
 
-def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
-    """A split of a data set by name, or a slice of one, as TFDS writes it: `test[:500]`.  Raises InputError for what it
-    does not have.
+def open_dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
+    """Opens a split of a data set by name, or a slice of a split in TFDS's notation, `test[:500]`.
 
-    A name of TFDS or of this project, or `LIBRARY:NAME` for one of another library (`train.data.sources`), such as
-    `hf:imdb`. Columns that are `encoded` are left as they are stored: a picture is the bytes of a JPEG or a PNG where
-    it was one.
+    The name is one of TFDS or of this project, or `LIBRARY:NAME` for another library (`train.data.sources`), such as
+    `hf:imdb`.  Columns in `encoded` stay as stored: an image is the bytes of its JPEG or PNG.  Raises InputError for an
+    unknown data set, split or slice.
     """
-    if (library := library_of(name)) is not None:
+    if (library := find_library(name)) is not None:
         if encoded:
             raise InputError(
                 f"{name} says of no box what its numbers measure; write the boxes as a COCO or VOC folder and set"
@@ -190,35 +185,33 @@ def dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
         return library.open(name.partition(":")[2], split)
     from tensorflow_datasets import decode
 
-    made = prepare(name)
-    if split.partition("[")[0] not in made.info.splits:
-        raise InputError(f"{name} has no split {split!r}; it has {join(made.info.splits)}: set data.splits.")
+    builder = prepare(name)
+    if split.partition("[")[0] not in builder.info.splits:
+        raise InputError(f"{name} has no split {split!r}; it has {join(builder.info.splits)}: set data.splits.")
     try:
-        raw = {column: decode.SkipDecoding() for column in encoded if column in made.info.features}
-        examples = made.as_data_source(split, decoders=raw or None)
+        raw = {column: decode.SkipDecoding() for column in encoded if column in builder.info.features}
+        examples = builder.as_data_source(split, decoders=raw or None)
     except ValueError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
             f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'."
         ) from None
-    return Split(examples, f"{name} {split}", dict(_classes(made.info.features, "")))
+    return Split(examples, f"{name} {split}", dict(_find_class_names(builder.info.features, "")))
 
 
-def _classes(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The names of classes by their column; those inside of another are `column/inner`."""
+def _find_class_names(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields class names by column; a column inside another is `column/inner`."""
     for key, feature in features.items():
         if hasattr(feature, "names"):
             yield before + key, tuple(feature.names)
         inner = getattr(feature, "feature", feature)
         if hasattr(inner, "items"):
-            yield from _classes(inner, f"{before}{key}/")
+            yield from _find_class_names(inner, f"{before}{key}/")
 
 
-def describe(name: str) -> dict[str, Any]:
-    """A data set by name, prepared once: its "folder", "splits" with their numbers of examples, "features", "licence"
-    and "version".
-    """
-    if (library := library_of(name)) is not None:
+def describe(name: str) -> Description:
+    """Describes a data set, which is prepared if need be."""
+    if (library := find_library(name)) is not None:
         return library.describe(name.partition(":")[2])
     info = prepare(name).info
     return {
@@ -231,71 +224,68 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def read(path: str) -> Split:
-    """The examples of a user's file or folder, one a row, by the format of its suffix: see `train.data.sources`.
+    """Reads a user's file or folder, an example a row, in the format of its suffix: see `train.data.sources`.
 
-    Raises InputError, with the line or row, for what is absent, empty, not readable, or not of its format.
+    Raises InputError, with the line or row, if it is absent, empty, unreadable, or of another format.
     """
-    if (form := format_of(path)) is None:
-        raise InputError(f"{path} is none of {join(suffixes(), 300)}; rename it by what it holds.")
+    if (form := find_format(path)) is None:
+        raise InputError(f"{path} is none of {join(list_suffixes(), 300)}; rename it by what it holds.")
     split = form.read(path)
     if not len(split.examples):
         raise InputError(f"{path} has no examples; it needs at least one row of data.")
     return split
 
 
-def texts(given: Sequence[str], notes: Notes, **column: str) -> list[str]:
-    """The texts of what is given, where a file or a folder of a known format stands for that column of its rows.
+def read_texts(inputs: Sequence[str], notes: Notes, **column: str) -> list[str]:
+    """Replaces files and folders of a known format among texts by the texts of a column of their rows.
 
-    A .txt stands for its lines.  The column is named by the setting that chooses it; `notes` takes what the reader
-    says.  Texts of files are `Question`s, which know their file and row; a row that has no text gives an empty one.
-    Raises InputError for a file that cannot be read or lacks the column.
+    A .txt file is replaced by its lines.  The column is keyed by the setting that chooses it; `notes` takes the
+    reader's notes.  Texts of files are `Question`s, which have their file and row; a row without text becomes an empty
+    text.  Raises InputError for a file that cannot be read or lacks the column.
     """
-    found: list[str] = []
-    for name in given:
-        if not _exists(name) or format_of(name) is None:
-            found.append(name)
+    texts: list[str] = []
+    for name in inputs:
+        if not _exists(name) or find_format(name) is None:
+            texts.append(name)
             continue
-        split, columns = read(name), {"text": "text"} if Path(name).suffix.lower() == ".txt" else column
+        split = read(name)
+        columns = {"text": "text"} if Path(name).suffix.lower() == ".txt" else column
         split.require(**columns)
         notes.take(split.notes)
-        for one in columns.values():
+        for key in columns.values():
             rows = range(len(split.examples))
-            found += [Question.of(split.examples[index].get(one), split.where(index)) for index in rows]
-    return found
+            texts += [Question.of(split.examples[index].get(key), split.where(index)) for index in rows]
+    return texts
 
 
 def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # of a text that is no name of a file
+    except (OSError, RuntimeError, ValueError):  # a text that cannot be a file name
         return False
 
 
-def asked_words(asked: Sequence[str], index: int) -> str:
-    """One of the texts to predict from.  Raises InputError, with its place, if it has none or it is not UTF-8."""
+def read_question(asked: Sequence[str], index: int) -> str:
+    """Reads a text to predict from.  Raises InputError, with its location, if it is empty or not UTF-8."""
     text = asked[index]
-    return words(text.cell if isinstance(text, Question) else text, where(asked, index))
+    return require_text(text.cell if isinstance(text, Question) else text, where(asked, index))
 
 
-def whole(path: str) -> str:
-    """All of a text file in UTF-8, with line feeds between its lines.  Raises InputError where it is absent, empty or
-    not UTF-8.
-    """
-    text = content(path).replace("\r\n", "\n")
+def read_whole(path: str) -> str:
+    """Reads a text file with line feeds between lines.  Raises InputError if it is absent, empty or not UTF-8."""
+    text = read_text(path).replace("\r\n", "\n")
     if not text.strip():
         raise InputError(f"{path} has no text; it needs some.")
     return text
 
 
-def lines(path: str) -> list[str]:
-    """The lines of a text file in UTF-8, stripped, empty ones too.  Raises InputError where it is absent, empty or not
-    UTF-8.
-    """
-    return [line.strip() for line in whole(path).removesuffix("\n").split("\n")]
+def read_lines(path: str) -> list[str]:
+    """Reads the lines of a text file, stripped, also empty lines.  Raises InputError as `read_whole` does."""
+    return [line.strip() for line in read_whole(path).removesuffix("\n").split("\n")]
 
 
-def words(value: Any, where: str) -> str:
-    """A text as it was written.  Raises InputError where there is none or it is not UTF-8."""
+def require_text(value: object, where: str) -> str:
+    """Returns the text of a cell unchanged.  Raises InputError if it has none or is not UTF-8."""
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -309,10 +299,8 @@ def words(value: Any, where: str) -> str:
     return text
 
 
-def labelled(value: Any, classes: Sequence[str], where: str) -> int:
-    """The class of an example of a data set, by its place.  Raises InputError where it has none, as some parts to test
-    on.
-    """
+def read_label(value: Any, classes: Sequence[str], where: str) -> int:
+    """Reads the class index of an example of a data set.  Raises InputError if it has none, as in some test splits."""
     if not 0 <= int(value) < len(classes):
         raise InputError(
             f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train',"
@@ -321,16 +309,14 @@ def labelled(value: Any, classes: Sequence[str], where: str) -> int:
     return int(value)
 
 
-def once(setting: str, names: tuple[str, ...]) -> None:
-    """Raises ValueError for a name that is given twice."""
-    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+def require_unique(setting: str, names: tuple[str, ...]) -> None:
+    """Raises ValueError for repeated names."""
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise ValueError(f"{setting} names {join(map(repr, twice))} twice; name each once.")
 
 
-def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """What classes are called: `names` in their order, if given.  Raises InputError if there are not as many different
-    ones.
-    """
+def rename_classes(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Renames classes to `names`, if any, in their order.  Raises InputError unless each has a distinct name."""
     if not names or not classes:
         return classes
     if len(names) != len(classes) or len(set(names)) < len(names):
@@ -341,6 +327,6 @@ def called(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def held(text: str, holdout: float) -> bool:
-    """Whether a text belongs to the held-out part: its md5 says so, so that equal texts are on one side."""
+def is_held_out(text: str, holdout: float) -> bool:
+    """Tells by its md5 if a text belongs to the held-out part, so that equal texts are in the same part."""
     return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < holdout * 2**32

@@ -1,7 +1,7 @@
-"""Text to token ids: a published tokenizer's own file, byte pairs learnt from texts, or plain bytes."""
+"""Tokenizers: a published tokenizer.json, byte pairs learnt from texts, or plain bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as Fast
@@ -15,29 +15,29 @@ from train.errors import InputError
 BEGIN, END = "[BEGIN]", "[END]"
 
 
-def _encoded(texts: Sequence[str], index: int) -> bytes:
+def _encode(texts: Sequence[str], index: int) -> bytes:
     try:
         return texts[index].encode("utf-8")
-    except UnicodeEncodeError:  # of bytes on a command line that are no text
+    except UnicodeEncodeError:  # surrogates, from bytes on a command line that are not UTF-8
         raise InputError(f"{where(texts, index)}, is not UTF-8; convert it, for example with iconv -t utf-8.") from None
 
 
 class Bytes:
-    """UTF-8 bytes: 256 tokens, no file."""
+    """A tokenizer of UTF-8 bytes: 256 tokens, no file."""
 
     names = tuple(chr(code) if 32 <= code < 127 else f"<{code}>" for code in range(256))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text.  Raises InputError for one that is no UTF-8."""
-        return [np.frombuffer(_encoded(texts, index), np.uint8).astype(np.int32) for index in range(len(texts))]
+        """Encodes each text to ids (t,).  Raises InputError for a text that is not UTF-8."""
+        return [np.frombuffer(_encode(texts, index), np.uint8).astype(np.int32) for index in range(len(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; bytes that are no UTF-8 become the replacement character."""
+        """Decodes ids to text; bytes that are not UTF-8 become the replacement character."""
         return bytes(ids).decode("utf-8", errors="replace")
 
 
 class Published:
-    """A tokenizer that a file describes."""
+    """A tokenizer of the `tokenizers` library."""
 
     def __init__(self, fast: Fast) -> None:
         self.fast = fast
@@ -47,24 +47,24 @@ class Published:
         self.names = tuple(vocabulary.get(index, f"<{index}>") for index in range(max(vocabulary) + 1))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text.  Raises InputError for one that is no UTF-8."""
+        """Encodes each text to ids (t,).  Raises InputError for a text that is not UTF-8."""
         for index in range(len(texts)):
-            _encoded(texts, index)
+            _encode(texts, index)
         return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text, special tokens left out."""
+        """Decodes ids to text, without special tokens."""
         return self.fast.decode(list(ids))
 
-    def file(self) -> str:
-        """What a tokenizer.json of it says."""
+    def to_json(self) -> str:
+        """The content of its tokenizer.json."""
         return self.fast.to_str()
 
 
 class FromFile(Published):
     """The tokenizer of a `tokenizer.json`, with its special tokens and without its truncation and padding.
 
-    Raises InputError where the file is absent or of another format.
+    Raises InputError if the file is absent or of another format.
     """
 
     def __init__(self, reference: str) -> None:
@@ -82,9 +82,7 @@ class FromFile(Published):
 
 
 class Learnt(Published):
-    """`size` byte-pair tokens over UTF-8 bytes, learnt from texts, after [PAD], [BEGIN] and [END].
-    arXiv:1508.07909.
-    """
+    """`size` byte-pair tokens over UTF-8 bytes learnt from texts, after [PAD], [BEGIN], [END].  arXiv:1508.07909."""
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         fast = Fast(models.BPE())
@@ -98,9 +96,10 @@ class Learnt(Published):
         super().__init__(fast)
 
 
-def tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
-    """`bytes`, the path of a tokenizer.json (also in a `package:`), or where there are `texts` to learn from, `bpe:N`
-    (see `Learnt`).
+def make_tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
+    """Makes the tokenizer of a reference: `bytes`, the path of a tokenizer.json (also in a `package:`), or `bpe:N`.
+
+    `bpe:N` is learnt from `texts` (see `Learnt`) and needs them.
     """
     size = reference.removeprefix("bpe:")
     if texts is not None and size != reference:
@@ -108,8 +107,15 @@ def tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) 
     return Bytes() if reference == "bytes" else FromFile(reference)
 
 
-def require_size(owner: Any) -> None:
-    """Raises ValueError where a spec's `tokenizer` is a bpe:N whose N leaves no room for the bytes themselves."""
+class HasTokenizer(Protocol):
+    """Data whose setting `tokenizer` refers to one."""
+
+    @property
+    def tokenizer(self) -> str: ...
+
+
+def require_size(owner: HasTokenizer) -> None:
+    """Raises ValueError if a setting `tokenizer` is a bpe:N whose N leaves no room for the 256 bytes."""
     size = owner.tokenizer.removeprefix("bpe:")
     if size != owner.tokenizer and not (size.isdecimal() and int(size) > 260):
         name = type(owner).__name__

@@ -86,7 +86,7 @@ def record(
     tokens = opened.tokens if isinstance(opened, Tokenised) else None
     source = find_source(experiment)
     if isinstance(tokens, Published):
-        (folder / TOKENIZER).write_text(tokens.file(), encoding="utf-8")
+        (folder / TOKENIZER).write_text(tokens.to_json(), encoding="utf-8")
     data = {
         "experiment": encode(experiment),
         "config": config,

@@ -30,7 +30,7 @@ from train.contracts import (
     WeighsClasses,
 )
 from train.cost.traced import flops
-from train.data.balance import class_weights, emphasised, require_once
+from train.data.balance import add_emphasis, compute_class_weights, require_once
 from train.engine.requirements import require
 from train.engine.step import (
     TrainState,
@@ -192,9 +192,9 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
     objective = experiment.objective
     if isinstance(objective, WeighsClasses):
-        weights = class_weights(objective.class_weights, data)
+        weights = compute_class_weights(objective.class_weights, data)
         require_once(objective.class_weights, _get_balance(experiment))
-        batches = emphasised(batches, weights)
+        batches = add_emphasis(batches, weights)
     first = batches[0]
     traced = _trace_objective(experiment, data, first)
     steps = experiment.count_steps(len(batches))

@@ -14,8 +14,8 @@ from types import FunctionType
 from typing import Any
 
 from models.structure import part, replace
-from train.data.source import builder
-from train.data.sources import library_of
+from train.data.source import make_builder
+from train.data.sources import find_library
 from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.spec.parts import kinds
@@ -135,10 +135,10 @@ def fingerprint_data(experiment: Experiment) -> dict[str, dict[str, Json]]:
     named = getattr(data, "dataset", None)
     if isinstance(named, str) and named and getattr(data, "path", None) is None:
         try:
-            if (library := library_of(named)) is not None:
+            if (library := find_library(named)) is not None:
                 described = library.describe(named.partition(":")[2])
                 return prints | {"data.dataset": {"version": described["version"], "examples": described["splits"]}}
-            info = builder(named).info
+            info = make_builder(named).info
             examples = {split: int(each.num_examples) for split, each in info.splits.items()}
             prints["data.dataset"] = {"version": str(info.version), "examples": examples}
         except Exception:  # a user's builder may raise anything; its data opened without this
@@ -204,7 +204,9 @@ def relocate_paths(
         if not isinstance(value, str) or not value or value == "bytes":
             continue
         prefix, value = (
-            ("", value) if library_of(value) is None else (value[: value.index(":") + 1], value[value.index(":") + 1 :])
+            ("", value)
+            if find_library(value) is None
+            else (value[: value.index(":") + 1], value[value.index(":") + 1 :])
         )
         if (path == "data.dataset" and not prefix) or ":" in value or value.startswith("~") or os.path.isabs(value):
             continue

@@ -30,8 +30,8 @@ class Classification:
 
     Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
 
-    With `class_weights` w, one a class in their order or "auto" (n / (k n_c), `train.data.balance.class_weights`), the
-    loss in training is
+    With `class_weights` w, one a class in their order or "auto" (n / (k n_c),
+    `train.data.balance.compute_class_weights`), the loss in training is
 
         1 / n sum_i w[label_i] loss_i
 

@@ -16,7 +16,7 @@ from models.structure import fields
 from models.words import join, merge_layers
 from train.baselines import decimals, describe, number
 from train.cost.traced import parameters
-from train.data.notes import notes_of
+from train.data.notes import get_notes
 from train.engine.prepared import Prepared
 from train.events import Evaluated, Event, Finished, Logged, Message, Started
 
@@ -108,7 +108,7 @@ class Console:
         self.rich.print(
             rich.text.Text("\n").join(rich.text.Text.assemble((f"{name:<13}", "bold"), text) for name, text in lines)
         )
-        for note in notes_of(prepared.data):
+        for note in get_notes(prepared.data):
             self.say(str(note))
 
     @contextlib.contextmanager

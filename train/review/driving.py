@@ -13,7 +13,18 @@ import numpy as np
 from train.baselines import Baseline
 from train.charts import Plot, Series
 from train.contracts import Dataset, Evidence, Findings
-from train.data.simulators.highway import CARS, FEATURES, LANES, STEPS, WIDTH, Highway, Style, Trip, drive, simulator
+from train.data.simulators.highway import (
+    CARS,
+    FEATURES,
+    LANES,
+    STEPS,
+    WIDTH,
+    Highway,
+    Style,
+    Trip,
+    drive,
+    load_simulator,
+)
 from train.errors import InputError
 from train.page import Figure, Piece, Sentence, table
 from train.review.powers import Driven, missing
@@ -51,7 +62,7 @@ class ClosedLoop:
             raise InputError(f"review.steps is {self.steps} and data.horizon {horizon}; drive no longer than that.")
         if (data.features, data.actions) == (FEATURES, 2):
             try:
-                simulator()
+                load_simulator()
             except LookupError as error:
                 raise InputError(str(error)) from None
 
@@ -146,7 +157,7 @@ class Wheel:
         self.left = self.left - rewards
         self.known["features"][:, step], self.known["returns"][:, step, 0] = (
             seen,
-            self.spec.scaled(self.left, np.array(step)),
+            self.spec.scale_returns(self.left, np.array(step)),
         )
         batch = {name: value[:, first : first + self.context] for name, value in self.known.items()}
         positions = np.arange(first, first + self.context, dtype=np.int32)

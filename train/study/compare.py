@@ -11,7 +11,7 @@ import numpy as np
 
 from models.parametrization import width_of
 from train.config import load_config
-from train.data.notes import notes_of
+from train.data.notes import get_notes
 from train.engine.folder import collect_versions
 from train.engine.prepared import prepare
 from train.engine.requirements import settle
@@ -74,7 +74,7 @@ def enter(study: Study, say: Callable[[str], None] = lambda _: None) -> list[Ent
                 raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
             target = read_cost(prepared)
             entries.append(Entry(name, overrides, cost=target))
-            for note in notes_of(data):
+            for note in get_notes(data):
                 say(str(note))
             continue
         if leak:

@@ -13,7 +13,7 @@ from models.decoding.sampling import Sampler, padded
 from models.decoding.sampling import generate as continued
 from train import baselines
 from train.contracts import Findings, Params, Restores, Searches, Tokenised
-from train.data.notes import notes_of
+from train.data.notes import get_notes
 from train.engine.checkpoint import Store
 from train.engine.evidence import Trained, measure, search_batch
 from train.engine.folder import Recorded
@@ -42,7 +42,7 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
         "warnings": [*cautions, *baselines.warnings(findings.metrics, findings.baselines)],
-        "data": [note.record() for note in notes_of(inference.data)],
+        "data": [note.record() for note in get_notes(inference.data)],
     }
     return finite(result)
 
@@ -62,7 +62,7 @@ def predict(
         asked = QuestionBatches(data, inputs, experiment.evaluation.batch_size, parallel.size())
     inference = prepare_inference(experiment, data, asked.first)
     _, params = restore_params(folder, inference, best)
-    for note in notes_of(data):
+    for note in get_notes(data):
         print(note, file=sys.stderr, flush=True)
     if isinstance(experiment.objective, Searches):
         questions = asked.questions.stream(0, len(asked.questions))

@@ -12,7 +12,7 @@ from typing import Any
 from train import baselines
 from train.contracts import Findings, Readies
 from train.cost.traced import parameters, peak_memory
-from train.data.notes import notes_of
+from train.data.notes import get_notes
 from train.disk import explain_failed_writes
 from train.engine.checkpoint import Store, list_steps, require_structure
 from train.engine.evidence import StoppedError, Trained
@@ -188,7 +188,7 @@ def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Fin
         "evaluation": measured,
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
-        "data": [note.record() for note in notes_of(prepared.data)],
+        "data": [note.record() for note in get_notes(prepared.data)],
     }
     return finite(summary | outcome.rates)
 

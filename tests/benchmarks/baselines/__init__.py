@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from train.data.source import dataset
+from train.data.source import open_dataset
 
 Figures = dict[str, dict[str, float]]  # of a method its measures
 ALL = 2**62
@@ -10,5 +10,5 @@ ALL = 2**62
 
 def rows(name: str, part: str, most: int = ALL) -> list[Any]:
     """The first examples of a part of a data set, all by default."""
-    examples = dataset(name, part).examples
+    examples = open_dataset(name, part).examples
     return [examples[index] for index in range(min(len(examples), most))]

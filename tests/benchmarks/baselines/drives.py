@@ -8,7 +8,7 @@ from sklearn.linear_model import LinearRegression
 from configs import drive_decision
 from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.simulators.highway import Highway, Style, drive
-from train.data.tasks.drives import returns
+from train.data.tasks.drives import sum_returns
 from train.review.driving import ClosedLoop, correlation, total
 
 
@@ -42,7 +42,7 @@ def decisions(name: str, most: int = ALL) -> Figures:
     spec: Any = config.data
     review: Any = config.review
     logs, episodes = rows(name, "train", most), min(review.episodes, most)
-    ahead = [spec.scaled(returns(row["rewards"]), np.arange(len(row["rewards"])))[:, None] for row in logs]
+    ahead = [spec.scale_returns(sum_returns(row["rewards"]), np.arange(len(row["rewards"])))[:, None] for row in logs]
     seen = np.concatenate([np.concatenate([row["features"], left], -1) for row, left in zip(logs, ahead, strict=True)])
     linear = LinearRegression().fit(seen, np.concatenate([row["actions"] for row in logs]))
     asked = np.repeat(review.asked, episodes)
@@ -51,7 +51,9 @@ def decisions(name: str, most: int = ALL) -> Figures:
     def wheel(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         nonlocal left, step
         left, step = left - rewards, step + 1
-        return linear.predict(np.concatenate([seen, spec.scaled(left, np.array(step - 1))[:, None]], -1)).clip(-1, 1)
+        return linear.predict(np.concatenate([seen, spec.scale_returns(left, np.array(step - 1))[:, None]], -1)).clip(
+            -1, 1
+        )
 
     trips = drive(
         [Highway("closed", number, [Style()]) for _ in review.asked for number in range(episodes)], wheel, review.steps

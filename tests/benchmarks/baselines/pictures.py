@@ -9,8 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from tests.benchmarks.baselines import ALL, Figures, rows
-from train.data.readers.pixels import resized
-from train.data.source import dataset
+from train.data.readers.pixels import resize
+from train.data.source import open_dataset
 from train.review.detections import average_precision
 
 SIDE = 14  # pixels that a box is seen by
@@ -34,7 +34,7 @@ def components(name: str, most: int = ALL) -> Figures:
     its class.
     """
     parts = {part: rows(name, part, most) for part in ("train", "test")}
-    classes = len(dataset(name, "train").names["objects/label"])
+    classes = len(open_dataset(name, "train").names["objects/label"])
     known = [(row["image"], boxes_of(row), np.asarray(row["objects"]["label"], int)) for row in parts["train"]]
     held = np.stack([inside(image, box) for image, boxes, _ in known for box in boxes])
     model = LogisticRegression(C=0.1, max_iter=300).fit(held, np.concatenate([labels for *_, labels in known]))
@@ -87,5 +87,5 @@ def inside(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     rows, columns = image.shape[:2]
     left, top = int(box[0] * columns), int(box[1] * rows)
     right, bottom = max(left + 1, round(float(box[2]) * columns)), max(top + 1, round(float(box[3]) * rows))
-    seen = resized(np.ascontiguousarray(image[top:bottom, left:right]), (SIDE, SIDE)).reshape(-1) / 255
+    seen = resize(np.ascontiguousarray(image[top:bottom, left:right]), (SIDE, SIDE)).reshape(-1) / 255
     return np.concatenate([seen, 4 * (box[2:] - box[:2])])

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from train.data.source import dataset
+from train.data.source import open_dataset
 
 
 def rows(name: str, part: str) -> list[Any]:
-    examples = dataset(name, part).examples
+    examples = open_dataset(name, part).examples
     return [examples[index] for index in range(len(examples))]

@@ -18,8 +18,8 @@ import pytest
 from tests.train.data.rows import rows
 from train.cli import main
 from train.data import published
-from train.data.readers.archive import members
-from train.data.source import dataset, prepare
+from train.data.readers.archive import read_members
+from train.data.source import open_dataset, prepare
 from train.errors import InputError
 
 SENTENCES = [(f"a {('dull', 'fine')[index % 2]} film , number {index} ", index % 2) for index in range(24)]
@@ -145,7 +145,7 @@ def test_a_set_is_fetched_once_and_holds_what_its_archive_does(
         assert sorted((row[text].decode(), int(row["label"])) for some in parts for row in some) == sorted(
             (f"{before}{words.strip()}{end}", label) for words, label in given
         )
-        assert dataset(name, "train").names["label"] == names
+        assert open_dataset(name, "train").names["label"] == names
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -194,7 +194,7 @@ def test_of_an_archive_only_plain_files_are_read(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         archive.addfile(link)
     with pytest.raises(OSError, match="has no file"):
-        list(members(place, ".*"))
+        list(read_members(place, ".*"))
 
 
 SMALL = "Transformer(TokenEmbed(512, 16), Stack(Block(Attention(2), MLP(2.0)), repeats=1), ClassHead(2, MeanPool()))"

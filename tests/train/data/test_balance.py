@@ -13,7 +13,7 @@ import pytest
 from models import Attention, Block, ClassHead, MeanPool, Stack, TokenEmbed, Transformer
 from train.cli import main
 from train.contracts import Parallel
-from train.data.balance import Balanced, class_weights
+from train.data.balance import Balanced, compute_class_weights
 from train.data.tasks.drives import Drives
 from train.data.tasks.images import Images
 from train.data.tasks.text import Text
@@ -135,12 +135,12 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(table: Path, monkeypatch: pyte
 def test_auto_weights_are_n_over_k_n_c_and_average_to_one(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(table)
     opened = Text(path="train.csv", test="test.csv", length=32).open()
-    weights = class_weights("auto", opened)
+    weights = compute_class_weights("auto", opened)
     assert weights is not None
     np.testing.assert_allclose(weights, [3000 / (6 * count) for count in COUNTS], rtol=1e-6)
     np.testing.assert_allclose(weights @ np.array(COUNTS) / 3000, 1, rtol=1e-6)
     gone = Text(path="train.csv", test="test.csv", length=32, labels=("a", "b", "c", "d", "e", "f", "g")).open()
-    weights = class_weights("auto", gone)
+    weights = compute_class_weights("auto", gone)
     assert weights is not None
     assert weights[6] == 0
     assert np.isfinite(weights).all()
@@ -221,7 +221,7 @@ def test_weights_and_counts_are_exact_where_the_model_computes_in_bfloat16() -> 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, list(COUNTS)), (1.0, [500] * 6)])
 def test_the_sampler_draws_classes_by_their_equation(power: float, expected: list[int]) -> None:
     labels = tuple(label for label, count in enumerate(COUNTS) for _ in range(count))
-    drawn = Balanced(labels, power).draws(0, 3)
+    drawn = Balanced(labels, power).draw(0, 3)
     counts = collections.Counter(labels[index] for index in drawn)
     assert len(drawn) == 3000
     assert sorted((counts[label] for label in range(6)), reverse=True) == sorted(expected, reverse=True)
@@ -236,9 +236,9 @@ def test_the_square_root_lies_between_and_draws_are_a_function_of_seed_and_epoch
     sampler, roots = Balanced(labels, 0.5), np.sqrt(COUNTS)
     for label in range(6):
         assert abs(sampler.counts[label] - 3000 * roots[label] / roots.sum()) < 1
-    np.testing.assert_array_equal(sampler.draws(1, 2), Balanced(labels, 0.5).draws(1, 2))
-    assert any(sampler.draws(1, 2) != sampler.draws(1, 3))
-    assert any(sampler.draws(1, 2) != sampler.draws(2, 2))
+    np.testing.assert_array_equal(sampler.draw(1, 2), Balanced(labels, 0.5).draw(1, 2))
+    assert any(sampler.draw(1, 2) != sampler.draw(1, 3))
+    assert any(sampler.draw(1, 2) != sampler.draw(2, 2))
 
 
 def test_an_example_drawn_twice_is_changed_by_chance_each_time_and_the_test_part_stays(tmp_path: Path) -> None:
@@ -284,10 +284,10 @@ def test_weights_are_read_from_the_command_line_and_refused_in_a_sentence(
 
 def test_data_without_classes_has_no_weights() -> None:
     opened = Text(path=None, kind="value").reader()
-    assert class_weights(None, opened) is None
+    assert compute_class_weights(None, opened) is None
     with pytest.raises(InputError, match=r"weighs the classes of examples; this data has none"):
-        class_weights("auto", opened)
+        compute_class_weights("auto", opened)
     with pytest.raises(InputError, match=r"has none: leave it out \(of trajectories, data\.balance repeats"):
-        class_weights("auto", Drives().reader())
+        compute_class_weights("auto", Drives().reader())
     with pytest.raises(ValueError, match=r"Text\.balance draws rare classes more often; kind is value"):
         Text(kind="value", balance=0.5)

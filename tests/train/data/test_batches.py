@@ -12,7 +12,7 @@ import pytest
 from tests.places import ROOT
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
-from train.data.source import builder, dataset, quiet, read
+from train.data.source import make_builder, open_dataset, read, silence
 from train.data.tasks.corpus import Corpus, Masking
 from train.data.tasks.text import Text
 from train.errors import InputError
@@ -206,7 +206,7 @@ def test_questions_keep_their_order_and_stand_alone(table: str) -> None:
 
 
 def test_movie_snippets_builds_balanced_splits_that_share_no_sentence(tmp_path: Path) -> None:
-    with quiet():
+    with silence():
         builder: Any = MovieSnippets(config="labels", data_dir=tmp_path, file_format="array_record")
         builder.download_and_prepare(file_format="array_record")
     rows = {part: list(builder.as_data_source(part)) for part in ("train", "test")}
@@ -222,35 +222,35 @@ def test_movie_snippets_builds_balanced_splits_that_share_no_sentence(tmp_path: 
 
 
 def test_a_split_of_a_data_set_is_read_by_place() -> None:
-    split = dataset("movie_snippets/labels", "test")
+    split = open_dataset("movie_snippets/labels", "test")
     assert len(split.examples) == 2049
     assert split.names == {"label": ("negative", "positive")}
     assert split.examples[7] == split.examples[7]
 
 
 def test_a_slice_of_a_split_is_its_part_and_a_wrong_one_is_one_sentence() -> None:
-    whole, part = dataset("movie_snippets/labels", "test"), dataset("movie_snippets/labels", "test[10:14]")
+    whole, part = open_dataset("movie_snippets/labels", "test"), open_dataset("movie_snippets/labels", "test[10:14]")
     assert [part.examples[place] for place in range(len(part.examples))] == [
         whole.examples[place] for place in range(10, 14)
     ]
     with pytest.raises(InputError, match=r"has no slice 'test\[:x\]' .*write one as 'test\[:500\]'"):
-        dataset("movie_snippets/labels", "test[:x]")
+        open_dataset("movie_snippets/labels", "test[:x]")
     with pytest.raises(InputError, match=r"has no slice 'test\[:9999\]' .*2049 examples"):
-        dataset("movie_snippets/labels", "test[:9999]")
+        open_dataset("movie_snippets/labels", "test[:9999]")
 
 
 def test_a_data_set_of_ours_may_have_a_name_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="No data set is called"):
-        builder("no_such_set")  # after which the catalogue is known
+        make_builder("no_such_set")  # after which the catalogue is known
     monkeypatch.delitem(sys.modules, "train.data.builders.fashion_mnist", raising=False)
-    assert builder("fashion_mnist").info.features["label"].names[0] == "t-shirt"
+    assert make_builder("fashion_mnist").info.features["label"].names[0] == "t-shirt"
 
 
 def test_clips_that_are_simulated_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
     with pytest.raises(InputError, match=r"simulated by highway-env; run `pip install 'morphax\[drive\]'`"):
-        dataset("highway_manoeuvres/few", "train")
+        open_dataset("highway_manoeuvres/few", "train")
 
 
 DRY = """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train.data import published
-from train.data.source import dataset
+from train.data.source import open_dataset
 from train.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -21,13 +21,13 @@ def _kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def columns(name: str, part: str, column: str) -> list[object]:
-    examples = dataset(name, part).examples
+    examples = open_dataset(name, part).examples
     return [examples[index][column] for index in range(len(examples))]
 
 
 @pytest.mark.parametrize(("name", "sizes", "classes"), [("reuters_r8", (5485, 2189), 8), ("tweets", (29814, 7383), 3)])
 def test_texts_are_split_without_a_common_sentence(name: str, sizes: tuple[int, int], classes: int) -> None:
-    parts = {part: dataset(name, part) for part in ("train", "test")}
+    parts = {part: open_dataset(name, part) for part in ("train", "test")}
     rows = {part: [split.examples[index] for index in range(len(split.examples))] for part, split in parts.items()}
     assert tuple(len(some) for some in rows.values()) == sizes
     assert len(parts["train"].names["label"]) == classes
@@ -61,7 +61,7 @@ def test_generated_numbers_are_in_one_split_only() -> None:
 def test_what_is_below_the_named_folder_is_the_published_set() -> None:
     assert FOLDER, "set MORPHAX_DATA to the folder that holds multi30k, bccd and tinyshakespeare"
     paired("multi30k/en-de", (29_000, 1_000))
-    assert [len(dataset("bccd", part).examples) for part in ("train", "validation", "test")] == [205, 87, 72]
+    assert [len(open_dataset("bccd", part).examples) for part in ("train", "validation", "test")] == [205, 87, 72]
     assert [len(columns("tiny_shakespeare", part, "text")) for part in ("train", "test")] == [1, 1]
 
 
@@ -81,4 +81,4 @@ def test_a_folder_that_nobody_named_is_not_looked_for(
 
     monkeypatch.setattr(published.urllib.request, "urlopen", unreachable)
     with pytest.raises(InputError, match="could not be fetched.*MORPHAX_DATA"):
-        dataset(name, "test")
+        open_dataset(name, "test")

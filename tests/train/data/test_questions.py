@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from train.data.notes import Notes, notes_of
+from train.data.notes import Notes, get_notes
 from train.data.questions import Question, where
-from train.data.source import texts
+from train.data.source import read_texts
 from train.data.tasks.corpus import Corpus
 from train.data.tasks.drives import Drives
 from train.data.tasks.images import Images
@@ -102,7 +102,7 @@ def test_rows_that_are_cut_are_named_by_file_and_row(tmp_path: Path) -> None:
     table(tmp_path / "rows.csv", ROWS[::3])
     data = Text(length=48, truncate=True).reader()
     assert reasons(data, [str(tmp_path / "rows.csv")]) == {}
-    assert [note.names for note in notes_of(data)] == [(f"{tmp_path / 'rows.csv'}, example 2",)]
+    assert [note.names for note in get_notes(data)] == [(f"{tmp_path / 'rows.csv'}, example 2",)]
 
 
 def test_rows_of_series_steps_and_pictures_are_named(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_rows_of_series_steps_and_pictures_are_named(tmp_path: Path) -> None:
 
 def test_a_text_that_is_no_file_stays_one(tmp_path: Path) -> None:
     given = ["a.csv of mine", "~nobody/a.csv", "a" * 5000, "", ".", str(tmp_path)]
-    assert texts(given, Notes(), text="text") == given
+    assert read_texts(given, Notes(), text="text") == given
     assert where([Question("a", "b.csv, example 3", "a").strip(), "c"], 0) == "b.csv, example 3"
     assert where(["a", "c"], 1) == "text 2"

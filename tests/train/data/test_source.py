@@ -99,7 +99,7 @@ class Contended(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
-        folder = os.open(published.cache() / "datasets" / self.name, os.O_RDONLY)
+        folder = os.open(published.cache_folder() / "datasets" / self.name, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.alone.append(False)
@@ -190,12 +190,12 @@ def test_what_a_set_of_the_catalogue_needs_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(tmp_path))
     monkeypatch.setattr(
-        source, "builder", lambda name: ByHand(data_dir=tmp_path / "datasets", file_format="array_record")
+        source, "make_builder", lambda name: ByHand(data_dir=tmp_path / "datasets", file_format="array_record")
     )
     find = importlib.util.find_spec
     # as where it is installed
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "tensorflow" else find(name))
-    monkeypatch.setattr(source, "own", lambda name: None)
+    monkeypatch.setattr(source, "find_builder", lambda name: None)
     assert main(["data", "prepare", "by_hand"]) == 2
     *_, said = capsys.readouterr().err.splitlines()
     assert said.startswith("morphax: by_hand cannot be prepared: Manual directory ")

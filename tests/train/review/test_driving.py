@@ -25,11 +25,22 @@ from models import (
 )
 from tests.train.review.evidence import law_metrics_do_not_depend_on_batches_or_devices, trained
 from train.cli import main
-from train.data.builders.highway_drives import TINY, style
+from train.data.builders.highway_drives import TINY, draw_style
 from train.data.simulators import highway
-from train.data.simulators.highway import CARS, FEATURES, LANES, WIDTH, Highway, Style, Trip, drive, features, reward
-from train.data.source import dataset
-from train.data.tasks.drives import Drives, window
+from train.data.simulators.highway import (
+    CARS,
+    FEATURES,
+    LANES,
+    WIDTH,
+    Highway,
+    Style,
+    Trip,
+    compute_reward,
+    drive,
+    observe,
+)
+from train.data.source import open_dataset
+from train.data.tasks.drives import Drives, cut_window
 from train.errors import InputError
 from train.experiment import Evaluation, Experiment
 from train.objectives import MeanSquaredError
@@ -62,7 +73,7 @@ def experiment(model: Any = CLONING, **data: Any) -> Experiment:
 
 
 def test_logs_are_the_drives_of_their_seeds_and_no_seed_is_in_both_parts() -> None:
-    rows = {part: dataset("highway_drives/tiny", part).examples for part in ("train", "test")}
+    rows = {part: open_dataset("highway_drives/tiny", part).examples for part in ("train", "test")}
     assert [len(some) for some in rows.values()] == [24, 8]
     logged = {part: [some[index] for index in range(len(some))] for part, some in rows.items()}
     for row in logged["train"]:
@@ -74,7 +85,7 @@ def test_logs_are_the_drives_of_their_seeds_and_no_seed_is_in_both_parts() -> No
     assert not starts[0] & starts[1]
     assert len({round(float(row["rewards"].mean()), 2) for row in logged["train"]}) > 8  # timid to hasty
     chance = np.random.default_rng((0, True))
-    again = drive([Highway("test", 0, [style(TINY, chance) for _ in range(8)])], steps=50)
+    again = drive([Highway("test", 0, [draw_style(TINY, chance) for _ in range(8)])], steps=50)
     found = {row["features"].tobytes() for row in logged["test"]}
     assert {np.stack(trip.features).tobytes() for trip in again} == found
 
@@ -138,12 +149,12 @@ def test_features_are_what_they_say() -> None:
         )
         own = sorted(chance.choice(CARS, 3, replace=False).tolist())
         np.testing.assert_allclose(
-            features(scene, own), [described(scene, place) for place in own], rtol=1e-5, atol=1e-5
+            observe(scene, own), [described(scene, place) for place in own], rtol=1e-5, atol=1e-5
         )
 
 
 def test_the_reward_is_that_of_the_environment() -> None:
-    highway.simulator()  # which imports the package without its greeting
+    highway.load_simulator()  # which imports the package without its greeting
     from highway_env.envs.highway_env import HighwayEnv
     from highway_env.vehicle.kinematics import Vehicle
 
@@ -159,7 +170,7 @@ def test_the_reward_is_that_of_the_environment() -> None:
         env.vehicle = Vehicle(env.road, [along, across], heading, speed)
         env.vehicle.crashed = bool(chance.random() < 0.3)
         expected = env._reward(np.zeros(2))
-        assert reward(np.array([along, across, heading, speed]), env.vehicle.crashed) == pytest.approx(
+        assert compute_reward(np.array([along, across, heading, speed]), env.vehicle.crashed) == pytest.approx(
             expected, abs=1e-6
         )
 
@@ -259,7 +270,7 @@ def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_lef
         whole = {
             "features": np.stack(trip.features),
             "actions": np.stack(trip.actions),
-            "returns": wheel.spec.scaled(left, np.arange(steps))[:, None],
+            "returns": wheel.spec.scale_returns(left, np.arange(steps))[:, None],
         }
         assert np.ptp(whole["returns"]) > 0.01
         for step, batch in enumerate(seen):
@@ -268,7 +279,7 @@ def test_at_the_wheel_a_model_sees_the_windows_of_its_own_drive_with_what_is_lef
                 name: value * (np.arange(steps) < step + (name != "actions"))[:, None] for name, value in whole.items()
             }
             # nothing of what comes, and no action of this step
-            for name, value in window(known, first, context).items():
+            for name, value in cut_window(known, first, context).items():
                 np.testing.assert_allclose(batch[name][row], value, atol=1e-5, err_msg=f"{name} at step {step}")
 
 
@@ -314,10 +325,10 @@ def test_a_stopped_review_finds_nothing() -> None:
 def test_without_the_package_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset("highway_drives/tiny", "train")
-    highway.simulator.cache_clear()
+    open_dataset("highway_drives/tiny", "train")
+    highway.load_simulator.cache_clear()
     monkeypatch.setitem(sys.modules, "highway_env.road.road", None)
     assert main(["train", "drive_highway", "data.dataset=highway_drives/tiny", "--run", str(tmp_path / "run")]) == 2
     assert "package highway-env, which is absent; pip install 'morphax[drive]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    highway.simulator.cache_clear()
+    highway.load_simulator.cache_clear()

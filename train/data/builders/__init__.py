@@ -1,1 +1,1 @@
-"""Data sets prepared once, each a TFDS builder in the file of its name."""
+"""TFDS builders of data sets, each in the file of its name."""

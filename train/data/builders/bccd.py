@@ -1,20 +1,19 @@
-"""Blood cells under a microscope, with boxes, as a TFDS builder."""
+"""Blood cells under a microscope with bounding boxes, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from train.data.published import TREES, tree
-from train.data.readers.scenes import voc_file
+from train.data.published import TREES, fetch_tree
+from train.data.readers.scenes import read_voc_file
 
 CELLS = ["RBC", "WBC", "Platelets"]
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 
 
 class Bccd(tfds.core.GeneratorBasedBuilder):
-    """`image` (480, 640, 3) and `objects`, each a `bbox` and a `label`: 205 / 87 / 72 pictures, the splits of the
-    source.
+    """`image` (480, 640, 3) and `objects`, each a `bbox` and a `label`: 205 / 87 / 72 images, the splits of the source.
 
     Two boxes without area are left out.
     """
@@ -39,14 +38,14 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
         return {part: self._generate_examples(name) for part, name in PARTS.items()}
 
     def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        folder = tree("bccd")
+        folder = fetch_tree("bccd")
         for stem in (folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="ascii").split():
-            image, _, objects = voc_file(folder / "Annotations" / f"{stem}.xml")
-            found = []
+            image, _, objects = read_voc_file(folder / "Annotations" / f"{stem}.xml")
+            boxes = []
             for label, (left, top, right, bottom), *_ in objects:
                 if right > left and bottom > top:
                     box = tfds.features.BBox(
                         ymin=max(top, 0), xmin=max(left, 0), ymax=min(bottom, 1), xmax=min(right, 1)
                     )
-                    found.append({"bbox": box, "label": label})
-            yield stem, {"image": image, "objects": found}
+                    boxes.append({"bbox": box, "label": label})
+            yield stem, {"image": image, "objects": boxes}

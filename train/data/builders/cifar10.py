@@ -1,13 +1,14 @@
-"""Pictures of vehicles and animals, 32 x 32 pixels in colour, as a TFDS builder."""
+"""CIFAR-10, colour images of vehicles and animals of 32 x 32 pixels, as a TFDS builder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
-from train.data.readers.archive import members
+from train.data.published import FILES, fetch_file
+from train.data.readers.archive import read_members
 
 NAME = "cifar/cifar-10-binary.tar.gz"
 KINDS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -36,17 +37,17 @@ class Cifar10(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        archive = file(NAME)
+        archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, names) for part, names in PARTS.items()}
 
-    def _generate_examples(self, archive: Any, names: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for place, content in members(archive, rf"cifar-10-batches-bin/(?P<name>{names})\.bin"):
+    def _generate_examples(self, archive: Path, names: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for match, content in read_members(archive, rf"cifar-10-batches-bin/(?P<name>{names})\.bin"):
             if len(content) % (1 + PIXELS):
                 raise OSError(
-                    f"{archive} is damaged ({place[0]} has {len(content):,} bytes); remove it to fetch it again."
+                    f"{archive} is damaged ({match[0]} has {len(content):,} bytes); remove it to fetch it again."
                 )
-            # a label, then the reds, greens and blues row by row
+            # a label, then the red, green and blue planes row by row
             rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)
             for number, row in enumerate(rows):
                 image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
-                yield f"{place['name']}-{number:05}", {"image": image, "label": int(row[0])}
+                yield f"{match['name']}-{number:05}", {"image": image, "label": int(row[0])}

@@ -1,4 +1,4 @@
-"""Pictures of clothes, 28 x 28 pixels of grey, as a TFDS builder."""
+"""Fashion-MNIST, grey images of clothes of 28 x 28 pixels, as a TFDS builder."""
 
 import gzip
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
+from train.data.published import FILES, fetch_file
 
 FOLDER = "fashion-mnist"
 CLOTHES = ["t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]
@@ -39,7 +39,7 @@ class FashionMnist(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
         images, labels = (
-            gzip.decompress(file(f"{FOLDER}/{part}-{kind}-ubyte.gz").read_bytes())
+            gzip.decompress(fetch_file(f"{FOLDER}/{part}-{kind}-ubyte.gz").read_bytes())
             for kind in ("images-idx3", "labels-idx1")
         )
         pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1)

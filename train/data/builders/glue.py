@@ -1,30 +1,30 @@
-"""Sentences from film reviews that people called positive or negative, the task SST-2 of GLUE, as a TFDS builder."""
+"""SST-2 of GLUE, positive and negative sentences from film reviews, as a TFDS builder."""
 
 import csv
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
-from train.data.readers.archive import members
+from train.data.published import FILES, fetch_file
+from train.data.readers.archive import read_members
 
 NAME = "glue/SST-2.zip"
 PARTS = {"train": "train", "validation": "dev"}
 
 
 class Glue(tfds.core.GeneratorBasedBuilder):
-    """`glue/sst2`: `sentence`, `label` and the place `idx` in its file, 67,349 / 872, with the columns of the
-    catalogue.
+    """`glue/sst2`: `sentence`, `label` and the row `idx` of its file, as in the TFDS catalogue: 67,349 / 872.
 
-    The labels of GLUE's test part are not public, so it is left out, and the validation split is what is tested on.
+    The labels of GLUE's test split are not public, so it is left out; models are tested on the validation split.
     arXiv:1804.07461.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS: ClassVar[list[Any]] = [tfds.core.BuilderConfig(name="sst2")]
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [tfds.core.BuilderConfig(name="sst2")]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -44,11 +44,11 @@ class Glue(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        archive = file(NAME)
+        archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, name) for part, name in PARTS.items()}
 
-    def _generate_examples(self, archive: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for _, content in members(archive, rf"SST-2/{name}\.tsv"):
+    def _generate_examples(self, archive: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        for _, content in read_members(archive, rf"SST-2/{name}\.tsv"):
             rows = csv.DictReader(
                 io.StringIO(content.decode("utf-8"), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE
             )

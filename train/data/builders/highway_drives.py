@@ -10,18 +10,18 @@ from train.data.simulators.highway import FEATURES, STEPS, Highway, Style, drive
 
 EXPERT, MIXED, TINY = "expert", "mixed", "tiny"
 SIZES = {EXPERT: {"train": 60, "test": 6}, MIXED: {"train": 60, "test": 6}, TINY: {"train": 3, "test": 1}}
-DRIVERS = 8  # of a simulation
+DRIVERS = 8  # in a simulation
 
 
 class HighwayDrives(tfds.core.GeneratorBasedBuilder):
     """`features` (t, 31), `actions` (t, 2), acceleration and steering, and `rewards` (t,).
 
-    Features are those of `train.data.simulators.highway.features`.
+    Features are those of `train.data.simulators.highway.observe`.
 
     60 / 6 simulations of highway-env with 8 drivers and 12 other vehicles, 200 steps of a fifth of a second or until a
-    crash.  `expert`: all want 30 m/s, and two in three are pushed off their course and log how they mean to come back
-    (DART, arXiv:1703.09327).  `mixed`: each wants another speed, dares more or less, and is pushed to other speeds.
-    `tiny` is `mixed` with 3 / 1 simulations of 50 steps. Generated.
+    crash.  `expert`: all desire 30 m/s, and noise pushes two in three off their course, who log the actions by which
+    they intend to return (DART, arXiv:1703.09327).  `mixed`: each has its own desired speed and readiness to change
+    lanes, and noise also changes its speed.  `tiny` is `mixed` with 3 / 1 simulations of 50 steps.  Generated.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -48,17 +48,17 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
         kind = self.builder_config.name if self.builder_config is not None else EXPERT
         for number in range(SIZES[kind][part]):
             chance = np.random.default_rng((number, part == "test"))
-            highway = Highway(part, number, [style(kind, chance) for _ in range(DRIVERS)])
-            for place, trip in enumerate(drive([highway], steps=50 if kind == TINY else STEPS)):
+            highway = Highway(part, number, [draw_style(kind, chance) for _ in range(DRIVERS)])
+            for driver, trip in enumerate(drive([highway], steps=50 if kind == TINY else STEPS)):
                 rewards = np.array(trip.rewards, np.float32)
                 yield (
-                    f"{number:03}_{place}",
+                    f"{number:03}_{driver}",
                     {"features": np.stack(trip.features), "actions": np.stack(trip.actions), "rewards": rewards},
                 )
 
 
-def style(kind: str, chance: np.random.Generator) -> Style:
-    """How a driver drives, by chance."""
+def draw_style(kind: str, chance: np.random.Generator) -> Style:
+    """Draws the driving style of a driver."""
     steering = float(chance.choice([0.0, 0.06, 0.12]))
     if kind == EXPERT:
         return Style(noise=(2 * steering, steering))

@@ -1,21 +1,22 @@
 """Film reviews by users of IMDb, positive or negative, as a TFDS builder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
-from train.data.readers.archive import members
+from train.data.published import FILES, fetch_file
+from train.data.readers.archive import read_members
 
 NAME = "imdb/aclImdb_v1.tar.gz"
 
 
 class ImdbReviews(tfds.core.GeneratorBasedBuilder):
-    """`text` and its `label`, neg or pos: 25,000 / 25,000 reviews, the splits of the source; no film is in both."""
+    """`text` and `label`, neg or pos: 25,000 / 25,000 reviews, the splits of the source, no film in both."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS: ClassVar[list[Any]] = [tfds.core.BuilderConfig(name="plain_text")]
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [tfds.core.BuilderConfig(name="plain_text")]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -30,10 +31,10 @@ class ImdbReviews(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        archive = file(NAME)
+        archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, part) for part in ("train", "test")}
 
-    def _generate_examples(self, archive: Any, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for place, content in members(archive, rf"(?:\./)?aclImdb/{part}/(?P<label>neg|pos)/(?P<name>[^/]+)\.txt"):
+    def _generate_examples(self, archive: Path, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for match, content in read_members(archive, rf"(?:\./)?aclImdb/{part}/(?P<label>neg|pos)/(?P<name>[^/]+)\.txt"):
             text = content.decode("utf-8").strip()
-            yield f"{place['label']}/{place['name']}", {"text": text, "label": place["label"]}
+            yield f"{match['label']}/{match['name']}", {"text": text, "label": match["label"]}

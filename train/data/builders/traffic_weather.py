@@ -1,4 +1,4 @@
-"""Vehicles an hour on a road, with the weather, as a TFDS builder."""
+"""Hourly traffic volume of a road, with the weather, as a TFDS builder."""
 
 import csv
 import io
@@ -16,10 +16,9 @@ COLUMNS = {"vehicles": "traffic_volume", "kelvin": "temp", "clouds": "clouds_all
 
 
 class TrafficWeather(tfds.core.GeneratorBasedBuilder):
-    """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of westbound Interstate 94
-    by St Paul.
+    """`time`, `vehicles`, `kelvin`, `clouds` (percent), `rain` and `snow` (mm): 17,520 hours of Interstate 94.
 
-    An example is a day of 24 hours.  Not a number where nothing was written down.
+    Traffic is westbound, near St Paul.  An example is a day of 24 hours.  Missing values are NaN.
     """
 
     VERSION = tfds.core.Version("2.0.0")

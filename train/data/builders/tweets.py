@@ -1,4 +1,4 @@
-"""Tweets about airlines, self-driving cars, films and more with one of three sentiments, as a TFDS builder."""
+"""Tweets about airlines, self-driving cars, films and more, with their sentiment, as a TFDS builder."""
 
 import collections
 import csv
@@ -18,7 +18,7 @@ SENTIMENTS = ["negative", "neutral", "positive"]
 class Tweets(tfds.core.GeneratorBasedBuilder):
     """`text` and its sentiment `label`; a fifth of the tweets, chosen by their md5, is the test split.
 
-    Of tweets with the same text one is kept, and none where people disagreed on them.
+    Of tweets with equal text one is kept, or none if their labels disagree.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,1 +1,1 @@
-"""Readers of files: tables and JSON lines, images, videos, scenes with boxes, archives, times."""
+"""Readers of files: tables, JSON lines, images, videos, boxes, archives, timestamps."""

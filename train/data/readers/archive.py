@@ -1,4 +1,4 @@
-"""Archives of published files: unpacked inside a folder and nowhere else, or read without being unpacked."""
+"""Archives of published files: unpacked safely into a folder, or read without unpacking."""
 
 import gzip
 import os
@@ -11,50 +11,51 @@ from pathlib import Path
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Extracts a wheel, zip or tar archive; members that point outside the folder are refused."""
+    """Extracts a wheel, zip or tar archive; refuses members that point outside the folder."""
     if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as members:
-            members.extractall(folder)
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(folder)
     else:
-        with tarfile.open(archive) as members:
-            members.extractall(folder, filter="data")
+        with tarfile.open(archive) as tarred:
+            tarred.extractall(folder, filter="data")
 
 
-def members(archive: Path, pattern: str) -> Iterator[tuple[re.Match[str], bytes]]:
-    """The files of a zip or tar archive whose whole names match, in its order, and what they hold; nothing is written.
+def read_members(archive: Path, pattern: str) -> Iterator[tuple[re.Match[str], bytes]]:
+    """Yields the match and the content of each file of a zip or tar archive whose whole name matches, in its order.
 
-    Raises OSError where the archive cannot be read or has no such file.
+    Raises OSError if the archive cannot be read or has no such file.
     """
-    wanted, found = re.compile(pattern), False
+    wanted = re.compile(pattern)
+    matched = False
     try:
-        for name, content in _zipped(archive, wanted) if archive.suffix == ".zip" else _tarred(archive, wanted):
-            found = True
-            yield name, content
+        for match, content in _read_zip(archive, wanted) if archive.suffix == ".zip" else _read_tar(archive, wanted):
+            matched = True
+            yield match, content
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise OSError(f"{archive} is damaged ({reason}); remove it to fetch it again.") from None
-    if not found:
+    if not matched:
         raise OSError(f"{archive} has no file {pattern}; remove it to fetch it again.")
 
 
-def _zipped(archive: Path, wanted: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
+def _read_zip(archive: Path, wanted: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
     with zipfile.ZipFile(archive) as inside:
         for name in inside.namelist():
-            if (found := wanted.fullmatch(name)) is not None:
-                yield found, inside.read(name)
+            if (match := wanted.fullmatch(name)) is not None:
+                yield match, inside.read(name)
 
 
-def _tarred(archive: Path, wanted: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
+def _read_tar(archive: Path, wanted: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
     with tarfile.open(archive) as inside:
         for member in inside:
-            found = wanted.fullmatch(member.name)
-            file = inside.extractfile(member) if found is not None and member.isreg() else None
-            if found is not None and file is not None:
-                yield found, file.read()
+            match = wanted.fullmatch(member.name)
+            file = inside.extractfile(member) if match is not None and member.isreg() else None
+            if match is not None and file is not None:
+                yield match, file.read()
 
 
 def settle(folder: Path, target: Path) -> None:
-    """Moves a whole folder to its place, unless another process had it there first."""
+    """Moves a complete folder to its target, unless another process did so first."""
     try:
         os.replace(folder, target)
     except OSError:

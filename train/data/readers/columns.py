@@ -1,7 +1,7 @@
-"""Columns of tables with a row for each step of time: numbers, and times that follow each other."""
+"""Columns of time series: numbers and timestamps, a row for each step."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,13 @@ import numpy as np
 from models.words import join
 from train.data.notes import Note, Notes
 from train.data.readers.formats import Example
-from train.data.readers.steps import parse, refuse_repeat
+from train.data.readers.steps import parse_time, refuse_repeat
 from train.data.split import Split
 from train.errors import InputError
 
 
 def read_steps(split: Split) -> Iterator[Example]:
-    """The steps of the examples, in order.  Raises InputError where the arrays of an example are not of one length."""
+    """Yields the steps of the examples in order.  Raises InputError if the arrays of an example differ in length."""
     for index in range(len(split.examples)):
         example = split.examples[index]
         try:
@@ -35,10 +35,10 @@ def read_steps(split: Split) -> Iterator[Example]:
             )
 
 
-def read_numbers(cells: list[Any], name: str, split: Split, gaps: int, notes: Notes) -> np.ndarray:
-    """A column of numbers; missing ones are filled in a straight line where at most `gaps` follow each other.
+def read_numbers(cells: Sequence[Any], name: str, split: Split, gaps: int, notes: Notes) -> np.ndarray:
+    """Reads a column of numbers (t,); interpolates linearly across at most `gaps` missing values in a row.
 
-    Raises InputError, with the place, for what is no number, and for other gaps.
+    Raises InputError, with the location, for a cell that is not a number, and for other gaps.
     """
     column = np.full(len(cells), np.nan)
     for index, cell in enumerate(cells):
@@ -70,7 +70,7 @@ def read_numbers(cells: list[Any], name: str, split: Split, gaps: int, notes: No
             raise InputError(f"{lacks}, or set data.gaps={run} to draw a line across gaps that lie between values.")
         run = 0
     if missing.any():
-        filled = tuple(split.where(int(place)).rpartition(", ")[2] for place in np.nonzero(missing)[0])
+        filled = tuple(split.where(int(index)).rpartition(", ")[2] for index in np.nonzero(missing)[0])
         notes.take(
             [
                 Note(
@@ -86,13 +86,13 @@ def read_numbers(cells: list[Any], name: str, split: Split, gaps: int, notes: No
     return column.astype(np.float32)
 
 
-def read_times(cells: list[Any], split: Split) -> list[datetime.datetime]:
-    """A column of times that follow each other.  Raises InputError, with the place, for what is none."""
+def read_times(cells: Sequence[object], split: Split) -> list[datetime.datetime]:
+    """Reads a column of ascending timestamps.  Raises InputError, with the location, for any other cell."""
     times: list[datetime.datetime] = []
     for index, cell in enumerate(cells):
         text = cell.decode() if isinstance(cell, bytes) else str(cell)
         try:
-            times.append(parse(text))
+            times.append(parse_time(text))
         except ValueError:
             raise InputError(
                 f"{split.where(index)}, has {text!r} for a time; write it as 2026-01-31 13:00:00, 2026-01 or 2026Q1."

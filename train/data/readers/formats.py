@@ -1,4 +1,4 @@
-"""Formats of text files: the encoding of a file, JSON lines, and tables with or without quotation marks."""
+"""Text files: their encoding, JSON lines, and tables with or without quotation marks."""
 
 import csv
 import datetime
@@ -9,23 +9,22 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from train.data.notes import Note
 from train.errors import InputError
 
 Example = dict[str, Any]
-# the longest first
+# byte order marks, the longest first
 MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 DELIMITERS = ",;\t|"
 
 
-def content(path: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark; its lines end in
-    line feeds, before which carriage returns may stand.
+def read_text(path: str) -> str:
+    """Reads a text file in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark.
 
-    Raises InputError, with a command that mends it, for another encoding and for NUL bytes, and if the file cannot be
-    read.
+    Lines of the text end in line feeds, which carriage returns may precede.  Raises InputError if the file cannot be
+    read, and, with a command that mends it, for another encoding and for NUL bytes.
     """
     try:
         data = Path(path).expanduser().read_bytes()
@@ -38,12 +37,10 @@ def content(path: str) -> str:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         sixteen = {0: "UTF-16BE", 1: "UTF-16LE"}.get(data[:2].find(b"\0"))
         if sixteen is not None:
-            raise InputError(
-                f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {_converted(sixteen, path)}."
-            )
-        raise InputError(
-            f"{path}, line {line}, has a NUL byte; remove it: `tr -d '\\000' < {shlex.quote(path)} > {_beside(path)}`."
-        )
+            command = _format_conversion(sixteen, path)
+            raise InputError(f"{path}, line {line}, has NUL bytes; if it is {sixteen}, convert it: {command}.")
+        command = f"`tr -d '\\000' < {shlex.quote(path)} > {_name_converted(path)}`"
+        raise InputError(f"{path}, line {line}, has a NUL byte; remove it: {command}.")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -52,40 +49,40 @@ def content(path: str) -> str:
             raise InputError(
                 f"{path} begins as {encoding.upper()} and is damaged at byte {error.start}; save it again as UTF-8."
             ) from None
-        raise InputError(f"{path}, line {line}, is not UTF-8; {converts(data, path)}.") from None
-    # of files that were put together
+        raise InputError(f"{path}, line {line}, is not UTF-8; {suggest_conversion(data, path)}.") from None
+    # concatenated files have a mark each
     text = re.sub("^\ufeff", "", text, flags=re.MULTILINE) if "\ufeff" in text else text
     return text if "\n" in text else text.replace("\r", "\n")
 
 
-def converts(data: bytes, path: str) -> str:
-    """Words of a sentence: the command that makes UTF-8 of a text in the likeliest other encoding of western Europe."""
+def suggest_conversion(data: bytes, path: str) -> str:
+    """The clause of a message with the command that converts the likeliest western European encoding to UTF-8."""
     try:
         data.decode("cp1252")
         encoding = "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in data) else "ISO-8859-1"
     except UnicodeDecodeError:
         encoding = "ISO-8859-1"
-    return f"if it is {encoding} (Latin-1), convert it: {_converted(encoding, path)}"
+    return f"if it is {encoding} (Latin-1), convert it: {_format_conversion(encoding, path)}"
 
 
-def _converted(encoding: str, path: str) -> str:
-    return f"`iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {_beside(path)}`"
+def _format_conversion(encoding: str, path: str) -> str:
+    return f"`iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {_name_converted(path)}`"
 
 
-def _beside(path: str) -> str:
-    """A name for the mended file."""
-    place = Path(path)
-    return shlex.quote(str(place.with_name(f"{place.stem}.utf8{place.suffix}")))
+def _name_converted(path: str) -> str:
+    """The quoted name of the mended file, beside the original."""
+    file = Path(path)
+    return shlex.quote(str(file.with_name(f"{file.stem}.utf8{file.suffix}")))
 
 
-def json_lines(text: str, path: str) -> Iterator[Example]:
-    """The objects of JSON lines.  Raises InputError, with the line, for what is no object."""
+def parse_json_lines(text: str, path: str) -> Iterator[Example]:
+    """Yields the objects of JSON lines.  Raises InputError, with the line, for a line that is not an object."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            if "\\ud" in line.lower():  # an escape that may be half a character
+            if "\\ud" in line.lower():  # an escape that may be half a surrogate pair
                 json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise InputError(
@@ -93,19 +90,19 @@ def json_lines(text: str, path: str) -> Iterator[Example]:
             ) from None
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", str(error).partition(";")[0])
-            raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_each(line)}.") from None
+            raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_explain_line(line)}.") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; {_each(line)}.")
+            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; {_explain_line(line)}.")
         yield row
 
 
-def _each(line: str) -> str:
+def _explain_line(line: str) -> str:
     array = line.lstrip().startswith("[")
     return "each line must be one object" + (", as `jq -c '.[]'` makes them of an array" if array else "")
 
 
 class Row(NamedTuple):
-    """A row of a table: its cells, and the first and the last line of the file that it takes."""
+    """A row of a table: its cells, and the first and last of its lines in the file."""
 
     first: int
     last: int
@@ -113,28 +110,29 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The rows of a table by the names of their columns, what lies between its cells, and what was decided to read
-    it.
-    """
+    """The rows of a table by column, its delimiter, and notes on how it was read."""
 
     examples: list[Example]
     delimiter: str
     notes: tuple[Note, ...] = ()
 
 
-def table(text: str, path: str, delimiters: str = DELIMITERS) -> Table:
-    """The rows of a table whose first row names its columns, between the first of the `delimiters` that this row has.
+def parse_table(text: str, path: str, delimiters: str = DELIMITERS) -> Table:
+    """Parses a table whose first row names its columns; the delimiter is the first of `delimiters` in that row.
 
-    Quotation marks hold a cell together, doubled ones inside it.  In a table between tabs they are part of the text
-    instead if they open or close something else than whole cells, or would join lines that are rows by themselves; a
-    note says so. Raises InputError, with the line, for a row that has too few or too many cells, and for marks that can
-    be read in two ways.
+    Cells may be quoted, with quotation marks inside doubled.  In a tab-separated table, quotation marks are part of the
+    text if they do not enclose whole cells, or if they would join lines that are rows by themselves; a note says so.
+    Raises InputError, with the line, for a row with too few or too many cells, and for ambiguous quotation marks.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a whole document may be one field
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a field may be a whole document
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     delimiter = next((mark for mark in delimiters if mark in first), delimiters[0])
-    rows, notes = _quoted(text, path, delimiter) if '"' in text else (_rows(text, path, delimiter, csv.QUOTE_NONE), ())
-    start = next((place for place, row in enumerate(rows) if any(map(str.strip, row.cells))), len(rows))
+    rows, notes = (
+        _parse_quoted(text, path, delimiter)
+        if '"' in text
+        else (_parse_rows(text, path, delimiter, csv.QUOTE_NONE), ())
+    )
+    start = next((index for index, row in enumerate(rows) if any(map(str.strip, row.cells))), len(rows))
     header = [name.strip() for name in rows[start].cells] if start < len(rows) else []
     body = [row for row in rows[start + 1 :] if row.cells]
     for row in body:
@@ -144,16 +142,17 @@ def table(text: str, path: str, delimiters: str = DELIMITERS) -> Table:
                 " quote a field that holds the delimiter, or add what is missing."
             )
     if len(set(header)) < len(header):
-        examples = [{str(place): cell for place, cell in enumerate(row.cells)} for row in body]
-        if unnamed(header, examples):
-            raise InputError(f"{path} {names_missing(path, header, examples, delimiter, {})}.")
+        examples = [{str(column): cell for column, cell in enumerate(row.cells)} for row in body]
+        if lacks_names(header, examples):
+            raise InputError(f"{path} {explain_names(path, header, examples, delimiter, {})}.")
         raise InputError(f"{path} names a column twice in its first row: {', '.join(header)}; rename one.")
     return Table([dict(zip(header, row.cells, strict=True)) for row in body], delimiter, notes)
 
 
-def _rows(text: str, path: str, delimiter: str, quoting: Any) -> list[Row]:
+def _parse_rows(text: str, path: str, delimiter: str, quoting: Literal[0, 3]) -> list[Row]:
     rows: list[Row] = []
-    reader, last = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting), 0
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting)
+    last = 0
     try:
         for cells in reader:
             rows.append(Row(last + 1, reader.line_num, cells))
@@ -166,16 +165,16 @@ def _rows(text: str, path: str, delimiter: str, quoting: Any) -> list[Row]:
     return rows
 
 
-def _quoted(text: str, path: str, delimiter: str) -> tuple[list[Row], tuple[Note, ...]]:
-    """The rows of a table that has quotation marks, and a note if these are read as text."""
-    plain = _rows(text, path, delimiter, csv.QUOTE_NONE)
+def _parse_quoted(text: str, path: str, delimiter: str) -> tuple[list[Row], tuple[Note, ...]]:
+    """Parses a table that has quotation marks; returns its rows and a note if the marks are read as text."""
+    plain = _parse_rows(text, path, delimiter, csv.QUOTE_NONE)
     lines = {row.first: row.cells for row in plain}
     header = next(row.cells for row in plain if any(map(str.strip, row.cells)))
     even = all(len(row.cells) == len(header) for row in plain if row.cells) and not any(
         cell.startswith('"') for cell in header
     )
     try:
-        rows = _rows(text, path, delimiter, csv.QUOTE_MINIMAL)
+        rows = _parse_rows(text, path, delimiter, csv.QUOTE_MINIMAL)
     except InputError:
         if delimiter == "\t" and even:
             return plain, (
@@ -186,13 +185,15 @@ def _quoted(text: str, path: str, delimiter: str) -> tuple[list[Row], tuple[Note
     joined = [row for row in rows if row.last > row.first and len(lines[row.first]) == width == len(lines[row.last])]
     if joined:
         inside = {line for row in joined for line in range(row.first, row.last + 1)}
-        said = _alike(
+        said = _look_alike(
             [lines[line] for line in sorted(inside) if lines[line]],
             [row.cells for row in plain if row.first not in inside][1:],
         )
-        one = joined[0]
-        between = f"line {one.first} opens a quotation mark that line {one.last} closes, and both are rows of {width}"
-        between += " fields by themselves"
+        row = joined[0]
+        between = (
+            f"line {row.first} opens a quotation mark that line {row.last} closes, and both are rows of {width} fields"
+            " by themselves"
+        )
         if delimiter == "\t" and even and width > 1 and said is not False:
             return plain, (Note(path, f"quotation marks are read as part of the text: {between}"),)
         if delimiter == "\t" or said:
@@ -200,35 +201,34 @@ def _quoted(text: str, path: str, delimiter: str) -> tuple[list[Row], tuple[Note
                 f'{path}, {between}; double a mark that is text ("") and quote its field, or write the rows as JSON'
                 " lines."
             )
-    elif delimiter == "\t" and even and any(not _whole(cell) for row in plain for cell in row.cells if '"' in cell):
+    elif delimiter == "\t" and even and any(not _is_quoted(cell) for row in plain for cell in row.cells if '"' in cell):
         return plain, (Note(path, "quotation marks are read as part of the text, as not all hold whole fields"),)
     return rows, ()
 
 
-def _whole(cell: str) -> bool:
+def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
-def _alike(some: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool | None:
-    """Whether rows look like others by a column of numbers or of few values; False if a column says that they do not,
-    None if none says.
+def _look_alike(some: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool | None:
+    """Compares rows with others by their columns of numbers and of few values: alike, not alike, or None if unknown.
 
-    Rows with an empty cell, or with a doubled quotation mark as programs write it, do not.
+    Rows with an empty cell, or with a doubled quotation mark as programs write it, are not alike.
     """
     if any(not cell.strip() or '""' in cell for row in some for cell in row):
         return False
-    said: list[bool] = []
-    for place in range(len(some[0])):
-        here = [row[place].strip() for row in some if place < len(row)]
-        there = [row[place].strip() for row in others if place < len(row)]
-        if there and all(map(_number, there)):
-            said.append(all(map(_number, here)))
+    alike: list[bool] = []
+    for column in range(len(some[0])):
+        here = [row[column].strip() for row in some if column < len(row)]
+        there = [row[column].strip() for row in others if column < len(row)]
+        if there and all(map(_is_number, there)):
+            alike.append(all(map(_is_number, here)))
         elif there and len(set(there)) <= len(there) // 2 and (set(here) <= set(there) or set(there).isdisjoint(here)):
-            said.append(set(here) <= set(there))
-    return all(said) if said else None
+            alike.append(set(here) <= set(there))
+    return all(alike) if alike else None
 
 
-def _number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
@@ -236,7 +236,7 @@ def _number(cell: str) -> bool:
     return True
 
 
-def _time(cell: str) -> bool:
+def _is_time(cell: str) -> bool:
     try:
         datetime.datetime.fromisoformat(cell)
     except ValueError:
@@ -244,40 +244,42 @@ def _time(cell: str) -> bool:
     return True
 
 
-def unnamed(header: Sequence[str], examples: Sequence[Example]) -> bool:
-    """Whether the first row of a table is data rather than the names of columns: a cell is a number, a time, a value or
-    a sentence as those below it are.
+def lacks_names(header: Sequence[str], examples: Sequence[Example]) -> bool:
+    """Tells if the first row of a table is data rather than column names: a cell resembles those below it.
+
+    Both are numbers or timestamps, or the cell recurs below, or it is a sentence above sentences.
     """
     rows = examples[:1000]
     for name, column in zip(header, zip(*(row.values() for row in rows), strict=True), strict=False):
         cells = [str(cell).strip() for cell in column]
-        if any(kind(name) and all(map(kind, cells)) for kind in (_number, _time)):
+        if any(kind(name) and all(map(kind, cells)) for kind in (_is_number, _is_time)):
             return True
         if name in cells or (len(name.split()) > 3 and sum(len(cell.split()) > 3 for cell in cells) * 2 > len(cells)):
             return True
     return False
 
 
-def names_missing(
+def explain_names(
     path: str, header: Sequence[str], examples: Sequence[Example], delimiter: str, columns: dict[str, str]
 ) -> str:
-    """Words of a sentence: a table lacks the row of names, and the command that adds it; `columns` are wanted, by their
-    settings.
+    """The clause of a message that a table lacks column names, with a command that adds them.
+
+    `columns` are the names that it must have, by their settings.
     """
     cells = [[str(cell) for cell in column] for column in zip(*(row.values() for row in examples[:1000]), strict=True)]
-    names = [f"column{place + 1}" for place in range(len(header))]
+    names = [f"column{index + 1}" for index in range(len(header))]
     free = list(range(len(header)))
     for setting, column in columns.items():
         if not free:
             break
         if setting == "text":
-            place = max(free, key=lambda place: sum(map(len, cells[place])) if cells else 0)
+            chosen = max(free, key=lambda index: sum(map(len, cells[index])) if cells else 0)
         elif setting == "target":
-            place = min(free, key=lambda place: len(set(cells[place])) if cells else 0)
+            chosen = min(free, key=lambda index: len(set(cells[index])) if cells else 0)
         else:
-            place = free[0]
-        free.remove(place)
-        names[place] = column
+            chosen = free[0]
+        free.remove(chosen)
+        names[chosen] = column
     row = shlex.quote(delimiter.join(names).replace("%", "%%").replace("\t", "\\t") + "\\n")
     new = Path(path).with_name(f"{Path(path).stem}.named{Path(path).suffix}")
     first = ", ".join(cell if len(cell) < 30 else f"{cell[:27]}..." for cell in header)

@@ -1,4 +1,4 @@
-"""Steps of time: a fixed time, days by the clock, some days of the week, or months, found in the times of a series."""
+"""The step between timestamps of a series: a duration, calendar days, days of the week, or months."""
 
 import calendar
 import dataclasses
@@ -6,20 +6,21 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from train.errors import InputError
 
 Time = datetime.datetime
 DAY = datetime.timedelta(days=1)
 SHORT = re.compile(r"(\d{4})(?:-?Q([1-4])|-(\d{2}))?")
-CHANGES = (3, 4, 9, 10, 11)  # the months in which clocks are changed
+CHANGES = (3, 4, 9, 10, 11)  # the months of daylight saving changes
 UNREAD = "or set data.time=none to read the rows as equal steps without a calendar"
 
 
-def parse(text: str) -> Time:
-    """A time in ISO 8601, or the first day of a year, a quarter (2026Q1, 2026-Q1) or a month (2026-01).  Raises
-    ValueError for others.
+def parse_time(text: str) -> Time:
+    """Parses ISO 8601, or a year, a quarter (2026Q1, 2026-Q1) or a month (2026-01) as its first day.
+
+    Raises ValueError for other texts.
     """
     text = text.strip()
     if (short := SHORT.fullmatch(text)) is not None:
@@ -30,9 +31,9 @@ def parse(text: str) -> Time:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """From a time to the next: `count` seconds, days at the same time of the clock, days among `weekdays`, or months.
+    """The time to the next row: `count` seconds, days at the same clock time, days among `weekdays`, or months.
 
-    A month's day is `day` or the month's last one if that is earlier; or its first or last day from Monday to Friday.
+    Steps of months fall on `day`, on the last day of shorter months, or on the first or last day from Monday to Friday.
     """
 
     unit: Literal["seconds", "days", "weekdays", "months"]
@@ -41,13 +42,11 @@ class Step:
     day: int | Literal["first", "last"] = 0
 
     def ahead(self, time: Time, count: int) -> Time:
-        """The time `count` steps later, or before it if `count` is negative.  Raises OverflowError beyond the years
-        that there are.
-        """
+        """The timestamp `count` steps later, or earlier if negative.  Raises OverflowError outside years 1 to 9999."""
         if self.unit == "seconds":
             return time + datetime.timedelta(seconds=self.count) * count
         if self.unit == "days":
-            return time + self.count * DAY * count  # the offset stays: nobody knows when clocks are changed
+            return time + self.count * DAY * count  # keeps the UTC offset, as the time zone is unknown
         if self.unit == "weekdays":
             for _ in range(abs(count)):
                 time += DAY if count > 0 else -DAY
@@ -58,14 +57,14 @@ class Step:
         year, month = divmod(months, 12)
         if not datetime.MINYEAR <= year <= datetime.MAXYEAR:
             raise OverflowError(f"year {year}")
-        return time.replace(year=year, month=month + 1, day=_day(year, month + 1, self.day))
+        return time.replace(year=year, month=month + 1, day=_find_day(year, month + 1, self.day))
 
     def fits(self, times: Sequence[Time]) -> bool:
-        """Whether each of the times is a step after the one before it."""
+        """Tells if each timestamp is one step after the previous."""
         if self.unit == "seconds":
-            return all((later - before).total_seconds() == self.count for before, later in _both(times))
+            return all((later - before).total_seconds() == self.count for before, later in _pair_up(times))
         times = [time.replace(tzinfo=None) for time in times]
-        return all(self.ahead(before, 1) == later for before, later in _both(times))
+        return all(self.ahead(before, 1) == later for before, later in _pair_up(times))
 
     def __str__(self) -> str:
         if self.unit == "seconds":
@@ -75,11 +74,11 @@ class Step:
         return f"{self.count:g} {self.unit}"
 
 
-def _both(times: Sequence[Time]) -> Iterator[tuple[Time, Time]]:
+def _pair_up(times: Sequence[Time]) -> Iterator[tuple[Time, Time]]:
     return zip(times, times[1:], strict=False)
 
 
-def _day(year: int, month: int, day: int | str) -> int:
+def _find_day(year: int, month: int, day: int | str) -> int:
     last = calendar.monthrange(year, month)[1]
     if day == "last":
         return last - max(datetime.date(year, month, last).weekday() - 4, 0)
@@ -88,59 +87,53 @@ def _day(year: int, month: int, day: int | str) -> int:
     return min(int(day), last)
 
 
-def step(times: Sequence[Time], where: Callable[[int], str]) -> Step:
-    """The step of times in ascending order, an hour for a single one.  Raises InputError, with the place, if there is
-    none.
+def find_step(times: Sequence[Time], where: Callable[[int], str]) -> Step:
+    """Finds the step of ascending timestamps, an hour for a single one.
 
-    `where` says where a time is.  Equal times come first, then days by the clock, Monday to Friday, other days of the
-    week over two weeks or more, and months.
+    Tries equal durations, calendar days, Monday to Friday, other days of the week (over two weeks or more), and months,
+    in this order.  Raises InputError if none fits, with the location that `where(index)` names.
     """
     if len(times) < 2:
         return Step("seconds", 3600.0)
-    passed = [(later - before).total_seconds() for before, later in _both(times)]
+    passed = [(later - before).total_seconds() for before, later in _pair_up(times)]
     if len(set(passed)) == 1:
         return Step("seconds", passed[0])
-    found = next((one for one in _calendar([time.replace(tzinfo=None) for time in times]) if one.fits(times)), None)
-    if found is not None:
-        return found
+    proposed = _propose_steps([time.replace(tzinfo=None) for time in times])
+    if (step := next((step for step in proposed if step.fits(times)), None)) is not None:
+        return step
     usual = Counter(passed).most_common(1)[0][0]
-    place = next(index for index, gap in enumerate(passed, 1) if gap != usual)
-    late, expected = (datetime.timedelta(seconds=gap) for gap in (passed[place - 1], usual))
+    irregular = next(index for index, gap in enumerate(passed, 1) if gap != usual)
+    time = times[irregular]
+    late, expected = (datetime.timedelta(seconds=gap) for gap in (passed[irregular - 1], usual))
     change = ""
-    if (
-        times[place].tzinfo is None
-        and times[place].weekday() == 6
-        and times[place].month in CHANGES
-        and abs(late - expected) == DAY / 24
-    ):
+    if time.tzinfo is None and time.weekday() == 6 and time.month in CHANGES and abs(late - expected) == DAY / 24:
         change = "; if clocks were changed then, give times with their offset from UTC, as 2026-03-29 03:00:00+02:00"
     raise InputError(
-        f"{where(place)}, comes {late} after the row before and not {expected}{change}; add the rows between, {UNREAD}."
+        f"{where(irregular)}, comes {late} after the row before and not {expected}{change}; add the rows between,"
+        f" {UNREAD}."
     )
 
 
-def _calendar(times: Sequence[Time]) -> Iterator[Step]:
-    """Steps that may be those of times by the clock."""
-    by_clock = {later - before for before, later in _both(times)}
+def _propose_steps(times: Sequence[Time]) -> Iterator[Step]:
+    """Yields calendar steps that may fit timestamps without UTC offset."""
+    by_clock = {later - before for before, later in _pair_up(times)}
     if len(by_clock) == 1 and not (only := by_clock.pop()) % DAY:
         yield Step("days", only / DAY)
     yield Step("weekdays", 1, weekdays=frozenset(range(5)))
     if times[-1] - times[0] >= 14 * DAY:
         yield Step("weekdays", 1, weekdays=frozenset(time.weekday() for time in times))
-    months = {12 * (later.year - before.year) + later.month - before.month for before, later in _both(times)}
+    months = {12 * (later.year - before.year) + later.month - before.month for before, later in _pair_up(times)}
     if len(months) == 1 and (count := months.pop()) > 0:
-        ends: Any = (
-            31
-            if all(time.day == calendar.monthrange(time.year, time.month)[1] for time in times)
-            else max(t.day for t in times)
-        )
-        for day in (ends, "first", "last"):
-            if _day(times[0].year, times[0].month, day) == times[0].day:
+        at_ends = all(time.day == calendar.monthrange(time.year, time.month)[1] for time in times)
+        latest = 31 if at_ends else max(time.day for time in times)
+        days: tuple[int | Literal["first", "last"], ...] = (latest, "first", "last")
+        for day in days:
+            if _find_day(times[0].year, times[0].month, day) == times[0].day:
                 yield Step("months", count, day=day)
 
 
 def refuse_repeat(times: Sequence[Time], where: str, text: str) -> None:
-    """Raises InputError for the last of the times, which is not after the one before it."""
+    """Raises InputError for the last of the timestamps, which is not after the previous."""
     before, late = times[-2:]
     change = ""
     if (

@@ -1,1 +1,1 @@
-"""Simulators that data is made by, and that models drive in."""
+"""Simulators that generate data, and in which models act."""

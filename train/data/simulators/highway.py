@@ -1,6 +1,4 @@
-"""Driving on a highway: what a vehicle sees, experts that drive as it is told or as they like, and episodes with a
-model at the wheel.
-"""
+"""Driving on a simulated highway: observations, experts of several styles, and episodes that a model drives."""
 
 import contextlib
 import dataclasses
@@ -11,24 +9,23 @@ from typing import Any
 
 import numpy as np
 
-# the lanes and their metres; the vehicles on the road, and how far apart (1 is dense)
-LANES, WIDTH, CARS, SPACE = 4, 4.0, 20, 2.0
-SLOW, STARTS = (16.0, 24.0), (20.0, 30.0)  # the speeds of the others, and those at which drivers begin
-SECONDS, STEPS = 0.2, 200  # a step, and an episode
-RANGES = np.array([5.0, 0.4])  # what an action of 1 is: metres a second squared, and radians of the front wheels
-# how often the noise of acceleration and steering is drawn anew: what is held leads somewhere
+LANES, WIDTH = 4, 4.0  # lanes of a road, and their width in metres
+CARS, SPACE = 20, 2.0  # vehicles on the road, and their spacing (1 is dense)
+SLOW, STARTS = (16.0, 24.0), (20.0, 30.0)  # initial speeds of other vehicles, and of drivers
+SECONDS, STEPS = 0.2, 200  # duration of a step, steps of an episode
+RANGES = np.array([5.0, 0.4])  # an action of 1: metres per second squared, radians of the front wheels
+# probability that the noise of acceleration and steering is redrawn at a step: noise that lasts changes the course
 ANEW = np.array([0.1, 0.3])
 FEATURES = 31
-PARTS = ("train", "test", "closed")  # each has seeds of its own
+PARTS = ("train", "test", "closed")  # the index of a part seeds its simulations
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How an expert drives: the speed it wants, the seconds it keeps to the vehicle ahead, the acceleration a change of
-    lane has to gain.
+    """An expert's driving style: desired speed, time headway in seconds, minimum gain in acceleration of a lane change.
 
-    `noise` is the spread of what is added to its actions (of 1) before they are carried out; what is logged is what it
-    meant to do.
+    `noise` is the standard deviation of the noise that is added to its actions (of 1) when they are executed; the
+    intended actions are logged.
     """
 
     speed: float = 30.0
@@ -37,24 +34,24 @@ class Style:
     noise: tuple[float, float] = (0.0, 0.0)
 
 
-def features(vehicles: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """What some of the vehicles see, (m, 31) numbers of about -1 to 1; vehicles (n, 4): metres along, metres across,
-    heading, speed.
+def observe(vehicles: np.ndarray, drivers: Sequence[int]) -> np.ndarray:
+    """Observes vehicles (n, 4) from some of them, the drivers (m,): features (m, 31) of about -1 to 1.
 
-    Own speed (25 m/s is 0, 30 is 1), heading (0.2 rad is 1), place in the lane (its edge is 1), lanes to the left and
-    to the right (3 are 1), and whether there is one; then of the nearest vehicle ahead and behind, in the lane to the
-    left, the own and that to the right: nearness 1 / (1 + d / 20 m), distance (100 m and more, or nobody, is 1), speed
-    less the own (10 m/s is 1), and heading.
+    Vehicles have metres along, metres across, heading and speed.  Features are the driver's speed (25 m/s is 0, 30 is
+    1), heading (0.2 rad is 1), offset in the lane (its edge is 1), lanes to the left and to the right (3 are 1), and
+    whether there is one; then for the nearest vehicle ahead and behind, in the lane to the left, the driver's and the
+    lane to the right: nearness 1 / (1 + d / 20 m), distance (100 m and more, or no vehicle, is 1), relative speed (10
+    m/s is 1), and heading.
     """
     along, across, heading, speed = vehicles.T
-    chosen = np.asarray(own)
-    lane = lanes(across)[chosen]
+    chosen = np.asarray(drivers)
+    lane = find_lanes(across)[chosen]
     left, right = lane, LANES - 1 - lane
-    middle = across[chosen] - WIDTH * lane
+    offset = across[chosen] - WIDTH * lane
     seen = [
         (speed[chosen] - 25) / 5,
         heading[chosen] * 5,
-        middle / (WIDTH / 2),
+        offset / (WIDTH / 2),
         left / 3,
         right / 3,
         np.minimum(left, 1),
@@ -78,33 +75,32 @@ def features(vehicles: np.ndarray, own: Sequence[int]) -> np.ndarray:
     return np.stack(seen, -1).astype(np.float32)
 
 
-def lanes(across: np.ndarray) -> np.ndarray:
-    """The lane that is nearest, counted from the left."""
+def find_lanes(across: np.ndarray) -> np.ndarray:
+    """Finds the nearest lanes, numbered from the left."""
     return np.clip(np.rint(across / WIDTH), 0, LANES - 1).astype(int)
 
 
-def reward(vehicle: np.ndarray, crashed: bool) -> float:
-    """That of highway-v0, from 0 to 1: 0.4 for a speed from 20 to 30 m/s, 0.1 for lanes to the right, -1 for a crash; 0
-    beside the road.
+def compute_reward(vehicle: np.ndarray, crashed: bool) -> float:
+    """Computes the reward of highway-v0, from 0 to 1.
+
+    0.4 for a speed from 20 to 30 m/s, 0.1 for lanes to the right, -1 for a crash, scaled; 0 off the road.
     """
     _, across, heading, speed = vehicle
     fast = np.clip((speed * np.cos(heading) - 20) / 10, 0, 1)
-    total = 0.4 * fast + 0.1 * lanes(across) / (LANES - 1) - float(crashed)
-    return float((total + 1) / 1.5 * on_road(vehicle))
+    total = 0.4 * fast + 0.1 * find_lanes(across) / (LANES - 1) - float(crashed)
+    return float((total + 1) / 1.5 * is_on_road(vehicle))
 
 
-def on_road(vehicle: np.ndarray) -> bool:
-    """Whether the middle of a vehicle is on some lane."""
+def is_on_road(vehicle: np.ndarray) -> bool:
+    """Tells if the centre of a vehicle is in a lane."""
     return bool(-WIDTH / 2 <= vehicle[1] <= WIDTH * (LANES - 0.5))
 
 
 @functools.cache
-def simulator() -> Any:
-    """The road of highway-env, its network, its expert, and our driver of it.  Raises LookupError where the package is
-    absent.
-    """
+def load_simulator() -> Any:
+    """Loads highway-env: a straight road, the network, the expert vehicle, a driver.  Raises LookupError if absent."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # a game library that it imports greets
+        with contextlib.redirect_stdout(io.StringIO()):  # pygame prints a greeting
             from highway_env.road.road import Road, RoadNetwork
             from highway_env.vehicle.behavior import IDMVehicle
     except ImportError:
@@ -113,37 +109,37 @@ def simulator() -> Any:
         ) from None
 
     class Straight(Road):
-        """A road whose lanes are straight, which makes neighbours quick to find; half of the time goes there."""
+        """A road of straight lanes with a fast search for neighbours, which takes half of the time."""
 
-        places: Any = ()
+        positions: Any = ()
 
         def act(self) -> None:
-            self.places = [(float(one.position[0]), float(one.position[1]), one) for one in self.vehicles]
+            self.positions = [(float(other.position[0]), float(other.position[1]), other) for other in self.vehicles]
             super().act()
 
         def neighbour_vehicles(self, vehicle: Any, lane_index: Any = None) -> tuple[Any, Any]:
-            """Who is ahead and who behind in a lane, as the package finds them."""
-            middle, own = WIDTH * (lane_index or vehicle.lane_index)[2], vehicle.position[0]
-            ahead, behind, nearest, last = None, None, np.inf, -np.inf
-            for along, across, other in self.places:
-                if other is vehicle or abs(across - middle) > WIDTH / 2 + 1:
+            """The vehicles ahead and behind in a lane, as the package finds them."""
+            centre = WIDTH * (lane_index or vehicle.lane_index)[2]
+            here = vehicle.position[0]
+            ahead = behind = None
+            nearest, last = np.inf, -np.inf
+            for along, across, other in self.positions:
+                if other is vehicle or abs(across - centre) > WIDTH / 2 + 1:
                     continue
-                if own <= along <= nearest:
+                if here <= along <= nearest:
                     ahead, nearest = other, along
-                elif last < along < own:
+                elif last < along < here:
                     behind, last = other, along
             return ahead, behind
 
     class Driver(IDMVehicle):
-        """An expert: the Intelligent Driver Model along the lane, MOBIL across; or whoever gives it `command`, an
-        action of -1 to 1.
-        """
+        """An expert (Intelligent Driver Model along the lane, MOBIL across), unless `command` is an action."""
 
         style, command, push = Style(), None, np.zeros(2)
         meant = np.zeros(2)
-        chance: Any = None
+        chance: np.random.Generator
 
-        def act(self, action: Any = None) -> None:
+        def act(self, action: object = None) -> None:
             if self.crashed:
                 return
             if self.command is None:
@@ -161,10 +157,9 @@ def simulator() -> Any:
 
 @dataclasses.dataclass
 class Trip:
-    """What a driver saw, meant to do and was rewarded for, step by step until the end, a crash, or the edge of the
-    road.
+    """A driver's observations, intended actions and rewards, step by step until the end, a crash, or leaving the road.
 
-    `scenes` has every vehicle, (20, 4), before each step, and `speeds` the driver's own after it.
+    `scenes` has every vehicle, (20, 4), before each step, `speeds` the driver's own speed after it.
     """
 
     features: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -177,65 +172,68 @@ class Trip:
 
     @property
     def ended(self) -> bool:
-        """Whether a crash or the edge of the road has ended it."""
+        """True after a crash, or after the driver left the road."""
         return self.crashed or self.left
 
 
 class Highway:
-    """Four lanes with 20 vehicles, some of them drivers of a style each, the first behind all others; the part and the
-    number decide it.
+    """Four lanes with 20 vehicles, some of them drivers with a style each; seeded by the part and a number.
 
-    `trips` are what the drivers have done so far.
+    The first driver starts behind all others.  `trips` are the drivers' trips so far.
     """
 
     def __init__(self, part: str, number: int, styles: Sequence[Style]) -> None:
-        road, network, traffic, driver = simulator()
+        road, network, traffic, driver = load_simulator()
         seed = PARTS.index(part), number
         chance = np.random.default_rng(seed)
         self.road = road(network.straight_road_network(LANES, speed_limit=30), np_random=chance)
-        self.own = [index * CARS // len(styles) for index in range(len(styles))]
+        self.indices = [index * CARS // len(styles) for index in range(len(styles))]
         for index in range(CARS):
-            speed = chance.uniform(*(STARTS if index in self.own else SLOW))
-            vehicle = (driver if index in self.own else traffic).create_random(self.road, speed, spacing=SPACE)
+            speed = chance.uniform(*(STARTS if index in self.indices else SLOW))
+            vehicle = (driver if index in self.indices else traffic).create_random(self.road, speed, spacing=SPACE)
             vehicle.randomize_behavior()
-            # those of the others with each other take time and are not looked at
-            vehicle.check_collisions = index in self.own
+            # collisions among other vehicles are slow to check and not needed
+            vehicle.check_collisions = index in self.indices
             self.road.vehicles.append(vehicle)
-        self.drivers = [self.road.vehicles[place] for place in self.own]
+        self.drivers = [self.road.vehicles[index] for index in self.indices]
         self.trips = [Trip() for _ in styles]
-        for place, one, style in zip(self.own, self.drivers, styles, strict=True):
-            one.style, one.target_speed = style, style.speed
-            one.TIME_WANTED, one.LANE_CHANGE_MIN_ACC_GAIN = style.headway, style.gain
-            one.chance = np.random.default_rng((*seed, place))
-        self.scene, self.seen = np.zeros((0, 4)), np.zeros((0, FEATURES), np.float32)
+        for index, vehicle, style in zip(self.indices, self.drivers, styles, strict=True):
+            vehicle.style = style
+            vehicle.target_speed = style.speed
+            vehicle.TIME_WANTED = style.headway
+            vehicle.LANE_CHANGE_MIN_ACC_GAIN = style.gain
+            vehicle.chance = np.random.default_rng((*seed, index))
+        self.scene = np.zeros((0, 4))
+        self.seen = np.zeros((0, FEATURES), np.float32)
 
     @property
     def running(self) -> bool:
-        """Whether some driver's trip has not ended."""
+        """True until the trips of all drivers have ended."""
         return not all(trip.ended for trip in self.trips)
 
     def look(self) -> np.ndarray:
-        """What the drivers see now, (m, 31)."""
+        """Observes the drivers' surroundings, (m, 31)."""
         self.scene = np.array([(*vehicle.position, vehicle.heading, vehicle.speed) for vehicle in self.road.vehicles])
-        self.seen = features(self.scene, self.own)
+        self.seen = observe(self.scene, self.indices)
         return self.seen
 
     def step(self, commands: np.ndarray | None) -> None:
-        """A fifth of a second goes by after a look: drivers do as they are told (m, 2), or as they like."""
-        for place, one in enumerate(self.drivers):
-            one.command = None if commands is None else np.asarray(commands[place], np.float64)
+        """Simulates a fifth of a second after `look`: drivers execute commands (m, 2), or their own actions if None."""
+        for index, vehicle in enumerate(self.drivers):
+            vehicle.command = None if commands is None else np.asarray(commands[index], np.float64)
         self.road.act()
         self.road.step(SECONDS)
-        for trip, one, seen in zip(self.trips, self.drivers, self.seen, strict=True):
+        for trip, vehicle, seen in zip(self.trips, self.drivers, self.seen, strict=True):
             if trip.ended:
                 continue
-            state = np.array([*one.position, one.heading, one.speed])
+            state = np.array([*vehicle.position, vehicle.heading, vehicle.speed])
             trip.features.append(seen)
-            trip.actions.append(one.meant.astype(np.float32))
-            trip.rewards.append(reward(state, one.crashed))
-            trip.speeds.append(float(one.speed))
+            trip.actions.append(vehicle.meant.astype(np.float32))
+            trip.rewards.append(compute_reward(state, vehicle.crashed))
+            trip.speeds.append(float(vehicle.speed))
             trip.scenes.append(self.scene)
-            trip.crashed, trip.left = bool(one.crashed), not on_road(state)
+            trip.crashed = bool(vehicle.crashed)
+            trip.left = not is_on_road(state)
 
 
 def drive(
@@ -244,22 +242,23 @@ def drive(
     steps: int = STEPS,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Trip]:
-    """The trips of all drivers of the highways, one after the other; experts drive themselves.
+    """Drives all highways and returns the trips of all their drivers, in order; without `wheel` experts drive.
 
-    `wheel(features, rewards)` gives the actions (n, 2) of the n drivers from what they see (n, 31) and what the last
-    step gave (n,); a driver whose trip has ended is asked on, and nothing of it is recorded.
+    `wheel(features, rewards)` computes the actions (n, 2) of the n drivers from their observations (n, 31) and the
+    rewards of the last step (n,).  It is also called for drivers whose trips have ended, which record nothing.
     """
     trips = [trip for highway in highways for trip in highway.trips]
     for step in range(steps):
         if stop() or not any(highway.running for highway in highways):
             break
         seen = np.concatenate([highway.look() for highway in highways])
-        given = np.array(
+        rewards = np.array(
             [trip.rewards[-1] if len(trip.rewards) == step and step else 0.0 for trip in trips], np.float32
         )
-        actions, first = None if wheel is None else wheel(seen, given), 0
+        actions = None if wheel is None else wheel(seen, rewards)
+        first = 0
         for highway in highways:
-            last = first + len(highway.own)
+            last = first + len(highway.indices)
             if highway.running:
                 highway.step(None if actions is None else actions[first:last])
             first = last

@@ -1,4 +1,4 @@
-"""Sources of rows: one file a format of the user's files, or a library of data sets, found by what it defines.
+"""Sources of rows, discovered in the files here: formats of user files, and libraries of data sets.
 
 A new format is one file here with a `Format`, such as
 
@@ -14,7 +14,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypedDict, TypeVar
 
 from train.data.split import Split
 from train.errors import InputError
@@ -26,9 +27,9 @@ Part = TypeVar("Part")
 class Format:
     """A format of files.
 
-    suffixes: how names end, in lower case with the dot; in a message in this order.
-    read(path): the rows.  Raises InputError for what cannot be read.  A file without rows may give none.
-    holds(path): whether a folder, whatever its name, is of this format.
+    suffixes: the endings of file names, in lower case with the dot; messages list them in this order.
+    read(path): the rows, possibly none.  Raises InputError for a file that cannot be read.
+    holds(path): tells if a folder, whatever its name, is of this format.
     """
 
     suffixes: tuple[str, ...]
@@ -36,32 +37,40 @@ class Format:
     holds: Callable[[Path], bool] = lambda folder: False
 
 
+class Description(TypedDict):
+    """Facts about a data set; `splits` has the numbers of examples, `features` the types by column."""
+
+    version: str
+    folder: str
+    splits: dict[str, int]
+    features: dict[str, str]
+    licence: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """Data sets of a library by their names, `PREFIX:NAME`.
+    """A library of named data sets, `PREFIX:NAME`.
 
-    open(name, split): a split, or a slice `test[:500]`.  describe(name): "splits" name -> number of examples,
-    "features" column -> what
-    it is, "version", "folder", "licence".  Both raise InputError for what is not there.
+    open(name, split): a split, or a slice `test[:500]`.
+    describe(name): its `Description`.
+    Both raise InputError for an unknown data set, split or slice.
     """
 
     prefix: str
     open: Callable[[str, str], Split]
-    describe: Callable[[str], dict[str, Any]]
+    describe: Callable[[str], Description]
 
 
 @functools.cache
-def _defined() -> tuple[Any, ...]:
-    """The formats and libraries of the files here, by the names of the files.  Raises ValueError for two of one suffix
-    or prefix.
-    """
-    found: dict[int, Any] = {}
+def _discover() -> tuple[Format | Library, ...]:
+    """Discovers formats and libraries in the files here, sorted by file.  Raises ValueError if two share a name."""
+    sources: dict[int, Format | Library] = {}
     taken: dict[str, str] = {}
     for entry in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name):
         for value in vars(importlib.import_module(f"{__name__}.{entry.name}")).values():
-            if not isinstance(value, Format | Library) or id(value) in found:
+            if not isinstance(value, Format | Library) or id(value) in sources:
                 continue
-            found[id(value)] = value
+            sources[id(value)] = value
             for name in value.suffixes if isinstance(value, Format) else (f"{value.prefix}:",):
                 if name in taken:
                     raise ValueError(
@@ -69,37 +78,37 @@ def _defined() -> tuple[Any, ...]:
                         " of them."
                     )
                 taken[name] = entry.name
-    return tuple(found.values())
+    return tuple(sources.values())
 
 
-def _of(kind: type[Part]) -> list[Part]:
-    return [value for value in _defined() if isinstance(value, kind)]
+def _select(kind: type[Part]) -> list[Part]:
+    return [value for value in _discover() if isinstance(value, kind)]
 
 
-def suffixes() -> list[str]:
-    """All suffixes that are read."""
-    return [suffix for form in _of(Format) for suffix in form.suffixes]
+def list_suffixes() -> list[str]:
+    """Lists the suffixes of all formats."""
+    return [suffix for form in _select(Format) for suffix in form.suffixes]
 
 
-def format_of(path: str) -> Format | None:
-    """The format of a file or a folder; None for what nobody reads."""
-    suffix, place = Path(path).suffix.lower(), Path(path)
-    if (form := next((form for form in _of(Format) if suffix in form.suffixes), None)) is None:
+def find_format(path: str) -> Format | None:
+    """Finds the format of a file or folder; None if it is unknown."""
+    suffix = Path(path).suffix.lower()
+    if (form := next((form for form in _select(Format) if suffix in form.suffixes), None)) is None:
         try:
-            form = next((form for form in _of(Format) if form.holds(place.expanduser())), None)
-        except (OSError, RuntimeError, ValueError):  # of a home that nobody has, or of a name that no file has
+            form = next((form for form in _select(Format) if form.holds(Path(path).expanduser())), None)
+        except (OSError, RuntimeError, ValueError):  # an unknown home, or a text that cannot be a file name
             return None
     return form
 
 
-def library_of(name: str) -> Library | None:
-    """The library that a name of a data set asks for; None if it has no prefix of one."""
+def find_library(name: str) -> Library | None:
+    """Finds the library by the prefix of a data set's name; None if it has no such prefix."""
     prefix, colon, _ = name.partition(":")
-    return next((library for library in _of(Library) if colon and library.prefix == prefix), None)
+    return next((library for library in _select(Library) if colon and library.prefix == prefix), None)
 
 
-def needs(module: str, extra: str, what: str) -> Any:
-    """A module of an optional extra.  Raises InputError that says what to install where it is absent."""
+def import_extra(module: str, extra: str, what: str) -> ModuleType:
+    """Imports a module of an optional extra.  Raises InputError, with the install command, if it is absent."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,44 +1,46 @@
 """Data sets of Hugging Face's `datasets`: folders written by `save_to_disk`, and names that its local cache has.
 
-Nothing is downloaded, and no code of a data set's repository is run: Arrow files and their descriptions alone are read.
+Nothing is downloaded and no code of a data set's repository is run: only Arrow files and their descriptions are read.
 """
 
 import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from models.words import join
 from train.data.readers.formats import Example
-from train.data.sources import Format, Library, needs
-from train.data.sources.parquet import plain
+from train.data.sources import Description, Format, Library, import_extra
+from train.data.sources.parquet import convert_row
 from train.data.split import Split
 from train.errors import InputError
 
-ONE, SEVERAL = "state.json", "dataset_dict.json"  # beside the Arrow files of a split, and beside the folders of splits
+ONE = "state.json"  # beside the Arrow files of a split
+SEVERAL = "dataset_dict.json"  # beside the folders of several splits
 
 
 class Rows(Sequence[Example]):
-    """Random access to the rows of a `datasets.Dataset`, pictures as arrays (rows, columns, channels)."""
+    """Random access to the rows of a `datasets.Dataset`, with images as arrays (rows, columns, channels)."""
 
-    def __init__(self, found: Any) -> None:
-        self.found = found
+    def __init__(self, table: Any) -> None:
+        self.table = table
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.table)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[row] for row in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return {name: _pixels(value) for name, value in plain(self.found[int(index)]).items()}
+        return {name: _to_pixels(value) for name, value in convert_row(self.table[int(index)]).items()}
 
 
-def _pixels(value: Any) -> Any:
+def _to_pixels(value: Any) -> Any:
     if not hasattr(value, "getbands"):
         return value
     if value.mode not in ("L", "RGB", "RGBA", "LA", "I;16", "I", "F"):
@@ -48,31 +50,31 @@ def _pixels(value: Any) -> Any:
 
 
 def read(path: str) -> Split:
-    """The rows of a folder written by `Dataset.save_to_disk`.  Raises InputError for one of several splits."""
-    place = Path(path).expanduser()
-    if (place / SEVERAL).is_file():
-        inner = sorted(inside.name for inside in place.iterdir() if (inside / ONE).is_file())
+    """Reads a folder written by `Dataset.save_to_disk`.  Raises InputError for a folder of several splits."""
+    folder = Path(path).expanduser()
+    if (folder / SEVERAL).is_file():
+        inner = sorted(inside.name for inside in folder.iterdir() if (inside / ONE).is_file())
         raise InputError(
-            f"{path} holds the splits {join(inner)}; give one, such as data.path={place / (inner or ['train'])[0]}"
+            f"{path} holds the splits {join(inner)}; give one, such as data.path={folder / (inner or ['train'])[0]}"
             f" and data.test for the other, or data.dataset=hf:{path} with data.splits."
         )
-    return _split(_saved(path), path)
+    return _make_split(_load_saved(path), path)
 
 
-def _saved(path: str) -> Any:
-    """What a folder written by `save_to_disk` holds: a split, or splits by their names."""
-    library = _library(f"{path} was written by Hugging Face's `datasets`, and reading it")
+def _load_saved(path: str) -> Any:
+    """Loads a folder written by `save_to_disk`: a `datasets.Dataset`, or a `datasets.DatasetDict` of several splits."""
+    library = _import_library(f"{path} was written by Hugging Face's `datasets`, and reading it")
     try:
-        with _quiet(library):
+        with _silence(library):
             return library.load_from_disk(str(Path(path).expanduser()))
-    except Exception as error:  # of Arrow, of JSON, of absent files: the library has no error of its own
+    except Exception as error:  # of Arrow, of JSON, of absent files: the library has no error type of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"{path} cannot be read as a data set ({reason}); write it again by save_to_disk.") from None
 
 
-def _library(what: str) -> Any:
-    """The library, of a version that runs no code of data sets.  Raises InputError where it is absent or older."""
-    library = needs("datasets", "datasets", what)
+def _import_library(what: str) -> ModuleType:
+    """Imports `datasets` 4 or later, which runs no code of data sets.  Raises InputError if it is absent or older."""
+    library = import_extra("datasets", "datasets", what)
     if int(library.__version__.split(".")[0]) < 4:
         raise InputError(
             f"{what} needs `datasets` 4 or later, as older ones run code of data sets: pip install -U"
@@ -81,20 +83,18 @@ def _library(what: str) -> Any:
     return library
 
 
-def _split(found: Any, origin: str) -> Split:
+def _make_split(table: Any, origin: str) -> Split:
     names = {
         column: tuple(feature.names)
-        for column, feature in found.features.items()
+        for column, feature in table.features.items()
         if type(feature).__name__ == "ClassLabel"
     }
-    return Split(Rows(found.with_format(None)), origin, names)
+    return Split(Rows(table.with_format(None)), origin, names)
 
 
 def open_split(name: str, split: str) -> Split:
-    """A split of a named data set, `OWNER/NAME` or `OWNER/NAME:CONFIGURATION`, or of a folder written by
-    `save_to_disk`; or a slice.
-    """
-    library, splits = _library(f"hf:{name}"), _splits(name)
+    """Opens a split, or a slice of one, of `OWNER/NAME`, `OWNER/NAME:CONFIGURATION` or a folder of `save_to_disk`."""
+    library, splits = _import_library(f"hf:{name}"), _load_splits(name)
     base = split.partition("[")[0]
     if base not in splits:
         raise InputError(f"hf:{name} has no split {split!r}; it has {join(splits)}: set data.splits.")
@@ -107,27 +107,27 @@ def open_split(name: str, split: str) -> Split:
         raise InputError(
             f"hf:{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'."
         ) from None
-    return _split(pieces[0] if len(pieces) == 1 else library.concatenate_datasets(pieces), f"hf:{name} {split}")
+    return _make_split(pieces[0] if len(pieces) == 1 else library.concatenate_datasets(pieces), f"hf:{name} {split}")
 
 
-def _splits(name: str) -> Mapping[str, Any]:
-    """The splits by their names."""
-    place = Path(name).expanduser()
-    if place.is_dir():
-        if not saved(place):
+def _load_splits(name: str) -> Mapping[str, Any]:
+    """Loads the splits of a data set by their names."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not is_saved(folder):
             raise InputError(
                 f"{name} was not written by save_to_disk; give such a folder, or a name that the cache of `datasets`"
                 " has."
             )
-        found = _saved(name)
-        return found if isinstance(found, dict) else {str(found.split or "train"): found}
-    library = _library(f"hf:{name}")
+        saved = _load_saved(name)
+        return saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    library = _import_library(f"hf:{name}")
     repository, _, configuration = name.partition(":")
     try:
-        with _quiet(library), _offline(library):
+        with _silence(library), _stay_offline(library):
             return library.load_dataset(repository, configuration or None)
-    except Exception as error:  # of its cache, of a connection that is not there, of a name
-        if known := _configurations(error):
+    except Exception as error:  # an incomplete cache, an absent connection, an unknown name
+        if known := _list_configurations(error):
             raise InputError(
                 f"hf:{name} is none or several of the configurations here, {known}; give hf:{repository}:ONE."
             ) from None
@@ -140,8 +140,8 @@ def _splits(name: str) -> Mapping[str, Any]:
         ) from None
 
 
-def _configurations(error: Exception) -> str:
-    """The configurations that an error of `datasets` lists, as names of data sets."""
+def _list_configurations(error: Exception) -> str:
+    """Lists the configurations in an error message of `datasets`; empty if it has none."""
     text = str(error)
     if "configurations in the cache: " in text:
         return text.partition("configurations in the cache: ")[2].splitlines()[0]
@@ -149,8 +149,8 @@ def _configurations(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _offline(library: Any) -> Iterator[None]:
-    """Has the library look at its cache alone."""
+def _stay_offline(library: ModuleType) -> Iterator[None]:
+    """Restricts the library to its cache."""
     before = library.config.HF_HUB_OFFLINE
     library.config.HF_HUB_OFFLINE = True
     try:
@@ -160,8 +160,8 @@ def _offline(library: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(library: Any) -> Iterator[None]:
-    """Keeps the library's words and bars off the console."""
+def _silence(library: ModuleType) -> Iterator[None]:
+    """Silences the library's warnings, output and progress bars."""
     level, bars = library.logging.get_verbosity(), library.is_progress_bar_enabled()
     library.logging.set_verbosity_error()
     library.disable_progress_bars()
@@ -174,9 +174,9 @@ def _quiet(library: Any) -> Iterator[None]:
             library.enable_progress_bars()
 
 
-def describe(name: str) -> dict[str, Any]:
-    """What a data set is, by the library's own description."""
-    splits = _splits(name)
+def describe(name: str) -> Description:
+    """Describes a data set by its metadata."""
+    splits = _load_splits(name)
     first = next(iter(splits.values()))
     files = first.cache_files
     return {
@@ -188,10 +188,10 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def saved(folder: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
+def is_saved(folder: Path) -> bool:
+    """Tells if a folder was written by `save_to_disk`."""
     return (folder / ONE).is_file() or (folder / SEVERAL).is_file()
 
 
-SAVED = Format((), read, saved)
+SAVED = Format((), read, is_saved)
 HUGGING_FACE = Library("hf", open_split, describe)

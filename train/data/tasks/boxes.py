@@ -1,4 +1,4 @@
-"""Pictures with the boxes of what is in them."""
+"""Object detection data."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,19 @@ from models.contracts import Model
 from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.needs import cells
+from train.data.needs import need_cells
 from train.data.notes import Notes
-from train.data.readers.pixels import asked_picture, decoded, files, in_channels, resized, scaled, shown_picture
-from train.data.readers.scenes import Scene, Scenes, coco, unlisted, voc
-from train.data.source import called, dataset, held, once
+from train.data.readers.pixels import (
+    convert_channels,
+    decode,
+    expand_files,
+    make_figure,
+    normalise,
+    read_picture,
+    resize,
+)
+from train.data.readers.scenes import Scene, Scenes, note_unlisted, read_coco, read_voc
+from train.data.source import is_held_out, open_dataset, rename_classes, require_unique
 from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.page import Figure
@@ -23,16 +31,16 @@ from train.page import Figure
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """Pictures with boxes and their classes, from a data set by name or from the user's own files.
+    """Images with boxes and their classes, from a data set by name or from the user's own files.
 
-    `path` and `test` are COCO files (.json, with the pictures in the folder `images`, those of `test` in `test_images`
-    where it is given; without both in images/ beside the file, else beside it) or Pascal VOC folders (Annotations/ and
-    JPEGImages/); without `test` a part `holdout` of `path`, chosen by the md5 of the pictures' names, is held out.  A
-    picture is seen as it is stored, or turned as its EXIF orientation says where only then its columns and rows are
-    those that its file lists; one that has others is left out.  Pictures are resized to `size` (rows, columns) and seen
-    in one grey or three colour `channels` from -1 to 1; a batch has room for `most` boxes a picture.  `augment` changes
-    those of the training part, boxes with them; a box of which less than a third is left is dropped. `labels` fixes the
-    classes' order, and `names` is what they are called in answers and reports, in that order.
+    `path` and `test` are COCO files or Pascal VOC folders (Annotations/ and JPEGImages/).  The images of a COCO file
+    (.json) are in the folder `images`, those of `test` in `test_images` if given; if neither is given, in images/
+    beside the file or, if that is absent, beside the file.  Unless `test` is given, the fraction `holdout` of `path`,
+    chosen by the md5 of the image names, is held out.  An image is read as stored, or turned by its EXIF orientation if
+    only then it has the columns and rows that its file lists; an image that has neither is left out.  Images are
+    resized to `size` (rows, columns) and read in one grey or three colour `channels` from -1 to 1; a batch has room for
+    `most` boxes an image.  `augment` changes images of the training part and their boxes; a box of which less than a
+    third is left is dropped.  `labels` fixes the order of the classes, and `names` renames them in answers and reports.
     """
 
     dataset: str = "bccd"
@@ -50,7 +58,7 @@ class Boxes:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        once("Boxes.labels", self.labels)
+        require_unique("Boxes.labels", self.labels)
         if min(self.size) < 1 or self.most < 1:
             raise ValueError(
                 f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0."
@@ -69,32 +77,32 @@ class Boxes:
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedBoxes":
-        """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
+        """Opens both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
         parts: list[PART] = ["train", "test"] if only is None else [only]
-        whole = self._file("train") if self.path is not None and self.test is None else None
+        whole = self._read_file("train") if self.path is not None and self.test is None else None
         read: list[Scenes] = [] if whole is None else [whole]
         for part in parts:
             if self.path is None:
-                opened.add(part, self._named(part))
+                opened.add(part, self._open_dataset(part))
             elif whole is None:
-                read.append(self._file(part))
+                read.append(self._read_file(part))
                 opened.add(part, read[-1])
             else:
-                rows = [scene for scene in whole.scenes if held(scene.name, self.holdout) == (part == "test")]
+                rows = [scene for scene in whole.scenes if is_held_out(scene.name, self.holdout) == (part == "test")]
                 opened.add(part, dataclasses.replace(whole, scenes=rows, origin=f"{self.path} ({part} part)"))
-        # what one file leaves out the other may list
+        # an image that one file leaves out may be listed in the other
         if read and (whole is not None or len(read) == 2 or self.test == self.path):
-            opened.notes.take(unlisted(read))
+            opened.notes.take(note_unlisted(read))
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedBoxes":
-        """Ready for pictures to predict from, without the data."""
+        """The data set without examples, ready for images to predict from."""
         return OpenedBoxes(self, classes or self.labels)
 
-    def _named(self, part: PART) -> "Scenes":
-        # of all pictures the boxes alone are read here
-        split = dataset(self.dataset, self.splits[part == "test"], encoded=("image",))
+    def _open_dataset(self, part: PART) -> "Scenes":
+        # reads the boxes of all examples, and no image
+        split = open_dataset(self.dataset, self.splits[part == "test"], encoded=("image",))
         split.require(dataset="image")
         classes = split.names.get("objects/label", ())
         if not classes:
@@ -111,114 +119,116 @@ class Boxes:
             )
         return Scenes(scenes, classes, split.origin)
 
-    def _file(self, part: PART) -> "Scenes":
+    def _read_file(self, part: PART) -> "Scenes":
         path, images = (self.path, self.images) if part == "train" else (self.test, self.test_images or self.images)
         assert path is not None
-        place = Path(path).expanduser()
-        if place.is_dir():
-            return voc(place)
+        source = Path(path).expanduser()
+        if source.is_dir():
+            return read_voc(source)
         setting = "data.images" if part == "train" else "data.test_images"
-        return coco(place, Path(images).expanduser() if images else None, setting)
+        return read_coco(source, Path(images).expanduser() if images else None, setting)
 
 
 class OpenedBoxes:
-    """See `train.contracts.Dataset`."""
+    """The opened data set of `Boxes`, a `train.contracts.Dataset`."""
 
     vocab = 0
 
     def __init__(self, spec: Boxes, classes: tuple[str, ...]) -> None:
-        self.spec, self.classes = spec, classes
+        self.spec = spec
+        self.classes = classes
         self.parts: dict[str, list[Scene]] = {}
         self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, which an answer chooses from."""
-        return called(self.classes, self.spec.names)
+        """The names of the classes in answers."""
+        return rename_classes(self.classes, self.spec.names)
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The classes without an example to train on."""
+        """The classes without a training example."""
         seen = {int(label) for scene in self.parts["train"] for label in scene.labels}
         return tuple(name for label, name in enumerate(self.names) if label not in seen)
 
-    def add(self, part: PART, found: Scenes) -> None:
-        """Takes in a part; classes that training never saw, and pictures with too many boxes, are refused."""
-        if not found.scenes:
-            raise InputError(f"{found.origin} is empty; give more pictures, or another data.holdout.")
-        self.classes = self.classes or found.classes
-        place = np.array([self.classes.index(name) if name in self.classes else -1 for name in found.classes], np.int32)
+    def add(self, part: PART, new: Scenes) -> None:
+        """Adds a part.  Raises InputError for classes that training never saw, and for images with too many boxes."""
+        if not new.scenes:
+            raise InputError(f"{new.origin} is empty; give more pictures, or another data.holdout.")
+        self.classes = self.classes or new.classes
+        index_of = [self.classes.index(name) if name in self.classes else -1 for name in new.classes]
         scenes = []
-        for scene in found.scenes:
+        for scene in new.scenes:
             if len(scene.boxes) > self.spec.most:
                 raise InputError(
-                    f"{found.origin}, {scene.name}, has {len(scene.boxes)} boxes and data.most is {self.spec.most}; set"
+                    f"{new.origin}, {scene.name}, has {len(scene.boxes)} boxes and data.most is {self.spec.most}; set"
                     f" data.most={len(scene.boxes)} or more."
                 )
-            labels = place[scene.labels]
+            labels = np.array(index_of, np.int32)[scene.labels]
             if len(labels) and labels.min() < 0:
-                unknown = found.classes[int(scene.labels[labels.argmin()])]
+                unknown = new.classes[int(scene.labels[labels.argmin()])]
                 known = join(self.classes)
                 raise InputError(
-                    f"{found.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are"
+                    f"{new.origin}, {scene.name}, has the class {unknown!r}, which training never saw; known are"
                     f" {known}."
                 )
             scenes.append(dataclasses.replace(scene, labels=labels))
         if not any(len(scene.boxes) for scene in scenes):
             raise InputError(
-                f"{found.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train',"
+                f"{new.origin} has no boxes; give one that has, for a data set by data.splits, such as ('train',"
                 " 'validation')."
             )
         self.parts[part] = scenes
-        self.notes.take(found.notes)
+        self.notes.take(new.notes)
 
     def picture(self, part: PART, index: int) -> np.ndarray:
-        """A picture of a part as it is, (rows, columns, channels)."""
+        """The original image of an example, (rows, columns, channels)."""
         scene = self.parts[part][index]
         source = scene.source
         if isinstance(source, Path):
-            return decoded(source, self.spec.channels, upright=scene.turned)
-        examples, place = source
-        image = examples[place]["image"]
+            return decode(source, self.spec.channels, upright=scene.turned)
+        examples, row = source
+        image = examples[row]["image"]
         return (
-            decoded(image, self.spec.channels)
+            decode(image, self.spec.channels)
             if isinstance(image, bytes)
-            else in_channels(np.asarray(image), self.spec.channels)
+            else convert_channels(np.asarray(image), self.spec.channels)
         )
 
     def truth(self, part: PART, index: int) -> Scene:
-        """The boxes of a picture as they are given."""
+        """The boxes of an image as annotated."""
         return self.parts[part][index]
 
     def shown(self, part: PART, index: int) -> Figure:
-        """The picture."""
-        return shown_picture(self.picture(part, index))
+        """The image as a figure."""
+        return make_figure(self.picture(part, index))
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Grids and positions for pictures of the size."""
+        """Requires grids and positions for images of the size."""
         del objective
-        return cells(model, self.spec.size)
+        return need_cells(model, self.spec.size)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `image` (b, rows, columns, channels), `boxes` (b, most, 4) by centre and size, `box_labels`,
-        `present` (b, most).
+        """Batches of `image` (b, rows, columns, channels), and `boxes` (b, most, 4), `box_labels`, `present` (b, most).
+
+        A box is its centre (x, y) and its size (width, height).
         """
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
-            return self._example(self.picture(part, index), self.parts[part][index], chance)
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
+            return self._make_example(self.picture(part, index), self.parts[part][index], chance)
 
-        return of_examples(len(self.parts[part]), one, batch_size, multiple, seed)
+        return of_examples(len(self.parts[part]), make_example, batch_size, multiple, seed)
 
-    def _example(self, image: np.ndarray, scene: Scene, chance: np.random.Generator | None) -> Arrays:
+    def _make_example(self, image: np.ndarray, scene: Scene, chance: np.random.Generator | None) -> Arrays:
         spec = self.spec
         some = ~scene.crowd
         boxes, labels = scene.boxes[some], scene.labels[some]
         if chance is None:
-            image = resized(image, spec.size)
+            image = resize(image, spec.size)
         else:
-            view = spec.augment.view(chance).whole(*image.shape[:2])
-            image = spec.augment.colours(view.pixels(image, spec.size), chance, geometry=False)
-            seen = view.boxes(boxes)
+            view = spec.augment.draw_view(chance).snap(*image.shape[:2])
+            image = spec.augment.change_colours(view.crop(image, spec.size), chance, geometry=False)
+            seen = view.map_boxes(boxes)
             inside = seen.clip(0, 1)
             left = np.prod(inside[:, 2:] - inside[:, :2], axis=-1) / np.maximum(
                 np.prod(seen[:, 2:] - seen[:, :2], axis=-1), 1e-9
@@ -231,17 +241,17 @@ class OpenedBoxes:
             [(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=-1
         )
         placed["box_labels"][:count], placed["present"][:count] = labels, 1.0
-        return {"image": scaled(image)} | placed
+        return {"image": normalise(image)} | placed
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """The pictures that files and folders name; they are seen upright, as their EXIF orientation says."""
-        return files(given, self.notes)
+        """The image files among files and in folders, read upright by their EXIF orientation."""
+        return expand_files(given, self.notes)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Pictures to predict from, in their order."""
+        """Batches of images to predict from, in their order."""
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            return {"image": scaled(resized(asked_picture(asked[index], self.spec.channels), self.spec.size))}
+            return {"image": normalise(resize(read_picture(asked[index], self.spec.channels), self.spec.size))}
 
-        return of_examples(len(asked), one, batch_size, multiple)
+        return of_examples(len(asked), make_example, batch_size, multiple)

@@ -1,6 +1,4 @@
-"""Examples with a class each, whatever they are: the splits of a data set by name, or of folders named by the
-classes.
-"""
+"""Classification data of any modality: splits of a data set by name, or folders named by their classes."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,29 +9,29 @@ import numpy as np
 
 from models.words import join
 from train.contracts import PART
-from train.data.balance import Balanced, balanced, require_power
+from train.data.balance import Balanced, make_sampler, require_power
 from train.data.notes import Note, Notes
-from train.data.readers.pixels import below, cut, known_extents, readable, unread
-from train.data.source import Split, called, dataset, held, labelled, once
+from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
+from train.data.source import Split, is_held_out, open_dataset, read_label, rename_classes, require_unique
 from train.errors import InputError
 
-LOOKED_AT = 16  # examples of a data set
+LOOKED_AT = 16  # examples of a data set whose shape is checked
 
 
 @dataclasses.dataclass(frozen=True)
 class Classed:
     """A data set by name, or the user's folders with one folder of files a class.
 
-    `path` and `test` are folders with one folder of files a class; without `test` a part `holdout` of `path`, chosen by
-    the md5 of the files' names, is held out.  `target` is a data set's column of classes; `labels` fixes their order,
-    `names` what they are called in answers and reports.  `balance` from 0 to 1 draws examples of rare classes more
-    often in training: see `train.data.balance.Balanced`.
+    `path` and `test` are folders with a folder of files for each class; unless `test` is given, the fraction `holdout`
+    of `path`, chosen by the md5 of the file names, is held out.  `target` is a data set's column of classes; `labels`
+    fixes their order, `names` renames them in answers and reports.  `balance` from 0 to 1 draws examples of rare
+    classes more often in training: see `train.data.balance.Balanced`.
     """
 
     column: ClassVar[str]  # the setting that names a data set's column of examples
-    noun: ClassVar[str]  # what the files are
-    kinds: ClassVar[tuple[str, ...]]  # how their names end; none, as they like
-    read: ClassVar[Callable[[Path], Any]]  # what is to be remembered of a file; ValueError where it is broken
+    noun: ClassVar[str]  # "pictures", for messages
+    kinds: ClassVar[tuple[str, ...]]  # suffixes of the files; any if empty
+    read: ClassVar[Callable[[Path], object]]  # facts to remember about a file; ValueError if it is damaged
     extents: ClassVar[Callable[[Path], tuple[int, int]]]  # rows and columns of a file, upright
 
     dataset: str = ""
@@ -50,7 +48,7 @@ class Classed:
     def __post_init__(self) -> None:
         name = type(self).__name__
         require_power(name, self.balance)
-        once(f"{name}.labels", self.labels)
+        require_unique(f"{name}.labels", self.labels)
         if min(self.size) < 1:
             raise ValueError(f"{name}.size is {self.size}; give rows and columns above 0.")
         if not 0 < self.holdout < 1:
@@ -58,86 +56,91 @@ class Classed:
         if self.test and not self.path:
             raise ValueError(f"{name}.test is given without path; give the folder to train on too.")
 
-    def found(self, parts: Sequence[PART]) -> dict[PART, Split]:
-        """The splits of the parts."""
+    def find_splits(self, parts: Sequence[PART]) -> dict[PART, Split]:
+        """Finds the splits of the parts."""
         if self.path is None:
-            return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
+            return {part: open_dataset(self.dataset, self.splits[part == "test"]) for part in parts}
         if self.test is not None:
-            return {part: self.by_folder(self.test if part == "test" else self.path) for part in parts}
-        every = self.by_folder(self.path)
-        tested = [held(row["name"], self.holdout) for row in every.examples]
-        return {part: every.parted(tested, part) for part in parts}
+            return {part: self.read_folders(self.test if part == "test" else self.path) for part in parts}
+        every = self.read_folders(self.path)
+        tested = [is_held_out(row["name"], self.holdout) for row in every.examples]
+        return {part: every.select(tested, part) for part in parts}
 
-    def by_folder(self, path: str) -> Split:
-        """The files of a folder of folders, each named by its class; those that cannot be read are counted and named.
+    def read_folders(self, path: str) -> Split:
+        """Reads the files of a folder of folders, each named by its class; notes the files that cannot be read.
 
-        Raises InputError where there is no such folder, no class, or a class without a file.
+        Raises InputError if the folder is absent, has no class, or has a class without a file.
         """
-        place = Path(path).expanduser()
-        if not place.is_dir():
+        root = Path(path).expanduser()
+        if not root.is_dir():
             raise InputError(f"{path} is no folder; give one that has a folder of {self.noun} for each class.")
-        folders = sorted(inside for inside in place.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+        folders = sorted(inside for inside in root.iterdir() if inside.is_dir() and not inside.name.startswith("."))
         if not folders:
             raise InputError(
                 f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside."
             )
         rows: list[dict[str, Any]] = []
-        outside = tuple(str(file) for file in below(place) if place / file.relative_to(place).parts[0] not in folders)
+        outside = tuple(str(file) for file in list_files(root) if root / file.relative_to(root).parts[0] not in folders)
         notes = [Note(path, "are in no folder of a class and are left out", "files", outside)] if outside else []
         for folder in folders:
-            sound, left = readable(below(folder), str(folder), type(self).read, self.kinds)
+            sound, left = read_all(list_files(folder), str(folder), type(self).read, self.kinds)
             if not sound:
+                reason = explain_unread(left, self.kinds)
                 raise InputError(
-                    f"{folder} has no {self.noun} that can be read{unread(left, self.kinds)}; add some, or remove"
-                    " the folder."
+                    f"{folder} has no {self.noun} that can be read{reason}; add some, or remove the folder."
                 )
             notes += left
             rows += [
                 {"file": file, "known": sound[file], "label": folder.name, "name": f"{folder.name}/{file.name}"}
                 for file in sound
             ]
-        notes += cut({str(row["file"]): type(self).extents(row["file"]) for row in rows}, self.size, path, self.noun)
+        notes += note_cut(
+            {str(row["file"]): type(self).extents(row["file"]) for row in rows}, self.size, path, self.noun
+        )
         return Split(rows, path, {}, notes=tuple(notes))
 
 
 class OpenedClassed:
-    """Splits whose examples have a class each, and what the classes are called: see `train.contracts.Dataset`."""
+    """The opened splits of `Classed` data, a `train.contracts.Dataset`."""
 
     vocab = 0
 
     def __init__(self, settings: Classed, classes: tuple[str, ...]) -> None:
-        self.settings, self.classes = settings, classes or settings.labels
+        self.settings = settings
+        self.classes = classes or settings.labels
         self.splits: dict[str, Split] = {}
         self.known: dict[str, np.ndarray] = {}
         self.notes = Notes()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, which an answer chooses from."""
-        return called(self.classes, self.settings.names)
+        """The names of the classes in answers."""
+        return rename_classes(self.classes, self.settings.names)
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The classes without an example to train on, known of the user's own folders."""
+        """The classes without a training example, for the user's own folders only."""
         if self.settings.path is None:
             return ()
         seen = {row["label"] for row in self.splits["train"].examples}
         return tuple(name for label, name in zip(self.classes, self.names, strict=True) if label not in seen)
 
     def add(self, part: PART, split: Split) -> None:
-        """Takes in a split; classes that training never saw are refused."""
-        settings, own = self.settings, self.settings.path is not None
+        """Adds a split.  Raises InputError for classes that training never saw."""
+        settings = self.settings
+        folders = settings.path is not None
         split.require(
-            **({} if own else {settings.column: getattr(settings, settings.column), "target": settings.target})
+            **({} if folders else {settings.column: getattr(settings, settings.column), "target": settings.target})
         )
         known = split.names.get(settings.target)
-        if own:
-            found = sorted({row["label"] for row in split.examples})
-            self.classes = self.classes or tuple(found)
-            for name in found:
+        if folders:
+            names = sorted({row["label"] for row in split.examples})
+            self.classes = self.classes or tuple(names)
+            for name in names:
                 if name not in self.classes:
                     raise InputError(
-                        f"{split.origin} has the class {name!r}, which training never saw; known are {self._listed()}."
+                        f"{split.origin} has the class {name!r}, which training never saw; known are"
+                        f" {join(self.classes)}."
                     )
         elif known is None:
             raise InputError(
@@ -146,62 +149,60 @@ class OpenedClassed:
         else:
             self.classes = self.classes or known
             if known != self.classes:
-                raise InputError(f"{split.origin} has the classes {join(known)}, and training had {self._listed()}.")
-            labelled(split.examples[0][settings.target], known, split.where(0))
-            self.notes.take(self._cut(split))
+                raise InputError(
+                    f"{split.origin} has the classes {join(known)}, and training had {join(self.classes)}."
+                )
+            read_label(split.examples[0][settings.target], known, split.where(0))
+            self.notes.take(self._note_cut(split))
         self.splits[part] = split
         self.notes.take(split.notes)
 
-    def _cut(self, split: Split) -> tuple[Note, ...]:
-        """A note of those of the first examples of a data set that are cut; its others are not read for that."""
+    def _note_cut(self, split: Split) -> tuple[Note, ...]:
+        """Notes the first examples of a data set that are cropped; its other examples are not read for that."""
         column, some = getattr(self.settings, self.settings.column), range(min(LOOKED_AT, len(split.examples)))
         shapes = {f"example {index + 1}": np.shape(split.examples[index][column]) for index in some}
         extents = {name: (shape[-3], shape[-2]) for name, shape in shapes.items() if len(shape) > 2}
-        return cut(extents, self.settings.size, split.origin, f"{self.settings.noun} looked at")
+        return note_cut(extents, self.settings.size, split.origin, f"{self.settings.noun} looked at")
 
-    def taken(self, files: Sequence[str]) -> list[str]:
-        """Files to predict from; a note names those that are cut."""
+    def take_files(self, files: Sequence[str]) -> list[str]:
+        """Takes files to predict from, and notes those that are cropped."""
         settings = self.settings
-        extents = known_extents(files, type(settings).extents)
-        self.notes.take(cut(extents, settings.size, "the input", settings.noun))
+        extents = collect_extents(files, type(settings).extents)
+        self.notes.take(note_cut(extents, settings.size, "the input", settings.noun))
         return list(files)
 
-    def _listed(self) -> str:
-        return join(self.classes)
-
-    def content(self, part: PART, index: int) -> tuple[Path | None, Any]:
-        """An example's file and what is known of it, or None and what the data set holds."""
+    def find_content(self, part: PART, index: int) -> tuple[Path | None, Any]:
+        """Finds an example's file and the facts about it, or None and its value in the data set."""
         row = self.splits[part].examples[index]
-        own = self.settings.path is not None
-        return (row["file"], row["known"]) if own else (None, row[getattr(self.settings, self.settings.column)])
+        if self.settings.path is not None:
+            return row["file"], row["known"]
+        return None, row[getattr(self.settings, self.settings.column)]
 
-    def label(self, part: PART, index: int) -> int:
-        """The class of an example, by its place in `classes`."""
+    def read_label(self, part: PART, index: int) -> int:
+        """Reads the class of an example, an index of `classes`."""
         row = self.splits[part].examples[index]
         if self.settings.path is not None:
             return self.classes.index(row["label"])
-        return labelled(row[self.settings.target], self.classes, self.splits[part].where(index))
+        return read_label(row[self.settings.target], self.classes, self.splits[part].where(index))
 
     def labels(self, part: PART) -> np.ndarray:
-        """The class of every example, by its place in `classes`; a data set is read once for it."""
+        """The class of every example (n,), an index of `classes`; a data set is read once for it."""
         if part not in self.known:
             count = len(self.splits[part].examples)
-            self.known[part] = np.array([self.label(part, index) for index in range(count)], np.int64)
+            self.known[part] = np.array([self.read_label(part, index) for index in range(count)], np.int64)
         return self.known[part]
 
-    def sampler(self, part: PART, seed: int | None) -> Balanced | None:
-        """What draws the examples to train on, if classes are balanced."""
-        return balanced(self.settings.balance, self.labels(part), part, seed) if self.settings.balance else None
+    def make_sampler(self, part: PART, seed: int | None) -> Balanced | None:
+        """Makes the sampler of the training part if classes are balanced."""
+        return make_sampler(self.settings.balance, self.labels(part), part, seed) if self.settings.balance else None
 
 
-Own = TypeVar("Own", bound=OpenedClassed)
+Opened = TypeVar("Opened", bound=OpenedClassed)
 
 
-def filled(opened: Own, only: PART | None) -> Own:
-    """What is opened with both splits, or the one asked for, found and checked.  Raises InputError for what cannot be
-    used.
-    """
+def open_parts(opened: Opened, only: PART | None) -> Opened:
+    """Adds both splits, or the one asked for, to a data set.  Raises InputError for data that cannot be used."""
     parts: list[PART] = ["train", "test"] if only is None else [only]
-    for part, split in opened.settings.found(parts).items():
+    for part, split in opened.settings.find_splits(parts).items():
         opened.add(part, split)
     return opened

@@ -1,19 +1,27 @@
-"""Clips of video with a class each."""
+"""Video classification data."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.needs import cells
-from train.data.readers.pixels import centred, files, filmstrip, in_channels, resized, scaled, shown_picture
-from train.data.readers.videos import KINDS, counted, decoded, sampled, upright
-from train.data.tasks.classed import Classed, OpenedClassed, filled
+from train.data.needs import need_cells
+from train.data.readers.pixels import (
+    convert_channels,
+    crop_centre,
+    expand_files,
+    join_frames,
+    make_figure,
+    normalise,
+    resize,
+)
+from train.data.readers.videos import KINDS, choose_frames, count_frames, decode, read_extents
+from train.data.tasks.classed import Classed, OpenedClassed, open_parts
 from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.page import Figure
@@ -21,21 +29,21 @@ from train.page import Figure
 
 @dataclasses.dataclass(frozen=True)
 class Clips(Classed):
-    """Clips of video with a class each, from a data set by name or from the user's own folders.
+    """Video clips with a class each, from a data set by name or from the user's own folders.
 
-    `path` and `test` are folders with one folder of videos a class; without `test` a part `holdout` of `path`, chosen
-    by the md5 of the videos' names, is held out.  Of each clip `frames` are seen, evenly over all of it; in training
-    over a part `span` of it that starts at random.  A clip that has fewer repeats its last one.  Frames are cut to the
-    middle of the shape of `size` (rows, columns), resized to it, and seen in one grey or three colour `channels` from
-    -1 to 1.  `augment` changes the clips of the training part, all frames of one alike.  It does not mirror them unless
-    told to: what moves to the left would move to the right and keep its class.
+    `path` and `test` are folders with a folder of videos for each class; unless `test` is given, the fraction `holdout`
+    of `path`, chosen by the md5 of the file names, is held out.  From each clip `frames` are taken evenly; in training
+    from a fraction `span` of it with a random start.  A clip with fewer frames repeats its last.  Frames are cropped
+    around their centre to the aspect ratio of `size` (rows, columns), resized to it, and read in one grey or three
+    colour `channels` from -1 to 1.  `augment` changes clips of the training part, all frames of a clip alike.  It
+    mirrors them only if set to: movement to the left would become movement to the right with the same class.
     """
 
     column: ClassVar[str] = "video"
     noun: ClassVar[str] = "videos"
     kinds: ClassVar[tuple[str, ...]] = KINDS
-    read: ClassVar[Callable[[Path], Any]] = counted
-    extents: ClassVar[Callable[[Path], tuple[int, int]]] = upright
+    read: ClassVar[Callable[[Path], object]] = count_frames
+    extents: ClassVar[Callable[[Path], tuple[int, int]]] = read_extents
 
     dataset: str = "moving_digits"
     video: str = "video"
@@ -54,78 +62,88 @@ class Clips(Classed):
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedClips":
-        """Both splits (or the one asked for), found and checked.  Raises InputError for what cannot be used."""
-        return filled(self.reader(classes), only)
+        """Opens both splits (or the one asked for).  Raises InputError for data that cannot be used."""
+        return open_parts(self.reader(classes), only)
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedClips":
-        """Ready for clips to predict from, without the data."""
+        """The data set without examples, ready for clips to predict from."""
         return OpenedClips(self, classes)
 
 
 class OpenedClips(OpenedClassed):
-    """See `train.contracts.Dataset`."""
+    """The opened data set of `Clips`, a `train.contracts.Dataset`."""
 
     def __init__(self, spec: Clips, classes: tuple[str, ...]) -> None:
         super().__init__(spec, classes)
         self.spec = spec
 
     def clip(self, part: PART, index: int, chance: np.random.Generator | None = None) -> list[np.ndarray]:
-        """The frames of a clip that are seen, as they are, each (rows, columns, channels)."""
-        spec, (file, content) = self.spec, self.content(part, index)
+        """The original frames that are taken from a clip, each (rows, columns, channels)."""
+        spec = self.spec
+        file, content = self.find_content(part, index)
         if file is not None:
-            return decoded(file, spec.channels, sampled(content, spec.frames, spec.span, chance))
+            return decode(file, spec.channels, choose_frames(content, spec.frames, spec.span, chance))
         video = np.asarray(content)
-        return list(in_channels(video[sampled(len(video), spec.frames, spec.span, chance)], spec.channels))
+        return list(convert_channels(video[choose_frames(len(video), spec.frames, spec.span, chance)], spec.channels))
 
-    def seen(self, frames: Sequence[np.ndarray], chance: np.random.Generator | None = None) -> np.ndarray:
-        """Frames as the model reads them, (frames, rows, columns, channels); by chance as training may see them."""
-        spec, made = self.spec, [centred(frame, self.spec.size) for frame in frames]
+    def prepare(self, frames: Sequence[np.ndarray], chance: np.random.Generator | None = None) -> np.ndarray:
+        """Crops, resizes and normalises frames to (frames, rows, columns, channels); augments them with `chance`."""
+        spec = self.spec
+        cropped = [crop_centre(frame, spec.size) for frame in frames]
         if chance is not None:
-            # what is drawn for one frame is drawn for all
-            view, same = spec.augment.view(chance), int(chance.integers(2**32))
-            made = [spec.augment.colours(view.pixels(frame, spec.size), np.random.default_rng(same)) for frame in made]
-        return scaled(np.stack([resized(frame, spec.size) for frame in made]))
+            # all frames share the random numbers of the first
+            view = spec.augment.draw_view(chance)
+            seed = int(chance.integers(2**32))
+            views = [view.crop(frame, spec.size) for frame in cropped]
+            cropped = [spec.augment.change_colours(frame, np.random.default_rng(seed)) for frame in views]
+        return normalise(np.stack([resize(frame, spec.size) for frame in cropped]))
 
     def shown(self, part: PART, index: int) -> Figure:
-        """The frames in a row."""
-        return shown_picture(
-            filmstrip([resized(centred(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]), 64
+        """The frames side by side as a figure."""
+        return make_figure(
+            join_frames(
+                [resize(crop_centre(frame, self.spec.size), self.spec.size) for frame in self.clip(part, index)]
+            ),
+            64,
         )
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Grids and positions for so many frames of the size."""
+        """Requires grids and positions for the frames and their size."""
         del objective
-        return cells(model, (self.spec.frames, *self.spec.size))
+        return need_cells(model, (self.spec.frames, *self.spec.size))
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `video` (b, frames, rows, columns, channels) and `labels` (b,); `targets` (b, c) where clips are
-        mixed.
+        """Batches of `video` (b, frames, rows, columns, channels), `labels` (b,), `targets` (b, c) if clips are mixed.
+
+        Videos and labels have one example a row.
         """
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             return {
-                "video": self.seen(self.clip(part, index, chance), chance),
-                "labels": np.array(self.label(part, index), np.int32),
+                "video": self.prepare(self.clip(part, index, chance), chance),
+                "labels": np.array(self.read_label(part, index), np.int32),
             }
 
-        mix = self.spec.augment.mixture(len(self.classes), "video")
-        count, sampler = len(self.splits[part].examples), self.sampler(part, seed)
-        return of_examples(count, one, batch_size, multiple, seed, mix, sampler)
+        mix = self.spec.augment.make_mix(len(self.classes), "video")
+        count = len(self.splits[part].examples)
+        return of_examples(count, make_example, batch_size, multiple, seed, mix, self.make_sampler(part, seed))
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """The videos that files and folders name."""
-        return self.taken(files(given, self.notes, KINDS, "videos", counted))
+        """The video files among files and in folders."""
+        return self.take_files(expand_files(given, self.notes, KINDS, "videos", count_frames))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Videos to predict from, in their order."""
+        """Batches of videos to predict from, in their order."""
         spec = self.spec
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
             path = Path(asked[index])
             try:
-                return {"video": self.seen(decoded(path, spec.channels, sampled(counted(path), spec.frames)))}
+                return {
+                    "video": self.prepare(decode(path, spec.channels, choose_frames(count_frames(path), spec.frames)))
+                }
             except ValueError as error:
                 raise InputError(f"{path} cannot be read as a video: {error}; give a file such as an MP4.") from None
 
-        return of_examples(len(asked), one, batch_size, multiple)
+        return of_examples(len(asked), make_example, batch_size, multiple)

@@ -1,4 +1,4 @@
-"""One long text cut into windows, for language models."""
+"""Language modelling data: one long text in windows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,17 +9,18 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
-from train.data.needs import positions
+from train.data.needs import need_positions
 from train.data.notes import Notes
 from train.data.questions import where
-from train.data.source import Split, asked_words, dataset, read, texts, whole
-from train.data.tokens import Tokenizer, require_size, tokenizer
+from train.data.source import Split, open_dataset, read, read_question, read_texts, read_whole
+from train.data.tokens import Tokenizer, make_tokenizer, require_size
 from train.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """BERT's corruption: of a part `rate` of the tokens, 80 % become `token`, 10 % a random one, 10 % stay.
+    """BERT's masking: of a fraction `rate` of the tokens, 80 % become `token`, 10 % a random token, 10 % stay.
+
     arXiv:1810.04805.
     """
 
@@ -35,10 +36,10 @@ class Masking:
 class Corpus:
     """Windows of `length` tokens of a text: every epoch cuts the text at another offset and shuffles the windows.
 
-    From a data set by name or from a text file `path` (with `test`, or its last part `holdout`).  `tokenizer` is
-    `bytes`, a tokenizer.json, or `bpe:N`, N byte-pair tokens learnt from the training part and kept in the run's
-    folder.  `masking` makes the batch one for a masked language model: `tokens` corrupted, `labels` (b, t) as they
-    were, `weights` (b, t) where to predict.
+    The text is a data set by name or a file `path` (with a file `test`, or the last fraction `holdout` held out).
+    `tokenizer` is `bytes`, a tokenizer.json, or `bpe:N`, N byte-pair tokens learnt from the training part and kept in
+    the run's folder.  `masking` makes batches for a masked language model: corrupted `tokens`, original `labels` (b,
+    t), and `weights` (b, t) that are 1 for tokens to predict.
     """
 
     dataset: str = "shakespeare_plays"
@@ -59,33 +60,35 @@ class Corpus:
             raise ValueError(f"Corpus.holdout is {self.holdout}; give a part of the text between 0 and 1.")
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedCorpus":
-        """Both splits (or the one asked for), tokenised.  Raises InputError for what cannot be used."""
+        """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader()
         for part in ("train", "test") if only is None else (only,):
-            opened.add(part, self._text(part, opened.notes))
+            opened.add(part, self._read_text(part, opened.notes))
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
-        """Ready for texts to predict from, without the data."""
-        return OpenedCorpus(self, tokenizer(self.tokenizer, lambda: self._text("train", Notes()).splitlines()))
+        """The data set without examples, ready for texts to predict from."""
+        return OpenedCorpus(
+            self, make_tokenizer(self.tokenizer, lambda: self._read_text("train", Notes()).splitlines())
+        )
 
-    def _text(self, part: PART, notes: Notes) -> str:
+    def _read_text(self, part: PART, notes: Notes) -> str:
         if self.path is None:
-            return self._joined(dataset(self.dataset, self.splits[part == "test"]), notes)
+            return self._join(open_dataset(self.dataset, self.splits[part == "test"]), notes)
         if self.test is not None:
-            return self._file(self.test if part == "test" else self.path, notes)
-        text = self._file(self.path, notes)
+            return self._read_file(self.test if part == "test" else self.path, notes)
+        text = self._read_file(self.path, notes)
         cut = int(len(text) * (1 - self.holdout))
         return text[cut:] if part == "test" else text[:cut]
 
-    def _file(self, path: str, notes: Notes) -> str:
-        """A text as it stands in its file; of a table or of JSON lines the texts of its rows."""
-        return whole(path) if Path(path).suffix.lower() == ".txt" else self._joined(read(path), notes)
+    def _read_file(self, path: str, notes: Notes) -> str:
+        """Reads a text file unchanged, or the texts of the rows of a table or of JSON lines."""
+        return read_whole(path) if Path(path).suffix.lower() == ".txt" else self._join(read(path), notes)
 
-    def _joined(self, split: Split, notes: Notes) -> str:
+    def _join(self, split: Split, notes: Notes) -> str:
         split.require(text=self.text)
         notes.take(split.notes)
-        found: list[str] = []
+        rows: list[str] = []
         for index in range(len(split.examples)):
             text = split.examples[index].get(self.text)
             text = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -93,17 +96,18 @@ class Corpus:
                 raise InputError(
                     f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in."
                 )
-            found.append(text)
-        return "\n".join(found)
+            rows.append(text)
+        return "\n".join(rows)
 
 
 class OpenedCorpus:
-    """See `train.contracts.Dataset`."""
+    """The opened data set of `Corpus`, a `train.contracts.Dataset`."""
 
     classes: tuple[str, ...] = ()
 
     def __init__(self, spec: Corpus, tokens: Tokenizer) -> None:
-        self.spec, self.tokens = spec, tokens
+        self.spec = spec
+        self.tokens = tokens
         self.vocab = len(tokens.names)
         if spec.masking is not None and spec.masking.token not in tokens.names:
             raise InputError(
@@ -116,11 +120,11 @@ class OpenedCorpus:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tokens, which an answer chooses from."""
+        """The names of the tokens in answers."""
         return self.tokens.names
 
     def add(self, part: PART, text: str) -> None:
-        """Tokenises one split."""
+        """Adds and tokenises a split."""
         ids = self.tokens.encode([text])[0]
         if len(ids) < 2 * self.spec.length:
             raise InputError(
@@ -130,23 +134,21 @@ class OpenedCorpus:
         self.ids[part], self.characters[part] = ids, len(text)
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Positions for all of a row."""
+        """Requires positions for all tokens of a row."""
         del model, objective
-        return positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
+        return need_positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `batch_size` windows, and rows without any up to a multiple: window i of an epoch starts at its
-        offset + i * length.
+        """Batches of `batch_size` windows, with empty rows up to a multiple.
 
-        What is masked of a window depends on (seed, epoch, window) alone.
+        Window i of an epoch starts at the offset of the epoch + i * length.  The tokens that are masked in a window
+        depend on (seed, epoch, window) alone.
         """
-        ids, length, masking, rows = (
-            self.ids[part],
-            self.spec.length,
-            self.spec.masking,
-            -(-batch_size // multiple) * multiple,
-        )
-        # all of the text, or what any offset leaves
+        ids = self.ids[part]
+        length = self.spec.length
+        masking = self.spec.masking
+        rows = -(-batch_size // multiple) * multiple
+        # without a seed all of the text, otherwise the windows that every offset leaves
         count = -(-len(ids) // length) if seed is None else (len(ids) - length) // length
         order = Order(count, batch_size, seed)
 
@@ -158,24 +160,22 @@ class OpenedCorpus:
                 cut = ids[offset + window * length : offset + (window + 1) * length]
                 tokens[row, : len(cut)], segments[row, : len(cut)] = cut, 1
             batch = {"tokens": tokens, "segments": segments}
-            return (
-                batch
-                if masking is None
-                else self._masked(batch, masking, [(seed or 0, epoch, window) for window in windows])
-            )
+            if masking is None:
+                return batch
+            return self._mask(batch, masking, [(seed or 0, epoch, window) for window in windows])
 
         return Batches(len(order), make)
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Texts, and those of the column `text` of files and folders; a .txt has one a line."""
-        return texts(given, self.notes, text=self.spec.text)
+        """Texts, with files and folders replaced by their column `text`, and a .txt file by its lines."""
+        return read_texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Texts to predict from, one a row, in their order."""
+        """Batches of texts to predict from, one a row, in their order."""
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
             if not asked[index]:
-                asked_words(asked, index)
+                read_question(asked, index)
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(
                     f"{where(asked, index)} has {len(ids)} tokens; the model was trained on 1 to"
@@ -184,7 +184,7 @@ class OpenedCorpus:
             rows.append({"tokens": ids})
         return of_rows(rows, Pad([self.spec.length], batch_size, multiple), batch_size)
 
-    def _masked(self, batch: Arrays, masking: Masking, seeds: Sequence[tuple[int, ...]]) -> Arrays:
+    def _mask(self, batch: Arrays, masking: Masking, seeds: Sequence[tuple[int, ...]]) -> Arrays:
         tokens = batch["tokens"]
         chosen, fate, other = np.ones(tokens.shape), np.ones(tokens.shape), np.zeros(tokens.shape, np.int32)
         for row, seed in enumerate(seeds):

@@ -1,4 +1,4 @@
-"""Trajectories: what was seen, what was done, and the reward, step by step."""
+"""Trajectories: observations, actions and rewards of each step."""
 
 import dataclasses
 import hashlib
@@ -15,17 +15,17 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Equal, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.needs import positions
+from train.data.needs import need_positions
 from train.data.notes import Note, Notes
-from train.data.readers.pixels import below
-from train.data.source import dataset
+from train.data.readers.pixels import list_files
+from train.data.source import open_dataset
 from train.errors import InputError
 
-COLUMNS = {"features": 2, "actions": 2, "rewards": 1}  # the arrays of a trajectory, and how many axes they have
+COLUMNS = {"features": 2, "actions": 2, "rewards": 1}  # the arrays of a trajectory and their numbers of axes
 
 
 class Trajectory(NamedTuple):
-    """`features` (t, k), `actions` (t, m), `rewards` (t,), and where they are from."""
+    """`features` (t, k), `actions` (t, m), `rewards` (t,), and their origin."""
 
     features: np.ndarray
     actions: np.ndarray
@@ -38,19 +38,19 @@ class Drives:
     """Windows of `context` steps of trajectories, from a data set by name or a user's own .npz files.
 
     `path` and `test` are a file or a folder of files, each one trajectory: arrays `features` (t, k) and `actions` (t,
-    m), of the order of 1, and `rewards` (t,).  Without `test` a part `holdout` of the trajectories, chosen by the md5
-    of their files' names, is held out. Training windows begin at every step; with a `balance` those in which an
-    action's last number (the steering) goes beyond `turn` are repeated until they are that share.  Test windows follow
-    each other, so that every step is measured once.
+    m), of the order of 1, and `rewards` (t,).  Unless `test` is given, the fraction `holdout` of the trajectories,
+    chosen by the md5 of their file names, is held out.  Training windows begin at every step; with a `balance`, windows
+    in which an action's last number (the steering) exceeds `turn` are repeated until they are that fraction.  Test
+    windows do not overlap, so that every step is measured once.
 
-    A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are the same; `returns` (b, t, 1), the sum
-    of all rewards from a step to the end, with a `horizon` over the steps until then, which means the same at every
-    step, less `middle`, over `scale`, from -3 to 3; `positions` (b, t), steps since the beginning; `weights`, `index`
-    (b, t), 0 beyond the end.
+    A batch has `features` (b, t, k), `actions` and `values` (b, t, m), which are equal; `returns` (b, t, 1), the return
+    (the sum of the rewards from a step to the end) less `middle`, over `scale`, clipped to -3 to 3; `positions` (b, t),
+    steps since the beginning; `weights`, `index` (b, t), 0 beyond the end.  With a `horizon` the return is first
+    divided by the steps left until then, so that it means the same at every step.
 
-    To act on a trajectory, `asked` is the sum of rewards that is asked of the whole of it: what its rewards before a
-    step leave of it is the return at the step.  None asks for what the trajectory itself reached, so that answers are
-    what would be done to reach the same.
+    To act on a trajectory, `asked` is the return asked of the whole trajectory: the return at a step is `asked` less
+    the rewards before the step.  None asks for the trajectory's own return, so that answers are the actions that would
+    reach the same.
     """
 
     dataset: str = "highway_drives/expert"
@@ -68,9 +68,9 @@ class Drives:
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.scale <= 0 or (self.horizon is not None and self.horizon < 1):
-            given = f"context {self.context}, scale {self.scale} and horizon {self.horizon}"
             raise ValueError(
-                f"Drives has {given}; give 1 step or more, a scale above 0, and a horizon of 1 step or more, or none."
+                f"Drives has context {self.context}, scale {self.scale} and horizon {self.horizon}; give 1 step or"
+                " more, a scale above 0, and a horizon of 1 step or more, or none."
             )
         if self.asked is not None and not math.isfinite(self.asked):
             raise ValueError(
@@ -78,83 +78,88 @@ class Drives:
                 " trajectory itself."
             )
         if not 0 <= self.balance < 1 or not 0 < self.holdout < 1:
-            given = f"balance {self.balance} and holdout {self.holdout}"
-            raise ValueError(f"Drives has {given}; give shares below 1, and above 0 to hold out.")
+            raise ValueError(
+                f"Drives has balance {self.balance} and holdout {self.holdout}; give shares below 1, and above 0 to"
+                " hold out."
+            )
         if self.test and not self.path:
             raise ValueError("Drives.test is given without path; give the trajectories to train on too.")
 
-    def scaled(self, returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """Returns from steps on, as models read them."""
+    def scale_returns(self, returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Scales the returns of steps to model inputs."""
         left = 1 if self.horizon is None else np.maximum(self.horizon - steps, 1)
         return np.clip((returns / left - self.middle) / self.scale, -3, 3).astype(np.float32)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedDrives":
-        """Both parts (or the one asked for), read and checked.  Raises InputError for what cannot be used."""
+        """Opens both parts (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
         parts: list[PART] = ["train", "test"] if only is None else [only]
-        for part, some in self._parts(parts, opened.notes).items():
+        for part, some in self._read_parts(parts, opened.notes).items():
             opened.take(part, some)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedDrives":
-        """Ready for trajectories to act on, without the data."""
+        """The data set without examples, ready for trajectories to act on."""
         del classes
         return OpenedDrives(self)
 
-    def _parts(self, parts: list[PART], notes: Notes) -> dict[PART, list[Trajectory]]:
+    def _read_parts(self, parts: list[PART], notes: Notes) -> dict[PART, list[Trajectory]]:
         if self.path is None:
-            return {part: self._prepared(self.splits[part == "test"]) for part in parts}
+            return {part: self._read_split(self.splits[part == "test"]) for part in parts}
         if self.test is not None:
-            return {part: trajectories(self.test if part == "test" else self.path, notes) for part in parts}
-        found = sorted(
-            trajectories(self.path, notes), key=lambda one: hashlib.md5(Path(one.origin).name.encode()).hexdigest()
-        )
-        if len(found) < 2:
+            return {part: read_trajectories(self.test if part == "test" else self.path, notes) for part in parts}
+        every = read_trajectories(self.path, notes)
+        every.sort(key=lambda trajectory: hashlib.md5(Path(trajectory.origin).name.encode()).hexdigest())
+        if len(every) < 2:
             raise InputError(
                 f"{self.path} is one trajectory, and none is left to test on; give a folder of several, or data.test."
             )
-        cut = min(max(1, round(self.holdout * len(found))), len(found) - 1)
-        return {part: found[:cut] if part == "test" else found[cut:] for part in parts}
+        cut = min(max(1, round(self.holdout * len(every))), len(every) - 1)
+        return {part: every[:cut] if part == "test" else every[cut:] for part in parts}
 
-    def _prepared(self, split: str) -> list[Trajectory]:
-        found = dataset(self.dataset, split)
-        found.require(**{name: name for name in COLUMNS})
-        rows = [found.examples[index] for index in range(len(found.examples))]
+    def _read_split(self, split: str) -> list[Trajectory]:
+        opened = open_dataset(self.dataset, split)
+        opened.require(**{name: name for name in COLUMNS})
+        rows = [opened.examples[index] for index in range(len(opened.examples))]
         return [
-            checked({name: np.asarray(row[name]) for name in COLUMNS}, found.where(index))
+            check_trajectory({name: np.asarray(row[name]) for name in COLUMNS}, opened.where(index))
             for index, row in enumerate(rows)
         ]
 
 
-def trajectories(path: str, notes: Notes | None = None) -> list[Trajectory]:
-    """The trajectories of a file, or of the .npz files of a folder; `notes` takes its others.
+def read_trajectories(path: str, notes: Notes | None = None) -> list[Trajectory]:
+    """Reads the trajectories of a file, or of the .npz files of a folder; `notes` takes its other files.
 
-    Raises InputError for what cannot be used.
+    Raises InputError for a file that cannot be used.
     """
-    return _alike([_read(file) for file in _files(path, Notes() if notes is None else notes)])
+    return _require_alike([_read(file) for file in _list_files(path, Notes() if notes is None else notes)])
 
 
-def _alike(found: list[Trajectory]) -> list[Trajectory]:
-    """The same trajectories.  Raises InputError where one has other numbers at a step than the first."""
-    for one in found[1:]:
-        for name, width in (("features", found[0].features.shape[1]), ("actions", found[0].actions.shape[1])):
-            if (own := getattr(one, name).shape[1]) != width:
+def _require_alike(trajectories: list[Trajectory]) -> list[Trajectory]:
+    """Returns the trajectories unchanged.  Raises InputError unless all have as many features and actions."""
+    for other in trajectories[1:]:
+        first = trajectories[0]
+        for name, array, expected in (
+            ("features", other.features, first.features),
+            ("actions", other.actions, first.actions),
+        ):
+            if array.shape[1] != expected.shape[1]:
                 raise InputError(
-                    f"{one.origin} has {own} {name} at a step and {found[0].origin} has {width}; give all files the"
-                    " same."
+                    f"{other.origin} has {array.shape[1]} {name} at a step and {first.origin} has {expected.shape[1]};"
+                    " give all files the same."
                 )
-    return found
+    return trajectories
 
 
-def _files(path: str, notes: Notes) -> list[Path]:
-    """A file, or the .npz files of a folder in the order of their names; `notes` takes its others."""
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        return [place]
-    files = sorted(place.glob("*.npz"))
+def _list_files(path: str, notes: Notes) -> list[Path]:
+    """Lists a file, or the .npz files of a folder in the order of their names; `notes` takes its other files."""
+    source = Path(path).expanduser()
+    if not source.is_dir():
+        return [source]
+    files = sorted(source.glob("*.npz"))
     if not files:
         raise InputError(f"The folder {path} has no .npz files; give one that has a file for each trajectory.")
-    every = below(place)
+    every = list_files(source)
     if others := tuple(str(file) for file in every if file not in files):
         notes.take([Note(path, "are no .npz files in the folder itself and are left out", "files", others, len(every))])
     return files
@@ -166,26 +171,20 @@ def _read(file: Path) -> Trajectory:
         if not hasattr(opened, "files"):
             raise ValueError("a single array")
         with opened as arrays:
-            return checked({name: arrays[name] for name in COLUMNS if name in arrays.files}, str(file))
+            return check_trajectory({name: arrays[name] for name in COLUMNS if name in arrays.files}, str(file))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {os.strerror(error.errno or 0) if error.errno else error}.") from None
     except InputError:
         raise
-    except (
-        ValueError,
-        KeyError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):  # the fourth of a compression, or a password
+    # RuntimeError for an unknown compression, or a password
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise InputError(
             f"{file} is no .npz file of arrays of numbers; write one with numpy.savez(file, features=..., ...)."
         ) from None
 
 
-def checked(arrays: Arrays, origin: str) -> Trajectory:
-    """A trajectory.  Raises InputError where an array is missing or of another shape, or a number is none."""
+def check_trajectory(arrays: Arrays, origin: str) -> Trajectory:
+    """Makes a trajectory.  Raises InputError if an array is missing or of another shape, or has infinities or NaN."""
     for name, axes in COLUMNS.items():
         if name not in arrays:
             raise InputError(
@@ -213,15 +212,13 @@ def checked(arrays: Arrays, origin: str) -> Trajectory:
     return Trajectory(features, actions, rewards, origin)
 
 
-def returns(rewards: np.ndarray) -> np.ndarray:
-    """The sum of the rewards from each step to the end, (t,)."""
+def sum_returns(rewards: np.ndarray) -> np.ndarray:
+    """Sums the rewards from each step to the end, (t,)."""
     return np.cumsum(rewards[::-1].astype(np.float64))[::-1].astype(np.float32)
 
 
-def window(trajectory: Arrays, start: int, context: int) -> Arrays:
-    """`context` steps of a trajectory's arrays from one on, zeros beyond its end, with their `positions`; arrays keep
-    their other axes.
-    """
+def cut_window(trajectory: Arrays, start: int, context: int) -> Arrays:
+    """Cuts `context` steps from the arrays of a trajectory, zeros beyond its end, and adds their `positions`."""
     cut = {name: value[start : start + context] for name, value in trajectory.items()}
     missing = context - len(next(iter(cut.values())))
     if missing:
@@ -230,8 +227,9 @@ def window(trajectory: Arrays, start: int, context: int) -> Arrays:
 
 
 class OpenedDrives:
-    """See `train.contracts.Dataset`; `features` and `actions` are how many numbers a step has, `longest` the most
-    steps.
+    """The opened data set of `Drives`, a `train.contracts.Dataset`.
+
+    A step has `features` features and `actions` actions; `longest` is the length of the longest trajectory.
     """
 
     vocab = 0
@@ -243,55 +241,55 @@ class OpenedDrives:
         self.features = self.actions = self.longest = 0
         self.parts: dict[PART, list[Trajectory]] = {}
         self.arrays: dict[PART, list[Arrays]] = {}
-        self.windows: dict[PART, np.ndarray] = {}  # (n, 2): a trajectory and a step
+        self.windows: dict[PART, np.ndarray] = {}  # (n, 2): trajectory and first step
         self.notes = Notes()
 
-    def take(self, part: PART, found: list[Trajectory]) -> None:
-        """Takes in the trajectories of a part; raises InputError where they have other numbers than those of the other
-        part.
-        """
-        widths = found[0].features.shape[1], found[0].actions.shape[1]
+    def take(self, part: PART, trajectories: list[Trajectory]) -> None:
+        """Takes the trajectories of a part.  Raises InputError unless both parts have as many features and actions."""
+        widths = trajectories[0].features.shape[1], trajectories[0].actions.shape[1]
         if self.features and widths != (self.features, self.actions):
             known = f"{self.features} features and {self.actions} actions"
             raise InputError(
-                f"{found[0].origin} has {widths[0]} features and {widths[1]} actions at a step, and training had"
+                f"{trajectories[0].origin} has {widths[0]} features and {widths[1]} actions at a step, and training had"
                 f" {known}."
             )
         self.features, self.actions = widths
-        self.longest = max(self.longest, *(len(one.rewards) for one in found))
-        self.parts[part] = found
-        first = np.concatenate([[0], np.cumsum([len(one.rewards) for one in found])]).astype(np.int32)
-        self.arrays[part] = [self._arrays(one, int(start)) for one, start in zip(found, first, strict=False)]
-        self.windows[part] = self._turning(found) if part == "train" else self._following(found)
+        lengths = [len(trajectory.rewards) for trajectory in trajectories]
+        self.longest = max(self.longest, *lengths)
+        self.parts[part] = trajectories
+        starts = np.cumsum([0, *lengths[:-1]]).astype(np.int32)
+        self.arrays[part] = [
+            self._make_arrays(trajectory, int(start)) for trajectory, start in zip(trajectories, starts, strict=True)
+        ]
+        self.windows[part] = self._choose_turning(trajectories) if part == "train" else self._tile(lengths)
 
-    def _arrays(self, one: Trajectory, first: int, asked: float | None = None) -> Arrays:
-        length, horizon = len(one.rewards), self.spec.horizon
+    def _make_arrays(self, trajectory: Trajectory, first: int, asked: float | None = None) -> Arrays:
+        features, actions, rewards, origin = trajectory
+        length, horizon = len(rewards), self.spec.horizon
         if horizon is not None and length > horizon:
             raise InputError(
-                f"{one.origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it."
+                f"{origin} has {length} steps and data.horizon is {horizon}; set data.horizon={length}, or cut it."
             )
-        left = returns(one.rewards)
+        left = sum_returns(rewards)
         if asked is not None:
             left = left + (asked - left[0])
-        ahead = self.spec.scaled(left, np.arange(length))[:, None]
+        ahead = self.spec.scale_returns(left, np.arange(length))[:, None]
         placed = {"weights": np.ones(length, np.float32), "index": np.arange(first, first + length, dtype=np.int32)}
-        return {"features": one.features, "actions": one.actions, "values": one.actions, "returns": ahead} | placed
+        return {"features": features, "actions": actions, "values": actions, "returns": ahead} | placed
 
-    def _following(self, found: list[Trajectory]) -> np.ndarray:
-        """Windows one after the other, which hold every step once."""
+    def _tile(self, lengths: Sequence[int]) -> np.ndarray:
+        """Tiles trajectories with windows, so that each step is in one."""
         context = self.spec.context
-        return np.array(
-            [(number, step) for number, one in enumerate(found) for step in range(0, len(one.rewards), context)]
-        )
+        return np.array([(number, step) for number, length in enumerate(lengths) for step in range(0, length, context)])
 
-    def _turning(self, found: list[Trajectory]) -> np.ndarray:
-        """The windows that begin at any step and stay inside, those with a turn as often as `balance` asks."""
+    def _choose_turning(self, trajectories: list[Trajectory]) -> np.ndarray:
+        """Chooses windows at every step that stay inside, and repeats those with a turn as `balance` says."""
         context, share = self.spec.context, self.spec.balance
         windows, turning = [], []
-        for number, one in enumerate(found):
-            length = len(one.rewards)
+        for number, trajectory in enumerate(trajectories):
+            length = len(trajectory.rewards)
             steps = np.arange(max(length - context, 0) + 1)
-            turns = np.concatenate([[0], np.cumsum(np.abs(one.actions[:, -1]) > self.spec.turn)])
+            turns = np.concatenate([[0], np.cumsum(np.abs(trajectory.actions[:, -1]) > self.spec.turn)])
             windows.append(np.stack([np.full(len(steps), number), steps], -1))
             turning.append(turns[np.minimum(steps + context, length)] > turns[steps])
         every, some = np.concatenate(windows), np.concatenate(turning)
@@ -301,57 +299,58 @@ class OpenedDrives:
         return np.concatenate([every[~some], np.resize(every[some], (wanted, 2))])
 
     def count(self, part: PART) -> int:
-        """How many windows a part has."""
+        """The number of windows of a part."""
         return len(self.windows[part])
 
     def shown(self, part: PART, index: int) -> str:
-        """Which step of which trajectory it is."""
-        for one in self.parts[part]:
-            if index < len(one.rewards):
-                return f"{one.origin}, step {index + 1}"
-            index -= len(one.rewards)
+        """The origin and the step of the example."""
+        for trajectory in self.parts[part]:
+            if index < len(trajectory.rewards):
+                return f"{trajectory.origin}, step {index + 1}"
+            index -= len(trajectory.rewards)
         raise IndexError(index)
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """An output for each number of an action, and positions for the longest trajectory, once they are read."""
+        """Requires an output for each action, and positions for the longest trajectory, once the data is read."""
         del model, objective
         if not self.actions:
             return {}
-        held = positions(self.longest, f"the data has trajectories of {self.longest} steps")
-        return held | {"model.head.values": Equal(self.actions, f"the data has {self.actions} actions a step")}
+        needs = need_positions(self.longest, f"the data has trajectories of {self.longest} steps")
+        return needs | {"model.head.values": Equal(self.actions, f"the data has {self.actions} actions a step")}
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of windows, as `Drives` says."""
+        """Batches of windows: the arrays of `Drives`."""
         windows, arrays = self.windows[part], self.arrays[part]
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
             number, start = windows[index]
-            return window(arrays[number], int(start), self.spec.context)
+            return cut_window(arrays[number], int(start), self.spec.context)
 
-        return of_examples(len(windows), one, batch_size, multiple, seed)
+        return of_examples(len(windows), make_example, batch_size, multiple, seed)
 
     def asked(self, given: Sequence[str]) -> list[str]:
         """A question for each step of each file, and of each file of a folder."""
-        files = [file for name in given for file in _files(name, self.notes)]
+        files = [file for name in given for file in _list_files(name, self.notes)]
         return [f"{file}:{step}" for file in files for step in range(1, len(_read(file).rewards) + 1)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Steps of trajectories to act on, each the last of its window."""
-        context, names = self.spec.context, list(dict.fromkeys(question.rpartition(":")[0] for question in asked))
+        """Batches of steps of trajectories to act on, each the last of its window."""
+        context = self.spec.context
+        names = list(dict.fromkeys(question.rpartition(":")[0] for question in asked))
         known: dict[str, Arrays] = {}
-        for name, given in zip(names, _alike([_read(Path(name)) for name in names]), strict=True):
-            arrays = self._arrays(given, 0, self.spec.asked)
+        for name, trajectory in zip(names, _require_alike([_read(Path(name)) for name in names]), strict=True):
+            arrays = self._make_arrays(trajectory, 0, self.spec.asked)
             known[name] = {key: arrays[key] for key in ("features", "actions", "returns")}
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
             name, _, step = asked[index].rpartition(":")
             start = max(int(step) - context, 0)
-            return window(known[name], start, context) | {"last": np.array(int(step) - 1 - start, np.int32)}
+            return cut_window(known[name], start, context) | {"last": np.array(int(step) - 1 - start, np.int32)}
 
-        return of_examples(len(asked), one, batch_size, multiple)
+        return of_examples(len(asked), make_example, batch_size, multiple)
 
     def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
-        """The action of the step that was asked for, of those that a model gives for a window (t, m)."""
+        """Picks the action of the step that was asked for from the outputs of a window (t, m)."""
         return output[example["last"]]

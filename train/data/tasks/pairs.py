@@ -1,4 +1,4 @@
-"""Sentences with their translations, and a vocabulary learnt from them."""
+"""Translation data: pairs of sentences, and a vocabulary learnt from them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,11 +9,20 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
-from train.data.needs import positions
+from train.data.needs import need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import where
-from train.data.source import Split, asked_words, dataset, held, lines, read, texts, words
-from train.data.tokens import BEGIN, END, Tokenizer, require_size, tokenizer
+from train.data.source import (
+    Split,
+    is_held_out,
+    open_dataset,
+    read,
+    read_lines,
+    read_question,
+    read_texts,
+    require_text,
+)
+from train.data.tokens import BEGIN, END, Tokenizer, make_tokenizer, require_size
 from train.errors import InputError
 
 Pair = tuple[str, str]
@@ -25,10 +34,11 @@ class Pairs:
 
     `path` is a table (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `source` and `target`;
     or `path` and `parallel` are two text files, line i of one the translation of line i of the other.  So are `test`
-    and `test_parallel`; without them a part `holdout` of the pairs, chosen by the md5 of the source, is held out.
-    `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part (arXiv:1508.07909) and
-    kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs are batched by length,
-    padded to `buckets`; one longer than `length` tokens is refused, or left out of training with `skip`.
+    and `test_parallel`; if these are absent, the fraction `holdout` of the pairs, chosen by the md5 of the source, is
+    held out.  `tokenizer` is `bpe:N`, N byte-pair tokens for both languages learnt from the training part
+    (arXiv:1508.07909) and kept in the run's folder, or a tokenizer.json that has the tokens [BEGIN] and [END].  Pairs
+    are batched by length and padded to `buckets`; a pair longer than `length` tokens is refused, or, with `skip`, left
+    out of training.
     """
 
     dataset: str = "number_words"
@@ -64,52 +74,49 @@ class Pairs:
         require_size(self)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
-        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be
-        used.
-        """
+        """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         parts: list[PART] = ["train", "test"] if only is None else [only]
         notes = Notes()
-        found: dict[PART, list[Pair]] = {part: self.pairs(part, notes) for part in parts}
-        opened = OpenedPairs(self, self._tokens(found.get("train")))
+        splits: dict[PART, list[Pair]] = {part: self.read_pairs(part, notes) for part in parts}
+        opened = OpenedPairs(self, self._make_tokenizer(splits.get("train")))
         opened.notes.take(notes)
-        for part, pairs in found.items():
+        for part, pairs in splits.items():
             opened.add(part, pairs)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedPairs":
-        """Ready for sentences to translate, without the data where the vocabulary is a file: a run keeps what it learnt
-        as one.
-        """
-        return OpenedPairs(self, self._tokens())
+        """The data set without examples, ready for sentences to translate; reads the data if `tokenizer` is `bpe:N`."""
+        return OpenedPairs(self, self._make_tokenizer())
 
-    def pairs(self, part: PART, notes: Notes | None = None) -> list[Pair]:
-        """The sentences of a part; `notes` takes what the reader says.  Raises InputError where one is empty or files
-        are not parallel.
+    def read_pairs(self, part: PART, notes: Notes | None = None) -> list[Pair]:
+        """Reads the pairs of a part; `notes` takes the reader's notes.
+
+        Raises InputError for an empty sentence, and for files that are not parallel.
         """
         notes = Notes() if notes is None else notes
         if self.path is None:
-            return self._columns(dataset(self.dataset, self.splits[part == "test"]), notes)
+            return self._read_columns(open_dataset(self.dataset, self.splits[part == "test"]), notes)
         if self.test is not None:
-            return self._file(
+            return self._read_file(
                 *((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)), notes
             )
-        whole = self._file(self.path, self.parallel, notes)
-        found = [pair for pair in whole if held(pair[0], self.holdout) == (part == "test")]
-        if not found:
+        whole = self._read_file(self.path, self.parallel, notes)
+        pairs = [pair for pair in whole if is_held_out(pair[0], self.holdout) == (part == "test")]
+        if not pairs:
             raise InputError(
                 f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout."
             )
-        return found
+        return pairs
 
-    def _file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
+    def _read_file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
             raise InputError(
                 f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test"
                 " by data.test_parallel, or a table of both."
             )
         if parallel is None:
-            return self._columns(read(path), notes)
-        both = lines(path), lines(parallel)
+            return self._read_columns(read(path), notes)
+        both = read_lines(path), read_lines(parallel)
         if len(both[0]) != len(both[1]):
             raise InputError(
                 f"{path} has {len(both[0])} lines and {parallel} has {len(both[1])}; line i of one must be the"
@@ -123,29 +130,32 @@ class Pairs:
                 )
         return list(zip(*both, strict=True))
 
-    def _columns(self, split: Split, notes: Notes) -> list[Pair]:
+    def _read_columns(self, split: Split, notes: Notes) -> list[Pair]:
         split.require(source=self.source, target=self.target)
         notes.take(split.notes)
         examples = [split.examples[index] for index in range(len(split.examples))]
         return [
             (
-                words(example.get(self.source), split.where(index)).strip(),
-                words(example.get(self.target), split.where(index)).strip(),
+                require_text(example.get(self.source), split.where(index)).strip(),
+                require_text(example.get(self.target), split.where(index)).strip(),
             )
             for index, example in enumerate(examples)
         ]
 
-    def _tokens(self, pairs: list[Pair] | None = None) -> Tokenizer:
-        return tokenizer(self.tokenizer, lambda: [text for pair in pairs or self.pairs("train") for text in pair])
+    def _make_tokenizer(self, pairs: list[Pair] | None = None) -> Tokenizer:
+        return make_tokenizer(
+            self.tokenizer, lambda: [text for pair in pairs or self.read_pairs("train") for text in pair]
+        )
 
 
 class OpenedPairs:
-    """See `train.contracts.Dataset`.  `begin` and `end` are the ids that a translation starts and ends with."""
+    """The opened data set of `Pairs`, a `train.contracts.Dataset`; translations start with `begin`, end with `end`."""
 
     classes: tuple[str, ...] = ()
 
     def __init__(self, spec: Pairs, tokens: Tokenizer) -> None:
-        self.spec, self.tokens = spec, tokens
+        self.spec = spec
+        self.tokens = tokens
         self.vocab = len(tokens.names)
         if not {BEGIN, END} <= set(tokens.names):
             raise InputError(
@@ -159,11 +169,11 @@ class OpenedPairs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tokens, which an answer chooses from."""
+        """The names of the tokens in answers."""
         return self.tokens.names
 
     def add(self, part: PART, pairs: list[Pair]) -> None:
-        """Tokenises one split."""
+        """Adds and tokenises a split."""
         both = [self.tokens.encode([pair[side] for pair in pairs]) for side in (0, 1)]
         rows: list[Row] = []
         skipped: list[str] = []
@@ -188,37 +198,39 @@ class OpenedPairs:
         self.rows[part], self.pairs[part] = rows, pairs
 
     def shown(self, part: PART, index: int) -> str:
-        """The sentence."""
+        """The source sentence."""
         return self.pairs[part][index][0]
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Positions for all of a row."""
+        """Requires positions for all tokens of a row."""
         del model, objective
-        return positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
+        return need_positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `batch_size` pairs of about the same length."""
-        return of_rows(self.rows[part], Collate(self._buckets(), batch_size, multiple), batch_size, seed, window=32)
+        """Batches of `batch_size` pairs of similar length."""
+        return of_rows(
+            self.rows[part], Collate(self._list_buckets(), batch_size, multiple), batch_size, seed, window=32
+        )
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Sentences, and those of the column `source` of files and folders; a .txt has one a line."""
-        return [text.strip() for text in texts(given, self.notes, source=self.spec.source)]
+        """Sentences, with files and folders replaced by their column `source`, and a .txt file by its lines."""
+        return [text.strip() for text in read_texts(given, self.notes, source=self.spec.source)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Sentences to translate, one a row, in their order."""
+        """Batches of sentences to translate, one a row, in their order."""
         rows: list[Row] = []
         for index, ids in enumerate(self.tokens.encode(asked)):
-            asked_words(asked, index)
+            read_question(asked, index)
             if not 0 < len(ids) <= self.spec.length:
                 raise InputError(
                     f"{where(asked, index)} has {len(ids)} tokens; the model was trained on 1 to"
                     f" {self.spec.length} (data.length): shorten it."
                 )
             rows.append({"source": ids, "tokens": np.array([self.begin], np.int32), "index": index})
-        return of_rows(rows, Collate(self._buckets(), batch_size, multiple), batch_size)
+        return of_rows(rows, Collate(self._list_buckets(), batch_size, multiple), batch_size)
 
     def beside(self, pairs: Sequence[Pair], multiple: int) -> Arrays:
-        """Sources with translations that somebody gives, as one batch in their order."""
+        """One batch of sources with other translations than those of the data, in their order."""
         both = [self.tokens.encode([pair[side] for pair in pairs]) for side in (0, 1)]
         rows: list[Row] = [
             {"source": source, "tokens": np.array([self.begin, *target, self.end], np.int32), "index": index}
@@ -227,19 +239,21 @@ class OpenedPairs:
         longest = max(len(row[name]) for row in rows for name in ("source", "tokens"))
         return Collate([longest], len(rows), multiple)(rows)
 
-    def _buckets(self) -> list[int]:
+    def _list_buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 
 
 class Collate:
-    """Pairs as a batch: what `Pad` gives of the translations, and source, source_segments and source_positions (b, t).
+    """Collates pairs: the arrays of `Pad` for the translations, and source, source_segments, source_positions (b, t).
 
     Both sides are padded to the smallest of `buckets` that holds the longest; always `rows` rows, in multiples of
     `multiple`.
     """
 
     def __init__(self, buckets: Sequence[int], rows: int, multiple: int) -> None:
-        self.buckets, self.rows, self.multiple = tuple(buckets), rows, multiple
+        self.buckets = tuple(buckets)
+        self.rows = rows
+        self.multiple = multiple
 
     def __call__(self, members: list[Row]) -> Arrays:
         longest = max(max(len(member["source"]), len(member["tokens"])) for member in members)

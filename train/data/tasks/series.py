@@ -1,11 +1,11 @@
-"""Series of numbers at equal steps of time, to be continued."""
+"""Time series forecasting data."""
 
 import dataclasses
 import datetime
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,36 +13,38 @@ from models.contracts import Model
 from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.needs import forecasts
+from train.data.needs import need_forecasts
 from train.data.notes import Notes
 from train.data.readers.columns import read_numbers, read_steps, read_times
-from train.data.readers.steps import step
-from train.data.source import Split, dataset, read
+from train.data.readers.steps import find_step
+from train.data.source import Split, open_dataset, read
 from train.errors import InputError
+
+if TYPE_CHECKING:
+    from holidays.holiday_base import HolidayBase
 
 CALENDAR = 6  # sine and cosine of the hour of the day, of the day of the week, of the day of the year
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Windows of series: `context` steps that are seen and `horizon` steps that follow, from a data set by name or a
-    user's CSV or TSV.
+    """Windows of series, `context` input steps and `horizon` steps to forecast, of a data set by name or user's tables.
 
-    An example of the data is a step, or as many as its arrays are long.
+    A row of the data is one step, or as many steps as its arrays are long.
 
-    `values` are the columns to forecast (none: all that are not used otherwise), `covariates` columns that are seen in
-    the context alone, `time` a column of ISO 8601 times, whose hour, weekday and day of the year are seen in context
-    and horizon; none, no calendar.  Times follow each other by a fixed time, by days of the clock or of the week (as
-    business days), or by months (`train.data.readers.steps`). `holidays` is a country (ISO 3166, such as "US") whose
-    public holidays are seen with them, of a step and of its lags. The last part `holdout` of the time is for testing,
-    or the file `test`; windows of the test part see earlier values but none of its targets is trained on, and a `test`
-    that by its times does not go on where `path` ends is seen by itself.  Test windows begin every `stride` steps.
-    Values are normalised by the mean and standard deviation of what their window sees of them (arXiv:2211.14730,
-    section 3).  `channels`: "each" makes every series an example of its own, "together" gives the model all of them at
-    once.  Missing values are refused, or filled in a straight line where at most `gaps` follow each other.
+    `values` are the columns to forecast (by default all that have no other use), `covariates` columns that are known in
+    the context only, `time` a column of ISO 8601 timestamps, whose hour, weekday and day of the year are known in
+    context and horizon; None, no calendar.  The step between timestamps is a duration, calendar days, days of the week
+    (such as business days), or months (`train.data.readers.steps`).  `holidays` is a country (ISO 3166, such as "US")
+    whose public holidays are added to the calendar, for a step and its lags.  The test part is the last fraction
+    `holdout` of the time, or the file `test`; its windows see earlier values, but training uses none of its targets.  A
+    `test` whose timestamps do not continue `path` is read by itself.  Test windows begin every `stride` steps.
+    Values are normalised by their mean and standard deviation in the window's inputs (arXiv:2211.14730, section 3).
+    `channels`: "each" makes every series an example of its own, "together" gives the model all series at once.  Missing
+    values are refused, or interpolated linearly if at most `gaps` are in a row.
 
-    `lags` gives the model, beside every step of context and horizon, the values so many steps before it
-    (arXiv:1704.04110); a lag of at least the horizon is known ahead.
+    `lags` adds to every step of context and horizon the values so many steps earlier (arXiv:1704.04110); a lag of at
+    least the horizon is known ahead.
 
     A batch has `features` (b, (context + horizon) / patch, patch (n + n lags + k)), patches of values, of their lags,
     of covariates and calendar (k), values and covariates zero in the horizon; `values` (b, horizon, n); `mean`, `scale`
@@ -81,7 +83,7 @@ class Series:
             raise ValueError(
                 f"Series.lags is {self.lags} and horizon {self.horizon}; a lag must be known ahead: give no less."
             )
-        if self.holidays is not None and (self.time is None or self.holidays not in _countries()):
+        if self.holidays is not None and (self.time is None or self.holidays not in _list_countries()):
             raise ValueError(
                 f"Series has holidays {self.holidays!r} and time {self.time!r}; give a column of times, and a"
                 " country such as US."
@@ -93,54 +95,54 @@ class Series:
 
     @property
     def before(self) -> int:
-        """How many steps before its horizon a window needs."""
+        """The number of steps that a window needs before its horizon."""
         return self.context + max(self.lags, default=0)
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedSeries":
-        """The series, read and checked.  Raises InputError for what cannot be used."""
+        """Opens the series.  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
-        split = dataset(self.dataset, self.split) if self.path is None else read(self.path)
+        split = open_dataset(self.dataset, self.split) if self.path is None else read(self.path)
         table = self.table(split, classes, opened.notes)
         names, values, seen, _ = table
         cut = first = len(values) - round(self.holdout * len(values))
         if self.test is not None and self.test == self.path:
-            cut = first = 0  # all of it is to test on
+            cut = first = 0  # all of it is the test part
         elif self.test is not None:
             later = self.table(read(self.test), names, opened.notes)
             cut = first = len(values)
             seen, values = np.concatenate([seen[:cut], later.seen]), np.concatenate([values, later.values])
             if table.times and not self.follows(table.times, later.times):
-                first += self.before  # its first windows see nothing but itself
+                first += self.before  # its first windows see no value of `path`
         opened.take(names, values, seen, (cut, first), split.origin, only)
         return opened
 
     def follows(self, times: Sequence[datetime.datetime], later: Sequence[datetime.datetime]) -> bool:
-        """Whether `test` goes on where `path` ends.  Raises InputError where they overlap, or their steps differ."""
+        """Tells if `test` continues `path`.  Raises InputError if they overlap, or if their steps differ."""
         if (times[0].tzinfo is None) != (later[0].tzinfo is None):
             raise InputError(
                 f"{self.test} and {self.path} differ in whether times have an offset from UTC; give it in both, or"
                 " in none."
             )
-        every, own = step(times, str), step(later, str)
-        if len(times) > 1 and not every.fits(later):
+        step, test_step = find_step(times, str), find_step(later, str)
+        if len(times) > 1 and not step.fits(later):
             raise InputError(
-                f"{self.test} has a row every {own} and {self.path} every {every}; give both at equal steps."
+                f"{self.test} has a row every {test_step} and {self.path} every {step}; give both at equal steps."
             )
         if later[0] <= times[-1] and times[0] <= later[-1]:
             raise InputError(
                 f"{self.test} begins at {later[0]} and {self.path} ends at {times[-1]}; a test must not hold what is"
                 " trained on."
             )
-        return len(times) > 1 and every.fits([times[-1], later[0]])
+        return len(times) > 1 and step.fits([times[-1], later[0]])
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedSeries":
-        """Ready for series to continue, without the data."""
+        """The data set without examples, ready for series to continue."""
         return OpenedSeries(self, classes)
 
     def table(self, split: Split, names: tuple[str, ...] = (), notes: Notes | None = None) -> "Table":
-        """The series of a split and what is seen beside them; `notes` takes what the reader says.
+        """The series of a split with their covariates and calendar; `notes` takes the reader's notes.
 
-        Raises InputError, with the place, for what cannot be used.
+        Raises InputError, with the location, for data that cannot be used.
         """
         notes = Notes() if notes is None else notes
         notes.take(split.notes)
@@ -170,17 +172,18 @@ class Series:
             read_numbers([row.get(name) for row in rows], name, split, self.gaps, notes)
             for name in (*names, *self.covariates)
         ]
-        found = np.stack(columns, axis=-1)
-        covariates = np.pad(found[:, len(names) :], ((0, self.horizon), (0, 0)))
+        numbers = np.stack(columns, axis=-1)
+        covariates = np.pad(numbers[:, len(names) :], ((0, self.horizon), (0, 0)))
         times = read_times([row.get(self.time) for row in rows], split) if self.time is not None else []
-        calendar = [self._calendar(times, split)] if times else []
-        return Table(names, found[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
+        calendar = [self._make_calendar(times, split)] if times else []
+        return Table(names, numbers[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
 
-    def _calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
-        every, reach = step(times, split.where), max(self.lags, default=0) if self.holidays is not None else 0
+    def _make_calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
+        step = find_step(times, split.where)
+        reach = max(self.lags, default=0) if self.holidays is not None else 0
         try:
-            earlier = [every.ahead(times[0], -lag) for lag in range(reach, 0, -1)]
-            times = [*times, *(every.ahead(times[-1], ahead) for ahead in range(1, self.horizon + 1))]
+            earlier = [step.ahead(times[0], -lag) for lag in range(reach, 0, -1)]
+            times = [*times, *(step.ahead(times[-1], ahead) for ahead in range(1, self.horizon + 1))]
         except (OverflowError, ValueError):
             raise InputError(
                 f"{split.origin} has times near the first or the last year that there is; shift them."
@@ -192,15 +195,16 @@ class Series:
         calendar = np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(len(turns), CALENDAR)
         if self.holidays is None:
             return calendar.astype(np.float32)
-        free = _public(self.holidays)
+        free = _load_holidays(self.holidays)
         days = np.array([time in free for time in (*earlier, *times)])
         off = np.stack([days[reach - lag : len(days) - lag] for lag in (0, *self.lags)], axis=-1)
         return np.concatenate([calendar, off], axis=-1, dtype=np.float32)
 
 
 class Table(NamedTuple):
-    """The names of values, the values (t, n), and what is seen beside them (t + horizon, k): covariates, which nobody
-    knows ahead, and the calendar, which goes on; and the times of the rows, where they have some.
+    """Series by name: `values` (t, n), the inputs `seen` beside them (t + horizon, k), and the timestamps, if any.
+
+    `seen` are covariates, which are unknown in the horizon, and the calendar, which is known.
     """
 
     names: tuple[str, ...]
@@ -210,23 +214,26 @@ class Table(NamedTuple):
 
 
 class OpenedSeries:
-    """See `train.contracts.Dataset`; `classes` are the names of the series."""
+    """The opened data set of `Series`, a `train.contracts.Dataset`; `classes` are the names of the series."""
 
     vocab = 0
 
     def __init__(self, spec: Series, classes: tuple[str, ...]) -> None:
-        self.spec, self.classes, self.notes = spec, classes, Notes()
-        self.values, self.seen = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
+        self.spec = spec
+        self.classes = classes
+        self.notes = Notes()
+        self.values = np.zeros((0, 0), np.float32)
+        self.seen = np.zeros((0, 0), np.float32)
         self.origins: dict[str, np.ndarray] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The series, which an answer is about."""
+        """The names of the series in answers."""
         return self.classes
 
     @property
     def together(self) -> bool:
-        """Whether an example has all series."""
+        """True if an example has all series."""
         return self.spec.channels == "together"
 
     def take(
@@ -238,9 +245,9 @@ class OpenedSeries:
         origin: str,
         only: PART | None = None,
     ) -> None:
-        """Takes in series: where what is to train on ends, and where the first forecast that is tested begins.
+        """Takes series; `cuts` are the steps at which the training part ends and the first test forecast begins.
 
-        A part that is not asked for may be too short.
+        Only the part that is asked for must be long enough.
         """
         context, horizon = self.spec.context, self.spec.horizon
         self.classes, self.values, self.seen = names, values, seen
@@ -260,88 +267,85 @@ class OpenedSeries:
                 )
 
     def count(self, part: PART) -> int:
-        """How many examples a part has."""
+        """The number of examples of a part."""
         return len(self.origins[part]) * (1 if self.together else self.values.shape[1])
 
     def window(self, part: PART, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """What lies before (context and the steps that lags reach, n) and what follows (horizon, n), in the units of
-        the data.
-        """
-        origin, series = self._place(part, index)
+        """The past values (context and the steps that lags reach, n) and the target (horizon, n), in original units."""
+        origin, series = self._find_window(part, index)
         return self.values[origin - self.spec.before : origin, series], self.values[
             origin : origin + self.spec.horizon, series
         ]
 
-    def _place(self, part: PART, index: int) -> tuple[int, slice]:
+    def _find_window(self, part: PART, index: int) -> tuple[int, slice]:
         if self.together:
             return int(self.origins[part][index]), slice(None)
         origin, series = divmod(index, self.values.shape[1])
         return int(self.origins[part][origin]), slice(series, series + 1)
 
     def shown(self, part: PART, index: int) -> str:
-        """Which window it is."""
-        origin, series = self._place(part, index)
+        """The series and the first step of the window."""
+        origin, series = self._find_window(part, index)
         return f"{', '.join(self.classes[series])} from step {origin + 1}"
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Positions for the patches of a window, and outputs for all that is to be forecast."""
+        """Requires positions for the patches of a window, and outputs for all values to forecast."""
         spec, series = self.spec, len(self.classes) if self.together else 1
-        return forecasts(spec.context, spec.horizon, spec.patch, series, model, objective)
+        return need_forecasts(spec.context, spec.horizon, spec.patch, series, model, objective)
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of windows, as `Series` says."""
+        """Batches of windows: the arrays of `Series`."""
         spec = self.spec
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            origin, series = self._place(part, index)
-            past, future = (
-                self.values[origin - spec.before : origin, series],
-                self.values[origin : origin + spec.horizon, series],
-            )
+            origin, series = self._find_window(part, index)
+            past = self.values[origin - spec.before : origin, series]
+            future = self.values[origin : origin + spec.horizon, series]
             known = self.seen[origin - spec.context : origin + spec.horizon]
-            example = self._example(past, known)
+            example = self._make_example(past, known)
             return example | {"values": (future - example["mean"]) / example["scale"]}
 
-        return of_examples(self.count(part), one, batch_size, multiple, seed)
+        return of_examples(self.count(part), make_example, batch_size, multiple, seed)
 
-    def _example(self, past: np.ndarray, known: np.ndarray) -> Arrays:
-        """What is seen of the values (before, n) and of what stands beside them (context + horizon, k)."""
+    def _make_example(self, past: np.ndarray, known: np.ndarray) -> Arrays:
+        """Makes the inputs of a window from its past values (before, n) and from `seen` (context + horizon, k)."""
         spec, covariates = self.spec, len(self.spec.covariates)
-        mean, scale = _spread(past)
+        mean, scale = _measure_spread(past)
         past = np.pad((past - mean) / scale, ((0, spec.horizon), (0, 0)))
         steps = spec.context + spec.horizon
         lagged = [past[len(past) - steps - lag : len(past) - lag] for lag in spec.lags]
-        own, calendar = known[:, :covariates].copy(), known[:, covariates:]  # the calendar is known ahead
-        middle, spread = _spread(own[: spec.context])
-        own = (own - middle) / spread
-        own[spec.context :] = 0
-        rows = np.concatenate([past[-steps:], *lagged, own, calendar], axis=-1, dtype=np.float32)
+        beside, calendar = known[:, :covariates].copy(), known[:, covariates:]  # the calendar is known ahead
+        centre, spread = _measure_spread(beside[: spec.context])
+        beside = (beside - centre) / spread
+        beside[spec.context :] = 0
+        rows = np.concatenate([past[-steps:], *lagged, beside, calendar], axis=-1, dtype=np.float32)
         return {"features": rows.reshape(-1, spec.patch * rows.shape[1]), "mean": mean, "scale": scale}
 
     def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
-        """What a model gives for an example, (horizon n q,), in the units of the data: (horizon, n, q)."""
+        """Maps the outputs of an example (horizon n q,) to original units: (horizon, n, q)."""
         series = example["mean"].shape[-1]
         shaped = output.reshape(self.spec.horizon, series, -1)
         return shaped * example["scale"][..., None] + example["mean"][..., None]
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """A question for each series of each file, or one for each file where they are seen together."""
+        """A question for each series of each file, or one for each file if an example has all series."""
         names = ("",) if self.together else self.classes
         return [f"{name}:{series}" if series else name for name in given for series in names]
 
-    def _named(self, question: str) -> tuple[str, str]:
-        """The file and the series of a question; both may have colons, and the longest known series is meant."""
+    def _split_question(self, question: str) -> tuple[str, str]:
+        """Splits a question into file and series, the longest known name: both may contain colons."""
         name = "" if self.together else max((name for name in self.classes if question.endswith(f":{name}")), key=len)
         return question.removesuffix(f":{name}") if name else question, name
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Series to continue: the last `context` rows of files."""
-        spec, tables = self.spec, dict[str, tuple[np.ndarray, np.ndarray]]()
+        """Batches of series to continue: the last `context` rows of files."""
+        spec = self.spec
+        tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-        def one(index: int, chance: np.random.Generator | None) -> Arrays:
+        def make_example(index: int, chance: np.random.Generator | None) -> Arrays:
             del chance
-            path, name = self._named(asked[index])
+            path, name = self._split_question(asked[index])
             if path not in tables:
                 _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes, self.notes)
                 if len(values) < spec.before:
@@ -351,25 +355,25 @@ class OpenedSeries:
                 tables[path] = values[-spec.before :], seen[-spec.context - spec.horizon :]
             values, known = tables[path]
             series = slice(None) if self.together else slice(self.classes.index(name), self.classes.index(name) + 1)
-            return self._example(values[:, series], known)
+            return self._make_example(values[:, series], known)
 
-        return of_examples(len(asked), one, batch_size, multiple)
+        return of_examples(len(asked), make_example, batch_size, multiple)
 
 
-def _countries() -> tuple[str, ...]:
+def _list_countries() -> tuple[str, ...]:
     import holidays
 
     return tuple(holidays.list_supported_countries())
 
 
-def _public(country: str) -> Any:
-    """The public holidays of a country, as a container of days."""
+def _load_holidays(country: str) -> "HolidayBase":
+    """Loads the public holidays of a country, a container of days."""
     import holidays
 
     return holidays.country_holidays(country)
 
 
-def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, (1, n); 1 for a column that hardly changes."""
+def _measure_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes mean and standard deviation of each column, (1, n); 1 instead for a nearly constant column."""
     mean, scale = values.mean(0, keepdims=True), values.std(0, keepdims=True)
     return mean, np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, 1.0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Tasks made by a rule, which show what a sequence mixer can do: recalling and copying."""
+"""Synthetic tasks for sequence mixers: associative recall and selective copying."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,46 +8,48 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches
-from train.data.needs import positions
+from train.data.needs import need_positions
 from train.errors import InputError
 
 Maker = Callable[[np.random.Generator, int], Arrays]
 
 
 class Made:
-    """See `train.contracts.Dataset`.  Each step has fresh examples; those of the test part are the same for all
-    seeds.
-    """
+    """A `train.contracts.Dataset` of generated batches: fresh at each step, the same for all seeds in the test part."""
 
     classes: tuple[str, ...] = ()
     unasked = "data are made by a rule, not from text"
 
     def __init__(self, make: Maker, vocab: int, length: int, examples: int, held: int) -> None:
-        self.make, self.vocab, self.length, self.sizes = make, vocab, length, {"train": examples, "test": held}
+        self.make = make
+        self.vocab = vocab
+        self.length = length
+        self.sizes = {"train": examples, "test": held}
         self.names = tuple(map(str, range(vocab)))
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Positions for all of a row."""
+        """Requires positions for all tokens of a row."""
         del model, objective
-        return positions(self.length, f"data.length is {self.length}", "data.length")
+        return need_positions(self.length, f"data.length is {self.length}", "data.length")
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
         """Batches of `batch_size` examples."""
-        rows, root = -(-batch_size // multiple) * multiple, 0 if part == "test" else 1 + (seed or 0)
+        rows = -(-batch_size // multiple) * multiple
+        root = 0 if part == "test" else 1 + (seed or 0)
         return Batches(-(-self.sizes[part] // rows), lambda step: self.make(np.random.default_rng((root, step)), rows))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Raises InputError: there is no text here."""
+        """Raises InputError, as nothing can be asked."""
         raise InputError(f"This run's {self.unasked}, so {asked[0]!r} cannot be asked; use morphax eval.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """Multi-query associative recall: `pairs` of a key and its value, then every key once more at a chance place, where
-    its value is asked.
+    """Multi-query associative recall: `pairs` of key and value, then each key again at a random position as a query.
 
-    Gives tokens, labels and weights (b, length).  Keys, values and the noise between are a third of the vocabulary
-    each.  Zoology, arXiv:2312.04927, with places drawn evenly.  An epoch is `examples` long, and `held` are measured.
+    Batches have tokens, labels and weights (b, length).  Keys, values and the noise in between have a third of the
+    vocabulary each.  Zoology, arXiv:2312.04927, with uniform positions.  An epoch has `examples` examples, the test
+    part has `held`.
     """
 
     pairs: int = 6
@@ -64,11 +66,11 @@ class Recall:
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
-        """Ready to give batches."""
+        """The generated data set."""
         return self.reader()
 
     def reader(self, classes: tuple[str, ...] = ()) -> Made:
-        """The same."""
+        """The generated data set, as from `open`."""
         return Made(self._make, self.vocab, self.length, self.examples, self.held)
 
     def _make(self, chance: np.random.Generator, rows: int) -> Arrays:
@@ -86,9 +88,10 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class SelectiveCopy:
-    """Copying what matters: `data` tokens stand at chance places among noise, and are asked in their order at the end.
+    """Selective copying: `data` tokens at random positions among noise, to be repeated in their order at the end.
 
-    Gives tokens, labels and weights (b, length).  Token 0 is noise, 1 asks.  arXiv:2312.00752, section 3.1.
+    Batches have tokens, labels and weights (b, length).  Token 0 is noise, 1 is a query.  arXiv:2312.00752, section
+    3.1.
     """
 
     data: int = 6
@@ -105,11 +108,11 @@ class SelectiveCopy:
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
-        """Ready to give batches."""
+        """The generated data set."""
         return self.reader()
 
     def reader(self, classes: tuple[str, ...] = ()) -> Made:
-        """The same."""
+        """The generated data set, as from `open`."""
         return Made(self._make, self.vocab, self.length, self.examples, self.held)
 
     def _make(self, chance: np.random.Generator, rows: int) -> Arrays:

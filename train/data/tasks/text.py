@@ -1,4 +1,4 @@
-"""Sentences with a class or a value each."""
+"""Text classification and regression data."""
 
 import dataclasses
 import math
@@ -10,13 +10,24 @@ import numpy as np
 from models.contracts import Model
 from models.words import join
 from train.contracts import PART, Equal, Objective, Requirement
-from train.data.balance import balanced, require_power
+from train.data.balance import make_sampler, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
-from train.data.needs import positions
+from train.data.needs import need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import where
-from train.data.source import Split, asked_words, called, dataset, held, labelled, once, read, texts, words
-from train.data.tokens import Tokenizer, tokenizer
+from train.data.source import (
+    Split,
+    is_held_out,
+    open_dataset,
+    read,
+    read_label,
+    read_question,
+    read_texts,
+    rename_classes,
+    require_text,
+    require_unique,
+)
+from train.data.tokens import Tokenizer, make_tokenizer
 from train.errors import InputError
 
 TYPES = {bool: "a truth value", int: "a whole number", str: "a string"}
@@ -27,12 +38,12 @@ class Text:
     """Sentences with a class or a value each, from a data set by name or from the user's own files.
 
     `path` and `test` are tables (CSV, TSV, JSONL, Parquet and more: `train.data.sources`) with the columns `text` and
-    `target`; without `test` a part `holdout` of `path`, chosen by the md5 of the sentence, is held out.  `kind` says
-    whether the target is a class or a number; `labels` fixes the classes' order, and `names` is what they are called in
-    answers and reports, in that order. `pack` puts several sentences, at most `segments`, in a row of `length` tokens;
-    else sentences are batched by length and padded to `buckets`.  A sentence longer than `length` is refused unless
-    `truncate` is set, which keeps its first tokens. `balance` from 0 to 1 draws sentences of rare classes more often in
-    training: see `train.data.balance.Balanced`.
+    `target`; unless `test` is given, the fraction `holdout` of `path`, chosen by the md5 of the sentence, is held out.
+    `kind` is the type of the target, a class or a number; `labels` fixes the order of the classes, and `names` renames
+    them in answers and reports.  `pack` packs up to `segments` sentences into a row of `length` tokens; otherwise
+    sentences are batched by length and padded to `buckets`.  A sentence longer than `length` is refused unless
+    `truncate` is set, which keeps its first tokens.  `balance` from 0 to 1 draws sentences of rare classes more often
+    in training: see `train.data.balance.Balanced`.
     """
 
     dataset: str = "movie_snippets/labels"
@@ -54,7 +65,7 @@ class Text:
     balance: float = 0.0
 
     def __post_init__(self) -> None:
-        once("Text.labels", self.labels)
+        require_unique("Text.labels", self.labels)
         require_power("Text", self.balance)
         if self.balance and self.kind == "value":
             raise ValueError("Text.balance draws rare classes more often; kind is value: set balance=0 or kind=class.")
@@ -73,34 +84,34 @@ class Text:
             )
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedText":
-        """Both splits (or the one asked for), read, checked and tokenised.  Raises InputError for what cannot be
-        used.
-        """
+        """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
-        for part, split in self._splits(only).items():
+        for part, split in self._read_splits(only).items():
             opened.add(part, split)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedText":
-        """Ready for texts to predict from, without the data."""
-        return OpenedText(self, tokenizer(self.tokenizer), classes or self.labels)
+        """The data set without examples, ready for texts to predict from."""
+        return OpenedText(self, make_tokenizer(self.tokenizer), classes or self.labels)
 
-    def _splits(self, only: PART | None) -> dict[PART, Split]:
+    def _read_splits(self, only: PART | None) -> dict[PART, Split]:
         parts: list[PART] = ["train", "test"] if only is None else [only]
         if self.path is None:
-            return {part: dataset(self.dataset, self.splits[part == "test"]) for part in parts}
+            return {part: open_dataset(self.dataset, self.splits[part == "test"]) for part in parts}
         if self.test is not None:
             return {part: read(self.test if part == "test" else self.path) for part in parts}
         every = read(self.path)
-        tested = [held(str(example.get(self.text)), self.holdout) for example in every.examples]
-        return {part: every.parted(tested, part) for part in parts}
+        tested = [is_held_out(str(example.get(self.text)), self.holdout) for example in every.examples]
+        return {part: every.select(tested, part) for part in parts}
 
 
 class OpenedText:
-    """See `train.contracts.Dataset`."""
+    """The opened data set of `Text`, a `train.contracts.Dataset`."""
 
     def __init__(self, spec: Text, tokens: Tokenizer, classes: tuple[str, ...]) -> None:
-        self.spec, self.tokens, self.classes = spec, tokens, classes
+        self.spec = spec
+        self.tokens = tokens
+        self.classes = classes
         self.vocab = len(tokens.names)
         self.rows: dict[str, list[Row]] = {}
         self.splits: dict[str, Split] = {}
@@ -108,45 +119,47 @@ class OpenedText:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, which an answer chooses from."""
-        return called(self.classes, self.spec.names)
+        """The names of the classes in answers."""
+        return rename_classes(self.classes, self.spec.names)
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The classes without an example to train on."""
+        """The classes without a training example."""
         seen = {row.get("label") for row in self.rows["train"]}
         return tuple(name for label, name in enumerate(self.names) if label not in seen)
 
     def add(self, part: PART, split: Split) -> None:
-        """Reads one split: targets checked, sentences tokenised."""
+        """Adds a split: checks its targets and tokenises its sentences."""
         split.require(text=self.spec.text, target=self.spec.target)
         self.notes.take(split.notes)
         examples = [split.examples[index] for index in range(len(split.examples))]
-        sentences = [words(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)]
+        sentences = [
+            require_text(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)
+        ]
         targets = [example.get(self.spec.target) for example in examples]
-        rows = self._tokenised(sentences, split)
+        rows = self._tokenise(sentences, split)
         if self.spec.kind == "value":
             for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
-                row["value"] = _number(target, split.where(index))
+                row["value"] = _read_number(target, split.where(index))
         else:
-            self._label(rows, targets, split)
+            self._add_labels(rows, targets, split)
         self.rows[part], self.splits[part] = rows, split
 
     def labels(self, part: PART) -> np.ndarray:
-        """The class of every sentence, by its place in `classes`; none if targets are values."""
+        """The class of every sentence (n,), an index of `classes`; empty if targets are values."""
         return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
 
     def shown(self, part: PART, index: int) -> str:
         """The sentence."""
-        return words(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
+        return require_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
 
-    def _label(self, rows: list[Row], targets: list[Any], split: Split) -> None:
+    def _add_labels(self, rows: list[Row], targets: Sequence[Any], split: Split) -> None:
         known = split.names.get(self.spec.target)
         if known:
             self.classes = self.classes or known
-            written = [known[labelled(target, known, split.where(index))] for index, target in enumerate(targets)]
+            written = [known[read_label(target, known, split.where(index))] for index, target in enumerate(targets)]
         else:
-            written = class_names(targets, split)
+            written = read_classes(targets, split)
             self.classes = self.classes or tuple(sorted(set(written)))
         index_of = {name: index for index, name in enumerate(self.classes)}
         for index, (row, name) in enumerate(zip(rows, written, strict=True)):
@@ -157,21 +170,21 @@ class OpenedText:
                 )
             row["label"] = index_of[name]
 
-    def _tokenised(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
+    def _tokenise(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
         rows: list[Row] = []
         cut: list[str] = []
         for index, ids in enumerate(self.tokens.encode(sentences)):
-            place = where(sentences, index) if split is None else split.where(index)
+            location = where(sentences, index) if split is None else split.where(index)
             if len(ids) > self.spec.length:
                 if not self.spec.truncate:
                     raise InputError(
-                        f"{place} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set"
+                        f"{location} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set"
                         " data.truncate=true to cut."
                     )
                 ids = ids[: self.spec.length]
-                cut.append(place if split is None else place.rpartition(", ")[2])
+                cut.append(location if split is None else location.rpartition(", ")[2])
             if not len(ids):
-                raise InputError(f"{place} has no tokens; give at least one.")
+                raise InputError(f"{location} has no tokens; give at least one.")
             rows.append({"tokens": ids} if split is None else {"tokens": ids, "index": index})
         if cut:
             done = f"have more than data.length={self.spec.length} tokens and are cut"
@@ -180,41 +193,42 @@ class OpenedText:
         return rows
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
-        """Positions for all of a row; one output if the target is a value."""
+        """Requires positions for all tokens of a row, and one output if the target is a value."""
         del model, objective
-        held = positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
+        needs = need_positions(self.spec.length, f"data.length is {self.spec.length}", "data.length")
         value = Equal(1, "the data has one value an example")
-        return held | ({"model.head.values": value} if self.spec.kind == "value" else {})
+        return needs | ({"model.head.values": value} if self.spec.kind == "value" else {})
 
     def batches(self, part: PART, batch_size: int, multiple: int, seed: int | None) -> Batches:
-        """Batches of `batch_size` sentences, as `Text` says."""
-        rows, spec = self.rows[part], self.spec
-        sampler = balanced(spec.balance, self.labels(part), part, seed) if spec.balance else None
+        """Batches of `batch_size` sentences, packed or padded."""
+        rows = self.rows[part]
+        spec = self.spec
+        sampler = make_sampler(spec.balance, self.labels(part), part, seed) if spec.balance else None
         if not spec.pack:
-            pad = Pad(self._buckets(), batch_size, multiple)
+            pad = Pad(self._list_buckets(), batch_size, multiple)
             return of_rows(rows, pad, batch_size, seed, window=16, sampler=sampler)
         mean = sum(len(row["tokens"]) for row in rows) / len(rows)
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
     def asked(self, given: Sequence[str]) -> list[str]:
-        """Texts, and those of the column `text` of files and folders; a .txt has one a line."""
-        return texts(given, self.notes, text=self.spec.text)
+        """Texts, with files and folders replaced by their column `text`, and a .txt file by its lines."""
+        return read_texts(given, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
-        """Texts to predict from, one a row, in their order."""
+        """Batches of texts to predict from, one a row, in their order."""
         for index in range(len(asked)):
-            asked_words(asked, index)
-        return of_rows(self._tokenised(asked, None), Pad(self._buckets(), batch_size, multiple), batch_size)
+            read_question(asked, index)
+        return of_rows(self._tokenise(asked, None), Pad(self._list_buckets(), batch_size, multiple), batch_size)
 
-    def _buckets(self) -> list[int]:
+    def _list_buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 
 
-def class_names(targets: Sequence[Any], split: Split) -> list[str]:
-    """Names of classes, from targets that are all strings, all whole numbers, or all true and false.
+def read_classes(targets: Sequence[Any], split: Split) -> list[str]:
+    """Reads class names from targets that are all strings, all integers, or all booleans.
 
-    Raises InputError, with the place and the way out, for a target that is missing, a fraction, nested, or of another
+    Raises InputError, with the location and a remedy, for a target that is missing, a fraction, nested, or of another
     type than the first.
     """
     values = [target.item() if isinstance(target, np.generic) else target for target in targets]
@@ -237,7 +251,7 @@ def class_names(targets: Sequence[Any], split: Split) -> list[str]:
     return [str(value).strip() for value in values]
 
 
-def _number(value: Any, where: str) -> float:
+def _read_number(value: Any, where: str) -> float:
     if isinstance(value, bool | np.bool_):
         raise InputError(f"{where}, has {value} where a number is expected; write 1 or 0, or set data.kind=class.")
     try:

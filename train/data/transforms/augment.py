@@ -1,30 +1,32 @@
-"""Pictures changed at random for training: crops, flips, RandAugment, erasing, mixtures.  All chance comes from the
-caller's generator.
-"""
+"""Image augmentation: crops, flips, RandAugment, random erasing, mixup and CutMix, by the caller's random generator."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from train.data.batches import Arrays
 from train.data.readers.pixels import View
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+    from PIL.ImageEnhance import _Enhance
+
+    Operation = Callable[[PILImage], PILImage]
+
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What training may see in the place of a picture.
+    """Random changes of training images.
 
-    `shift`: moved by up to this share of its side, up and down, left and right, with black beyond.  `scale`: a crop of
-    this share of the
-    area, from least to most, of a shape between 3:4 and 4:3 (arXiv:1409.4842); above 1 it zooms out.  `mirror` and
-    `upside`: turned over
-    in half of the cases.  `operations` of RandAugment at `magnitude` of 10 (arXiv:1909.13719).  `erase`: the chance
-    that a rectangle of
-    a fiftieth to a third of the area becomes noise (arXiv:1708.04896).  `mixup` (arXiv:1710.09412) and `cutmix`
-    (arXiv:1905.04899):
-    parameters of Beta(a, a) by which two pictures and their classes are mixed; with both, each batch draws which.
+    `shift`: moves an image by up to this fraction of its sides, up or down and left or right, with black beyond.
+    `scale`: crops a fraction of the area, from least to most, with an aspect ratio from 3:4 to 4:3 (arXiv:1409.4842);
+    above 1 it zooms out.  `mirror` and `upside`: flip left to right, and upside down, with probability 1/2.
+    `operations` of RandAugment at `magnitude` out of 10 (arXiv:1909.13719).  `erase`: the probability that a rectangle
+    of a fiftieth to a third of the area becomes noise (arXiv:1708.04896).  `mixup` (arXiv:1710.09412) and `cutmix`
+    (arXiv:1905.04899): parameters of Beta(a, a) by which two images and their classes are mixed; if both are set, each
+    batch draws one of them.
     """
 
     shift: float = 0.0
@@ -54,17 +56,15 @@ class Augment:
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures are mixed with each other."""
+        """True if images are mixed with each other."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def mixture(self, classes: int, name: str) -> Callable[[Arrays, np.random.Generator], Arrays] | None:
-        """How to mix a batch whose pictures or clips have this name, with so many classes; None where nothing is
-        mixed.
-        """
-        return (lambda batch, chance: self.mixed(batch, chance, classes, name)) if self.mixes else None
+    def make_mix(self, classes: int, name: str) -> Callable[[Arrays, np.random.Generator], Arrays] | None:
+        """Makes the function that mixes the array `name` of a batch and its labels; None if nothing is mixed."""
+        return (lambda batch, chance: self.mix(batch, chance, classes, name)) if self.mixes else None
 
-    def view(self, chance: np.random.Generator) -> View:
-        """Which part of a picture is seen, and which way up."""
+    def draw_view(self, chance: np.random.Generator) -> View:
+        """Draws the crop and the flips of an image."""
         height = width = 1.0
         if self.scale is not None:
             area, shape = chance.uniform(*self.scale), np.exp(chance.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -75,10 +75,10 @@ class Augment:
         mirror, upside = self.mirror and chance.random() < 0.5, self.upside and chance.random() < 0.5
         return View(float(top), float(left), float(height), float(width), bool(mirror), bool(upside))
 
-    def colours(self, image: np.ndarray, chance: np.random.Generator, geometry: bool = True) -> np.ndarray:
-        """A picture after RandAugment and erasing; without `geometry` only what leaves everything in its place."""
+    def change_colours(self, image: np.ndarray, chance: np.random.Generator, geometry: bool = True) -> np.ndarray:
+        """Applies RandAugment and erasing; unless `geometry` only operations that move and erase nothing."""
         if self.operations:
-            image = randaugmented(image, chance, self.operations, self.magnitude, geometry)
+            image = randaugment(image, chance, self.operations, self.magnitude, geometry)
         if geometry and self.erase and chance.random() < self.erase:
             rows, columns, channels = image.shape
             area, shape = chance.uniform(0.02, 1 / 3) * rows * columns, np.exp(chance.uniform(-1.2, 1.2))
@@ -90,10 +90,8 @@ class Augment:
             image[top : top + height, left : left + width] = chance.integers(0, 256, (height, width, channels))
         return image
 
-    def mixed(self, batch: Arrays, chance: np.random.Generator, classes: int, name: str = "image") -> Arrays:
-        """A batch whose pictures are mixed with those of the batch reversed, with `targets` (b, c) that say in which
-        shares.
-        """
+    def mix(self, batch: Arrays, chance: np.random.Generator, classes: int, name: str = "image") -> Arrays:
+        """Mixes the images of a batch with those of the batch reversed; `targets` (b, c) are the shares of classes."""
         images, hot = batch[name], np.eye(classes, dtype=np.float32)[batch["labels"]]
         cut = self.cutmix > 0 and (not self.mixup or chance.random() < 0.5)
         form = self.cutmix if cut else self.mixup
@@ -110,43 +108,44 @@ class Augment:
         return batch | {name: images, "targets": (share * hot + (1 - share) * hot[::-1]).astype(np.float32)}
 
 
-def _signed(value: float, chance: np.random.Generator) -> float:
+def _flip_sign(value: float, chance: np.random.Generator) -> float:
     return value if chance.random() < 0.5 else -value
 
 
-def randaugmented(
+def randaugment(
     image: np.ndarray, chance: np.random.Generator, operations: int, magnitude: float, geometry: bool = True
 ) -> np.ndarray:
-    """A picture after so many operations drawn at random, at `magnitude` from 0 to 10.  RandAugment,
-    arXiv:1909.13719.
-    """
+    """Applies random operations to an image, at `magnitude` from 0 to 10.  RandAugment, arXiv:1909.13719."""
     from PIL import Image, ImageEnhance, ImageOps
 
     part, grey = magnitude / 10, image.shape[2] == 1
 
-    def enhanced(kind: Any) -> Callable[[Any], Any]:
-        return lambda picture: kind(picture).enhance(max(0.05, 1 + _signed(0.9 * part, chance)))
+    def enhance(kind: "Callable[[PILImage], _Enhance]") -> "Operation":
+        return lambda picture: kind(picture).enhance(max(0.05, 1 + _flip_sign(0.9 * part, chance)))
 
-    def sheared(picture: Any) -> Any:
-        amount, across = _signed(0.3 * part, chance), chance.random() < 0.5
-        turned = (1, amount, 0, 0, 1, 0) if across else (1, 0, 0, amount, 1, 0)
-        return picture.transform(picture.size, Image.Transform.AFFINE, turned, Image.Resampling.BILINEAR)
+    def shear(picture: "PILImage") -> "PILImage":
+        amount, across = _flip_sign(0.3 * part, chance), chance.random() < 0.5
+        matrix = (1, amount, 0, 0, 1, 0) if across else (1, 0, 0, amount, 1, 0)
+        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
-    steady: list[Callable[[Any], Any]] = [
+    steady: list[Operation] = [
         lambda picture: picture,
         ImageOps.autocontrast,
         ImageOps.equalize,
         lambda picture: ImageOps.solarize(picture, int(256 - 128 * part)),
         lambda picture: ImageOps.posterize(picture, int(8 - 4 * part)),
-        enhanced(ImageEnhance.Contrast),
-        enhanced(ImageEnhance.Brightness),
-        enhanced(ImageEnhance.Sharpness),
+        enhance(ImageEnhance.Contrast),
+        enhance(ImageEnhance.Brightness),
+        enhance(ImageEnhance.Sharpness),
     ]
-    steady += [] if grey else [enhanced(ImageEnhance.Color)]
-    moving = [sheared, lambda picture: picture.rotate(_signed(30 * part, chance), Image.Resampling.BILINEAR)]
+    steady += [] if grey else [enhance(ImageEnhance.Color)]
+    moving: list[Operation] = [
+        shear,
+        lambda picture: picture.rotate(_flip_sign(30 * part, chance), Image.Resampling.BILINEAR),
+    ]
     known = [*steady, *moving] if geometry else steady
     picture = Image.fromarray(image[..., 0] if grey else image)
     for _ in range(operations):
         picture = known[chance.integers(len(known))](picture)
-    made = np.asarray(picture)
-    return made[..., None] if grey else made
+    pixels = np.asarray(picture)
+    return pixels[..., None] if grey else pixels

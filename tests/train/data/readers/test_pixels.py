@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from train.data.readers.pixels import decoded, decodes, in_channels, oriented
+from train.data.readers.pixels import convert_channels, decode, orient, require_decodable
 from train.data.tasks.images import Images
 from train.errors import InputError
 
@@ -73,7 +73,7 @@ RANGES: dict[str, tuple[bytes, np.ndarray]] = {
 @pytest.mark.parametrize("name", RANGES)
 def test_grey_of_any_depth_is_seen_on_its_own_range(name: str, channels: int) -> None:
     content, expected = RANGES[name]
-    found = decoded(content, channels)
+    found = decode(content, channels)
     assert found.dtype == np.uint8
     assert found.shape == (8, 24, channels)
     np.testing.assert_allclose(found.astype(float), np.repeat(expected[..., None].astype(float), channels, 2), atol=1)
@@ -94,12 +94,12 @@ def test_a_tiff_of_12_bits_is_seen_on_its_own_range() -> None:
         elif tag == 273:
             start = int.from_bytes(whole[entry + 8 : entry + 8 + size], "little")
             whole[start : start + 6] = packed
-    np.testing.assert_allclose(decoded(bytes(whole), 1)[0, :, 0], [0, 255, 128, 64], atol=1)
+    np.testing.assert_allclose(decode(bytes(whole), 1)[0, :, 0], [0, 255, 128, 64], atol=1)
 
 
 def test_values_that_are_no_numbers_are_told() -> None:
     with pytest.raises(ValueError, match="it has values that are not finite"):
-        decoded(tiff(np.array([[0.5, np.nan]], np.float32)), 1)
+        decode(tiff(np.array([[0.5, np.nan]], np.float32)), 1)
 
 
 def clear(mode: str) -> Image.Image:
@@ -137,21 +137,21 @@ CLEAR = {
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", CLEAR)
 def test_what_is_transparent_is_white(name: str, channels: int) -> None:
-    found = decoded(CLEAR[name], channels)
+    found = decode(CLEAR[name], channels)
     assert (found[:, :12] == 255).all()
     np.testing.assert_allclose(found[:, 12:].astype(int), 255 if name.endswith("bit") else 40, atol=2)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_arrays_of_data_sets_are_seen_as_files_are(channels: int) -> None:
-    expected = decoded(saved(Image.fromarray(GREY), "PNG"), channels)
+    expected = decode(saved(Image.fromarray(GREY), "PNG"), channels)
     for array in (GREY, DEEP, (GREY / 255).astype(np.float32), GREY.astype(np.int64)):
-        np.testing.assert_array_equal(in_channels(array[..., None], channels), expected)
-    np.testing.assert_array_equal(in_channels(GREY[..., None] > 9, 1)[..., 0], (GREY > 9) * 255)
+        np.testing.assert_array_equal(convert_channels(array[..., None], channels), expected)
+    np.testing.assert_array_equal(convert_channels(GREY[..., None] > 9, 1)[..., 0], (GREY > 9) * 255)
     for mode in ("LA", "RGBA"):
         np.testing.assert_allclose(
-            in_channels(np.asarray(clear(mode)), channels).astype(int),
-            decoded(saved(clear(mode), "PNG"), channels),
+            convert_channels(np.asarray(clear(mode)), channels).astype(int),
+            decode(saved(clear(mode), "PNG"), channels),
             atol=1,
         )
 
@@ -167,14 +167,14 @@ def test_other_spaces_of_colour_are_red_green_and_blue() -> None:
         "lab": saved(lab),
     }
     for name, content in (made | {"ycbcr": saved(red.convert("YCbCr"))}).items():
-        np.testing.assert_allclose(decoded(content, 3)[4, 12].astype(int), (200, 30, 40), atol=6, err_msg=name)
-        np.testing.assert_allclose(decoded(content, 1)[4, 12].astype(int), 82, atol=6, err_msg=name)
+        np.testing.assert_allclose(decode(content, 3)[4, 12].astype(int), (200, 30, 40), atol=6, err_msg=name)
+        np.testing.assert_allclose(decode(content, 1)[4, 12].astype(int), 82, atol=6, err_msg=name)
 
 
 def test_a_picture_of_one_bit_is_black_and_white() -> None:
     bits = np.random.default_rng(0).random((8, 24)) > 0.5
     for kind in ("PNG", "TIFF", "BMP", "PPM"):
-        np.testing.assert_array_equal(decoded(saved(Image.fromarray(bits), kind), 1)[..., 0], bits * 255)
+        np.testing.assert_array_equal(decode(saved(Image.fromarray(bits), kind), 1)[..., 0], bits * 255)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -182,9 +182,9 @@ def test_deep_pictures_stand_upright_as_others_do(turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     for kind in ("PNG", "TIFF"):
-        flat, deep = (decoded(saved(Image.fromarray(one), kind, exif=exif), 1, upright=True) for one in (GREY, DEEP))
+        flat, deep = (decode(saved(Image.fromarray(one), kind, exif=exif), 1, upright=True) for one in (GREY, DEEP))
         np.testing.assert_array_equal(flat, deep)
-        np.testing.assert_array_equal(flat[..., 0], oriented(GREY, turn))
+        np.testing.assert_array_equal(flat[..., 0], orient(GREY, turn))
 
 
 def test_postscript_is_not_run_whatever_its_name(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_postscript_is_not_run_whatever_its_name(tmp_path: Path) -> None:
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     )
     with pytest.raises(ValueError, match="it is no picture"):
-        decodes(tmp_path / "a.png")
+        require_decodable(tmp_path / "a.png")
 
 
 def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whatever_they_are_called(

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from train.data.readers.steps import parse, step
+from train.data.readers.steps import find_step, parse_time
 from train.data.tasks.series import Series
 from train.errors import InputError
 
@@ -52,7 +52,7 @@ def fixed(times: list[Date]) -> list[Date]:
 @pytest.mark.parametrize("name", RULES)
 def test_steps_are_found_and_go_on_in_both_directions(name: str) -> None:
     times = fixed(RULES[name])
-    found = step(times[3:-3], str)
+    found = find_step(times[3:-3], str)
     after = [found.ahead(times[-4], count) for count in (1, 2, 3)]
     assert [time.replace(tzinfo=None) for time in after] == [time.replace(tzinfo=None) for time in times[-3:]]
     before = [found.ahead(times[3], -count) for count in (1, 2, 3)]
@@ -71,7 +71,7 @@ def test_a_row_that_is_missing_is_told_with_the_ways_out(name: str) -> None:
     with pytest.raises(
         InputError, match=r"^row \d+, comes .* after .* and not .*; add the rows between, or set data\.time=none"
     ):
-        step(times, lambda place: f"row {place + 1}")
+        find_step(times, lambda place: f"row {place + 1}")
 
 
 def table(path: Path, times: list[str]) -> str:
@@ -138,4 +138,4 @@ def test_changes_of_clocks_are_told_with_the_way_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["2026-13", "2026Q5", "26", "2026-1", "noon", ""])
 def test_what_is_no_time_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"month|Invalid|format|range|string"):
-        parse(wrong)
+        parse_time(wrong)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.train.data.tasks.moving import write
-from train.data.readers.pixels import oriented
-from train.data.readers.videos import counted, decoded
+from train.data.readers.pixels import orient
+from train.data.readers.videos import count_frames, decode
 from train.data.tasks.clips import Clips
 
 ONE = 1 << 16
@@ -50,12 +50,12 @@ def turned(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 @pytest.mark.parametrize("name", MATRICES)
 def test_frames_are_turned_as_their_display_matrix_says(name: str, channels: int, tmp_path: Path) -> None:
     matrix, orientation = MATRICES[name]
-    plain = decoded(turned(tmp_path / "plain.mp4", (1, 0, 0, 1)), channels, [0, 5])
+    plain = decode(turned(tmp_path / "plain.mp4", (1, 0, 0, 1)), channels, [0, 5])
     path = turned(tmp_path / "video.mp4", matrix)
-    found = decoded(path, channels, [0, 5])
-    assert counted(path) == 6
+    found = decode(path, channels, [0, 5])
+    assert count_frames(path) == 6
     for one, other in zip(found, plain, strict=True):
-        np.testing.assert_array_equal(one, oriented(other, orientation))
+        np.testing.assert_array_equal(one, orient(other, orientation))
     # and as the library tells the angle of those that are turned and not mirrored
     with av.open(str(path)) as container:
         angle = next(iter(container.decode(video=0))).rotation

@@ -20,8 +20,8 @@ from datasets.arrow_writer import ArrowWriter
 
 import train.data.sources
 from train.cli import main
-from train.data.source import dataset, read
-from train.data.sources import format_of, suffixes
+from train.data.source import open_dataset, read
+from train.data.sources import find_format, list_suffixes
 from train.data.tasks.boxes import Boxes
 from train.data.tasks.images import Images
 from train.data.tasks.pairs import Pairs
@@ -123,7 +123,7 @@ def test_an_absent_extra_is_a_sentence_that_says_what_to_install(
         with pytest.raises(InputError, match=rf"needs .*: pip install 'morphax\[{extra}\]'\.$"):
             read(path)
     with pytest.raises(InputError, match=r"^hf:imdb needs datasets, .*: pip install 'morphax\[datasets\]'\.$"):
-        dataset("hf:imdb", "train")
+        open_dataset("hf:imdb", "train")
 
 
 def test_a_version_that_runs_code_of_data_sets_is_refused(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,17 +144,17 @@ def test_a_saved_folder_is_read_by_its_path_with_the_names_of_its_classes(folder
 
 def test_a_saved_folder_is_a_data_set_with_splits_and_slices(folder: str) -> None:
     assert len(Text(dataset=f"hf:{folder}").open().rows["train"]) == 40
-    split = dataset(f"hf:{folder}", "train[10%:50%]")
+    split = open_dataset(f"hf:{folder}", "train[10%:50%]")
     assert [split.examples[place]["text"] for place in range(len(split.examples))] == [
         row["text"] for row in ROWS[4:20]
     ]
-    assert len(dataset(f"hf:{folder}", "train[:3]+test[-2:]").examples) == 5
+    assert len(open_dataset(f"hf:{folder}", "train[:3]+test[-2:]").examples) == 5
     with pytest.raises(InputError, match="has no split 'dev'; it has train, test: set data.splits"):
-        dataset(f"hf:{folder}", "dev")
+        open_dataset(f"hf:{folder}", "dev")
     with pytest.raises(InputError, match=r"has no slice 'train\[:x\]'"):
-        dataset(f"hf:{folder}", "train[:x]")
+        open_dataset(f"hf:{folder}", "train[:x]")
     with pytest.raises(InputError, match="was not written by save_to_disk"):
-        dataset(f"hf:{Path(folder).parent}", "train")
+        open_dataset(f"hf:{Path(folder).parent}", "train")
     with pytest.raises(InputError, match="write the boxes as a COCO or VOC folder"):
         Boxes(dataset=f"hf:{folder}").open()
 
@@ -222,12 +222,12 @@ def test_a_name_that_the_cache_lacks_says_how_it_comes_there(cached: Path) -> No
     with pytest.raises(
         InputError, match=r"is not in the cache of `datasets` \(.*datasets\.load_dataset\('nobody/nothing'\)\"` once"
     ) as caught:
-        dataset("hf:nobody/nothing", "train")
+        open_dataset("hf:nobody/nothing", "train")
     assert str(cached) in str(caught.value)
     with pytest.raises(
         InputError, match=r"hf:someone/reviews:other is none or several of the configurations here, plain"
     ):
-        dataset("hf:someone/reviews:other", "train")
+        open_dataset("hf:someone/reviews:other", "train")
 
 
 def test_a_run_remembers_which_data_of_the_library_it_was(
@@ -268,9 +268,9 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         read(str(tmp_path / "reviews.PIPES"))
     monkeypatch.setattr(train.data.sources, "__path__", [*train.data.sources.__path__, str(tmp_path / "own")])
-    train.data.sources._defined.cache_clear()
+    train.data.sources._discover.cache_clear()
     try:
-        assert ".pipes" in suffixes()
+        assert ".pipes" in list_suffixes()
         path = str(tmp_path / "reviews.PIPES")
         assert Text(path=path, test=path).open().classes == ("bad", "good")
         assert Pairs(path=path, test=path, source="text", target="label", tokenizer="bpe:300").open().pairs["train"][
@@ -279,16 +279,16 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "own" / "twice.py").write_text(
             "from train.data.sources.pipes import *\nOTHER = Format(('.csv',), read)\n"
         )
-        train.data.sources._defined.cache_clear()
+        train.data.sources._discover.cache_clear()
         with pytest.raises(ValueError, match=r"\.csv is read in tables\.py and in twice\.py of train/data/sources"):
-            suffixes()
+            list_suffixes()
     finally:
         for name in ("pipes", "twice"):
             sys.modules.pop(f"train.data.sources.{name}", None)
-        train.data.sources._defined.cache_clear()
+        train.data.sources._discover.cache_clear()
 
 
 def test_a_path_that_no_format_reads_is_none_s(tmp_path: Path) -> None:
-    assert format_of(str(tmp_path)) is None
-    assert format_of("~nobody_here/x") is None
-    assert format_of("a\0b") is None
+    assert find_format(str(tmp_path)) is None
+    assert find_format("~nobody_here/x") is None
+    assert find_format("a\0b") is None

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.conftest import drawn
-from train.data.readers.pixels import resized, scaled
-from train.data.source import dataset
+from train.data.readers.pixels import normalise, resize
+from train.data.source import open_dataset
 from train.data.tasks.boxes import Boxes
 from train.data.transforms.augment import Augment
 from train.errors import InputError
@@ -82,7 +82,7 @@ def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
 def test_pictures_of_a_data_set_are_decoded_when_they_are_seen_as_the_data_set_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = dataset("bccd", "test").examples[3]["image"]
+    whole = open_dataset("bccd", "test").examples[3]["image"]
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", None)
         opened, grey = Boxes("bccd").open(), Boxes("bccd", channels=1).open()  # which read the boxes alone
@@ -266,7 +266,7 @@ def test_a_picture_is_turned_by_its_exif_where_only_so_it_has_the_listed_size(
         found = spec.open().picture("train", 0)
         upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "3.png")))
         np.testing.assert_array_equal(found, image if (width, height) == (48, 32) else upright)
-        np.testing.assert_array_equal(asked, scaled(resized(upright, (192, 256))))
+        np.testing.assert_array_equal(asked, normalise(resize(upright, (192, 256))))
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -14,11 +14,11 @@ from tests.train.data.tasks.moving import experiment, moving, write
 from tests.train.review.evidence import law_metrics_do_not_depend_on_batches_or_devices
 from train.cli import main
 from train.data.builders.highway_manoeuvres import MANOEUVRES
-from train.data.builders.moving_digits import DIRECTIONS, SIDE, STEP, clip
-from train.data.digits import digits
-from train.data.readers.pixels import filmstrip
-from train.data.readers.videos import KINDS, counted, decoded, sampled
-from train.data.source import dataset
+from train.data.builders.moving_digits import DIRECTIONS, SIDE, STEP, make_clip
+from train.data.digits import read_digits
+from train.data.readers.pixels import join_frames
+from train.data.readers.videos import KINDS, choose_frames, count_frames, decode
+from train.data.source import open_dataset
 from train.data.tasks.clips import Clips
 from train.data.transforms.augment import Augment
 from train.errors import InputError
@@ -49,9 +49,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_kind_of_video_is_counted_and_decoded_in_order(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"video{kind}"
     grown(path)
-    assert counted(path) == 20
+    assert count_frames(path) == 20
     for channels in (1, 3):
-        frames = decoded(path, channels, [0, 7, 7, 19])
+        frames = decode(path, channels, [0, 7, 7, 19])
         assert [frame.shape for frame in frames] == [(32, 48, channels)] * 4
         np.testing.assert_allclose([frame.mean() for frame in frames], [0, 70, 70, 190], atol=8)
 
@@ -63,9 +63,9 @@ def test_a_video_is_whole_whose_frames_are_held_for_long_or_cut_by_its_list_of_e
             moving(0, 1, 60),
             [33 * number + 1000 * min(max(number - 25, 0), 10) for number in range(60)],
         )
-        assert counted(tmp_path / f"a{kind}") == 60
+        assert count_frames(tmp_path / f"a{kind}") == 60
     write(tmp_path / "video.mp4", moving(0, 1, 60), [33 * number for number in range(60)], before=600)
-    assert 30 < counted(tmp_path / "video.mp4") < 50
+    assert 30 < count_frames(tmp_path / "video.mp4") < 50
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,21 +74,21 @@ def test_a_video_that_was_cut_off_is_refused(kind: str, tmp_path: Path) -> None:
     write(path, moving(0, 1, 20))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="no video, or damaged|cut off after|no frames"):
-        counted(path)
+        count_frames(path)
 
 
 def test_frames_are_seen_evenly_and_in_training_from_a_start_drawn_by_chance() -> None:
-    assert sampled(8, 8) == list(range(8))
-    assert sampled(80, 4) == [10, 30, 50, 70]
-    assert sampled(3, 5) == [0, 1, 2, 2, 2]
-    assert sampled(1, 2, 0.5, np.random.default_rng(0)) == [0, 0]
+    assert choose_frames(8, 8) == list(range(8))
+    assert choose_frames(80, 4) == [10, 30, 50, 70]
+    assert choose_frames(3, 5) == [0, 1, 2, 2, 2]
+    assert choose_frames(1, 2, 0.5, np.random.default_rng(0)) == [0, 0]
     for seed in range(200):
         for count, frames, span in ((9, 8, 1.0), (100, 8, 0.4), (100, 8, 1.0), (37, 5, 0.1)):
-            places = np.array(sampled(count, frames, span, np.random.default_rng(seed)))
+            places = np.array(choose_frames(count, frames, span, np.random.default_rng(seed)))
             assert (np.diff(places) >= 1).all()
             assert 0 <= places[0] <= places[-1] < count
             assert places[-1] - places[0] < max(frames, span * count)
-    starts = {sampled(100, 8, 0.4, np.random.default_rng(seed))[0] for seed in range(200)}
+    starts = {choose_frames(100, 8, 0.4, np.random.default_rng(seed))[0] for seed in range(200)}
     assert len(starts) > 30
     assert min(starts) < 5
     assert max(starts) > 58
@@ -242,14 +242,15 @@ def test_all_frames_of_a_clip_are_changed_alike_and_left_stays_left(tmp_path: Pa
         Augment(erase=1.0),
     ):
         opened = Clips(size=(16, 24), channels=3, augment=augment).reader(("a",))
-        clips = [opened.seen([still] * 4, np.random.default_rng(seed)) for seed in range(12)]
+        clips = [opened.prepare([still] * 4, np.random.default_rng(seed)) for seed in range(12)]
         for video in clips:
             np.testing.assert_array_equal(video, np.repeat(video[:1], 4, 0))
         assert len({video.tobytes() for video in clips}) > 6
     plain = Clips(size=(16, 24), channels=3).reader(("a",))
-    assert all(plain.seen([still], np.random.default_rng(seed))[0, :, :6].mean() > 0.9 for seed in range(40))
+    assert all(plain.prepare([still], np.random.default_rng(seed))[0, :, :6].mean() > 0.9 for seed in range(40))
     turned = Clips(size=(16, 24), channels=3, augment=Augment(mirror=True)).reader(("a",))
-    assert 5 < sum(turned.seen([still], np.random.default_rng(seed))[0, :, :6].mean() > 0.9 for seed in range(40)) < 35
+    lefts = [turned.prepare([still], np.random.default_rng(seed))[0, :, :6].mean() > 0.9 for seed in range(40)]
+    assert 5 < sum(lefts) < 35
 
 
 def test_mixtures_of_clips_hold_as_much_of_each_as_their_targets_say() -> None:
@@ -258,7 +259,7 @@ def test_mixtures_of_clips_hold_as_much_of_each_as_their_targets_say() -> None:
         "labels": np.arange(2),
     }
     for augment in (Augment(mixup=0.4), Augment(cutmix=1.0)):
-        mix = augment.mixture(2, "video")
+        mix = augment.make_mix(2, "video")
         assert mix is not None
         mixed = mix(batch, np.random.default_rng(0))
         np.testing.assert_allclose(
@@ -268,7 +269,7 @@ def test_mixtures_of_clips_hold_as_much_of_each_as_their_targets_say() -> None:
 
 def test_a_filmstrip_is_the_frames_side_by_side() -> None:
     frames = [np.full((4, 5, 1), value, np.uint8) for value in (10, 20, 30)]
-    strip = filmstrip(frames, gap=1)
+    strip = join_frames(frames, gap=1)
     assert strip.shape == (4, 17, 1)
     assert strip[0, :, 0].tolist() == [10] * 5 + [255] + [20] * 5 + [255] + [30] * 5
 
@@ -339,7 +340,7 @@ def phases(video: np.ndarray) -> np.ndarray:
 def test_one_digit_in_four_goes_its_way_and_only_the_order_of_frames_tells_which() -> None:
     ink, ways = np.outer(np.arange(1, 11), np.arange(1, 11))[None].astype(np.uint8), list(DIRECTIONS.values())
     for number in range(64):
-        label, video = number % 8, clip(ink, number % 8, np.random.default_rng(number))
+        label, video = number % 8, make_clip(ink, number % 8, np.random.default_rng(number))
         moved = phases(video)
         steady = [quarter for quarter in moved if np.ptp(quarter, axis=0).max() < 1e-6]
         assert len(steady) == 1
@@ -361,7 +362,7 @@ def test_one_digit_in_four_goes_its_way_and_only_the_order_of_frames_tells_which
 
 
 def test_no_digit_is_in_both_splits() -> None:
-    train, test = ({image.tobytes() for image in digits(part)[0]} for part in ("train", "test"))
+    train, test = ({image.tobytes() for image in read_digits(part)[0]} for part in ("train", "test"))
     assert (len(train), len(test)) == (4000, 1000)
     assert not train & test
 
@@ -370,7 +371,7 @@ def test_no_digit_is_in_both_splits() -> None:
 def highway(cache: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MORPHAX_CACHE", str(cache))
-        return {part: dataset("highway_manoeuvres/few", part).examples for part in ("train", "test")}
+        return {part: open_dataset("highway_manoeuvres/few", part).examples for part in ("train", "test")}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.readers.pixels import centred, middle
+from train.data.readers.pixels import crop_centre, find_middle
 from train.data.split import Split
 from train.data.tasks.clips import Clips
 from train.data.tasks.images import Images
@@ -64,4 +64,4 @@ def test_cut_examples_of_a_data_set_are_counted(size: tuple[int, int], count: in
 @pytest.mark.parametrize("size", [(28, 28), (32, 24), (7, 5)])
 def test_the_middle_that_is_told_is_the_one_that_is_seen(size: tuple[int, int]) -> None:
     for extents in ((28, 28), (31, 40), (64, 48), (1, 9)):
-        assert centred(np.zeros((*extents, 1), np.uint8), size).shape[:2] == middle(extents, size)
+        assert crop_centre(np.zeros((*extents, 1), np.uint8), size).shape[:2] == find_middle(extents, size)

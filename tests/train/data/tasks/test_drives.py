@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.data.tasks.drives import Drives, trajectories
+from train.data.tasks.drives import Drives, read_trajectories
 from train.errors import InputError
 from train.review.driving import ClosedLoop
 
@@ -35,7 +35,7 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
     path = write(tmp_path / "drives")
     opened = Drives(path=path, test=path, context=5, scale=10.0, balance=0.0).open()
     batches = {part: opened.batches(part, 4, 4, None) for part in ("train", "test")}
-    known = trajectories(path)
+    known = read_trajectories(path)
     seen: dict[str, list[int]] = {"train": [], "test": []}
     starts = []
     for part, some in batches.items():
@@ -88,7 +88,7 @@ def test_returns_over_the_steps_left_mean_the_same_at_every_step(tmp_path: Path)
 def test_a_return_is_asked_for_as_it_is_at_the_wheel(horizon: int | None, tmp_path: Path) -> None:
     """What is left of it falls by each reward; the trajectory's own sum asks for what it reached."""
     path = write(tmp_path / "drives") + "/1.npz"
-    one, spec = trajectories(path)[0], Drives(context=5, horizon=horizon, scale=10.0)
+    one, spec = read_trajectories(path)[0], Drives(context=5, horizon=horizon, scale=10.0)
 
     def given(asked: float | None) -> np.ndarray:
         opened = dataclasses.replace(spec, asked=asked).reader()
@@ -98,7 +98,7 @@ def test_a_return_is_asked_for_as_it_is_at_the_wheel(horizon: int | None, tmp_pa
     left, expected = 14.0, []
     for step, got in enumerate([0.0, *one.rewards[:-1].tolist()]):
         left -= got
-        expected.append(float(spec.scaled(np.array(left), np.array(step))))
+        expected.append(float(spec.scale_returns(np.array(left), np.array(step))))
     np.testing.assert_allclose(given(14.0), expected, rtol=1e-5)
     np.testing.assert_allclose(given(float(one.rewards.sum())), given(None), rtol=1e-4)
     assert not np.allclose(given(14.0), given(None))

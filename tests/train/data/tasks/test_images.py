@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from train.cli import main
 from train.data.batches import of_examples
-from train.data.readers.pixels import View, decoded, resized, scaled
+from train.data.readers.pixels import View, decode, normalise, resize
 from train.data.tasks.images import Images
 from train.data.transforms.augment import Augment
 from train.errors import InputError
@@ -63,20 +63,20 @@ def test_every_kind_of_picture_is_read_alike(tmp_path: Path) -> None:
         "alpha": alpha,
     }.items():
         image.save(tmp_path / f"{name}.png")
-        np.testing.assert_array_equal(decoded(tmp_path / f"{name}.png", 3), expected, err_msg=name)
-        np.testing.assert_array_equal(decoded(tmp_path / f"{name}.png", 1), grey[..., None], err_msg=name)
+        np.testing.assert_array_equal(decode(tmp_path / f"{name}.png", 3), expected, err_msg=name)
+        np.testing.assert_array_equal(decode(tmp_path / f"{name}.png", 1), grey[..., None], err_msg=name)
     clear = np.concatenate([expected, np.zeros((10, 12, 1), np.uint8)], -1)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert (decoded(tmp_path / "clear.png", 3) == 255).all()
+    assert (decode(tmp_path / "clear.png", 3) == 255).all()
 
 
 def test_a_view_is_what_slices_and_flips_of_the_array_give() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
-    np.testing.assert_array_equal(View().pixels(image, (8, 12)), image)
-    np.testing.assert_array_equal(View(0.25, 0.5, 0.5, 0.25).pixels(image, (4, 3)), image[2:6, 6:9])
-    np.testing.assert_array_equal(View(mirror=True).pixels(image, (8, 12)), image[:, ::-1])
-    np.testing.assert_array_equal(View(upside=True).pixels(image, (8, 12)), image[::-1])
-    beyond = View(-0.25, 0.5, 1.0, 1.0).pixels(image, (8, 12), fill=7)
+    np.testing.assert_array_equal(View().crop(image, (8, 12)), image)
+    np.testing.assert_array_equal(View(0.25, 0.5, 0.5, 0.25).crop(image, (4, 3)), image[2:6, 6:9])
+    np.testing.assert_array_equal(View(mirror=True).crop(image, (8, 12)), image[:, ::-1])
+    np.testing.assert_array_equal(View(upside=True).crop(image, (8, 12)), image[::-1])
+    beyond = View(-0.25, 0.5, 1.0, 1.0).crop(image, (8, 12), fill=7)
     assert (beyond[:2] == 7).all()
     assert (beyond[:, 6:] == 7).all()
     np.testing.assert_array_equal(beyond[2:, :6], image[:6, 6:])
@@ -86,12 +86,12 @@ def test_boxes_move_with_what_they_frame() -> None:
     draw = np.random.default_rng(0)
     augment = Augment(shift=0.2, scale=(0.4, 1.6), mirror=True, upside=True)
     for seed in range(100):
-        view, image = augment.view(np.random.default_rng(seed)).whole(64, 96), np.zeros((64, 96, 1), np.uint8)
+        view, image = augment.draw_view(np.random.default_rng(seed)).snap(64, 96), np.zeros((64, 96, 1), np.uint8)
         (top, bottom), (left, right) = sorted(draw.choice(65, 2, False)), sorted(draw.choice(97, 2, False))
         image[top:bottom, left:right] = 255
         box = np.array([[left / 96, top / 64, right / 96, bottom / 64]])
-        seen = view.pixels(image, (256, 256))[..., 0] > 127
-        inside = view.boxes(box)[0].clip(0, 1) * 256
+        seen = view.crop(image, (256, 256))[..., 0] > 127
+        inside = view.map_boxes(box)[0].clip(0, 1) * 256
         if not seen.any():
             assert min(inside[2:] - inside[:2]) < 1
             continue
@@ -130,7 +130,7 @@ def test_augmented_pictures_keep_their_shape_and_range_and_follow_their_seed(aug
     found = []
     for seed in (0, 0, *range(40)):
         chance = np.random.default_rng(seed)
-        found.append(augment.colours(augment.view(chance).pixels(image, (16, 16)), chance))
+        found.append(augment.change_colours(augment.draw_view(chance).crop(image, (16, 16)), chance))
         assert found[-1].shape == (16, 16, channels)
         assert found[-1].dtype == np.uint8
     np.testing.assert_array_equal(found[0], found[1])
@@ -145,7 +145,7 @@ def test_mixtures_hold_as_much_of_each_picture_as_their_targets_say(augment: Aug
         "labels": labels,
     }
     for seed in range(30):
-        mixed = augment.mixed(batch, np.random.default_rng(seed), 3)
+        mixed = augment.mix(batch, np.random.default_rng(seed), 3)
         np.testing.assert_allclose(mixed["targets"].sum(-1), 1, atol=1e-6)
         np.testing.assert_allclose(mixed["image"].mean((1, 2, 3)), mixed["targets"] @ np.arange(3), atol=1e-5)
 
@@ -192,7 +192,7 @@ def test_a_folder_of_classes_is_split_by_name_and_read_in_the_middle(folder: Pat
     wide[:, 10:20] = 255
     Image.fromarray(wide[..., 0]).save(folder / "wide.png")
     asked = opened.questions([str(folder / "wide.png")], 1, 1)[0]["image"]
-    np.testing.assert_array_equal(asked[0], scaled(np.full((8, 8, 3), 255, np.uint8)))
+    np.testing.assert_array_equal(asked[0], normalise(np.full((8, 8, 3), 255, np.uint8)))
     assert Image.open(io.BytesIO(opened.shown("test", 0).data)).size == opened.picture("test", 0).shape[1::-1]
 
 
@@ -229,7 +229,7 @@ def test_a_picture_is_seen_upright_and_answered_as_it_is_measured(kind: str, tur
         assert rows >= 600
         assert columns >= 800
         assert max(rows, columns) < 4000
-        np.testing.assert_allclose(small, resized(upright, (rows, columns)), atol=40)
+        np.testing.assert_allclose(small, resize(upright, (rows, columns)), atol=40)
     else:
         np.testing.assert_array_equal(found, upright)
     batch = opened.batches("test", 1, 1, None)[0]
@@ -246,7 +246,7 @@ def test_a_damaged_exif_leaves_the_picture_as_it_is(tmp_path: Path) -> None:
         for _ in range(3):
             damaged[chance.integers(len(damaged))] = chance.integers(256)
         image.save(tmp_path / "one.png", exif=bytes(damaged[: chance.integers(8, 2 * len(damaged))]))
-        assert decoded(tmp_path / "one.png", 3, upright=True).shape in ((12, 16, 3), (16, 12, 3))
+        assert decode(tmp_path / "one.png", 3, upright=True).shape in ((12, 16, 3), (16, 12, 3))
 
 
 def _without(name: str) -> Callable[[Path], None]:

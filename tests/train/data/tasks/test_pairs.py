@@ -15,7 +15,7 @@ import sacrebleu
 from configs.translate_numbers import make_model as small
 from train.cli import main
 from train.config import load_config
-from train.data.source import held
+from train.data.source import is_held_out
 from train.data.tasks.pairs import Pairs
 from train.engine.evidence import Trained
 from train.engine.folder import record, use_saved_tokenizer
@@ -137,10 +137,10 @@ def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
         Pairs(path="a.jsonl", holdout=0.3),
     ]
     for part in ("train", "test"):
-        found = [spec.pairs(part) for spec in specs]
+        found = [spec.read_pairs(part) for spec in specs]
         assert found[0] == found[1] == found[2]
         assert found[0]
-    assert sorted(specs[0].pairs("train") + specs[0].pairs("test")) == sorted(both)
+    assert sorted(specs[0].read_pairs("train") + specs[0].read_pairs("test")) == sorted(both)
 
 
 def test_a_learnt_vocabulary_spells_every_text() -> None:
@@ -226,7 +226,7 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
     assert main(["predict", "run", "asked.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answers"] == first
 
-    more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not held(text, 0.3)]
+    more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not is_held_out(text, 0.3)]
     # the same test part; from this training part one would learn other tokens
     for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):
         Path(name).write_text("\n".join(own + more), encoding="utf-8")

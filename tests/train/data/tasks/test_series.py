@@ -18,7 +18,7 @@ from train.baselines import Baseline
 from train.charts import Plot
 from train.cli import main
 from train.contracts import PART
-from train.data.source import Split, dataset
+from train.data.source import Split, open_dataset
 from train.data.tasks.series import Series
 from train.errors import InputError
 from train.objectives import Quantiles
@@ -194,7 +194,7 @@ def test_a_season_out_of_reach_is_left_out_and_a_horizon_that_is_not_forecast_re
 
 def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    weather = dataset("traffic_weather", "hours").examples
+    weather = open_dataset("traffic_weather", "hours").examples
     times = [
         datetime.datetime.fromisoformat(hour.decode())
         for index in range(len(weather))
@@ -202,7 +202,7 @@ def test_hours_of_the_data_sets_are_in_their_order(cache: Path, monkeypatch: pyt
     ]
     assert len(times) == 17_520
     assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {datetime.timedelta(hours=1)}
-    occupancy = dataset("traffic_occupancy", "hours").examples
+    occupancy = open_dataset("traffic_occupancy", "hours").examples
     assert 24 * len(occupancy) == 17_544
     column = np.concatenate([occupancy[index]["sensor_00"] for index in range(20)])
     assert np.corrcoef(column[:-24], column[24:])[0, 1] > 0.5
