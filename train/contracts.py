@@ -255,7 +255,7 @@ class PerValue(Protocol):
 class Schedule(Protocol):
     """A learning rate over training: `build(steps)` returns step -> rate."""
 
-    def build(self, steps: int) -> optax.Schedule: ...
+    def build(self, steps: int) -> Callable[[Any], Any]: ...
 
 
 class Optimizer(Protocol):

@@ -1,13 +1,13 @@
 """Classification: cross-entropy, focal loss and class weights."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
-from train.errors import Json
 from train.sums import Sums, sum_weighted
 
 
@@ -59,7 +59,7 @@ class Classification:
             "accuracy": sum_weighted(correct, weights),
         }
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The most probable label and the probability of each."""
         probabilities = to_probabilities(output)
         names = names or tuple(map(str, range(len(probabilities))))

@@ -1,6 +1,7 @@
 """Object detection as set prediction: box operations, matching, and the objective."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,6 @@ import numpy as np
 import optax
 
 from models.contracts import Batch, Tree
-from train.errors import Json
 from train.sums import Sums, sum_up
 
 
@@ -105,7 +105,7 @@ class SetPrediction:
         total = self.label * label + self.distance * distance + self.area * area
         return total, label, distance, area, jnp.sum(present * shared) / count
 
-    def answer(self, output: Tree, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: Tree, names: tuple[str, ...]) -> dict[str, Any]:
         """The objects of probability `least` or more, most probable first.
 
         Boxes are left, top, right, bottom as fractions of the image.  If there is none, `least` and the most probable

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ import numpy as np
 from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
-from train.errors import Json
 from train.objectives.classification import cross_entropy, to_probabilities
 from train.sums import Each, Sum, Sums, sum_weighted
 
@@ -28,7 +28,7 @@ class NextToken:
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _predict_ahead(outputs, batch, 1)
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five most probable next tokens after the text."""
         return {"next": _list_likeliest(output[-1], names)}
 
@@ -68,7 +68,7 @@ class Translation:
         first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
         return beam(model, params, source | first, self.longest, self.beams, end, self.penalty)[0]
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five most probable next tokens."""
         return {"next": _list_likeliest(output[-1], names)}
 
@@ -95,7 +95,7 @@ class NextTokens:
         loss = functools.reduce(_add_losses, (part["loss"] for part in parts))
         return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five most probable next tokens after the text."""
         return {"next": _list_likeliest(output[-1, 0], names)}
 
@@ -154,7 +154,7 @@ class MaskedLM:
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _score_predictions(outputs, batch["labels"], batch.get("weights"))
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five most probable tokens at every position."""
         return {"tokens": [_list_likeliest(logits, names) for logits in output]}
 

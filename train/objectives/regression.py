@@ -1,13 +1,13 @@
 """Regression: mean squared error and quantiles."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
-from train.errors import Json
 from train.sums import Sums, sum_weighted
 
 
@@ -33,7 +33,7 @@ class MeanSquaredError:
             "mean_absolute_error": sum_weighted(jnp.abs(error), weights),
         }
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The value, or the list of values."""
         values = [float(value) for value in output]
         return {"value": values[0] if len(values) == 1 else values}
@@ -76,7 +76,7 @@ class Quantiles:
         absolute = jnp.abs(error[..., count // 2]) * batch.get("scale", 1.0)
         return {"loss": sum_weighted(pinball, weights), "mean_absolute_error": sum_weighted(absolute, weights)}
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Json]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The forecast step by step: every quantile of each series (t, n, q)."""
         del names
         steps = output[:, 0] if output.shape[1] == 1 else output

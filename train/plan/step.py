@@ -235,7 +235,7 @@ def _parse_exceeded(error: Exception) -> tuple[float, float, bool] | None:
 
 
 @functools.cache
-def measure_usable_memory(device: jax.Device) -> float:
+def measure_usable_memory(device: Any) -> float:
     """Measures the bytes of HBM that programs may use, less than the chip's.
 
     The compiler names the limit when it refuses a program that asks for more.

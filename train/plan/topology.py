@@ -20,7 +20,7 @@ ENVIRONMENT = {
 }
 
 
-def find_devices(name: str) -> list[jax.Device]:
+def find_devices(name: str) -> list[Any]:
     """Finds the devices of a topology such as `v5e:2x4`, to place abstract arrays on and compile for.
 
     Computations that run stay on the CPU.  Raises InputError if the name is no topology, or libtpu is missing.
