@@ -62,10 +62,10 @@ def contract(name: str) -> str:
 def conforming(name: str) -> list[type]:
     """Classes of the project that conform to a contract, by name."""
     from models.contracts import KINDS, conforms
-    from train.spec.parts import project
+    from train.spec.parts import list_project_parts
 
     kind = contracts()[name]
-    classes = [value for value in project().values() if isinstance(value, type)]
+    classes = [value for value in list_project_parts().values() if isinstance(value, type)]
     ours = {part.__name__: part for part in classes if conforms(part, kind) and (kind in KINDS or not _layer(part))}
     return [ours[part] for part in sorted(ours, key=str.lower)]
 

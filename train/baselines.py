@@ -1,4 +1,4 @@
-"""Values of metrics without the model, beside the model's, and the warning if the model is worse."""
+"""Baselines: values of metrics without the model, and the warning if the model is worse."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from models.words import join
 class Baseline:
     """A metric's value without the model, by `name`, such as "last value"; `greater` if larger is better.
 
-    A model worse than one that is `simple` is warned of; another, such as an expert's, is a mark to reach.
+    A warning is given if the model is worse than a `simple` baseline; others, such as an expert's, are for comparison.
     """
 
     name: str
@@ -20,7 +20,7 @@ class Baseline:
     simple: bool = True
 
     def is_better(self, value: float) -> bool:
-        """If it is better than a value."""
+        """Tells if the baseline is better than a value."""
         return value < self.value if self.greater else value > self.value
 
 
@@ -28,33 +28,33 @@ Baselines = Mapping[str, tuple[Baseline, ...]]  # by metric
 
 
 def record(baselines: Baselines) -> dict[str, dict[str, float]]:
-    """Baselines as JSON values: their values by metric and by name."""
+    """Records baselines as JSON values: their values by metric and by name."""
     return {metric: {each.name: each.value for each in several} for metric, several in baselines.items()}
 
 
 def describe(several: Mapping[str, float | None]) -> str:
-    """Values by name as they are read: last value 160.4, 24 steps before 171.2."""
-    return ", ".join(f"{name} {number(value)}" for name, value in several.items())
+    """Describes values by name: last value 160.4, 24 steps before 171.2."""
+    return ", ".join(f"{name} {format_number(value)}" for name, value in several.items())
 
 
-def warnings(metrics: Mapping[str, float], baselines: Baselines) -> list[str]:
-    """A sentence if the model is worse than what is simple, by the metrics that say so; none otherwise."""
+def list_warnings(metrics: Mapping[str, float], baselines: Baselines) -> list[str]:
+    """Lists a warning if the model is worse than simple baselines, with the metrics; none otherwise."""
     lost: list[str] = []
     for metric, several in baselines.items():
         value = metrics.get(metric, math.nan)
         if better := {each.name: each.value for each in several if each.simple and each.is_better(value)}:
-            lost.append(f"{metric} {number(value)} ({describe(better)})")
+            lost.append(f"{metric} {format_number(value)} ({describe(better)})")
     if not lost:
         return []
     advice = "train it longer, or with another rate or size"
     return [f"The model is worse than what needs no model: {join(lost, room=160)}; {advice}."]
 
 
-def number(value: float | None) -> str:
-    """A number with four decimals, or fewer if it is large."""
-    return "-" if value is None else f"{value:.{decimals(value)}f}"
+def format_number(value: float | None) -> str:
+    """Formats a number with four decimals, or fewer if it is large."""
+    return "-" if value is None else f"{value:.{count_decimals(value)}f}"
 
 
-def decimals(value: float) -> int:
-    """Decimals of a number that is read."""
+def count_decimals(value: float) -> int:
+    """Counts the decimals that a number is shown with."""
     return next((places for size, places in ((10, 4), (100, 2), (10_000, 1)) if abs(value) < size), 0)

@@ -15,8 +15,8 @@ from models.structure import nearest
 from train.errors import InputError
 from train.experiment import Experiment
 from train.spec.encoding import decode, encode
-from train.spec.overrides import changes, override
-from train.spec.parts import Names, components, joined, project
+from train.spec.overrides import list_changes, override
+from train.spec.parts import Names, list_components, list_project_parts, merge_names
 
 
 def list_configs() -> list[str]:
@@ -30,7 +30,7 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
     Raises InputError for an unknown name, a file without `experiment()`, and an override that does not fit.
     """
     module = import_config(name)
-    names = joined(project(), components(module))
+    names = merge_names(list_project_parts(), list_components(module))
     if not hasattr(module, "experiment"):
         raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:
@@ -45,7 +45,7 @@ def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
         again = decode(encode(experiment), names)  # train exactly the experiment that its run is read back as
     except InputError as error:
         raise InputError(f"The config {name!r} could not be read back from its run: {error}") from None
-    if lost := changes(experiment, again):
+    if lost := list_changes(experiment, again):
         raise InputError(
             f"The config {name!r} could not be read back from its run: {'; '.join(lost)}; use tuples and known"
             " components."

@@ -1,7 +1,7 @@
-"""The sockets of an experiment: a new data set, objective, optimizer, schedule, review plugs into one of these.
+"""Contracts of an experiment: each new data set, objective, optimizer, schedule or review implements one of these.
 
-A class belongs to a contract by its methods and the names of their arguments, never by a base class.  Powers that
-only some have are small protocols of their own, checked by `isinstance`.
+A class belongs to a contract by its methods and the names of their arguments, never by a base class.  Optional powers
+are small protocols of their own, checked by `isinstance`.
 Shape letters: b batch, t time, n examples, c classes.
 """
 
@@ -21,7 +21,7 @@ from train.sums import Sums
 PART = Literal["train", "test"]
 Arrays = dict[str, np.ndarray]
 Params = Tree
-Roles = Tree  # of Role, like the parameters: see `models.parametrization.roles`
+Roles = Tree  # a Role for each parameter: see `models.parametrization.roles`
 
 
 class Steps(Protocol):
@@ -35,9 +35,9 @@ class Steps(Protocol):
 
 
 class Dataset(Protocol):
-    """Data that is ready: `classes` of the target, `names` that an answer chooses from, `vocab` ids of tokens (or 0).
+    """Opened data: `classes` of the target, `names` that an answer chooses from, `vocab` token ids (or 0).
 
-    A batch's `weights` say which places hold examples, and its `index` which of the split's they are.  `questions` are
+    A batch's `weights` are 0 for padding, and its `index` is that of each example in the split.  `questions` are
     batches to predict from.
     """
 
@@ -53,7 +53,7 @@ class Dataset(Protocol):
 
 
 class Data(Protocol):
-    """The origin of batches: `open` reads, checks and tokenises; `classes` fixes those that a trained model knows."""
+    """A source of batches: `open` reads, checks and tokenises; `classes` are those of a trained model, if any."""
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Dataset: ...
 
@@ -62,21 +62,21 @@ class Data(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """Data of which an example can be shown, as plain text or as a figure."""
+    """Data that can show an example, as plain text or as a figure."""
 
     def shown(self, part: PART, index: int) -> str | Figure: ...
 
 
 @runtime_checkable
 class Asks(Protocol):
-    """Data that makes questions of what a user gives, such as the pictures of a folder."""
+    """Data that turns a user's input into questions, such as a folder into its images."""
 
     def asked(self, given: Sequence[str]) -> list[str]: ...
 
 
 @runtime_checkable
 class Restores(Protocol):
-    """Data that puts outputs of the model for an example back into its units."""
+    """Data that converts outputs of the model for an example into its units."""
 
     def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray: ...
 
@@ -132,16 +132,16 @@ class Labelled(Protocol):
 
 @runtime_checkable
 class Unasked(Protocol):
-    """Data of which nothing can be asked, for the reason `unasked`, a clause such as "data are made by a rule"."""
+    """Data without predictions for a user's input; `unasked` is the reason, such as "data are made by a rule"."""
 
     unasked: str
 
 
 class Requirement(Protocol):
-    """What a setting must be for data to fit: `holds` says if a value is; one that follows the data becomes `value`.
+    """A condition on a setting: `holds` tells if a value fits the data; a setting that follows the data gets `value`.
 
     `reason` is a clause such as "the data has 5 classes".  `depends` are the settings that it comes from, `instead` one
-    of these that can be set to what the model has.
+    of these that can be set to the model's value.
     """
 
     @property
@@ -164,7 +164,7 @@ class Requirement(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Equal:
-    """A setting of exactly one value."""
+    """Requires exactly one value."""
 
     value: Any
     reason: str
@@ -173,13 +173,13 @@ class Equal:
     tight: bool = True
 
     def holds(self, value: Any) -> bool:
-        """If it is the value."""
+        """Tells if a setting is the value."""
         return value == self.value
 
 
 @dataclasses.dataclass(frozen=True)
 class AtLeast:
-    """A setting that is large enough; with `tight` one that follows becomes the value even if it is larger."""
+    """Requires a value or more; with `tight`, a setting that follows the data becomes the value even if larger."""
 
     value: int
     reason: str
@@ -188,24 +188,24 @@ class AtLeast:
     tight: bool = False
 
     def holds(self, value: Any) -> bool:
-        """If it is the value, or above."""
+        """Tells if a setting is the value or above."""
         return value >= self.value
 
 
 @runtime_checkable
 class Requires(Protocol):
-    """Data that requires more of a model than its classes and its vocabulary: requirements by paths of an experiment.
+    """Data that requires more of a model than classes and vocabulary: requirements by paths of an experiment.
 
-    A path that the experiment does not have, and a setting that is none, require nothing.
+    A path that the experiment lacks, and a setting that is None, are not checked.
     """
 
     def requires(self, model: Model, objective: "Objective") -> Mapping[str, Requirement]: ...
 
 
 class Objective(Protocol):
-    """(outputs, batch) -> Sums with at least `loss`; `answer` puts one output in words.
+    """Losses and metrics: (outputs, batch) -> Sums with at least `loss`; `answer` turns one output into JSON values.
 
-    Sums made by `train.sums.weighted` have a confidence interval; a Sum of a total and a weight alone has none.
+    Sums made by `train.sums.sum_weighted` have a confidence interval; a Sum of a total and a weight alone has none.
     """
 
     def __call__(self, outputs: Tree, batch: Batch) -> Sums: ...
@@ -215,7 +215,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class InChunks(Protocol):
-    """An objective that takes `Projected` logits as well, if `in_chunks`, which a head with `chunk` leaves to it."""
+    """An objective that also takes the `Projected` logits of a head with `chunk`, if `in_chunks`."""
 
     @property
     def in_chunks(self) -> bool: ...
@@ -223,7 +223,7 @@ class InChunks(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """An objective of models that continue texts, if `continues`, as those of the next token."""
+    """An objective of models that continue texts, such as the next token's, if `continues`."""
 
     @property
     def continues(self) -> bool: ...
@@ -231,14 +231,14 @@ class Continues(Protocol):
 
 @runtime_checkable
 class Searches(Protocol):
-    """An objective whose answers a search finds: tokens (b, t), filled up with `end`."""
+    """An objective whose answers a search finds: tokens (b, t), padded with `end`."""
 
     def search(self, model: Model, params: Params, batch: Batch, end: int) -> jax.Array: ...
 
 
 @runtime_checkable
 class WeighsClasses(Protocol):
-    """An objective that reads `emphasis` in a batch: `class_weights` are numbers, one a class, "auto", or None."""
+    """An objective that reads `emphasis` of a batch: `class_weights` are numbers, one a class, "auto", or None."""
 
     @property
     def class_weights(self) -> tuple[float, ...] | str | None: ...
@@ -253,16 +253,15 @@ class PerValue(Protocol):
 
 
 class Schedule(Protocol):
-    """A learning rate over training: `build(steps)` gives step -> rate."""
+    """A learning rate over training: `build(steps)` returns step -> rate."""
 
     def build(self, steps: int) -> Callable[[Any], Any]: ...
 
 
 class Optimizer(Protocol):
-    """`build(steps, params)` gives the optax transformation.
+    """An update rule: `build(steps, params, roles)` returns the optax transformation.
 
-    One that takes `roles` too is given those of the model's parameters; without these it knows parameters by path
-    and shape alone.
+    If `roles` is None, it knows parameters by path and shape alone.
     """
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation: ...
@@ -277,7 +276,7 @@ class Scheduled(Protocol):
 
 
 class Parallel(Protocol):
-    """How a step is compiled and where its arrays live."""
+    """The compilation of a step and the placement of its arrays."""
 
     def size(self) -> int: ...
 
@@ -301,7 +300,7 @@ class Parallel(Protocol):
 
 
 class Start(NamedTuple):
-    """A model's first parameters, the paths of those that are fresh, and the names of the weights that are unused."""
+    """A model's initial parameters, the paths of those that are fresh, and the names of unused weights."""
 
     params: Params
     fresh: tuple[str, ...] = ()
@@ -309,14 +308,14 @@ class Start(NamedTuple):
 
 
 class Initial(Protocol):
-    """`load(model, key)` gives a model's parameters and what of them is fresh."""
+    """Initial parameters: `load(model, key)` returns them, and the paths of those that are fresh."""
 
     def load(self, model: Model, key: jax.Array) -> Start: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """Metrics by name, pieces of a page by their captions, and what is reached without the model, by metric."""
+    """Metrics by name, pieces of a page by their captions, and baselines by metric."""
 
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pictures: dict[str, Piece] = dataclasses.field(default_factory=dict)
@@ -324,9 +323,9 @@ class Findings:
 
 
 class Review(Protocol):
-    """Looks at a trained model on its data: metrics and pieces of the report.
+    """A review of a trained model on its data: metrics and pieces of the report.
 
-    Its metrics must depend on no batch size and no number of devices.
+    Its metrics must not depend on the batch size or on the number of devices.
     """
 
     def review(self, evidence: "Evidence") -> Findings: ...
@@ -334,27 +333,27 @@ class Review(Protocol):
 
 @runtime_checkable
 class Readies(Protocol):
-    """A review that looks at the data before compilation.  Raises InputError if it will lack something."""
+    """A review that checks the data before compilation.  Raises InputError if it lacks something."""
 
     def ready(self, data: Dataset) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One example: the model's output (an array or a tree of them), its arrays of the batch, its place in the split."""
+    """One example: the model's output (an array or a tree), its arrays of the batch, its index in the split."""
 
-    output: Any
+    output: Tree
     target: Arrays
     index: int
 
 
 class Evidence(Protocol):
-    """A trained model on a part of its data: what metrics and reviews read.
+    """Evidence about a trained model on a part of its data, which metrics and reviews read.
 
     `measured` has the objective's metrics on the part by name; rows of a batch come in multiples of `multiple`, and
-    `compiled` and `alone` give outputs of the model, or a function of its parameters, for a batch.  Nothing depends on
-    the size of a batch or on the number of devices.  What goes over all examples ends with an exception of its own when
-    a signal stops the run.
+    `compiled` and `alone` return outputs of the model, or a function of its parameters, for a batch.  Nothing depends
+    on the size of a batch or on the number of devices.  An iteration over all examples ends with an exception of its
+    own when a signal stops the run.
     """
 
     @property
@@ -389,10 +388,10 @@ class Evidence(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """Numbers over all examples that do not add up over batches, such as F1: `metrics=(MacroF1(), TopK(5))`.
+    """Metrics over all examples that do not add up over batches, such as F1: `metrics=(MacroF1(), TopK(5))`.
 
-    `names` are known before training; `measure` gives each with the half width of its 95 % interval, infinite if it has
-    none.  Any of them may be `evaluation.metric`.  Raises ValueError for data that it cannot be measured on.
+    `names` are known before training; `measure` returns each with the half width of its 95 % interval, infinite if it
+    has none.  Any may be `evaluation.metric`.  `names` raises ValueError for data that lacks what is measured.
     """
 
     def names(self, data: Dataset) -> tuple[str, ...]: ...

@@ -20,19 +20,19 @@ from matplotlib.figure import Figure
 from models.decoding.sampling import Sampler
 from models.words import join
 from train.config import load_config
-from train.cost.traced import parameters
+from train.cost.traced import count_parameters
 from train.engine.compilation import enable_compilation_cache
 from train.engine.folder import Recorded, open_run
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
 from train.experiment import Experiment
-from train.page import drawn, from_json, table, to_html
+from train.page import from_json, make_table, to_figure, to_html
 from train.report.console import Bar, Console, format_count, format_duration, format_summary, format_values
 from train.sinks.json_lines import read_metrics
 from train.spec.overrides import override
-from train.spec.parts import components, joined, project
-from train.study.check import Report, components_of, required
+from train.spec.parts import list_components, list_project_parts, merge_names
+from train.study.check import Report, make_components, require_component
 from train.use import evaluate
 from train.use import fit as fitting
 
@@ -56,8 +56,8 @@ def configured(config: str | Experiment, *overrides: str) -> Experiment:
     An override may name classes that the notebook itself defines.  Raises InputError if the config or an override is
     unusable.
     """
-    experiment, names = (config, project()) if isinstance(config, Experiment) else load_config(config, [])
-    return override(experiment, overrides, joined(names, components(sys.modules["__main__"])))
+    experiment, names = (config, list_project_parts()) if isinstance(config, Experiment) else load_config(config, [])
+    return override(experiment, overrides, merge_names(names, list_components(sys.modules["__main__"])))
 
 
 def fit(
@@ -81,7 +81,7 @@ def beside(columns: Mapping[str, Mapping[str, str]]) -> Piece:
     """Shows a table with a column for each name and a row for each key."""
     keys = dict.fromkeys(key for column in columns.values() for key in column)
     body = [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
-    return Piece(to_html(table(("", *columns), body)))
+    return Piece(to_html(make_table(("", *columns), body)))
 
 
 def check(*targets: object) -> Piece:
@@ -92,9 +92,9 @@ def check(*targets: object) -> Piece:
     tested: list[nn.Module] = []
     for component in targets:
         if isinstance(component, str):
-            tested += components_of([component], components(sys.modules["__main__"]))
+            tested += make_components([component], list_components(sys.modules["__main__"]))
         else:
-            tested.append(required(component() if isinstance(component, type) else component, str(component)))
+            tested.append(require_component(component() if isinstance(component, type) else component, str(component)))
     columns: dict[str, dict[str, str]] = {}
     for report in map(Report, tested):
         said = {
@@ -115,7 +115,10 @@ def costs(experiments: Mapping[str, Experiment]) -> Piece:
     for name, experiment in experiments.items():
         data = experiment.data.open()
         prepared = prepare(settle(experiment, data)[0], data)
-        columns[name] = {"parameters": f"{parameters(prepared.shapes):,}", "operations a step": f"{prepared.work:,}"}
+        columns[name] = {
+            "parameters": f"{count_parameters(prepared.shapes):,}",
+            "operations a step": f"{prepared.work:,}",
+        }
     return beside(columns)
 
 
@@ -128,7 +131,7 @@ class Run:
     config: str | None = None
 
     def _repr_html_(self) -> str:
-        return Piece(to_html(table(("", str(self.folder)), format_summary(self.summary))))._repr_html_()
+        return Piece(to_html(make_table(("", str(self.folder)), format_summary(self.summary))))._repr_html_()
 
     def recorded(self) -> Recorded:
         """Reads the run: its experiment, on one device, and its classes."""
@@ -180,7 +183,7 @@ class Run:
                         label=part,
                     )
             labelled(axes, metric)
-        return Piece(to_html(drawn(figure)))
+        return Piece(to_html(to_figure(figure)))
 
     def _measured(self) -> list[str]:
         return sorted({name.partition("/")[2] for row in read_metrics(self.folder) for name in row if name != "step"})
@@ -214,7 +217,7 @@ def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "
         label = f"{name}: {mean[-1]:.3f} ({low[-1]:.3f} to {high[-1]:.3f})"
         axes.plot(steps, mean, color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
     labelled(axes, f"{metric}, {part}: mean of the seeds, lowest to highest")
-    return Piece(to_html(drawn(figure)))
+    return Piece(to_html(to_figure(figure)))
 
 
 def labelled(axes: Axes, title: str) -> None:

@@ -1,21 +1,24 @@
-"""Pieces of a page as values: pictures, charts, tables, sentences, shaded text; their HTML is made here alone."""
+"""Pieces of a page as values: images, charts, tables, sentences, shaded text; their HTML is made here alone."""
 
 import base64
 import dataclasses
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from train.charts import Chart, Matrix, Plot, Series, link, records, to_csv, to_svg
+from train.charts import Chart, Matrix, Plot, Series, list_records, to_csv, to_link, to_svg
 
-DARKEST = 0.6  # opacity of the darkest shade of a word, on which it is still legible
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+DARKEST = 0.6  # opacity of the darkest shade on which a word is legible
 PANELS = "display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr))"
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture as the bytes of its file, `height` pixels high unless it is None; `alternative` is its text."""
+    """An image as the bytes of its file, `height` pixels high unless that is None; `alternative` is its alt text."""
 
     data: bytes
     kind: Literal["png", "gif"] = "png"
@@ -29,7 +32,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of plain text and figures below the names of their columns."""
+    """Rows of plain text and figures, below the names of columns."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Figure, ...], ...]
@@ -44,7 +47,7 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Shaded:
-    """Lines of words, each with a number by which it is shaded, from 0 to `full`; None for a word without one."""
+    """Lines of words, each shaded by its number from 0 to `full`, or not shaded if that is None."""
 
     lines: tuple[tuple[tuple[str, float | None], ...], ...]
     unit: str
@@ -53,7 +56,7 @@ class Shaded:
 
 @dataclasses.dataclass(frozen=True)
 class Panels:
-    """Charts of a kind beside each other, as many as there is room for."""
+    """Charts of one kind beside each other, as many in a row as fit."""
 
     charts: tuple[Chart, ...]
 
@@ -73,7 +76,7 @@ NESTED = (Figure, Plot, Matrix, Series)
 
 
 def to_html(piece: Piece, caption: str = "") -> str:
-    """A piece as HTML that needs nothing else; what is drawn is called by the caption unless it says what it is."""
+    """Converts a piece to self-contained HTML; the caption is the alt text of a figure or chart that has none."""
     match piece:
         case Figure(data, kind, height, alternative):
             style = "max-width: 100%" if height is None else f"height: {height}px; image-rendering: auto"
@@ -81,48 +84,50 @@ def to_html(piece: Piece, caption: str = "") -> str:
             return f'<img alt="{html.escape(alternative or caption)}" style="{style}" src="{source}">'
         case Table(columns, rows):
             head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-            body = "".join(f"<tr>{_cells(columns, row, number)}</tr>" for number, row in enumerate(rows, 1))
+            body = "".join(f"<tr>{_format_cells(columns, row, number)}</tr>" for number, row in enumerate(rows, 1))
             return f'<div style="overflow-x: auto"><table><tr>{head}</tr>{body}</table></div>'
         case Sentence(text):
             return html.escape(text)
         case Shaded(lines, unit, full):
-            texts = ("".join(_shaded(word, amount, unit, full) for word, amount in line) for line in lines)
+            texts = ("".join(_format_word(word, amount, unit, full) for word, amount in line) for line in lines)
             return "".join(f'<pre style="white-space: pre-wrap">{text}</pre>' for text in texts)
         case Panels(charts):
-            inside = "".join(_scrolled(to_svg(chart, chart.title and f"{caption}: {chart.title}")) for chart in charts)
-            return f'<div style="{PANELS}">{inside}</div>'
+            drawings = (to_svg(chart, chart.title and f"{caption}: {chart.title}") for chart in charts)
+            return f'<div style="{PANELS}">{"".join(map(_wrap_scrolling, drawings))}</div>'
         case Plot() | Matrix():
-            return _scrolled(to_svg(piece, piece.title or caption))
+            return _wrap_scrolling(to_svg(piece, piece.title or caption))
 
 
-def _scrolled(svg: str) -> str:
+def _wrap_scrolling(svg: str) -> str:
     return f'<div style="overflow-x: auto">{svg}</div>'
 
 
-def data_of(piece: Piece) -> str | None:
-    """The numbers of a piece as CSV; None for one that has none."""
+def to_data(piece: Piece) -> str | None:
+    """Converts the numbers of a piece to CSV; None if it has none."""
     if isinstance(piece, Panels) and piece.charts:
-        tables = [records(chart) for chart in piece.charts]
-        rows = [[chart.title, *row] for chart, (_, own) in zip(piece.charts, tables, strict=True) for row in own]
+        tables = [list_records(chart) for chart in piece.charts]
+        rows = [
+            [chart.title, *row] for chart, (_, records) in zip(piece.charts, tables, strict=True) for row in records
+        ]
         return to_csv(["panel", *tables[0][0]], rows)
     if isinstance(piece, Plot | Matrix):
-        return to_csv(*records(piece))
+        return to_csv(*list_records(piece))
     if isinstance(piece, Table) and all(isinstance(cell, str) for row in piece.rows for cell in row):
         return to_csv(piece.columns, [[cell for cell in row if isinstance(cell, str)] for row in piece.rows])
     return None
 
 
-def captioned(caption: str, piece: Piece) -> str:
-    """A piece with its caption, and its numbers to download."""
-    data = data_of(piece)
+def add_caption(caption: str, piece: Piece) -> str:
+    """Adds a caption to a piece's HTML, and a link to download its numbers."""
+    data = to_data(piece)
     name = "".join(letter if letter.isalnum() else "-" for letter in caption.partition(":")[0].lower())[:60].strip("-")
-    said = html.escape(caption)
-    given = f' <a href="{link(data)}" download="{name}.csv" aria-label="Numbers of: {said}">CSV</a>' if data else ""
-    return f"<figure><figcaption>{said}{given}</figcaption>{to_html(piece, caption)}</figure>"
+    text = html.escape(caption)
+    link = f' <a href="{to_link(data)}" download="{name}.csv" aria-label="Numbers of: {text}">CSV</a>' if data else ""
+    return f"<figure><figcaption>{text}{link}</figcaption>{to_html(piece, caption)}</figure>"
 
 
-def _cells(columns: Sequence[str], row: Sequence[str | Figure], number: int) -> str:
-    """Cells of a row, whose pictures are called by their column and the number of the row."""
+def _format_cells(columns: Sequence[str], row: Sequence[str | Figure], number: int) -> str:
+    """Formats the cells of a row; the alt text of a figure is its column and the number of the row."""
     shown = (
         html.escape(cell) if isinstance(cell, str) else to_html(cell, f"{column} {number}")
         for column, cell in zip(columns, row, strict=False)
@@ -130,7 +135,7 @@ def _cells(columns: Sequence[str], row: Sequence[str | Figure], number: int) -> 
     return "".join(f"<td>{cell}</td>" for cell in shown)
 
 
-def _shaded(word: str, amount: float | None, unit: str, full: float) -> str:
+def _format_word(word: str, amount: float | None, unit: str, full: float) -> str:
     if amount is None:
         return html.escape(word)
     style = f"background: rgb(208 84 44 / {DARKEST * min(max(amount / full, 0), 1):.2f})"
@@ -138,30 +143,30 @@ def _shaded(word: str, amount: float | None, unit: str, full: float) -> str:
 
 
 def to_json(piece: Piece | Series) -> dict[str, Any]:
-    """A piece as JSON values, for `from_json`."""
+    """Converts a piece to JSON values, for `from_json`."""
     kind = next(name for name, owner in KINDS.items() if isinstance(piece, owner))
-    values = {field.name: _encoded(getattr(piece, field.name)) for field in dataclasses.fields(piece)}
+    values = {field.name: _encode(getattr(piece, field.name)) for field in dataclasses.fields(piece)}
     return {"piece": kind, **values}
 
 
-def _encoded(value: Any) -> Any:
+def _encode(value: object) -> object:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, tuple):
-        return [_encoded(item) for item in value]
+        return [_encode(item) for item in value]
     return to_json(value) if isinstance(value, NESTED) else value
 
 
 def from_json(values: Mapping[str, Any]) -> Piece:
-    """The piece that `to_json` wrote.  Raises ValueError or LookupError for anything else."""
-    piece = _built(values)
+    """Reads the piece that `to_json` wrote.  Raises ValueError or LookupError for anything else."""
+    piece = _build(values)
     if isinstance(piece, Series):
         raise ValueError("a series is a part of a plot")
     return piece
 
 
-def _built(values: Mapping[str, Any]) -> Any:
-    fields = {name: _decoded(value) for name, value in values.items() if name != "piece"}
+def _build(values: Mapping[str, Any]) -> Any:
+    fields = {name: _decode(value) for name, value in values.items() if name != "piece"}
     if "data" in fields:
         fields["data"] = base64.b64decode(fields["data"])
     try:
@@ -170,19 +175,19 @@ def _built(values: Mapping[str, Any]) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _decoded(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_decoded(item) for item in value)
-    return _built(value) if isinstance(value, dict) else value
+        return tuple(_decode(item) for item in value)
+    return _build(value) if isinstance(value, dict) else value
 
 
-def drawn(figure: Any) -> Figure:
-    """A figure of matplotlib."""
+def to_figure(figure: "Canvas") -> Figure:
+    """Converts a figure of matplotlib."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
     return Figure(data.getvalue())
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str | Figure]]) -> Table:
-    """A table of any sequences."""
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str | Figure]]) -> Table:
+    """Makes a table of any sequences."""
     return Table(tuple(columns), tuple(tuple(row) for row in rows))

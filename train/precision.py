@@ -1,14 +1,16 @@
-"""Precision of a computation: the type that floating-point leaves are cast to."""
+"""Precision of a computation: the dtype that floating-point leaves are cast to."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from models.contracts import Tree
+
 Precision = Literal["float32", "bfloat16"]
 
 
-def cast(tree: Any, precision: Precision) -> Any:
-    """Casts floating-point leaves to the compute type; leaves the rest as it is."""
+def cast(tree: Tree, precision: Precision) -> Tree:
+    """Casts floating-point leaves of a tree to the compute dtype."""
     kind = jnp.dtype(precision)
     return jax.tree.map(lambda leaf: leaf.astype(kind) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

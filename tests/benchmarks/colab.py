@@ -12,7 +12,7 @@ import dataclasses
 
 from tests.benchmarks.measure import finish, note, parser, report, selected
 from train.config import list_configs, load_config
-from train.plan.step import planned
+from train.plan.step import plan_step
 
 # Batches that fill the chip better than those for two cores; a config that is not here keeps its own.
 BATCHES = {
@@ -38,7 +38,7 @@ def figures_of(name: str) -> dict[str, float]:
     """A config's batch, peak MiB, milliseconds a step, examples a second, seconds to compile."""
     experiment, _ = load_config(name, ["precision=bfloat16"])
     experiment = dataclasses.replace(experiment, batch_size=BATCHES.get(name, experiment.batch_size))
-    plan = planned(experiment, name, "v5e:1x1")
+    plan = plan_step(experiment, name, "v5e:1x1")
     return {
         "batch": experiment.batch_size,
         "peak_mib": plan.peak / 2**20,

@@ -19,7 +19,7 @@ from train.data.tasks.corpus import Corpus
 from train.experiment import Experiment
 from train.objectives import NextToken
 from train.optimizers import AdamW, Cosine
-from train.plan.step import planned
+from train.plan.step import plan_step
 
 EXPERIMENT = Experiment(
     model=Transformer(
@@ -68,7 +68,7 @@ def main() -> None:
     rows, figures = list[tuple[str, ...]](), dict[str, dict[str, float]]()
     for name in selected(ROWS, options.only):
         theirs = ROWS[name]
-        plan = planned(replace(EXPERIMENT, "model.stack.remat", theirs.remat), name, "v5e:1x1")
+        plan = plan_step(replace(EXPERIMENT, "model.stack.remat", theirs.remat), name, "v5e:1x1")
         peak, megacycles = plan.peak / 2**20, plan.cycles / 1e6
         figures[name] = {
             "peak_mib": peak,

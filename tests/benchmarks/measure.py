@@ -22,7 +22,7 @@ from models.attention.sparse import BlockRouting
 from models.context import Context, Decoding
 from models.contracts import Layer, kind_of
 from models.structure import fields
-from train.study.catalogue import classes
+from train.study.catalogue import list_classes
 
 WIDTH, NEAR = 512, 256  # NEAR: tokens of the window and of the chunk of attention that sees its neighbourhood
 CHANNEL_MIXERS = ("ExpertChoice", "SoftMoE")  # whose experts see all tokens, but which mix none
@@ -41,7 +41,7 @@ def mixers() -> dict[str, Any]:
     """
     found = [
         owner
-        for owner in classes()
+        for owner in list_classes()
         if kind_of(owner) is Layer and hasattr(owner, "causal") and owner.__name__ not in CHANNEL_MIXERS
     ]
     layers = {

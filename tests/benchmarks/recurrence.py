@@ -25,10 +25,10 @@ from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
 from models.recurrence.kernel import TOGETHER
 from tests.benchmarks.measure import finish, note, parser, report, selected
-from train.cost.chips import chip
-from train.cost.compiled import moved
+from train.cost.chips import find_chip
+from train.cost.compiled import count_hbm_bytes
 from train.cost.hlo import Program
-from train.plan.topology import topology
+from train.plan.topology import find_devices
 
 ROWS, HEADS, LENGTH = 2, 4, 2048
 # The recurrence, how wide keys and values are, and whether channels decay each on their own.
@@ -43,7 +43,7 @@ FORMS: dict[str, tuple[Any, int, int, bool]] = {
 def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, float]:
     """Peak MiB, moved MiB, kilocycles by the compiler and in kernels, milliseconds at the least."""
     run, keys, values, channels = FORMS[name]
-    (device,) = topology("v5e:1x1")
+    (device,) = find_devices("v5e:1x1")
     place = SingleDeviceSharding(device)
 
     def array(*width: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -63,7 +63,11 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
         stale.unlink()
     with compile_for([device]):
         compiled = jax.jit(jax.grad(loss)).lower(given, array(values), segments).compile()
-    program, facts, memory = Program(compiled.as_text() or ""), chip(device.device_kind), compiled.memory_analysis()
+    program, facts, memory = (
+        Program(compiled.as_text() or ""),
+        find_chip(device.device_kind),
+        compiled.memory_analysis(),
+    )
     assert facts is not None
     assert memory is not None
     blocks = ROWS * HEADS * LENGTH // (TOGETHER * (16 if channels else 64))
@@ -72,7 +76,7 @@ def figures_of(name: str, implementation: Recurrent, dumped: Path) -> dict[str, 
         sum(int(number) for text in schedules for number in re.findall(r"total scheduled bundles: *(\d+)", text))
         * blocks
     )
-    cycles, traffic = program.cycles(), moved(program)
+    cycles, traffic = program.sum_cycles(), count_hbm_bytes(program)
     return {
         "peak_mib": memory.peak_memory_in_bytes / 2**20,
         "moved_mib": traffic / 2**20,

@@ -148,7 +148,7 @@ def test_metrics_of_an_objective_that_adds_up_its_examples_are_said_to_have_no_i
     summary = json.loads((here / "run" / "summary.json").read_text(encoding="utf-8"))
     assert summary["evaluation"]["loss"]["interval"] is None
     said = "loss, off have no confidence interval, as Likelihood gives their Sums without `each`"
-    assert summary["warnings"] == [f"{said}; make them by train.sums.weighted(values, weights)."]
+    assert summary["warnings"] == [f"{said}; make them by train.sums.sum_weighted(values, weights)."]
     assert said in (here / "run" / "report.html").read_text(encoding="utf-8")
 
 

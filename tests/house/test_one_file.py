@@ -75,7 +75,7 @@ def test_an_addition_is_one_file(tmp_path: Path) -> None:
         (tmp_path / file).write_text(text, encoding="utf-8")
     for file, text, _ in OTHERS.values():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    lines = ["from train.spec.parts import project", "print(sorted(project()))"]
+    lines = ["from train.spec.parts import list_project_parts", "print(sorted(list_project_parts()))"]
     lines += [f"{show}" for _, _, show in OTHERS.values()]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],

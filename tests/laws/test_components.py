@@ -44,16 +44,16 @@ from tests.laws.components import (
 )
 from train.cost import traced
 from train.spec.encoding import decode, encode
-from train.spec.parts import project
+from train.spec.parts import list_project_parts
 
 
 def law_json_gives_the_same_component(component: Any) -> None:
-    assert decode(encode(component), project()) == component
+    assert decode(encode(component), list_project_parts()) == component
 
 
 def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
     leaves = jax.tree.leaves(parameters(component))
-    assert traced.parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
+    assert traced.count_parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
 
 
 LAWS = [
@@ -160,7 +160,7 @@ class Forgetful(nn.Module):
 
 def law_json_of_a_test_component(component: Any) -> None:
     names = {type(component).__name__: type(component)}
-    assert decode(encode(component), project() | names) == component
+    assert decode(encode(component), list_project_parts() | names) == component
 
 
 class Pair(nn.Module):

@@ -52,7 +52,7 @@ from train.objectives import (
 )
 from train.optimizers import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.sums import Sum, Sums, interval
+from train.sums import Sum, Sums, compute_interval
 
 ROWS, LENGTH = 16, 8
 WAYS: dict[str, tuple[Parallel, int]] = {"parts": (Jit(), 4), "pmap": (Pmap(), 2), "mesh": (Mesh(data=4, fsdp=2), 2)}
@@ -181,7 +181,7 @@ def test_an_evaluation_in_batches_gives_the_numbers_of_the_whole(balanced: Stepp
         rows = np.split(np.arange(ROWS), batches)
         parts = [{name: value[own] for name, value in balanced.batch.items()} for own in rows]
         found = combine_batches([jax.device_get(evaluation(balanced.params, part)) for part in parts])
-        return {name: interval(moments)[0] for name, moments in found.items()}
+        return {name: compute_interval(moments)[0] for name, moments in found.items()}
 
     whole, parts = measured(1), measured(4)
     assert {"loss", "accuracy", "load_entropy", "largest_load"} <= set(whole)

@@ -186,7 +186,7 @@ def test_every_layer_drops_elements_of_its_own(scan: bool) -> None:
 
 
 def law_scan_counts_as_much_as_the_loop(loop: Any, scan: Any, *args: Any) -> None:
-    assert traced.flops(loop, *args) == traced.flops(scan, *args) > 0
+    assert traced.count_flops(loop, *args) == traced.count_flops(scan, *args) > 0
 
 
 def test_a_scanned_stack_counts_the_products_of_the_loop() -> None:

@@ -15,7 +15,7 @@ from tests.laws.components import BERT, BLOCK, OTHER, forms, shapes
 from train.config import list_configs, load_config
 from train.cost import traced
 from train.spec.encoding import decode, encode
-from train.spec.overrides import changes
+from train.spec.overrides import list_changes
 
 
 def paths(value: Any, path: str = "") -> list[str]:
@@ -83,18 +83,18 @@ def test_a_config_comes_back_from_json_as_it_was(name: str) -> None:
     experiment, names = load_config(name, [])
     again = decode(encode(experiment), names)
     assert again == experiment
-    assert changes(experiment, again) == []
+    assert list_changes(experiment, again) == []
 
 
 def test_a_changed_config_is_another_and_its_difference_has_one_line() -> None:
     experiment, names = load_config("tiny_lm", ["model.stack.block.mixer.heads=8"])
     old, _ = load_config("tiny_lm", [])
     assert decode(encode(experiment), names) != old
-    assert changes(old, experiment) == ["model.stack.block.mixer.heads: 4 -> 8"]
+    assert list_changes(old, experiment) == ["model.stack.block.mixer.heads: 4 -> 8"]
 
 
 def law_flops_are_the_hand_count(count: int, function: Any, *args: Any) -> None:
-    assert traced.flops(function, *args) == count
+    assert traced.count_flops(function, *args) == count
 
 
 def forward(layer: Any, *shape: int) -> tuple[Any, Any]:
@@ -165,14 +165,14 @@ def test_a_stack_counts_its_block_as_often_as_it_repeats_it(scan: bool) -> None:
     block, x = Block(Attention(4), MLP(2.0)), (1, 5, 16)
     one, one_args = forward(Stack(block, 1, RMSNorm()), *x)
     three, three_args = forward(Stack(block, 3, RMSNorm(), scan=scan), *x)
-    law_flops_are_the_hand_count(3 * traced.flops(one, *one_args), three, *three_args)
+    law_flops_are_the_hand_count(3 * traced.count_flops(one, *one_args), three, *three_args)
 
 
 def test_parameters_are_counted_by_hand() -> None:
     width, vocab, depth = 16, 11, 1
     attention, feedforward, norms = 4 * (width * width + width), 2 * width * 24 + 24 + width, 4 * width
     embed = vocab * width + 2 * width + 12 * width + 2 * width
-    assert traced.parameters(shapes(BERT)) == embed + depth * (attention + feedforward + norms)
+    assert traced.count_parameters(shapes(BERT)) == embed + depth * (attention + feedforward + norms)
 
 
 def careless(value: Any, path: str, new: Any) -> Any:

@@ -41,7 +41,7 @@ from train.data.tasks.synthetic import Recall
 from train.experiment import Experiment
 from train.objectives import MaskedLM
 from train.optimizers import SGD, AdamW, Constant, Optax
-from train.study.coordinates import check, flat, planned
+from train.study.coordinates import check, is_flat, plan_sizes
 
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}
 BLOCK = Block(Attention(4, causal=True, position=RoPE()), GLU(2.0), PreNorm(RMSNorm()))
@@ -217,19 +217,19 @@ ADAM = AdamW(Constant(3e-3))
 def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(
     tested: Experiment, by: Any, sizes: Any
 ) -> None:
-    curves = check(planned(tested, by, sizes, steps=5), by)
+    curves = check(plan_sizes(tested, by, sizes, steps=5), by)
     slopes = {(curve.parametrization, curve.kind): curve.slope for curve in curves}
     scores = {"scores"} if isinstance(part(tested.model, "stack.block.mixer"), Attention) else set[str]()
     assert {kind for _, kind in slopes} == {"embed", "mixer", "feedforward", "stream", "head"} | scores
-    assert all(flat(curve) for curve in curves if curve.parametrization == "mup"), slopes
+    assert all(is_flat(curve) for curve in curves if curve.parametrization == "mup"), slopes
     assert max(slope for (name, _), slope in slopes.items() if name == "standard") > 0.35, slopes
 
 
 @pytest.mark.slow
 def test_rates_that_do_not_follow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.engine.prepared.roles", lambda model, batch: roles_of(model, batch))
-    curves = check(planned(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
-    assert not all(flat(curve) for curve in curves if curve.parametrization == "mup")
+    curves = check(plan_sizes(experiment(BLOCK, ADAM), "width", [32, 256], steps=5), "width")
+    assert not all(is_flat(curve) for curve in curves if curve.parametrization == "mup")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from tests.parity.weights import ragged, saved, tiny
 from train.engine.step import initialise, make_loss, make_step
 from train.objectives import Classification, MeanSquaredError
 from train.optimizers import AdamW, Constant, Cosine, Linear, WarmupStableDecay
-from train.sums import mean
+from train.sums import compute_means
 
 STEPS, WARMUP, PEAK = 8, 2, 1e-2
 
@@ -77,7 +77,7 @@ def test_gradients_of_the_training_loss_equal_those_of_pytorch(pair: tuple[Any, 
     wanted = as_our_tree(theirs, {name: value.grad for name, value in theirs.named_parameters()}, tmp_path)
     gradient = jax.jit(jax.value_and_grad(make_loss(model, Classification()), has_aux=True))
     (total, sums), grads = gradient(params, our_batch(inputs, labels), jax.random.key(0))
-    assert abs(mean(sums)["loss"] - loss.item()) < 1e-5
+    assert abs(compute_means(sums)["loss"] - loss.item()) < 1e-5
     assert float(total) == pytest.approx(3 * loss.item(), abs=1e-4)
     ours = jax.tree.map(lambda leaf: leaf / sums["loss"].weight, grads)
     assert_close(ours, wanted, 1e-4 * max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted)))
@@ -108,7 +108,7 @@ def test_five_steps_of_adamw_with_warmup_and_linear_fall_equal_those_of_pytorch(
         optimizer.step()
         schedule.step()
         state, sums = step(state, our_batch(inputs, labels))
-        assert mean(sums)["gradient_norm"] == pytest.approx(norm.item(), rel=1e-3)
+        assert compute_means(sums)["gradient_norm"] == pytest.approx(norm.item(), rel=1e-3)
     after = {name: value.detach().clone() for name, value in theirs.named_parameters()}
     theirs.load_state_dict(start, strict=False)
     wanted, moved = as_our_tree(theirs, after, tmp_path), jax.device_get(state.params)
@@ -175,7 +175,7 @@ def test_the_squared_error_is_half_the_mean_square_and_its_gradient_the_mean_err
     kept, count = weights[:, None] > 0, weights.sum()
     batch = {"values": jnp.asarray(values, jnp.float32), "weights": jnp.asarray(weights, jnp.float32)}
     given = jnp.asarray(outputs, jnp.float32)
-    sums = mean(MeanSquaredError()(given, batch))
+    sums = compute_means(MeanSquaredError()(given, batch))
     errors = (outputs - values)[kept]
     assert sums["loss"] == pytest.approx((errors**2).mean() / 2, rel=1e-5)
     assert sums["mean_squared_error"] == pytest.approx((errors**2).mean(), rel=1e-5)
@@ -193,8 +193,8 @@ def test_the_squared_error_is_half_the_mean_square_and_its_gradient_the_mean_err
 def test_the_squared_error_is_half_that_of_pytorch_and_the_cross_entropy_is_that_of_pytorch() -> None:
     draw = np.random.default_rng(1)
     outputs, values, labels = draw.standard_normal((6, 3)), draw.standard_normal((6, 3)), draw.integers(0, 3, 6)
-    squared = mean(MeanSquaredError()(jnp.asarray(outputs), {"values": jnp.asarray(values)}))["loss"]
-    crossed = mean(Classification()(jnp.asarray(outputs), {"labels": jnp.asarray(labels)}))["loss"]
+    squared = compute_means(MeanSquaredError()(jnp.asarray(outputs), {"values": jnp.asarray(values)}))["loss"]
+    crossed = compute_means(Classification()(jnp.asarray(outputs), {"labels": jnp.asarray(labels)}))["loss"]
     assert squared == pytest.approx(
         torch.nn.functional.mse_loss(torch.tensor(outputs), torch.tensor(values)).item() / 2, rel=1e-5
     )

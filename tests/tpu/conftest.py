@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from train.plan.topology import topology
+from train.plan.topology import find_devices
 
 TOPOLOGIES = ("v5e:1x1", "v6e:1x1")
 EFFORT = "jax_exec_time_optimization_effort"
@@ -38,7 +38,7 @@ def _effort(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def device() -> SingleDeviceSharding:
     """One chip of a TPU v5e, to place abstract arrays on."""
-    return SingleDeviceSharding(topology("v5e:1x1")[0])
+    return SingleDeviceSharding(find_devices("v5e:1x1")[0])
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

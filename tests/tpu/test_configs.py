@@ -9,10 +9,10 @@ import pytest
 
 from tests.tpu.conftest import TOPOLOGIES
 from train.config import list_configs, load_config
-from train.cost.traced import flops
+from train.cost.traced import count_flops
 from train.engine.prepared import prepare
 from train.experiment import Experiment
-from train.plan.step import Plan, planned
+from train.plan.step import Plan, plan_step
 
 COUNTED = (  # traced on a CPU: where rows are short the TPU's program has the same products
     "drive_decision",
@@ -49,7 +49,7 @@ def test_a_config_compiles_and_fits(
     # as Colab is used, and as it is
     settings = [*SMALLER.get(name, ()), *(["precision=bfloat16"] if where == TOPOLOGIES[0] else [])]
     experiment, _ = load_config(name, settings)
-    plan = planned(experiment, name, where)
+    plan = plan_step(experiment, name, where)
     record_property("seconds", plan.compile_seconds)
     record_property("name", f"{where} {name}")
     record_property("mib", plan.peak / 2**20)
@@ -76,7 +76,7 @@ def the_plan_is_what_the_program_the_traced_step_and_its_arrays_have(
     prepared = prepare(experiment, experiment.data.open(only="train"))
     given = (prepared.state, prepared.batch)
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(given))
-    traced = flops(prepared.pure_step, *given)
+    traced = count_flops(prepared.pure_step, *given)
     assert plan.flops == pytest.approx(traced, rel=0.02)  # the compiler drops what nothing reads
     # and pads arrays to its tiles, of 128 columns
     assert held <= plan.arguments <= 2 * held + 4096 * len(jax.tree.leaves(given))

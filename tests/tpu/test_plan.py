@@ -11,12 +11,12 @@ from jax.sharding import SingleDeviceSharding
 from models.structure import part, replace
 from train.cli import main
 from train.config import load_config
-from train.cost.chips import chip
+from train.cost.chips import find_chip
 from train.errors import InputError
 from train.parallel import Mesh
-from train.plan.advice import advised
-from train.plan.step import measured, planned
-from train.plan.topology import topology
+from train.plan.advice import advise
+from train.plan.step import measure_plan, plan_step
+from train.plan.topology import find_devices
 
 
 def test_structures_stand_side_by_side_on_several_chips(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,14 +56,14 @@ def test_the_products_inside_of_attention_s_kernel_are_counted_as_often_as_the_p
     experiment, _ = load_config(
         "tiny_lm", ["data.length=512", "precision=bfloat16", "batch_size=2", "model.stack.repeats=2"]
     )
-    plan = planned(experiment, "splash", "v5e:1x1")
+    plan = plan_step(experiment, "splash", "v5e:1x1")
     t, d, layers, rows = 512, 128, 2, 2
     forward, backward = 2 * 2 * rows * t * t * d, 5 * 2 * rows * t * t * d
     assert sum(plan.kernels.values()) == 2 * layers
     assert plan.kernel_flops == layers * (forward + backward)
-    shared = planned(*meshed(replace(experiment, "batch_size", 8 * rows)), "v5e:2x4")
+    shared = plan_step(*meshed(replace(experiment, "batch_size", 8 * rows)), "v5e:2x4")
     assert (shared.kernels, shared.kernel_flops) == (plan.kernels, plan.kernel_flops)
-    plain = planned(replace(experiment, "model.stack.block.mixer.implementation", "xla"), "plain", "v5e:1x1")
+    plain = plan_step(replace(experiment, "model.stack.block.mixer.implementation", "xla"), "plain", "v5e:1x1")
     assert (plain.kernels, plain.kernel_flops, plain.model_flops) == ({}, 0.0, plan.model_flops)
 
 
@@ -73,7 +73,7 @@ def test_kernels_of_two_shapes_in_one_model_are_each_counted_by_its_own() -> Non
     )
     narrow, wide = (replace(part(experiment, "model.stack.block"), "mixer.head_width", width) for width in (32, 64))
     plans = [
-        planned(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1")
+        plan_step(replace(experiment, "model.stack.block", blocks), "mixed", "v5e:1x1")
         for blocks in (narrow, wide, [narrow, wide])
     ]
     assert plans[2].kernel_flops == plans[0].kernel_flops + plans[1].kernel_flops == 3 * plans[0].kernel_flops
@@ -87,7 +87,7 @@ def test_kernels_of_two_shapes_in_one_model_are_each_counted_by_its_own() -> Non
 def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str, devices: int, kernels: int) -> None:
     changes = ["data.length=512", "precision=bfloat16", "batch_size=4", "model.stack.repeats=1", "parallel=Pmap()"]
     experiment, _ = load_config("tiny_lm", changes)
-    plan, own = planned(experiment, where, where), chip(topology(where)[0].device_kind)
+    plan, own = plan_step(experiment, where, where), find_chip(find_devices(where)[0].device_kind)
     assert own is not None
     assert (plan.devices, sum(plan.kernels.values()), plan.uncounted) == (devices, kernels, ())
     assert 0.9 < plan.available / own.memory < 1.01
@@ -100,7 +100,7 @@ def test_every_other_chip_has_plans_with_the_kernels_that_it_can_run(where: str,
 def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
     changes = ["data.length=256", "precision=bfloat16", "batch_size=128", "model.stack.scan=true"]
     dots, offloaded = (
-        planned(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1")
+        plan_step(load_config("tiny_lm", [*changes, f"model.stack.remat={name}"])[0], name, "v5e:1x1")
         for name in ("dots", "offload")
     )
     assert dots.host == 0
@@ -111,7 +111,7 @@ def test_products_that_are_offloaded_are_in_the_host_s_memory() -> None:
 
 def test_devices_share_the_rows_and_the_plan_names_what_they_say_to_each_other() -> None:
     experiment, _ = load_config("tiny_lm", ["model.stack.repeats=1"])
-    alone, shared = planned(experiment, "alone", "v5e:2x4"), planned(*meshed(experiment), "v5e:2x4")
+    alone, shared = plan_step(experiment, "alone", "v5e:2x4"), plan_step(*meshed(experiment), "v5e:2x4")
     assert (alone.devices, shared.devices) == (1, 8)
     assert alone.collectives == {}
     assert shared.collectives["all-reduce"][1] > 0
@@ -125,17 +125,17 @@ def meshed(experiment: Any) -> tuple[Any, str]:
 
 def test_what_a_tpu_cannot_do_is_a_sentence() -> None:
     experiment, _ = load_config("tiny_lm", ["batch_size=1"])
-    plan, device = planned(experiment, "own", "v5e:1x1"), topology("v5e:1x1")[0]
+    plan, device = plan_step(experiment, "own", "v5e:1x1"), find_devices("v5e:1x1")[0]
     given = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=SingleDeviceSharding(device))
     with pytest.raises(
         InputError, match="^own cannot be compiled for v5e:1x1: .*eig.*; change what it names, or the chip.$"
     ):
-        measured(plan, jax.jit(jnp.linalg.eigvals), (given,), device)
+        measure_plan(plan, jax.jit(jnp.linalg.eigvals), (given,), device)
 
 
 def test_a_step_of_decoding_is_planned_for_every_row() -> None:
     experiment, _ = load_config("tiny_lm", [])
-    plan = planned(experiment, "decoding", "v5e:1x1", decode=True)
+    plan = plan_step(experiment, "decoding", "v5e:1x1", decode=True)
     assert plan.tokens == experiment.batch_size
     assert plan.model_flops == pytest.approx(2 * plan.parameters * plan.tokens, rel=0.2)
     assert plan.fits
@@ -151,7 +151,7 @@ def test_advice_makes_a_decoder_of_a_billion_parameters_trainable_on_one_chip() 
     experiment, _ = load_config(
         "tiny_lm", [*wide, "model.stack.scan=true", "precision=bfloat16", "data.length=1024", "batch_size=7"]
     )
-    before, found = planned(experiment, "as it is", "v5e:1x1"), advised(experiment, "v5e:1x1")
+    before, found = plan_step(experiment, "as it is", "v5e:1x1"), advise(experiment, "v5e:1x1")
     assert before.parameters > 1e9
     assert not before.fits
     assert before.peak > before.available
@@ -167,8 +167,8 @@ def test_advice_takes_the_fewest_parts_that_fit() -> None:
         "tiny_lm", ["batch_size=4096", "model.stack.scan=true", "model.stack.remat=full", "model.head.chunk=1024"]
     )
     experiment = replace(experiment, "data.length", 1024)
-    assert not planned(experiment, "as it is", "v5e:1x1").fits
-    found = advised(experiment, "v5e:1x1")
+    assert not plan_step(experiment, "as it is", "v5e:1x1").fits
+    found = advise(experiment, "v5e:1x1")
     assert found is not None
     assert found.changes == ("accumulate=4",)  # and 2 was tried before
     assert found.plan.fits

@@ -104,7 +104,7 @@ def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path, monkeypatch
     last = [run.curve("loss", "evaluation")[1][-1] for run in runs]
     labels: list[str] = []
     monkeypatch.setattr(
-        "train.notebook.drawn",
+        "train.notebook.to_figure",
         lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or Sentence(""),
     )
     bands({"attention": runs})

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from train.charts import Matrix, Plot, Series
-from train.page import Figure, Panels, Piece, Sentence, Shaded, Table, data_of, from_json, to_html, to_json
+from train.page import Figure, Panels, Piece, Sentence, Shaded, Table, from_json, to_data, to_html, to_json
 
 FIGURE = Figure(b"\x89PNG", height=64, alternative='a "dog"')
 SHADE = "background: rgb(208 84 44 / 0.30)"  # half of the darkest
@@ -65,14 +65,14 @@ def test_a_series_alone_is_no_piece_and_a_picture_is_of_a_known_kind() -> None:
 def test_numbers_of_a_piece_are_csv_that_reads_back() -> None:
     values = (0.1 + 0.2, -1e-17, 3.0)
     plot = Plot((Series("a, b", tuple(enumerate(values))), Series("all", ((0.0, 1.0, 2.0),), "band")), "step", "loss")
-    header, *rows = csv.reader(io.StringIO(data_of(plot)))
+    header, *rows = csv.reader(io.StringIO(to_data(plot)))
     assert header == ["series", "step", "loss", "high"]
     assert [(row[0], float(row[2])) for row in rows] == [*(("a, b", value) for value in values), ("all", 1.0)]
     assert rows[-1][3] == "2.0"
     cells = [["true", "predicted", "value"], ["cat", "cat", "3.0"], ["<dog>", "cat", "1.0"], ["<dog>", "<dog>", "2.0"]]
-    assert list(csv.reader(io.StringIO(data_of(MATRIX)))) == cells
-    panels = list(csv.reader(io.StringIO(data_of(Panels((MATRIX, MATRIX))))))
+    assert list(csv.reader(io.StringIO(to_data(MATRIX)))) == cells
+    panels = list(csv.reader(io.StringIO(to_data(Panels((MATRIX, MATRIX))))))
     assert (panels[0], len(panels)) == (["panel", *cells[0]], 7)
-    assert data_of(Table(("a", "b"), (("x,y", "1"),))) == 'a,b\n"x,y",1\n'
-    assert data_of(PIECES["table"]) is None  # of pictures
-    assert data_of(FIGURE) is None
+    assert to_data(Table(("a", "b"), (("x,y", "1"),))) == 'a,b\n"x,y",1\n'
+    assert to_data(PIECES["table"]) is None  # of pictures
+    assert to_data(FIGURE) is None

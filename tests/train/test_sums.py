@@ -18,7 +18,7 @@ from train.data.batches import Pack, Pad
 from train.engine.step import make_evaluation
 from train.objectives import Classification
 from train.parallel import Jit, Mesh, Pmap
-from train.sums import Moments, by_example, interval, moments, weighted, wilson
+from train.sums import Moments, compute_interval, compute_moments, sum_by_example, sum_weighted, wilson_half_width
 
 MODEL = Transformer(TokenEmbed(32, 8), Stack(Block(MLP(1.0), None), 1), ClassHead(2, MeanPool()))
 
@@ -28,14 +28,14 @@ def measured(values: Any, weights: Any, sizes: Sequence[int]) -> tuple[float, fl
     values, weights = np.asarray(values, np.float32), np.broadcast_to(np.float32(weights), np.shape(values))
     cuts = np.cumsum(sizes)[:-1]
     batches = zip(np.split(values, cuts), np.split(weights, cuts), strict=True)
-    return interval(jax.device_get([counted(*batch) for batch in batches]))
+    return compute_interval(jax.device_get([counted(*batch) for batch in batches]))
 
 
 @jax.jit
 def counted(values: jax.Array, weights: jax.Array) -> Moments:
     """The moments of one batch."""
-    total = weighted(values, weights)
-    return moments(total, total.each, {})
+    total = sum_weighted(values, weights)
+    return compute_moments(total, total.each, {})
 
 
 def test_the_interval_of_equal_weights_is_student_s_of_a_mean() -> None:
@@ -58,8 +58,9 @@ def test_without_weight_there_is_no_number_and_with_one_example_no_interval() ->
     middle, half = measured([3.0], [0.0], [1])
     assert math.isnan(middle)
     assert half == math.inf
-    total = weighted(jnp.ones(4), None)
-    assert interval([moments(total, None, {})]) == (1.0, math.inf)  # a sum that does not tell its examples apart
+    total = sum_weighted(jnp.ones(4), None)
+    # a sum that does not tell its examples apart
+    assert compute_interval([compute_moments(total, None, {})]) == (1.0, math.inf)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 2000])
@@ -121,7 +122,7 @@ def test_the_interval_covers_the_truth_in_95_of_100_studies(count: int) -> None:
             (own**2).sum(),
             np.abs(sums * (own - sums)).sum(),
         )
-        middle, half = interval([Moments(*cast(Any, part))])
+        middle, half = compute_interval([Moments(*cast(Any, part))])
         covered += abs(middle - truth) <= half
     assert 0.93 <= covered / 1500 <= 0.97
 
@@ -129,7 +130,7 @@ def test_the_interval_covers_the_truth_in_95_of_100_studies(count: int) -> None:
 @pytest.mark.parametrize(("count", "share"), [(20, 0.5), (20, 0.9), (156, 0.97), (2000, 0.55)])
 def test_the_interval_of_a_share_covers_the_truth_in_95_of_100_studies(count: int, share: float) -> None:
     right = np.arange(count + 1)
-    halves = np.array([wilson(number / count, count) for number in right])
+    halves = np.array([wilson_half_width(number / count, count) for number in right])
     covered = stats.binom.pmf(right, count, share)[np.abs(right / count - share) <= halves].sum()
     assert covered >= 0.94
     if count == 2000:
@@ -161,7 +162,7 @@ def test_batches_order_packing_and_devices_do_not_change_an_evaluation() -> None
         evaluation = parallel.compile_evaluation(make_evaluation(MODEL, Classification()))
         placed = parallel.spread(params)
         parts = [jax.device_get(evaluation(placed, parallel.put(batch))) for batch in batches]
-        found.append({name: interval([part[name] for part in parts]) for name in parts[0]})
+        found.append({name: compute_interval([part[name] for part in parts]) for name in parts[0]})
         assert sum(part["loss"].number for part in parts) == 48
     for one in found[1:]:
         for name, both in one.items():
@@ -171,9 +172,9 @@ def test_batches_order_packing_and_devices_do_not_change_an_evaluation() -> None
 def test_entries_of_tokens_are_added_up_within_their_segments() -> None:
     segments = jnp.array([[1, 1, 2, 0], [1, 2, 2, 2]])
     entries = jnp.array([[1.0, 2.0, 4.0, 8.0], [1.0, 2.0, 3.0, 4.0]])
-    np.testing.assert_array_equal(by_example(entries, {"segments": segments}), [[8, 3, 4, 0, 0], [0, 1, 9, 0, 0]])
+    np.testing.assert_array_equal(sum_by_example(entries, {"segments": segments}), [[8, 3, 4, 0, 0], [0, 1, 9, 0, 0]])
     starts = {"segments": segments, "starts": jnp.array([[0, 2], [0, 1]])}
     np.testing.assert_array_equal(
-        by_example(jnp.array([[1.0, 2.0], [3.0, 4.0]]), starts), [[0, 1, 2, 0, 0], [0, 3, 4, 0, 0]]
+        sum_by_example(jnp.array([[1.0, 2.0], [3.0, 4.0]]), starts), [[0, 1, 2, 0, 0], [0, 3, 4, 0, 0]]
     )
-    np.testing.assert_array_equal(by_example(entries, {}), [[15], [10]])
+    np.testing.assert_array_equal(sum_by_example(entries, {}), [[15], [10]])

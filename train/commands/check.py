@@ -40,12 +40,12 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.targets:
         raise InputError('Nothing to check was given; give a Python file, or a call such as "MyMixer(heads=4)".')
-    from train.study.check import Report, catalogued, components_of, prepare
+    from train.study.check import Report, make_components, prepare, print_costs
 
     prepare()
-    tested = components_of(options.targets)
+    tested = make_components(options.targets)
     if options.catalogue:
-        return catalogued(tested, options.json)
+        return print_costs(tested, options.json)
     reports: list[Report] = []
     for component in tested:
         report = Report(component, options.law)

@@ -51,11 +51,11 @@ def run(options: argparse.Namespace) -> int:
         )
     enable_compilation_cache()
     from train.report.console import Console
-    from train.study.coordinates import check, planned, table, write
+    from train.study.coordinates import check, make_table, plan_sizes, write
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_coordinates"
     console = Console()
-    plan = planned(experiment, options.by, sizes, options.steps)
+    plan = plan_sizes(experiment, options.by, sizes, options.steps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,6 +67,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(written))
     else:
-        console.rich.print(table(curves))
+        console.rich.print(make_table(curves))
         console.say(f"{folder}/coordinates.png")
     return 0

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from train.engine.provenance import describe_changes, fingerprint_data
     from train.report.console import list_remarks, list_results
     from train.spec.overrides import override
-    from train.spec.parts import project
+    from train.spec.parts import list_project_parts
     from train.use.evaluate import evaluate
 
     run = open_run(options.folder, options.config)
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         for name in ("path", "test")
         if options.data is not None and hasattr(experiment.data, name)
     ]
-    experiment = override(experiment, [*shorthand, *options.overrides], project())
+    experiment = override(experiment, [*shorthand, *options.overrides], list_project_parts())
     result = evaluate(options.folder, dataclasses.replace(run, experiment=experiment), options.best)
     if experiment.data == run.experiment.data and (
         other := describe_changes(run.said.get("data", {}), fingerprint_data(experiment))

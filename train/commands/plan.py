@@ -45,10 +45,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from train.config import load_config
-    from train.plan.advice import advised
-    from train.plan.step import prepared
-    from train.plan.table import record, table
-    from train.plan.topology import topology
+    from train.plan.advice import advise
+    from train.plan.step import prepare_plan
+    from train.plan.table import format_table, record
+    from train.plan.topology import find_devices
 
     if options.advise and options.decode:
         raise InputError("--advise finds changes of the training step; leave --decode out.")
@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
     experiments = {name: load_config(options.config, [*options.overrides, *more])[0] for name, more in variants.items()}
     topologies = options.topology.split(",")
     for where in topologies:
-        topology(where)  # raises InputError before the first compilation
+        find_devices(where)  # raises InputError before the first compilation
     ready = [
-        (name, where, prepared(experiment, name, where, options.decode))
+        (name, where, prepare_plan(experiment, name, where, options.decode))
         for where in topologies
         for name, experiment in experiments.items()
     ]
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         if options.advise and plans[-1].fits:
             advice.append({"name": name, "topology": where, "changes": []})
         elif options.advise:
-            better = advised(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+            better = advise(experiments[name], where, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
             advice.append({"name": name, "topology": where, "changes": better and list(better.changes)})
             plans += [better.plan] if better else []
     if not plans:
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
             )
         )
         return 0
-    print(table(plans, shutil.get_terminal_size().columns))
+    print(format_table(plans, shutil.get_terminal_size().columns))
     for refusal in refused:
         print(refusal["reason"])
     for item in advice:

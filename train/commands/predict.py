@@ -47,11 +47,11 @@ def run(options: argparse.Namespace) -> int:
     enable_compilation_cache()
     from train.engine.folder import open_run
     from train.spec.overrides import override
-    from train.spec.parts import project
+    from train.spec.parts import list_project_parts
     from train.use.evaluate import predict
 
     run = open_run(options.folder, options.config)
-    run = dataclasses.replace(run, experiment=override(run.experiment, options.set, project()))
+    run = dataclasses.replace(run, experiment=override(run.experiment, options.set, list_project_parts()))
     inputs = list(read_texts(options.inputs))
     if not inputs:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")

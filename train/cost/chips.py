@@ -1,6 +1,6 @@
-"""What each TPU can do, by its maker's pages: cloud.google.com/tpu/docs/NAME unless a line says otherwise.
+"""Peak rates and memory of each TPU, from cloud.google.com/tpu/docs/NAME unless a line says otherwise.
 
-Where a chip shows itself as two devices (v2, v3, v7x), each device has half of these.
+If a chip appears as two devices (v2, v3, v7x), each device has half of these.
 """
 
 import dataclasses
@@ -10,9 +10,11 @@ GIGA, TERA, GIB = 10**9, 10**12, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Of one chip: `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and to
-    other chips by all links (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a
-    cycle of its matrix units).
+    """Peak rates and memory of one chip.
+
+    `flops` a second in bfloat16, bytes of `memory` (HBM), bytes a second from it (`bandwidth`) and to other chips by
+    all links (`interconnect`), `devices` that jax shows, `hertz` of its clock (flops over products a cycle of its
+    matrix units).
     """
 
     flops: float
@@ -24,7 +26,7 @@ class Chip:
 
     @property
     def share(self) -> "Chip":
-        """What one device has."""
+        """The rates and memory of one of its devices."""
         return dataclasses.replace(
             self,
             flops=self.flops / self.devices,
@@ -34,27 +36,26 @@ class Chip:
         )
 
 
-def _chip(
+def _make_chip(
     teraflops: float, gibibytes: float, gigabytes: float, links: float, devices: int, units: int, side: int
 ) -> Chip:
-    """A chip with so many matrix units of side x side products a cycle; its links are given as both ways together."""
+    """Makes a chip with `units` matrix units of side x side products a cycle; `links` counts both directions."""
     flops = teraflops * TERA
     return Chip(flops, gibibytes * GIB, gigabytes * GIGA, links * GIGA / 2, devices, flops / (2 * units * side**2))
 
 
 CHIPS = {
-    # Jouppi et al., Communications of the ACM 63(7), 2020, for v2 and v3: links of 496 and 656 Gbit/s each way, four a
-    # chip
-    "v2": _chip(46, 16, 700, 496, 2, 2, 128),
-    "v3": _chip(123, 32, 900, 656, 2, 4, 128),
-    "v4": _chip(275, 32, 1200, 600, 1, 8, 128),  # six links of 50 GB/s each way: arXiv:2304.01433
-    "v5e": _chip(197, 16, 819, 400, 1, 4, 128),
-    "v5p": _chip(459, 95, 2765, 1200, 1, 8, 128),
-    # the page counts two units, with which its rate would take a clock of 3.5 GHz
-    "v6e": _chip(918, 32, 1638, 800, 1, 4, 256),
-    "tpu7x": _chip(2307, 192, 7380, 1200, 2, 8, 256),
+    # v2 and v3: Jouppi et al., Communications of the ACM 63(7), 2020; four links a chip of 496 and 656 Gbit/s each way
+    "v2": _make_chip(46, 16, 700, 496, 2, 2, 128),
+    "v3": _make_chip(123, 32, 900, 656, 2, 4, 128),
+    "v4": _make_chip(275, 32, 1200, 600, 1, 8, 128),  # six links of 50 GB/s each way: arXiv:2304.01433
+    "v5e": _make_chip(197, 16, 819, 400, 1, 4, 128),
+    "v5p": _make_chip(459, 95, 2765, 1200, 1, 8, 128),
+    # the page counts two units, but then its rate would need a clock of 3.5 GHz
+    "v6e": _make_chip(918, 32, 1638, 800, 1, 4, 256),
+    "tpu7x": _make_chip(2307, 192, 7380, 1200, 2, 8, 256),
 }
-KINDS = {  # what jax calls a device
+KINDS = {  # by `jax.Device.device_kind`
     "TPU v2": "v2",
     "TPU v3": "v3",
     "TPU v4": "v4",
@@ -68,6 +69,6 @@ KINDS = {  # what jax calls a device
 }
 
 
-def chip(kind: str) -> Chip | None:
-    """What one device of a `jax.Device.device_kind` has; None where it is no TPU known here."""
+def find_chip(kind: str) -> Chip | None:
+    """Finds the rates and memory of one device of a `jax.Device.device_kind`; None unless it is a TPU of CHIPS."""
     return CHIPS[KINDS[kind]].share if kind in KINDS else None

@@ -1,6 +1,5 @@
-"""A compiled program read from its text (`compiled.as_text()`): which instructions run, and how often."""
+"""Parser of a compiled program's HLO text (`compiled.as_text()`): the instructions that run, and how often."""
 
-import functools
 import math
 import re
 from typing import NamedTuple
@@ -23,9 +22,7 @@ CHOICE = re.compile(
 
 
 class Shape(NamedTuple):
-    """One array: its dimensions, its bytes, and whether it lies in the chip's large memory (HBM), not beside the
-    core.
-    """
+    """One array: its dimensions, its bytes, and if it lies in HBM (`large`) rather than in on-chip memory."""
 
     dims: tuple[int, ...]
     bytes: float
@@ -33,9 +30,7 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """`name = op(operands)`, the arrays that it gives, whether they are its computation's result, and its whole
-    text.
-    """
+    """`name = op(operands)`, the arrays that it returns, if it is its computation's root, and its whole text."""
 
     name: str
     op: str
@@ -46,18 +41,18 @@ class Instruction(NamedTuple):
 
     @property
     def called(self) -> str | None:
-        """The computation that it is a name for, such as a fusion's."""
-        found = CALLED.search(self.text) if self.op in ("fusion", "call", "async-start", "call-start") else None
-        return found and found[1]
+        """The computation that it calls, such as a fusion's, or None."""
+        match = CALLED.search(self.text) if self.op in ("fusion", "call", "async-start", "call-start") else None
+        return match and match[1]
 
     @property
     def cycles(self) -> int:
-        """The compiler's own estimate; 0 where there is none."""
+        """The compiler's own estimate, or 0."""
         return sum(map(int, CYCLES.findall(self.text)))
 
 
 class Executed(NamedTuple):
-    """An instruction, the computation that it stands in, and how often it runs."""
+    """An instruction, the name of its computation, and the number of times that it runs."""
 
     instruction: Instruction
     where: str
@@ -65,100 +60,104 @@ class Executed(NamedTuple):
 
 
 class Program:
-    """All computations of a program for so many `devices` by name, `named` their instructions by theirs; `executed` are
-    those that run, in order.
+    """The computations of a program for `devices` devices, by name.
 
-    The body of a loop runs as often as its trips, once where the text does not tell; of a choice the branch with the
-    most cycles runs.
+    `named` holds their instructions by name, `executed` the instructions that run, in order.  The body of a loop runs
+    once a trip, and once if the text does not tell its trips; of a conditional the branch with the most cycles runs.
     """
 
     def __init__(self, text: str) -> None:
-        lines, self.entry = computations(text)
+        lines, self.entry = split_computations(text)
         self.devices = math.prod(map(int, DEVICES.findall(text.partition("\n")[0])))
-        self.computations = {name: [instruction(line) for line in own] for name, own in lines.items()}
-        self.named = {where: {one.name: one for one in own} for where, own in self.computations.items()}
+        self.computations = {name: [parse_instruction(line) for line in body] for name, body in lines.items()}
+        self.named = {
+            where: {instruction.name: instruction for instruction in instructions}
+            for where, instructions in self.computations.items()
+        }
         self.executed = self._run(self.entry)
 
     def _run(self, where: str, times: int = 1) -> list[Executed]:
-        found: list[Executed] = []
-        for one in self.computations.get(where, []):
-            if one.op == "while" and (loop := LOOP.search(one.text)):
-                again = times * trips(one.text, [inner.text for inner in self.computations.get(loop[1], [])])
-                found += self._run(loop[1], again) + self._run(loop[2], again)
-            elif one.op == "call" and one.called:
-                found += self._run(one.called, times)
-            elif one.op == "conditional" and (choice := CHOICE.search(one.text)):
+        executed: list[Executed] = []
+        for instruction in self.computations.get(where, []):
+            if instruction.op == "while" and (loop := LOOP.search(instruction.text)):
+                condition = [inner.text for inner in self.computations.get(loop[1], [])]
+                again = times * read_trips(instruction.text, condition)
+                executed += self._run(loop[1], again) + self._run(loop[2], again)
+            elif instruction.op == "call" and instruction.called:
+                executed += self._run(instruction.called, times)
+            elif instruction.op == "conditional" and (choice := CHOICE.search(instruction.text)):
                 names = [choice[2], choice[3]] if choice[1] is None else re.findall(r"[\w.\-]+", choice[1])
-                found += max((self._run(name, times) for name in names), key=_cycles)
+                executed += max((self._run(name, times) for name in names), key=_sum_cycles)
             else:
-                found.append(Executed(one, where, times))
-        return found
+                executed.append(Executed(instruction, where, times))
+        return executed
 
-    def cycles(self) -> int:
-        """The compiler's own estimates, added; kernels and communication have none."""
-        return _cycles(self.executed)
-
-
-def _cycles(executed: list[Executed]) -> int:
-    return sum(times * one.cycles for one, _, times in executed)
+    def sum_cycles(self) -> int:
+        """Sums the compiler's estimates of cycles; kernels and collectives have none."""
+        return _sum_cycles(self.executed)
 
 
-def trips(loop: str, condition: list[str]) -> int:
-    """How often a loop runs: what is written beside it, else the bound that its condition compares a counter from 0
-    with, else 1.
+def _sum_cycles(executed: list[Executed]) -> int:
+    return sum(times * instruction.cycles for instruction, _, times in executed)
+
+
+def read_trips(loop: str, condition: list[str]) -> int:
+    """Reads the trips of a loop: its known trip count, otherwise the largest bound in its condition, otherwise 1.
+
+    The counter is taken to start at 0.
     """
     if known := TRIPS.search(loop):
         return int(known[1])
-    bounds = [int(found[1]) for line in condition if (found := BOUND.search(line))]
+    bounds = [int(match[1]) for line in condition if (match := BOUND.search(line))]
     return max(bounds, default=1)
 
 
-def computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The text of each instruction of each computation of a program, and the name of the one that is the program."""
-    programs: dict[str, list[str]] = {}
-    entry, own = "", None
+def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Splits a program's text into the lines of each instruction of each computation; also returns the entry's name."""
+    computations: dict[str, list[str]] = {}
+    entry = ""
+    body: list[str] | None = None
     for line in text.splitlines():
-        if own is None:
+        if body is None:
             if header := HEADER.match(line):
-                own = programs.setdefault(header[2], [])
+                body = computations.setdefault(header[2], [])
                 entry = header[2] if header[1] else entry
-        elif line.rstrip() == "}" or line.startswith(
-            "}, execution_thread"
-        ):  # a kernel's own text has lines that begin with one, too
-            own = None
-        elif START.match(line) or not own:
-            own.append(line)
+        # a kernel's own text also has lines that begin with a brace
+        elif line.rstrip() == "}" or line.startswith("}, execution_thread"):
+            body = None
+        elif START.match(line) or not body:
+            body.append(line)
         else:
-            own[-1] += line
-    return programs, entry
+            body[-1] += line
+    return computations, entry
 
 
-def instruction(line: str) -> Instruction:
-    """What a line says."""
+def parse_instruction(line: str) -> Instruction:
+    """Parses one line; an instruction without name and op if it is none."""
     parts = PARTS.match(BRACES.sub("", line))  # without layouts
     if parts is None:
         return Instruction("", "", (), (), False, line)
-    given = line[: line.index(f" {parts[4]}(")]
-    return Instruction(parts[2], parts[4], tuple(_operands(parts[5])), tuple(shapes(given)), bool(parts[1]), line)
+    operands = tuple(_parse_operands(parts[5]))
+    results = tuple(parse_shapes(line[: line.index(f" {parts[4]}(")]))
+    return Instruction(parts[2], parts[4], operands, results, bool(parts[1]), line)
 
 
-def shapes(text: str) -> list[Shape]:
-    """The arrays of a type, such as `(f32[8,128]{1,0:T(8,128)S(1)}, s32[])`."""
-    found: list[Shape] = []
+def parse_shapes(text: str) -> list[Shape]:
+    """Parses the arrays of a type, such as `(f32[8,128]{1,0:T(8,128)S(1)}, s32[])`."""
+    arrays: list[Shape] = []
     for kind, dims, layout in SHAPE.findall(text):
         sizes = tuple(int(size) for size in dims.split(",") if size)
         bits = 8 if kind == "pred" else int(BITS.findall(kind)[0])
-        count = functools.reduce(lambda a, b: a * b, sizes, 1)
-        found.append(Shape(sizes, count * bits / 8, "S(" not in layout))
-    return found
+        arrays.append(Shape(sizes, math.prod(sizes) * bits / 8, "S(" not in layout))
+    return arrays
 
 
-def _operands(rest: str) -> list[str]:
-    """The names between an instruction's brackets."""
+def _parse_operands(rest: str) -> list[str]:
+    """Parses the names between an instruction's parentheses."""
     depth = 0
-    for place, letter in enumerate(rest):
+    for index, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")
         if depth < 0:
-            rest = rest[:place]
+            rest = rest[:index]
             break
     return re.findall(r"%([\w.\-]+)", rest)

@@ -13,7 +13,7 @@ from train.engine.prepared import Inference
 from train.engine.step import make_outputs
 from train.page import Figure
 from train.precision import cast
-from train.sums import interval
+from train.sums import compute_interval
 
 KEPT = 2**30  # bytes of outputs that are cached, so that several metrics share one pass over the data
 
@@ -145,7 +145,7 @@ def measure(inference: Inference, params: Params, stop: Callable[[], bool] = lam
     parts = inference.evaluate(params, stop)
     if parts is None:
         return None
-    measured = {name: interval(sums) for name, sums in parts.items()}
+    measured = {name: compute_interval(sums) for name, sums in parts.items()}
     if not inference.metrics:
         return measured
     evidence = Trained(inference, params, {name: value for name, (value, _) in measured.items()}, stop=stop)

@@ -30,8 +30,8 @@ from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.parallel import Jit
 from train.spec.encoding import decode, encode
-from train.spec.overrides import changes
-from train.spec.parts import components, joined, project
+from train.spec.overrides import list_changes
+from train.spec.parts import list_components, list_project_parts, merge_names
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 TOKENIZER = "tokenizer.json"
@@ -118,7 +118,7 @@ def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, s
     if all(said.get(name) == value for name, value in data.items()):
         return
     before = {name: said.get(name) for name, value in data.items() if said.get(name) != value and name != "experiment"}
-    entry = {"step": step, "changes": changes(old.experiment, experiment), "before": before}
+    entry = {"step": step, "changes": list_changes(old.experiment, experiment), "before": before}
     _write(folder, said | data | {"continued": [*said.get("continued", []), entry]})
 
 
@@ -157,14 +157,14 @@ def read_run(folder: Path, config: str | None = None) -> Recorded:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}); give another folder, or train anew."
         ) from None
-    known = components(sys.modules["__main__"])  # a notebook's own classes
+    known = list_components(sys.modules["__main__"])  # a notebook's own classes
     source = data.get("source")
     if config is None:
         config = name if name in list_configs() else _find_source_file(folder, source)
     if config is not None:
-        known |= components(import_config(config))
+        known |= list_components(import_config(config))
     marked = '"from"' in json.dumps(written)  # older versions recorded no modules
-    known = joined(project(), known) if marked else project() | known
+    known = merge_names(list_project_parts(), known) if marked else list_project_parts() | known
     try:
         experiment = decode(written, known)
     except InputError as error:
@@ -260,7 +260,7 @@ def claim(
 
 def describe_conflict(folder: Path, old: Experiment, new: Experiment) -> str:
     """Writes the error message for a folder that holds another experiment."""
-    listed = "; ".join(changes(old, new))
+    listed = "; ".join(list_changes(old, new))
     return f"{folder} holds another experiment ({listed}): continue with its settings, or name a new folder with --run."
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from models.contracts import Batch
 from train.contracts import Params
-from train.cost.chips import chip
+from train.cost.chips import find_chip
 from train.engine.checkpoint import Progress, Store
 from train.engine.evidence import measure
 from train.engine.prepared import Beginning, Prepared
@@ -22,7 +22,7 @@ from train.engine.step import TrainState
 from train.errors import InputError
 from train.events import Evaluated, Logged, Message, Saved
 from train.sinks.broadcast import Emit
-from train.sums import Sum, add, mean
+from train.sums import Sum, add_sums, compute_means
 
 
 @dataclasses.dataclass
@@ -94,7 +94,7 @@ class Loop:
             self.pending = [{name: Sum(*map(jnp.float32, both)) for name, both in pending}]
         self.unsaved: int | None = None  # the step of a checkpoint that is being written
         self.pace, self.interval = Pace(), Pace()
-        device = chip(jax.local_devices()[0].device_kind)  # all batches count as having the shapes of the first
+        device = find_chip(jax.local_devices()[0].device_kind)  # all batches count as having the shapes of the first
         self.share = prepared.model_work / (device.flops * self.parallel.size()) if device else 0.0
         self.emit: Emit = lambda event: None
 
@@ -156,7 +156,7 @@ class Loop:
     def _write(self, number: int, since: float) -> None:
         sums = jax.device_get(self.pending)  # the only point at which the host waits for the device
         self.interval.seconds = time.perf_counter() - since
-        values = mean(functools.reduce(add, sums))
+        values = compute_means(functools.reduce(add_sums, sums))
         self.pending = []
         if not math.isfinite(values["loss"]):
             raise InputError(
@@ -185,7 +185,7 @@ class Loop:
             metrics = self._measure(number)
             stop = metrics is not None and self._judge(number, metrics)
         if self.flag.number:
-            sums = functools.reduce(add, jax.device_get(self.pending)) if self.pending else {}
+            sums = functools.reduce(add_sums, jax.device_get(self.pending)) if self.pending else {}
             unwritten = {name: (float(total.value), float(total.weight)) for name, total in sums.items()}
             self._save(number, unwritten, metrics)
             self._wait()

@@ -29,7 +29,7 @@ from train.contracts import (
     Steps,
     WeighsClasses,
 )
-from train.cost.traced import flops
+from train.cost.traced import count_flops
 from train.data.balance import add_emphasis, compute_class_weights, require_once
 from train.engine.requirements import require
 from train.engine.step import (
@@ -45,8 +45,8 @@ from train.engine.step import (
 )
 from train.errors import InputError, convert_errors
 from train.experiment import Experiment
-from train.optimizers import Constant, routed
-from train.optimizers.transforms import in_mup
+from train.optimizers import Constant, route
+from train.optimizers.transforms import is_mup
 from train.sums import Moments, Sum, Sums
 
 Shapes = Tree  # of a batch: a ShapeDtypeStruct for each of its arrays
@@ -153,7 +153,7 @@ class Prepared(Inference):
         """
         loss = make_loss(self.experiment.model, self.experiment.objective, self.experiment.precision)
         with compile_for("cpu"):  # attention without a kernel, so that all its matmuls are counted
-            return 3 * flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
+            return 3 * count_flops(lambda params, batch: loss(params, batch)[0], self.shapes, self.batch, seen=True)
 
     def logical(self) -> TrainState:
         """Shapes of one logical copy of the state, with the shardings to restore a checkpoint into."""
@@ -203,19 +203,19 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     ):
         parameter_roles = roles(experiment.model, traced.batch)
         build = experiment.optimizer.build
-        if in_mup(parameter_roles) and not _takes_roles(build):
+        if is_mup(parameter_roles) and not _takes_roles(build):
             raise ValueError("its build takes no roles, which hold muP's rates")
         optimizer: optax.GradientTransformation
         if _takes_roles(build):
             optimizer = build(steps, traced.shapes, roles=parameter_roles)
         else:
-            optimizer = routed(build(steps, traced.shapes), traced.shapes, parameter_roles)
+            optimizer = route(build(steps, traced.shapes), traced.shapes, parameter_roles)
         rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
         schedule = rate.build(steps)
         state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
     with convert_errors("The model cannot take a training step: ", "; change it, or the objective."):
-        work = flops(_build_step(experiment, optimizer, parameter_roles), state, traced.batch)
+        work = count_flops(_build_step(experiment, optimizer, parameter_roles), state, traced.batch)
     return Prepared(
         experiment,
         data,
@@ -288,7 +288,7 @@ def _find_uncertain(objective: str, sums: Mapping[str, object]) -> tuple[str, ..
     for name, total in sums.items():
         if not isinstance(total, Sum):
             said = f"The objective {objective} gives {name} as {type(total).__name__}"
-            raise InputError(f"{said} and not as a Sum; make it by train.sums.weighted(values, weights).")
+            raise InputError(f"{said} and not as a Sum; make it by train.sums.sum_weighted(values, weights).")
         if total.each is None:
             uncertain.append(name)
     return tuple(uncertain)

@@ -18,7 +18,7 @@ from train.data.source import make_builder
 from train.data.sources import find_library
 from train.errors import InputError, Json
 from train.experiment import Experiment
-from train.spec.parts import kinds
+from train.spec.parts import list_kinds
 
 # a copy of the file that defined the run's own classes, beside experiment.json; executed only if --config names it
 COPY = "config.py"
@@ -50,7 +50,7 @@ def find_source(experiment: Experiment) -> Source | None:
     """Finds the source of the classes in an experiment that are not this project's; None if all are."""
     foreign = {
         kind.__name__: kind
-        for kind in kinds(experiment)
+        for kind in list_kinds(experiment)
         if kind.__module__.split(".")[0] not in ("models", "train", "builtins")
     }
     if not foreign:

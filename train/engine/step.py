@@ -13,7 +13,7 @@ from models.head.chunked import Projected
 from train.contracts import InChunks, Objective, Params, Roles, Searches
 from train.errors import InputError
 from train.precision import Precision, cast
-from train.sums import Moments, Sum, Sums, add, by_example, moments
+from train.sums import Moments, Sum, Sums, add_sums, compute_moments, sum_by_example
 
 Sown = dict[str, Tree]  # metrics that layers sow, by their names: Sums, and tuples of Loads
 
@@ -90,13 +90,13 @@ def _make_apply(model: Model, objective: Objective, precision: Precision) -> Cal
 def compute_auxiliary_loss(losses: Tree, loss: Sum, batch: Batch) -> jax.Array:
     """Sums w_i l_i over examples i and layers, with w_i the weight of example i in the objective's loss.
 
-    If the objective does not make its sums by `weighted`, w_i is unknown, and all examples weigh the same.
+    If the objective does not make its sums by `sum_weighted`, w_i is unknown, and all examples weigh the same.
     """
     if loss.each is not None:
-        weights = by_example(loss.each.weights, batch)
+        weights = sum_by_example(loss.each.weights, batch)
     else:
         tokens = batch["segments"] if "segments" in batch else jnp.ones((len(next(iter(batch.values()))), 1), jnp.int32)
-        present = jnp.minimum(by_example((tokens > 0).astype(jnp.float32), batch), 1)
+        present = jnp.minimum(sum_by_example((tokens > 0).astype(jnp.float32), batch), 1)
         weights = present * loss.weight / jnp.maximum(present.sum(), 1)
     total = jnp.zeros(())
     for leaf in jax.tree.leaves(losses, is_leaf=lambda leaf: isinstance(leaf, TokenLoss)):
@@ -120,7 +120,7 @@ def gather_metrics(sown: Tree) -> Sown:
                 sums[key] = (*sums.get(key, ()), *((each,) if isinstance(each, Loads) else each))
             else:
                 total = Sum(jnp.sum(each[0]), jnp.sum(each[1]))
-                sums[key] = add({key: sums[key]}, {key: total})[key] if key in sums else total
+                sums[key] = add_sums({key: sums[key]}, {key: total})[key] if key in sums else total
     return sums
 
 
@@ -161,7 +161,7 @@ def make_step(
     times the communication; a pmap adds them once.
 
     A parameter whose Role in `roles` has a `step` has an update of its own in place of a gradient of the loss: it is
-    left to the optimizer (see `train.optimizers.routed`), and the logged `gradient_norm` leaves it out.
+    left to the optimizer (see `train.optimizers.route`), and the logged `gradient_norm` leaves it out.
     """
     gradient = accumulate_gradient(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
@@ -211,7 +211,9 @@ def make_evaluation(
             {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         )
         return {
-            name: moments(totals[name], each.each, batch, add_devices) if isinstance(each, Sum) else totals[name]
+            name: compute_moments(totals[name], each.each, batch, add_devices)
+            if isinstance(each, Sum)
+            else totals[name]
             for name, each in sums.items()
         }
 
@@ -227,7 +229,7 @@ def combine_batches(results: Sequence[dict[str, Tree]]) -> dict[str, list[Moment
             combined[name] = values
         else:
             whole = finish_sums({name: jax.tree.map(lambda *counts: sum(counts), *values)})
-            combined |= {part: [moments(total, None, {})] for part, total in whole.items()}
+            combined |= {part: [compute_moments(total, None, {})] for part, total in whole.items()}
     return combined
 
 

@@ -1,6 +1,6 @@
-"""Objectives: each loss and metric as a sum and its weight over examples, divided once at the end."""
+"""Objectives: each loss and metric is a sum and its weight over examples, divided once at the end."""
 
-from train.objectives.classification import Classification, probabilities
+from train.objectives.classification import Classification, to_probabilities
 from train.objectives.detection import SetPrediction
 from train.objectives.language import MaskedLM, NextToken, NextTokens, Translation
 from train.objectives.regression import MeanSquaredError, Quantiles
@@ -14,5 +14,5 @@ __all__ = [
     "Quantiles",
     "SetPrediction",
     "Translation",
-    "probabilities",
+    "to_probabilities",
 ]

@@ -8,44 +8,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
-from train.sums import Sums, weighted
+from train.sums import Sums, sum_weighted
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """log sum exp(logits) - logits[label], in float32: (..., c), (...) -> (...)."""
+    """Cross-entropy: log sum exp(logits) - logits[label], in float32: (..., c), (...) -> (...)."""
     logits = logits.astype(jnp.float32)
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """softmax(logits), in float64."""
+def to_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Converts logits to probabilities: softmax(logits), in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """loss = -log softmax(logits)[label], averaged over examples.  Reads `labels` (...) and `weights` (...); logits
-    (..., c).
+    """Cross-entropy loss = -log softmax(logits)[label], averaged over examples.
 
-    Where the batch has `targets` (..., c), shares of the classes, the loss is -sum_c target_c log softmax(logits)_c.
+    Reads `labels` (...) and `weights` (...); logits (..., c).  If the batch has `targets` (..., c), probabilities of
+    the classes, the loss is -sum_c target_c log softmax(logits)_c.
 
     With `class_weights` w, one a class in their order or "auto" (n / (k n_c),
     `train.data.balance.compute_class_weights`), the loss in training is
 
         1 / n sum_i w[label_i] loss_i
 
-    and of targets w[label] is sum_c w_c target_c; a batch has it of each example as `emphasis` (...).  Divided by the
-    number of examples, as in Keras, the gradients of small batches are on average that of the whole; by the sum of the
-    weights, as in PyTorch, a rare example would count less the smaller its batch is.  A test split's batches have no
-    `emphasis`: its loss is that of the data as it is.  "auto" beside a `balance` of the data is refused, as
-    both make up for rare classes.
+    and for targets w[label] is sum_c w_c target_c; a batch has this factor of each example as `emphasis` (...).  The
+    divisor is the number of examples, as in Keras, so that the gradients of small batches average to that of the
+    whole; with the sum of the weights, as in PyTorch, a rare example would count less the smaller its batch is.  A test
+    split's batches have no `emphasis`: its loss is that of the data as it is.  "auto" with a `balance` of the data is
+    refused, as both make up for rare classes.
     """
 
     class_weights: tuple[float, ...] | str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_weights", _class_weights(self.class_weights))
+        object.__setattr__(self, "class_weights", _parse_class_weights(self.class_weights))
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         labels, weights = batch["labels"], batch.get("weights")
@@ -54,27 +54,30 @@ class Classification:
             losses = -jnp.sum(batch["targets"] * jax.nn.log_softmax(outputs.astype(jnp.float32)), axis=-1)
         else:
             losses = cross_entropy(outputs, labels)
-        return {"loss": weighted(losses * batch.get("emphasis", 1.0), weights), "accuracy": weighted(correct, weights)}
+        return {
+            "loss": sum_weighted(losses * batch.get("emphasis", 1.0), weights),
+            "accuracy": sum_weighted(correct, weights),
+        }
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """The likeliest label and the probability of each."""
-        chances = probabilities(output)
-        names = names or tuple(map(str, range(len(chances))))
+        """The most probable label and the probability of each."""
+        probabilities = to_probabilities(output)
+        names = names or tuple(map(str, range(len(probabilities))))
         return {
-            "label": names[int(chances.argmax())],
-            "probabilities": dict(zip(names, map(float, chances), strict=True)),
+            "label": names[int(probabilities.argmax())],
+            "probabilities": dict(zip(names, map(float, probabilities), strict=True)),
         }
 
 
-def _class_weights(given: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
-    """Weights of a config or of the command line, `auto` or `(1, 20)`.  Raises ValueError for others."""
-    if given is None or given == "auto":
-        return given
+def _parse_class_weights(value: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
+    """Parses weights of a config or of the command line, `auto` or `(1, 20)`.  Raises ValueError for others."""
+    if value is None or value == "auto":
+        return value
     try:
-        numbers = given.strip("()[] ").rstrip(",").split(",") if isinstance(given, str) else given
-        found = tuple(float(number) for number in numbers)
+        numbers = value.strip("()[] ").rstrip(",").split(",") if isinstance(value, str) else value
+        weights = tuple(float(number) for number in numbers)
     except (TypeError, ValueError):
-        found = ()
-    if not found or min(found) < 0 or not max(found) > 0 or not np.isfinite(found).all():
-        raise ValueError(f"Classification.class_weights is {given!r}; give auto, or numbers of 0 or above: (1, 20).")
-    return found
+        weights = ()
+    if not weights or min(weights) < 0 or not max(weights) > 0 or not np.isfinite(weights).all():
+        raise ValueError(f"Classification.class_weights is {value!r}; give auto, or numbers of 0 or above: (1, 20).")
+    return weights

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.contracts import Batch, Model
+from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
-from train.objectives.classification import cross_entropy, probabilities
-from train.sums import Each, Sum, Sums, weighted
+from train.objectives.classification import cross_entropy, to_probabilities
+from train.sums import Each, Sum, Sums, sum_weighted
 
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
+    """Next-token loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
 
     Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
     """
@@ -26,22 +26,21 @@ class NextToken:
     continues = True
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
-        return _ahead(outputs, batch, 1)
+        return _predict_ahead(outputs, batch, 1)
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """The five likeliest next tokens after the text."""
-        return {"next": _likeliest(output[-1], names)}
+        """The five most probable next tokens after the text."""
+        return {"next": _list_likeliest(output[-1], names)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """loss = -sum_i q_i log softmax(logits[t])_i, where q_i = (1 - s) [i = token[t + 1]] + s / v is the label, smoothed
-    by s = `smoothing`.
+    """Translation loss = -sum_i q_i log softmax(logits[t])_i, with labels smoothed by s = `smoothing`.
 
-    That is logsumexp(logits) - (1 - s) logits[token] - s mean(logits), and its gradient softmax(logits) - q (Szegedy et
-    al., arXiv:1512.00567, section 7); `token_loss` is the loss without it.  Translations are searched with `beams`,
-    `longest` tokens long at most, and `penalty` for short ones (arXiv:1609.08144).  Reads `tokens` and `segments` (b,
-    t); logits (b, t, v), or `Projected` ones.
+    q_i = (1 - s) [i = token[t + 1]] + s / v.  The loss is logsumexp(logits) - (1 - s) logits[token] - s mean(logits),
+    and its gradient softmax(logits) - q (Szegedy et al., arXiv:1512.00567, section 7); `token_loss` is the loss without
+    smoothing.  A beam search of `beams` beams finds translations of at most `longest` tokens, with the length `penalty`
+    of arXiv:1609.08144.  Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones.
     """
 
     in_chunks = True
@@ -59,29 +58,28 @@ class Translation:
             )
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
-        return _ahead(outputs, batch, 1, self.smoothing)
+        return _predict_ahead(outputs, batch, 1, self.smoothing)
 
-    def search(self, model: Model, params: Any, batch: Batch, end: int) -> jax.Array:
-        """The best translation of each source as tokens (b, longest), filled up with `end`.  Pure."""
-        given = {
+    def search(self, model: Model, params: Tree, batch: Batch, end: int) -> jax.Array:
+        """The best translation of each source as tokens (b, longest), padded with `end`.  Pure."""
+        source = {
             name: value for name, value in batch.items() if name in ("source", "source_segments", "source_positions")
         }
         first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
-        return beam(model, params, given | first, self.longest, self.beams, end, self.penalty)[0]
+        return beam(model, params, source | first, self.longest, self.beams, end, self.penalty)[0]
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """The five likeliest next tokens."""
-        return {"next": _likeliest(output[-1], names)}
+        """The five most probable next tokens."""
+        return {"next": _list_likeliest(output[-1], names)}
 
 
 @dataclasses.dataclass(frozen=True)
 class NextTokens:
-    """loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]], for heads that look several tokens
-    ahead.  arXiv:2404.19737.
+    """Multi-token loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]].  arXiv:2404.19737.
 
-    In nats for each token that follows another: the sum over all t and n (the paper's equation 2) over the number of
-    next tokens, which is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n =
-    1.  Reads `tokens` and `segments` (b, t); logits (b, t, n, v), or `Projected` ones.
+    In nats a token that follows another: the sum over all t and n (the paper's equation 2) over the number of next
+    tokens.  It is one sum over tokens, the same over any parts of a batch.  `next_token_loss` is the part of n = 1.
+    Reads `tokens` and `segments` (b, t); logits (b, t, n, v), or `Projected` ones.
     """
 
     in_chunks = True
@@ -92,53 +90,52 @@ class NextTokens:
             raise ValueError(
                 f"NextTokens takes logits (b, t, n, v), which a MultiTokenHead gives, and got {outputs.shape}"
             )
-        parts = [_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
+        parts = [_predict_ahead(outputs[:, :, n], batch, n + 1) for n in range(outputs.shape[2])]
         first = parts[0]["loss"]
-        loss = functools.reduce(_of_both, (part["loss"] for part in parts))
+        loss = functools.reduce(_add_losses, (part["loss"] for part in parts))
         return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """The five likeliest next tokens after the text."""
-        return {"next": _likeliest(output[-1, 0], names)}
+        """The five most probable next tokens after the text."""
+        return {"next": _list_likeliest(output[-1, 0], names)}
 
 
-def _of_both(left: Sum, right: Sum) -> Sum:
-    """The Sum of what both add up, over the weights of the first."""
+def _add_losses(left: Sum, right: Sum) -> Sum:
+    """Adds the values of two Sums, over the weights of the first."""
     assert left.each is not None
     assert right.each is not None
     return Sum(left.value + right.value, left.weight, Each(left.each.values + right.each.values, left.each.weights))
 
 
-def _ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: float = 0.0) -> Sums:
-    """Loss and accuracy of predicting the token n places on, inside each segment."""
-    ahead = ((0, 0), (0, min(n, batch["tokens"].shape[1])))  # the last places weigh nothing
-    labels, weights = (jnp.pad(part, ahead) for part in (batch["tokens"][:, n:], _followed(batch, n)))
-    return _predicted(outputs, labels, weights, smoothing)
+def _predict_ahead(outputs: jax.Array | Projected, batch: Batch, n: int, smoothing: float = 0.0) -> Sums:
+    """Scores predictions of the token n positions ahead, inside each segment: loss and accuracy."""
+    ahead = ((0, 0), (0, min(n, batch["tokens"].shape[1])))  # the last positions have weight 0
+    labels, weights = (jnp.pad(part, ahead) for part in (batch["tokens"][:, n:], _mark_followed(batch, n)))
+    return _score_predictions(outputs, labels, weights, smoothing)
 
 
-def _predicted(
+def _score_predictions(
     outputs: jax.Array | Projected, labels: jax.Array, weights: jax.Array | None, smoothing: float = 0.0
 ) -> Sums:
-    """Loss and accuracy of predicting the labels (b, t); with `smoothing` of the loss also `token_loss`, the one
-    without.
-    """
+    """Scores predictions of the labels (b, t): loss and accuracy; with `smoothing` also the unsmoothed `token_loss`."""
     if isinstance(outputs, Projected):
-        spread = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
-        totals, losses = outputs.losses(labels, spread, smoothing)
-        found = [
-            Sum(value, spread.sum(), Each(each * spread, spread)) for value, each in zip(totals, losses, strict=True)
+        filled = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+        totals, losses = outputs.losses(labels, filled, smoothing)
+        sums = [
+            Sum(value, filled.sum(), Each(each * filled, filled)) for value, each in zip(totals, losses, strict=True)
         ]
     else:
         logits = outputs.astype(jnp.float32)
-        plain, hits = cross_entropy(logits, labels), (outputs.argmax(-1) == labels).astype(jnp.float32)
-        even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
-        losses = ((1 - smoothing) * plain + smoothing * even, hits, plain) if smoothing else (plain, hits)
-        found = [weighted(each, weights) for each in losses]
-    return dict(zip(("loss", "accuracy", "token_loss"), found, strict=False))
+        plain = cross_entropy(logits, labels)
+        hits = (outputs.argmax(-1) == labels).astype(jnp.float32)
+        uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
+        losses = ((1 - smoothing) * plain + smoothing * uniform, hits, plain) if smoothing else (plain, hits)
+        sums = [sum_weighted(each, weights) for each in losses]
+    return dict(zip(("loss", "accuracy", "token_loss"), sums, strict=False))
 
 
-def _followed(batch: Batch, n: int) -> jax.Array:
-    """1 where the token n places on belongs to the same segment, else 0; (b, t - n)."""
+def _mark_followed(batch: Batch, n: int) -> jax.Array:
+    """Marks tokens whose n-th successor is in the same segment: 1, otherwise 0; (b, t - n)."""
     if "segments" not in batch:
         return jnp.ones(batch["tokens"][:, n:].shape, jnp.float32)
     segments = batch["segments"]
@@ -147,7 +144,7 @@ def _followed(batch: Batch, n: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLM:
-    """loss = -log softmax(logits)[label] at masked tokens.  arXiv:1810.04805.
+    """Masked-token loss = -log softmax(logits)[label] at masked tokens.  arXiv:1810.04805.
 
     Reads `labels` and `weights` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
     """
@@ -155,14 +152,14 @@ class MaskedLM:
     in_chunks = True
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
-        return _predicted(outputs, batch["labels"], batch.get("weights"))
+        return _score_predictions(outputs, batch["labels"], batch.get("weights"))
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """The five likeliest tokens at every place."""
-        return {"tokens": [_likeliest(logits, names) for logits in output]}
+        """The five most probable tokens at every position."""
+        return {"tokens": [_list_likeliest(logits, names) for logits in output]}
 
 
-def _likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    chances = probabilities(logits)
-    best = np.argsort(-chances)[:5]
-    return {names[index] if names else str(index): float(chances[index]) for index in best}
+def _list_likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    probabilities = to_probabilities(logits)
+    best = np.argsort(-probabilities)[:5]
+    return {names[index] if names else str(index): float(probabilities[index]) for index in best}

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
-from train.sums import Sums, weighted
+from train.sums import Sums, sum_weighted
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """loss = 1/(2n) sum (y - y_hat)^2: its gradient is the mean error.  Reads `values` (..., m) and `weights` (...);
-    outputs (..., m).
+    """Squared loss = 1/(2n) sum (y - y_hat)^2, whose gradient is the mean error.
+
+    Reads `values` (..., m) and `weights` (...); outputs (..., m).
     """
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
@@ -27,9 +28,9 @@ class MeanSquaredError:
         weights = batch["weights"][..., None] if "weights" in batch else None
         squared = jnp.square(error)
         return {
-            "loss": weighted(squared / 2, weights),
-            "mean_squared_error": weighted(squared, weights),
-            "mean_absolute_error": weighted(jnp.abs(error), weights),
+            "loss": sum_weighted(squared / 2, weights),
+            "mean_squared_error": sum_weighted(squared, weights),
+            "mean_absolute_error": sum_weighted(jnp.abs(error), weights),
         }
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -40,11 +41,11 @@ class MeanSquaredError:
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
-    """loss = mean over quantiles q of max(q e, (q - 1) e) with e = y - y_hat, the pinball loss (Koenker and Bassett,
-    Econometrica 1978).
+    """Pinball loss = mean over quantiles q of max(q e, (q - 1) e) with e = y - y_hat.
 
-    Reads `values` (b, t, n), `scale` (b, 1, n) and `weights` (b,); outputs (b, t n q), the quantile last.
-    `mean_absolute_error` is that of the middle quantile times the scale, in the units of the data.
+    Koenker and Bassett, Econometrica 1978.  Reads `values` (b, t, n), `scale` (b, 1, n) and `weights` (b,); outputs
+    (b, t n q), the quantile last.  `mean_absolute_error` is that of the middle quantile times the scale, in the units
+    of the data.
     """
 
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
@@ -57,7 +58,7 @@ class Quantiles:
 
     @property
     def per_value(self) -> int:
-        """Outputs for each value: a quantile each."""
+        """The number of outputs for each value: one a quantile."""
         return len(self.levels)
 
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
@@ -69,14 +70,14 @@ class Quantiles:
                 " model.head.pool)"
             )
         error = values[..., None] - outputs.astype(jnp.float32).reshape(*values.shape, count)
-        levels, weights = jnp.asarray(self.levels), batch.get("weights")
-        weights = None if weights is None else weights[:, None, None]
+        levels = jnp.asarray(self.levels)
+        weights = batch["weights"][:, None, None] if "weights" in batch else None
         pinball = jnp.maximum(levels * error, (levels - 1) * error).mean(-1)
         absolute = jnp.abs(error[..., count // 2]) * batch.get("scale", 1.0)
-        return {"loss": weighted(pinball, weights), "mean_absolute_error": weighted(absolute, weights)}
+        return {"loss": sum_weighted(pinball, weights), "mean_absolute_error": sum_weighted(absolute, weights)}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-        """What follows, step by step: every quantile of each series (t, n, q)."""
+        """The forecast step by step: every quantile of each series (t, n, q)."""
         del names
         steps = output[:, 0] if output.shape[1] == 1 else output
-        return {"forecast": {str(level): steps[..., place].tolist() for place, level in enumerate(self.levels)}}
+        return {"forecast": {str(level): steps[..., index].tolist() for index, level in enumerate(self.levels)}}

@@ -1,9 +1,7 @@
-"""Optimizers: update rules and learning-rate schedules as specs over optax, and transforms by the roles of
-parameters.
-"""
+"""Optimizers: update rules and learning-rate schedules over optax, and transforms by the roles of parameters."""
 
 from train.optimizers.rules import SGD, AdamW, Optax
 from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay
-from train.optimizers.transforms import routed
+from train.optimizers.transforms import route
 
-__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Optax", "SGD", "WarmupStableDecay", "routed"]
+__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Optax", "SGD", "WarmupStableDecay", "route"]

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as specs over optax."""
+"""Learning-rate schedules as values over optax."""
 
 import dataclasses
 import math
@@ -8,23 +8,23 @@ from typing import Any
 import optax
 
 
-def _count(part: float, steps: int) -> int:
-    """Steps of a phase given as a fraction of training (below 1) or as a count."""
+def _count_steps(part: float, steps: int) -> int:
+    """Counts the steps of a phase that is a fraction of training (below 1) or a number of steps."""
     return round(part * steps) if part < 1 else round(part)
 
 
-def require_values(value: Any, least: float, below: float, *names: str) -> None:
-    """Raises ValueError, naming the field, for one that is below `least`, not below `below`, or not a number."""
+def require_values(value: object, least: float, below: float, *names: str) -> None:
+    """Raises ValueError, naming the field, if a field is below `least`, not below `below`, or not a number."""
     for name in names:
         if not least <= (number := getattr(value, name)) < below:
             bound = f" and below {below:g}" if below < math.inf else ", and finite"
             raise ValueError(f"{type(value).__name__}.{name} is {number}; it must be {least:g} or above{bound}.")
 
 
-def unreached(rate: Any, steps: int) -> str:
-    """What a schedule announces and so many steps of training do not reach, in a sentence; empty if all is reached."""
+def describe_unreached(rate: object, steps: int) -> str:
+    """Describes the phase of a schedule that `steps` steps do not reach, in a sentence; empty if all are reached."""
     known = {name: getattr(rate, name, None) for name in ("warmup", "decay")}
-    phases = {name: _count(part, steps) for name, part in known.items() if isinstance(part, int | float)}
+    phases = {name: _count_steps(part, steps) for name, part in known.items() if isinstance(part, int | float)}
     warmup, total = phases.get("warmup", 0), sum(phases.values())
     if warmup >= max(steps, 2):
         return (
@@ -41,7 +41,7 @@ def unreached(rate: Any, steps: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """peak, after `warmup` (a fraction of training below 1, else steps) of linear rise."""
+    """Constant peak after `warmup` of linear rise (a fraction of training if below 1, otherwise steps)."""
 
     peak: float = 1e-3
     warmup: float = 0.0
@@ -51,7 +51,7 @@ class Constant:
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
-        return _warmed(self.peak, _count(self.warmup, steps), optax.constant_schedule(self.peak))
+        return _warm_up(self.peak, _count_steps(self.warmup, steps), optax.constant_schedule(self.peak))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +67,17 @@ class Linear:
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
-        warmup = _count(self.warmup, steps)
-        return _warmed(
+        warmup = _count_steps(self.warmup, steps)
+        return _warm_up(
             self.peak, warmup, optax.linear_schedule(self.peak, self.end * self.peak, max(steps - warmup, 1))
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """Linear rise to peak over `warmup`, then peak * (end + (1 - end) * (1 + cos(pi p)) / 2) over the rest.
-    arXiv:1608.03983.
+    """Linear rise to peak over `warmup`, then peak * (end + (1 - end) * (1 + cos(pi p)) / 2).  arXiv:1608.03983.
+
+    p goes from 0 to 1 over the rest of training.
     """
 
     peak: float = 1e-3
@@ -88,8 +89,8 @@ class Cosine:
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
-        warmup = _count(self.warmup, steps)
-        return _warmed(self.peak, warmup, optax.cosine_decay_schedule(self.peak, max(steps - warmup, 1), self.end))
+        warmup = _count_steps(self.warmup, steps)
+        return _warm_up(self.peak, warmup, optax.cosine_decay_schedule(self.peak, max(steps - warmup, 1), self.end))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +107,11 @@ class WarmupStableDecay:
 
     def build(self, steps: int) -> Callable[[Any], Any]:
         """Step -> rate."""
-        warmup, decay = _count(self.warmup, steps), max(_count(self.decay, steps), 1)
+        warmup, decay = _count_steps(self.warmup, steps), max(_count_steps(self.decay, steps), 1)
         fall = optax.linear_schedule(self.peak, self.end * self.peak, decay)
         stable = optax.join_schedules([optax.constant_schedule(self.peak), fall], [max(steps - warmup - decay, 0)])
-        return _warmed(self.peak, warmup, stable)
+        return _warm_up(self.peak, warmup, stable)
 
 
-def _warmed(peak: float, warmup: int, after: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _warm_up(peak: float, warmup: int, after: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after

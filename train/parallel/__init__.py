@@ -1,4 +1,4 @@
-"""Three ways to compile the same step: one device, all local devices by pmap, a mesh of data and fsdp axes."""
+"""Parallelism of a step: one device, all local devices by pmap, a mesh of data and fsdp axes."""
 
 from train.parallel.jit import Jit
 from train.parallel.mesh import RULES, Mesh

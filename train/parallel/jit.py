@@ -16,7 +16,7 @@ class Jit:
     """One device."""
 
     def size(self) -> int:
-        """Rows of a batch come in multiples of this."""
+        """The multiple that rows of a batch come in."""
         return 1
 
     def start(self, make: Callable[[], Tree]) -> Tree:
@@ -32,7 +32,7 @@ class Jit:
         return jax.jit(lambda params, batch: evaluate(params, batch))
 
     def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
-        """(params, batch) -> outputs, a row for each of the batch."""
+        """(params, batch) -> outputs, a row for each row of the batch."""
         return self.compile_evaluation(outputs)
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -44,18 +44,18 @@ class Jit:
         return tree
 
     def spread(self, tree: Tree, consume: bool = False) -> Tree:
-        """One logical copy, placed; the inverse of `whole`.  `consume` lets it delete the arrays that it is given."""
+        """Places one logical copy; the inverse of `whole`.  `consume` lets it delete its input arrays."""
         return tree
 
     def logical(self, tree: Tree) -> Tree:
-        """The shapes of one logical copy, placed where a checkpoint is read into, for `spread` to take on."""
-        return placed(tree, SingleDeviceSharding(devices()[0]))
+        """The shapes of one logical copy, with the placement that a checkpoint is read into before `spread`."""
+        return place(tree, SingleDeviceSharding(devices()[0]))
 
     def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        """The shapes of a state and a batch, placed: what the compiled step takes."""
-        return placed((state, batch), SingleDeviceSharding(devices()[0]))
+        """The shapes of a state and a batch, placed as the arguments of the compiled step."""
+        return place((state, batch), SingleDeviceSharding(devices()[0]))
 
 
-def placed(tree: Tree, sharding: Sharding) -> Tree:
-    """The shapes and types of a tree's leaves, with a sharding."""
+def place(tree: Tree, sharding: Sharding) -> Tree:
+    """Places the shapes and dtypes of a tree's leaves with a sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

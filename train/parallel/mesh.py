@@ -11,10 +11,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from models.backend.platform import devices
 from models.contracts import Tree
 from models.paths import count_stacked, map_paths, select
-from train.parallel.jit import placed
+from train.parallel.jit import place
 
-SMALL = 4096  # numbers of a parameter that every device may keep: less memory would cost a gathering more
-# Path pattern -> mesh axis of each of the last dimensions; the first pattern that is found in a path decides.
+SMALL = 4096  # parameters of fewer scalars are replicated: a split saves little memory and costs an all-gather
+# Path pattern -> mesh axis of each of the last dimensions; the first pattern that matches a path decides.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(up|gate|query|key|value)/kernel$", ("fsdp", None)),
     (r"(down|out)/kernel$", (None, "fsdp")),
@@ -27,13 +27,12 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and their optimizer state over fsdp by
-    `rules`.
+    """A mesh of `data` x `fsdp` devices: batches are split over both, parameters and optimizer state over fsdp.
 
-    data = 0 takes all devices that fsdp leaves.  What no rule names, and what a rule would split along a dimension that
-    fsdp does not divide, is split along the longer of its last two dimensions that it divides, or an earlier one; less
-    than `SMALL` numbers, vectors and what a rule gives no axis to stay whole.  Repeats of a scanned stack are never
-    split.
+    data = 0 takes all devices that fsdp leaves.  `rules` name the dimension to split.  A parameter that no rule names,
+    or whose dimension fsdp does not divide, is split along the longer of its last two dimensions that fsdp divides,
+    or an earlier one.  Parameters of less than `SMALL` scalars, vectors, and those that a rule gives no axis are
+    replicated.  Repeats of a scanned stack are never split.
     """
 
     data: int = 0
@@ -41,7 +40,7 @@ class Mesh:
     rules: tuple[tuple[str, tuple[str | None, ...]], ...] = RULES
 
     def mesh(self) -> jax.sharding.Mesh:
-        """The device mesh.  Raises ValueError where the machine has too few devices."""
+        """The device mesh.  Raises ValueError if the machine has too few devices."""
         have = len(devices())
         data = self.data or have // max(self.fsdp, 1)
         if data < 1 or self.fsdp < 1 or data * self.fsdp > have:
@@ -53,13 +52,13 @@ class Mesh:
         return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=used)
 
     def size(self) -> int:
-        """Rows of a batch come in multiples of this."""
+        """The multiple that rows of a batch come in."""
         return self.mesh().size
 
     def shardings(self, tree: Tree) -> Tree:
         """The sharding of every leaf of a state, by the rules."""
         mesh = self.mesh()
-        # of one pattern given twice the first
+        # if a pattern comes twice, its first rule holds
         rules: dict[str | None, tuple[str | None, ...]] = dict(reversed(self.rules))
         ruled = select(tuple(pattern for pattern, _ in self.rules))
 
@@ -74,49 +73,45 @@ class Mesh:
             ]
             silent = named is not None and not any(named)
             if not silent and not any(fitting) and len(shape) - first > 1 and math.prod(shape[first:]) >= SMALL:
-                last = sorted(range(len(shape) - 2, len(shape)), key=lambda place: -shape[place])
+                last = sorted(range(len(shape) - 2, len(shape)), key=lambda axis: -shape[axis])
                 earlier = range(len(shape) - 3, first - 1, -1)
-                divided = (place for place in (*last, *earlier) if shape[place] % self.fsdp == 0)
-                fitting = [
-                    "fsdp" if place == found else None for found in (next(divided, -1),) for place in range(len(shape))
-                ]
+                divided = next((axis for axis in (*last, *earlier) if shape[axis] % self.fsdp == 0), None)
+                fitting = ["fsdp" if axis == divided else None for axis in range(len(shape))]
             return NamedSharding(mesh, PartitionSpec(*fitting))
 
         return map_paths(shard, tree)
 
     def start(self, make: Callable[[], Tree]) -> Tree:
-        """The result of `make`, born sharded."""
+        """The result of `make`, sharded from the start."""
         return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make)))()
 
     def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
         """(state, batch) -> (state, sums) on the mesh; the state keeps its sharding."""
 
-        def pinned(state: Tree, batch: Tree) -> Tree:
-            state, sums = self._within(step)(state, batch)
-            return jax.lax.with_sharding_constraint(state, self.shardings(state)), self._replicated(sums)
+        def constrained_step(state: Tree, batch: Tree) -> Tree:
+            state, sums = self._trace_within(step)(state, batch)
+            return jax.lax.with_sharding_constraint(state, self.shardings(state)), self._replicate(sums)
 
-        return jax.jit(pinned, donate_argnums=0)
+        return jax.jit(constrained_step, donate_argnums=0)
 
     def compile_evaluation(self, evaluate: Callable[..., Tree]) -> Callable[..., Tree]:
         """(params, batch) -> result on the mesh."""
-        return jax.jit(lambda params, batch: self._replicated(self._within(evaluate)(params, batch)))
+        return jax.jit(lambda params, batch: self._replicate(self._trace_within(evaluate)(params, batch)))
 
     def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
-        """(params, batch) -> outputs, a row for each of the batch."""
+        """(params, batch) -> outputs, a row for each row of the batch."""
         return self.compile_evaluation(outputs)
 
-    def _within(self, compute: Callable[..., Tree]) -> Callable[..., Tree]:
-        """The function, traced in the context of the mesh: kernels, which are not split by the compiler, split
-        themselves by it.
-        """
+    def _trace_within(self, compute: Callable[..., Tree]) -> Callable[..., Tree]:
+        """Traces a function in the context of the mesh, by which kernels split themselves as the compiler cannot."""
 
-        def traced(*args: Tree) -> Tree:
+        def compute_within(*args: Tree) -> Tree:
             with jax.sharding.use_abstract_mesh(self.mesh().abstract_mesh):
                 return compute(*args)
 
-        return traced
+        return compute_within
 
-    def _replicated(self, tree: Tree) -> Tree:
+    def _replicate(self, tree: Tree) -> Tree:
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh(), PartitionSpec()))
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -142,4 +137,4 @@ class Mesh:
 
     def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """The shapes of a state and a batch, placed by the rules and by rows."""
-        return self.logical(state), placed(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))
+        return self.logical(state), place(batch, NamedSharding(self.mesh(), PartitionSpec(("data", "fsdp"))))

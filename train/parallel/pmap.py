@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from models.backend.platform import local_devices
 from models.contracts import Tree
-from train.parallel.jit import placed
+from train.parallel.jit import place
 
 AXIS = "devices"
 
@@ -19,7 +19,7 @@ class Pmap:
     """Every local device runs the step on its share of the batch, parameters replicated, gradients summed."""
 
     def size(self) -> int:
-        """Rows of a batch come in multiples of this."""
+        """The multiple that rows of a batch come in."""
         return len(local_devices())
 
     def start(self, make: Callable[[], Tree]) -> Tree:
@@ -27,7 +27,7 @@ class Pmap:
         return self.spread(jax.jit(make)())
 
     def compile_step(self, step: Callable[..., Tree]) -> Callable[..., Tree]:
-        """(state, batch) -> (state, sums) on every device; the sums are over all of them and come back once."""
+        """(state, batch) -> (state, sums) on every device; the sums are over all devices and returned once."""
         return jax.pmap(
             lambda state, batch: step(state, batch, AXIS),
             AXIS,
@@ -43,7 +43,7 @@ class Pmap:
         )
 
     def compile_outputs(self, outputs: Callable[..., Tree]) -> Callable[..., Tree]:
-        """(params, batch) -> outputs, a row for each of the batch."""
+        """(params, batch) -> outputs, a row for each row of the batch."""
         compiled = jax.pmap(lambda params, batch: outputs(params, batch), AXIS, devices=local_devices())
         return lambda params, batch: jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), compiled(params, batch)
@@ -52,7 +52,7 @@ class Pmap:
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A host batch, split over the devices along its rows."""
         count = self.size()
-        sharding = NamedSharding(_line(), PartitionSpec(AXIS))
+        sharding = NamedSharding(_make_mesh(), PartitionSpec(AXIS))
         return {
             name: jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding) for name, value in batch.items()
         }
@@ -63,31 +63,31 @@ class Pmap:
 
     def spread(self, tree: Tree, consume: bool = False) -> Tree:
         """A copy on every device, along a new first axis.  With `consume` each array is deleted once it is copied."""
-        sharding = NamedSharding(_line(), PartitionSpec(AXIS))
+        sharding = NamedSharding(_make_mesh(), PartitionSpec(AXIS))
         count = self.size()
 
-        def copied(leaf: Tree) -> jax.Array:
-            placed = jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding)
+        def copy(leaf: jax.Array | np.ndarray) -> jax.Array:
+            copies = jax.device_put(np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)), sharding)
             if consume and isinstance(leaf, jax.Array):
                 leaf.delete()
-            return placed
+            return copies
 
-        return jax.tree.map(copied, tree)
+        return jax.tree.map(copy, tree)
 
     def logical(self, tree: Tree) -> Tree:
         """The shapes of one logical copy on the first device."""
-        return placed(tree, SingleDeviceSharding(local_devices()[0]))
+        return place(tree, SingleDeviceSharding(local_devices()[0]))
 
     def abstract(self, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         """The shapes of a state and a batch, placed."""
-        count, sharding = self.size(), NamedSharding(_line(), PartitionSpec(AXIS))
+        count, sharding = self.size(), NamedSharding(_make_mesh(), PartitionSpec(AXIS))
         copies = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), state)
         shares = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((count, leaf.shape[0] // count, *leaf.shape[1:]), leaf.dtype), batch
         )
-        return placed((copies, shares), sharding)
+        return place((copies, shares), sharding)
 
 
-def _line() -> jax.sharding.Mesh:
-    own = local_devices()
-    return jax.make_mesh((len(own),), (AXIS,), axis_types=(AxisType.Auto,), devices=own)
+def _make_mesh() -> jax.sharding.Mesh:
+    devices = local_devices()
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)

@@ -1,1 +1,1 @@
-"""Plans: what a step needs on a TPU that is not there, compiled for it and never run."""
+"""Plans: time and memory of a step on a TPU that is not there, compiled for it and never run."""

@@ -1,8 +1,7 @@
-"""The smallest change that lets a training step fit, found by compiling what might."""
+"""Search for the smallest change that lets a training step fit, by compiling one candidate after the other."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from models import LogitsHead, MultiTokenHead, Stack
 from models.depth.remat import keeps_less
@@ -11,57 +10,58 @@ from train.contracts import InChunks
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit, Mesh, Pmap
-from train.plan.step import Plan, planned
-from train.plan.topology import topology
+from train.plan.step import Plan, plan_step
+from train.plan.topology import find_devices
 from train.spec.overrides import override
-from train.spec.parts import project
+from train.spec.parts import list_project_parts
 
 STACKS = ("model.stack", "model.encoder", "model.decoder")
-HALVINGS = 3  # of what lies between a batch that fits and one that does not
+HALVINGS = 3  # of the interval between a batch size that fits and one that does not
 
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """Changes as a command line has them, and the plan of the step with them."""
+    """Changes as command-line arguments, and the plan of the step with them."""
 
     changes: tuple[str, ...]
     plan: Plan
 
 
-def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lambda text: None) -> Advice | None:
-    """The first rung of a ladder on which the step fits, then less what it fits without; None if it fits on none.
+def advise(experiment: Experiment, where: str, say: Callable[[str], object] = lambda text: None) -> Advice | None:
+    """Searches the changes of `propose_changes` for the first with which the step fits; None if it fits with none.
 
-    The ladder begins with what changes no number: logits in chunks, parameters spread over the chips, what is computed
-    again (least first), parts of the batch one after the other.  Then come a first moment in bfloat16 and smaller
-    batches, of which the largest is looked for.  Each try is compiled and said.  What is refused, as logits in chunks
-    by an objective that needs them whole, is on no later rung.
+    Those that change no number come first: logits in chunks, parameters spread over the chips, rematerialization
+    (least first), gradient accumulation.  Then come a first moment in bfloat16 and smaller batches, of which the
+    largest is searched for.  Last, each change without which the step still fits is dropped.  Each try is compiled and
+    passed to `say`.  A change that is refused, such as logits in chunks by an objective that needs them whole, is not
+    tried again.
     """
 
-    def tried(rung: dict[str, str]) -> Plan | None:
-        changes = _written(rung)
+    def try_rung(rung: dict[str, str]) -> Plan | None:
+        changes = _format_changes(rung)
         say(f"trying {' '.join(changes)}")
         try:
-            plan = planned(override(experiment, list(changes), project()), " ".join(changes), where)
+            plan = plan_step(override(experiment, list(changes), list_project_parts()), " ".join(changes), where)
         except InputError as error:
             say(f"  {error}")
             return None
         say(f"  {'fits' if plan.fits else 'too much'}: {plan.peak / 2**30:.2f} of {plan.available / 2**30:.2f} GiB")
         return plan
 
-    devices, high = len(topology(where)), experiment.batch_size
+    devices, high = len(find_devices(where)), experiment.batch_size
     before: list[dict[str, str]] = [{}]
-    taken: set[tuple[str, str]] = set()
+    accepted: set[tuple[str, str]] = set()
     refused: set[tuple[str, str]] = set()
-    for whole in ladder(experiment, devices):
+    for whole in propose_changes(experiment, devices):
         rung = {name: value for name, value in whole.items() if (name, value) not in refused}
         if rung in before:
             continue
         before.append(rung)
-        plan = tried(rung)
+        plan = try_rung(rung)
         if plan is None:
-            refused |= rung.items() - taken
+            refused |= rung.items() - accepted
             continue
-        taken |= rung.items()
+        accepted |= rung.items()
         rows = int(rung.get("batch_size", high))
         if not plan.fits:
             high = rows
@@ -70,20 +70,20 @@ def advised(experiment: Experiment, where: str, say: Callable[[str], Any] = lamb
             if (middle := (rows + high) // 2 // devices * devices) <= rows:
                 break
             larger = {**rung, "batch_size": str(middle)}
-            if (more := tried(larger)) is not None and more.fits:
+            if (more := try_rung(larger)) is not None and more.fits:
                 rung, plan, rows = larger, more, middle
             else:
                 high = middle
         for name in list(rung)[:-1]:
             fewer = {other: value for other, value in rung.items() if other != name}
-            if (smaller := tried(fewer)) is not None and smaller.fits:
+            if (smaller := try_rung(fewer)) is not None and smaller.fits:
                 rung, plan = fewer, smaller
-        return Advice(_written(rung), plan)
+        return Advice(_format_changes(rung), plan)
     return None
 
 
-def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
-    """Sets of changes, in the order of what they cost; none sets what is so already."""
+def propose_changes(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
+    """Proposes sets of changes, cheapest first; none sets a value that is set already."""
     base: dict[str, str] = {}
     head, objective = getattr(experiment.model, "head", None), experiment.objective
     chunks = isinstance(objective, InChunks) and objective.in_chunks
@@ -109,5 +109,5 @@ def ladder(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
             yield {**base, **whole, "batch_size": str(rows)}
 
 
-def _written(changes: dict[str, str]) -> tuple[str, ...]:
+def _format_changes(changes: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in changes.items())

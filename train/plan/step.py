@@ -1,6 +1,4 @@
-"""What a training step, or one step of decoding, will need on a TPU: compiled for it by its own compiler, run by
-nobody.
-"""
+"""Time and memory of a training step, or of one step of decoding, on a TPU: compiled for it and never run."""
 
 import dataclasses
 import functools
@@ -15,19 +13,20 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from models.backend.platform import compile_for
+from models.contracts import Batch, Tree
 from models.decoding.decodable import require_decodable
 from models.decoding.sampling import Sampler, advance, prefill
-from train.cost.chips import CHIPS, chip
-from train.cost.compiled import collectives, kernels, moved, operations
+from train.contracts import Params
+from train.cost.chips import CHIPS, find_chip
+from train.cost.compiled import count_collectives, count_hbm_bytes, count_kernels, count_operations
 from train.cost.hlo import Program
-from train.cost.traced import flops, parameters
-from train.cost.traced import kernels as kernel_flops
+from train.cost.traced import count_flops, count_kernel_flops, count_parameters
 from train.engine.prepared import prepare
 from train.engine.requirements import settle
 from train.errors import InputError
 from train.experiment import Experiment
 from train.parallel import Jit
-from train.plan.topology import topology
+from train.plan.topology import find_devices
 from train.precision import cast
 
 EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (hbm|HBM)")
@@ -37,15 +36,15 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the compiler says of one program on one topology; bytes, operations and seconds are those of one device.
+    """The compiler's figures of one program on one topology; bytes, operations and seconds are those of one device.
 
-    `flops` counts every product that runs, recomputation and kernels among them (`kernel_flops`), but none of the
-    kernels that are `uncounted`: that the compiled program has and the traced one has not; `model_flops` three times
-    those of the forward pass, once for decoding, with causal attention counted where it sees: the work that the model
-    itself asks for.  `host` is what is kept in the host's memory (remat "offload"); the time of its way there is not
-    known. `seconds` is the longest of: operations over the chip's rate, bytes over its memory's, communication over its
-    links' (the roofline), and the compiler's estimate of cycles over the clock, kernels added at the chip's full rate.
-    `ceiling` is the part of the chip's operations a second that the model's own work can reach at most in that time
+    `flops` counts every product that runs, also recomputation and kernels (`kernel_flops`), but none of the kernels
+    that are `uncounted`, which the compiled program has and the traced one has not.  `model_flops`, the work that the
+    model itself asks for, is three times that of the forward pass, once for decoding, without the hidden half of causal
+    attention.  `host` is bytes in host memory (remat "offload"); the time of their transfer is not known.  `seconds` is
+    the longest of: operations over the chip's rate, bytes over that of its memory, communication over that of its links
+    (the roofline), and the compiler's estimate of cycles over the clock, with kernels added at the chip's full rate.
+    `ceiling` is the largest share of the chip's operations a second that the model's own work can reach in that time
     (MFU, arXiv:2204.02311).
     """
 
@@ -77,23 +76,23 @@ class Plan:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all devices together; of rows where what is read has no tokens."""
+        """Tokens a second of all devices together; rows a second if the batch has no tokens."""
         return (self.tokens or self.rows) / self.seconds if self.seconds else 0.0
 
 
-def planned(experiment: Experiment, name: str, where: str, decode: bool = False) -> Plan:
-    """The plan of an experiment's step on a topology such as `v5e:1x1`.  Raises what `prepared` does."""
-    return prepared(experiment, name, where, decode)()
+def plan_step(experiment: Experiment, name: str, where: str, decode: bool = False) -> Plan:
+    """Plans an experiment's step on a topology such as `v5e:1x1`.  Raises InputError as `prepare_plan` does."""
+    return prepare_plan(experiment, name, where, decode)()
 
 
-def prepared(experiment: Experiment, name: str, where: str, decode: bool = False) -> Callable[[], Plan]:
-    """What compiles an experiment's step and gives its plan, traced and checked.
+def prepare_plan(experiment: Experiment, name: str, where: str, decode: bool = False) -> Callable[[], Plan]:
+    """Traces and checks an experiment's step; returns a function that compiles it and returns its plan.
 
-    Shapes are those of the first training batch; parameters stay abstract.  A step that does not fit has no more than
-    its parameters, its model's work and the memory that it asks for.  Raises InputError where the experiment cannot be
-    compiled there.
+    Shapes are those of the first training batch; parameters stay abstract.  The plan of a step that does not fit has
+    only its parameters, its model's work and the memory that it asks for.  Raises InputError if the experiment cannot
+    be compiled there.
     """
-    devices = topology(where)
+    devices = find_devices(where)
     if decode and experiment.parallel != Jit():
         raise InputError(
             f"--decode plans one device, and parallel is {type(experiment.parallel).__name__}; add parallel=Jit()."
@@ -102,20 +101,20 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
         data = experiment.data.open(only="train")
         experiment, _ = settle(experiment, data)
         ready = prepare(experiment, data)
-        used, shapes, example = experiment.parallel.size(), ready.shapes, ready.batch
+        used, example = experiment.parallel.size(), ready.batch
         program: Any
         if decode:
-            program, given = _decoding(experiment, shapes, example)
-            work = flops(program, *given)
+            program, arguments = _prepare_decoding(experiment, ready.shapes, example)
+            work = count_flops(program, *arguments)
         else:
-            program, given = ready.step, experiment.parallel.abstract(ready.state, example)
+            program, arguments = ready.step, experiment.parallel.abstract(ready.state, example)
             work = ready.model_work
         tokens = example["tokens"].shape if "tokens" in example else (0, 0)
         plan = Plan(
             name=name,
             topology=where,
             devices=used,
-            parameters=parameters(shapes),
+            parameters=count_parameters(ready.shapes),
             rows=next(iter(example.values())).shape[0],
             tokens=tokens[0] if decode else tokens[0] * tokens[1],
             model_flops=work / used,
@@ -124,15 +123,15 @@ def prepared(experiment: Experiment, name: str, where: str, decode: bool = False
             compile_seconds=0.0,
         )
 
-    def compiled() -> Plan:
+    def compile_plan() -> Plan:
         with compile_for(devices):
-            return measured(plan, program, given, devices[0])
+            return measure_plan(plan, program, arguments, devices[0])
 
-    return compiled
+    return compile_plan
 
 
-def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-    """The program that adds a token to every row, and what it takes, placed."""
+def _prepare_decoding(experiment: Experiment, shapes: Params, example: Tree) -> tuple[jax.stages.Wrapped, Tree]:
+    """Prepares the program that adds a token to every row, and its arguments, placed."""
     if "tokens" not in example:
         raise InputError(
             "--decode plans the next token of a language model or a translation, and this experiment's data has no"
@@ -140,12 +139,10 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
         )
     length = example["tokens"].shape[1]
     params = jax.eval_shape(lambda tree: cast(tree, experiment.precision), shapes)
-    own, read = (
-        ("tokens", "segments", "positions"),
-        {name: shape for name, shape in example.items() if name.startswith(("source", "image"))},
-    )
-    first = read | {
-        name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32) for name in own if name in example
+    first = {name: shape for name, shape in example.items() if name.startswith(("source", "image"))} | {
+        name: jax.ShapeDtypeStruct((example[name].shape[0], 1), jnp.int32)
+        for name in ("tokens", "segments", "positions")
+        if name in example
     }
     try:
         require_decodable(experiment.model, first, length)
@@ -153,29 +150,29 @@ def _decoding(experiment: Experiment, shapes: Any, example: dict[str, Any]) -> t
     except (ValueError, TypeError) as error:
         raise InputError(f"This model cannot decode: {str(error).splitlines()[0]}") from None
 
-    def step(params: Any, cache: Any, batch: Any, index: jax.Array) -> tuple[jax.Array, Any]:
+    def step(params: Params, cache: Tree, batch: Batch, index: jax.Array) -> tuple[jax.Array, Tree]:
         logits, cache = advance(experiment.model, params, cache, batch, index, length)
         return Sampler()(logits, jax.random.key(0)), cache
 
-    given, _ = experiment.parallel.abstract((params, cache, first, jax.ShapeDtypeStruct((), jnp.int32)), {})
-    return jax.jit(step, donate_argnums=1), given
+    arguments, _ = experiment.parallel.abstract((params, cache, first, jax.ShapeDtypeStruct((), jnp.int32)), {})
+    return jax.jit(step, donate_argnums=1), arguments
 
 
-def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> Plan:
-    """The plan with what the compiler says of a jitted program on a device, or several of its kind.
+def measure_plan(plan: Plan, program: Any, arguments: Tree, device: Any) -> Plan:
+    """Adds to a plan the compiler's figures of a jitted program on a device, or several of its kind.
 
-    Raises InputError where it refuses the program for anything else than too little memory (HBM).
+    Raises InputError if it refuses the program for anything else than too little memory (HBM).
     """
-    own = chip(device.device_kind)
-    if own is None:
+    chip = find_chip(device.device_kind)
+    if chip is None:
         raise InputError(
             f"{device.device_kind!r} is no chip whose speed is known here; plan for one of {', '.join(CHIPS)}."
         )
     began = time.perf_counter()
     try:
-        compiled = program.lower(*given).compile()
+        compiled = program.lower(*arguments).compile()
     except Exception as error:  # jax raises a private type
-        if (exceeded := _exceeded(error)) is None:
+        if (exceeded := _parse_exceeded(error)) is None:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
             raise InputError(
                 f"{plan.name} cannot be compiled for {plan.topology}: {said}; change what it names, or the chip."
@@ -184,68 +181,71 @@ def measured(plan: Plan, program: Any, given: tuple[Any, ...], device: Any) -> P
         if temporaries:
             used += sum(
                 math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-                for leaf in jax.tree.leaves(given)
+                for leaf in jax.tree.leaves(arguments)
             )
         return dataclasses.replace(
             plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began
         )
-    taken, memory = time.perf_counter() - began, compiled.memory_analysis()
+    compile_seconds = time.perf_counter() - began
+    memory = compiled.memory_analysis()
     text = Program(compiled.as_text())
-    run, calls = kernels(text), kernel_flops(program, *given)  # as it is compiled: on a mesh, of a device's share
-    inside = sum(times * calls.get(call, 0.0) for (_, call), times in run.items())
-    named = {name: sum(times for (own, _), times in run.items() if own == name) for name, _ in run}
-    total, bytes_moved, sent = operations(text) + inside, moved(text), collectives(text)
+    kernels = count_kernels(text)
+    calls = count_kernel_flops(program, *arguments)  # as it is compiled: on a mesh, of a device's share
+    inside = sum(times * calls.get(call, 0.0) for (_, call), times in kernels.items())
+    runs = {name: sum(times for (kernel, _), times in kernels.items() if kernel == name) for name, _ in kernels}
+    total = count_operations(text) + inside
+    moved = count_hbm_bytes(text)
+    sent = count_collectives(text)
     bounds = {
-        "products": total / own.flops,
-        "memory": bytes_moved / own.bandwidth,
-        "links": sum(size for _, size in sent.values()) / own.interconnect,
+        "products": total / chip.flops,
+        "memory": moved / chip.bandwidth,
+        "links": sum(size for _, size in sent.values()) / chip.interconnect,
     }
     bound = max(bounds, key=lambda name: bounds[name])
-    seconds = max(bounds[bound], text.cycles() / own.hertz + inside / own.flops)
+    seconds = max(bounds[bound], text.sum_cycles() / chip.hertz + inside / chip.flops)
     return dataclasses.replace(
         plan,
         peak=float(memory.peak_memory_in_bytes),
-        available=usable(device),
-        compile_seconds=taken,
+        available=measure_usable_memory(device),
+        compile_seconds=compile_seconds,
         flops=total,
         kernel_flops=inside,
         arguments=float(memory.argument_size_in_bytes),
         temporaries=float(memory.temp_size_in_bytes),
         host=float(memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes),
-        moved=bytes_moved,
+        moved=moved,
         collectives=sent,
-        kernels=named,
-        uncounted=tuple(dict.fromkeys(name for name, call in run if call not in calls)),
-        cycles=text.cycles(),
+        kernels=runs,
+        uncounted=tuple(dict.fromkeys(name for name, call in kernels if call not in calls)),
+        cycles=text.sum_cycles(),
         roofline=bounds[bound],
         bound=bound,
         seconds=seconds,
-        ceiling=plan.model_flops / (own.flops * seconds),
+        ceiling=plan.model_flops / (chip.flops * seconds),
     )
 
 
-def _exceeded(error: Exception) -> tuple[float, float, bool] | None:
-    """Of an error that memory is too small: the bytes needed and those there are, and whether what is needed is for
-    temporaries alone.
-    """
-    found = EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))
-    if found is None:
+def _parse_exceeded(error: Exception) -> tuple[float, float, bool] | None:
+    """Parses an error that HBM is exceeded: bytes needed and available, and if these are temporaries alone; or None."""
+    match = EXCEEDED.search(str(error)) or TEMPORARIES.search(str(error))
+    if match is None:
         return None
-    used, have = (float(found[place]) * UNITS[found[place + 1]] for place in (1, 3))
-    return used, have, found.re is TEMPORARIES
+    used, have = (float(match[group]) * UNITS[match[group + 1]] for group in (1, 3))
+    return used, have, match.re is TEMPORARIES
 
 
 @functools.cache
-def usable(device: Any) -> float:
-    """The bytes of a device's memory that programs may have, less than the chip's: the compiler tells when one asks for
-    more than all.
+def measure_usable_memory(device: Any) -> float:
+    """Measures the bytes of HBM that programs may use, less than the chip's.
+
+    The compiler names the limit when it refuses a program that asks for more.
     """
-    own = chip(device.device_kind)
-    assert own is not None
-    more = jax.ShapeDtypeStruct((int(own.memory) // 2**22, 2**20), jnp.float32, sharding=SingleDeviceSharding(device))
+    chip = find_chip(device.device_kind)
+    assert chip is not None
+    more = jax.ShapeDtypeStruct((int(chip.memory) // 2**22, 2**20), jnp.float32, sharding=SingleDeviceSharding(device))
     try:
         jax.jit(lambda x: x + 1).lower(more).compile()
     except Exception as error:  # jax raises a private type
-        if (exceeded := _exceeded(error)) is not None:
+        if (exceeded := _parse_exceeded(error)) is not None:
             return exceeded[1]
-    return own.memory
+    return chip.memory

@@ -1,4 +1,4 @@
-"""A TPU's compiler without a TPU: devices that programs are compiled for and never run on."""
+"""Devices of TPU topologies that are not there, to compile for without running."""
 
 import importlib.util
 import math
@@ -20,11 +20,10 @@ ENVIRONMENT = {
 }
 
 
-def topology(name: str) -> list[Any]:
-    """The devices of `v5e:2x4` and the like, to place abstract arrays on and compile for.
+def find_devices(name: str) -> list[Any]:
+    """Finds the devices of a topology such as `v5e:2x4`, to place abstract arrays on and compile for.
 
-    Computations that really run stay on the CPU.  Raises InputError where the name is none, and where libtpu is
-    missing.
+    Computations that run stay on the CPU.  Raises InputError if the name is no topology, or libtpu is missing.
     """
     chip, _, shape = name.partition(":")
     if chip not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
@@ -35,12 +34,12 @@ def topology(name: str) -> list[Any]:
         raise InputError("Compiling for a TPU needs libtpu, which is not installed; run: pip install 'morphax[tpu]'.")
     os.environ |= ENVIRONMENT
     jax.config.update("jax_platforms", "cpu")
-    # A host with a single chip is not the default of any; all others are laid out as the cloud has them.
-    given: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
-    if chip == "v4":  # whose two cores are one device
-        given["chip_config_name"] = "megacore"
+    # No chip has hosts of a single chip by default; all other shapes are laid out as in the cloud.
+    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    if chip == "v4":  # its two cores are one device
+        options["chip_config_name"] = "megacore"
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **given).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:  # whatever libtpu raises
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(

@@ -4,7 +4,7 @@ from models.words import join
 from train.contracts import Lacks, Scheduled
 from train.engine.prepared import Inference, Prepared
 from train.experiment import Experiment
-from train.optimizers.schedules import unreached
+from train.optimizers.schedules import describe_unreached
 
 # words in names of metrics that are better if greater, and if smaller
 GREATER = ("accuracy", "f1", "bleu", "chrf", "map", "match", "recall", "overlap")
@@ -16,7 +16,7 @@ def find_cautions(prepared: Prepared) -> list[str]:
     experiment = prepared.experiment
     rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else None
     texts = [
-        unreached(rate, prepared.steps),
+        describe_unreached(rate, prepared.steps),
         _describe_unseen(prepared),
         _check_direction(experiment),
         describe_uncertain(prepared),
@@ -43,7 +43,7 @@ def describe_uncertain(measured: Inference) -> str:
     objective = type(measured.experiment.objective).__name__
     verb, whose, word, them = ("has", "its", "Sum", "it") if len(names) == 1 else ("have", "their", "Sums", "them")
     said = f"{join(names)} {verb} no confidence interval, as {objective} gives {whose} {word} without `each`"
-    return f"{said}; make {them} by train.sums.weighted(values, weights)"
+    return f"{said}; make {them} by train.sums.sum_weighted(values, weights)"
 
 
 def _check_direction(experiment: Experiment) -> str:

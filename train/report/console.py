@@ -14,8 +14,8 @@ import rich.text
 
 from models.structure import fields
 from models.words import join, merge_layers
-from train.baselines import decimals, describe, number
-from train.cost.traced import parameters
+from train.baselines import count_decimals, describe, format_number
+from train.cost.traced import count_parameters
 from train.data.notes import get_notes
 from train.engine.prepared import Prepared
 from train.events import Evaluated, Event, Finished, Logged, Message, Started
@@ -93,7 +93,7 @@ class Console:
             f"{field.name}={getattr(parallel, field.name)}" for field in fields(parallel) if field.name != "rules"
         )
         lines = [
-            ("1 initialise", f"{format_count(parameters(prepared.shapes))} parameters from {source}{parts}"),
+            ("1 initialise", f"{format_count(count_parameters(prepared.shapes))} parameters from {source}{parts}"),
             (
                 "2 forward",
                 f"{type(experiment.model).__name__}, {experiment.batch_size} examples a step, {experiment.precision}",
@@ -228,10 +228,10 @@ def list_remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def format_interval(value: float | None, half: float | None) -> str:
     """Formats a value with the half width of its 95 % interval, if it has one."""
-    words = number(value)
+    words = format_number(value)
     if half is None or value is None or not math.isfinite(half):
         return words
-    return f"{words} ± {half:.{decimals(value)}f}"
+    return f"{words} ± {half:.{count_decimals(value)}f}"
 
 
 def format_count(number: float) -> str:

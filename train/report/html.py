@@ -8,7 +8,7 @@ from typing import Any
 
 from train.charts import Plot, Series
 from train.experiment import Experiment
-from train.page import Piece, captioned
+from train.page import Piece, add_caption
 from train.report.console import list_facts, list_remarks, list_results
 from train.report.style import STYLE
 from train.sinks.json_lines import read_metrics
@@ -26,7 +26,7 @@ def write_report(
     command = html.escape(summary["command"])
     sections = [
         ("Results", _format_results(summary)),
-        ("Test part", "".join(captioned(caption, piece) for caption, piece in pictures.items())),
+        ("Test part", "".join(add_caption(caption, piece) for caption, piece in pictures.items())),
         ("Curves", f'<div class="curves">{plot_curves(read_metrics(folder))}</div>'),
         ("Data", _format_list(text for kind, text in list_remarks(summary) if kind == "data")),
         ("Run", _format_table(("quantity", "value"), list_facts(summary))),
@@ -86,7 +86,7 @@ def plot_curves(lines: Sequence[Mapping[str, Any]]) -> str:
             groups.setdefault(metric, []).append(Series(part, points, look, PARTS.get(part, 2)))
     order = sorted(groups, key=lambda metric: FIRST.index(metric) if metric in FIRST else len(FIRST))
     plots = {metric: Plot(tuple(sorted(groups[metric], key=_rank)), "step", metric) for metric in order}
-    return "".join(captioned(metric, plot) for metric, plot in plots.items())
+    return "".join(add_caption(metric, plot) for metric, plot in plots.items())
 
 
 def _rank(series: Series) -> int:

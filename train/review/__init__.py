@@ -1,1 +1,1 @@
-"""What is made of a trained model: metrics by their field's own library over all examples, and pictures."""
+"""Reviews of a trained model: metrics over all examples by their field's own library, and pictures."""

@@ -1,10 +1,8 @@
-"""Where the words of a translation looked in their source: the weights of the decoder's attention to what the encoder
-gave, by words.
-"""
+"""Alignment of a translation with its source: weights of the decoder's cross-attention, by words."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,33 +10,31 @@ from models.contracts import Batch, Model
 from models.inspect.attention import attention_weights
 from models.paths import order
 from train.charts import Matrix
-from train.contracts import Evidence
+from train.contracts import Evidence, Params
 from train.data.tokens import Tokenizer
 from train.page import Panels
 from train.review.powers import Paired
 
 
-def make_cross_attention(model: Model) -> Any:
-    """The weights of the last layer's attention to the memory, the mean of its heads, as a pure function (params,
-    batch) -> (b, t, s).
+def make_cross_attention(model: Model) -> Callable[[Params, Batch], jax.Array]:
+    """Makes a pure function (params, batch) -> weights (b, t, s): the last cross-attention, averaged over heads.
 
-    (b, 0, 0) where the model has no such attention.  Earlier layers look at more words at once and are harder to read.
+    (b, 0, 0) if the model has no cross-attention.  Earlier layers attend to more words at once and are harder to read.
     """
 
-    def outputs(params: Any, batch: Batch) -> Any:
-        found = attention_weights(model, params, batch)
-        last = max((path for path in found if path.rpartition("/")[2] == "cross"), key=order, default=None)
-        return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else found[last].astype(jnp.float32).mean(1)
+    def compute_weights(params: Params, batch: Batch) -> jax.Array:
+        weights = attention_weights(model, params, batch)
+        last = max((path for path in weights if path.rpartition("/")[2] == "cross"), key=order, default=None)
+        return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else weights[last].astype(jnp.float32).mean(1)
 
-    return outputs
+    return compute_weights
 
 
-def looked(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
-    """For each source and its translation the source's words, the translation's words, and where these looked when they
-    were written.
+def align_words(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str], np.ndarray]]:
+    """Aligns words of each translation with words of its source: source words, translated words, weights.
 
-    Row i of the matrix is word i of the translation, column j the weight of word j of the source: that of its tokens,
-    and the mean over the tokens that are written.  Rows sum to what the attention gives out, which of a softmax is 1.
+    Row i of the matrix is word i of the translation, column j the weight of word j of the source: the sum over its
+    tokens, and the mean over those of the translated word.  Rows sum to the total weight, which is 1 for a softmax.
     """
     data = evidence.data
     assert isinstance(data, Paired)
@@ -47,25 +43,24 @@ def looked(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[tuple[l
     if not weights.size:
         return []
     tokens = data.tokens
-    found = []
+    alignments = []
     for row in range(len(pairs)):
         source = batch["source"][row, : (batch["source_segments"][row] > 0).sum()].tolist()
         written = batch["tokens"][row, 1 : (batch["segments"][row] > 0).sum() - 1].tolist()  # after begin, before end
-        if not source or not written:  # a tokenizer that knows none of the characters
+        if not source or not written:  # the tokenizer knows none of the characters
             continue
-        (asked, begins), (said, starts) = by_words(tokens, source), by_words(tokens, written)
+        source_words, begins = group_words(tokens, source)
+        words, starts = group_words(tokens, written)
         matrix = np.add.reduceat(weights[row, : len(written), : len(source)], begins, axis=1)
         counts = np.diff([*starts, len(written)])[:, None]
-        found.append((asked, said, np.add.reduceat(matrix, starts, axis=0) / counts))
-    return found
+        alignments.append((source_words, words, np.add.reduceat(matrix, starts, axis=0) / counts))
+    return alignments
 
 
-def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-    """The words that tokens spell, and where each begins; the tokens themselves where none of them begins with a
-    space.
-    """
+def group_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Groups tokens into words, and returns these with their first indices; the tokens if none begins with a space."""
     pieces = [tokens.decode([token]) for token in ids]
-    begins = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith(" ")]
+    begins = [index for index, piece in enumerate(pieces) if index == 0 or piece.startswith(" ")]
     if len(begins) == 1:
         begins = list(range(len(ids)))
     return [
@@ -73,8 +68,8 @@ def by_words(tokens: Tokenizer, ids: Sequence[int]) -> tuple[list[str], list[int
     ], begins
 
 
-def heat(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Panels:
-    """The matrices as charts, the translation downwards, the source across."""
+def draw_heatmaps(panels: Sequence[tuple[list[str], list[str], np.ndarray]]) -> Panels:
+    """Draws the matrices as charts, the translation downwards, the source across."""
     return Panels(
         tuple(
             Matrix(tuple(map(tuple, matrix.tolist())), tuple(written), tuple(source), "source", "translation")

@@ -1,6 +1,4 @@
-"""Classification: F1 and calibration, the confusion matrix, the worst errors.  What takes long to import is imported
-when it is needed.
-"""
+"""Classification: F1 and calibration, the confusion matrix, the worst errors.  Slow imports are deferred."""
 
 import dataclasses
 import math
@@ -11,23 +9,22 @@ import numpy as np
 from train.baselines import Baseline
 from train.charts import Matrix, Plot, Series
 from train.contracts import Case, Dataset, Evidence, Findings, Labelled
-from train.objectives import probabilities
-from train.page import Piece, Table, table
-from train.review.metrics import balanced_accuracy, macro_f1, share
+from train.objectives import to_probabilities
+from train.page import Piece, Table, make_table
+from train.review.metrics import compute_balanced_accuracy, compute_macro_f1, compute_share
 
 FEW = 12  # classes that have a metric each
-COUNTED = 20  # classes of which the confusion matrix shows numbers
+COUNTED = 20  # with more classes, a table lists the most frequent confusions
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error over `bins`
-    of confidence.
+    """Accuracy, macro-averaged F1 and balanced accuracy by scikit-learn, and the expected calibration error.
 
-    ECE = sum_b n_b / n |accuracy_b - confidence_b| (arXiv:1706.04599).  Of up to 12 classes `accuracy_NAME` is the
-    share of the examples of each that are told (its recall).  Draws the confusion matrix, with a table of what is
-    mistaken most often where classes are many, and the reliability diagram, and shows the `worst` examples that the
-    model was surest of and wrong about.
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| over `bins` of confidence (arXiv:1706.04599).  With at most 12
+    classes, also reports per-class recall as `accuracy_NAME`.  Draws the confusion matrix and the reliability diagram;
+    with many classes, also a table of the most frequent confusions.  Shows the `worst` examples: wrong predictions of
+    the highest confidence.
     """
 
     bins: int = 10
@@ -40,85 +37,87 @@ class Classes:
             )
 
     def names(self, data: Dataset) -> tuple[str, ...]:
-        """The four, and `accuracy_NAME` of each class of few that has an example."""
-        occur = np.unique(data.labels("test")) if isinstance(data, Labelled) else range(len(data.classes))
-        each = [f"accuracy_{data.names[int(label)]}" for label in occur] if len(data.names) <= FEW else []
+        """The four metrics, and `accuracy_NAME` of each class that has an example, if classes are few."""
+        present = np.unique(data.labels("test")) if isinstance(data, Labelled) else range(len(data.classes))
+        each = [f"accuracy_{data.names[int(label)]}" for label in present] if len(data.names) <= FEW else []
         return "accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error", *each
 
     def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
-        """The metrics on all examples: those that count examples have an interval."""
-        logits, labels = logits_and_labels(evidence.cases())
+        """The metrics on all examples; those that count examples have an interval."""
+        logits, labels = stack_cases(evidence.cases())
         chosen = logits.argmax(-1)
-        found = {name: (value, math.inf) for name, value in self.metrics_of(logits, labels).items()}
+        metrics = {name: (value, math.inf) for name, value in self.compute_metrics(logits, labels).items()}
         names = evidence.data.names
         if names and len(names) <= FEW:
             for label in np.unique(labels):
-                found[f"accuracy_{names[int(label)]}"] = share(chosen[labels == label] == label)
-        return found | {"accuracy": share(chosen == labels)}
+                metrics[f"accuracy_{names[int(label)]}"] = compute_share(chosen[labels == label] == label)
+        return metrics | {"accuracy": compute_share(chosen == labels)}
 
     def review(self, evidence: Evidence) -> Findings:
         """The findings on all examples."""
-        return self.found(evidence, list(evidence.cases()))
+        return self.review_cases(evidence, list(evidence.cases()))
 
-    def found(self, evidence: Evidence, cases: list[Case]) -> Findings:
-        """The findings on these cases."""
+    def review_cases(self, evidence: Evidence, cases: list[Case]) -> Findings:
+        """Reviews these cases."""
         if not cases:
             return Findings()
-        logits, labels = logits_and_labels(cases)
-        chances = probabilities(logits)
-        chosen, surety = chances.argmax(-1), chances.max(-1)
+        logits, labels = stack_cases(cases)
+        probabilities = to_probabilities(logits)
+        chosen, confidence = probabilities.argmax(-1), probabilities.max(-1)
         data = evidence.data
-        names = data.names if data.classes else tuple(map(str, range(chances.shape[-1])))
+        names = data.names if data.classes else tuple(map(str, range(probabilities.shape[-1])))
+        confusion = draw_confusion(labels, chosen, names)
         pictures: dict[str, Piece] = {
-            "Confusion matrix: rows are the true classes, numbers count examples": confusion(labels, chosen, names),
-            "Reliability: how often the model is right, by how sure it is": reliability(
-                *self.binned(chosen == labels, surety)
+            "Confusion matrix: rows are the true classes, numbers count examples": confusion,
+            "Reliability: how often the model is right, by how sure it is": draw_reliability(
+                *self.bin_confidence(chosen == labels, confidence)
             ),
         }
         if len(names) > COUNTED:
-            pictures["What is taken for what most often"] = mistaken(labels, chosen, names)
-        wrong = [place for place in np.argsort(-surety) if chosen[place] != labels[place]][: self.worst]
+            pictures["What is taken for what most often"] = tabulate_mistakes(labels, chosen, names)
+        wrong = [index for index in np.argsort(-confidence) if chosen[index] != labels[index]][: self.worst]
         if wrong:
-            pictures["The errors that the model was surest of"] = worst(evidence, cases, wrong, chances, labels, names)
-        found = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
+            errors = tabulate_worst(evidence, cases, wrong, probabilities, labels, names)
+            pictures["The errors that the model was surest of"] = errors
+        right = {int(label): chosen[labels == label] == label for label in np.unique(labels)}
         each = (
-            {f"accuracy_{names[label]}": float(right.mean()) for label, right in found.items()}
+            {f"accuracy_{names[label]}": float(hits.mean()) for label, hits in right.items()}
             if len(names) <= FEW
             else {}
         )
-        return Findings(self.metrics_of(logits, labels) | each, pictures, majority(labels))
+        return Findings(self.compute_metrics(logits, labels) | each, pictures, measure_majority(labels))
 
-    def metrics_of(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The metrics of logits (n, c) against labels (n,)."""
+    def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Computes the metrics of logits (n, c) against labels (n,)."""
         from sklearn import metrics
 
-        chances = probabilities(logits)
-        chosen = chances.argmax(-1)
-        confidence, right, counts = self.binned(chosen == labels, chances.max(-1))
+        probabilities = to_probabilities(logits)
+        chosen = probabilities.argmax(-1)
+        confidence, right, counts = self.bin_confidence(chosen == labels, probabilities.max(-1))
         return {
             "accuracy": float(metrics.accuracy_score(labels, chosen)),
-            "macro_f1": macro_f1(labels, chosen),
-            "balanced_accuracy": balanced_accuracy(labels, chosen),
+            "macro_f1": compute_macro_f1(labels, chosen),
+            "balanced_accuracy": compute_balanced_accuracy(labels, chosen),
             "expected_calibration_error": float((counts * np.abs(right - confidence)).sum() / counts.sum()),
         }
 
-    def binned(self, right: np.ndarray, surety: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean confidence, accuracy and number of examples of each bin that has any."""
-        place = np.minimum((surety * self.bins).astype(int), self.bins - 1)
-        counts = np.bincount(place, minlength=self.bins)
+    def bin_confidence(self, right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bins examples by confidence: mean confidence, accuracy and number of examples of each bin that has any."""
+        index = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
+        counts = np.bincount(index, minlength=self.bins)
         some = counts > 0
-        confidence = np.bincount(place, surety, self.bins)[some] / counts[some]
-        return confidence, np.bincount(place, right, self.bins)[some] / counts[some], counts[some]
+        mean = np.bincount(index, confidence, self.bins)[some] / counts[some]
+        return mean, np.bincount(index, right, self.bins)[some] / counts[some], counts[some]
 
 
-def logits_and_labels(cases: Iterable[Case]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, c) and labels (n,) of all examples."""
+def stack_cases(cases: Iterable[Case]) -> tuple[np.ndarray, np.ndarray]:
+    """Stacks logits (n, c) and labels (n,) of all examples."""
     pairs = [(case.output, int(case.target["labels"])) for case in cases]
     return np.stack([logits for logits, _ in pairs]), np.array([label for _, label in pairs])
 
 
-def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> Matrix:
-    """The confusion matrix, shaded by the share of its row."""
+def draw_confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) -> Matrix:
+    """Draws the confusion matrix, each cell shaded by its share of the row."""
     from sklearn import metrics
 
     counts = metrics.confusion_matrix(labels, chosen, labels=range(len(names)))
@@ -126,28 +125,28 @@ def confusion(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...]) ->
     return Matrix(cells, names, names, "predicted", "true", full=None, numbered=True)
 
 
-def majority(labels: np.ndarray) -> dict[str, tuple[Baseline, ...]]:
-    """Metrics of the most frequent of the labels (n,) as the answer to everything."""
+def measure_majority(labels: np.ndarray) -> dict[str, tuple[Baseline, ...]]:
+    """Measures the most frequent of the labels (n,) as the prediction for every example."""
     values, counts = np.unique(labels, return_counts=True)
     always = np.full_like(labels, values[counts.argmax()])
-    found = {
+    metrics = {
         "accuracy": float(counts.max() / len(labels)),
-        "macro_f1": macro_f1(labels, always),
+        "macro_f1": compute_macro_f1(labels, always),
         "balanced_accuracy": 1 / len(values),
     }
-    return {name: (Baseline("majority class", value, greater=True),) for name, value in found.items()}
+    return {name: (Baseline("majority class", value, greater=True),) for name, value in metrics.items()}
 
 
-def mistaken(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> Table:
-    """The most frequent pairs of a true class and another that is predicted."""
+def tabulate_mistakes(labels: np.ndarray, chosen: np.ndarray, names: tuple[str, ...], most: int = 10) -> Table:
+    """Tabulates the most frequent pairs of a true class and another that is predicted."""
     pairs, counts = np.unique(np.stack([labels, chosen], 1)[labels != chosen], axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
-    rows = [(*(names[side] for side in pairs[place]), f"{counts[place]:,}") for place in order]
-    return table(("true", "predicted", "examples"), rows)
+    rows = [(*(names[side] for side in pairs[index]), f"{counts[index]:,}") for index in order]
+    return make_table(("true", "predicted", "examples"), rows)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> Plot:
-    """Accuracy over confidence, each point as large as its bin; the diagonal is perfect calibration."""
+def draw_reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -> Plot:
+    """Draws accuracy over confidence, each point as large as its bin; the diagonal is perfect calibration."""
     shares = counts / counts.sum()
     points = tuple(zip(confidence.tolist(), right.tolist(), shares.tolist(), strict=True))
     ideal = Series("calibrated", ((0.0, 0.0), (1.0, 1.0)), "dashed", None)
@@ -155,18 +154,18 @@ def reliability(confidence: np.ndarray, right: np.ndarray, counts: np.ndarray) -
     return Plot((ideal, model), "probability of the predicted class", "share that is right", square=True)
 
 
-def worst(
+def tabulate_worst(
     evidence: Evidence,
     cases: list[Case],
-    places: list[int],
-    chances: np.ndarray,
+    indices: list[int],
+    probabilities: np.ndarray,
     labels: np.ndarray,
     names: tuple[str, ...],
 ) -> Table:
-    """A table of examples with what was predicted and what is true."""
+    """Tabulates examples with their predicted and their true class, and the probability of each."""
     rows = []
-    for place in places:
-        chosen = int(chances[place].argmax())
-        said = [f"{names[number]} {chances[place, number]:.3f}" for number in (chosen, int(labels[place]))]
-        rows.append((evidence.shown(cases[place].index), *said))
-    return table(("example", "predicted", "true"), rows)
+    for index in indices:
+        chosen = int(probabilities[index].argmax())
+        cells = [f"{names[label]} {probabilities[index, label]:.3f}" for label in (chosen, int(labels[index]))]
+        rows.append((evidence.shown(cases[index].index), *cells))
+    return make_table(("example", "predicted", "true"), rows)

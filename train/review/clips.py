@@ -1,4 +1,4 @@
-"""Classification of clips: what it is of pictures, and what is left of it when the frames come in another order."""
+"""Classification of clips: the review of `Classes`, and the accuracy with frames in another order."""
 
 import dataclasses
 
@@ -6,18 +6,16 @@ import numpy as np
 
 from train.contracts import Evidence, Findings
 from train.data.batches import Arrays
-from train.objectives import probabilities
-from train.page import Piece, table
+from train.objectives import to_probabilities
+from train.page import Piece, make_table
 from train.review.classes import Classes
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipClasses(Classes):
-    """What `Classes` finds, and `accuracy_shuffled`: the accuracy with the frames of each clip in an order drawn from
-    `seed`.
+    """The metrics of `Classes`, and `accuracy_shuffled`: the accuracy with the frames of each clip shuffled by `seed`.
 
-    Where it is as high, the model looks at what is there and not at how it moves.  Shows the frames of `shown` clips of
-    the part.
+    If it is as high, the model sees what is there and not how it moves.  Shows the frames of `shown` clips of the part.
     """
 
     shown: int = 10
@@ -31,25 +29,25 @@ class ClipClasses(Classes):
     def review(self, evidence: Evidence) -> Findings:
         """The findings on all clips."""
         cases = list(evidence.cases())
-        again = list(evidence.cases(self.shuffled))
+        again = list(evidence.cases(self.shuffle))
         if not again:
             return Findings()
-        plain = self.found(evidence, cases)
+        plain = self.review_cases(evidence, cases)
         right = [int(case.output.argmax()) == int(case.target["labels"]) for case in again]
         names, every = evidence.data.names, max(1, len(cases) // max(1, self.shown))
         rows = []
         for case in sorted(cases, key=lambda case: case.index)[every // 2 :: every][: self.shown]:
-            chances = probabilities(case.output)
-            said = f"{names[int(chances.argmax())]} {chances.max():.3f}", names[int(case.target["labels"])]
-            rows.append((evidence.shown(case.index), *said))
+            probabilities = to_probabilities(case.output)
+            predicted = f"{names[int(probabilities.argmax())]} {probabilities.max():.3f}"
+            rows.append((evidence.shown(case.index), predicted, names[int(case.target["labels"])]))
         pictures: dict[str, Piece] = (
-            {"Clips, with what was predicted": table(("frames", "predicted", "true"), rows)} if rows else {}
+            {"Clips, with what was predicted": make_table(("frames", "predicted", "true"), rows)} if rows else {}
         )
         metrics = plain.metrics | {"accuracy_shuffled": float(np.mean(right))}
         return Findings(metrics, plain.pictures | pictures, plain.baselines)
 
-    def shuffled(self, batch: Arrays) -> Arrays:
-        """A batch with the frames of each clip in an order that its place in the split decides."""
+    def shuffle(self, batch: Arrays) -> Arrays:
+        """Shuffles the frames of each clip of a batch, by the seed and the clip's index in the split."""
         orders = [
             np.random.default_rng((self.seed, index)).permutation(batch["video"].shape[1])
             for index in batch["index"].tolist()

@@ -1,6 +1,4 @@
-"""Forecasts: errors by how far ahead, against what a clock and a calendar would say, and pictures of what was
-forecast.
-"""
+"""Forecasts: errors by horizon beside those of the last value and of the season, and pictures of forecasts."""
 
 import dataclasses
 import math
@@ -11,21 +9,19 @@ from train.baselines import Baseline
 from train.charts import Plot, Series
 from train.contracts import Dataset, Evidence, Findings
 from train.errors import InputError
-from train.page import Panels, Piece, table
-from train.review.powers import Windowed, missing
+from train.page import Panels, Piece, make_table
+from train.review.powers import Windowed, make_missing_error
 
-Panel = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # a window's place, what came before and after, its quantiles
+Panel = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # a window's index, its past, its future, forecast quantiles
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecasts:
-    """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1), in the
-    units of the data.
+    """Mean absolute and root mean squared error by scikit-learn at each of `horizons` steps ahead (from 1).
 
-    The forecast is the middle quantile; `coverage` is the share of values between the outer two.  Beside them stand the
-    errors of two forecasts that need no model, on the same windows: the last value, and the value `season` steps
-    before, where the windows of the data reach so far back.  Horizons beyond that of the data are left out.  Draws
-    `shown` windows.
+    Errors are in the units of the data.  The forecast is the middle quantile; `coverage` is the share of values between
+    the outer two.  Baselines on the same windows are the last value and, if windows reach so far back, the value
+    `season` steps before.  Horizons beyond that of the data are left out.  Draws `shown` windows.
     """
 
     horizons: tuple[int, ...] = (1, 3, 12)
@@ -42,7 +38,7 @@ class Forecasts:
     def ready(self, data: Dataset) -> None:
         """Raises InputError for data of no series, and if none of the horizons is forecast."""
         if not isinstance(data, Windowed):
-            raise missing(self, data, "windows of series")
+            raise make_missing_error(self, data, "windows of series")
         if min(self.horizons) > data.spec.horizon:
             raise InputError(
                 f"review.horizons is {self.horizons} and data.horizon {data.spec.horizon}; name a step that is"
@@ -52,7 +48,7 @@ class Forecasts:
     def names(self, data: Dataset) -> tuple[str, ...]:
         """The coverage, and both errors at each horizon that is forecast."""
         if not isinstance(data, Windowed):
-            raise missing(self, data, "windows of series")
+            raise make_missing_error(self, data, "windows of series")
         steps = [step for step in self.horizons if step <= data.spec.horizon]
         return "coverage", *(f"{error}_{step}" for step in steps for error in ("mae", "rmse"))
 
@@ -84,31 +80,33 @@ class Forecasts:
                 panels.append((case.index, past, future, quantiles))
         if not truths:
             return Findings()
-        truth, coverage = np.stack(truths, 1), float(np.mean(inside))  # (steps, windows, n)
-        metrics, rows, beside = {"coverage": coverage}, [], dict[str, tuple[Baseline, ...]]()
+        truth = np.stack(truths, 1)  # (steps, windows, n)
+        metrics = {"coverage": float(np.mean(inside))}
+        rows = []
+        baselines: dict[str, tuple[Baseline, ...]] = {}
         methods = {"model: MAE / RMSE": guesses, "last value": lasts} | (
             {f"{self.season} steps before": seasons} if reached else {}
         )
-        for place, step in enumerate(steps):
+        for index, step in enumerate(steps):
             cells = []
-            for name, given in methods.items():
-                absolute, square = errors(truth[place], np.stack(given, 1)[place])
+            for name, forecasts in methods.items():
+                absolute, square = compute_errors(truth[index], np.stack(forecasts, 1)[index])
                 cells.append(f"{absolute:.4g} / {square:.4g}")
                 for metric, value in ((f"mae_{step}", absolute), (f"rmse_{step}", square)):
-                    if given is guesses:
+                    if forecasts is guesses:
                         metrics[metric] = value
                     else:
-                        beside[metric] = (*beside.get(metric, ()), Baseline(name, value))
+                        baselines[metric] = (*baselines.get(metric, ()), Baseline(name, value))
             rows.append((str(step), *cells))
-        pictures: dict[str, Piece] = {"Errors on the test part": table(("steps ahead", *methods), rows)}
+        pictures: dict[str, Piece] = {"Errors on the test part": make_table(("steps ahead", *methods), rows)}
         if panels:
-            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.drawn(
+            pictures["Forecasts: the middle quantile and the outer two, over what came"] = self.draw_windows(
                 data, evidence, panels
             )
-        return Findings(metrics, pictures, beside)
+        return Findings(metrics, pictures, baselines)
 
-    def drawn(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Panels:
-        """The windows, each with the last steps that were seen."""
+    def draw_windows(self, data: Windowed, evidence: Evidence, panels: list[Panel]) -> Panels:
+        """Draws the windows, each with the last steps of its past."""
         plots = []
         for index, past, future, quantiles in panels:
             seen = past[-min(4 * len(future), data.spec.context) :, 0].tolist()
@@ -125,8 +123,8 @@ class Forecasts:
         return Panels(tuple(plots))
 
 
-def errors(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
-    """Mean absolute and root mean squared error."""
+def compute_errors(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
+    """Computes mean absolute and root mean squared error."""
     from sklearn import metrics
 
     flat = truth.reshape(-1), guess.reshape(-1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.contracts import Dataset, Evidence
-from train.sums import interval, moments, weighted
+from train.sums import compute_interval, compute_moments, sum_weighted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +20,14 @@ class MacroF1:
         return ("macro_f1",)
 
     def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
-        """F1 does not add up over examples and has no interval."""
+        """F1 on all examples.  It does not add up over examples and has no interval."""
         pairs = [(int(case.target["labels"]), int(case.output.argmax())) for case in evidence.cases()]
-        return {"macro_f1": (macro_f1(*np.array(pairs).T), math.inf)}
+        return {"macro_f1": (compute_macro_f1(*np.array(pairs).T), math.inf)}
 
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """`top_K_accuracy`: the share of examples whose class is among the `k` of the largest logits, with its interval."""
+    """`top_K_accuracy`: the share of examples whose class is among the `k` largest logits, with its interval."""
 
     k: int = 5
 
@@ -41,9 +41,9 @@ class TopK:
         return (f"top_{self.k}_accuracy",)
 
     def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
-        """Counts an example as right if fewer than k logits are above that of its class."""
+        """The share of examples with fewer than k logits above that of their class."""
         above = [(case.output > case.output[case.target["labels"]]).sum() for case in evidence.cases()]
-        return {f"top_{self.k}_accuracy": share(np.array(above) < self.k)}
+        return {f"top_{self.k}_accuracy": compute_share(np.array(above) < self.k)}
 
 
 def _require_classes(metric: MacroF1 | TopK, data: Dataset) -> None:
@@ -51,21 +51,21 @@ def _require_classes(metric: MacroF1 | TopK, data: Dataset) -> None:
         raise ValueError(f"{type(metric).__name__} compares classes, and the data has none; leave it out of metrics")
 
 
-def macro_f1(labels: np.ndarray, chosen: np.ndarray) -> float:
-    """The mean of F1 over classes that are true or chosen."""
+def compute_macro_f1(labels: np.ndarray, chosen: np.ndarray) -> float:
+    """Computes the mean of F1 over classes that are true or predicted."""
     from sklearn import metrics
 
     return float(metrics.f1_score(labels, chosen, average="macro"))
 
 
-def balanced_accuracy(labels: np.ndarray, chosen: np.ndarray) -> float:
-    """The mean of recall over classes that are true."""
+def compute_balanced_accuracy(labels: np.ndarray, chosen: np.ndarray) -> float:
+    """Computes the mean of recall over classes that are true."""
     from sklearn import metrics
 
     return float(metrics.recall_score(labels, chosen, labels=np.unique(labels), average="macro"))
 
 
-def share(right: np.ndarray) -> tuple[float, float]:
-    """The share of examples (n,) that are right, and the half width of its 95 % interval (Wilson's)."""
-    total = weighted(jnp.asarray(right, jnp.float32), None)
-    return interval([moments(total, total.each, {})])
+def compute_share(right: np.ndarray) -> tuple[float, float]:
+    """Computes the share of examples (n,) that are right, and the half width of its 95 % interval (Wilson's)."""
+    total = sum_weighted(jnp.asarray(right, jnp.float32), None)
+    return compute_interval([compute_moments(total, total.each, {})])

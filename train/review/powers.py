@@ -1,4 +1,4 @@
-"""Powers of data that reviews read, and the error for data without them."""
+"""Protocols of data that reviews read, and the error for data without them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 @runtime_checkable
 class Boxed(Protocol):
-    """Pictures (rows, columns, channels) with boxes."""
+    """Images (rows, columns, channels) with boxes."""
 
     def picture(self, part: PART, index: int) -> np.ndarray: ...
 
@@ -25,7 +25,7 @@ class Boxed(Protocol):
 
 @runtime_checkable
 class Paired(Ends, Protocol):
-    """Sentences with their translations; `beside` makes a batch of others."""
+    """Sentences with their translations; `beside` makes a batch of other pairs."""
 
     pairs: Mapping[str, Sequence[Pair]]
 
@@ -45,14 +45,16 @@ class Windowed(Restores, Shows, Protocol):
 
 @runtime_checkable
 class Driven(Protocol):
-    """Trajectories with so many features and actions a step."""
+    """Trajectories with `features` and `actions` numbers a step."""
 
     spec: Drives
     features: int
     actions: int
 
 
-def missing(review: Review, data: Dataset, what: str) -> InputError:
-    """An error for data without what a review looks at."""
-    name, given = type(review).__name__, type(data).__name__
-    return InputError(f"The review {name} looks at {what}, and the data has none ({given}); set review=none.")
+def make_missing_error(review: Review, data: Dataset, what: str) -> InputError:
+    """Makes the error for data that lacks what a review reads."""
+    review_name, data_name = type(review).__name__, type(data).__name__
+    return InputError(
+        f"The review {review_name} looks at {what}, and the data has none ({data_name}); set review=none."
+    )

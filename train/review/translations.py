@@ -1,26 +1,24 @@
-"""Translation: sacreBLEU and chrF of what beam search finds, and the sentences that went worst."""
+"""Translation: sacreBLEU and chrF of beam search, and the worst sentences."""
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from train.baselines import Baseline
 from train.contracts import Dataset, Evidence, Findings
-from train.page import Piece, table
-from train.review.attention import heat, looked
-from train.review.metrics import share
-from train.review.powers import Paired, missing
+from train.page import Piece, make_table
+from train.review.attention import align_words, draw_heatmaps
+from train.review.metrics import compute_share
+from train.review.powers import Paired, make_missing_error
 
 
 @dataclasses.dataclass(frozen=True)
 class Translations:
-    """BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015), both from 0 to
-    100, and exact match.
+    """BLEU, chrF and exact match of beam search.
 
-    Shows `shown` translations: the first ones, and the worst by chrF; and of the first `attention` where each word
-    looked in the source.
+    BLEU (Papineni et al. 2002, as sacreBLEU computes it, arXiv:1804.08771) and chrF (Popovic 2015) are from 0 to 100.
+    Shows the first `shown` translations and the worst by chrF, and the cross-attention of the first `attention`.
     """
 
     shown: int = 8
@@ -35,7 +33,7 @@ class Translations:
     def ready(self, data: Dataset) -> None:
         """Raises InputError if the data has no translations."""
         if not isinstance(data, Paired):
-            raise missing(self, data, "translations")
+            raise make_missing_error(self, data, "translations")
 
     def names(self, data: Dataset) -> tuple[str, ...]:
         """The three metrics."""
@@ -44,47 +42,50 @@ class Translations:
 
     def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
         """BLEU and chrF without an interval, exact match with one."""
-        pairs, texts = translations(evidence)
-        metrics, _ = scored(texts, [target for _, target in pairs])
+        pairs, texts = search_translations(evidence)
+        metrics, _ = score_texts(texts, [target for _, target in pairs])
         right = np.array([text == target for text, (_, target) in zip(texts, pairs, strict=True)])
-        return {name: (value, math.inf) for name, value in metrics.items()} | {"exact_match": share(right)}
+        return {name: (value, math.inf) for name, value in metrics.items()} | {"exact_match": compute_share(right)}
 
     def review(self, evidence: Evidence) -> Findings:
         """The findings on all sentences."""
         self.ready(evidence.data)
-        pairs, texts = translations(evidence)
+        pairs, texts = search_translations(evidence)
         if not texts:
             return Findings()
-        metrics, each = scored(texts, [target for _, target in pairs])
+        metrics, each = score_texts(texts, [target for _, target in pairs])
         pictures: dict[str, Piece] = {}
         if self.shown:
-            said = zip(pairs, texts, each, strict=True)
-            rows = [(source, text, target, f"{chrf:.0f}") for (source, target), text, chrf in said]
+            rows = [
+                (source, text, target, f"{chrf:.0f}")
+                for (source, target), text, chrf in zip(pairs, texts, each, strict=True)
+            ]
             columns = ("source", "translation", "reference", "chrF")
-            pictures["Translations: the first of the test part"] = table(columns, rows[: self.shown])
-            worst = [rows[place] for place in np.argsort(each, kind="stable")[: self.shown]]
-            pictures["Translations: the worst by chrF"] = table(columns, worst)
+            pictures["Translations: the first of the test part"] = make_table(columns, rows[: self.shown])
+            worst = [rows[index] for index in np.argsort(each, kind="stable")[: self.shown]]
+            pictures["Translations: the worst by chrF"] = make_table(columns, worst)
         written = [(source, text) for (source, _), text in zip(pairs, texts, strict=True) if text][: self.attention]
-        if written and (panels := looked(evidence, written)):
+        if written and (panels := align_words(evidence, written)):
             pictures[
                 "Attention: where each word of the translation looked in the source, in the last layer, mean of its"
                 " heads"
-            ] = heat(panels)
-        copied, _ = scored([source for source, _ in pairs], [target for _, target in pairs])
-        beside = {name: (Baseline("source copied", value, greater=True),) for name, value in copied.items()}
-        return Findings(metrics, pictures, beside)
+            ] = draw_heatmaps(panels)
+        copied, _ = score_texts([source for source, _ in pairs], [target for _, target in pairs])
+        baselines = {name: (Baseline("source copied", value, greater=True),) for name, value in copied.items()}
+        return Findings(metrics, pictures, baselines)
 
 
-def translations(evidence: Evidence) -> tuple[list[tuple[str, str]], list[str]]:
-    """Pairs of a source and its reference, and what the search makes of each source, in the order of the split."""
-    data: Any = evidence.data
-    found = sorted(evidence.search())
-    texts = [data.tokens.decode(ids).strip() for _, ids in found]
-    return [data.pairs[evidence.part][index] for index, _ in found], texts
+def search_translations(evidence: Evidence) -> tuple[list[tuple[str, str]], list[str]]:
+    """Searches a translation of each source: pairs of a source and its reference, and texts, in the split's order."""
+    data = evidence.data
+    assert isinstance(data, Paired)
+    results = sorted(evidence.search())
+    texts = [data.tokens.decode(ids).strip() for _, ids in results]
+    return [data.pairs[evidence.part][index] for index, _ in results], texts
 
 
-def scored(texts: list[str], references: list[str]) -> tuple[dict[str, float], list[float]]:
-    """BLEU, chrF and exact match of translations against one reference each, and the chrF of every one."""
+def score_texts(texts: list[str], references: list[str]) -> tuple[dict[str, float], list[float]]:
+    """Scores translations against one reference each: BLEU, chrF and exact match, and the chrF of each text."""
     import sacrebleu
 
     return {

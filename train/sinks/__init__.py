@@ -1,1 +1,1 @@
-"""Sinks: places for the events of a run, one file each: JSON lines, TensorBoard, Weights & Biases, MLflow."""
+"""Sinks for the events of a run, one file each: JSON lines, TensorBoard, Weights & Biases, MLflow."""

@@ -1,4 +1,4 @@
-"""One place for the events of a run that hands them to every sink."""
+"""Broadcast of the events of a run to every sink."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,20 +11,20 @@ Emit = Callable[[Event], None]
 
 @contextlib.contextmanager
 def broadcast(sinks: Sequence[Sink], started: Started) -> Iterator[Emit]:
-    """Opens sinks, gives the function that hands an event to each in turn, and closes them.
+    """Opens sinks, yields a function that passes an event to each in turn, and closes them.
 
-    A sink that fails while the run goes on, such as a server that is gone, is left out from there on, with a message
-    to the others: training does not end with it.  An InputError of a sink, as on a full disk, ends the run.
+    A sink that fails during the run, such as one whose server is gone, is dropped with a message to the others, and
+    training continues.  An InputError of a sink, as on a full disk, ends the run.
     """
     writers: list[tuple[str, Writer]] = []
 
     def emit(event: Event) -> None:
         for name, writer in tuple(writers):
-            with _tolerated(name, writer):
+            with tolerate(name, writer):
                 writer.write(event)
 
     @contextlib.contextmanager
-    def _tolerated(name: str, writer: Writer) -> Iterator[None]:
+    def tolerate(name: str, writer: Writer) -> Iterator[None]:
         try:
             yield
         except InputError:
@@ -43,5 +43,5 @@ def broadcast(sinks: Sequence[Sink], started: Started) -> Iterator[Emit]:
         failed = False
     finally:
         for name, writer in reversed(tuple(writers)):
-            with _tolerated(name, writer):
+            with tolerate(name, writer):
                 writer.close(failed)

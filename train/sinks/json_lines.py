@@ -17,7 +17,7 @@ from train.events import Evaluated, Event, Logged, Started
 class JsonLines:
     """Appends `{"step": ..., "train/loss": ...}` to metrics.jsonl in the folder of the run.
 
-    A run that is continued forgets the lines after the step that it goes on from, and writes them again.
+    A resumed run deletes the lines after the step that it continues from, and writes them again.
     """
 
     def open(self, started: Started) -> "JsonLinesWriter":
@@ -26,7 +26,7 @@ class JsonLines:
 
 
 class JsonLinesWriter:
-    """Appends lines, each group of numbers once a step."""
+    """Appends lines to metrics.jsonl, each group of metrics once a step."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         path, lines = folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step]
@@ -43,7 +43,9 @@ class JsonLinesWriter:
         if not isinstance(event, Logged | Evaluated) or (event.step, event.group) in self.written:
             return
         self.written.add((event.step, event.group))
-        line = {"step": event.step} | finite({f"{event.group}/{name}": value for name, value in event.values.items()})
+        line = {"step": event.step} | replace_nonfinite(
+            {f"{event.group}/{name}": value for name, value in event.values.items()}
+        )
         with explain_failed_writes(self.folder):
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
@@ -54,17 +56,17 @@ class JsonLinesWriter:
             self.file.close()
 
 
-def finite(tree: Any) -> Any:
-    """A tree of dicts, lists and values with None for numbers that are not finite, which JSON cannot hold."""
+def replace_nonfinite(tree: Any) -> Any:
+    """Replaces numbers that are not finite, which JSON cannot hold, with None in a tree of dicts, lists and values."""
     if isinstance(tree, Mapping):
-        return {name: finite(value) for name, value in tree.items()}
+        return {name: replace_nonfinite(value) for name, value in tree.items()}
     if isinstance(tree, list):
-        return [finite(value) for value in tree]
+        return [replace_nonfinite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's metrics.jsonl; a last line cut off by a kill is left out."""
+    """Reads the lines of a run's metrics.jsonl; a last line that a killed run cut off is left out."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

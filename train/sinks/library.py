@@ -1,4 +1,4 @@
-"""Libraries of sinks, imported when a sink is used, and what a run remembers of a tracking server."""
+"""Libraries of sinks, imported when a sink is used, and a run's memory of a tracking server."""
 
 import importlib
 import importlib.util
@@ -14,10 +14,10 @@ from train.errors import InputError
 def require_library(name: str, sink: str, extra: str) -> None:
     """Raises InputError if a library is not installed."""
     try:
-        found = importlib.util.find_spec(name) is not None
+        installed = importlib.util.find_spec(name) is not None
     except ValueError:  # hidden by an entry of None in sys.modules
-        found = False
-    if not found:
+        installed = False
+    if not installed:
         raise InputError(
             f"The sink {sink} needs the package {name}, which is not installed: run pip install 'morphax[{extra}]',"
             f" or leave {sink} out of sinks."
@@ -25,13 +25,13 @@ def require_library(name: str, sink: str, extra: str) -> None:
 
 
 def load(name: str, sink: str, extra: str) -> Any:
-    """An imported library.  Raises InputError if it is not installed."""
+    """Imports a library.  Raises InputError if it is not installed."""
     require_library(name, sink, extra)
     return importlib.import_module(name)
 
 
 class Memory:
-    """The identity of a run on a tracking server, and the last step sent of each group, in a file beside the run."""
+    """The ID of a run on a tracking server, and the last step sent of each group, in a file beside the run."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.json"
@@ -45,20 +45,20 @@ class Memory:
 
     @property
     def run(self) -> str | None:
-        """Identity of the run, None before it has one."""
+        """The ID of the run, None before it has one."""
         return self.values["run"]
 
     def begin(self, run: str) -> None:
-        """Remembers the identity of the run."""
+        """Remembers the ID of the run."""
         self.values["run"] = run
         self._write()
 
     def is_sent(self, group: str, step: int) -> bool:
-        """If the numbers of a step were sent."""
+        """Tells if the metrics of a step were sent."""
         return step <= self.values["sent"].get(group, -1)
 
-    def sent(self, group: str, step: int) -> None:
-        """Remembers that the numbers of a step were sent."""
+    def mark_sent(self, group: str, step: int) -> None:
+        """Remembers that the metrics of a step were sent."""
         self.values["sent"][group] = step
         self._write()
 

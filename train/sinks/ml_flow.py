@@ -1,4 +1,4 @@
-"""MLflow: the numbers of a run on a tracking server, or in a database or folder of this machine."""
+"""MLflow: the metrics of a run on a tracking server, or in a local database or folder."""
 
 import dataclasses
 import re
@@ -10,8 +10,8 @@ from train.errors import InputError
 from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
 
-LONGEST = 500  # characters of a parameter that every store takes
-ROOM = 100  # parameters that a store takes at once
+LONGEST = 500  # characters of a parameter that every store accepts
+ROOM = 100  # parameters that a store accepts at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class MLflow:
     """Logs to an experiment of MLflow: `sinks=(MLflow("experiment"),)`; needs mlflow, or mlflow-skinny for a server.
 
     `uri` is the address of a server, `sqlite:///FILE`, or None for the environment variable MLFLOW_TRACKING_URI and
-    MLflow's own default.  A run that is continued goes on in the same MLflow run, which mlflow.json, beside
-    experiment.json, remembers; numbers that the store holds are not sent again.
+    MLflow's own default.  A resumed run continues the same MLflow run, whose ID is in mlflow.json beside
+    experiment.json; metrics that the store has are not sent again.
     """
 
     experiment: str
@@ -56,11 +56,11 @@ class MLflowWriter:
 
     def __init__(self, client: Any, metric: Any, run: Any) -> None:
         self.client, self.metric, self.run = client, metric, run.info.run_id
-        held = {name: client.get_metric_history(self.run, name) for name in run.data.metrics}
-        self.sent = {(name, one.step) for name, points in held.items() for one in points}
+        history = {name: client.get_metric_history(self.run, name) for name in run.data.metrics}
+        self.sent = {(name, point.step) for name, points in history.items() for point in points}
 
     def write(self, event: Event) -> None:
-        """Sends the numbers of an event that the store does not hold."""
+        """Sends the metrics of an event that the store does not have."""
         match event:
             case Logged() | Evaluated():
                 self._send(event.step, {f"{event.group}/{name}": value for name, value in event.values.items()})
@@ -71,7 +71,7 @@ class MLflowWriter:
                 pass
 
     def _send(self, step: int, values: Mapping[str, float | None]) -> None:
-        named = {_allowed(name): value for name, value in values.items() if value is not None}
+        named = {_clean_name(name): value for name, value in values.items() if value is not None}
         new = {name: value for name, value in named.items() if (name, step) not in self.sent}
         stamp = int(time.time() * 1000)
         if new:
@@ -83,24 +83,24 @@ class MLflowWriter:
         self.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
 
 
-def _log_settings(client: Any, kind: Any, run: Any, settings: Mapping[str, Any]) -> None:
-    """Logs settings that the run has no parameter of; MLflow lets none be changed."""
-    params = {_allowed(name): str(value)[:LONGEST] for name, value in flattened(settings)}
+def _log_settings(client: Any, kind: Any, run: Any, settings: Mapping[str, object]) -> None:
+    """Logs the settings that the run has no parameter of, as MLflow allows no changes."""
+    params = {_clean_name(name): str(value)[:LONGEST] for name, value in flatten(settings)}
     new = [kind(name, value) for name, value in params.items() if name not in run.data.params]
     for first in range(0, len(new), ROOM):
         client.log_batch(run.info.run_id, params=new[first : first + ROOM])
 
 
-def flattened(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of a tree of dicts and lists by their paths: `model.stack.repeats`."""
+def flatten(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Flattens a tree of dicts and lists into values by their paths: `model.stack.repeats`."""
     items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
     if items is None:
         yield path, tree
         return
     for name, value in items:
-        yield from flattened(value, f"{path}.{name}" if path else str(name))
+        yield from flatten(value, f"{path}.{name}" if path else str(name))
 
 
-def _allowed(name: str) -> str:
-    """A name with only the characters that every store takes."""
+def _clean_name(name: str) -> str:
+    """Cleans a name of the characters that not every store accepts."""
     return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)

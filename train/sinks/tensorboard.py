@@ -1,4 +1,4 @@
-"""TensorBoard events of a run's numbers, by tensorboardX."""
+"""TensorBoard events of a run's metrics, by tensorboardX."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,8 @@ from train.sinks.library import require_library
 class TensorBoard:
     """Writes events of scalars below `tensorboard/` in the folder of the run; needs tensorboardX.
 
-    Every run has this sink if tensorboardX is installed.  A run that is continued marks the events after the step that
-    it goes on from as void.
+    Every run has this sink if tensorboardX is installed.  A resumed run marks the events after the step that it
+    continues from as void.
     """
 
     def require_installed(self) -> None:
@@ -25,19 +25,19 @@ class TensorBoard:
         require_library("tensorboardX", "TensorBoard", "tensorboard")
 
     def open(self, started: Started) -> "TensorBoardWriter":
-        """A file of events beside those of the same run."""
+        """Another file of events of the run."""
         self.require_installed()
         with explain_failed_writes(started.folder):
             return TensorBoardWriter(started)
 
 
 class TensorBoardWriter:
-    """Events, each written before the call returns, so that a full disk is noticed here."""
+    """Writer of events, each written before the call returns, so that a full disk is noticed here."""
 
     def __init__(self, started: Started) -> None:
         self.started, folder = started, started.folder / "tensorboard"
         folder.mkdir(exist_ok=True)
-        self.protocol, self.scalar, writer = _library()
+        self.protocol, self.scalar, writer = _import_library()
         self.writer = writer(str(folder / "events"))
         if started.step:
             start = self.protocol.SessionLog(status=self.protocol.SessionLog.START)
@@ -46,7 +46,7 @@ class TensorBoardWriter:
         self.writer.flush()
 
     def write(self, event: Event) -> None:
-        """The numbers of an event as scalars; those of the step that a run goes on from are there already."""
+        """Writes the metrics of an event as scalars, unless they are of the step that the run continues from."""
         if not isinstance(event, Logged | Evaluated):
             return
         if event.step == self.started.step and event.group in self.started.logged:
@@ -64,16 +64,16 @@ class TensorBoardWriter:
 
 
 def is_installed() -> bool:
-    """If tensorboardX is there."""
+    """Tells if tensorboardX is installed."""
     return importlib.util.find_spec("tensorboardX") is not None
 
 
-def _library() -> tuple[Any, Any, Any]:
-    """Protocol, summary of a scalar and writer.  The package imports PyTorch if it is there: seconds for nothing."""
+def _import_library() -> tuple[Any, Any, Any]:
+    """Imports the protocol, the scalar summary and the writer, without PyTorch, whose import takes seconds."""
     modules: Any = sys.modules
     hidden = "torch" not in modules
     if hidden:
-        modules["torch"] = None  # an import of it fails from here on, as if it were not installed
+        modules["torch"] = None  # makes `import torch` fail, as if it were not installed
     try:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2

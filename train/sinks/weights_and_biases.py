@@ -1,4 +1,4 @@
-"""Weights & Biases: the numbers of a run on wandb.ai, on another server, or in a folder to be synchronised later."""
+"""Weights & Biases: the metrics of a run on wandb.ai, on another server, or in a folder to be synchronised later."""
 
 import dataclasses
 import uuid
@@ -15,8 +15,8 @@ class WandB:
     """Logs to a project of Weights & Biases: `sinks=(WandB("project"),)`; needs wandb.
 
     `mode` is "online", "offline" (a folder wandb/ in that of the run, for `wandb sync`), or None for the environment
-    variable WANDB_MODE.  A run that is continued goes on in the same W&B run, and what was sent is not sent again:
-    wandb.json, beside experiment.json, remembers both.
+    variable WANDB_MODE.  A resumed run continues the same W&B run, and metrics are not sent again: wandb.json, beside
+    experiment.json, remembers the run and the last steps sent.
     """
 
     project: str
@@ -59,19 +59,19 @@ class WandB:
 
 
 class WandBWriter:
-    """An open run of W&B.  Rows have their step as a number of their own, since W&B's counts rows."""
+    """An open run of W&B.  Each row has its step as a metric, since W&B's own step counts rows."""
 
     def __init__(self, run: Any, memory: Memory) -> None:
         self.run, self.memory = run, memory
 
     def write(self, event: Event) -> None:
-        """Queues the numbers of an event; a thread of wandb sends them.  The summary gets what a run ends with."""
+        """Queues the metrics of an event, which a thread of wandb sends; the final metrics go to the summary."""
         match event:
             case Logged() | Evaluated():
                 if not self.memory.is_sent(event.group, event.step):
                     named = {f"{event.group}/{name}": value for name, value in event.values.items()}
                     self.run.log({"step": event.step, **named})
-                    self.memory.sent(event.group, event.step)
+                    self.memory.mark_sent(event.group, event.step)
             case Finished():
                 reviewed = {f"review/{name}": value for name, value in event.summary.get("review", {}).items()}
                 numbers = {name: value for name, value in event.summary.items() if isinstance(value, int | float)}
@@ -80,5 +80,5 @@ class WandBWriter:
                 pass
 
     def close(self, failed: bool) -> None:
-        """Sends what is queued, and ends the run."""
+        """Sends the queued rows, and ends the run."""
         self.run.finish(exit_code=int(failed))

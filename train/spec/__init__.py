@@ -1,1 +1,1 @@
-"""Experiments as text: names of parts, JSON in both directions, overrides from the command line."""
+"""Experiments as text: names of parts, JSON encoding and decoding, overrides from the command line."""

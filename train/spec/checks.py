@@ -1,4 +1,4 @@
-"""Values against the annotations of their fields."""
+"""Checks of values against the annotations of their fields."""
 
 import dataclasses
 import inspect
@@ -13,26 +13,26 @@ from models.words import shorten
 from train.errors import InputError
 from train.spec.parts import is_contract
 
-LARGEST = 2**63  # of whole numbers
+LARGEST = 2**63  # bound of whole numbers
 
 
-def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type that an annotation is."""
+def list_alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Lists the types of a union; the annotation itself if it is none."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
 
 
-def checked(value: Any, annotation: Any, path: str) -> Any:
-    """The value as its field's type, with whole floats as int and int as float where that is exact.
+def check_value(value: Any, annotation: Any, path: str) -> Any:
+    """Checks a value against its field's type, and returns it as that: whole floats as int, int as float if exact.
 
-    Raises InputError otherwise, and for numbers that are not finite or larger than an array's index.
+    Raises InputError if it does not fit, and for numbers that are not finite or larger than an array's index.
     """
-    if problem := _unbounded(value):
+    if problem := _describe_unbounded(value):
         raise InputError(f"{path} takes {_describe(annotation)}; {problem}.")
-    for choice in alternatives(annotation):
+    for choice in list_alternatives(annotation):
         fits, new = _fit(value, choice)
-        if fits and (problem := _unbounded(new)):
+        if fits and (problem := _describe_unbounded(new)):
             raise InputError(f"{path} takes {_describe(annotation)}; {problem}.")
         if fits:
             return new
@@ -40,18 +40,18 @@ def checked(value: Any, annotation: Any, path: str) -> Any:
     raise InputError(f"{path} takes {_describe(annotation)}; {shorten(shown)} was given.")
 
 
-def _unbounded(value: Any) -> str:
-    """What is wrong with a number that is not finite or too large to be computed with, alone or in a tuple."""
+def _describe_unbounded(value: object) -> str:
+    """Describes a number that is not finite or too large to be computed with, alone or in a tuple; otherwise empty."""
     if isinstance(value, tuple):
-        return next((problem for item in value if (problem := _unbounded(item))), "")
+        return next((problem for item in value if (problem := _describe_unbounded(item))), "")
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} was given, which is not finite"
     if isinstance(value, int) and abs(value) >= LARGEST:
-        return f"a whole number of {_digits(value)} digits was given, and the largest have 19"
+        return f"a whole number of {_count_digits(value)} digits was given, and the largest have 19"
     return ""
 
 
-def _digits(value: int) -> int:
+def _count_digits(value: int) -> int:
     return int(abs(value).bit_length() * math.log10(2)) + 1
 
 
@@ -77,7 +77,10 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
             return False, value
         inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
         fitted = [
-            next((new for fits, new in (_fit(item, one) for one in alternatives(kind)) if fits), dataclasses.MISSING)
+            next(
+                (new for fits, new in (_fit(item, choice) for choice in list_alternatives(kind)) if fits),
+                dataclasses.MISSING,
+            )
             for item, kind in zip(value, inner, strict=True)
         ]
         return dataclasses.MISSING not in fitted, tuple(fitted)
@@ -93,7 +96,7 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
 def _describe(annotation: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
     names: list[str] = []
-    for choice in alternatives(annotation):
+    for choice in list_alternatives(annotation):
         if typing.get_origin(choice) is typing.Literal:
             names.extend(map(repr, typing.get_args(choice)))
         elif typing.get_origin(choice) is not None:

@@ -1,4 +1,4 @@
-"""Experiments as JSON, in both directions; nothing is evaluated."""
+"""Experiments to JSON and back; nothing is evaluated."""
 
 import dataclasses
 import inspect
@@ -7,24 +7,24 @@ from typing import Any
 
 from models.structure import fields, nearest
 from train.errors import InputError
-from train.spec.checks import checked
-from train.spec.parts import Names, annotations, find_recorded, is_ours
+from train.spec.checks import check_value
+from train.spec.parts import Names, find_recorded, is_ours, read_annotations
 
-MARKS = ("class", "from")  # words that no field is called by, since they are Python's
+MARKS = ("class", "from")  # Python keywords, so no field has these names
 
 
 class RefusedError(InputError):
-    """A component that cannot be made of its settings; `path` leads to it."""
+    """A component, at `path`, that cannot be built from its settings."""
 
     def __init__(self, message: str, path: str) -> None:
         super().__init__(message)
         self.path = path
 
 
-def encode(value: Any) -> Any:
-    """A structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}.
+def encode(value: object) -> Any:
+    """Encodes a structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}.
 
-    A component of a user's file or notebook has its module as "from".
+    A component of a user's file or notebook also has its module as "from".
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         owner = type(value)
@@ -45,20 +45,20 @@ def encode(value: Any) -> Any:
     )
 
 
-def decode(data: Any, names: Names, path: str = "") -> Any:
-    """The structure that `encode` wrote, with or without modules.
+def decode(data: object, names: Names, path: str = "") -> Any:
+    """Decodes a structure that `encode` wrote, with or without modules.
 
     Raises InputError for a class or a field that is not known, and for a component that is recorded with a module of
     the user's if the one of its name is the project's.
     """
     if isinstance(data, list):
-        return tuple(decode(item, names, _below(path, str(index))) for index, item in enumerate(data))
+        return tuple(decode(item, names, _join_path(path, str(index))) for index, item in enumerate(data))
     if not isinstance(data, dict):
         return data
     if "function" in data:
         return find_recorded(data["function"], None, names)
     inner = {
-        name: decode(item, names, _below(path, name))
+        name: decode(item, names, _join_path(path, name))
         for name, item in data.items()
         if name not in MARKS or "class" not in data
     }
@@ -71,13 +71,13 @@ def decode(data: Any, names: Names, path: str = "") -> Any:
         raise RefusedError(str(error), path) from None
 
 
-def _below(path: str, name: str) -> str:
+def _join_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
-    """An instance of a component, its arguments checked against the types of its fields."""
-    allowed = annotations(owner)
+def build(owner: type, arguments: Mapping[str, object]) -> Any:
+    """Builds an instance of a component, its arguments checked against the types of its fields."""
+    allowed = read_annotations(owner)
     for name in arguments:
         if name not in allowed:
             raise InputError(f"{owner.__name__} has no field {name!r}; {nearest(name, list(allowed))}")
@@ -88,7 +88,7 @@ def build(owner: Any, arguments: Mapping[str, Any]) -> Any:
             and field.default_factory is dataclasses.MISSING
         ):
             raise InputError(f"{owner.__name__} needs a {field.name}; write {owner.__name__}({field.name}=...).")
-    values = {name: checked(value, allowed[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
+    values = {name: check_value(value, allowed[name], f"{owner.__name__}.{name}") for name, value in arguments.items()}
     try:
         return owner(**values)
     except (TypeError, ValueError) as error:

@@ -9,37 +9,37 @@ from typing import Any
 from models.structure import absence, differences, fields
 from train.errors import InputError
 from train.experiment import Experiment
-from train.spec.checks import alternatives, checked
+from train.spec.checks import check_value, list_alternatives
 from train.spec.encoding import RefusedError, build, decode, encode
-from train.spec.parts import Names, annotations, find, find_recorded, with_kinds
+from train.spec.parts import Names, add_kinds, find, find_recorded, read_annotations
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
 
 
 def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
-    """The structure with every `dotted.path=value` applied, in any order: of two paths the shorter comes first.
+    """Applies every `dotted.path=value` to a structure, the shortest paths first whatever their order.
 
     A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments,
-    as in `model.stack.block.mixer="Attention(heads=4)"`.  A field whose metadata says that it stands `instead_of`
-    another sets that to its default, unless it is set itself.  Raises InputError, with the nearest valid name.
+    as in `model.stack.block.mixer="Attention(heads=4)"`.  Setting a field whose metadata has `instead_of` resets the
+    field named there to its default, unless that is set too.  Raises InputError, with the nearest valid name.
     """
     if not assignments:
         return value
-    known = with_kinds(names, value)
+    known = add_kinds(names, value)
     tree = encode(value)
-    pairs = [_parted(text) for text in assignments]
+    pairs = [_split_assignment(text) for text in assignments]
     for path, text in sorted(pairs, key=lambda pair: pair[0].count(".")):
         _assign(tree, path, text, known, {other for other, _ in pairs})
     try:
-        made = decode(tree, known)
+        new = decode(tree, known)
     except RefusedError as error:
         inner = [f"{path}={text}" for path, text in pairs if error.path in (path, path.rpartition(".")[0])]
         raise InputError(f"{' '.join(inner or assignments)}: {error}") from None
-    given = (*value.given, *(path for path, _ in pairs)) if isinstance(value, Experiment) else ()
-    return dataclasses.replace(made, given=given) if isinstance(made, Experiment) else made
+    paths = (*value.given, *(path for path, _ in pairs)) if isinstance(value, Experiment) else ()
+    return dataclasses.replace(new, given=paths) if isinstance(new, Experiment) else new
 
 
-def _parted(assignment: str) -> tuple[str, str]:
+def _split_assignment(assignment: str) -> tuple[str, str]:
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise InputError(f"{assignment!r} is no override; write path=value, such as batch_size=64.")
@@ -47,27 +47,26 @@ def _parted(assignment: str) -> tuple[str, str]:
 
 
 def _assign(tree: Any, path: str, text: str, names: Names, assigned: Collection[str]) -> None:
-    """Sets what a path leads to in an encoded structure, checked against the type of its field."""
+    """Assigns to a path of an encoded structure, checked against the type of its field."""
     *parents, leaf = path.split(".")
     for index, name in enumerate(parents):
-        tree = tree[_key(tree, name, ".".join(parents[: index + 1]), names)]
-    key, owner = _key(tree, leaf, path, names), _owner(tree, names)
-    annotation = Any if owner is None else annotations(owner)[leaf]
-    tree[key] = encode(checked(_read(text, annotation, names, path), annotation, path))
-    own = fields(owner) if owner is not None else []
-    others = [field.metadata.get("instead_of") for field in own if field.name == leaf]
+        tree = tree[_find_key(tree, name, ".".join(parents[: index + 1]), names)]
+    key, owner = _find_key(tree, leaf, path, names), _find_owner(tree, names)
+    annotation = Any if owner is None else read_annotations(owner)[leaf]
+    tree[key] = encode(check_value(_read(text, annotation, names, path), annotation, path))
+    others = [field.metadata.get("instead_of") for field in fields(owner) if field.name == leaf] if owner else []
     for other in others if tree[key] is not None else ():
         if ".".join([*parents, str(other)]) not in assigned:
             tree.pop(other, None)
 
 
-def _owner(node: Any, names: Names) -> Any:
+def _find_owner(node: object, names: Names) -> Any:
     return find_recorded(node["class"], node.get("from"), names) if isinstance(node, dict) and "class" in node else None
 
 
-def _key(node: Any, name: str, path: str, names: Names) -> Any:
-    """Key or index of a part in an encoded structure."""
-    owner = _owner(node, names)
+def _find_key(node: Any, name: str, path: str, names: Names) -> str | int:
+    """Finds the key or index of a part in an encoded structure."""
+    owner = _find_owner(node, names)
     known = [field.name for field in fields(owner)] if owner is not None else node
     if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
         return int(name)
@@ -78,7 +77,7 @@ def _key(node: Any, name: str, path: str, names: Names) -> Any:
 
 
 def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
-    choices = alternatives(annotation)
+    choices = list_alternatives(annotation)
     lowered = text.strip().lower()
     if lowered in ("none", "null") and type(None) in choices:
         return None
@@ -86,7 +85,7 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
         return lowered == "true"
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two where brackets nest without end
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two if brackets nest too deeply
         node = None
     listed = [
         value for choice in choices if typing.get_origin(choice) is typing.Literal for value in typing.get_args(choice)
@@ -95,7 +94,7 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
     if words and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return text
     if isinstance(node, ast.Name) and set(choices) <= {int, float, bool, type(None)}:
-        return text  # a word where a number belongs
+        return text  # a word in place of a number, which `check_value` refuses
     try:
         if node is not None:
             return parse(node, names)
@@ -108,9 +107,7 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
 
 
 def parse(node: ast.AST, names: Names) -> Any:
-    """A value from a syntax tree of literals and calls of known components; anything else is refused, and nothing is
-    run.
-    """
+    """Parses a syntax tree of literals and calls of known components; refuses anything else, and runs nothing."""
     match node:
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
             return value
@@ -119,7 +116,7 @@ def parse(node: ast.AST, names: Names) -> Any:
         case ast.BinOp(
             op=ast.Div(), left=ast.Constant(value=int() | float() as a), right=ast.Constant(value=int() | float() as b)
         ) if b:
-            return _ratio(a, b)
+            return _divide(a, b)
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(parse(item, names) for item in items)
         case ast.Dict(keys=keys, values=values):
@@ -131,8 +128,8 @@ def parse(node: ast.AST, names: Names) -> Any:
         case ast.Name(id=name) if name.lower() in WORDS and name not in names:
             return WORDS[name.lower()]
         case ast.Name(id=name):
-            found = find(name, names)
-            return build(found, {}) if isinstance(found, type) else found
+            part = find(name, names)
+            return build(part, {}) if isinstance(part, type) else part
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
             owner = find(name, names)
             if not isinstance(owner, type):
@@ -140,10 +137,10 @@ def parse(node: ast.AST, names: Names) -> Any:
             order = [field.name for field in fields(owner)]
             if len(positional) > len(order):
                 raise InputError(f"{name} takes at most {len(order)} arguments; {len(positional)} were given.")
-            given = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
-            if twice := [keyword.arg for keyword in keywords if keyword.arg in given]:
+            arguments = {key: parse(item, names) for key, item in zip(order, positional, strict=False)}
+            if twice := [keyword.arg for keyword in keywords if keyword.arg in arguments]:
                 raise InputError(f"{name} is given {twice[0]!r} twice, by place and by name; give it once.")
-            return build(owner, given | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
+            return build(owner, arguments | {str(keyword.arg): parse(keyword.value, names) for keyword in keywords})
         case _:
             raise InputError(
                 f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as"
@@ -151,17 +148,17 @@ def parse(node: ast.AST, names: Names) -> Any:
             )
 
 
-def _ratio(above: float, below: float) -> float:
+def _divide(above: float, below: float) -> float:
     try:
         return above / below
     except OverflowError:
         raise InputError("A fraction has a whole number too large for a float; write a smaller one.") from None
 
 
-def changes(old: Any, new: Any) -> list[str]:
-    """One line for each difference between two experiments: `path: old -> new`."""
-    return [f"{path}: {_short(left)} -> {_short(right)}" for path, left, right in differences(old, new)]
+def list_changes(old: object, new: object) -> list[str]:
+    """Lists the differences between two experiments: `path: old -> new`."""
+    return [f"{path}: {_shorten(left)} -> {_shorten(right)}" for path, left, right in differences(old, new)]
 
 
-def _short(value: Any) -> str:
+def _shorten(value: object) -> str:
     return f"{type(value).__name__}(...)" if dataclasses.is_dataclass(value) else repr(value)

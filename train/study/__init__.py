@@ -1,1 +1,1 @@
-"""Measuring and comparing: cost, statistics, reports."""
+"""Studies: the catalogue of components, checks of a component, the coordinate check."""

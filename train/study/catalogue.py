@@ -1,8 +1,8 @@
 """The catalogue of components, models/README.md, from the classes themselves: `python -m train.study.catalogue`.
 
-Numbers are those of each layer by its defaults (causal where it can be) at width 512 over 1,024 tokens: parameters,
-counted floating-point operations a token, what decoding keeps, in float32 bytes a row (a constant part, and a part for
-each token), and what it counts for the token after 1,024 others.  Laws are those that the tests hold each class to.
+Figures are those of each layer with its defaults (causal if it can be) at width 512 over 1,024 tokens: parameters,
+counted FLOPs a token, the cache of decoding in float32 bytes a row (a constant part, and a part for each token), and
+the FLOPs of decoding the token after 1,024 others.  Laws are those that the tests hold each class to.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ import jax.numpy as jnp
 
 import models
 from models.context import Context, Decoding
-from models.contracts import KINDS, Layer, kind_of
+from models.contracts import KINDS, Layer, Tree, kind_of
 from models.structure import fields
-from train.cost.traced import flops, parameters
+from train.cost.traced import count_flops, count_parameters
 
 WIDTH, LENGTH = 512, 1024
 PLACE = Path(models.__path__[0]) / "README.md"
@@ -43,80 +43,80 @@ component of your own by them, and `--catalogue` gives its row of numbers.
 """
 
 
-def classes() -> list[type]:
-    """Every component class of models/, by name."""
-    found: list[type] = []
+def list_classes() -> list[type]:
+    """Lists every component class of models/, by name."""
+    classes: list[type] = []
     for info in pkgutil.walk_packages(models.__path__, "models."):
         module = importlib.import_module(info.name)
-        own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == info.name]
-        found += [value for value in own if issubclass(value, nn.Module) and kind_of(value) is not None]
-    return sorted(found, key=lambda owner: owner.__name__)
+        defined = [
+            value for value in vars(module).values() if isinstance(value, type) and value.__module__ == info.name
+        ]
+        classes += [value for value in defined if issubclass(value, nn.Module) and kind_of(value) is not None]
+    return sorted(classes, key=lambda owner: owner.__name__)
 
 
-def told(owner: type) -> tuple[str, str]:
-    """What the docstring says first, and the papers that it names."""
+def summarize(owner: type) -> tuple[str, str]:
+    """Summarizes a class: the first sentence of its docstring, and links to the papers that this names."""
     text = inspect.cleandoc(owner.__doc__ or "")
     papers = dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{4,5})", text))
     first = re.split(r"(?<!\.)\.(?:\s+(?=[A-Z(`])|$)", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
     return first.replace("|", "\\|"), ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers)
 
 
-def _bytes(tree: Any) -> int:
+def _count_bytes(tree: Tree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @functools.cache
-def numbers(owner: type) -> tuple[str, str, str, str]:
-    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer by its
-    defaults.
-    """
+def measure_defaults(owner: type) -> tuple[str, str, str, str]:
+    """Measures a layer class with its defaults: see `measure_layer`."""
     layer: Any = owner()
     if any(field.name == "causal" for field in fields(owner)):
         layer = dataclasses.replace(layer, causal=True)
     if any(field.name == "length" for field in fields(owner)):
         layer = dataclasses.replace(layer, length=LENGTH)
-    return measured(layer)
+    return measure_layer(layer)
 
 
-def measured(layer: Any) -> tuple[str, str, str, str]:
-    """Parameters, operations a token, what decoding keeps and its operations for a token, of a layer with its
-    settings.
-    """
+def measure_layer(layer: Any) -> tuple[str, str, str, str]:
+    """Measures a layer: parameters, FLOPs a token, bytes that decoding keeps, FLOPs of decoding a token."""
 
     def rows(t: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, t, WIDTH), jnp.float32)
 
-    def decoded(variables: Any, x: jax.Array, index: int, length: int) -> Any:
+    def decode(variables: Tree, x: jax.Array, index: int, length: int) -> Tree:
         ctx = Context(segments=jnp.ones(x.shape[:2], jnp.int32), decoding=Decoding(index, length, index == 0))
         return layer.apply(variables, x, ctx, mutable=["cache"])[1].get("cache", {})
 
-    def start(length: int) -> Any:
-        return jax.eval_shape(lambda params, x: decoded({"params": params}, x, 0, length), shapes, rows(8))
+    def start(length: int) -> Tree:
+        return jax.eval_shape(lambda params, x: decode({"params": params}, x, 0, length), shapes, rows(8))
 
     try:
         shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, Context()), rows(LENGTH)).get("params", {})
-        work = flops(lambda params, x: layer.apply({"params": params}, x, Context()), shapes, rows(LENGTH)) / LENGTH
+        work = (
+            count_flops(lambda params, x: layer.apply({"params": params}, x, Context()), shapes, rows(LENGTH)) / LENGTH
+        )
     except ValueError as error:
         return "", "", str(error).splitlines()[0], ""
     try:
         cache = start(LENGTH + 1)
-        small, large = _bytes(start(LENGTH)), _bytes(start(2 * LENGTH))
-        one = flops(
-            lambda variables, x: decoded(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1)
+        small, large = _count_bytes(start(LENGTH)), _count_bytes(start(2 * LENGTH))
+        step = count_flops(
+            lambda variables, x: decode(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1)
         )
     except ValueError:
         kept, last = "does not decode", ""
     else:
-        last = f"{one / 1e6:.2f} M"
+        last = f"{step / 1e6:.2f} M"
         each = (large - small) // LENGTH
         parts = [f"{small - each * LENGTH:,}" if small - each * LENGTH else "", f"{each:,} a token" if each else ""]
         kept = " + ".join(part for part in parts if part) or "nothing"
-    return f"{parameters(shapes):,}", f"{work / 1e6:.2f} M", kept, last
+    return f"{count_parameters(shapes):,}", f"{work / 1e6:.2f} M", kept, last
 
 
 @functools.cache
-def laws() -> Mapping[str, Sequence[str]]:
-    """The laws that the tests hold each class to, by its name; collected, not run."""
+def collect_laws() -> Mapping[str, Sequence[str]]:
+    """Collects the laws that the tests hold each class to, by its name, without running them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "laws.json"
         command = [
@@ -137,9 +137,11 @@ def laws() -> Mapping[str, Sequence[str]]:
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-def page() -> str:
-    """The catalogue as Markdown."""
-    parts, known, held = [HEADER], classes(), laws()
+def write_page() -> str:
+    """Writes the catalogue as Markdown."""
+    parts = [HEADER]
+    known = list_classes()
+    held = collect_laws()
     for kind in KINDS:
         members = [owner for owner in known if kind_of(owner) is kind]
         if not members:
@@ -157,12 +159,17 @@ def page() -> str:
         for owner in members:
             file = owner.__module__.removeprefix("models.").replace(".", "/") + ".py"
             passed = ", ".join(law for law in held.get(owner.__name__, ()) if law not in shared)
-            cells = (f"[`{owner.__name__}`]({file})", *told(owner), *(numbers(owner) if kind is Layer else ()), passed)
+            cells = (
+                f"[`{owner.__name__}`]({file})",
+                *summarize(owner),
+                *(measure_defaults(owner) if kind is Layer else ()),
+                passed,
+            )
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    PLACE.write_text(page(), encoding="utf-8")
-    print(f"{PLACE} lists {len(classes())} components")
+    PLACE.write_text(write_page(), encoding="utf-8")
+    print(f"{PLACE} lists {len(list_classes())} components")

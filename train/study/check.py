@@ -1,4 +1,4 @@
-"""Components of one's own, from files and calls, and what the laws find about each."""
+"""Checks of a user's components, from files and calls, by the laws."""
 
 import ast
 import contextlib
@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ import rich.text
 
 from models.backend.platform import compile_for
 from models.context import Context
-from models.contracts import KINDS, Layer, kind_of
+from models.contracts import KINDS, Layer, Tree, kind_of
 from models.laws.applying import laws_of, verdict
 from models.laws.carrier import apply_to, layer_of, parameters_of
 from models.laws.devices import DEVICES
@@ -30,32 +31,30 @@ from models.laws.layer import usable_length
 from models.laws.verdict import Law, NotTestedError, Verdict, name_of, require
 from models.structure import fields
 from train.config import load_file
-from train.cost.traced import parameters as count_parameters
+from train.cost.traced import count_parameters
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
-from train.plan.topology import topology
+from train.plan.topology import find_devices
 from train.spec.encoding import decode, encode
 from train.spec.overrides import parse
-from train.spec.parts import Names, components, project
-from train.study.catalogue import LENGTH, measured
+from train.spec.parts import Names, list_components, list_project_parts
+from train.study.catalogue import LENGTH, measure_layer
 from train.study.catalogue import WIDTH as STANDARD_WIDTH
 
 TOPOLOGY = "v5e:1x1"
 
 
 def prepare() -> None:
-    """Settings of a process that has computed nothing yet: eight emulated devices on a CPU, and programs compiled
-    quickly.
-    """
+    """Prepares a process that has computed nothing yet: emulated devices on a CPU, and a compilation cache."""
     enable_compilation_cache()
-    # where something has computed already, there are the devices that there are
+    # the number of devices is fixed once something is computed
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", DEVICES)
 
 
 @contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Without the passes that only make a program fast."""
+def compile_quickly() -> Iterator[None]:
+    """Skips compiler passes that only make programs fast."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
@@ -64,40 +63,46 @@ def compiled_quickly() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", before)
 
 
-def components_of(targets: Sequence[str], known: Names | None = None) -> list[Any]:
-    """The components of a command line: those that files define, by their defaults, or those of calls; `known` are
-    further classes.
+def make_components(targets: Sequence[str], known: Names | None = None) -> list[Any]:
+    """Makes the components of a command line: those of calls if there are any, otherwise those that files define.
 
-    Raises InputError for a file without any, a class that needs arguments, and a call that cannot be read.
+    Classes of a file are made with their defaults; `known` are further classes that calls may name.  Raises
+    InputError for a file without any, a class that needs arguments, and a call that cannot be read.
     """
     files = [target for target in targets if target.endswith(".py")]
     calls = [target for target in targets if not target.endswith(".py")]
     modules = {file: load_file(file) for file in files}
     names: Names = (
-        project()
+        list_project_parts()
         | (known or {})
-        | {name: value for module in modules.values() for name, value in components(module).items()}
+        | {name: value for module in modules.values() for name, value in list_components(module).items()}
     )
     if calls:
-        return [called(call, names) for call in calls]
-    return [component for file, module in modules.items() for component in defined(file, module)]
+        return [parse_call(call, names) for call in calls]
+    return [component for file, module in modules.items() for component in make_defined(file, module)]
 
 
-def called(call: str, names: Names) -> Any:
-    """The component of a call such as `MyMixer(heads=4)`, parsed and not evaluated."""
+def parse_call(call: str, names: Names) -> Any:
+    """Parses the component of a call such as `MyMixer(heads=4)` without evaluating it."""
     try:
         component = parse(ast.parse(call.strip(), mode="eval").body, names)
     except SyntaxError:
         raise InputError(
             f"{call!r} cannot be read; give a file that ends with .py, or a call such as MyMixer(heads=4)."
         ) from None
-    return required(component, call)
+    return require_component(component, call)
 
 
-def defined(file: str, module: Any) -> list[Any]:
-    """Every component class that a file defines itself, with the defaults of its fields."""
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    classes = [value for value in own if issubclass(value, nn.Module) and not value.__name__.startswith("_")]
+def make_defined(file: str, module: ModuleType) -> list[Any]:
+    """Makes every component class that a file defines itself, with the defaults of its fields."""
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and issubclass(value, nn.Module)
+        and not value.__name__.startswith("_")
+    ]
     kinds = [owner for owner in classes if kind_of(owner) is not None]
     if not kinds:
         others = f" ({', '.join(owner.__name__ for owner in classes)} have arguments of no kind)" if classes else ""
@@ -115,11 +120,11 @@ def defined(file: str, module: Any) -> list[Any]:
                 raise InputError(
                     f"{owner.__name__} has no default for {field.name}: give it one, or a call: {example}."
                 )
-    return [required(owner(), owner.__name__) for owner in kinds]
+    return [require_component(owner(), owner.__name__) for owner in kinds]
 
 
-def required(component: Any, words: str) -> Any:
-    """The component, if it is one of a kind.  Raises InputError otherwise."""
+def require_component(component: Any, words: str) -> Any:
+    """Returns the component.  Raises InputError unless it is hashable and of a kind."""
     if kind_of(component) is None:
         kinds = ", ".join(kind.__name__ for kind in KINDS)
         raise InputError(
@@ -135,7 +140,7 @@ def required(component: Any, words: str) -> Any:
 
 
 def law_json_gives_the_same_component(component: Any, names: Names) -> None:
-    """A component comes back from JSON as an equal one."""
+    """A component decoded from its JSON equals it."""
     again = decode(encode(component), names)
     require(again == component, f"{component} came back as {again}")
 
@@ -147,15 +152,15 @@ def law_compiles_for_a_tpu(component: Any) -> None:
     layer = layer_of(component)
     if layer is None:
         raise NotTestedError("for layers, and parts of layers, alone")
-    devices = topology(TOPOLOGY)
+    devices = find_devices(TOPOLOGY)
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     t = usable_length(layer)[0]
 
-    def abstract(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=place)
+    def abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=replicated)
 
-    def total(params: Any, x: jax.Array) -> jax.Array:
+    def total(params: Tree, x: jax.Array) -> jax.Array:
         ctx = Context(positions=jnp.arange(t)[None], segments=jnp.ones((1, t), jnp.int32))
         return apply_to(layer, x, ctx, params).astype(jnp.float32).sum()
 
@@ -164,16 +169,16 @@ def law_compiles_for_a_tpu(component: Any) -> None:
         jax.jit(jax.grad(total, argnums=(0, 1))).lower(params, abstract(jnp.zeros((1, t, WIDTH)))).compile()
 
 
-def catalogued(found: Sequence[Any], as_json: bool = False) -> int:
-    """Prints what models/README.md says in numbers about components; gives the exit code."""
+def print_costs(checked: Sequence[Any], as_json: bool = False) -> int:
+    """Prints the figures of models/README.md for components; returns the exit code."""
     columns = ("parameters", "FLOPs a token", "decoding keeps, bytes", "decoding FLOPs")
     rows = []
-    for component in found:
+    for component in checked:
         if kind_of(component) is Layer:
-            cells = measured(component)
+            cells = measure_layer(component)
         else:
             cells = (f"{count_parameters(parameters(component)):,} at width {WIDTH}", "", "", "")
-        rows.append((repr_of(component), *cells))
+        rows.append((format_call(component), *cells))
     if as_json:
         print(json.dumps([dict(zip(("component", *columns), row, strict=True)) for row in rows], indent=1))
         return 0
@@ -186,11 +191,11 @@ def catalogued(found: Sequence[Any], as_json: bool = False) -> int:
     return 0
 
 
-def repr_of(component: Any) -> str:
-    """The call that makes a component, with the settings that are not defaults."""
-    given = [field for field in fields(component) if getattr(component, field.name) != field.default]
-    words = (f"{field.name}={getattr(component, field.name)!r}" for field in given)
-    return f"{type(component).__name__}({', '.join(words)})"
+def format_call(component: Any) -> str:
+    """Formats the call that makes a component, with the settings that are not defaults."""
+    changed = [field for field in fields(component) if getattr(component, field.name) != field.default]
+    settings = (f"{field.name}={getattr(component, field.name)!r}" for field in changed)
+    return f"{type(component).__name__}({', '.join(settings)})"
 
 
 REMEDIES = {
@@ -201,34 +206,34 @@ REMEDIES = {
 
 
 class Report:
-    """The verdicts of the laws about a component, tested when it is made; `words` choose laws by their names."""
+    """The verdicts of the laws on a component, tested on construction; `words` choose laws by their names."""
 
     def __init__(self, component: Any, words: Sequence[str] = ()) -> None:
         self.component = component
-        names = project() | components(sys.modules[type(component).__module__])
+        names = list_project_parts() | list_components(sys.modules[type(component).__module__])
         laws = [
             *laws_of(component),
             *(
-                Law(name_of(law), functools.partial(law, component, *given), REMEDIES[law])
-                for law, given in ((law_json_gives_the_same_component, (names,)), (law_compiles_for_a_tpu, ()))
+                Law(name_of(law), functools.partial(law, component, *arguments), REMEDIES[law])
+                for law, arguments in ((law_json_gives_the_same_component, (names,)), (law_compiles_for_a_tpu, ()))
             ),
         ]
         chosen = [law for law in laws if not words or any(word in law.name for word in words)]
-        with compiled_quickly():
+        with compile_quickly():
             self.verdicts = [verdict(law) for law in chosen]
 
     @property
     def broken(self) -> list[Verdict]:
         """The verdicts of laws that do not hold."""
-        return [found for found in self.verdicts if found.verdict == "broken"]
+        return [result for result in self.verdicts if result.verdict == "broken"]
 
     def __getitem__(self, law: str) -> Verdict:
         """The verdict of a law by its name."""
-        return next(found for found in self.verdicts if found.law == law)
+        return next(result for result in self.verdicts if result.law == law)
 
     @property
     def title(self) -> str:
-        """What was tested."""
+        """The name and the kind of the component, and the length of its test rows."""
         kind = kind_of(self.component)
         layer = layer_of(self.component)
         length = ""
@@ -239,14 +244,14 @@ class Report:
         return f"{type(self.component).__name__}, a {'' if kind is None else kind.__name__.lower()}{length}"
 
     def data(self) -> dict[str, Any]:
-        """Verdicts as JSON values, beside the component: encoded, or as a call if one of its fields cannot be."""
+        """The component, encoded if it can be and otherwise as a call, and its verdicts, as JSON values."""
         try:
             component = encode(self.component)
         except InputError:
-            component = repr_of(self.component)
+            component = format_call(self.component)
         return {
             "component": component,
-            "laws": [found._asdict() for found in self.verdicts],
+            "laws": [result._asdict() for result in self.verdicts],
             "broken": len(self.broken),
         }
 
@@ -255,9 +260,9 @@ class Report:
         shown = rich.table.Table(
             "law", "verdict", "where", "what to do", title=self.title, title_justify="left", box=rich.box.SIMPLE
         )
-        for found in sorted(self.verdicts, key=lambda found: found.verdict != "broken"):
-            style = {"broken": "bold red", "not tested": "dim"}.get(found.verdict)
-            shown.add_row(*map(rich.text.Text, found[:4]), style=style)
+        for result in sorted(self.verdicts, key=lambda result: result.verdict != "broken"):
+            style = {"broken": "bold red", "not tested": "dim"}.get(result.verdict)
+            shown.add_row(*map(rich.text.Text, result[:4]), style=style)
         return shown
 
     def show(self) -> None:
@@ -265,7 +270,7 @@ class Report:
         console = rich.console.Console()
         console.print(self.table())
         count = {
-            name: sum(found.verdict == name for found in self.verdicts) for name in ("holds", "broken", "not tested")
+            name: sum(result.verdict == name for result in self.verdicts) for name in ("holds", "broken", "not tested")
         }
         console.print(
             f"{count['holds']} laws hold, {count['broken']} broken, {count['not tested']} not tested", highlight=False

@@ -1,7 +1,6 @@
-"""The coordinate check: how large activations are over widths or depths, in the standard parametrization and in muP.
+"""The coordinate check: the size of activations over widths or depths, in the standard parametrization and in muP.
 
-Where they keep their size, rates and scales that were tuned on the smallest model serve the largest.  arXiv:2203.03466,
-appendix D.1.
+If it stays, rates and scales that were tuned on the smallest model serve the largest.  arXiv:2203.03466, appendix D.1.
 """
 
 import dataclasses
@@ -17,12 +16,13 @@ import numpy as np
 import rich.table
 
 from models.attention.weigh import HIDDEN
-from models.contracts import Weigh, kind_of
+from models.contracts import Batch, Model, Tree, Weigh, kind_of
 from models.depth.block import Block
 from models.depth.stack import Stack
 from models.parametrization import Parametrization, widen, width_of
 from models.paths import Layer
 from models.structure import fields
+from train.contracts import Params
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError, convert_errors
@@ -33,12 +33,12 @@ PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]
 BRANCHES = ("mixer", "cross", "feedforward")
 KINDS = ("embed", *BRANCHES, "scores", "stream", "head")
-FLAT = 0.2  # the steepest slope of log2(root mean square) over log2(width or depth) that still is called flat
+FLAT = 0.2  # the steepest slope of log2(root mean square) over log2(width or depth) that counts as flat
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """How large one kind of activation is: `rms[i][t]` at sizes[i] after t steps, the mean over seeds and layers."""
+    """The size of one kind of activation: `rms[i][t]` at sizes[i] after t steps, the mean over seeds and layers."""
 
     kind: str
     parametrization: Parametrization
@@ -48,13 +48,13 @@ class Curve:
 
     @property
     def slope(self) -> float:
-        """Of log2(rms) over log2(size) after the last step, by least squares; 0 is flat, 1 grows as the size does."""
+        """The slope of log2(rms) over log2(size) after the last step, by least squares: 0 is flat, 1 proportional."""
         x, y = np.log2(self.sizes), np.log2([max(row[-1], 1e-30) for row in self.rms])
         return float(np.polyfit(x, y, 1)[0])
 
 
-def resized(model: Any, by: Size, size: int) -> Any:
-    """The model with another width, or with another number of blocks in each stack.
+def resize(model: Any, by: Size, size: int) -> Any:
+    """Resizes a model to another width, or to another number of blocks in each stack.
 
     Raises ValueError for a model without a width, and for a depth that is no multiple of a stack's pattern.
     """
@@ -76,10 +76,10 @@ def resized(model: Any, by: Size, size: int) -> Any:
 Plan = dict[Parametrization, dict[int, Prepared]]
 
 
-def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) -> Plan:
-    """The experiment at each size in each parametrization, at the peak rate; the smallest size is muP's base.
+def plan_sizes(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) -> Plan:
+    """Plans the experiment at each size in each parametrization, at the peak rate; the smallest size is muP's base.
 
-    Raises InputError where a size does not fit the structure, before anything is compiled.
+    Raises InputError if a size does not fit the structure, before anything is compiled.
     """
     if not hasattr(experiment.model, "parametrization"):
         name = type(experiment.model).__name__
@@ -89,69 +89,71 @@ def planned(experiment: Experiment, by: Size, sizes: Sequence[int], steps: int) 
         optimizer = dataclasses.replace(optimizer, rate=Constant(optimizer.rate.peak))
     data = experiment.data.open()
     experiment, _ = settle(experiment, data)
-    planned: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
+    experiments: dict[Parametrization, dict[int, Experiment]] = {name: {} for name in PARAMETRIZATIONS}
     with convert_errors():
-        smallest = resized(experiment.model, by, min(sizes))
+        smallest = resize(experiment.model, by, min(sizes))
         depths = [
             stack.depth for field in fields(smallest) if isinstance(stack := getattr(smallest, field.name), Stack)
         ]
         base = {"base_width": width_of(smallest), "base_depth": max(depths)}
         for name in PARAMETRIZATIONS:
             for size in sizes:
-                model = dataclasses.replace(resized(experiment.model, by, size), parametrization=name, **base)
+                model = dataclasses.replace(resize(experiment.model, by, size), parametrization=name, **base)
                 short = dataclasses.replace(experiment, optimizer=optimizer, steps=steps, epochs=None)
-                planned[name][size] = dataclasses.replace(short, model=model)
-    return {name: {size: prepare(one, data) for size, one in sizes.items()} for name, sizes in planned.items()}
+                experiments[name][size] = dataclasses.replace(short, model=model)
+    return {
+        name: {size: prepare(resized, data) for size, resized in by_size.items()}
+        for name, by_size in experiments.items()
+    }
 
 
 def check(plan: Plan, by: Size, seeds: int = 1, say: Callable[[str], None] = lambda _: None) -> list[Curve]:
-    """Trains what is planned, and measures activations on the first batch before and after each step."""
+    """Trains the planned experiments, and measures activations on the first batch before and after each step."""
     curves: list[Curve] = []
     for parametrization, prepared in plan.items():
-        found: dict[str, list[np.ndarray]] = {}
+        sizes: dict[str, list[np.ndarray]] = {}
         for size, ready in prepared.items():
-            runs = [_trained(ready, seed) for seed in range(seeds)]
+            runs = [_measure_training(ready, seed) for seed in range(seeds)]
             for kind in runs[0]:
-                found.setdefault(kind, []).append(np.mean([run[kind] for run in runs], axis=0))
+                sizes.setdefault(kind, []).append(np.mean([run[kind] for run in runs], axis=0))
             say(
                 f"{parametrization:<9}{by} {size}: "
-                + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in found.items())
+                + ", ".join(f"{kind} {rows[-1][-1]:.3g}" for kind, rows in sizes.items())
             )
-        for kind, rows in found.items():
+        for kind, rows in sizes.items():
             table = tuple(tuple(map(float, row)) for row in rows)
             curves.append(Curve(kind, parametrization, by, tuple(prepared), table))
     return curves
 
 
-def _trained(prepared: Prepared, seed: int) -> dict[str, list[float]]:
-    """The size of each kind of activation before and after each step, from another seed."""
+def _measure_training(prepared: Prepared, seed: int) -> dict[str, list[float]]:
+    """Trains with another seed, and measures each kind of activation before and after each step."""
     if seed:
         experiment = dataclasses.replace(prepared.experiment, seed=prepared.experiment.seed + seed)
         prepared = prepare(experiment, prepared.data)
     state, model, parallel = prepared.begin().state, prepared.experiment.model, prepared.parallel
-    measure = jax.jit(lambda params, batch: sizes_of(model, params, batch))
+    measure = jax.jit(lambda params, batch: measure_activations(model, params, batch))
     batch = {name: jnp.asarray(value) for name, value in prepared.batches[0].items()}
     measured = [measure(parallel.whole(state.params), batch)]
-    for given in prepared.batches.stream(0, prepared.steps):
-        state, _ = prepared.step(state, parallel.put(given))
+    for arrays in prepared.batches.stream(0, prepared.steps):
+        state, _ = prepared.step(state, parallel.put(arrays))
         measured.append(measure(parallel.whole(state.params), batch))
     rows = jax.device_get(measured)
     return {kind: [float(row[kind]) for row in rows] for kind in KINDS if kind in rows[0]}
 
 
-def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
-    """The root mean square of what embed, branches, blocks and head give, of branches and blocks the mean over layers,
-    and of scores.
+def measure_activations(model: Model, params: Params, batch: Batch) -> dict[str, jax.Array]:
+    """Measures the root mean square of the outputs of embed, branches, blocks and head, and of attention scores.
 
-    Scores are those of attention that are not hidden, and what a class of one's own sows as `scores` among its
-    intermediates.
+    Those of branches and blocks are means over layers.  Scores are those of attention that are not masked, and what a
+    user's class sows as `scores` among its intermediates.
     """
 
-    def kept(module: nn.Module, method: str) -> bool:
+    def captures(module: nn.Module, method: str) -> bool:
         outermost = module.name in KINDS and "head" not in module.path[:-1]
         return method == "__call__" and (outermost or isinstance(module, Block))
 
-    def scored(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    def sow_scores(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name == "__call__" and kind_of(context.module) is Weigh:
             scores = args[0].astype(jnp.float32)
             seen = scores > HIDDEN / 2
@@ -162,27 +164,27 @@ def sizes_of(model: Any, params: Any, batch: Any) -> dict[str, jax.Array]:
             )
         return run(*args, **kwargs)
 
-    with nn.intercept_methods(scored):
-        _, sown = model.apply({"params": params}, batch, capture_intermediates=kept, mutable=["intermediates"])
-    found: dict[str, list[jax.Array]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_first(sown["intermediates"])):
+    with nn.intercept_methods(sow_scores):
+        _, sown = model.apply({"params": params}, batch, capture_intermediates=captures, mutable=["intermediates"])
+    sizes: dict[str, list[jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(_take_first(sown["intermediates"])):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key != "__call__"]
         kind = names[-1] if names[-1] in KINDS else "stream"
         axes = tuple(range(1, leaf.ndim)) if (layer := Layer.of("/".join(names))) and layer.repeats else None
-        found.setdefault(kind, []).append(jnp.sqrt(jnp.mean(jnp.square(leaf.astype(jnp.float32)), axis=axes)).mean())
-    return {kind: jnp.stack(sizes).mean() for kind, sizes in found.items()}
+        sizes.setdefault(kind, []).append(jnp.sqrt(jnp.mean(jnp.square(leaf.astype(jnp.float32)), axis=axes)).mean())
+    return {kind: jnp.stack(values).mean() for kind, values in sizes.items()}
 
 
-def _first(tree: Any) -> Any:
-    """Of each layer that gives more than its output, the output; and none of the other."""
+def _take_first(tree: Tree) -> Tree:
+    """Takes the output of each layer, without the other values that some layers return beside it."""
     if isinstance(tree, dict):
-        return {name: _first(value) for name, value in tree.items()}
-    value = tree[0]  # linen keeps what each call gave
+        return {name: _take_first(value) for name, value in tree.items()}
+    value = tree[0]  # linen keeps a tuple with the value of each call
     return value[0] if isinstance(value, tuple) else value
 
 
-def draw(curves: Sequence[Curve], place: Path) -> None:
-    """A figure: a row for each parametrization, a column for each kind of activation, a line for each step."""
+def draw(curves: Sequence[Curve], path: Path) -> None:
+    """Draws a row for each parametrization, a column for each kind of activation, a line for each step."""
     import matplotlib.cm
     import matplotlib.colors
 
@@ -210,12 +212,12 @@ def draw(curves: Sequence[Curve], place: Path) -> None:
         panel.minorticks_off()
     bar = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, steps), plt.get_cmap("viridis"))
     figure.colorbar(bar, ax=panels, label="step", aspect=40, pad=0.01)
-    figure.savefig(place, dpi=130)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def table(curves: Sequence[Curve]) -> rich.table.Table:
-    """The curves' slopes after the last step, side by side."""
+def make_table(curves: Sequence[Curve]) -> rich.table.Table:
+    """Makes a table of the curves' slopes after the last step, side by side."""
     shown = rich.table.Table(
         "activation",
         *(f"{name}: smallest, largest, slope" for name in ("standard", "muP")),
@@ -223,7 +225,7 @@ def table(curves: Sequence[Curve]) -> rich.table.Table:
     )
     for kind in dict.fromkeys(curve.kind for curve in curves):
         cells = [
-            f"{curve.rms[0][-1]:.3g}, {curve.rms[-1][-1]:.3g}, {curve.slope:+.2f}{'' if flat(curve) else ' not flat'}"
+            f"{curve.rms[0][-1]:.3g}, {curve.rms[-1][-1]:.3g}, {curve.slope:+.2f}" + " not flat" * (not is_flat(curve))
             for name in PARAMETRIZATIONS
             for curve in curves
             if (curve.kind, curve.parametrization) == (kind, name)
@@ -233,18 +235,18 @@ def table(curves: Sequence[Curve]) -> rich.table.Table:
 
 
 def write(curves: Sequence[Curve], folder: Path) -> dict[str, Any]:
-    """Writes coordinates.png and coordinates.json into a folder that is there; gives what the latter holds."""
+    """Writes coordinates.png and coordinates.json into a folder that exists; returns the values of the latter."""
     draw(curves, folder / "coordinates.png")
     whole = {"curves": [dataclasses.asdict(curve) | {"slope": curve.slope} for curve in curves]}
     (folder / "coordinates.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return whole
 
 
-def flat(curve: Curve) -> bool:
-    """Whether the size stays over widths or depths.
+def is_flat(curve: Curve) -> bool:
+    """Tells if the size stays over widths or depths.
 
-    What chance gives shrinks as 1 / sqrt(width) in a head and in scores, and as 1 / sqrt(depth) in the stream, until
-    learning outweighs it.
+    Values at initialisation shrink as 1 / sqrt(width) in a head and in scores, and as 1 / sqrt(depth) in the stream,
+    until learning outweighs them.
     """
     chance = curve.kind in (("head", "scores") if curve.by == "width" else ("stream",))
     return (-0.5 if chance else 0) - FLAT <= curve.slope <= FLAT

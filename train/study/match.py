@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from models.structure import fields, part
 from train.config import load_config
-from train.cost.traced import parameters
+from train.cost.traced import count_parameters
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
@@ -35,7 +35,7 @@ class Match:
 
 def read_cost(prepared: Prepared) -> Cost:
     """The cost of an experiment, counted from its traced step."""
-    return Cost(parameters(prepared.shapes), prepared.work)
+    return Cost(count_parameters(prepared.shapes), prepared.work)
 
 
 def load_cost(config: str, overrides: Sequence[str]) -> Cost:

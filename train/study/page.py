@@ -8,7 +8,7 @@ from pathlib import Path
 
 from train.charts import Plot, Series
 from train.disk import explain_failed_writes
-from train.page import Sentence, Table, captioned
+from train.page import Sentence, Table, add_caption
 from train.report.style import STYLE
 from train.study.compare import Result
 from train.study.verdict import find_interval
@@ -24,14 +24,14 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     judged = sum(result.verdict is not None for result in variants)
     sections = {
         "Verdict": "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants),
-        "Costs and losses": captioned("costs are over the baseline's", Table(COLUMNS, tuple(make_rows(results)))),
-        "Loss over steps": captioned("held-out loss, mean over seeds", _curves(results)),
+        "Costs and losses": add_caption("costs are over the baseline's", Table(COLUMNS, tuple(make_rows(results)))),
+        "Loss over steps": add_caption("held-out loss, mean over seeds", _curves(results)),
         "Confidence sequences": "".join(
-            captioned(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
+            add_caption(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
             for result in variants
             if (plot := _sequence(study, results[0], result, judged)) is not None
         ),
-        "Match": captioned("changed so that budgets are equal", Sentence(_moved(study, variants))),
+        "Match": add_caption("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
     title = html.escape(folder.name)

@@ -24,7 +24,7 @@ from train.engine.requirements import settle
 from train.engine.step import combine_batches
 from train.errors import Json
 from train.experiment import Experiment
-from train.sums import interval
+from train.sums import compute_interval
 
 Part = Literal["tuning", "verdict"]
 PARTS: tuple[Part, ...] = ("tuning", "verdict")
@@ -88,7 +88,7 @@ def measure(prepared: Prepared, params: Params, part: Part, most: int | None = N
             batch = restrict(batch, part, start)
             start += rows
         results.append(prepared.evaluation(params, prepared.parallel.put(batch)))
-    return interval(combine_batches(jax.device_get(results))["loss"])[0]
+    return compute_interval(combine_batches(jax.device_get(results))["loss"])[0]
 
 
 class Trainer:

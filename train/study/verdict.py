@@ -79,7 +79,7 @@ def _half_width(differences: Sequence[float], alpha: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is known of a variant after `seeds` paired runs; differences are of the loss, below 0 if it is better.
+    """A verdict on a variant after `seeds` paired runs; differences are of the loss, below 0 if it is better.
 
     `low` and `high` are the confidence sequence at the level alpha over the number of variants, `p` the anytime-valid
     p-value.  `t_p` and `bootstrap` are those of textbooks, for the reader: they hold for one look alone.  `needed` is

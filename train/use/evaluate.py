@@ -21,7 +21,7 @@ from train.engine.prepared import Inference, prepare_evaluation, prepare_inferen
 from train.errors import InputError, convert_errors
 from train.precision import cast
 from train.report.cautions import describe_uncertain
-from train.sinks.json_lines import finite
+from train.sinks.json_lines import replace_nonfinite
 from train.use.asked import QuestionBatches
 
 
@@ -41,10 +41,10 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
-        "warnings": [*cautions, *baselines.warnings(findings.metrics, findings.baselines)],
+        "warnings": [*cautions, *baselines.list_warnings(findings.metrics, findings.baselines)],
         "data": [note.record() for note in get_notes(inference.data)],
     }
-    return finite(result)
+    return replace_nonfinite(result)
 
 
 def predict(

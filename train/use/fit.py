@@ -11,7 +11,7 @@ from typing import Any
 
 from train import baselines
 from train.contracts import Findings, Readies
-from train.cost.traced import parameters, peak_memory
+from train.cost.traced import count_parameters, measure_peak_memory
 from train.data.notes import get_notes
 from train.disk import explain_failed_writes
 from train.engine.checkpoint import Store, list_steps, require_structure
@@ -30,7 +30,7 @@ from train.report.cautions import find_cautions
 from train.report.console import Console
 from train.report.html import write_report
 from train.sinks.broadcast import Emit, broadcast
-from train.sinks.json_lines import JsonLines, finite, read_metrics
+from train.sinks.json_lines import JsonLines, read_metrics, replace_nonfinite
 from train.sinks.tensorboard import TensorBoard, is_installed
 from train.spec.encoding import encode
 from train.use.hint import suggest_command
@@ -106,7 +106,7 @@ def fit(
                 summary = _summarise(folder, prepared, outcome, findings)
                 summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
                 summary |= {
-                    "warnings": [*cautions, *baselines.warnings(findings.metrics, findings.baselines)],
+                    "warnings": [*cautions, *baselines.list_warnings(findings.metrics, findings.baselines)],
                     "command": suggest_command(experiment, data, folder),
                 }
                 _write(folder, experiment, summary, findings)
@@ -181,16 +181,16 @@ def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Fin
         "run": str(folder),
         "steps": outcome.step,
         "best_step": outcome.best,
-        "parameters": parameters(prepared.shapes),
+        "parameters": count_parameters(prepared.shapes),
         "flops_per_step": prepared.work,
         "seconds_to_first_step": outcome.seconds_to_first_step,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": measure_peak_memory(),
         "evaluation": measured,
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
         "data": [note.record() for note in get_notes(prepared.data)],
     }
-    return finite(summary | outcome.rates)
+    return replace_nonfinite(summary | outcome.rates)
 
 
 def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:

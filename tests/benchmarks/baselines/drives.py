@@ -9,7 +9,7 @@ from configs import drive_decision
 from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.simulators.highway import Highway, Style, drive
 from train.data.tasks.drives import sum_returns
-from train.review.driving import ClosedLoop, correlation, total
+from train.review.driving import ClosedLoop, correlate, sum_rewards
 
 
 def drives(name: str, most: int = ALL) -> Figures:
@@ -26,10 +26,10 @@ def drives(name: str, most: int = ALL) -> Figures:
         trips = drive(
             [Highway("closed", number, [Style()]) for number in range(min(review.episodes, most))], wheel, review.steps
         )
-        best = best or total(trips)
-        found[driver] = review.measured(trips) | {
-            "reward_ratio": total(trips) / best,
-            "reward": total(trips) / len(trips),
+        best = best or sum_rewards(trips)
+        found[driver] = review.compute_metrics(trips) | {
+            "reward_ratio": sum_rewards(trips) / best,
+            "reward": sum_rewards(trips) / len(trips),
         }
     return found
 
@@ -60,4 +60,4 @@ def decisions(name: str, most: int = ALL) -> Figures:
     )
     reached = np.array([sum(trip.rewards) for trip in trips])
     means = {f"reached_{one:g}": float(reached[asked == one].mean()) for one in review.asked}
-    return {"linear": review.measured(trips) | {"return_correlation": correlation(asked, reached)} | means}
+    return {"linear": review.compute_metrics(trips) | {"return_correlation": correlate(asked, reached)} | means}

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from tests.benchmarks.baselines import ALL, Figures, rows
-from train.review.translations import scored
+from train.review.translations import score_texts
 
 
 def characters(name: str, most: int = ALL, orders: tuple[int, ...] = (1, 3, 4, 5, 6)) -> Figures:
@@ -72,7 +72,7 @@ def dictionary(name: str, most: int = ALL, turns: int = 8) -> Figures:
     best = {int(owner[entry]): int(kinds[entry] % len(names)) for entry in np.argsort(chances, kind="stable")}
     told = {word: names[best[number]] for word, number in sides[0].items()}
     said = [joined([told.get(word, word) for word in split(source)]) for source, _ in parts["test"]]
-    return {"word for word, IBM model 1": scored(said, [target for _, target in parts["test"]])[0]}
+    return {"word for word, IBM model 1": score_texts(said, [target for _, target in parts["test"]])[0]}
 
 
 def split(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.readers.pixels import resize
 from train.data.source import open_dataset
-from train.review.detections import average_precision
+from train.review.detections import compute_average_precision
 
 SIDE = 14  # pixels that a box is seen by
 LEAST = 1 / 800  # share of a picture that stands out by chance at most
@@ -50,7 +50,7 @@ def components(name: str, most: int = ALL) -> Figures:
         found.append((boxes, model.classes_[chances.argmax(-1)], chances.max(-1, initial=0)))
         truths.append((boxes_of(row), labels, np.zeros(len(labels), bool)))
         sizes.append(image.shape[:2])
-    metrics, _ = average_precision(found, truths, sizes, classes)
+    metrics, _ = compute_average_precision(found, truths, sizes, classes)
     return {"connected regions, logistic regression": {key: metrics[key] for key in ("map50", "map")}}
 
 

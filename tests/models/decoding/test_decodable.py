@@ -221,7 +221,7 @@ def test_a_plan_of_decoding_refuses_it_too() -> None:
     with pytest.raises(
         InputError, match=r"^This model cannot decode: RunningMean at stack/layer_1/mixer mixes tokens and keeps none"
     ):
-        plan._decoding(experiment, {}, example)
+        plan._prepare_decoding(experiment, {}, example)
 
 
 @pytest.mark.slow

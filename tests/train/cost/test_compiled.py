@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.cost.compiled import collectives, kernels, moved, operations
+from train.cost.compiled import count_collectives, count_hbm_bytes, count_kernels, count_operations
 from train.cost.hlo import Program
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
@@ -40,12 +40,12 @@ ENTRY %main (p: (s32[]), q: f32[]) -> (s32[]) {
 
 @pytest.mark.parametrize(("loop", "trips"), [("", 3), (', backend_config={"known_trip_count":{"n":"11"}}', 11)])
 def test_cycles_of_loops_are_counted_by_their_trips_and_of_choices_the_dearest_branch(loop: str, trips: int) -> None:
-    assert Program(PROGRAM.replace("%bodyLOOP", f"%body{loop}")).cycles() == 1000 + 107 + trips * 6
+    assert Program(PROGRAM.replace("%bodyLOOP", f"%body{loop}")).sum_cycles() == 1000 + 107 + trips * 6
 
 
 def test_a_loop_of_unknown_length_counts_once() -> None:
     text = PROGRAM.replace("constant(3)", "parameter(1)").replace("%bodyLOOP", "%body")
-    assert Program(text).cycles() == 1000 + 107 + 6
+    assert Program(text).sum_cycles() == 1000 + 107 + 6
 
 
 COSTS = """HloModule jit_step, is_scheduled=true, num_partitions=4
@@ -100,15 +100,15 @@ ENTRY %main (p: (s32[], bf16[8,16], bf16[16,32], f32[12,8,32]), image: f32[1,6,6
 
 def test_products_communication_kernels_and_bytes_are_counted_as_often_as_they_run() -> None:
     program = Program(COSTS.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}'))
-    assert program.cycles() == 5 * 10
-    assert operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
-    assert collectives(program) == {"all-reduce": (5, 5 * 2 * 8 * 32 * 4 * 3 / 4)}
-    assert kernels(program) == {("own", ((1, 6, 6, 3), (8, 32))): 1}
+    assert program.sum_cycles() == 5 * 10
+    assert count_operations(program) == 5 * 2 * 8 * 16 * 32 + 2 * 4 * 4 * 4 * 3 * 3 * 3
+    assert count_collectives(program) == {"all-reduce": (5, 5 * 2 * 8 * 32 * 4 * 3 / 4)}
+    assert count_kernels(program) == {("own", ((1, 6, 6, 3), (8, 32))): 1}
     # the weights lie beside the core, a row is cut out
     product, reduced, row = 8 * 16 * 2 + 8 * 32 * 4, 2 * 8 * 32 * 4, 2 * 8 * 32 * 4 + 4
     convolved = (6 * 6 * 3 + 3 * 3 * 3 * 4 + 4 * 4 * 4) * 4
     kernel = (6 * 6 * 3 + 8 * 32) * 4
-    assert moved(program) == 5 * (product + reduced + row) + convolved + kernel
+    assert count_hbm_bytes(program) == 5 * (product + reduced + row) + convolved + kernel
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "pad"), [(6, 3, 1, 0), (6, 3, 2, 1), (5, 2, 3, 0), (4, 4, 1, 3)])
@@ -124,7 +124,7 @@ ENTRY %main (x: f32[1,{size},3], k: f32[{kernel},3,4]) -> f32[1,{out},4] {{
     dim_labels=b0f_0io->b0f
 }}
 """
-    assert operations(Program(text)) == 2 * met * 3 * 4
+    assert count_operations(Program(text)) == 2 * met * 3 * 4
 
 
 def test_a_loop_inside_of_a_loop_runs_as_often_as_both_together() -> None:
@@ -136,15 +136,15 @@ def test_a_loop_inside_of_a_loop_runs_as_often_as_both_together() -> None:
 
 ENTRY"""
     text = PROGRAM.replace("condition=%condition, body=%bodyLOOP", loop.format("outer", 3)).replace("ENTRY", outer)
-    assert Program(text).cycles() == 1000 + 107 + 3 * (1 + 4 * 6)
+    assert Program(text).sum_cycles() == 1000 + 107 + 3 * (1 + 4 * 6)
 
 
 SENT = """HloModule jit_step, replica_count=2, num_partitions=4
 
 %piece (x: f32[256]) -> f32[1024] {
   %x = f32[256]{0} parameter(0)
-  ROOT %h = f32[1024]{0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], \
-    device_ids=([2,4]T(1,0)) {'a'}, CHAIN
+  ROOT %h = f32[1024]{0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2],\
+ device_ids=([2,4]T(1,0)) {'a'}, CHAIN
 }
 
 %all-reduce-scatter.1 (x: f32[1024]) -> f32[128] {
@@ -180,7 +180,7 @@ ENTRY %main (x: f32[1024], y: f32[2048]) -> f32[1024] {
 
 
 def test_what_is_communicated_is_what_a_device_of_a_ring_sends_whether_waited_for_or_not() -> None:
-    assert collectives(Program(SENT.replace("CHAIN", 'dimensions={0}, frontend_attributes={chain_id="8"}'))) == {
+    assert count_collectives(Program(SENT.replace("CHAIN", 'dimensions={0}, frontend_attributes={chain_id="8"}'))) == {
         "all-reduce": (2, 2 * 4 * (1024 + 2048 + 1024) * 7 / 8),
         "all-gather": (2, 4 * (4096 + 8192) * 7 / 8 + 4 * 1024 * 3 / 4),
         "reduce-scatter": (3, 4 * 1024 * (7 / 8 + 3 / 4 + 7 / 8)),

@@ -12,19 +12,19 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from models import Attention, Block, Context, PreNorm, RMSNorm, Stack
 from models.backend.kernels import block_sizes, name_runs
 from models.backend.platform import compile_for
-from train.cost.traced import flops, kernels
+from train.cost.traced import count_flops, count_kernel_flops
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
 
 
 def test_products_count_and_loops_by_their_trips() -> None:
-    assert flops(lambda x, w: x @ w, X, W) == 2 * 8 * 16 * 32
+    assert count_flops(lambda x, w: x @ w, X, W) == 2 * 8 * 16 * 32
     assert (
-        flops(lambda x, w: jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, 5), X, W)
+        count_flops(lambda x, w: jax.lax.scan(lambda total, _: (total + (x @ w).sum(), None), 0.0, None, 5), X, W)
         == 5 * 2 * 8 * 16 * 32
     )
     assert (
-        flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W)
+        count_flops(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((8, 32))), X, W)
         == 2 * 8 * 16 * 32
     )
 
@@ -44,8 +44,8 @@ def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, pa
     # pairs of an output and a place of the kernel
     met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())
     forward = round(2 * met * 2 * 6 // groups * 12)
-    assert flops(convolved, x, kernel) == forward
-    assert flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
+    assert count_flops(convolved, x, kernel) == forward
+    assert count_flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
 
 
 def test_of_causal_attention_what_is_seen_is_half_and_its_projections_count_whole() -> None:
@@ -54,7 +54,7 @@ def test_of_causal_attention_what_is_seen_is_half_and_its_projections_count_whol
     def counted(seen: bool, causal: bool) -> int:
         layer, x = Attention(2, causal=causal), jnp.ones((3, t, d))
         params = layer.init(jax.random.key(0), x, Context())
-        return flops(lambda x: layer.apply(params, x, Context()), x, seen=seen)
+        return count_flops(lambda x: layer.apply(params, x, Context()), x, seen=seen)
 
     scores, projections = 3 * 2 * 2 * t * t * d, 3 * 4 * 2 * t * d * d
     assert counted(seen=False, causal=True) == counted(seen=True, causal=False) == scores + projections
@@ -70,9 +70,9 @@ def test_the_products_inside_a_kernel_are_known_for_every_block_of_its_grid() ->
 
     x = jnp.ones((2, t, k))
     params = Attention(1, causal=True).init(jax.random.key(0), x, Context())
-    inside = sum(kernels(attended, x).values())
+    inside = sum(count_kernel_flops(attended, x).values())
     assert inside == 2 * 2 * 2 * t * t * k
-    assert flops(attended, x) == inside + 2 * 4 * 2 * t * k * k
+    assert count_flops(attended, x) == inside + 2 * 4 * 2 * t * k * k
 
 
 @pytest.mark.parametrize(("t", "window"), [(1024, None), (2048, None), (4096, 512), (4096, 700)])
@@ -88,7 +88,9 @@ def test_blocks_that_attention_s_kernels_leave_out_do_not_count(t: int, window: 
         def attended(params: Any, x: jax.Array) -> jax.Array:
             return jnp.asarray(layer.apply(params, x, Context())).sum()
 
-        forward, both = (sum(kernels(function, params, x).values()) for function in (attended, jax.grad(attended)))
+        forward, both = (
+            sum(count_kernel_flops(function, params, x).values()) for function in (attended, jax.grad(attended))
+        )
     product = 2 * 2 * blocks * block**2 * k
     assert forward == 2 * product
     if t > 1024:  # of the queries' gradient three products, of the sources' four
@@ -122,7 +124,9 @@ def test_blocks_are_known_in_loops_and_where_they_are_computed_again(scan: bool)
     stack, x = Stack(block, repeats=3, scan=scan, remat="full"), jax.ShapeDtypeStruct((2, 1024, 64), jnp.float32)
     with compile_for("tpu"):
         params = jax.eval_shape(lambda x: stack.init(jax.random.key(0), x, Context()), x)
-        inside = kernels(jax.grad(lambda params, x: jnp.asarray(stack.apply(params, x, Context())).sum()), params, x)
+        inside = count_kernel_flops(
+            jax.grad(lambda params, x: jnp.asarray(stack.apply(params, x, Context())).sum()), params, x
+        )
     one = 2 * 2 * 1024**2 * 64
     assert sorted(inside.values()) == [2 * 0.75 * one, 5 * one]  # of one call
 
@@ -145,5 +149,5 @@ def test_kernels_of_one_name_or_none_are_counted_by_their_shapes_and_calls() -> 
         large = jax.lax.cond(large.sum() > 0, lambda: twice(large), lambda: large)
         return product(small), large
 
-    found = kernels(all_of_them, jnp.ones((8, 8)), jnp.ones((16, 16)))
+    found = count_kernel_flops(all_of_them, jnp.ones((8, 8)), jnp.ones((16, 16)))
     assert found == {((8, 8),) * 3: 2 * 8**3, ((16, 16),) * 3: (3 * 2 * 16**3 + 4 * 16**3) / 4}

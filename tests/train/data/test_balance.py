@@ -25,7 +25,7 @@ from train.objectives import Classification
 from train.optimizers import SGD, Constant
 from train.parallel import Jit, Mesh, Pmap
 from train.sinks.json_lines import read_metrics
-from train.sums import mean
+from train.sums import compute_means
 
 COUNTS = (591, 591, 590, 590, 590, 48)  # of 3,000 rows
 CONFIG = """
@@ -153,10 +153,10 @@ def test_the_loss_is_its_equation_and_evaluation_is_of_the_data_as_it_is() -> No
     batch = {"labels": jnp.asarray(labels), "emphasis": jnp.asarray(w[labels]), "weights": weights}
     sums = Classification(tuple(w.tolist()))(jnp.asarray(logits), batch)
     losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(9), labels]
-    np.testing.assert_allclose(mean(sums)["loss"], (w[labels] * losses)[:7].mean(), rtol=1e-6)
-    assert mean(sums)["accuracy"] == np.mean(logits.argmax(-1)[:7] == labels[:7])
+    np.testing.assert_allclose(compute_means(sums)["loss"], (w[labels] * losses)[:7].mean(), rtol=1e-6)
+    assert compute_means(sums)["accuracy"] == np.mean(logits.argmax(-1)[:7] == labels[:7])
     del batch["emphasis"]
-    plain = mean(Classification("auto")(jnp.asarray(logits), batch))["loss"]
+    plain = compute_means(Classification("auto")(jnp.asarray(logits), batch))["loss"]
     np.testing.assert_allclose(plain, losses[:7].mean(), rtol=1e-6)
 
 

@@ -33,11 +33,11 @@ from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.experiment import Evaluation, Experiment
 from train.objectives import SetPrediction
-from train.objectives.detection import centres, corners, matched, overlap, ranked
+from train.objectives.detection import compute_overlap, match_objects, rank_boxes, to_centres, to_corners
 from train.optimizers import AdamW, Constant
 from train.report.console import Console
-from train.review.detections import Detections, average_precision
-from train.sums import mean
+from train.review.detections import Detections, compute_average_precision
+from train.sums import compute_means
 from train.use.fit import fit
 
 NAMES = ("disc", "bar")
@@ -70,19 +70,19 @@ def test_box_operations_are_their_textbook_formulas() -> None:
     chance = np.random.default_rng(0)
     low, size = chance.uniform(0, 1, (2, 100, 2)), chance.uniform(0, 0.7, (2, 100, 2))
     first, second = (np.concatenate([low[side], low[side] + size[side]], -1) for side in (0, 1))
-    shared, general = overlap(jnp.asarray(first), jnp.asarray(second))
+    shared, general = compute_overlap(jnp.asarray(first), jnp.asarray(second))
     for row in range(100):
         assert (float(shared[row]), float(general[row])) == pytest.approx(
             textbook_overlap(first[row], second[row]), abs=1e-5
         )
-    np.testing.assert_allclose(corners(centres(jnp.asarray(first))), first, atol=1e-6)
+    np.testing.assert_allclose(to_corners(to_centres(jnp.asarray(first))), first, atol=1e-6)
     nothing = jnp.zeros(4)
-    assert [float(value) for value in overlap(nothing, nothing)] == [0, 0]
-    assert np.isfinite(jax.grad(lambda box: overlap(box, nothing)[1])(nothing)).all()
+    assert [float(value) for value in compute_overlap(nothing, nothing)] == [0, 0]
+    assert np.isfinite(jax.grad(lambda box: compute_overlap(box, nothing)[1])(nothing)).all()
 
 
 def test_matching_is_that_of_scipy() -> None:
-    match = jax.jit(matched)
+    match = jax.jit(match_objects)
     for seed in range(100):
         chance = np.random.default_rng(seed)
         cost, present = (
@@ -106,12 +106,14 @@ def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
         np.array([[1, 1, 0, 0], [0.0] * 4]),
     )
     batch: Any = {"boxes": truth, "box_labels": labels, "present": present, "weights": np.ones(2)}
-    found = mean(
+    found = compute_means(
         objective({"logits": jnp.asarray(logits), "boxes": jnp.asarray(boxes)}, jax.tree.map(jnp.asarray, batch))
     )
     chances = 1 / (1 + np.exp(-logits))
     yes, no = -0.25 * (1 - chances) ** 2 * np.log(chances), -0.75 * chances**2 * np.log(1 - chances)
-    general = np.asarray(overlap(corners(jnp.asarray(boxes[0]))[:, None], corners(jnp.asarray(truth[0]))[None])[1])
+    general = np.asarray(
+        compute_overlap(to_corners(jnp.asarray(boxes[0]))[:, None], to_corners(jnp.asarray(truth[0]))[None])[1]
+    )
     apart = np.abs(boxes[0][:, None] - truth[0][None]).sum(-1)
     cost = 2 * (yes - no)[0][:, labels[0]] + 5 * apart - 2 * general
     rows, columns = linear_sum_assignment(cost[:, :2])
@@ -167,7 +169,7 @@ def test_average_precision_is_its_definition(seed: int) -> None:
             [boxes + chance.normal(0, 0.03, boxes.shape).clip(-0.05, 0.05), [[0.1, 0.1, 0.5, 0.5]]]
         ).clip(0, 1)
         found.append((near, np.append(labels, chance.integers(2)), chance.random(len(near))))
-    metrics, each = average_precision(found, truths, [(100, 200)] * 20, 3)
+    metrics, each = compute_average_precision(found, truths, [(100, 200)] * 20, 3)
     known = {least / 100: textbook_precision(found, truths, 3, least / 100) for least in range(50, 100, 5)}
     means = {least: np.mean([value for value in values if value >= 0]) for least, (values, _) in known.items()}
     assert each == pytest.approx(known[0.5][0], abs=1e-6)
@@ -184,9 +186,9 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_lea
     truth = [(np.array([one, crowd]), np.zeros(2, int), np.array([False, True]))]
     inside = [[0.5, 0.5, 0.6, 0.6], [0.7, 0.7, 0.8, 0.8]]
     found = [(np.array([*inside, one]), np.zeros(3, int), np.array([0.9, 0.8, 0.7]))]
-    assert average_precision(found, truth, [(100, 100)], 1)[0]["map"] == pytest.approx(1)
+    assert compute_average_precision(found, truth, [(100, 100)], 1)[0]["map"] == pytest.approx(1)
     plain = [(boxes, labels, np.zeros(2, bool)) for boxes, labels, _ in truth]
-    assert average_precision(found, plain, [(100, 100)], 1)[0]["map"] < 0.5
+    assert compute_average_precision(found, plain, [(100, 100)], 1)[0]["map"] < 0.5
     data = json.loads((scenes / "scenes.json").read_text())
     data["annotations"] = [
         entry | {"iscrowd": int(entry["image_id"] == 1 and place % 2)}
@@ -209,10 +211,10 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong_and_no_crowd_is_lea
 def test_true_boxes_have_a_precision_of_one_and_nothing_found_of_zero() -> None:
     boxes, labels = np.array([[0.1, 0.1, 0.4, 0.6]]), np.array([1])
     truth = [(boxes, labels, np.zeros(1, bool))] * 3
-    metrics, each = average_precision([(boxes, labels, np.ones(1))] * 3, truth, [(50, 60)] * 3, 2)
+    metrics, each = compute_average_precision([(boxes, labels, np.ones(1))] * 3, truth, [(50, 60)] * 3, 2)
     assert (metrics["map"], each) == (pytest.approx(1), [-1, pytest.approx(1)])
     nothing = (np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-    assert average_precision([nothing] * 3, truth, [(50, 60)] * 3, 2)[0]["map"] == 0
+    assert compute_average_precision([nothing] * 3, truth, [(50, 60)] * 3, 2)[0]["map"] == 0
 
 
 @pytest.mark.slow
@@ -260,7 +262,7 @@ def test_answers_are_the_likely_boxes_likeliest_first() -> None:
         np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]) / (1 - np.array([[0.9, 0.2], [0.1, 0.6], [0.05, 0.05]]))
     )
     output: Any = {"logits": logits, "boxes": np.array([[0.5, 0.5, 0.2, 0.4]] * 3)}
-    assert ranked(output, 2)[1].tolist() == [0, 1]
+    assert rank_boxes(output, 2)[1].tolist() == [0, 1]
     objects = SetPrediction().answer(output, NAMES)["objects"]
     assert [next(iter(one)) for one in objects] == ["disc", "bar"]
     assert objects[0]["disc"] == pytest.approx(0.9)

@@ -10,7 +10,7 @@ import pytest
 
 from train.contracts import Objective
 from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken
-from train.sums import Sum, Sums, add, mean
+from train.sums import Sum, Sums, add_sums, compute_means
 
 ROWS, TIME, VOCAB = 8, 6, 5
 
@@ -56,12 +56,12 @@ def test_two_halves_added_are_the_whole_batch(objective: Objective) -> None:
         for part in (slice(None, 3), slice(3, None))
     ]
     assert float(halves[0]["loss"].weight) != float(halves[1]["loss"].weight)
-    whole, added = objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)), add(*halves)
+    whole, added = objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)), add_sums(*halves)
     assert whole.keys() == added.keys()
     for name in whole:
         np.testing.assert_allclose(added[name].value, whole[name].value, rtol=1e-6)
         assert float(added[name].weight) == float(whole[name].weight)
-    assert mean(added) == pytest.approx(mean(whole), rel=1e-6)
+    assert compute_means(added) == pytest.approx(compute_means(whole), rel=1e-6)
 
 
 @pytest.mark.parametrize("objective", [Classification(), MaskedLM()], ids=lambda objective: type(objective).__name__)
@@ -72,9 +72,9 @@ def test_cross_entropy_and_accuracy_are_their_closed_forms(objective: Objective)
         batch["weights"].astype(np.float64),
     )
     loss = negative_log_likelihood(outputs, batch["labels"])
-    np.testing.assert_allclose(mean(found)["loss"], (loss * weights).sum() / weights.sum(), rtol=1e-6)
+    np.testing.assert_allclose(compute_means(found)["loss"], (loss * weights).sum() / weights.sum(), rtol=1e-6)
     correct = outputs.argmax(-1) == batch["labels"]
-    np.testing.assert_allclose(mean(found)["accuracy"], (correct * weights).sum() / weights.sum(), rtol=1e-6)
+    np.testing.assert_allclose(compute_means(found)["accuracy"], (correct * weights).sum() / weights.sum(), rtol=1e-6)
 
 
 def test_squared_error_is_half_the_mean_square_and_its_gradient_the_mean_error() -> None:
@@ -82,7 +82,7 @@ def test_squared_error_is_half_the_mean_square_and_its_gradient_the_mean_error()
     weights = np.broadcast_to(batch["weights"][..., None], outputs.shape).astype(np.float64)
     error, count = outputs.astype(np.float64) - batch["values"], weights.sum()
     on_device = jax.tree.map(jnp.asarray, batch)
-    found = mean(MeanSquaredError()(jnp.asarray(outputs), on_device))
+    found = compute_means(MeanSquaredError()(jnp.asarray(outputs), on_device))
     assert found["loss"] == pytest.approx((weights * error**2).sum() / (2 * count), rel=1e-6)
     assert found["mean_squared_error"] == pytest.approx((weights * error**2).sum() / count, rel=1e-6)
     assert found["mean_absolute_error"] == pytest.approx((weights * np.abs(error)).sum() / count, rel=1e-6)
@@ -138,23 +138,23 @@ def test_only_masked_tokens_count() -> None:
     batch["labels"][~masked] = 0
     second = MaskedLM()(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch))
     assert float(first["loss"].weight) == masked.sum()
-    assert mean(first) == mean(second)
+    assert compute_means(first) == compute_means(second)
 
 
 @every
 def test_what_has_no_weight_may_be_anything_even_not_a_number(objective: Objective) -> None:
     outputs, batch = case(objective)
     idle = batch["segments"] == 0
-    before = mean(objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)))
+    before = compute_means(objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch)))
     outputs[idle] = np.nan
-    assert mean(objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch))) == before
+    assert compute_means(objective(jnp.asarray(outputs), jax.tree.map(jnp.asarray, batch))) == before
 
 
 def test_large_logits_stay_finite_and_nothing_counted_is_not_a_number() -> None:
     logits, labels = jnp.array([[1e4, -1e4], [-1e4, 1e4]]), jnp.array([0, 0])
     loss = Classification()(logits, {"labels": labels})["loss"]
     assert float(loss.value) == pytest.approx(2e4)
-    assert math.isnan(mean(Classification()(logits, {"labels": labels, "weights": jnp.zeros(2)}))["loss"])
+    assert math.isnan(compute_means(Classification()(logits, {"labels": labels, "weights": jnp.zeros(2)}))["loss"])
 
 
 @every
@@ -163,7 +163,7 @@ def test_bfloat16_outputs_are_measured_in_float32(objective: Objective) -> None:
     rounded, on_device = jnp.asarray(outputs, jnp.bfloat16), jax.tree.map(jnp.asarray, batch)
     sums = objective(rounded, on_device)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(sums))
-    assert mean(sums) == mean(objective(rounded.astype(jnp.float32), on_device))
+    assert compute_means(sums) == compute_means(objective(rounded.astype(jnp.float32), on_device))
 
 
 def test_the_probabilities_of_an_answer_add_up_to_one() -> None:
@@ -196,4 +196,4 @@ def test_a_value_is_answered_alone_or_as_a_list() -> None:
 
 def test_sums_are_added_name_by_name() -> None:
     one: Sums = {"loss": Sum(jnp.float32(1), jnp.float32(2)), "accuracy": Sum(jnp.float32(3), jnp.float32(4))}
-    assert mean(add(one, one)) == mean(one) == {"loss": 0.5, "accuracy": 0.75}
+    assert compute_means(add_sums(one, one)) == compute_means(one) == {"loss": 0.5, "accuracy": 0.75}

@@ -15,7 +15,7 @@ from models.experts.routing import AuxiliaryLossFree
 from models.parametrization import roles
 from train.engine.step import initialise, make_loss, make_step
 from train.objectives import NextToken
-from train.optimizers import SGD, AdamW, Constant, Linear, Optax, routed
+from train.optimizers import SGD, AdamW, Constant, Linear, Optax, route
 
 RATE = 0.25
 LAYER = Block(Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"), None)
@@ -65,7 +65,7 @@ def stepped(optimizer: optax.GradientTransformation, measured: Any, excess: Any)
 def test_the_bias_moves_at_its_own_rate_and_nothing_else_feels_it(name: str, measured: Any) -> None:
     params, _, found = measured
     if name == "no roles":  # an optimizer of one's own, which knows nothing of them: what the trainer makes of it
-        optimizer = routed(optax.chain(optax.clip_by_global_norm(0.01), optax.adam(0.1)), params, found)
+        optimizer = route(optax.chain(optax.clip_by_global_norm(0.01), optax.adam(0.1)), params, found)
     else:
         optimizer = OPTIMIZERS[name].build(10, params, roles=found)
     excess = at(measured[1])

@@ -17,7 +17,7 @@ from models.roles import Role
 from models.structure import part
 from train.contracts import Optimizer, Schedule
 from train.optimizers import SGD, AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
-from train.optimizers.transforms import layer_scales
+from train.optimizers.transforms import compute_layer_scales
 
 STEPS = 100
 PEAK = 2e-3
@@ -144,7 +144,7 @@ def test_no_decay_names_the_parameters_that_are_not_decayed() -> None:
 
 
 def test_layer_decay_multiplies_the_rate_by_a_power_of_the_distance_from_the_head() -> None:
-    scales = leaves(layer_scales(looped(), 0.5))
+    scales = leaves(compute_layer_scales(looped(), 0.5))
     for path, scale in scales.items():
         if path.startswith("embed/"):
             power = DEPTH + 1
@@ -161,7 +161,7 @@ def test_layer_decay_scales_the_whole_update_of_a_layer() -> None:
         updated(AdamW(Constant(0.1), layer_decay=decay), params, gradients(params)) for decay in (None, 0.5)
     )
     before, far, near = leaves(params), leaves(plain), leaves(scaled)
-    for path, scale in leaves(layer_scales(params, 0.5)).items():
+    for path, scale in leaves(compute_layer_scales(params, 0.5)).items():
         np.testing.assert_allclose(
             near[path] - before[path], (far[path] - before[path]) * scale, rtol=1e-3, atol=1e-6, err_msg=path
         )
@@ -294,7 +294,7 @@ def test_the_rate_of_the_schedule_is_the_rate_of_the_step() -> None:
 
 
 def test_a_scanned_parameter_has_the_scale_of_each_of_its_layers() -> None:
-    one, other = layer_scales(looped(), 0.6), layer_scales(rolled(looped()), 0.6)
+    one, other = compute_layer_scales(looped(), 0.6), compute_layer_scales(rolled(looped()), 0.6)
     expected, found = (
         leaves(rolled(jax.tree.map(lambda scale, leaf: jnp.full(leaf.shape, scale), one, looped()))),
         leaves(other),
@@ -312,7 +312,7 @@ def scales_of(model: Any) -> dict[str, Any]:
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
     powers = {
         path: np.round(-np.log2(np.asarray(scale)), 3).ravel().tolist()
-        for path, scale in leaves(layer_scales(params, 0.5)).items()
+        for path, scale in leaves(compute_layer_scales(params, 0.5)).items()
     }
     return {path: power for path, power in powers.items() if path.endswith(("up/kernel", "token", "head/table"))}
 

@@ -38,7 +38,7 @@ from train.engine.step import TrainState, initialise, make_evaluation, make_step
 from train.objectives import Classification, NextToken
 from train.optimizers import SGD, AdamW, Constant
 from train.parallel import Jit, Mesh, Pmap
-from train.sums import Moments, Sum, Sums, interval, mean
+from train.sums import Moments, Sum, Sums, compute_interval, compute_means
 
 STEPS = 5
 ROWS, LENGTH, MOST = 16, 16, 4
@@ -205,14 +205,14 @@ def test_evaluation_sums_are_those_of_one_device(measured: Any, task: str, way: 
     one, many = measured(task, "jit"), measured(task, way)
     for name, total in many.items():
         close(total[:3], one[name][:3])
-        close(interval([total]), interval([one[name]]), 1e-4)
+        close(compute_interval([total]), compute_interval([one[name]]), 1e-4)
         assert all(np.ndim(part) == 0 for part in total)
     assert many["loss"].weight == one["loss"].weight > 0
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_five_steps_lower_the_loss(trained: Any, measured: Any, task: str) -> None:
-    assert mean(measured(task, "jit"))["loss"] < mean(trained(task, False, "jit").sums[0])["loss"]
+    assert compute_means(measured(task, "jit"))["loss"] < compute_means(trained(task, False, "jit").sums[0])["loss"]
 
 
 @pytest.mark.represented_by("causal-scanned")

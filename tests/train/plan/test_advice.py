@@ -12,21 +12,21 @@ from train.errors import InputError
 from train.experiment import Experiment
 from train.objectives import Classification
 from train.parallel import Mesh, Pmap
-from train.plan.advice import advised, ladder
+from train.plan.advice import advise, propose_changes
 from train.plan.step import Plan
 
 
 def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_twice() -> None:
     experiment, _ = load_config("tiny_lm", [])
-    rungs = [*ladder(experiment, 1)]
+    rungs = [*propose_changes(experiment, 1)]
     assert rungs[0] == {"model.head.chunk": "1024"}
     assert [rung.get("model.stack.remat") for rung in rungs[1:4]] == ["context", "dots", "full"]
     assert all("optimizer.momentum" not in rung and "batch_size" not in rung for rung in rungs[:5])
     assert rungs[-1]["batch_size"] == "1"
     assert [rung["accumulate"] for rung in rungs if "accumulate" in rung] == 2 * ["2", "4", "8", "16"]
-    odd = [rung for rung in ladder(replace(experiment, "batch_size", 25), 1) if "batch_size" in rung]
+    odd = [rung for rung in propose_changes(replace(experiment, "batch_size", 25), 1) if "batch_size" in rung]
     assert [rung["batch_size"] for rung in odd] == ["12", "6", "3", "1"]
-    whole = ladder(replace(experiment, "objective", Classification()), 1)  # which takes whole logits alone
+    whole = propose_changes(replace(experiment, "objective", Classification()), 1)  # which takes whole logits alone
     assert all("model.head.chunk" not in rung for rung in whole)
 
 
@@ -45,7 +45,8 @@ def test_the_ladder_begins_with_what_changes_no_number_and_asks_for_no_policy_tw
 )
 def test_only_policies_that_keep_less_than_the_own_are_tried(held: str | None, asked: set[str]) -> None:
     experiment = replace(load_config("tiny_lm", [])[0], "model.stack.remat", held)
-    assert {rung["model.stack.remat"] for rung in ladder(experiment, 1) if "model.stack.remat" in rung} == asked
+    rungs = propose_changes(experiment, 1)
+    assert {rung["model.stack.remat"] for rung in rungs if "model.stack.remat" in rung} == asked
 
 
 def test_every_policy_has_its_place_in_the_order() -> None:
@@ -56,7 +57,9 @@ def test_every_policy_has_its_place_in_the_order() -> None:
 
 def test_each_stack_of_a_translator_has_its_own_policies() -> None:
     experiment, _ = load_config("translate_numbers", ["model.encoder.remat=dots"])
-    asked = [{name: value for name, value in rung.items() if "remat" in name} for rung in ladder(experiment, 1)]
+    asked = [
+        {name: value for name, value in rung.items() if "remat" in name} for rung in propose_changes(experiment, 1)
+    ]
     both = {"model.encoder.remat": "full", "model.decoder.remat": "full"}
     assert [one for one in asked if one][:3] == [
         {"model.decoder.remat": "context"},
@@ -68,18 +71,20 @@ def test_each_stack_of_a_translator_has_its_own_policies() -> None:
 def test_whatever_is_not_spread_over_all_chips_is_spread() -> None:
     experiment, _ = load_config("tiny_lm", [])
     for parallel in (part(experiment, "parallel"), Mesh(data=8), Mesh(fsdp=2), Pmap()):
-        assert {rung.get("parallel") for rung in ladder(replace(experiment, "parallel", parallel), 8)} == {
+        assert {rung.get("parallel") for rung in propose_changes(replace(experiment, "parallel", parallel), 8)} == {
             None,
             "Mesh(fsdp=8)",
         }
     for devices, parallel in ((8, Mesh(fsdp=8)), (1, part(experiment, "parallel"))):
-        assert {rung.get("parallel") for rung in ladder(replace(experiment, "parallel", parallel), devices)} == {None}
+        assert {
+            rung.get("parallel") for rung in propose_changes(replace(experiment, "parallel", parallel), devices)
+        } == {None}
 
 
 def test_a_batch_in_parts_is_made_whole_again_where_it_gets_smaller_and_else_nothing_is_said_of_it() -> None:
     experiment, _ = load_config("tiny_lm", [])
     for accumulate, said in ((1, {None}), (2, {"1"})):
-        rungs = ladder(replace(experiment, "accumulate", accumulate), 1)
+        rungs = propose_changes(replace(experiment, "accumulate", accumulate), 1)
         assert {rung.get("accumulate") for rung in rungs if "batch_size" in rung} == said
 
 
@@ -100,9 +105,9 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> Climb:
             fits = fitting(experiment)
             return Plan(name, where, 1, 1, 1, 1, 1.0, peak=1.0, available=1.0, compile_seconds=0.0, fits=fits)
 
-        monkeypatch.setattr("train.plan.advice.planned", planned)
-        monkeypatch.setattr("train.plan.advice.topology", lambda where: [0])
-        found = advised(load_config("tiny_lm", settings)[0], "v5e:1x1")
+        monkeypatch.setattr("train.plan.advice.plan_step", planned)
+        monkeypatch.setattr("train.plan.advice.find_devices", lambda where: [0])
+        found = advise(load_config("tiny_lm", settings)[0], "v5e:1x1")
         return found and found.changes, tries
 
     return climb

@@ -13,11 +13,11 @@ import pytest
 
 from train.cli import main
 from train.config import load_config
-from train.cost.chips import CHIPS, chip
+from train.cost.chips import CHIPS, find_chip
 from train.errors import InputError
-from train.plan.step import EXCEEDED, TEMPORARIES, Plan, measured, prepared
-from train.plan.table import LABEL, figures, record, table
-from train.plan.topology import topology
+from train.plan.step import EXCEEDED, TEMPORARIES, Plan, measure_plan, prepare_plan
+from train.plan.table import LABEL, format_table, list_figures, record
+from train.plan.topology import find_devices
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_what_cannot_be_planned_is_said_in_a_sentence(
 def test_clocks_of_the_chips_follow_from_their_units() -> None:
     found = {name: round(one.hertz / 1e9, 2) for name, one in CHIPS.items()}
     assert found == {"v2": 0.7, "v3": 0.94, "v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75, "tpu7x": 2.2}
-    half = chip("TPU v3")
+    half = find_chip("TPU v3")
     assert half is not None
     assert half.flops == CHIPS["v3"].flops / 2
-    assert chip("cpu") is None
+    assert find_chip("cpu") is None
 
 
 def test_the_compiler_s_two_ways_of_refusing_give_what_was_asked_and_what_there_is() -> None:
@@ -84,18 +84,18 @@ OVER = Plan(**GIVEN, name="b", peak=18 * GIB, available=16 * GIB, compile_second
 
 
 def test_a_plan_that_does_not_fit_says_by_how_much_and_has_the_same_lines() -> None:
-    assert [name for name, _ in figures(FITS)] == [name for name, _ in figures(OVER)]
-    assert [dict(figures(FITS))[name] for name in ("memory", "  of", "  too much by")] == [
+    assert [name for name, _ in list_figures(FITS)] == [name for name, _ in list_figures(OVER)]
+    assert [dict(list_figures(FITS))[name] for name in ("memory", "  of", "  too much by")] == [
         "1.00 GiB",
         "16.00 GiB",
         "none",
     ]
-    assert [dict(figures(OVER))[name] for name in ("memory", "  of", "  too much by")] == [
+    assert [dict(list_figures(OVER))[name] for name in ("memory", "  of", "  too much by")] == [
         "18.00 GiB",
         "16.00 GiB",
         "2.00 GiB",
     ]
-    assert dict(figures(OVER))["expected step"] == "-"
+    assert dict(list_figures(OVER))["expected step"] == "-"
     assert record(OVER)["seconds"] is record(OVER)["kernels"] is record(OVER)["tokens_per_second"] is None
     assert record(FITS)["seconds"] == 0.5
     assert record(OVER)["peak"] == 18 * GIB
@@ -106,15 +106,15 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_has_the_same_lines() -> N
 def test_six_plans_stand_beside_each_other_in_80_columns_and_what_is_long_has_a_line_of_its_own() -> None:
     names = [f"model.stack.block.mixer=[blue]GatedDeltaNet[/b](heads={heads})" for heads in range(7)]
     plans = [dataclasses.replace(FITS, name=name) for name in names]
-    lines = table(plans[:6]).splitlines()
+    lines = format_table(plans[:6]).splitlines()
     assert lines[:7] == [*(f"{number}  v5e:1x1, {name}" for number, name in enumerate(names[:6], 1)), ""]
-    figured = lines[7 : 8 + len(figures(FITS))]
+    figured = lines[7 : 8 + len(list_figures(FITS))]
     assert max(map(len, figured)) <= 80
-    assert [line[:LABEL].rstrip() for line in figured] == ["", *(name for name, _ in figures(FITS))]
+    assert [line[:LABEL].rstrip() for line in figured] == ["", *(name for name, _ in list_figures(FITS))]
     assert figured[0].split() == list("123456")
     assert lines[-1] == "kernels of 6: 24 splash_mha_fwd_residuals"
-    assert table(plans).count("ceiling of MFU") == 2  # the seventh is below
-    unknown = table([dataclasses.replace(FITS, uncounted=("splash_mha_fwd_residuals",))])
+    assert format_table(plans).count("ceiling of MFU") == 2  # the seventh is below
+    unknown = format_table([dataclasses.replace(FITS, uncounted=("splash_mha_fwd_residuals",))])
     assert unknown.endswith("kernels of 1: 24 splash_mha_fwd_residuals (not counted)")
 
 
@@ -141,7 +141,7 @@ class V5e:
 
 def test_a_program_that_the_compiler_refuses_is_a_sentence() -> None:
     with pytest.raises(InputError) as caught:
-        measured(OVER, Refusing("Mosaic failed to compile TPU kernel: no layout\nThe operation\n"), (), V5e())
+        measure_plan(OVER, Refusing("Mosaic failed to compile TPU kernel: no layout\nThe operation\n"), (), V5e())
     assert str(caught.value) == (
         "b cannot be compiled for v5e:1x1: Mosaic failed to compile TPU kernel: no layout; change what it names, or"
         " the chip."
@@ -156,7 +156,7 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
         InputError,
         match="^'cpu' is no chip whose speed is known here; plan for one of v2, v3, v4, v5e, v5p, v6e, tpu7x.$",
     ):
-        measured(OVER, Refusing(""), (), Other())
+        measure_plan(OVER, Refusing(""), (), Other())
 
     def unknown(**given: Any) -> Any:
         raise ValueError("Not divisible.\nTrace")
@@ -166,11 +166,11 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"
     ):
-        topology("v5e:3x5")
+        find_devices("v5e:3x5")
     monkeypatch.setattr("train.plan.step.topology", lambda name: [])
     experiment, _ = load_config("tiny_lm", ["parallel=Mesh()"])
     with pytest.raises(InputError, match=r"^--decode plans one device, and parallel is Mesh; add parallel=Jit\(\).$"):
-        prepared(experiment, "a", "v5e:2x4", decode=True)
+        prepare_plan(experiment, "a", "v5e:2x4", decode=True)
 
 
 def test_what_every_device_has_of_the_arrays_is_added_to_the_temporaries() -> None:
@@ -178,7 +178,7 @@ def test_what_every_device_has_of_the_arrays_is_added_to_the_temporaries() -> No
     whole, split = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), ("data",)))
     given = tuple(jax.ShapeDtypeStruct((8, 2**25), jnp.float32, sharding=place) for place in (whole, split))
     said = "the total memory required for HLO temporaries (36.00G) exceeds available HBM (15.75G)."
-    plan = measured(dataclasses.replace(OVER, devices=8), Refusing(said), given, V5e())
+    plan = measure_plan(dataclasses.replace(OVER, devices=8), Refusing(said), given, V5e())
     assert (plan.fits, plan.peak / GIB, plan.available / GIB) == (False, 36 + 1 + 1 / 8, 15.75)
 
 
@@ -189,15 +189,15 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
     def prepared(experiment: Any, name: str, where: str, decode: bool) -> Any:
         def compiled() -> Plan:
             return (
-                measured(dataclasses.replace(OVER, name=name), Refusing("no eig\nhere"), (), V5e())
+                measure_plan(dataclasses.replace(OVER, name=name), Refusing("no eig\nhere"), (), V5e())
                 if name != "as it is"
                 else FITS
             )
 
         return compiled
 
-    monkeypatch.setattr("train.plan.step.prepared", prepared)
-    monkeypatch.setattr("train.plan.topology.topology", lambda name: [])
+    monkeypatch.setattr("train.plan.step.prepare_plan", prepared)
+    monkeypatch.setattr("train.plan.topology.find_devices", lambda name: [])
     reason = "steps=3 cannot be compiled for v5e:1x1: no eig; change what it names, or the chip."
     assert main(["plan", "tiny_lm", "--vary", "steps=3", "--vary", "steps=4", *["--json"] * json_too]) == 0
     out, err = capsys.readouterr()
@@ -209,6 +209,6 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
     else:
         assert out.startswith("1  v5e:1x1, a\n")
         assert reason in out.splitlines()
-    monkeypatch.setattr("train.plan.step.prepared", lambda *given: prepared(given[0], "steps=3", *given[2:]))
+    monkeypatch.setattr("train.plan.step.prepare_plan", lambda *given: prepared(given[0], "steps=3", *given[2:]))
     assert main(["plan", "tiny_lm"]) == 2
     assert capsys.readouterr().err.endswith(f"morphax: {reason}\n")

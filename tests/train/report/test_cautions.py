@@ -19,7 +19,7 @@ from train.data.tasks.text import Text
 from train.errors import InputError
 from train.experiment import Evaluation
 from train.optimizers import AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
-from train.optimizers.schedules import unreached
+from train.optimizers.schedules import describe_unreached
 from train.report.cautions import find_cautions
 from train.use.asked import QuestionBatches
 
@@ -41,8 +41,8 @@ from train.use.asked import QuestionBatches
     ],
 )
 def test_a_warm_up_longer_than_training_is_said(rate: Any, steps: int, said: str) -> None:
-    assert said in unreached(rate, steps)
-    assert bool(said) == bool(unreached(rate, steps))
+    assert said in describe_unreached(rate, steps)
+    assert bool(said) == bool(describe_unreached(rate, steps))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 import pytest
 
 from tests.configs import sentences
-from train.baselines import Baseline, warnings
-from train.charts import DEEPEST, Plot, Series, thinned, ticks, to_svg
+from train.baselines import Baseline, list_warnings
+from train.charts import DEEPEST, Plot, Series, choose_ticks, thin, to_svg
 from train.page import DARKEST, Figure, Piece, Sentence, Table
 from train.report.console import format_summary
 from train.report.html import write_report
@@ -134,10 +134,10 @@ def test_a_model_worse_than_what_is_simple_is_warned_of_in_one_sentence() -> Non
     advice = "train it longer, or with another rate or size."
     worse = {"mae_1": 165.0, "collisions": 0.5, "accuracy": 0.4}
     lost = "mae_1 165.0 (last value 160.4), accuracy 0.4000 (majority class 0.5000)"
-    assert warnings(worse, beside) == [f"The model is worse than what needs no model: {lost}; {advice}"]
-    assert not warnings({"mae_1": 160.0, "collisions": 0.5, "accuracy": 0.5}, beside)
-    assert not warnings({}, beside)
-    assert not warnings({"mae_1": float("nan")}, beside)
+    assert list_warnings(worse, beside) == [f"The model is worse than what needs no model: {lost}; {advice}"]
+    assert not list_warnings({"mae_1": 160.0, "collisions": 0.5, "accuracy": 0.5}, beside)
+    assert not list_warnings({}, beside)
+    assert not list_warnings({"mae_1": float("nan")}, beside)
 
 
 def luminance(colour: tuple[float, ...]) -> float:
@@ -175,15 +175,15 @@ def test_the_style_serves_light_dark_and_paper() -> None:
 
 
 def test_ticks_are_round_and_inside() -> None:
-    assert ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(-3.0, 1234.0) == pytest.approx([0, 200, 400, 600, 800, 1000, 1200])
-    assert ticks(5.0, 5.0) == [5.0]
+    assert choose_ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert choose_ticks(-3.0, 1234.0) == pytest.approx([0, 200, 400, 600, 800, 1000, 1200])
+    assert choose_ticks(5.0, 5.0) == [5.0]
 
 
 def test_long_lines_are_thinned_to_their_extremes() -> None:
     points = [(float(step), float(step % 7)) for step in range(10_000)]
     points[4321] = (4321.0, 99.0)
-    kept = thinned(points)
+    kept = thin(points)
     assert len(kept) <= 502
     assert {points[0], points[4321], points[-1]} <= set(kept)
     assert [x for x, _ in kept] == sorted(x for x, _ in kept)

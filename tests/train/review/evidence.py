@@ -11,7 +11,7 @@ from train.contracts import Parallel
 from train.engine.evidence import Trained
 from train.engine.prepared import prepare_evaluation
 from train.parallel import Jit, Mesh, Pmap
-from train.sums import interval
+from train.sums import compute_interval
 
 WAYS: dict[str, tuple[Parallel, int]] = {
     "jit": (Jit(), 64),
@@ -33,7 +33,7 @@ def trained(experiment: Any, parallel: Parallel, batch_size: int) -> Trained:
     placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
     parts = trainer.evaluate(placed)
     assert parts is not None
-    return Trained(trainer, placed, {name: interval(sums)[0] for name, sums in parts.items()})
+    return Trained(trainer, placed, {name: compute_interval(sums)[0] for name, sums in parts.items()})
 
 
 def law_metrics_do_not_depend_on_batches_or_devices(

@@ -26,7 +26,7 @@ from train.objectives import Translation
 from train.page import to_html
 from train.parallel import Jit, Mesh, Pmap
 from train.review import translations
-from train.review.attention import by_words, heat, looked, make_cross_attention
+from train.review.attention import align_words, draw_heatmaps, group_words, make_cross_attention
 
 ENGLISH = [
     f"the {colour} {thing}"
@@ -54,8 +54,10 @@ def test_the_report_draws_where_a_trained_model_looked(
     monkeypatch.chdir(tmp_path)
     drawn: list[Any] = []
     asked: list[Any] = []
-    monkeypatch.setattr(translations, "heat", lambda panels: drawn.extend(panels) or heat(panels))
-    monkeypatch.setattr(translations, "looked", lambda trained, pairs: asked.extend(pairs) or looked(trained, pairs))
+    monkeypatch.setattr(translations, "draw_heatmaps", lambda panels: drawn.extend(panels) or draw_heatmaps(panels))
+    monkeypatch.setattr(
+        translations, "align_words", lambda trained, pairs: asked.extend(pairs) or align_words(trained, pairs)
+    )
     settings = [
         "model.embed.width=16",
         "model.encoder.repeats=1",
@@ -102,7 +104,7 @@ def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(
     ]
     for parallel in (Jit(), Pmap(), Mesh(data=4, fsdp=2)):
         trainer = prepare_evaluation(dataclasses.replace(experiment, parallel=parallel), opened)
-        found.append(looked(Trained(trainer, parallel.spread(params), {}), pairs))
+        found.append(align_words(Trained(trainer, parallel.spread(params), {}), pairs))
     for pair, panel in zip(pairs, found[0], strict=True):
         law_a_matrix_gives_all_weight_to_the_source(*pair, panel)
     for other in found[1:]:
@@ -114,19 +116,19 @@ def test_a_matrix_is_the_same_on_any_number_of_devices_and_follows_the_source(
 @pytest.mark.filterwarnings("error")
 def test_long_words_leave_room_for_their_matrix() -> None:
     words = ["w" * 400, "short"]
-    drawn = to_html(heat([(words, words, np.full((2, 2), 0.5))]))
+    drawn = to_html(draw_heatmaps([(words, words, np.full((2, 2), 0.5))]))
     assert drawn.count(f">{'w' * 15}…</text>") == 2
 
 
 def test_words_are_the_tokens_that_spell_them() -> None:
     tokens = Learnt(ENGLISH + GERMAN, 300)
     ids = tokens.encode(["das red Haus, sehr 雪"])[0].tolist()
-    names, begins = by_words(tokens, ids)
+    names, begins = group_words(tokens, ids)
     assert names == ["das", "red", "Haus,", "sehr", "雪"] or names == ["das", "red", "Haus", ",", "sehr", "雪"]
     assert begins[0] == 0
     assert begins == sorted(set(begins))
     assert [tokens.decode(ids[a:b]).strip() for a, b in zip(begins, [*begins[1:], len(ids)], strict=True)] == names
-    assert by_words(Bytes(), list(b"ab")) == (["a", "b"], [0, 1])
+    assert group_words(Bytes(), list(b"ab")) == (["a", "b"], [0, 1])
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ from train.objectives import MeanSquaredError
 from train.optimizers import AdamW
 from train.page import to_html
 from train.parallel import Jit
-from train.review.driving import ClosedLoop, Wheel, correlation
+from train.review.driving import ClosedLoop, Wheel, correlate
 
 BLOCK = Block(Attention(2, causal=True, position=RoPE()))
 DECIDING = Transformer(TrajectoryEmbed(8, LearnedPosition(60)), Stack(BLOCK, repeats=2), ValueHead(2, EveryToken(3, 1)))
@@ -310,10 +310,10 @@ def test_rewards_are_measured_beside_an_expert_s_where_the_highest_return_was_as
 
 def test_measures_of_drives_are_counts_and_shares() -> None:
     long, short = Trip(rewards=[1.0] * 10, speeds=[20.0] * 10), Trip(rewards=[0.5] * 4, speeds=[30.0] * 4, crashed=True)
-    found = ClosedLoop(steps=10).measured([long, short])
+    found = ClosedLoop(steps=10).compute_metrics([long, short])
     assert found == {"collision_rate": 0.5, "off_road_rate": 0, "time_on_road": (10 + 3) / 20, "mean_speed": 25}
-    assert correlation(np.array([1, 1, 2, 2]), np.array([3, 4, 7, 8])) == pytest.approx(0.894, abs=1e-3)
-    assert correlation(np.array([1, 1]), np.array([3, 4])) == 0
+    assert correlate(np.array([1, 1, 2, 2]), np.array([3, 4, 7, 8])) == pytest.approx(0.894, abs=1e-3)
+    assert correlate(np.array([1, 1]), np.array([3, 4])) == 0
 
 
 @pytest.mark.slow

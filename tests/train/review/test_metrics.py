@@ -20,9 +20,9 @@ from train.experiment import Evaluation
 from train.report.console import Console
 from train.review.classes import Classes
 from train.review.language import Language
-from train.review.metrics import MacroF1, TopK, share
+from train.review.metrics import MacroF1, TopK, compute_share
 from train.sinks.json_lines import read_metrics
-from train.sums import wilson
+from train.sums import wilson_half_width
 from train.use.fit import fit
 
 SENTENCES = str(CONFIGS / "sentences.py")
@@ -62,8 +62,8 @@ def test_metrics_are_their_formulas() -> None:
         right = [label in np.argsort(-row)[:k] for row, label in zip(logits, labels, strict=True)]
         value, half = TopK(k).measure(given)[f"top_{k}_accuracy"]
         np.testing.assert_allclose(value, np.mean(right), rtol=1e-6)
-        np.testing.assert_allclose(half, wilson(float(np.mean(right)), 60), rtol=1e-6)
-    assert share(np.array([True, True, False, True]))[0] == 0.75
+        np.testing.assert_allclose(half, wilson_half_width(float(np.mean(right)), 60), rtol=1e-6)
+    assert compute_share(np.array([True, True, False, True]))[0] == 0.75
     with pytest.raises(ValueError, match=r"TopK\.k is 0; give 1 or more"):
         TopK(0)
 

@@ -18,15 +18,15 @@ from PIL import Image
 
 from tests.configs import language_model, sentences
 from tests.train.review.evidence import WAYS, law_metrics_do_not_depend_on_batches_or_devices, trained
-from train.charts import Matrix, records
+from train.charts import Matrix, list_records
 from train.contracts import Case
 from train.experiment import Evaluation
 from train.page import to_html
 from train.parallel import Jit
 from train.report.console import Console, format_summary
-from train.review.classes import Classes, majority
+from train.review.classes import Classes, measure_majority
 from train.review.language import Language
-from train.sinks.json_lines import finite
+from train.sinks.json_lines import replace_nonfinite
 from train.use.fit import fit
 
 
@@ -79,12 +79,12 @@ def test_metrics_of_classes_are_their_definitions_on_a_hundred_cases() -> None:
         count, classes = int(draw.integers(1, 60)), int(draw.integers(2, 9))
         logits, labels = draw.normal(size=(count, classes)) * draw.uniform(0.1, 4), draw.integers(0, classes, count)
         review = Classes(bins=int(draw.integers(1, 15)), worst=0)
-        assert review.metrics_of(logits, labels) == pytest.approx(textbook(logits, labels, review.bins), abs=1e-9)
+        assert review.compute_metrics(logits, labels) == pytest.approx(textbook(logits, labels, review.bins), abs=1e-9)
 
 
 def test_what_is_not_finite_is_null_in_json() -> None:
     tree = {"a": math.inf, "b": [1.0, math.nan, {"c": -math.inf, "d": "nan", "e": 3}]}
-    assert json.loads(json.dumps(finite(tree), allow_nan=False)) == {
+    assert json.loads(json.dumps(replace_nonfinite(tree), allow_nan=False)) == {
         "a": None,
         "b": [1.0, None, {"c": None, "d": "nan", "e": 3}],
     }
@@ -145,9 +145,9 @@ def test_each_class_has_its_accuracy_where_they_are_few() -> None:
 
 
 def test_the_majority_class_is_measured_as_an_answer_to_everything() -> None:
-    found = {name: baseline.value for name, (baseline,) in majority(np.array([2, 2, 2, 0, 1])).items()}
+    found = {name: baseline.value for name, (baseline,) in measure_majority(np.array([2, 2, 2, 0, 1])).items()}
     every = np.tile([0.0, 0.0, 1.0], (5, 1))
-    measured = Classes().metrics_of(every, np.array([2, 2, 2, 0, 1]))
+    measured = Classes().compute_metrics(every, np.array([2, 2, 2, 0, 1]))
     assert found == pytest.approx({name: measured[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")})
 
 
@@ -164,7 +164,7 @@ def test_a_thousand_classes_have_a_page_of_a_usual_size() -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(drawn.partition("base64,")[2].partition('"')[0])))
     assert picture.size == (1000, 1000)
     assert len(drawn) < 100_000
-    assert len(records(matrix)[1]) <= 52  # examples, not pairs of classes
+    assert len(list_records(matrix)[1]) <= 52  # examples, not pairs of classes
     mistaken = to_html(found.pictures["What is taken for what most often"])
     assert "<td>kind $ 3 $</td><td>kind $ 7 $</td><td>2</td>" in mistaken
     forty: Any = Given([Case(np.eye(40)[7], {"labels": np.array(3)}, 0)], names[:40])

@@ -166,7 +166,7 @@ def test_a_sink_of_the_command_line_is_refused_before_anything_is_written(
 def test_what_was_sent_is_remembered(tmp_path: Path) -> None:
     memory = Memory(tmp_path, "wandb")
     memory.begin("abc")
-    memory.sent("train", 4)
+    memory.mark_sent("train", 4)
     again = Memory(tmp_path, "wandb")
     assert (again.run, again.is_sent("train", 4), again.is_sent("train", 5)) == ("abc", True, False)
     assert not again.is_sent("evaluation", 0)

@@ -19,10 +19,10 @@ from train.objectives import NextToken
 from train.optimizers import SGD, AdamW, Constant, Cosine, Optax, WarmupStableDecay
 from train.parallel import Mesh, Pmap
 from train.spec.encoding import build, decode, encode
-from train.spec.overrides import changes, override
-from train.spec.parts import project
+from train.spec.overrides import list_changes, override
+from train.spec.parts import list_project_parts
 
-NAMES = project()
+NAMES = list_project_parts()
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_an_override_has_the_type_of_its_field(experiment: Experiment, text: str
 
 def test_an_override_changes_its_path_and_nothing_else(experiment: Experiment) -> None:
     changed = override(experiment, ["model.stack.block.mixer.heads=6"], NAMES)
-    assert changes(experiment, changed) == ["model.stack.block.mixer.heads: 12 -> 6"]
-    assert changes(experiment, experiment) == []
+    assert list_changes(experiment, changed) == ["model.stack.block.mixer.heads: 12 -> 6"]
+    assert list_changes(experiment, experiment) == []
     assert part(experiment, "model.stack.block.mixer.heads") == 12
 
 
@@ -137,7 +137,7 @@ def test_a_place_in_a_tuple_is_part_of_a_path(experiment: Experiment) -> None:
     )
     assert part(two, "model.stack.block") == (Block(Attention(2)), Block(GLU(), None, PreNorm(RMSNorm())))
     third = override(two, ["model.stack.block.0.mixer.heads=1"], NAMES)
-    assert changes(two, third) == ["model.stack.block.0.mixer.heads: 2 -> 1"]
+    assert list_changes(two, third) == ["model.stack.block.0.mixer.heads: 2 -> 1"]
     lion = dataclasses.replace(experiment, optimizer=Optax("lion", arguments={"b1": 0.9}))
     mapped = override(lion, ["optimizer.arguments.b1=0.5"], NAMES)
     assert part(mapped, "optimizer.arguments") == {"b1": 0.5}

@@ -27,7 +27,7 @@ from train.objectives import NextToken
 from train.optimizers import Cosine
 from train.spec.encoding import decode, encode
 from train.spec.overrides import override
-from train.spec.parts import annotations, components, discover, is_contract, joined, project
+from train.spec.parts import discover, is_contract, list_components, list_project_parts, merge_names, read_annotations
 
 MINE = """
 import dataclasses
@@ -60,22 +60,29 @@ def homes(names: Any) -> dict[str, str]:
 
 
 def test_everything_that_conforms_to_a_contract_of_an_experiment_is_a_part() -> None:
-    fields = [kind for value in project().values() if isinstance(value, type) for kind in annotations(value).values()]
+    fields = [
+        kind
+        for value in list_project_parts().values()
+        if isinstance(value, type)
+        for kind in read_annotations(value).values()
+    ]
     contracts = {kind for one in fields for kind in (one, *get_args(one)) if is_contract(kind)} | set(KINDS)
     modules = [info.name for info in pkgutil.walk_packages(train.__path__, "train.")]
     found = {
         name: value
         for module in modules
         if not module.startswith(("train.data.builders.", "train.__main__"))
-        for name, value in components(importlib.import_module(module)).items()
+        for name, value in list_components(importlib.import_module(module)).items()
         if any(conforms(value, kind) for kind in contracts)
     }
     assert {"Text", "AdamW", "Cosine", "Classification", "Jit", "HuggingFace", "Classes"} <= found.keys()
-    assert homes(found).items() <= homes(project()).items(), "a part lies outside of HOLDERS in train/spec/parts.py"
+    assert homes(found).items() <= homes(list_project_parts()).items(), (
+        "a part lies outside of HOLDERS in train/spec/parts.py"
+    )
 
 
 def test_what_no_field_takes_is_no_part() -> None:
-    names = project()
+    names = list_project_parts()
     assert {"Masking", "Evaluation", "Experiment", "relu"} <= names.keys()  # in fields of a part
     assert not {"Context", "Decoding", "Rule", "Format", "Split", "Layer"} & names.keys()
 
@@ -98,7 +105,7 @@ def test_two_parts_of_one_name_are_refused() -> None:
     with pytest.raises(
         InputError, match="Two parts are called Cosine, in train.optimizers.schedules and train.schedules; rename"
     ):
-        discover(Experiment, [*(value for value in project().values() if inspect.isclass(value)), twin])
+        discover(Experiment, [*(value for value in list_project_parts().values() if inspect.isclass(value)), twin])
 
 
 def test_a_users_part_is_recorded_with_its_module(tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ def test_a_users_part_is_recorded_with_its_module(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="of config_mine is called 'HyperConnections'; the one of models.residual.streams"
     ):
-        decode(residual | {"from": "config_mine"}, project())
+        decode(residual | {"from": "config_mine"}, list_project_parts())
 
 
 def test_a_part_of_the_project_and_a_users_of_its_name_are_told_apart(tmp_path: Path) -> None:
@@ -200,4 +207,4 @@ def test_help_imports_no_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         main(["--help"])
     assert "usage" in capsys.readouterr().out
     assert not {"train.spec.parts", "train.spec", "train.experiment", "train.data.tasks.text"} & sys.modules.keys()
-    assert joined({}, {}) == {}
+    assert merge_names({}, {}) == {}

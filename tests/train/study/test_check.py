@@ -16,13 +16,13 @@ from tests.strangers.faults import FAULTS, Fault
 from train.cli import main
 from train.errors import InputError
 from train.notebook import check
-from train.study.check import Report, components_of
+from train.study.check import Report, make_components
 
 STRANGERS = ROOT / "tests" / "strangers"
 
 
 def report(file: Path, words: tuple[str, ...] = ()) -> Report:
-    return Report(components_of([str(file)])[0], words)
+    return Report(make_components([str(file)])[0], words)
 
 
 @pytest.mark.slow
@@ -102,9 +102,9 @@ def test_what_cannot_be_checked_is_one_sentence(source: str, words: str, tmp_pat
     file = tmp_path / "mine.py"
     file.write_text(source, encoding="utf-8")
     with pytest.raises(InputError, match=words):
-        components_of([str(file)])
+        make_components([str(file)])
     with pytest.raises(InputError, match="no file"):
-        components_of([str(tmp_path / "none.py")])
+        make_components([str(tmp_path / "none.py")])
 
 
 def test_a_notebook_shows_components_beside_each_other_and_what_is_not_claimed_is_not_broken() -> None:
@@ -116,6 +116,6 @@ def test_a_notebook_shows_components_beside_each_other_and_what_is_not_claimed_i
 
 @pytest.mark.slow
 def test_attention_of_the_project_obeys_by_its_call() -> None:
-    (layer,) = components_of(["Attention(heads=4, causal=true)"])
+    (layer,) = make_components(["Attention(heads=4, causal=true)"])
     assert layer == Attention(4, causal=True)
     assert not Report(layer).broken

@@ -19,7 +19,7 @@ from train.data.source import open_dataset
 from train.data.tasks.boxes import Boxes
 from train.data.transforms.augment import Augment
 from train.errors import InputError
-from train.objectives.detection import corners
+from train.objectives.detection import to_corners
 
 
 def test_coco_and_voc_files_say_the_same(scenes: Path) -> None:
@@ -69,7 +69,7 @@ def test_boxes_of_a_batch_frame_what_its_pictures_show(scenes: Path) -> None:
     batches = opened.batches("train", 12, 1, 0)
     for batch in (batches[0], batches[1]):
         for image, boxes, present in zip(batch["image"], batch["boxes"], batch["present"], strict=True):
-            for box in np.asarray(corners(jnp.asarray(boxes[present > 0]))):
+            for box in np.asarray(to_corners(jnp.asarray(boxes[present > 0]))):
                 left, top, right, bottom = (box * [384, 256, 384, 256]).round().astype(int)
                 across, down = (
                     image[(top + bottom) // 2, left + 1 : right - 1],

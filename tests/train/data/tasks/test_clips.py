@@ -277,13 +277,13 @@ def test_a_filmstrip_is_the_frames_side_by_side() -> None:
 def test_shuffled_frames_are_the_same_frames_in_an_order_that_the_clip_decides() -> None:
     video = np.arange(5 * 6, dtype=np.float32).reshape(5, 6, 1, 1, 1)
     batch = {"video": video, "index": np.array([3, 1, 4, 0, 2])}
-    mixed = ClipClasses(seed=7).shuffled(batch)["video"]
+    mixed = ClipClasses(seed=7).shuffle(batch)["video"]
     assert (mixed != video).any()
     np.testing.assert_array_equal(np.sort(mixed, 1), video)
     assert len({tuple(row) for row in np.argsort(mixed[..., 0, 0, 0], 1)}) > 1
-    some = ClipClasses(seed=7).shuffled({"video": video[2:3], "index": batch["index"][2:3]})["video"]
+    some = ClipClasses(seed=7).shuffle({"video": video[2:3], "index": batch["index"][2:3]})["video"]
     np.testing.assert_array_equal(some, mixed[2:3])
-    assert (ClipClasses(seed=8).shuffled(batch)["video"] != mixed).any()
+    assert (ClipClasses(seed=8).shuffle(batch)["video"] != mixed).any()
 
 
 @pytest.mark.slow

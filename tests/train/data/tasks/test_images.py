@@ -21,7 +21,7 @@ from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.notebook import Run
 from train.objectives import Classification
-from train.sums import mean
+from train.sums import compute_means
 
 SMALL = "Transformer(PatchEmbed(8, 4), Stack(Block(Attention(2)), 1), ClassHead(2, MeanPool()))"
 
@@ -173,9 +173,10 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses() -> None:
     logits: Any = np.random.default_rng(0).normal(size=(5, 3))
     labels: Any = np.array([0, 1, 2, 0, 1])
     hot, other = np.eye(3)[labels], np.eye(3)[labels[::-1]]
-    both = [mean(Classification()(logits, {"labels": one}))["loss"] for one in (labels, labels[::-1])]
+    both = [compute_means(Classification()(logits, {"labels": one}))["loss"] for one in (labels, labels[::-1])]
     mixed: Any = {"labels": labels, "targets": 0.3 * hot + 0.7 * other}
-    assert mean(Classification()(logits, mixed))["loss"] == pytest.approx(0.3 * both[0] + 0.7 * both[1], rel=1e-5)
+    loss = compute_means(Classification()(logits, mixed))["loss"]
+    assert loss == pytest.approx(0.3 * both[0] + 0.7 * both[1], rel=1e-5)
 
 
 def test_a_folder_of_classes_is_split_by_name_and_read_in_the_middle(folder: Path) -> None:

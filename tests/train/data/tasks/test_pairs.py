@@ -25,8 +25,8 @@ from train.errors import InputError
 from train.experiment import Evaluation
 from train.objectives import Translation
 from train.parallel import Jit, Mesh, Pmap
-from train.review.translations import Translations, scored, translations
-from train.sums import mean
+from train.review.translations import Translations, score_texts, search_translations
+from train.sums import compute_means
 
 ENGLISH = [
     f"the {colour} {thing}"
@@ -54,7 +54,7 @@ def test_the_loss_is_smoothed_cross_entropy_over_what_follows_in_the_sentence(sm
     }
     targets = optax.smooth_labels(jax.nn.one_hot(batch["tokens"][:, 1:], 11), smoothing)
     each = optax.softmax_cross_entropy(logits[:, :-1], targets)
-    found = mean(Translation(smoothing)(logits, batch))
+    found = compute_means(Translation(smoothing)(logits, batch))
     assert found["loss"] == pytest.approx(float((each[0].sum() + each[1, :2].sum()) / 7), rel=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_scores_are_those_of_sacrebleu_on_100_random_cases() -> None:
     for _ in range(100):
         said, meant = ([" ".join(chance.choice(words, chance.integers(3, 9))) for _ in range(5)] for _ in range(2))
         said[0] = meant[0]
-        metrics, each = scored(said, meant)
+        metrics, each = score_texts(said, meant)
         assert metrics["bleu"] == pytest.approx(sacrebleu.BLEU().corpus_score(said, [meant]).score)
         assert metrics["chrf"] == pytest.approx(sacrebleu.CHRF().corpus_score(said, [meant]).score)
         assert metrics["exact_match"] == pytest.approx(sum(a == b for a, b in zip(said, meant, strict=True)) / 5)
@@ -274,8 +274,8 @@ def test_translations_do_not_depend_on_batches_or_devices() -> None:
         placed = parallel.spread(jax.tree.map(lambda leaf: 3 * leaf, params))
         found.append(Translations(shown=len(ENGLISH), attention=0).review(Trained(trainer, placed, {})))
         if parallel == Jit() and size == 7:
-            pairs, texts = translations(Trained(trainer, placed))
+            pairs, texts = search_translations(Trained(trainer, placed))
             assert [source for source, _ in pairs] == ENGLISH
             assert len(set(texts)) > 1
-            assert found[0].metrics == scored(texts, GERMAN)[0]
+            assert found[0].metrics == score_texts(texts, GERMAN)[0]
     assert all(other == found[0] for other in found)

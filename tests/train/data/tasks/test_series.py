@@ -24,8 +24,8 @@ from train.errors import InputError
 from train.objectives import Quantiles
 from train.page import Panels, to_html
 from train.parallel import Jit
-from train.review.forecasts import Forecasts, errors
-from train.sums import mean
+from train.review.forecasts import Forecasts, compute_errors
+from train.sums import compute_means
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
         )
         scale, weights = chance.uniform(1, 3, (4, 1, 2)).astype(np.float32), np.array([1, 1, 0, 1], np.float32)
         batch = {"values": jnp.asarray(values), "scale": jnp.asarray(scale), "weights": jnp.asarray(weights)}
-        found = mean(Quantiles()(jnp.asarray(outputs.reshape(4, -1)), batch))
+        found = compute_means(Quantiles()(jnp.asarray(outputs.reshape(4, -1)), batch))
         real = weights > 0
         losses = [
             metrics.mean_pinball_loss(values[real].reshape(-1), outputs[real][..., place].reshape(-1), alpha=level)
@@ -132,7 +132,7 @@ def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
         assert found["loss"] == pytest.approx(np.mean(np.array(losses)), rel=1e-4)
         truth, guess = (values * scale)[real].reshape(-1), (outputs[..., 1] * scale)[real].reshape(-1)
         assert found["mean_absolute_error"] == pytest.approx(metrics.mean_absolute_error(truth, guess), rel=1e-4)
-        absolute, square = errors(truth, guess)
+        absolute, square = compute_errors(truth, guess)
         assert absolute == pytest.approx(np.abs(truth - guess).mean(), rel=1e-5)
         assert square == pytest.approx(np.sqrt(np.square(truth - guess).mean()), rel=1e-5)
 
