@@ -14,7 +14,7 @@ ALPHA = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is compared, and how.
+    """A comparison: the baseline, its variants, and how they are compared.
 
     `variants` are overrides by name. `grid` are settings that are tried for the baseline and each variant alike, each
     an override, on `tuning_seeds` seeds and the tuning part of the held-out data; the one of the least mean loss is
@@ -53,7 +53,7 @@ class Study:
             )
 
     def record(self) -> dict[str, Json]:
-        """What may not change when a study is continued."""
+        """Settings that may not change when a study is continued, as JSON values."""
         return {
             "config": self.config,
             "overrides": list(self.overrides),

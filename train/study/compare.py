@@ -40,7 +40,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What is known of a variant: its verdict on losses, and against the baseline the ratios of costs and times.
+    """The verdict on a variant's losses, and the ratios of its costs and times to the baseline's.
 
     `share` is the mean difference as a share of the baseline's mean loss, with the confidence sequence.  `compute` is
     the share of its own steps after which the better one of the two has the last loss of the other, on their mean

@@ -45,13 +45,13 @@ class Unit:
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], int, str]:
-        """What tells it from other trials of a study."""
+        """Identity among the trials of a study."""
         return self.variant, self.overrides, self.seed, self.part
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trial gave: the held-out loss after the last step, and a curve of (step, loss) on a few of the batches.
+    """The result of a trial: the held-out loss after the last step, and a curve of (step, loss) on a few of the batches.
 
     The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.
     """
