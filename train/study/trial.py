@@ -51,7 +51,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The result of a trial: the held-out loss after the last step, and a curve of (step, loss) on a few of the batches.
+    """The result of a trial: the held-out loss after the last step, and a curve of (step, loss) on some batches.
 
     The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.
     """
