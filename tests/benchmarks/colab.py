@@ -1,5 +1,4 @@
-"""What each config costs on the TPU v5e-1 of Colab, by the compiler, without a TPU: batch, memory, expected
-milliseconds a step.
+"""Costs of each config on the TPU v5e-1 of Colab, by the compiler, without a TPU: batch, memory, milliseconds.
 
     make tpu-configs          # or: python -m tests.benchmarks.colab [--only NAME ...] [--json FILE], with libtpu
 

@@ -1,4 +1,4 @@
-"""What is added to the project is one file each, which nothing else names: a copy of the tree finds them."""
+"""Additions to the project are one file each, which nothing else names: a copy of the tree finds them."""
 
 import os
 import shutil

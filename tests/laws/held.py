@@ -1,5 +1,6 @@
-"""Which laws hold each component, read off the collected tests: `pytest tests/laws --collect-only -p tests.laws.held
---laws FILE`.
+"""Laws that each component is held to, read off the collected tests.
+
+`pytest tests/laws --collect-only -p tests.laws.held --laws FILE`
 """
 
 import json

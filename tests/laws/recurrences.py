@@ -19,7 +19,7 @@ PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2
 
 
 def inputs(form: str, t: int = T) -> tuple[jax.Array, ...]:
-    """What a core takes: queries, keys, values, for delta p and r, then its gates."""
+    """The arguments of a core: queries, keys, values, for delta p and r, then its gates."""
     core, decay = form.split()
     query, key = (normal(seed, B, H, t, K) for seed in (1, 2))
     value, given = normal(3, B, H, t, V), (query, key)

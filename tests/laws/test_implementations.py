@@ -79,8 +79,9 @@ def places(rows: jax.Array | None, length: int) -> jax.Array:
 def values(
     case: Case, implementation: Implementation, everywhere: bool = False
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """What attention gives and the gradients of query, key and value, for a cotangent that padding has none of, or all
-    have.
+    """Outputs of attention and gradients of query, key and value.
+
+    The cotangent is zero at padding, or nowhere.
     """
     t, s = case.t, case.s or case.t
     shapes = ((case.heads, t, case.width), (case.groups, s, case.width), (case.groups, s, case.value))

@@ -36,9 +36,7 @@ from tests.laws.scales import explain as explain_parameter
 
 
 def inputs(component: Any) -> tuple[Any, ...]:
-    """What a component is called with at the width of the table, in one of several blocks; the laws' own arguments for
-    other kinds.
-    """
+    """Arguments of a component in one of several blocks, at the width of the table; of other kinds as in the laws."""
     x, ctx = jnp.zeros((1, 2, WIDTH)), Context(layer=LAYER, depth=DEPTH)
     kind, place = kind_of(component), jnp.zeros((1, 1, 1), jnp.int32)
     if kind is Residual:

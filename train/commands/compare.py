@@ -112,12 +112,14 @@ def run(options: argparse.Namespace) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers is {options.workers}; give 1 or more.")
     enable_compilation_cache()
+    import jax
+
     from train.report.console import Console
     from train.study.compare import Comparison, enter
     from train.study.live import Live
     from train.study.page import write_page
     from train.study.words import describe, record
-    from train.study.workers import Pool, count_workers
+    from train.study.workers import Pool, list_cores, make_here
     from train.variants import BASELINE
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
@@ -133,12 +135,12 @@ def run(options: argparse.Namespace) -> int:
     for entry in entries:
         if entry.moved:
             console.say(f"{entry.name}: {', '.join(entry.moved)} so that its {study.budget} equal the baseline's")
-    pool = Pool(options.workers or count_workers())
-    try:
-        with Live(console, study) as live:
-            results = comparison.run(pool.make, live.update)
-    finally:
-        pool.stop()
+    with Live(console, study) as live:
+        if jax.default_backend() == "cpu":
+            with Pool(options.workers or len(list_cores())) as pool:
+                results = comparison.run(pool.make, live.update)
+        else:
+            results = comparison.run(make_here, live.update)
     write_page(folder, study, results)
     if options.json:
         print(json.dumps([record(result) for result in results], indent=1))

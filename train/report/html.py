@@ -22,7 +22,6 @@ def write_report(
 ) -> None:
     """Writes report.html from the run's metrics, its summary, and the review's pieces by their captions."""
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-    title = html.escape(folder.name)
     command = html.escape(summary["command"])
     sections = [
         ("Results", _format_results(summary)),
@@ -33,15 +32,23 @@ def write_report(
         ("Model", f"<pre>{html.escape(_describe_model(experiment))}</pre>"),
         ("Experiment", f"<pre>{html.escape(json.dumps(recorded, indent=1))}</pre>"),
     ]
+    page = make_page(folder.name, sections, f"<p>Go on with <code>{command}</code></p>")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def make_page(title: str, sections: Iterable[tuple[str, str]], below: str = "") -> str:
+    """Makes a page of one file from the HTML of its sections by their headings, empty ones left out.
+
+    `below` is HTML below the title.
+    """
     inside = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
-    page = (
+    title = html.escape(title)
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
-        f"<body><header><h1>{title}</h1><p>Go on with <code>{command}</code></p></header>"
-        f"<main>{inside}</main></body></html>\n"
+        f"<body><header><h1>{title}</h1>{below}</header><main>{inside}</main></body></html>\n"
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _format_results(summary: Mapping[str, Any]) -> str:

@@ -32,6 +32,9 @@ def find_leak(prepared: Prepared) -> str | None:
         return outputs.logits() if isinstance(outputs, Projected) else outputs
 
     before = np.asarray(run(params, first), np.float64)
+    if not np.isfinite(before).all():  # too large for a model of these values
+        params = prepared.parallel.whole(prepared.begin().state).params
+        before = np.asarray(run(params, first), np.float64)
     for place in np.linspace(1, length - 1, PLACES).astype(int).tolist():
         tokens = first["tokens"].at[:, place:].set((first["tokens"][:, place:] + 1) % prepared.data.vocab)
         after = np.asarray(run(params, first | {"tokens": tokens}), np.float64)

@@ -9,7 +9,7 @@ from pathlib import Path
 from train.charts import Plot, Series
 from train.disk import explain_failed_writes
 from train.page import Sentence, Table, add_caption
-from train.report.style import STYLE
+from train.report.html import make_page
 from train.study.compare import Result
 from train.study.verdict import find_interval
 from train.study.words import describe, make_rows, record
@@ -34,14 +34,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
         "Match": add_caption("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
-    title = html.escape(folder.name)
-    inside = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items() if content)
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
-        f"<body><header><h1>{title}</h1></header><main>{inside}</main></body></html>\n"
-    )
+    page = make_page(folder.name, sections.items())
     with explain_failed_writes(folder):
         (folder / "report.html").write_text(page, encoding="utf-8")
         partial = folder / "summary.json.partial"

@@ -133,6 +133,11 @@ def make_trial(unit: Unit) -> Outcome:
     return load_trainer(unit.config, unit.overrides).run(unit.seed, unit.part)
 
 
+def describe_error(error: Exception) -> str:
+    """Describes an error in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
 def read_units(lines: Iterator[str]) -> Iterator[Unit]:
     """Units from lines of JSON."""
     for line in lines:
@@ -151,7 +156,7 @@ def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:
             outcome = make(unit)
             answer = {"loss": outcome.loss, "curve": list(map(list, outcome.curve)), "seconds": outcome.seconds}
         except Exception as error:  # whatever a user's class raises; it is one line of the ledger
-            answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+            answer = {"error": describe_error(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 

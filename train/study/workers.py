@@ -1,36 +1,49 @@
-"""Workers: processes that make trials side by side, each on one core of a CPU, or one on all accelerators."""
+"""Workers: processes that make trials side by side, each on one core of a CPU; accelerators serve one process."""
 
 import contextlib
 import dataclasses
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from train.study.trial import Outcome, Unit
+from train.study.trial import Outcome, Unit, describe_error, make_trial
 
 COMMAND = (sys.executable, "-m", "train.study.trial")
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-def count_workers() -> int:
-    """One worker a core where jax runs on a CPU, otherwise one."""
-    import jax
+def list_cores() -> list[int]:
+    """Lists the cores that this process may run on; as many as there are where a system does not tell."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except AttributeError:  # of macOS and Windows
+        return list(range(os.cpu_count() or 1))
 
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+
+def make_here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome | str]]:
+    """Makes trials in this process, which holds all accelerators: another process could not have them."""
+    for unit in units:
+        outcome: Outcome | str
+        try:
+            outcome = make_trial(unit)
+        except Exception as error:  # whatever a user's class raises; it is one line of the ledger
+            outcome = describe_error(error)
+        yield unit, outcome
 
 
 class Worker:
-    """A process that makes one trial after the other; `core` pins it, None leaves it all devices."""
+    """A process that makes one trial after the other; `core` pins it, None leaves it all cores."""
 
     def __init__(self, core: int | None, command: Sequence[str] = COMMAND) -> None:
         environment = dict(os.environ)
         if core is not None:
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
-            command = ("taskset", "--cpu-list", str(core), *command) if _has_taskset() else command
+            command = ("taskset", "--cpu-list", str(core), *command) if shutil.which("taskset") else command
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -63,17 +76,11 @@ class Worker:
         self.process.wait()
 
 
-def _has_taskset() -> bool:
-    import shutil
-
-    return shutil.which("taskset") is not None
-
-
 class Pool:
-    """Workers that take units from one queue; one that died is replaced."""
+    """Workers that take units from one queue; one that died is replaced.  A context manager, which ends them."""
 
     def __init__(self, count: int, command: Sequence[str] = COMMAND) -> None:
-        cores: list[int | None] = [*sorted(os.sched_getaffinity(0))[:count]] if count > 1 else [None]
+        cores: list[int | None] = [*list_cores()[:count]] if count > 1 else [None]
         self.command, self.cores = command, cores
         self.workers: list[Worker | None] = [None] * len(cores)
 
@@ -101,8 +108,10 @@ class Pool:
         for _ in units:
             yield done.get()
 
-    def stop(self) -> None:
-        """Ends all processes."""
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for worker in self.workers:
             if worker is not None:
                 worker.stop()

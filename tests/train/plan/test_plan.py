@@ -167,7 +167,7 @@ def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatc
         InputError, match="^libtpu knows no topology v5e:3x5: Not divisible; give another shape, such as v5e:2x2x1.$"
     ):
         find_devices("v5e:3x5")
-    monkeypatch.setattr("train.plan.step.topology", lambda name: [])
+    monkeypatch.setattr("train.plan.step.find_devices", lambda name: [])
     experiment, _ = load_config("tiny_lm", ["parallel=Mesh()"])
     with pytest.raises(InputError, match=r"^--decode plans one device, and parallel is Mesh; add parallel=Jit\(\).$"):
         prepare_plan(experiment, "a", "v5e:2x4", decode=True)

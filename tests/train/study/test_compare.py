@@ -22,6 +22,7 @@ from train.study.ledger import NAME, Ledger
 from train.study.match import Cost, load_cost, match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
+from train.study.workers import make_here
 from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
@@ -226,6 +227,16 @@ def test_a_config_may_give_a_study_which_the_command_line_changes(tmp_path: Path
         grid=("x=1", "x=2"),
         alpha=0.01,
     )
+
+
+def test_trials_of_this_process_are_those_of_a_worker_and_their_errors_are_lines() -> None:
+    units = [Unit("a", LANGUAGE_MODEL, ("steps=2",), 3, "tuning"), Unit("b", LANGUAGE_MODEL, ("steps=0",), 3, "tuning")]
+    (_, outcome), (_, error) = make_here(units)
+    expected = Trainer(load_config(LANGUAGE_MODEL, ["steps=2"])[0]).run(3, "tuning")
+    assert isinstance(outcome, Outcome)
+    assert (outcome.loss, outcome.curve) == (expected.loss, expected.curve)
+    assert isinstance(error, str)
+    assert error.startswith("InputError: ")
 
 
 @pytest.mark.slow

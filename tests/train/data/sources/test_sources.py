@@ -254,11 +254,11 @@ def test_a_run_remembers_which_data_of_the_library_it_was(
 def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "pipes.py").write_text(
-        "from train.data.readers.formats import content\n"
+        "from train.data.readers.formats import read_text\n"
         "from train.data.sources import Format\n"
         "from train.data.split import Split\n"
         "def read(path):\n"
-        "    rows = [line.split('|') for line in content(path).splitlines()]\n"
+        "    rows = [line.split('|') for line in read_text(path).splitlines()]\n"
         "    return Split([{'text': text, 'label': label} for text, label in rows], path, {})\n"
         "PIPES = Format(('.pipes',), read)\n"
     )
