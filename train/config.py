@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -24,13 +25,16 @@ def list_configs() -> list[str]:
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
 
 
-def load_config(name: str, overrides: list[str]) -> tuple[Experiment, Names]:
+def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> tuple[Experiment, Names]:
     """Loads a config's experiment, by name or as a Python file, with overrides; also returns the known components.
 
-    Raises InputError for an unknown name, a file without `experiment()`, and an override that does not fit.
+    `files` are Python files of the user's whose components overrides may name too.  Raises InputError for an unknown
+    name, a file without `experiment()`, and an override that does not fit.
     """
     module = import_config(name)
     names = merge_names(list_project_parts(), list_components(module))
+    for file in files:
+        names = merge_names(names, list_components(load_file(file)))
     if not hasattr(module, "experiment"):
         raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
     try:

@@ -21,6 +21,7 @@ class Study:
     kept. `seeds` is the number of paired seeds, or None to go on until each variant is decided, at most `most`.
     `smallest` is the smallest difference of interest, as a share of the baseline's loss. `free` are the fields that
     `budget` may change (see `train.study.match`); `minutes` ends the study after the round in which they are over.
+    `files` are Python files whose components overrides may name.
     """
 
     config: str
@@ -35,10 +36,9 @@ class Study:
     alpha: float = ALPHA
     smallest: float = 0.005
     minutes: float | None = None
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.variants:
-            raise ValueError("A study has nothing to compare; give --vary NAME=path=value.")
         if BASELINE in self.variants:
             raise ValueError(f"A variant is called {BASELINE}; give it another name.")
         if (self.seeds is not None and self.seeds < 2) or self.most < FIRST or self.tuning_seeds < 1:
@@ -63,4 +63,5 @@ class Study:
             "grid": list(self.grid),
             "tuning_seeds": self.tuning_seeds,
             "alpha": self.alpha,
+            **({"files": list(self.files)} if self.files else {}),
         }

@@ -1,5 +1,5 @@
 """Configs that `make test` trains from end to end."""
 
-# One of each road: the others of its kind are slow.
-# Own pictures, clips, series, drives and translations are trained on in tests of their files.
-FAST = ("topics_bert", "detect_digits", "lm_shakespeare")
+# One application; the others are slow.  Sentiment and tiny_lm are the README's, which its test runs; own pictures,
+# series, drives and translations are trained on in tests of their files.
+FAST = ("topics_bert",)

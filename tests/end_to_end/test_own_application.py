@@ -144,6 +144,7 @@ def test_it_learns_and_its_own_review_is_in_the_report(here: Path) -> None:
     assert "32 words were tried" in (here / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_metrics_of_an_objective_that_adds_up_its_examples_are_said_to_have_no_interval(here: Path) -> None:
     summary = json.loads((here / "run" / "summary.json").read_text(encoding="utf-8"))
     assert summary["evaluation"]["loss"]["interval"] is None

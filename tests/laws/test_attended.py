@@ -97,6 +97,7 @@ def test_weights_are_a_mean_over_what_is_visible(form: str, scan: bool) -> None:
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(np.asarray(weights), visible)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("scan")
 @pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
 def test_weights_over_a_source_are_a_mean_over_its_example(scan: bool) -> None:
@@ -160,6 +161,7 @@ def test_a_scanned_stack_gives_what_the_same_stack_gives_as_a_loop(remat: str | 
         np.testing.assert_allclose(weights, scan[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_pattern_of_several_blocks_is_counted_through() -> None:
     pattern = (Block(Attention(2), feedforward=None), Block(Attention(4), feedforward=None))
     model = Transformer(

@@ -182,9 +182,7 @@ def law_layer_is_its_definition(layer: Any, definition: Any) -> None:
     np.testing.assert_allclose(applied(layer), definition(parameters(layer)), atol=2e-5)
 
 
-@pytest.mark.represented_by(
-    "-windowed", "-chunked", "-multi_query_chunk", "-sigmoid", "-forgetting", "-differential", "-latent0"
-)
+@pytest.mark.represented_by("-windowed", "-multi_query_chunk", "-sigmoid", "-differential", "-latent0")
 @pytest.mark.parametrize(("layer", "definition"), DEFINITIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_attention_is_its_definition_in_float64(layer: Any, definition: Any) -> None:
     law_layer_is_its_definition(layer, definition)

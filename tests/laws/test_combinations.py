@@ -272,6 +272,7 @@ FEW = [
 ]
 
 
+@pytest.mark.represented_by(*(identifier(row) for row in FEW[1:4]))
 @pytest.mark.parametrize("row", FEW, ids=identifier)
 def test_a_few_parts_together_give_what_the_definition_gives(row: Mapping[str, str]) -> None:
     law_parts_together_are_the_definition(row)
@@ -300,7 +301,7 @@ def test_a_layer_gives_for_packed_rows_and_decoding_what_it_gives_for_each_examp
     law_packed_rows_and_decoding_are_the_examples_alone(layer)
 
 
-@pytest.mark.represented_by("MinGRU", "LongConvolution")
+@pytest.mark.represented_by("MinGRU")
 @pytest.mark.parametrize(
     "layer", [MinGRU(), GatedDeltaNet(4), LongConvolution(length=64)], ids=lambda layer: type(layer).__name__
 )

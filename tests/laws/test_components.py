@@ -59,7 +59,7 @@ def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
 LAWS = [
     # each operation of the eager one is a program to compile
     pytest.param(law_compiled_equals_eager, marks=pytest.mark.slow),
-    law_floats_stay_in_their_type,
+    pytest.param(law_floats_stay_in_their_type, marks=pytest.mark.slow),
     law_every_parameter_has_a_gradient,
     law_json_gives_the_same_component,
     law_equal_components_have_equal_parameters,

@@ -93,6 +93,7 @@ def test_a_long_convolution_is_the_papers_token_by_token() -> None:
     law_long_convolution_is_the_paper(LongConvolution(length=40, hidden=8, bands=2))
 
 
+@pytest.mark.slow
 def test_a_filter_of_a_long_convolution_starts_with_the_energy_of_one_token() -> None:
     layer = LongConvolution(length=256)
     params = wide(layer.init(jax.random.key(0), normal(1, 1, 8, 32), Context())["params"])

@@ -91,6 +91,7 @@ def test_grams_decode_as_in_one_pass() -> None:
     np.testing.assert_allclose(np.concatenate(parts, 1), embedded(GRAMS, {"tokens": row}), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_factorised_embedding_with_a_head_of_its_own_generates() -> None:
     model = Transformer(FactorisedEmbed(11, 16, 4), Stack(BLOCK, 1), LogitsHead(tied=False, vocab=11))
     found = np.stack(list(generate(model, parameters(model), padded([[1, 2], [3]]), 4)))

@@ -146,6 +146,7 @@ def wide(query: Any, key: Any, value: Any, segments: Any, causal: bool, window: 
     return kernels.attend_splash(query, key, value, segments, causal, window + 1, *rest)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("window-wide")
 @pytest.mark.parametrize(("name", "broken"), [("packed and padded", blind), ("window", wide)])
 def test_a_kernel_that_sees_too_much_fails(
@@ -369,6 +370,7 @@ def test_a_mesh_of_eight_devices_gives_what_one_gives(rows: int) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_devices_of_a_pmap_have_their_kernels_already() -> None:
     layer = Attention(2, causal=True, implementation="splash")
     batch = {"x": normal(3, 8, 1, 64, 16), "segments": jnp.ones((8, 1, 64), jnp.int32)}

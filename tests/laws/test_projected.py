@@ -149,6 +149,7 @@ def test_chunks_on_many_devices_give_the_sums_and_gradients_of_whole_logits_on_o
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), many[2], one[2])
 
 
+@pytest.mark.represented_by("both")
 @pytest.mark.represented_by("pmap", "both")
 @pytest.mark.parametrize("way", WAYS)
 def test_devices_add_the_gradient_of_the_table_once_and_not_for_every_chunk(way: str) -> None:

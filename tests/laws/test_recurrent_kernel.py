@@ -118,6 +118,7 @@ def stateless(*given: Any, **options: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("stateless")
 @pytest.mark.parametrize("broken", [unmasked, stateless])
 def test_a_kernel_that_forgets_what_it_is_told_fails(broken: Any) -> None:
@@ -137,6 +138,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("GatedDeltaNet")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_give_the_same_by_both(layer: Any) -> None:

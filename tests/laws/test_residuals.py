@@ -49,6 +49,7 @@ def stacked(residual: Any, repeats: int = 4) -> Stack:
     return Stack(Block(Attention(2, causal=True), MLP(1.0), residual), repeats)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by(*SCANNED)
 @pytest.mark.parametrize(
     "residual", [pytest.param(one, id=f"{place} {type(one).__name__}") for place, one in enumerate(RESIDUALS)]

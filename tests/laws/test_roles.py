@@ -96,6 +96,7 @@ def test_every_declared_role_is_that_of_a_parameter(owner: Any) -> None:
         assert all(role.decay in (None, roles[path].decay) for roles in found if path in roles)
 
 
+@pytest.mark.represented_by("Attention", "GatedDeltaNet", "Mamba2", "Experts", "HyperConnections", "Transformer")
 @pytest.mark.parametrize("owner", component_classes(), ids=lambda owner: owner.__name__)
 def test_vectors_and_numbers_are_not_decayed_unless_a_class_says_so(owner: Any) -> None:
     for form in forms_of(owner).values():

@@ -74,12 +74,14 @@ def test_values_outputs_and_feedforwards_start_beta_times_as_large(form: str) ->
     assert all(value == 1 for path, value in found.items() if "kernel" not in path)
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("residual0")
 @pytest.mark.parametrize("residual", [PostNorm(), StochasticDepth(PostNorm(), 0.1), DeepNorm(beta=1.0)])
 def test_other_residuals_leave_first_values_as_they_are(residual: Any) -> None:
     assert set(ratios(language(residual)).values()) == {1.0}
 
 
+@pytest.mark.slow
 def test_both_stacks_of_a_translator_have_their_own() -> None:
     encoder = Stack(Block(Attention(2), MLP(1.0), DeepNorm(beta=0.5)), 1)
     decoder = Stack(Block(Attention(2, causal=True), MLP(1.0), DeepNorm(beta=0.25), cross=Attention(2, cross=True)), 1)

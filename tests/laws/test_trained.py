@@ -21,8 +21,7 @@ from train.precision import cast
 from train.sums import Sums
 
 # One of each kind, and of each way to keep a state: the others are slow.
-FAST = ("Attention", "Stack-scanned")
-FAST += ("LayerNorm+RMSNorm+HeadNorm+L2Norm+ScaleNorm+DynamicTanh",)
+FAST = ("Attention",)
 # a bfloat16 number is within 1/256 of the float32 one; what divides by small numbers makes more of it
 STEPS, CLOSE = 2, 0.1
 

@@ -91,6 +91,7 @@ def test_growth_is_read_off_the_shapes(stack: Stack, path: str, growth: Growth) 
     assert at(roles(mup(stack), BATCH), path).growth == growth
 
 
+@pytest.mark.slow
 def test_what_leads_to_a_fixed_size_is_told_from_matrices_and_both_stacks_have_their_depth() -> None:
     assert at(roles(mup(Stack(BLOCK, 2), ClassHead(3)), BATCH), "head/out/kernel").growth == Growth(2, 1, readout=True)
     decoder = Stack(Block(Attention(4, causal=True), MLP(), cross=Attention(4, cross=True)), 6)
@@ -182,6 +183,7 @@ def test_weight_decay_times_rate_stays_and_epsilon_shrinks() -> None:
     np.testing.assert_allclose(at(updates, MATRIX_PATH), -0.1 * (0.5 / 4 + 0.5 * at(params, MATRIX_PATH)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_mup_does_not_know_is_refused_in_a_sentence() -> None:
     model = mup(Stack(BLOCK, 2))
     with pytest.raises(ValueError, match="AdamW and SGD, and the optimizer is optax.lion"):

@@ -16,7 +16,7 @@ HELP = "say whether variants of a structure are better than it at an equal budge
 EXAMPLES = """
 examples:
   morphax compare tiny_lm --vary delta=model.stack.block.mixer="GatedDeltaNet(heads=4)"
-  morphax compare my_mixer.py --vary mine=model.stack.block.mixer="MyMixer()" --match parameters --budget 30
+  morphax compare tiny_lm --with my_mixer.py --vary mine=model.stack.block.mixer="MyMixer()" --budget 30
   morphax compare tiny_lm steps=300 --vary none=model.stack.block.mixer.position=none --seeds 5
 
 Variants train on the same seeds and batches as the baseline, at an equal number of FLOPs.  The verdict may be looked at
@@ -36,6 +36,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=path=value",
         help="a setting of the variant NAME; again for more settings, and for more variants",
+    )
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="files",
+        metavar="FILE",
+        help="a Python file whose components settings may name; again for more files",
     )
     parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
     parser.add_argument(
@@ -101,6 +109,7 @@ def read_study(options: argparse.Namespace) -> Study:
         "alpha": options.alpha,
         "smallest": options.smallest,
         "minutes": options.budget,
+        "files": (*before.files, *options.files),
     }
     return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})
 
@@ -109,17 +118,13 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with convert_errors():
         study = read_study(options)
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers is {options.workers}; give 1 or more.")
     enable_compilation_cache()
-    import jax
-
     from train.report.console import Console
     from train.study.compare import Comparison, enter
     from train.study.live import Live
     from train.study.page import write_page
     from train.study.words import describe, record
-    from train.study.workers import Pool, list_cores, make_here
+    from train.study.workers import open_maker
     from train.variants import BASELINE
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
@@ -135,12 +140,8 @@ def run(options: argparse.Namespace) -> int:
     for entry in entries:
         if entry.moved:
             console.say(f"{entry.name}: {', '.join(entry.moved)} so that its {study.budget} equal the baseline's")
-    with Live(console, study) as live:
-        if jax.default_backend() == "cpu":
-            with Pool(options.workers or len(list_cores())) as pool:
-                results = comparison.run(pool.make, live.update)
-        else:
-            results = comparison.run(make_here, live.update)
+    with Live(console, study) as live, open_maker(options.workers) as make:
+        results = comparison.run(make, live.update)
     write_page(folder, study, results)
     if options.json:
         print(json.dumps([record(result) for result in results], indent=1))

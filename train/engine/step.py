@@ -45,7 +45,8 @@ def make_loss(
     a scalar, which depends on parameters alone, is multiplied by the whole weight.  Of the sown "metrics", pairs of a
     sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finish_sums`.
 
-    Raises InputError if a head leaves its logits in chunks to an objective that takes whole ones.
+    Raises InputError if a head leaves its logits in chunks to an objective that takes whole ones, and if a layer sows a
+    metric that has the name of one of the objective's.
     """
     apply = _make_apply(model, objective, precision)
 
@@ -82,7 +83,13 @@ def _make_apply(model: Model, objective: Objective, precision: Precision) -> Cal
                 f"The head leaves its logits to be computed in chunks of {outputs.chunk}, and the objective"
                 f" {type(objective).__name__} takes whole logits; leave model.head.chunk out."
             )
-        return objective(outputs, batch), gather_metrics(sown.get("metrics", {})), sown.get("losses", {})
+        measured, metrics = objective(outputs, batch), gather_metrics(sown.get("metrics", {}))
+        if taken := sorted(measured.keys() & metrics.keys()):
+            raise InputError(
+                f"A layer sows the metric {taken[0]!r}, a name of the objective {type(objective).__name__}; give it"
+                " another."
+            )
+        return measured, metrics, sown.get("losses", {})
 
     return apply
 

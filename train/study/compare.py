@@ -1,9 +1,10 @@
 """Comparisons: variants against a baseline at an equal budget, on paired seeds, until a verdict is reached."""
 
 import dataclasses
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ from train.data.notes import get_notes
 from train.engine.folder import collect_versions
 from train.engine.prepared import prepare
 from train.engine.requirements import settle
-from train.errors import InputError
+from train.errors import InputError, Json
 from train.study.leaks import find_leak
 from train.study.ledger import Ledger
-from train.study.match import Cost, Match, load_cost, match, read_cost
-from train.study.trial import Outcome, Unit
+from train.study.match import Cost, Match, UnmatchedError, load_cost, match, read_cost
+from train.study.trial import Make, Outcome, Part, Unit
 from train.study.verdict import Verdict, judge
 from train.variants import BASELINE, FIRST, Study
 
 TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
-Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Result:
 
     `share` is the mean difference as a share of the baseline's mean loss, with the confidence sequence.  `compute` is
     the share of its own steps after which the better one of the two has the last loss of the other, on their mean
-    curves; None if the curves do not say.
+    curves; None if the curves do not say.  `losses` are by seed, `differences` those of seeds that both have.
     """
 
     entry: Entry
@@ -57,56 +57,67 @@ class Result:
     compute: float | None = None
     curve: tuple[tuple[int, float], ...] = ()
     losses: tuple[float, ...] = ()
+    differences: tuple[float, ...] = ()
 
 
-def enter(study: Study, say: Callable[[str], None] = lambda _: None) -> list[Entry]:
-    """Checks the baseline and every variant before anything is trained: laws, and the match of budgets."""
+def enter(study: Study, say: Callable[[str], None] = lambda _: None, target: Cost | None = None) -> list[Entry]:
+    """Checks the baseline and every variant before anything is trained: laws, and the match of budgets.
+
+    Budgets are matched to `target`, by default the baseline's.  Raises InputError if there is nothing to compare, or
+    if a structure cannot be trained at all.
+    """
+    if not study.variants:
+        raise InputError("A study has nothing to compare; give --vary NAME=path=value.")
     entries: list[Entry] = []
-    target = Cost(0, 0)
     for name, settings in {BASELINE: (), **study.variants}.items():
         overrides = (*study.overrides, *settings)
-        experiment, _ = load_config(study.config, list(overrides))
+        experiment, _ = load_config(study.config, list(overrides), study.files)
         data = experiment.data.open()
         prepared = prepare(settle(experiment, data)[0], data)
         leak = find_leak(prepared)
         if name == BASELINE:
             if leak:
                 raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
-            target = read_cost(prepared)
-            entries.append(Entry(name, overrides, cost=target))
+            target = target or read_cost(prepared)
+            entries.append(Entry(name, overrides, cost=read_cost(prepared)))
             for note in get_notes(data):
                 say(str(note))
             continue
         if leak:
             entries.append(Entry(name, overrides, cost=read_cost(prepared), out=leak))
             continue
-        entries.append(_matched(study, name, overrides, target, width_of(prepared.experiment.model)))
+        assert target is not None
+        entries.append(_match_entry(study, name, overrides, target, width_of(prepared.experiment.model)))
     return entries
 
 
-def _matched(study: Study, name: str, overrides: tuple[str, ...], target: Cost, width: int) -> Entry:
+def _match_entry(study: Study, name: str, overrides: tuple[str, ...], target: Cost, width: int) -> Entry:
     try:
-        found: Match = match(study.config, overrides, study.free, study.budget, target, width)
-    except InputError as error:
-        if str(error).startswith(("has ", "cannot ")):
-            return Entry(name, overrides, cost=load_cost(study.config, overrides), out=f"{name} {error}")
-        raise
+        found: Match = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
+    except UnmatchedError as error:
+        return Entry(name, overrides, cost=load_cost(study.config, overrides, study.files), out=f"{name} {error}")
     return Entry(name, (*overrides, *found.overrides), found.overrides, found.cost)
 
 
 class Comparison:
     """A study that is carried out in a folder; what its ledger holds is not done again."""
 
-    def __init__(self, study: Study, folder: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, study: Study, folder: Path, entries: Sequence[Entry], first_seed: int = 0) -> None:
         self.study, self.entries, self.ledger = study, list(entries), Ledger(folder)
+        self.first_seed = first_seed
         self.outcomes: dict[tuple[str, tuple[str, ...], int, str], Outcome] = {}
         self.failures: dict[str, str] = {}
         self.began = time.monotonic()
         first = next(iter(self.ledger.lines), None)
         if first is None:
-            self.ledger.add({"kind": "study", **study.record(), "versions": dict(collect_versions())})
+            self.ledger.add({"kind": "study", **record_study(study), "versions": dict(collect_versions())})
         elif {name: first.get(name) for name in study.record()} != study.record():
             raise InputError(f"{folder} holds another study; name another folder with --to.")
+        elif first.get("sources", {}) != find_sources(study):
+            raise InputError(
+                f"{study.config} or a file beside it has changed since the study in {folder} began, so that its trials"
+                " are of other structures; name another folder with --to."
+            )
         for line in self.ledger.lines:
             if line["kind"] == "trial":
                 self._take(line)
@@ -120,25 +131,39 @@ class Comparison:
         curve = tuple((step, math.inf if value is None else value) for step, value in line["curve"])
         self.outcomes[key] = Outcome(loss, curve, line["seconds"])
 
-    def run(self, make: Make, look: Callable[[list[Result], int, int], None] = lambda *_: None) -> list[Result]:
-        """Tunes, then adds seeds until each variant is decided; `look` gets results, and trials done and planned."""
+    def run(
+        self,
+        make: Make,
+        look: Callable[[list[Result], int, int], None] = lambda *_: None,
+        enough: Callable[[Result], bool] = lambda _: False,
+    ) -> list[Result]:
+        """Tunes, then adds seeds until each variant is decided; `look` gets results, and trials done and planned.
+
+        No seeds are added to an undecided variant of which there is `enough`.
+        """
         chosen = self._tune(make, look)
         count = 0
         while True:
             results = self.results(chosen, count)
             look(results, len(self.outcomes), len(self.outcomes))
-            waiting = [one for one in results if one.entry.out is None and not self._is_decided(one, count)]
+            waiting = [
+                result.entry.name
+                for result in results[1:]
+                if result.entry.out is None and not self._is_decided(result, count) and not enough(result)
+            ]
             if not waiting or self._is_over(count):
                 return results
-            names = {BASELINE, *(one.entry.name for one in waiting)}
+            names = {BASELINE, *waiting}
             count = min(max(count + 1, FIRST), self.study.seeds or self.study.most)
             units = [
-                Unit(entry.name, self.study.config, chosen[entry.name], seed, "verdict")
-                for seed in range(count)
+                self.plan(entry.name, chosen[entry.name], seed, "verdict")
+                for seed in self._seeds(count)
                 for entry in self.entries
                 if entry.name in names and entry.out is None
             ]
-            self._make(units, make, lambda seeds=count: look(self.results(chosen, seeds), len(self.outcomes), seeds))
+            self.carry_out(
+                units, make, lambda seeds=count: look(self.results(chosen, seeds), len(self.outcomes), seeds)
+            )
 
     def _is_decided(self, result: Result, count: int) -> bool:
         if result.entry.name in self.failures:
@@ -160,14 +185,14 @@ class Comparison:
         seeds = range(TUNING_SEED, TUNING_SEED + self.study.tuning_seeds)
         tried = {
             (entry.name, setting): [
-                Unit(entry.name, self.study.config, (*entry.overrides, setting), seed, "tuning") for seed in seeds
+                self.plan(entry.name, (*entry.overrides, setting), seed, "tuning") for seed in seeds
             ]
             for entry in self.entries
             if entry.out is None
             for setting in self.study.grid
         }
         units = [unit for group in tried.values() for unit in group]
-        self._make(units, make, lambda: look([], len(self.outcomes), len(units)))
+        self.carry_out(units, make, lambda: look([], len(self.outcomes), len(units)))
         for entry in self.entries:
             if entry.out is None and entry.name not in self.failures:
                 losses = {
@@ -178,7 +203,14 @@ class Comparison:
                 plain[entry.name] = (*entry.overrides, best)
         return plain
 
-    def _make(self, units: Sequence[Unit], make: Make, done: Callable[[], None]) -> None:
+    def _seeds(self, count: int) -> range:
+        return range(self.first_seed, self.first_seed + count)
+
+    def plan(self, name: str, overrides: tuple[str, ...], seed: int, part: Part) -> Unit:
+        """Plans a trial of this study."""
+        return Unit(name, self.study.config, overrides, seed, part, self.study.files)
+
+    def carry_out(self, units: Sequence[Unit], make: Make, done: Callable[[], None] = lambda: None) -> None:
         """Makes the trials that the ledger does not hold, each a line of it when it ends."""
         left = [unit for unit in units if unit.key not in self.outcomes and unit.variant not in self.failures]
         for unit, outcome in make(left):
@@ -205,7 +237,7 @@ class Comparison:
         found = {
             entry.name: {
                 seed: outcome
-                for seed in range(count)
+                for seed in self._seeds(count)
                 if (outcome := self.outcomes.get((entry.name, chosen[entry.name], seed, "verdict"))) is not None
             }
             for entry in self.entries
@@ -253,7 +285,19 @@ class Comparison:
             _share_of_steps(curve, other),
             curve,
             tuple(own[seed].loss for seed in sorted(own)),
+            tuple(own[seed].loss - base[seed].loss for seed in both),
         )
+
+
+def record_study(study: Study) -> dict[str, Json]:
+    """Records a study as JSON values: its settings, and the digests of the user's files that it names."""
+    return {**study.record(), "sources": find_sources(study)}
+
+
+def find_sources(study: Study) -> dict[str, Json]:
+    """SHA-256 of each of the user's files that a study names, by its path."""
+    files = [file for file in (study.config, *study.files) if file.endswith(".py") and Path(file).is_file()]
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
 
 
 def _finite(value: float) -> float | None:

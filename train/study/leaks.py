@@ -1,4 +1,8 @@
-"""The law that is tested of every variant before it is compared: a language model's outputs know no later token."""
+"""The laws that are tested of every variant before it is compared.
+
+Outputs of a language model know no later token and no other row of the batch, and they are plain logits: an output of
+another class could compute the loss in its own way.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +14,19 @@ from models.laws.inputs import random_like
 from train.engine.prepared import Prepared
 from train.objectives import NextToken, NextTokens
 
-PLACES = 4  # places in a row after which all tokens are changed
+PLACES = 32  # places in a row after which all tokens are changed
 CLOSE = 1e-3  # of the largest output
 
 
 def find_leak(prepared: Prepared) -> str | None:
-    """A sentence if outputs of a model of next tokens change with tokens that come later, otherwise None.
+    """A sentence if outputs of a model of next tokens know what they may not, otherwise None.
 
-    Parameters are random, so that no branch is silent; the row is as long as in training.
+    Parameters are random, so that no branch is silent; rows are as long as in training.
     """
     experiment = prepared.experiment
     if not isinstance(experiment.objective, NextToken | NextTokens):
         return None
-    first = {name: jnp.asarray(value[:1]) for name, value in prepared.batches[0].items()}
+    first = {name: jnp.asarray(value[:2]) for name, value in prepared.batches[0].items()}
     first["segments"] = jnp.ones_like(first["tokens"])
     length, params = first["tokens"].shape[1], random_like(prepared.shapes)
 
@@ -31,14 +35,22 @@ def find_leak(prepared: Prepared) -> str | None:
         outputs = experiment.model.apply({"params": params}, batch)
         return outputs.logits() if isinstance(outputs, Projected) else outputs
 
+    outputs = jax.eval_shape(lambda params: experiment.model.apply({"params": params}, first), prepared.shapes)
+    if type(outputs) not in (jax.ShapeDtypeStruct, Projected):
+        return f"its outputs are of the class {type(outputs).__name__}, and no logits"
     before = np.asarray(run(params, first), np.float64)
     if not np.isfinite(before).all():  # too large for a model of these values
         params = prepared.parallel.whole(prepared.begin().state).params
         before = np.asarray(run(params, first), np.float64)
-    for place in np.linspace(1, length - 1, PLACES).astype(int).tolist():
+    if len(before) > 1:
+        tokens = first["tokens"].at[1].set((first["tokens"][1] + 1) % prepared.data.vocab)
+        moved = np.abs(np.asarray(run(params, first | {"tokens": tokens}), np.float64) - before)[0].max()
+        if not moved <= CLOSE * np.abs(before).max():
+            return "tokens of one row of the batch move outputs of another"
+    for place in np.unique(np.linspace(1, length - 1, PLACES).astype(int)).tolist():
         tokens = first["tokens"].at[:, place:].set((first["tokens"][:, place:] + 1) % prepared.data.vocab)
         after = np.asarray(run(params, first | {"tokens": tokens}), np.float64)
-        moved = np.abs(after - before)[:, :place].reshape(place, -1).max(1)
+        moved = np.abs(after - before)[:, :place].max((0, *range(2, before.ndim)))
         if not moved.max() <= CLOSE * np.abs(before).max():
             return f"later tokens move earlier outputs: tokens from {place} on change output {int(moved.argmax())}"
     return None

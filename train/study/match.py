@@ -16,6 +16,10 @@ MULTIPLES = (64, 32, 16, 8, 4, 2, 1)  # of a hidden width, which hardware likes 
 TRIES = 12
 
 
+class UnmatchedError(InputError):
+    """A variant that cannot have the budget of the baseline; the message goes on after the variant's name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """Parameters, and floating-point operations of a training step."""
@@ -38,9 +42,9 @@ def read_cost(prepared: Prepared) -> Cost:
     return Cost(count_parameters(prepared.shapes), prepared.work)
 
 
-def load_cost(config: str, overrides: Sequence[str]) -> Cost:
+def load_cost(config: str, overrides: Sequence[str], files: Sequence[str] = ()) -> Cost:
     """The cost of a config with overrides.  Raises InputError if it cannot be trained."""
-    experiment, _ = load_config(config, list(overrides))
+    experiment, _ = load_config(config, list(overrides), files)
     data = experiment.data.open()
     return read_cost(prepare(settle(experiment, data)[0], data))
 
@@ -66,26 +70,31 @@ def match(
     budget: Budget,
     target: Cost,
     width: int,
-    count: Callable[[str, Sequence[str]], Cost] = load_cost,
+    count: Callable[[str, Sequence[str]], Cost] | None = None,
+    files: Sequence[str] = (),
 ) -> Match:
     """Scales the free fields of a variant by one factor until its budget is the target's within 1 %.
 
     `free` are paths of numbers that multiply `width`; by default the expansions of feedforwards.  Hidden widths are
-    multiples of 64 if that comes near enough, otherwise of less.  Raises InputError, with what came nearest, if
+    multiples of 64 if that comes near enough, otherwise of less.  Raises UnmatchedError, with what came nearest, if
     nothing does.
     """
 
     def spend(cost: Cost) -> float:
         return cost.flops if budget == "flops" else cost.parameters
 
-    plain = count(config, overrides)
+    def price(*more: str) -> Cost:
+        changed = [*overrides, *more]
+        return load_cost(config, changed, files) if count is None else count(config, changed)
+
+    plain = price()
     ratio = spend(plain) / spend(target) if budget != "none" else 1.0
     if budget == "none" or abs(ratio - 1) <= WITHIN:
         return Match((), plain, ratio)
-    experiment, _ = load_config(config, list(overrides))
+    experiment, _ = load_config(config, list(overrides), files)
     paths = list(free) or list(find_fields(experiment.model))
     if not paths:
-        raise InputError(
+        raise UnmatchedError(
             f"has {ratio:.3f} times the {budget} of the baseline, and no feedforward whose width could change; free"
             " another field with --free PATH, or compare with --match none."
         )
@@ -96,7 +105,7 @@ def match(
         widths = {path: max(multiple, round(value * factor / multiple) * multiple) for path, value in hidden.items()}
         key = tuple(widths.values())
         if key not in costs:
-            costs[key] = count(config, [*overrides, *_write(widths, width)])
+            costs[key] = price(*_write(widths, width))
         return widths, costs[key]
 
     factor = _solve(lambda x: spend(at(x, 1)[1]) / spend(target))
@@ -108,7 +117,7 @@ def match(
             return Match(tuple(_write(widths, width)), cost, ratio)
         tried.append((widths, cost))
     widths, cost = min(tried, key=lambda pair: abs(spend(pair[1]) / spend(target) - 1))
-    raise InputError(
+    raise UnmatchedError(
         f"cannot have the {budget} of the baseline: with {', '.join(_write(widths, width))} it has"
         f" {spend(cost) / spend(target):.3f} times as many; free another field with --free PATH, make it smaller, or"
         " compare with --match none."

@@ -29,7 +29,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
         "Confidence sequences": "".join(
             add_caption(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
             for result in variants
-            if (plot := _sequence(study, results[0], result, judged)) is not None
+            if (plot := _sequence(study, result, judged)) is not None
         ),
         "Match": add_caption("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
@@ -51,9 +51,9 @@ def _curves(results: Sequence[Result]) -> Plot:
     )
 
 
-def _sequence(study: Study, base: Result, result: Result, count: int) -> Plot | None:
+def _sequence(study: Study, result: Result, count: int) -> Plot | None:
     """The mean difference and its confidence sequence, seed by seed, from the first interval that is finite."""
-    x = [loss - other for loss, other in zip(result.losses, base.losses, strict=False)]
+    x = result.differences
     rows: list[tuple[int, float, float, float]] = []
     for n in range(2, len(x) + 1):
         low, high = find_interval(x[:n], study.alpha / count)

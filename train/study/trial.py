@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -35,13 +35,14 @@ CURVE = 8  # batches that a point of the curve is measured on
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A trial to be made: a config with overrides, a seed, and the part to measure on."""
+    """A trial to be made: a config with overrides, which may name components of `files`, a seed, and the part."""
 
     variant: str
     config: str
     overrides: tuple[str, ...]
     seed: int
     part: Part
+    files: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], int, str]:
@@ -91,6 +92,9 @@ def measure(prepared: Prepared, params: Params, part: Part, most: int | None = N
     return compute_interval(combine_batches(jax.device_get(results))["loss"])[0]
 
 
+Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]  # makes trials; a string is an error
+
+
 class Trainer:
     """A structure that is trained from several seeds by one compiled step."""
 
@@ -123,14 +127,14 @@ class Trainer:
 
 
 @functools.lru_cache(maxsize=4)
-def load_trainer(config: str, overrides: tuple[str, ...]) -> Trainer:
-    """The trainer of a config with overrides; a worker keeps the last ones with their compiled programs."""
-    return Trainer(load_config(config, list(overrides))[0])
+def load_trainer(config: str, overrides: tuple[str, ...], files: tuple[str, ...] = ()) -> Trainer:
+    """Loads the trainer of a config with overrides; a worker keeps the last ones with their compiled programs."""
+    return Trainer(load_config(config, list(overrides), files)[0])
 
 
 def make_trial(unit: Unit) -> Outcome:
     """Makes one trial in this process."""
-    return load_trainer(unit.config, unit.overrides).run(unit.seed, unit.part)
+    return load_trainer(unit.config, unit.overrides, unit.files).run(unit.seed, unit.part)
 
 
 def describe_error(error: Exception) -> str:
@@ -142,7 +146,7 @@ def read_units(lines: Iterator[str]) -> Iterator[Unit]:
     """Units from lines of JSON."""
     for line in lines:
         fields = json.loads(line)
-        yield Unit(**fields | {"overrides": tuple(fields["overrides"])})
+        yield Unit(**fields | {name: tuple(fields[name]) for name in ("overrides", "files")})
 
 
 def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:

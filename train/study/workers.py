@@ -11,7 +11,10 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from train.study.trial import Outcome, Unit, describe_error, make_trial
+import jax
+
+from train.errors import InputError
+from train.study.trial import Make, Outcome, Unit, describe_error, make_trial
 
 COMMAND = (sys.executable, "-m", "train.study.trial")
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -34,6 +37,21 @@ def make_here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome | str]]:
         except Exception as error:  # whatever a user's class raises; it is one line of the ledger
             outcome = describe_error(error)
         yield unit, outcome
+
+
+@contextlib.contextmanager
+def open_maker(count: int | None) -> Iterator[Make]:
+    """Gives what makes trials on this machine: `count` workers on a CPU, by default one a core, otherwise this process.
+
+    Raises InputError for a count below 1.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"--workers is {count}; give 1 or more.")
+    if jax.default_backend() != "cpu":
+        yield make_here
+        return
+    with Pool(count or len(list_cores())) as pool:
+        yield pool.make
 
 
 class Worker:
@@ -77,7 +95,8 @@ class Worker:
 
 
 class Pool:
-    """Workers that take units from one queue; one that died is replaced.  A context manager, which ends them."""
+    """Workers that take units from one queue; one that died is replaced, and its trial made
+    once more.  A context manager, which ends them."""
 
     def __init__(self, count: int, command: Sequence[str] = COMMAND) -> None:
         cores: list[int | None] = [*list_cores()[:count]] if count > 1 else [None]
@@ -98,8 +117,11 @@ class Pool:
                     worker = self.workers[place] or Worker(self.cores[place], self.command)
                     self.workers[place] = worker
                     outcome = worker.make(unit)
-                    if worker.process.poll() is not None:
-                        self.workers[place] = None
+                    if worker.process.poll() is not None:  # it was killed: once more, in a new process
+                        worker = self.workers[place] = Worker(self.cores[place], self.command)
+                        outcome = worker.make(unit)
+                        if worker.process.poll() is not None:
+                            self.workers[place] = None
                     done.put((unit, outcome))
 
         threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(self.cores))]

@@ -169,6 +169,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.represented_by("alone")
 @pytest.mark.represented_by("alone", "beside", "decoder")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_mixes_tokens_and_keeps_nothing_is_refused_in_a_sentence_that_says_how_to_keep(name: str) -> None:
@@ -234,6 +235,7 @@ def test_training_with_a_search_refuses_it_before_the_first_step() -> None:
         prepare(experiment, data)
 
 
+@pytest.mark.slow
 def test_an_encoder_needs_no_cache() -> None:
     require_decodable(TRANSLATOR, PROMPTS | {"source": jnp.ones((2, 5), jnp.int32)}, 9)
 

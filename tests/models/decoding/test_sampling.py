@@ -54,6 +54,7 @@ def test_a_decoder_reads_its_source_while_generating() -> None:
     np.testing.assert_array_equal(beam(TRANSLATOR, params, prompts, 5, width=1)[0], [one, two])
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("2")
 @pytest.mark.parametrize("end", [None, 2, 1])  # the last one ends the best continuation at once
 def test_a_beam_wide_enough_finds_the_best_of_all_continuations(end: int | None) -> None:

@@ -280,6 +280,7 @@ def test_without_a_terminal_progress_is_plain_lines(runs: dict[str, Path], comma
     assert "\x1b" not in said
 
 
+@pytest.mark.slow
 def test_on_a_terminal_progress_is_a_bar(runs: dict[str, Path], workshop: Path) -> None:
     del runs
     ours, theirs = pty.openpty()

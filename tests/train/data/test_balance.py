@@ -92,6 +92,7 @@ def test_plain_training_finds_none_of_a_rare_class(runs: dict[str, Path]) -> Non
     assert summary(runs["plain"])["accuracy_a"] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("weights")
 @pytest.mark.parametrize("kind", HELPED)
 def test_weights_and_sampler_find_a_rare_class(kind: str, runs: dict[str, Path]) -> None:

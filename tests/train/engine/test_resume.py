@@ -50,6 +50,7 @@ def finished(workshop: Path) -> Path:
     return workshop / "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("sentences")
 @pytest.mark.parametrize("config", [LANGUAGE_MODEL, SENTENCES], ids=["language_model", "sentences"])
 def test_killed_or_stopped_at_any_line_a_run_ends_bit_identical(workshop: Path, tmp_path: Path, config: str) -> None:
@@ -193,6 +194,7 @@ def test_a_damaged_file_of_the_newest_checkpoint_is_harmless_or_noticed(
     assert noticed >= (needed if damage is half else {file for file in needed if not file.endswith("_METADATA")})
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("metrics/metrics")
 @pytest.mark.parametrize("file", ["params/d/*", "progress/metadata", "metrics/metrics"])
 def test_a_run_continued_from_before_a_damaged_checkpoint_ends_bit_identical(
@@ -324,6 +326,7 @@ def test_what_a_kill_leaves_before_the_first_step_is_no_obstacle(tmp_path: Path)
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_patience_stops_once_and_for_all_and_the_best_checkpoint_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

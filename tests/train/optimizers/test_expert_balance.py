@@ -61,6 +61,7 @@ def stepped(optimizer: optax.GradientTransformation, measured: Any, excess: Any)
     return first, optimizer.update(grads, state, optax.apply_updates(params, first))[0]
 
 
+@pytest.mark.represented_by("adafactor")
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "no roles"])
 def test_the_bias_moves_at_its_own_rate_and_nothing_else_feels_it(name: str, measured: Any) -> None:
     params, _, found = measured

@@ -155,6 +155,7 @@ def test_layer_decay_multiplies_the_rate_by_a_power_of_the_distance_from_the_hea
         np.testing.assert_allclose(scale, 0.5**power, rtol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_layer_decay_scales_the_whole_update_of_a_layer() -> None:
     params = looped()
     plain, scaled = (

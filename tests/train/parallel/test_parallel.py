@@ -177,6 +177,7 @@ def test_the_batches_are_ragged(batches: list[Arrays]) -> None:
     assert len(set(shares)) > 1  # devices of a pmap hold different weights, so a mean of their means would be wrong
 
 
+@pytest.mark.represented_by("mesh-causal-scanned")
 @pytest.mark.represented_by("pmap-classifier-scanned", "mesh-causal-scanned")
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 @pytest.mark.parametrize("task", TASKS)

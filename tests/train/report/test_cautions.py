@@ -178,6 +178,7 @@ def test_of_questions_that_all_fail_the_first_reason_is_given() -> None:
         QuestionBatches(data, ["a", "b", "c"], 2)
 
 
+@pytest.mark.slow
 def test_classes_are_called_by_their_names(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = "text,label\n" + "".join(f"review {index},{index % 2}\n" for index in range(8))
     (tmp_path / "train.csv").write_text(table)

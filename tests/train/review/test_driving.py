@@ -239,6 +239,7 @@ def test_drives_do_not_depend_on_batches_or_devices(model: Any, ways: tuple[str,
     law_metrics_do_not_depend_on_batches_or_devices(experiment(model), review, 0, ways)
 
 
+@pytest.mark.slow
 def test_drives_are_the_same_twice_and_are_shown() -> None:
     review = ClosedLoop(episodes=2, asked=(8.0, 16.0), steps=20)
     one = trained(experiment(DECIDING), Jit(), 64)

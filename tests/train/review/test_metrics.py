@@ -68,6 +68,7 @@ def test_metrics_are_their_formulas() -> None:
         TopK(0)
 
 
+@pytest.mark.slow
 def test_a_metric_is_logged_at_each_evaluation_and_picks_the_best_checkpoint(tmp_path: Path) -> None:
     experiment = load_config(SENTENCES, [*SHORT, "evaluation.metric=macro_f1"])[0]
     asked = dataclasses.replace(experiment, metrics=(MacroF1(), TopK(2)), review=None)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from train.study.ledger import NAME, Ledger
 from train.study.match import Cost, load_cost, match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
-from train.study.workers import make_here
+from train.study.workers import Pool, make_here
 from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
@@ -79,6 +80,46 @@ def test_seeds_are_added_until_each_variant_is_decided_or_there_are_no_more(tmp_
     assert "would have been seen" in describe(results["same"])
     assert record(results["good"])["verdict"] == "better"
     assert results["good"].share[0] == pytest.approx(good.mean / results[BASELINE].loss, rel=0.05)
+
+
+def test_no_seed_is_added_once_every_variant_is_decided_and_differences_are_of_seeds_that_both_have(
+    tmp_path: Path,
+) -> None:
+    made: list[Unit] = []
+    results = Comparison(STUDY, tmp_path, entered("good")).run(make_by(losses, made))
+    verdict = results[1].verdict
+    assert verdict is not None
+    assert verdict.seeds == len(results[0].losses) < 12
+    assert {unit.seed for unit in made} == set(range(verdict.seeds))
+    pairs = zip(results[1].losses, results[0].losses, strict=True)
+    assert results[1].differences == tuple(loss - other for loss, other in pairs)
+
+
+def test_a_file_that_changed_since_a_study_began_ends_it_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("x = 1\n")
+    study = dataclasses.replace(STUDY, files=(str(file),))
+    Comparison(study, tmp_path, entered("good"))
+    Comparison(study, tmp_path, entered("good"))
+    file.write_text("x = 2\n")
+    with pytest.raises(InputError, match="has changed since the study .* name another folder with --to"):
+        Comparison(study, tmp_path, entered("good"))
+
+
+def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> None:
+    script = (
+        "import json, os, pathlib, signal, sys\n"
+        "for line in sys.stdin:\n"
+        "    mark = pathlib.Path(sys.argv[1]) / str(json.loads(line)['seed'])\n"
+        "    if not mark.exists():\n"
+        "        mark.touch()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1}), flush=True)\n"
+    )
+    units = [Unit("a", "config", (), seed, "verdict") for seed in range(4)]
+    with Pool(2, (sys.executable, "-c", script, str(tmp_path))) as pool:
+        outcomes = dict(pool.make(units))
+    assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1)] * 4
 
 
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same_results(tmp_path: Path) -> None:

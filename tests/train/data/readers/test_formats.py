@@ -307,6 +307,7 @@ def test_what_is_cut_or_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert "have more than data.length=10 tokens and are left out" in str(left.notes[0])
 
 
+@pytest.mark.slow
 def test_standard_input_in_another_encoding_is_told_with_a_command_that_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sound: Path
 ) -> None:

@@ -302,6 +302,7 @@ def experiment():
 """
 
 
+@pytest.mark.slow
 def test_a_users_videos_train_and_answer_by_file_and_by_folder(
     made: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

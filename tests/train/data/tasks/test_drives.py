@@ -104,6 +104,7 @@ def test_a_return_is_asked_for_as_it_is_at_the_wheel(horizon: int | None, tmp_pa
     assert not np.allclose(given(14.0), given(None))
 
 
+@pytest.mark.slow
 def test_windows_with_a_turn_are_drawn_as_often_as_asked() -> None:
     shares = []
     settings: list[dict[str, Any]] = [{}, {"balance": 0.4, "turn": 0.5}]
