@@ -32,21 +32,27 @@ Word = Literal["better", "worse", "no difference shown", "as good", "disqualifie
 
 def log_e_value(differences: Sequence[float], mean: float = 0.0) -> float:
     """The logarithm of E(mean); 0 for less than two differences, and if all of them equal `mean`."""
-    x = np.asarray(differences, np.float64)
-    n = len(x)
-    if n < 2 or not np.any(x != mean):
-        return 0.0
-    g = np.asarray(EFFECTS)
-    spread, shift = np.square(x - x.mean()).sum(), n * (x.mean() - mean) ** 2
-    ratio = np.log(spread + shift) - np.log(spread + shift / (1 + n * g))
-    exponents = n / 2 * ratio - np.log1p(n * g) / 2
-    return float(np.logaddexp.reduce(exponents)) - math.log(len(g))
+    return float(_log_e_values(differences, mean)[-1]) if len(differences) else 0.0
+
+
+def _log_e_values(differences: Sequence[float], mean: float) -> np.ndarray:
+    """The logarithms of E(mean) after 1, ..., n differences."""
+    x = np.asarray(differences, np.float64) - mean
+    n = np.arange(1, len(x) + 1)
+    means = np.cumsum(x) / n
+    before = np.concatenate([[0.0], means[:-1]])
+    spread, shift = np.cumsum((x - before) * (x - means)), n * means**2  # by Welford's recurrence
+    sure = (n > 1) & (np.cumsum(x != 0) > 0)
+    g, count = np.asarray(EFFECTS), n[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(spread + shift)[:, None] - np.log(spread[:, None] + shift[:, None] / (1 + count * g))
+        values = np.logaddexp.reduce(count / 2 * ratio - np.log1p(count * g) / 2, axis=1)
+    return np.where(sure, values - math.log(len(g)), 0.0)
 
 
 def find_p_value(differences: Sequence[float]) -> float:
     """The least 1 / E(0) over all looks so far: a p-value that is valid at any time."""
-    looks = (log_e_value(differences[:n]) for n in range(1, len(differences) + 1))
-    return min(1.0, math.exp(-max(looks, default=0.0)))
+    return min(1.0, math.exp(-max(_log_e_values(differences, 0.0), default=0.0)))
 
 
 def find_interval(differences: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:

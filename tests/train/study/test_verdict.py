@@ -14,9 +14,9 @@ STUDIES, SEEDS = 1000, 20
 
 def marginal(x: np.ndarray, g: float | None) -> float:
     """The likelihood of x with the right Haar measure over sigma, and mu / sigma from N(0, g), or 0 without g."""
-    log_sigma = np.linspace(-8, 8, 1601)
+    log_sigma = np.linspace(-8, 8, 801)
     sigma = np.exp(log_sigma)[:, None]
-    effects = np.zeros(1) if g is None else np.linspace(-9, 9, 3601) * math.sqrt(g)
+    effects = np.zeros(1) if g is None else np.linspace(-9, 9, 1201) * math.sqrt(g)
     log_density = sum(scipy.stats.norm.logpdf(value / sigma - effects) - np.log(sigma) for value in x)
     over_sigma = scipy.integrate.trapezoid(np.exp(log_density), log_sigma, axis=0)
     if g is None:
@@ -58,8 +58,10 @@ def test_with_a_look_after_every_seed_at_most_five_of_a_hundred_equal_variants_a
     for _ in range(STUDIES):
         x = chance.normal(0, 1, SEEDS).tolist()
         false += find_p_value(x) <= 0.05
-        looks = [abs(np.mean(x[:n])) / np.std(x[:n], ddof=1) * math.sqrt(n) for n in range(3, SEEDS + 1)]
-        textbook += any(2 * scipy.stats.t.sf(t, n - 1) <= 0.05 for n, t in enumerate(looks, 3))
+        counts = np.arange(3, SEEDS + 1)
+        deviations = [np.std(x[:n], ddof=1) for n in counts]
+        looks = np.abs(np.cumsum(x)[2:] / counts) / deviations * np.sqrt(counts)
+        textbook += bool((looks >= scipy.stats.t.isf(0.025, counts - 1)).any())
     assert false / STUDIES <= 0.05
     assert textbook / STUDIES > 0.15, "an ordinary t-test that is looked at after each seed"
 

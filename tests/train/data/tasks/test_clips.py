@@ -1,6 +1,4 @@
-"""Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and what a classifier of
-them answers.
-"""
+"""Clips: what is read of a user's videos, which frames are seen, what moves in our own sets, and a classifier's answers."""
 
 import json
 from collections.abc import Callable
@@ -320,7 +318,7 @@ def test_a_users_videos_train_and_answer_by_file_and_by_folder(
     answers = json.loads(capsys.readouterr().out)["answers"]
     assert [Path(answer["input"]).parent.name for answer in answers] == ["left"] * 8 + ["right"]
     assert np.mean([answer["label"] == Path(answer["input"]).parent.name for answer in answers]) > 0.8
-    assert main(["predict", str(run), str(made / "left" / "notes.txt")]) == 2
+    assert main(["predict", str(run), str(made / "left/notes.txt")]) == 2
     assert "notes.txt cannot be read as a video" in capsys.readouterr().err
 
 
