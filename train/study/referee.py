@@ -79,6 +79,7 @@ class Referee:
     def __init__(self, study: Study, folder: Path) -> None:
         self.folder, self.ledger = folder, Ledger(folder)
         self.study = dataclasses.replace(study, variants={}, grid=(), seeds=None)
+        self.target = load_cost(study.config, study.overrides, study.files)
         head = {"kind": "campaign", **self.study.record(), "sources": find_sources(self.study)}
         if not self.ledger.lines:
             self.ledger.add(head)
@@ -87,7 +88,6 @@ class Referee:
                 f"{folder} holds a campaign of another study, or the study's file has changed since; name another"
                 " folder with --to."
             )
-        self.target = load_cost(study.config, study.overrides, study.files)
 
     @property
     def rulings(self) -> list[dict[str, Json]]:
@@ -157,7 +157,7 @@ class Referee:
             return dataclasses.replace(ruling, stage="screened out", sentence=sentence)
 
         def look(results: Sequence[Result], done: int, _: int) -> None:
-            say(f"proposal {number}: {done} trials, {len(results[0].losses) if results else 0} seeds")
+            say(f"proposal {number}: {done} trials, seed {len(results[0].losses) if results else 0}")
 
         _, result = comparison.run(make, look, self._is_futile)
         return self._describe(ruling, result, level)

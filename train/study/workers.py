@@ -8,6 +8,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -62,11 +63,13 @@ class Worker:
         if core is not None:
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
             command = ("taskset", "--cpu-list", str(core), *command) if shutil.which("taskset") else command
+        self.open = contextlib.ExitStack()
+        self.errors = self.open.enter_context(tempfile.TemporaryFile())
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             env=environment,
             text=True,
         )
@@ -82,16 +85,22 @@ class Worker:
         except OSError:
             line = ""
         if not line:
-            return f"its process ended with exit code {self.process.wait()}"
+            return f"its process ended with exit code {self.process.wait()}{self._read_last_error()}"
         answer = json.loads(line)
         if "error" in answer:
             return answer["error"]
         return Outcome(answer["loss"], tuple((step, loss) for step, loss in answer["curve"]), answer["seconds"])
 
+    def _read_last_error(self) -> str:
+        self.errors.seek(0)
+        lines = [line for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+        return f", and its last line was: {lines[-1].strip()}" if lines else ""
+
     def stop(self) -> None:
         """Ends the process."""
         self.process.kill()
         self.process.wait()
+        self.open.close()
 
 
 class Pool:

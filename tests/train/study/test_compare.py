@@ -117,6 +117,10 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
         "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1}), flush=True)\n"
     )
     units = [Unit("a", "config", (), seed, "verdict") for seed in range(4)]
+    broken = "import sys; sys.exit('no such module')"
+    with Pool(1, (sys.executable, "-c", broken)) as pool:
+        ((_, error),) = pool.make(units[:1])
+    assert error == "its process ended with exit code 1, and its last line was: no such module"
     with Pool(2, (sys.executable, "-c", script, str(tmp_path))) as pool:
         outcomes = dict(pool.make(units))
     assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1)] * 4

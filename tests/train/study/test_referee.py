@@ -240,7 +240,9 @@ def test_the_command_rules_on_a_real_proposal_by_workers(
     words = ["referee", LANGUAGE_MODEL, str(path), "steps=8", "--match", "none", "--most", "3", "--workers", "2"]
     words += ["--to", str(tmp_path / "campaign")]
     code = main(words)
-    ruling = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert captured.out, captured.err
+    ruling = json.loads(captured.out)
     assert code == int(ruling["stage"] != "kept")
     assert ruling["stage"] in ("screened out", "not kept", "kept")
     assert main(words) == code
