@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 
@@ -63,16 +64,17 @@ class Worker:
         if core is not None:
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
             command = ("taskset", "--cpu-list", str(core), *command) if shutil.which("taskset") else command
-        self.open = contextlib.ExitStack()
-        self.errors = self.open.enter_context(tempfile.TemporaryFile())
+        errors, name = tempfile.mkstemp(prefix="morphax_worker_")
+        self.errors = Path(name)
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.errors,
+            stderr=errors,
             env=environment,
             text=True,
         )
+        os.close(errors)
 
     def make(self, unit: Unit) -> Outcome | str:
         """The outcome of a trial, or what went wrong in one line."""
@@ -92,15 +94,14 @@ class Worker:
         return Outcome(answer["loss"], tuple((step, loss) for step, loss in answer["curve"]), answer["seconds"])
 
     def _read_last_error(self) -> str:
-        self.errors.seek(0)
-        lines = [line for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
         return f", and its last line was: {lines[-1].strip()}" if lines else ""
 
     def stop(self) -> None:
         """Ends the process."""
         self.process.kill()
         self.process.wait()
-        self.open.close()
+        self.errors.unlink(missing_ok=True)
 
 
 class Pool:
@@ -127,9 +128,11 @@ class Pool:
                     self.workers[place] = worker
                     outcome = worker.make(unit)
                     if worker.process.poll() is not None:  # it was killed: once more, in a new process
+                        worker.stop()
                         worker = self.workers[place] = Worker(self.cores[place], self.command)
                         outcome = worker.make(unit)
                         if worker.process.poll() is not None:
+                            worker.stop()
                             self.workers[place] = None
                     done.put((unit, outcome))
 
