@@ -34,7 +34,7 @@ ROWS, LENGTH, WARM, TIMED = 16, 128, 3, 8
 
 def sentences(split: str) -> list[tuple[str, int]]:
     """A split of the movie snippets."""
-    from train.data.source import open_dataset
+    from train.data.sources import open_dataset
 
     examples = open_dataset("movie_snippets/labels", split).examples
     return [(examples[index]["text"].decode(), int(examples[index]["label"])) for index in range(len(examples))]

@@ -13,7 +13,7 @@ from tests.benchmarks.baselines.__main__ import BASELINES
 from tests.benchmarks.baselines.series import forecasts
 from tests.end_to_end.short import FAST
 from train.config import list_configs, load_config
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 
 SMALLER = {
     "highway_manoeuvres/whole": "few",

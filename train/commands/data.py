@@ -26,7 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    from train.data.source import describe, list_own, open_dataset
+    from train.data.sources import describe_dataset, open_dataset
+    from train.data.sources.tfds import list_own
 
     if options.config:
         from train.config import load_config
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"morphax data {options.action} needs a name; see `morphax data list`.")
     rows: list[dict[str, object]] = []
     for name in options.names:
-        described = describe(name)
+        described = describe_dataset(name)
         row = {"name": name, **{key: described[key] for key in ("folder", "splits", "features", "licence")}}
         if options.action == "show":
             example = open_dataset(name, next(iter(described["splits"]))).examples[0]

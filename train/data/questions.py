@@ -1,6 +1,10 @@
 """Texts to predict from, each with its location in a file for error messages."""
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from train.data.notes import Notes
+from train.data.sources import find_format, read, require_text
 
 
 class Question(str):
@@ -44,3 +48,38 @@ def where(texts: Sequence[str], index: int) -> str:
     """The location of a text in a message: that of a question, `text 3` for any other text."""
     text = texts[index]
     return text.where if isinstance(text, Question) else f"text {index + 1}"
+
+
+def read_texts(inputs: Sequence[str], notes: Notes, **column: str) -> list[str]:
+    """Replaces files and folders of a known format among texts by the texts of a column of their rows.
+
+    A .txt file is replaced by its lines.  The column is keyed by the setting that chooses it; `notes` takes the
+    reader's notes.  Texts of files are `Question`s, which have their file and row; a row without text becomes an empty
+    text.  Raises InputError for a file that cannot be read or lacks the column.
+    """
+    texts: list[str] = []
+    for name in inputs:
+        if not _exists(name) or find_format(name) is None:
+            texts.append(name)
+            continue
+        split = read(name)
+        columns = {"text": "text"} if Path(name).suffix.lower() == ".txt" else column
+        split.require(**columns)
+        notes.take(split.notes)
+        for key in columns.values():
+            rows = range(len(split.examples))
+            texts += [Question.of(split.examples[index].get(key), split.where(index)) for index in rows]
+    return texts
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # a text that cannot be a file name
+        return False
+
+
+def read_question(asked: Sequence[str], index: int) -> str:
+    """Reads a text to predict from.  Raises InputError, with its location, if it is empty or not UTF-8."""
+    text = asked[index]
+    return require_text(text.cell if isinstance(text, Question) else text, where(asked, index))

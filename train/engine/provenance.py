@@ -14,8 +14,8 @@ from types import FunctionType
 from typing import Any
 
 from models.structure import part, replace
-from train.data.source import make_builder
 from train.data.sources import find_library
+from train.data.sources.tfds import make_builder
 from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.spec.parts import list_kinds

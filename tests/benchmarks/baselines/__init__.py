@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 
 Figures = dict[str, dict[str, float]]  # of a method its measures
 ALL = 2**62

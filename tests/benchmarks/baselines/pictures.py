@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.benchmarks.baselines import ALL, Figures, rows
 from train.data.readers.pixels import resize
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 from train.review.detections import compute_average_precision
 
 SIDE = 14  # pixels that a box is seen by

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 
 
 def rows(name: str, part: str) -> list[Any]:

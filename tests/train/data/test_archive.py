@@ -19,7 +19,8 @@ from tests.train.data.rows import rows
 from train.cli import main
 from train.data import published
 from train.data.readers.archive import read_members
-from train.data.source import open_dataset, prepare
+from train.data.sources import open_dataset
+from train.data.sources.tfds import prepare
 from train.errors import InputError
 
 SENTENCES = [(f"a {('dull', 'fine')[index % 2]} film , number {index} ", index % 2) for index in range(24)]

@@ -12,7 +12,8 @@ import pytest
 from tests.places import ROOT
 from train.data.batches import Arrays, Batches, Pack, Pad
 from train.data.builders.movie_snippets import MovieSnippets
-from train.data.source import make_builder, open_dataset, read, silence
+from train.data.sources import open_dataset, read
+from train.data.sources.tfds import make_builder, silence
 from train.data.tasks.corpus import Corpus, Masking
 from train.data.tasks.text import Text
 from train.errors import InputError

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from tests.conftest import CONFIG, TEST, TRAIN, Malformed
-from train.data.source import prepare
+from train.data.sources.tfds import prepare
 
 VALUES = "train config.py data.kind=value 'model.head=ValueHead()' 'objective=MeanSquaredError()' data.target=label"
 VALUES += " evaluation.metric=loss"
@@ -180,7 +180,7 @@ CASES = (
     Malformed(
         "test without path",
         "train config.py data.path=none",
-        r"Text\.test is given without path; give the training file",
+        r"Text\.test is given without path; give what to train on",
     ),
     # Files.
     Malformed(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train.data import published
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 from train.errors import InputError
 
 pytestmark = pytest.mark.slow

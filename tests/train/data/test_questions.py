@@ -12,8 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from train.data.notes import Notes, get_notes
-from train.data.questions import Question, where
-from train.data.source import read_texts
+from train.data.questions import Question, read_texts, where
 from train.data.tasks.corpus import Corpus
 from train.data.tasks.drives import Drives
 from train.data.tasks.images import Images

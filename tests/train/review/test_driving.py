@@ -39,7 +39,7 @@ from train.data.simulators.highway import (
     drive,
     observe,
 )
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 from train.data.tasks.drives import Drives, cut_window
 from train.errors import InputError
 from train.experiment import Evaluation, Experiment

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from train.data.published import FILES, fetch_file
+from train.data.sources import find_cut
 
 NAME = "tinyshakespeare/input.txt"
 
@@ -25,7 +26,7 @@ class TinyShakespeare(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
         text = fetch_file(NAME).read_text(encoding="ascii")
-        cut = int(0.9 * len(text))
+        cut = find_cut(len(text), 0.1)
         return {"train": self._generate_examples(text[:cut]), "test": self._generate_examples(text[cut:])}
 
     def _generate_examples(self, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

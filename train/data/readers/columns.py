@@ -8,9 +8,8 @@ import numpy as np
 
 from models.words import join
 from train.data.notes import Note, Notes
-from train.data.readers.formats import Example
 from train.data.readers.steps import parse_time, refuse_repeat
-from train.data.split import Split
+from train.data.sources import Example, Split
 from train.errors import InputError
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.data.notes import Note
-from train.data.readers.formats import read_text
 from train.data.readers.pixels import list_files, read_all, read_sizes
+from train.data.sources.text_files import read_text
 from train.errors import InputError
 
 Id = int | str

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from models.words import join
-from train.data.readers.formats import Example
-from train.data.sources import Description, Format, Library, import_extra
+from train.data.sources import Description, Example, Format, Library, Split, import_extra
 from train.data.sources.parquet import convert_row
-from train.data.split import Split
 from train.errors import InputError
 
 ONE = "state.json"  # beside the Arrow files of a split

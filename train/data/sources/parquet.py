@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from train.data.readers.formats import Example
-from train.data.sources import Format, import_extra
-from train.data.split import Split
+from train.data.sources import Example, Format, Split, import_extra
 from train.errors import InputError
 
 INDEX = "__index_level_"  # columns of pandas' row index

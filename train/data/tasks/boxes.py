@@ -11,6 +11,7 @@ from models.contracts import Model
 from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
+from train.data.classes import rename_classes, require_unique
 from train.data.needs import need_cells
 from train.data.notes import Notes
 from train.data.readers.pixels import (
@@ -23,7 +24,7 @@ from train.data.readers.pixels import (
     resize,
 )
 from train.data.readers.scenes import Scene, Scenes, note_unlisted, read_coco, read_voc
-from train.data.source import is_held_out, open_dataset, rename_classes, require_unique
+from train.data.sources import divide, open_dataset, open_parts, require_source
 from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.page import Figure
@@ -63,10 +64,7 @@ class Boxes:
             raise ValueError(
                 f"Boxes has size {self.size} and most {self.most}; give rows, columns and a number of boxes above 0."
             )
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"Boxes.holdout is {self.holdout}; give a part of the pictures between 0 and 1.")
-        if self.test and not self.path:
-            raise ValueError("Boxes.test is given without path; give what to train on too.")
+        require_source(self, "pictures")
         if self.test_images and not self.test:
             raise ValueError("Boxes.test_images is given without test; give the COCO file of these pictures too.")
         if self.augment.mixes:
@@ -79,30 +77,26 @@ class Boxes:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedBoxes":
         """Opens both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
-        parts: list[PART] = ["train", "test"] if only is None else [only]
-        whole = self._read_file("train") if self.path is not None and self.test is None else None
-        read: list[Scenes] = [] if whole is None else [whole]
-        for part in parts:
-            if self.path is None:
-                opened.add(part, self._open_dataset(part))
-            elif whole is None:
-                read.append(self._read_file(part))
-                opened.add(part, read[-1])
-            else:
-                rows = [scene for scene in whole.scenes if is_held_out(scene.name, self.holdout) == (part == "test")]
-                opened.add(part, dataclasses.replace(whole, scenes=rows, origin=f"{self.path} ({part} part)"))
+        files: list[Scenes] = []
+
+        def read_file(path: str, part: PART) -> Scenes:
+            files.append(self._read_file(path, part))
+            return files[-1]
+
+        for part, scenes in open_parts(self, only, self._open_dataset, read_file, self._divide).items():
+            opened.add(part, scenes)
         # an image that one file leaves out may be listed in the other
-        if read and (whole is not None or len(read) == 2 or self.test == self.path):
-            opened.notes.take(note_unlisted(read))
+        if files and (self.test is None or len(files) == 2 or self.test == self.path):
+            opened.notes.take(note_unlisted(files))
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedBoxes":
         """The data set without examples, ready for images to predict from."""
         return OpenedBoxes(self, classes or self.labels)
 
-    def _open_dataset(self, part: PART) -> "Scenes":
+    def _open_dataset(self, name: str, part: str) -> Scenes:
         # reads the boxes of all examples, and no image
-        split = open_dataset(self.dataset, self.splits[part == "test"], encoded=("image",))
+        split = open_dataset(name, part, encoded=("image",))
         split.require(dataset="image")
         classes = split.names.get("objects/label", ())
         if not classes:
@@ -119,9 +113,15 @@ class Boxes:
             )
         return Scenes(scenes, classes, split.origin)
 
-    def _read_file(self, part: PART) -> "Scenes":
-        path, images = (self.path, self.images) if part == "train" else (self.test, self.test_images or self.images)
-        assert path is not None
+    def _divide(self, scenes: Scenes) -> dict[PART, Scenes]:
+        divided = divide(scenes.scenes, (scene.name for scene in scenes.scenes), self.holdout)
+        return {
+            part: dataclasses.replace(scenes, scenes=some, origin=f"{self.path} ({part} part)")
+            for part, some in divided.items()
+        }
+
+    def _read_file(self, path: str, part: PART) -> Scenes:
+        images = self.images if part == "train" else self.test_images or self.images
         source = Path(path).expanduser()
         if source.is_dir():
             return read_voc(source)

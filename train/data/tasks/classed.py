@@ -10,9 +10,10 @@ import numpy as np
 from models.words import join
 from train.contracts import PART
 from train.data.balance import Balanced, make_sampler, require_power
+from train.data.classes import read_label, rename_classes, require_unique
 from train.data.notes import Note, Notes
 from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
-from train.data.source import Split, is_held_out, open_dataset, read_label, rename_classes, require_unique
+from train.data.sources import Split, open_splits, require_source
 from train.errors import InputError
 
 LOOKED_AT = 16  # examples of a data set whose shape is checked
@@ -51,20 +52,7 @@ class Classed:
         require_unique(f"{name}.labels", self.labels)
         if min(self.size) < 1:
             raise ValueError(f"{name}.size is {self.size}; give rows and columns above 0.")
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"{name}.holdout is {self.holdout}; give a part of the {self.noun} between 0 and 1.")
-        if self.test and not self.path:
-            raise ValueError(f"{name}.test is given without path; give the folder to train on too.")
-
-    def find_splits(self, parts: Sequence[PART]) -> dict[PART, Split]:
-        """Finds the splits of the parts."""
-        if self.path is None:
-            return {part: open_dataset(self.dataset, self.splits[part == "test"]) for part in parts}
-        if self.test is not None:
-            return {part: self.read_folders(self.test if part == "test" else self.path) for part in parts}
-        every = self.read_folders(self.path)
-        tested = [is_held_out(row["name"], self.holdout) for row in every.examples]
-        return {part: every.select(tested, part) for part in parts}
+        require_source(self, self.noun)
 
     def read_folders(self, path: str) -> Split:
         """Reads the files of a folder of folders, each named by its class; notes the files that cannot be read.
@@ -200,9 +188,8 @@ class OpenedClassed:
 Opened = TypeVar("Opened", bound=OpenedClassed)
 
 
-def open_parts(opened: Opened, only: PART | None) -> Opened:
+def add_parts(opened: Opened, only: PART | None) -> Opened:
     """Adds both splits, or the one asked for, to a data set.  Raises InputError for data that cannot be used."""
-    parts: list[PART] = ["train", "test"] if only is None else [only]
-    for part, split in opened.settings.find_splits(parts).items():
+    for part, split in open_splits(opened.settings, only, "name", opened.settings.read_folders).items():
         opened.add(part, split)
     return opened

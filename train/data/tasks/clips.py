@@ -21,7 +21,7 @@ from train.data.readers.pixels import (
     resize,
 )
 from train.data.readers.videos import KINDS, choose_frames, count_frames, decode, read_extents
-from train.data.tasks.classed import Classed, OpenedClassed, open_parts
+from train.data.tasks.classed import Classed, OpenedClassed, add_parts
 from train.data.transforms.augment import Augment
 from train.errors import InputError
 from train.page import Figure
@@ -63,7 +63,7 @@ class Clips(Classed):
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedClips":
         """Opens both splits (or the one asked for).  Raises InputError for data that cannot be used."""
-        return open_parts(self.reader(classes), only)
+        return add_parts(self.reader(classes), only)
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedClips":
         """The data set without examples, ready for clips to predict from."""

@@ -11,8 +11,9 @@ from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
 from train.data.needs import need_positions
 from train.data.notes import Notes
-from train.data.questions import where
-from train.data.source import Split, open_dataset, read, read_question, read_texts, read_whole
+from train.data.questions import read_question, read_texts, where
+from train.data.sources import Split, find_cut, open_dataset, open_parts, read, require_source
+from train.data.sources.text_files import read_whole
 from train.data.tokens import Tokenizer, make_tokenizer, require_size
 from train.errors import InputError
 
@@ -56,30 +57,33 @@ class Corpus:
         if self.length < 2:
             raise ValueError(f"Corpus.length is {self.length}; a window needs 2 tokens or more.")
         require_size(self)
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"Corpus.holdout is {self.holdout}; give a part of the text between 0 and 1.")
+        require_source(self, "text")
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedCorpus":
         """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader()
-        for part in ("train", "test") if only is None else (only,):
-            opened.add(part, self._read_text(part, opened.notes))
+        for part, text in self._read_parts(only, opened.notes).items():
+            opened.add(part, text)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
         """The data set without examples, ready for texts to predict from."""
         return OpenedCorpus(
-            self, make_tokenizer(self.tokenizer, lambda: self._read_text("train", Notes()).splitlines())
+            self, make_tokenizer(self.tokenizer, lambda: self._read_parts("train", Notes())["train"].splitlines())
         )
 
-    def _read_text(self, part: PART, notes: Notes) -> str:
-        if self.path is None:
-            return self._join(open_dataset(self.dataset, self.splits[part == "test"]), notes)
-        if self.test is not None:
-            return self._read_file(self.test if part == "test" else self.path, notes)
-        text = self._read_file(self.path, notes)
-        cut = int(len(text) * (1 - self.holdout))
-        return text[cut:] if part == "test" else text[:cut]
+    def _read_parts(self, only: PART | None, notes: Notes) -> dict[PART, str]:
+        return open_parts(
+            self,
+            only,
+            lambda name, split: self._join(open_dataset(name, split), notes),
+            lambda path, part: self._read_file(path, notes),
+            self._divide,
+        )
+
+    def _divide(self, text: str) -> dict[PART, str]:
+        cut = find_cut(len(text), self.holdout)
+        return {"train": text[:cut], "test": text[cut:]}
 
     def _read_file(self, path: str, notes: Notes) -> str:
         """Reads a text file unchanged, or the texts of the rows of a table or of JSON lines."""

@@ -1,7 +1,6 @@
 """Trajectories: observations, actions and rewards of each step."""
 
 import dataclasses
-import hashlib
 import math
 import os
 import zipfile
@@ -18,7 +17,7 @@ from train.data.batches import Arrays, Batches, of_examples
 from train.data.needs import need_positions
 from train.data.notes import Note, Notes
 from train.data.readers.pixels import list_files
-from train.data.source import open_dataset
+from train.data.sources import divide_by_rank, open_dataset, open_parts, require_source
 from train.errors import InputError
 
 COLUMNS = {"features": 2, "actions": 2, "rewards": 1}  # the arrays of a trajectory and their numbers of axes
@@ -77,13 +76,9 @@ class Drives:
                 f"Drives.asked is {self.asked}; give the finite return to ask for, or none for that of the"
                 " trajectory itself."
             )
-        if not 0 <= self.balance < 1 or not 0 < self.holdout < 1:
-            raise ValueError(
-                f"Drives has balance {self.balance} and holdout {self.holdout}; give shares below 1, and above 0 to"
-                " hold out."
-            )
-        if self.test and not self.path:
-            raise ValueError("Drives.test is given without path; give the trajectories to train on too.")
+        if not 0 <= self.balance < 1:
+            raise ValueError(f"Drives.balance is {self.balance}; give a share of 0 or more and below 1.")
+        require_source(self, "trajectories")
 
     def scale_returns(self, returns: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Scales the returns of steps to model inputs."""
@@ -93,8 +88,14 @@ class Drives:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedDrives":
         """Opens both parts (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
-        parts: list[PART] = ["train", "test"] if only is None else [only]
-        for part, some in self._read_parts(parts, opened.notes).items():
+        parts = open_parts(
+            self,
+            only,
+            _open_split,
+            lambda path, part: read_trajectories(path, opened.notes),
+            self._divide,
+        )
+        for part, some in parts.items():
             opened.take(part, some)
         return opened
 
@@ -103,28 +104,23 @@ class Drives:
         del classes
         return OpenedDrives(self)
 
-    def _read_parts(self, parts: list[PART], notes: Notes) -> dict[PART, list[Trajectory]]:
-        if self.path is None:
-            return {part: self._read_split(self.splits[part == "test"]) for part in parts}
-        if self.test is not None:
-            return {part: read_trajectories(self.test if part == "test" else self.path, notes) for part in parts}
-        every = read_trajectories(self.path, notes)
-        every.sort(key=lambda trajectory: hashlib.md5(Path(trajectory.origin).name.encode()).hexdigest())
+    def _divide(self, every: list[Trajectory]) -> dict[PART, list[Trajectory]]:
         if len(every) < 2:
             raise InputError(
                 f"{self.path} is one trajectory, and none is left to test on; give a folder of several, or data.test."
             )
-        cut = min(max(1, round(self.holdout * len(every))), len(every) - 1)
-        return {part: every[:cut] if part == "test" else every[cut:] for part in parts}
+        return divide_by_rank(every, (Path(trajectory.origin).name for trajectory in every), self.holdout)
 
-    def _read_split(self, split: str) -> list[Trajectory]:
-        opened = open_dataset(self.dataset, split)
-        opened.require(**{name: name for name in COLUMNS})
-        rows = [opened.examples[index] for index in range(len(opened.examples))]
-        return [
-            check_trajectory({name: np.asarray(row[name]) for name in COLUMNS}, opened.where(index))
-            for index, row in enumerate(rows)
-        ]
+
+def _open_split(name: str, split: str) -> list[Trajectory]:
+    """Opens the trajectories of a split of a data set by name."""
+    opened = open_dataset(name, split)
+    opened.require(**{column: column for column in COLUMNS})
+    rows = [opened.examples[index] for index in range(len(opened.examples))]
+    return [
+        check_trajectory({column: np.asarray(row[column]) for column in COLUMNS}, opened.where(index))
+        for index, row in enumerate(rows)
+    ]
 
 
 def read_trajectories(path: str, notes: Notes | None = None) -> list[Trajectory]:

@@ -23,7 +23,7 @@ from train.data.readers.pixels import (
     require_decodable,
     resize,
 )
-from train.data.tasks.classed import Classed, OpenedClassed, open_parts
+from train.data.tasks.classed import Classed, OpenedClassed, add_parts
 from train.data.transforms.augment import Augment
 from train.page import Figure
 
@@ -51,7 +51,7 @@ class Images(Classed):
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedImages":
         """Opens both splits (or the one asked for).  Raises InputError for data that cannot be used."""
-        return open_parts(self.reader(classes), only)
+        return add_parts(self.reader(classes), only)
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedImages":
         """The data set without examples, ready for images to predict from."""

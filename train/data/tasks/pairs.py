@@ -11,17 +11,9 @@ from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
 from train.data.needs import need_positions
 from train.data.notes import Note, Notes
-from train.data.questions import where
-from train.data.source import (
-    Split,
-    is_held_out,
-    open_dataset,
-    read,
-    read_lines,
-    read_question,
-    read_texts,
-    require_text,
-)
+from train.data.questions import read_question, read_texts, where
+from train.data.sources import Split, divide, open_dataset, open_parts, read, require_source, require_text
+from train.data.sources.text_files import read_lines
 from train.data.tokens import BEGIN, END, Tokenizer, make_tokenizer, require_size
 from train.errors import InputError
 
@@ -60,12 +52,9 @@ class Pairs:
             raise ValueError(
                 f"Pairs.length is {self.length}; give 3 or more and at most the largest of its buckets {self.buckets}."
             )
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"Pairs.holdout is {self.holdout}; give a part of the pairs between 0 and 1.")
-        if (self.parallel or self.test) and not self.path:
-            raise ValueError(
-                "Pairs has a parallel or a test file and no path; give the file of the training sources too."
-            )
+        require_source(self, "pairs")
+        if self.parallel and not self.path:
+            raise ValueError("Pairs.parallel is given without path; give the file of the training sources as path.")
         if self.test is not None and (self.parallel is None) != (self.test_parallel is None):
             raise ValueError(
                 "Pairs needs parallel files for training and test alike; give both parallel and test_parallel, or"
@@ -75,9 +64,8 @@ class Pairs:
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedPairs":
         """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
-        parts: list[PART] = ["train", "test"] if only is None else [only]
         notes = Notes()
-        splits: dict[PART, list[Pair]] = {part: self.read_pairs(part, notes) for part in parts}
+        splits = self.read_parts(only, notes)
         opened = OpenedPairs(self, self._make_tokenizer(splits.get("train")))
         opened.notes.take(notes)
         for part, pairs in splits.items():
@@ -88,25 +76,24 @@ class Pairs:
         """The data set without examples, ready for sentences to translate; reads the data if `tokenizer` is `bpe:N`."""
         return OpenedPairs(self, self._make_tokenizer())
 
-    def read_pairs(self, part: PART, notes: Notes | None = None) -> list[Pair]:
-        """Reads the pairs of a part; `notes` takes the reader's notes.
+    def read_parts(self, only: PART | None, notes: Notes) -> dict[PART, list[Pair]]:
+        """Reads the pairs of both parts, or of one; `notes` takes the reader's notes.
 
-        Raises InputError for an empty sentence, and for files that are not parallel.
+        Raises InputError for an empty sentence, for files that are not parallel, and for an empty part.
         """
-        notes = Notes() if notes is None else notes
-        if self.path is None:
-            return self._read_columns(open_dataset(self.dataset, self.splits[part == "test"]), notes)
-        if self.test is not None:
-            return self._read_file(
-                *((self.test, self.test_parallel) if part == "test" else (self.path, self.parallel)), notes
-            )
-        whole = self._read_file(self.path, self.parallel, notes)
-        pairs = [pair for pair in whole if is_held_out(pair[0], self.holdout) == (part == "test")]
-        if not pairs:
-            raise InputError(
-                f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout."
-            )
-        return pairs
+        parts = open_parts(
+            self,
+            only,
+            lambda name, split: self._read_columns(open_dataset(name, split), notes),
+            lambda path, part: self._read_file(path, self.test_parallel if part == "test" else self.parallel, notes),
+            lambda pairs: divide(pairs, (pair[0] for pair in pairs), self.holdout),
+        )
+        for part, pairs in parts.items():
+            if not pairs:
+                raise InputError(
+                    f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout."
+                )
+        return parts
 
     def _read_file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
@@ -144,7 +131,8 @@ class Pairs:
 
     def _make_tokenizer(self, pairs: list[Pair] | None = None) -> Tokenizer:
         return make_tokenizer(
-            self.tokenizer, lambda: [text for pair in pairs or self.read_pairs("train") for text in pair]
+            self.tokenizer,
+            lambda: [text for pair in pairs or self.read_parts("train", Notes())["train"] for text in pair],
         )
 
 

@@ -17,7 +17,7 @@ from train.data.needs import need_forecasts
 from train.data.notes import Notes
 from train.data.readers.columns import read_numbers, read_steps, read_times
 from train.data.readers.steps import find_step
-from train.data.source import Split, open_dataset, read
+from train.data.sources import Split, find_cut, open_dataset, read, require_source
 from train.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ class Series:
                 f"Series has holidays {self.holidays!r} and time {self.time!r}; give a column of times, and a"
                 " country such as US."
             )
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"Series.holdout is {self.holdout}; give a part of the time between 0 and 1.")
-        if self.test and not self.path:
-            raise ValueError("Series.test is given without path; give the training file too.")
+        require_source(self, "time")
 
     @property
     def before(self) -> int:
@@ -104,7 +101,7 @@ class Series:
         split = open_dataset(self.dataset, self.split) if self.path is None else read(self.path)
         table = self.table(split, classes, opened.notes)
         names, values, seen, _ = table
-        cut = first = len(values) - round(self.holdout * len(values))
+        cut = first = find_cut(len(values), self.holdout, nearest=True)
         if self.test is not None and self.test == self.path:
             cut = first = 0  # all of it is the test part
         elif self.test is not None:

@@ -12,21 +12,11 @@ from models.words import join
 from train.contracts import PART, Equal, Objective, Requirement
 from train.data.balance import make_sampler, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
+from train.data.classes import read_label, rename_classes, require_unique
 from train.data.needs import need_positions
 from train.data.notes import Note, Notes
-from train.data.questions import where
-from train.data.source import (
-    Split,
-    is_held_out,
-    open_dataset,
-    read,
-    read_label,
-    read_question,
-    read_texts,
-    rename_classes,
-    require_text,
-    require_unique,
-)
+from train.data.questions import read_question, read_texts, where
+from train.data.sources import Split, open_splits, require_source, require_text
 from train.data.tokens import Tokenizer, make_tokenizer
 from train.errors import InputError
 
@@ -71,10 +61,7 @@ class Text:
             raise ValueError("Text.balance draws rare classes more often; kind is value: set balance=0 or kind=class.")
         if self.length < 1 or self.segments < 1:
             raise ValueError(f"Text has length {self.length} and segments {self.segments}; both must be 1 or more.")
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"Text.holdout is {self.holdout}; give a part of the data between 0 and 1.")
-        if self.test and not self.path:
-            raise ValueError("Text.test is given without path; give the training file too.")
+        require_source(self, "data")
         if min(self.buckets, default=1) < 1:
             raise ValueError(f"Text.buckets is {self.buckets}; give lengths of 1 or more.")
         if not self.pack and self.length > max(self.buckets, default=0):
@@ -86,23 +73,13 @@ class Text:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedText":
         """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader(classes)
-        for part, split in self._read_splits(only).items():
+        for part, split in open_splits(self, only, self.text).items():
             opened.add(part, split)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedText":
         """The data set without examples, ready for texts to predict from."""
         return OpenedText(self, make_tokenizer(self.tokenizer), classes or self.labels)
-
-    def _read_splits(self, only: PART | None) -> dict[PART, Split]:
-        parts: list[PART] = ["train", "test"] if only is None else [only]
-        if self.path is None:
-            return {part: open_dataset(self.dataset, self.splits[part == "test"]) for part in parts}
-        if self.test is not None:
-            return {part: read(self.test if part == "test" else self.path) for part in parts}
-        every = read(self.path)
-        tested = [is_held_out(str(example.get(self.text)), self.holdout) for example in every.examples]
-        return {part: every.select(tested, part) for part in parts}
 
 
 class OpenedText:

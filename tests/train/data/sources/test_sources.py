@@ -20,8 +20,7 @@ from datasets.arrow_writer import ArrowWriter
 
 import train.data.sources
 from train.cli import main
-from train.data.source import open_dataset, read
-from train.data.sources import find_format, list_suffixes
+from train.data.sources import find_format, list_suffixes, open_dataset, read
 from train.data.tasks.boxes import Boxes
 from train.data.tasks.images import Images
 from train.data.tasks.pairs import Pairs
@@ -254,9 +253,9 @@ def test_a_run_remembers_which_data_of_the_library_it_was(
 def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "pipes.py").write_text(
-        "from train.data.readers.formats import read_text\n"
+        "from train.data.sources.text_files import read_text\n"
         "from train.data.sources import Format\n"
-        "from train.data.split import Split\n"
+        "from train.data.sources import Split\n"
         "def read(path):\n"
         "    rows = [line.split('|') for line in read_text(path).splitlines()]\n"
         "    return Split([{'text': text, 'label': label} for text, label in rows], path, {})\n"
@@ -264,7 +263,7 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     (tmp_path / "reviews.PIPES").write_text("fine|good\ndull|bad\n")
     with pytest.raises(
-        InputError, match=r"is none of \.jsonl, \.json, \.txt, \.parquet, \.pq, \.csv, \.tsv; rename it"
+        InputError, match=r"is none of \.parquet, \.pq, \.jsonl, \.json, \.txt, \.csv, \.tsv; rename it"
     ):
         read(str(tmp_path / "reviews.PIPES"))
     monkeypatch.setattr(train.data.sources, "__path__", [*train.data.sources.__path__, str(tmp_path / "own")])
@@ -280,7 +279,7 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "from train.data.sources.pipes import *\nOTHER = Format(('.csv',), read)\n"
         )
         train.data.sources._discover.cache_clear()
-        with pytest.raises(ValueError, match=r"\.csv is read in tables\.py and in twice\.py of train/data/sources"):
+        with pytest.raises(ValueError, match=r"\.csv is read in text_files\.py and in twice\.py of train/data/sources"):
             list_suffixes()
     finally:
         for name in ("pipes", "twice"):

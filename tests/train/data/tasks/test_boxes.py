@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from tests.conftest import drawn
 from train.data.readers.pixels import normalise, resize
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 from train.data.tasks.boxes import Boxes
 from train.data.transforms.augment import Augment
 from train.errors import InputError

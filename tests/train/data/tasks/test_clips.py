@@ -16,7 +16,7 @@ from train.data.builders.moving_digits import DIRECTIONS, SIDE, STEP, make_clip
 from train.data.digits import read_digits
 from train.data.readers.pixels import join_frames
 from train.data.readers.videos import KINDS, choose_frames, count_frames, decode
-from train.data.source import open_dataset
+from train.data.sources import open_dataset
 from train.data.tasks.clips import Clips
 from train.data.transforms.augment import Augment
 from train.errors import InputError

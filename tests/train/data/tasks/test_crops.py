@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from train.data.readers.pixels import crop_centre, find_middle
-from train.data.split import Split
+from train.data.sources import Split
 from train.data.tasks.clips import Clips
 from train.data.tasks.images import Images
 

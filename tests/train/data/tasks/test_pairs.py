@@ -15,7 +15,8 @@ import sacrebleu
 from configs.translate_numbers import make_model as small
 from train.cli import main
 from train.config import load_config
-from train.data.source import is_held_out
+from train.data.notes import Notes
+from train.data.sources import divide
 from train.data.tasks.pairs import Pairs
 from train.engine.evidence import Trained
 from train.engine.folder import record, use_saved_tokenizer
@@ -137,10 +138,11 @@ def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
         Pairs(path="a.jsonl", holdout=0.3),
     ]
     for part in ("train", "test"):
-        found = [spec.read_pairs(part) for spec in specs]
+        found = [spec.read_parts(part, Notes())[part] for spec in specs]
         assert found[0] == found[1] == found[2]
         assert found[0]
-    assert sorted(specs[0].read_pairs("train") + specs[0].read_pairs("test")) == sorted(both)
+    parts = specs[0].read_parts(None, Notes())
+    assert sorted(parts["train"] + parts["test"]) == sorted(both)
 
 
 def test_a_learnt_vocabulary_spells_every_text() -> None:
@@ -187,7 +189,7 @@ def test_long_pairs_are_left_out_of_training_when_asked() -> None:
     ("changes", "words"),
     [
         ({"tokenizer": "bpe:no"}, "bpe:N"),
-        ({"parallel": "a.de"}, "no path"),
+        ({"parallel": "a.de"}, "without path"),
         ({"path": "a", "parallel": "b", "test": "c"}, "test_parallel"),
         ({"holdout": 1.0}, "holdout"),
         ({"length": 2}, "length is 2"),
@@ -226,7 +228,7 @@ def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_
     assert main(["predict", "run", "asked.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answers"] == first
 
-    more = [text for text in (f"{number} lynxes sleep" for number in range(40)) if not is_held_out(text, 0.3)]
+    more = divide(lynxes := [f"{number} lynxes sleep" for number in range(40)], lynxes, 0.3)["train"]
     # the same test part; from this training part one would learn other tokens
     for name, own in (("b.en", ENGLISH), ("b.de", GERMAN)):
         Path(name).write_text("\n".join(own + more), encoding="utf-8")

@@ -18,7 +18,7 @@ from train.baselines import Baseline
 from train.charts import Plot
 from train.cli import main
 from train.contracts import PART
-from train.data.source import Split, open_dataset
+from train.data.sources import Split, open_dataset
 from train.data.tasks.series import Series
 from train.errors import InputError
 from train.objectives import Quantiles

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.data.source import read
+from train.data.sources import read
 from train.data.tasks.text import Text
 from train.errors import InputError
 

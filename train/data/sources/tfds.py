@@ -1,25 +1,20 @@
-"""Examples by name or by path: TFDS data sets prepared as array_record, data sets of other libraries, user files."""
+"""Data sets of TFDS by name, prepared once as array_record: of this project, of a config file, of the catalogue."""
 
 import contextlib
 import fcntl
-import hashlib
 import importlib
 import importlib.util
 import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.words import join
-from train.data.notes import Notes
 from train.data.published import cache_folder
-from train.data.questions import Question, where
-from train.data.readers.formats import read_text
-from train.data.sources import Description, find_format, find_library, list_suffixes
-from train.data.split import Split
+from train.data.sources import Description, Split
 from train.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +62,8 @@ def _list_subclasses(owner: Any) -> list[Any]:
 
 def list_own() -> list[str]:
     """Lists the data sets of this project."""
-    return sorted(
-        path.stem for path in (Path(__file__).parent / "builders").glob("*.py") if find_builder(path.stem) is not None
-    )
+    files = (Path(__file__).parents[1] / "builders").glob("*.py")
+    return sorted(path.stem for path in files if find_builder(path.stem) is not None)
 
 
 def make_builder(name: str) -> Any:
@@ -169,20 +163,11 @@ def silence() -> Iterator[None]:
         logging.getLogger("absl").setLevel(level)
 
 
-def open_dataset(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
-    """Opens a split of a data set by name, or a slice of a split in TFDS's notation, `test[:500]`.
+def open_split(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
+    """Opens a split of a data set, or a slice of a split, `test[:500]`; columns in `encoded` stay as stored.
 
-    The name is one of TFDS or of this project, or `LIBRARY:NAME` for another library (`train.data.sources`), such as
-    `hf:imdb`.  Columns in `encoded` stay as stored: an image is the bytes of its JPEG or PNG.  Raises InputError for an
-    unknown data set, split or slice.
+    Raises InputError for an unknown data set, split or slice.
     """
-    if (library := find_library(name)) is not None:
-        if encoded:
-            raise InputError(
-                f"{name} says of no box what its numbers measure; write the boxes as a COCO or VOC folder and set"
-                " data.path."
-            )
-        return library.open(name.partition(":")[2], split)
     from tensorflow_datasets import decode
 
     builder = prepare(name)
@@ -211,8 +196,6 @@ def _find_class_names(features: Any, before: str) -> Iterator[tuple[str, tuple[s
 
 def describe(name: str) -> Description:
     """Describes a data set, which is prepared if need be."""
-    if (library := find_library(name)) is not None:
-        return library.describe(name.partition(":")[2])
     info = prepare(name).info
     return {
         "version": str(info.version),
@@ -221,112 +204,3 @@ def describe(name: str) -> Description:
         "features": {key: type(feature).__name__ for key, feature in info.features.items()},
         "licence": str(info.redistribution_info.license or ""),
     }
-
-
-def read(path: str) -> Split:
-    """Reads a user's file or folder, an example a row, in the format of its suffix: see `train.data.sources`.
-
-    Raises InputError, with the line or row, if it is absent, empty, unreadable, or of another format.
-    """
-    if (form := find_format(path)) is None:
-        raise InputError(f"{path} is none of {join(list_suffixes(), 300)}; rename it by what it holds.")
-    split = form.read(path)
-    if not len(split.examples):
-        raise InputError(f"{path} has no examples; it needs at least one row of data.")
-    return split
-
-
-def read_texts(inputs: Sequence[str], notes: Notes, **column: str) -> list[str]:
-    """Replaces files and folders of a known format among texts by the texts of a column of their rows.
-
-    A .txt file is replaced by its lines.  The column is keyed by the setting that chooses it; `notes` takes the
-    reader's notes.  Texts of files are `Question`s, which have their file and row; a row without text becomes an empty
-    text.  Raises InputError for a file that cannot be read or lacks the column.
-    """
-    texts: list[str] = []
-    for name in inputs:
-        if not _exists(name) or find_format(name) is None:
-            texts.append(name)
-            continue
-        split = read(name)
-        columns = {"text": "text"} if Path(name).suffix.lower() == ".txt" else column
-        split.require(**columns)
-        notes.take(split.notes)
-        for key in columns.values():
-            rows = range(len(split.examples))
-            texts += [Question.of(split.examples[index].get(key), split.where(index)) for index in rows]
-    return texts
-
-
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # a text that cannot be a file name
-        return False
-
-
-def read_question(asked: Sequence[str], index: int) -> str:
-    """Reads a text to predict from.  Raises InputError, with its location, if it is empty or not UTF-8."""
-    text = asked[index]
-    return require_text(text.cell if isinstance(text, Question) else text, where(asked, index))
-
-
-def read_whole(path: str) -> str:
-    """Reads a text file with line feeds between lines.  Raises InputError if it is absent, empty or not UTF-8."""
-    text = read_text(path).replace("\r\n", "\n")
-    if not text.strip():
-        raise InputError(f"{path} has no text; it needs some.")
-    return text
-
-
-def read_lines(path: str) -> list[str]:
-    """Reads the lines of a text file, stripped, also empty lines.  Raises InputError as `read_whole` does."""
-    return [line.strip() for line in read_whole(path).removesuffix("\n").split("\n")]
-
-
-def require_text(value: object, where: str) -> str:
-    """Returns the text of a cell unchanged.  Raises InputError if it has none or is not UTF-8."""
-    try:
-        text = value.decode("utf-8") if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        raise InputError(f"{where}, is not UTF-8.") from None
-    if text is not None and not isinstance(text, str):
-        raise InputError(
-            f"{where}, has no text but {str(text)[:40]!r}, of type {type(text).__name__}; write it as a string."
-        )
-    if text is None or not text.strip():
-        raise InputError(f"{where}, has no text; remove it or fill it in.")
-    return text
-
-
-def read_label(value: Any, classes: Sequence[str], where: str) -> int:
-    """Reads the class index of an example of a data set.  Raises InputError if it has none, as in some test splits."""
-    if not 0 <= int(value) < len(classes):
-        raise InputError(
-            f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train',"
-            " 'validation')."
-        )
-    return int(value)
-
-
-def require_unique(setting: str, names: tuple[str, ...]) -> None:
-    """Raises ValueError for repeated names."""
-    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
-        raise ValueError(f"{setting} names {join(map(repr, twice))} twice; name each once.")
-
-
-def rename_classes(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Renames classes to `names`, if any, in their order.  Raises InputError unless each has a distinct name."""
-    if not names or not classes:
-        return classes
-    if len(names) != len(classes) or len(set(names)) < len(names):
-        raise InputError(
-            f"data.names has {len(names)} names ({join(names)}) for {len(classes)} classes ({join(classes)}); give"
-            " one for each, no two alike."
-        )
-    return names
-
-
-def is_held_out(text: str, holdout: float) -> bool:
-    """Tells by its md5 if a text belongs to the held-out part, so that equal texts are in the same part."""
-    return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < holdout * 2**32

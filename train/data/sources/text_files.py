@@ -1,4 +1,4 @@
-"""Text files: their encoding, JSON lines, and tables with or without quotation marks."""
+"""Text files: their encoding, lines, JSON lines, and tables with or without quotation marks."""
 
 import csv
 import datetime
@@ -7,14 +7,14 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from train.data.notes import Note
+from train.data.sources import Example, Format, Split
 from train.errors import InputError
 
-Example = dict[str, Any]
 # byte order marks, the longest first
 MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 DELIMITERS = ",;\t|"
@@ -73,6 +73,24 @@ def _name_converted(path: str) -> str:
     """The quoted name of the mended file, beside the original."""
     file = Path(path)
     return shlex.quote(str(file.with_name(f"{file.stem}.utf8{file.suffix}")))
+
+
+def read_whole(path: str) -> str:
+    """Reads a text file with line feeds between lines.  Raises InputError if it is absent, empty or not UTF-8."""
+    text = read_text(path).replace("\r\n", "\n")
+    if not text.strip():
+        raise InputError(f"{path} has no text; it needs some.")
+    return text
+
+
+def read_lines(path: str) -> list[str]:
+    """Reads the lines of a text file, stripped, also empty lines.  Raises InputError as `read_whole` does."""
+    return [line.strip() for line in read_whole(path).removesuffix("\n").split("\n")]
+
+
+def read_sentences(path: str) -> Split:
+    """Reads an example for each line that is not empty, without line ends, in the column `text`."""
+    return Split([{"text": line.removesuffix("\r")} for line in read_text(path).split("\n") if line.strip()], path, {})
 
 
 def parse_json_lines(text: str, path: str) -> Iterator[Example]:
@@ -260,7 +278,7 @@ def lacks_names(header: Sequence[str], examples: Sequence[Example]) -> bool:
 
 
 def explain_names(
-    path: str, header: Sequence[str], examples: Sequence[Example], delimiter: str, columns: dict[str, str]
+    path: str, header: Sequence[str], examples: Sequence[Example], delimiter: str, columns: Mapping[str, str]
 ) -> str:
     """The clause of a message that a table lacks column names, with a command that adds them.
 
@@ -287,3 +305,21 @@ def explain_names(
         f"has no row of column names, as its first row ({first}) is like those below it; add one, such as"
         f" `printf {row} | cat - {shlex.quote(path)} > {shlex.quote(str(new))}`"
     )
+
+
+def read_table(path: str) -> Split:
+    """Reads the rows below the header; the delimiter is the first of `DELIMITERS` in the header, or tabs in TSV."""
+    delimiters = "\t" if Path(path).suffix.lower() == ".tsv" else DELIMITERS
+    examples, delimiter, notes = parse_table(read_text(path), path, delimiters)
+
+    def explain(columns: Mapping[str, str]) -> str:
+        if not lacks_names(header := list(examples[0]), examples):
+            return ""
+        return f"{path} {explain_names(path, header, examples, delimiter, columns)}"
+
+    return Split(examples, path, {}, notes=notes, unnamed=explain)
+
+
+JSON_LINES = Format((".jsonl", ".json"), lambda path: Split(list(parse_json_lines(read_text(path), path)), path, {}))
+LINES = Format((".txt",), read_sentences)
+TABLES = Format((".csv", ".tsv"), read_table)

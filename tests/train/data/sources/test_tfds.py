@@ -14,9 +14,10 @@ from tensorflow_datasets.core import registered
 
 from tests.train.data.rows import rows
 from train.cli import main
-from train.data import published, source
+from train.data import published
 from train.data.readers.archive import settle
-from train.data.source import prepare
+from train.data.sources import tfds as source
+from train.data.sources.tfds import prepare
 from train.data.tasks.images import Images
 from train.data.tasks.text import Text
 from train.errors import InputError

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import TRAIN
 from train.cli import main
-from train.data.source import read
+from train.data.sources import read
 from train.data.tasks.corpus import Corpus
 from train.data.tasks.pairs import Pairs
 from train.data.tasks.series import Series

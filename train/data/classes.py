@@ -1,0 +1,35 @@
+"""Names of classes: distinct, renamed for answers, and looked up for the examples of a data set."""
+
+from collections.abc import Sequence
+from typing import SupportsInt
+
+from models.words import join
+from train.errors import InputError
+
+
+def read_label(value: SupportsInt, classes: Sequence[str], where: str) -> int:
+    """Reads the class index of an example of a data set.  Raises InputError if it has none, as in some test splits."""
+    if not 0 <= int(value) < len(classes):
+        raise InputError(
+            f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train',"
+            " 'validation')."
+        )
+    return int(value)
+
+
+def require_unique(setting: str, names: tuple[str, ...]) -> None:
+    """Raises ValueError for repeated names."""
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+        raise ValueError(f"{setting} names {join(map(repr, twice))} twice; name each once.")
+
+
+def rename_classes(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Renames classes to `names`, if any, in their order.  Raises InputError unless each has a distinct name."""
+    if not names or not classes:
+        return classes
+    if len(names) != len(classes) or len(set(names)) < len(names):
+        raise InputError(
+            f"data.names has {len(names)} names ({join(names)}) for {len(classes)} classes ({join(classes)}); give"
+            " one for each, no two alike."
+        )
+    return names
