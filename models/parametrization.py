@@ -15,6 +15,7 @@ A model with parametrization="mup" computes, starts and learns as its base, the 
     AdamW                   epsilon times 1 / (m_d m_l); weight decay times m_in, so that its product with
                             the rate stays
     SGD                     rates inside blocks times m_l, which undo the branches' 1 / m_l
+    Lion, Muon              as AdamW; Muon's matrices have updates whose singular values grow as sqrt(m_out / m_in)
 
 m_in tells how much longer than in the base the axes are that products with a parameter sum over, m_out the others.
 Lengths are read off the shapes of both models and sums off the traced program, so a vector that is multiplied with the

@@ -11,7 +11,7 @@ from models.activation import silu
 from models.cache import extend, index_new, remember
 from models.context import Context
 from models.contracts import Activation
-from models.roles import UNDECAYED, Roles
+from models.roles import SCALED, UNDECAYED, Roles
 from models.structure import require_positive
 
 
@@ -23,6 +23,7 @@ class ShortConvolution(nn.Module):
     """
 
     causal: ClassVar[bool] = True
+    roles: ClassVar[Roles] = {"kernel": SCALED}  # each channel by itself: no product sums over d
     width: int = 4
     activation: Activation | None = silu
     bias: bool = False

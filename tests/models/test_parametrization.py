@@ -40,7 +40,7 @@ from train.contracts import Optimizer
 from train.data.tasks.synthetic import Recall
 from train.experiment import Experiment
 from train.objectives import MaskedLM
-from train.optimizers import SGD, AdamW, Constant, Optax
+from train.optimizers import SGD, AdamW, Constant, Lion, Muon, Optax
 from train.study.coordinates import check, is_flat, plan_sizes
 
 BATCH = {"tokens": jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 8)), jnp.int32)}
@@ -165,13 +165,31 @@ MATRIX_PATH, VECTOR_PATH = "stack/layer_0/feedforward/down/kernel", "stack/layer
 @pytest.mark.represented_by("sgd")
 @pytest.mark.parametrize(
     ("optimizer", "matrix", "vector", "embedding"),
-    [(AdamW(Constant(0.1), decay=0.0, clip=None), 0.025, 0.1, 0.1), (SGD(Constant(0.1)), 0.2, 0.8, 0.4)],
-    ids=["adamw", "sgd"],
+    [
+        (AdamW(Constant(0.1), decay=0.0, clip=None), 0.025, 0.1, 0.1),
+        (SGD(Constant(0.1)), 0.2, 0.8, 0.4),
+        (Lion(Constant(0.1), decay=0.0, clip=None), 0.025, 0.1, 0.1),
+    ],
+    ids=["adamw", "sgd", "lion"],
 )
 def test_rates_follow_the_roles(optimizer: Optimizer, matrix: float, vector: float, embedding: float) -> None:
     updates = first_update(optimizer, mup(Stack(BLOCK, 2), width=64))  # four times the width, twice the depth
     for path, rate in ((MATRIX_PATH, matrix), (VECTOR_PATH, vector), ("embed/token", embedding)):
         np.testing.assert_allclose(at(updates, path), -rate, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rms", [0.2, None])
+def test_singular_values_of_muons_updates_stay(rms: float | None) -> None:
+    """Of a matrix of 64 x 128 as of the base's, 16 x 32; so each number of an update is a fourth."""
+    optimizer = Muon(Constant(0.1), rms=rms, decay=0.0, clip=None)
+    small, large = (
+        first_update(optimizer, mup(Stack(BLOCK, depth), width=width)) for depth, width in ((1, 16), (2, 64))
+    )
+    np.testing.assert_allclose(at(large, MATRIX_PATH)[:16, :16], at(small, MATRIX_PATH)[:16, :16] / 4, rtol=1e-3)
+    np.testing.assert_allclose(at(large, "embed/token"), -0.1, rtol=1e-4)
+    values = np.linalg.svd(at(large, MATRIX_PATH), compute_uv=False)
+    np.testing.assert_allclose(values[0], np.linalg.svd(at(small, MATRIX_PATH), compute_uv=False)[0], rtol=1e-3)
 
 
 def test_weight_decay_times_rate_stays_and_epsilon_shrinks() -> None:
@@ -186,7 +204,7 @@ def test_weight_decay_times_rate_stays_and_epsilon_shrinks() -> None:
 @pytest.mark.slow
 def test_what_mup_does_not_know_is_refused_in_a_sentence() -> None:
     model = mup(Stack(BLOCK, 2))
-    with pytest.raises(ValueError, match="AdamW and SGD, and the optimizer is optax.lion"):
+    with pytest.raises(ValueError, match="AdamW, Lion, Muon and SGD, and the optimizer is optax.lion"):
         Optax("lion").build(10, model.init(jax.random.key(0), BATCH)["params"], roles(model, BATCH))
     with pytest.raises(ValueError, match="parametrization is 'mu'; give 'standard' or 'mup'"):
         dataclasses.replace(model, parametrization="mu")
@@ -212,8 +230,10 @@ ADAM = AdamW(Constant(3e-3))
         (experiment(MIXED, ADAM), "width", [32, 128]),
         (experiment(BLOCK, SGD(Constant(0.15))), "width", [32, 256]),
         (experiment(BLOCK, ADAM), "depth", [2, 16]),
+        (experiment(BLOCK, Lion(Constant(1e-3))), "width", [32, 256]),
+        (experiment(BLOCK, Muon(Constant(1e-2))), "width", [32, 256]),
     ],
-    ids=["attention", "experts", "sgd", "depth"],
+    ids=["attention", "experts", "sgd", "depth", "lion", "muon"],
 )
 @pytest.mark.slow
 def test_activations_keep_their_size_in_mup_and_grow_in_the_standard_parametrization(
@@ -280,7 +300,10 @@ def test_the_command_draws_and_tells(
             "3 is no whole number of repeats of stack's 2 blocks",
         ),
         (["--sizes", "64,70", "model.stack.block.mixer=Attention(heads=4)"], "splits width 70 over 4 heads"),
-        (["--sizes", "64,128", "optimizer=Optax('lion')"], "AdamW and SGD, and the optimizer is optax.lion"),
+        (
+            ["--sizes", "64,128", "optimizer=Optax('lion')"],
+            "AdamW, Lion, Muon and SGD, and the optimizer is optax.lion",
+        ),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_a_sentence(

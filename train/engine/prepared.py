@@ -46,6 +46,7 @@ from train.engine.step import (
 from train.errors import InputError, convert_errors
 from train.experiment import Experiment
 from train.optimizers import Constant, route
+from train.optimizers.averaged import Interpolates
 from train.optimizers.transforms import is_mup
 from train.sums import Moments, Sum, Sums
 
@@ -332,7 +333,9 @@ def _trace_state(shapes: Params, optimizer: optax.GradientTransformation, experi
 def _build_step(
     experiment: Experiment, optimizer: optax.GradientTransformation, parameter_roles: Roles
 ) -> Callable[..., tuple[TrainState, Sums]]:
-    settings = experiment.precision, experiment.accumulate, parameter_roles
+    spec = experiment.optimizer
+    interpolate = spec.interpolate if isinstance(spec, Interpolates) else None
+    settings = experiment.precision, experiment.accumulate, parameter_roles, interpolate
     return make_step(experiment.model, experiment.objective, optimizer, *settings)
 
 

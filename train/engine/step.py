@@ -159,6 +159,7 @@ def make_step(
     precision: Precision = "float32",
     accumulate: int = 1,
     roles: Roles = None,
+    interpolate: Callable[[Params, Tree], Params] | None = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Makes the training step, a pure function (state, batch, axis) -> (state, sums).
 
@@ -169,6 +170,9 @@ def make_step(
 
     A parameter whose Role in `roles` has a `step` has an update of its own in place of a gradient of the loss: it is
     left to the optimizer (see `train.optimizers.route`), and the logged `gradient_norm` leaves it out.
+
+    `interpolate` maps parameters and the optimizer's state to the parameters that gradients are taken at; None: those
+    of the state.
     """
     gradient = accumulate_gradient(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
 
@@ -176,7 +180,8 @@ def make_step(
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
-        sums, grads = gradient(state.params, batch, rng)
+        at = state.params if interpolate is None else interpolate(state.params, state.opt_state)
+        sums, grads = gradient(at, batch, rng)
         if axis is not None:
             sums, grads = jax.lax.psum((sums, grads), axis)
         grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)

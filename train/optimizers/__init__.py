@@ -1,7 +1,23 @@
 """Optimizers: update rules and learning-rate schedules over optax, and transforms by the roles of parameters."""
 
+from train.optimizers.adaptive import Adafactor, Lion
+from train.optimizers.averaged import ScheduleFreeAdamW
+from train.optimizers.muon import Muon
 from train.optimizers.rules import SGD, AdamW, Optax
 from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay
 from train.optimizers.transforms import route
 
-__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Optax", "SGD", "WarmupStableDecay", "route"]
+__all__ = [
+    "Adafactor",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Linear",
+    "Lion",
+    "Muon",
+    "Optax",
+    "SGD",
+    "ScheduleFreeAdamW",
+    "WarmupStableDecay",
+    "route",
+]

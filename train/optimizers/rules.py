@@ -3,25 +3,28 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
-import jax
 import optax
 
-from models.paths import map_paths, select
-from models.roles import Growth, default_roles
 from models.structure import nearest
 from train.contracts import Params, Roles, Schedule
 from train.optimizers.schedules import Constant, Linear, require_values
-from train.optimizers.transforms import compute_layer_scales, is_mup, route
-
-
-def _require_clip(bound: float | None) -> None:
-    if bound is not None and not 0 < bound < math.inf:
-        raise ValueError(
-            f"The optimizer's clip is {bound}; give a norm above 0, or none to leave gradients as they are."
-        )
+from train.optimizers.transforms import (
+    clip_norm,
+    compute_layer_scales,
+    descend,
+    find_shrinkage,
+    is_mup,
+    map_growth,
+    mask_decayed,
+    refuse_mup,
+    require_clip,
+    require_layer_decay,
+    route,
+    scale_by,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class SGD:
 
     def __post_init__(self) -> None:
         require_values(self, 0, 1, "momentum")
-        _require_clip(self.clip)
+        require_clip(self.clip)
         if self.nesterov and not self.momentum:
             raise ValueError(
                 "SGD.nesterov is true and momentum is 0, of which it is a form; give a momentum, or leave nesterov out."
@@ -50,9 +53,9 @@ class SGD:
         descend = optax.sgd(self.rate.build(steps), momentum=self.momentum or None, nesterov=self.nesterov)
         if is_mup(roles):
             descend = optax.chain(
-                descend, _scale_by(_map_growth(roles, lambda growth: growth.fan_out / growth.fan_in * growth.depth))
+                descend, scale_by(map_growth(roles, lambda growth: growth.fan_out / growth.fan_in * growth.depth))
             )
-        return route(_clip(self.clip, descend), params, roles, self.freeze)
+        return route(clip_norm(self.clip, descend), params, roles, self.freeze)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,30 +83,19 @@ class AdamW:
     def __post_init__(self) -> None:
         require_values(self, 0, 1, "b1", "b2")
         require_values(self, 0, math.inf, "epsilon", "decay")
-        _require_clip(self.clip)
-        if self.layer_decay is not None and not 0 < self.layer_decay < math.inf:
-            raise ValueError(f"AdamW.layer_decay is {self.layer_decay}; it must be a number above 0.")
+        require_clip(self.clip)
+        require_layer_decay("AdamW", self.layer_decay)
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation."""
-        rate, epsilon = self.rate.build(steps), self.epsilon
-        if (patterns := self.no_decay) is None:
-            mask = jax.tree.map(lambda role: bool(role.decay), default_roles(params) if roles is None else roles)
-        else:
-            match = select(patterns)
-            mask = map_paths(lambda path, _: match(path) is None, params)
-        chain = [optax.add_decayed_weights(self.decay, mask=mask)]
+        epsilon = self.epsilon / find_shrinkage(roles)
+        direction = optax.scale_by_adam(self.b1, self.b2, epsilon, mu_dtype=self.momentum)
         if is_mup(roles):  # before the decay, whose product with the rate stays
-            chain.insert(0, _scale_by(_map_growth(roles, lambda growth: 1 / growth.fan_in)))
-            epsilon /= max(
-                jax.tree.leaves(_map_growth(roles, lambda growth: max(growth.fan_in, growth.fan_out) * growth.depth))
-            )
-        chain.insert(0, optax.scale_by_adam(self.b1, self.b2, epsilon, mu_dtype=self.momentum))
-        if self.layer_decay is not None:
-            chain.append(_scale_by(compute_layer_scales(params, self.layer_decay)))
-        return route(
-            _clip(self.clip, optax.chain(*chain, optax.scale_by_learning_rate(rate))), params, roles, self.freeze
-        )
+            direction = optax.chain(direction, scale_by(map_growth(roles, lambda growth: 1 / growth.fan_in)))
+        mask = mask_decayed(params, roles, self.no_decay)
+        scales = None if self.layer_decay is None else compute_layer_scales(params, self.layer_decay)
+        transform = descend(direction, self.rate.build(steps), self.decay, mask, scales)
+        return route(clip_norm(self.clip, transform), params, roles, self.freeze)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Optax:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_clip(self.clip)
+        require_clip(self.clip)
         if self.name not in (names := _list_optimizers()):
             raise ValueError(f"optax has no optimizer called {self.name!r}; {nearest(self.name, names)}")
         accepted = list(inspect.signature(getattr(optax, self.name)).parameters)
@@ -130,12 +122,9 @@ class Optax:
 
     def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
         """The optax transformation.  Raises ValueError for a model in muP."""
-        if is_mup(roles):
-            raise ValueError(
-                f"muP's rates are known for AdamW and SGD, and the optimizer is optax.{self.name}; use one of these"
-            )
+        refuse_mup(roles, f"optax.{self.name}")
         transform = getattr(optax, self.name)(self.rate.build(steps), **self.arguments)
-        return route(_clip(self.clip, transform), params, roles, self.freeze)
+        return route(clip_norm(self.clip, transform), params, roles, self.freeze)
 
 
 def _list_optimizers() -> list[str]:
@@ -145,18 +134,3 @@ def _list_optimizers() -> list[str]:
         for name, value in vars(optax).items()
         if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), "") == "learning_rate"
     ]
-
-
-def _clip(bound: float | None, transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    return transform if bound is None else optax.chain(optax.clip_by_global_norm(bound), transform)
-
-
-def _map_growth(roles: Roles, scale: Callable[[Growth], float]) -> Params:
-    return jax.tree.map(lambda role: scale(role.growth or Growth()), roles)
-
-
-def _scale_by(scales: Params) -> optax.GradientTransformation:
-    def scale_leaf(scale: jax.Array | float, update: jax.Array | optax.MaskedNode) -> jax.Array | optax.MaskedNode:
-        return update if isinstance(update, optax.MaskedNode) else update * scale  # a frozen parameter has no update
-
-    return optax.stateless(lambda updates, _: jax.tree.map(scale_leaf, scales, updates))

@@ -16,7 +16,18 @@ from models.paths import path_name
 from models.roles import Role
 from models.structure import part
 from train.contracts import Optimizer, Schedule
-from train.optimizers import SGD, AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
+from train.optimizers import (
+    SGD,
+    Adafactor,
+    AdamW,
+    Constant,
+    Cosine,
+    Linear,
+    Muon,
+    Optax,
+    ScheduleFreeAdamW,
+    WarmupStableDecay,
+)
 from train.optimizers.transforms import compute_layer_scales
 
 STEPS = 100
@@ -189,6 +200,9 @@ FREEZING: list[Optimizer] = [
     AdamW(Constant(0.1), freeze=("^embed/", "layer_0/")),
     AdamW(Constant(0.1), layer_decay=0.5, freeze=("^embed/", "layer_0/")),
     Optax("lion", Constant(0.1), {"weight_decay": 0.1}, freeze=("^embed/", "layer_0/")),
+    Adafactor(Constant(0.1), freeze=("^embed/", "layer_0/")),
+    Muon(Constant(0.1), freeze=("^embed/", "layer_0/")),
+    ScheduleFreeAdamW(Constant(0.1), freeze=("^embed/", "layer_0/")),
 ]
 
 
@@ -360,6 +374,7 @@ STEPPED: list[Optimizer] = [
     SGD(Constant(0.5), clip=1e-3),
     AdamW(Constant(0.5), decay=0.3, clip=1e-3),
     Optax("lion", Constant(0.5), {"weight_decay": 0.1}, clip=1e-3),
+    ScheduleFreeAdamW(Constant(0.5), decay=0.3, clip=1e-3),
 ]
 
 

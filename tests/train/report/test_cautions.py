@@ -216,7 +216,7 @@ def test_many_classes_in_a_message_are_cut_and_counted(
     assert len(said) < 400
     assert main(["train", "config.py", "model.head=Zzzzzz()"]) == 2
     said = capsys.readouterr().err
-    assert "No component is called 'Zzzzzz'; valid names are ALiBi, AdamW, " in said
+    assert "No component is called 'Zzzzzz'; valid names are ALiBi, Adafactor, AdamW, " in said
     assert len(said) < 500
 
 

@@ -16,7 +16,18 @@ from train.data.tasks.text import Text
 from train.errors import InputError
 from train.experiment import Evaluation, Experiment
 from train.objectives import NextToken
-from train.optimizers import SGD, AdamW, Constant, Cosine, Optax, WarmupStableDecay
+from train.optimizers import (
+    SGD,
+    Adafactor,
+    AdamW,
+    Constant,
+    Cosine,
+    Lion,
+    Muon,
+    Optax,
+    ScheduleFreeAdamW,
+    WarmupStableDecay,
+)
 from train.parallel import Mesh, Pmap
 from train.spec.encoding import build, decode, encode
 from train.spec.overrides import list_changes, override
@@ -279,6 +290,10 @@ def test_a_component_is_built_with_checked_arguments() -> None:
         SGD(Cosine(1e-3, 0.1), momentum=0.9, clip=1.0, freeze=("embed",)),
         AdamW(WarmupStableDecay(), layer_decay=0.9),
         Optax("lion", arguments={"b1": 0.9, "weight_decay": 0.1}),
+        Lion(Cosine(1e-4), no_decay=("scale$",), momentum="bfloat16"),
+        Adafactor(bound=None, relative=False),
+        Muon(rms=None, adam=("router/",), layer_decay=0.9),
+        ScheduleFreeAdamW(b1=0.95, freeze=("embed",)),
     ],
     ids=lambda value: type(value).__name__,
 )
