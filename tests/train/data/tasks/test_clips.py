@@ -1,4 +1,4 @@
-"""Clips: what is read of videos, which frames are seen, what moves in our own sets, and a classifier's answers."""
+"""Clips: what is read of videos, which frames are seen, what moves in own sets, and a classifier's answers."""
 
 import json
 from collections.abc import Callable
