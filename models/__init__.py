@@ -8,11 +8,12 @@ from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.path import PaTHAttention
 from models.attention.relative import FIRE, ALiBi, CoPE, T5Bias
 from models.attention.sharing import SharedAttention, ValueResidual
 from models.attention.softmax import Attention
 from models.attention.sparse import BlockRouting
-from models.attention.weigh import Sigmoid, Softmax, Softpick
+from models.attention.weigh import Sigmoid, Softmax, Softpick, TalkingHeads
 from models.backend.platform import compile_correctly
 from models.context import Context, Decoding, Memory
 from models.decoding.beam import beam
@@ -24,7 +25,7 @@ from models.dropout import Dropout
 from models.embed.features import FeatureEmbed, QueryEmbed, TrajectoryEmbed
 from models.embed.patches import ConvEmbed, PatchEmbed, TubeletEmbed
 from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed, TokenEmbed
-from models.experts.memory import ProductKeyMemory
+from models.experts.memory import PEER, ProductKeyMemory
 from models.experts.noncausal import ExpertChoice, SoftMoE
 from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
@@ -38,7 +39,7 @@ from models.mixers.axial import Along
 from models.mixers.combine import Concat, Sum
 from models.mixers.convolution import GatedConvolution, LongConvolution, ShortConvolution
 from models.mixers.noncausal import Fourier, Pooling, TokenMLP
-from models.norm import DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
+from models.norm import DynamicErf, DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
 from models.parametrization import initialised
 from models.position import (
     AxialRoPE,
@@ -55,6 +56,7 @@ from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM
+from models.residual.depthwise import MUDD, AttentionResiduals
 from models.residual.single import (
     DeepNorm,
     Highway,
@@ -89,12 +91,14 @@ __all__ = [
     "DifferentialAttention",
     "ForgettingAttention",
     "LatentAttention",
+    "PaTHAttention",
     "SharedAttention",
     "ValueResidual",
     # Weights from attention scores
     "Sigmoid",
     "Softmax",
     "Softpick",
+    "TalkingHeads",
     # Biases of attention scores by distance, and blocks chosen by score
     "ALiBi",
     "BlockRouting",
@@ -134,6 +138,7 @@ __all__ = [
     # Experts
     "ExpertChoice",
     "Experts",
+    "PEER",
     "ProductKeyMemory",
     "SoftMoE",
     # Routers of experts
@@ -141,6 +146,7 @@ __all__ = [
     "HashRouter",
     "SoftmaxRouter",
     # Norms
+    "DynamicErf",
     "DynamicTanh",
     "HeadNorm",
     "L2Norm",
@@ -166,11 +172,13 @@ __all__ = [
     # Dropout
     "Dropout",
     # Residual connections
+    "AttentionResiduals",
     "DeepNorm",
     "DenseFormer",
     "Highway",
     "HyperConnections",
     "LayerScale",
+    "MUDD",
     "ManifoldHyperConnections",
     "NormalizedResidual",
     "PostNorm",

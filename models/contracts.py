@@ -73,7 +73,7 @@ class Residual(Protocol):
 
     The state is (b, t, d) unless the class also has `expand(x, ctx) -> state` and `reduce(state, ctx) -> x`; then it is
     any pytree of arrays whose shapes no layer changes.  `branch` is a function (b, t, d) -> (b, t, d); the context
-    holds its index and that of its block.
+    holds its index and that of its block, for `expand` the most branches of a block.
     """
 
     def __call__(self, state: Tree, branch: Branch, ctx: Context) -> Tree: ...

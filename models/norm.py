@@ -124,3 +124,25 @@ class DynamicTanh(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (d,)).astype(jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (d,)).astype(jnp.float32)
         return (scale * jnp.tanh(slope * x.astype(jnp.float32)) + bias).astype(x.dtype)
+
+
+class DynamicErf(nn.Module):
+    """scale * erf(slope * x + shift) + bias, slope and shift one number each: no statistics, as in DynamicTanh.
+
+    (..., d) -> (..., d).  Derf, arXiv:2512.10938.  The slope starts at 1/2, as released in zlab-princeton/Derf for
+    images, speech, DNA and diffusion; for language it starts at 1 there, after an embedding times a learned number that
+    starts at sqrt(d), which is left out here.
+    """
+
+    slope: float = 0.5  # at the start
+    keeps_scale: ClassVar[bool] = True
+    starts_at: ClassVar[float | None] = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        d = x.shape[-1]
+        slope = self.param("slope", nn.initializers.constant(self.slope), ()).astype(jnp.float32)
+        shift = self.param("shift", nn.initializers.zeros, ()).astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (d,)).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (d,)).astype(jnp.float32)
+        return (scale * jax.lax.erf(slope * x.astype(jnp.float32) + shift) + bias).astype(x.dtype)

@@ -73,3 +73,25 @@ class Softpick(nn.Module):
         largest = jax.lax.stop_gradient(jnp.maximum(jnp.where(hidden, 0.0, scores).max(-1, keepdims=True), 0.0))
         risen = jnp.where(hidden, 0.0, jnp.exp(jnp.where(hidden, 0.0, scores) - largest) - jnp.exp(-largest))
         return jax.nn.relu(risen) / (jnp.abs(risen).sum(-1, keepdims=True) + 1e-6)
+
+
+class TalkingHeads(nn.Module):
+    """sum_j softmax(sum_l scores_l before_lj) after_ji for head i: heads mix their scores, and then their weights.
+
+    (b, h, t, s) -> (b, h, t, s).  arXiv:2003.02436, with as many heads of scores, weights and values.  A score that is
+    hidden from one head alone is 0 for the others.  before and after, (h, h), start Glorot-uniform, as in
+    official/nlp/modeling/layers/talking_heads_attention.py of tensorflow/models.
+    """
+
+    @nn.compact
+    def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+        h = scores.shape[1]
+
+        def clear(x: jax.Array) -> jax.Array:
+            return x if visible is None else jnp.where(visible, x, 0.0)
+
+        def mix(name: str, x: jax.Array) -> jax.Array:
+            kernel = self.param(name, nn.initializers.glorot_uniform(), (h, h)).astype(x.dtype)
+            return jnp.einsum("bhts,hi->bits", clear(x), kernel)
+
+        return clear(mix("after", jax.nn.softmax(hide(mix("before", scores), visible), axis=-1)))

@@ -28,10 +28,15 @@ class Block(nn.Module):
     cross: Layer | None = None  # attention to ctx.memory, in a decoder
     dropout: float = 0.0
 
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layer of each branch, by name and in order."""
+        layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
+        return {name: layer for name, layer in layers.items() if layer is not None}
+
     @nn.compact
     def __call__(self, state: Tree, ctx: Context) -> tuple[Tree, Context]:
-        layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
-        layers = {name: layer for name, layer in layers.items() if layer is not None}
+        layers = self.layers
         for index, (name, layer) in enumerate(layers.items()):
             shared: dict[str, Tree] = {}
             ctx = dataclasses.replace(ctx, branch=index, branches=len(layers))

@@ -67,7 +67,8 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        ctx, first = dataclasses.replace(ctx, depth=self.depth), len(self.prefix)
+        first, branches = len(self.prefix), max(len(block.layers) for block in (*self.prefix, *self.pattern))
+        ctx = dataclasses.replace(ctx, depth=self.depth, branches=branches)
         residual = self.pattern[0].residual
         expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
         state = expand(x, ctx) if expand else x

@@ -1,17 +1,13 @@
-"""Distributions that first values of parameters are checked against, and what each component's are, with their
-source.
-"""
+"""The distributions of first values of each component's parameters, with their source."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from models import Attention, Softmax
+from models import Attention, Softmax, TalkingHeads
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
@@ -20,7 +16,7 @@ from models.attention.sharing import ValueResidual
 from models.embed.features import QueryEmbed
 from models.embed.patches import PatchEmbed, TubeletEmbed
 from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed, TokenEmbed
-from models.experts.memory import ProductKeyMemory
+from models.experts.memory import PEER, ProductKeyMemory
 from models.experts.noncausal import SoftMoE
 from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree
@@ -29,113 +25,19 @@ from models.head.values import BoxHead, ClassHead, ValueHead
 from models.laws.inputs import Component
 from models.mixers.convolution import LongConvolution, ShortConvolution
 from models.mixers.noncausal import TokenMLP
-from models.norm import DynamicTanh, ScaleNorm
+from models.norm import DynamicErf, DynamicTanh, ScaleNorm
 from models.position import LearnedPosition
 from models.recurrence.decayed import Mamba2
 from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1
+from models.residual.depthwise import MUDD, AttentionResiduals
 from models.residual.single import Highway, LayerScale, NormalizedResidual, ReZero
 from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
+from tests.laws.distributions import Constant, Distribution, Normal, Orthogonal, Uniform, Values, columns, rows, window
 
 WIDTH, LAYER, DEPTH = 256, 1, 4  # of the stream; where the component stands, counted from 0
-
-
-class Distribution(Protocol):
-    """Raises AssertionError for values that it does not explain."""
-
-    def explain(self, values: np.ndarray) -> None: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """One number everywhere."""
-
-    value: float
-
-    def explain(self, values: np.ndarray) -> None:
-        np.testing.assert_allclose(values, self.value, rtol=1e-6)
-
-
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """Numbers that follow from the shape."""
-
-    of: Callable[[tuple[int, ...]], ArrayLike]
-
-    def explain(self, values: np.ndarray) -> None:
-        np.testing.assert_allclose(values, np.broadcast_to(self.of(values.shape), values.shape), atol=2e-5)
-
-
-@dataclasses.dataclass(frozen=True)
-class Normal:
-    """Normal with mean 0, `deviation` a number or a function of the shape, cut at two deviations of the uncut one if
-    `cut`.
-    """
-
-    deviation: float | Callable[[tuple[int, ...]], float]
-    cut: bool = False
-
-    def explain(self, values: np.ndarray) -> None:
-        deviation = self.deviation(values.shape) if callable(self.deviation) else self.deviation
-        count = values.size
-        assert abs(values.mean()) < 4 * deviation / count**0.5, f"mean {values.mean()}, not 0"
-        assert abs(values.std() / deviation - 1) < 4 / (2 * count) ** 0.5, f"deviation {values.std()}, not {deviation}"
-        largest = np.abs(values).max() / deviation
-        assert (largest <= 2.28) == self.cut or count < 1024, (
-            f"largest {largest} deviations, which is {'not ' * self.cut}cut"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Uniform between two numbers after a transformation, `low` and `high` numbers or functions of the shape."""
-
-    low: float | Callable[[tuple[int, ...]], float]
-    high: float | Callable[[tuple[int, ...]], float]
-    through: Callable[[np.ndarray], np.ndarray] = staticmethod(lambda values: values)
-
-    def explain(self, values: np.ndarray) -> None:
-        low, high = (end(values.shape) if callable(end) else end for end in (self.low, self.high))
-        found, margin, count = self.through(values), (high - low) * 8 / values.size, values.size
-        assert count >= 128, f"{count} numbers are too few to tell their range; make the form larger"
-        slack = 1e-4 * (high - low)
-        assert low - slack <= found.min() <= low + margin, f"from {found.min()}, not {low}"
-        assert high - margin <= found.max() <= high + slack, f"to {found.max()}, not {high}"
-        assert abs(found.mean() - (low + high) / 2) < 4 * (high - low) / (12 * count) ** 0.5, (
-            f"mean {found.mean()}, not {(low + high) / 2}"
-        )
-        assert abs(found.std() / (high - low) * 12**0.5 - 1) < 2 / count**0.5, (
-            f"deviation {found.std()} between {low} and {high}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Orthogonal:
-    """Rows or columns, whichever are fewer, at right angles and of one length."""
-
-    gain: float
-
-    def explain(self, values: np.ndarray) -> None:
-        thin = values if values.shape[0] <= values.shape[1] else values.T
-        np.testing.assert_allclose(thin @ thin.T, self.gain**2 * np.eye(len(thin)), atol=1e-5 * self.gain)
-        assert abs(values.mean()) < 5 * values.std() / values.size**0.5
-
-
-def rows(shape: tuple[int, ...]) -> float:
-    """1 / sqrt of the length of the last axis but one."""
-    return shape[-2] ** -0.5
-
-
-def columns(shape: tuple[int, ...]) -> float:
-    """1 / sqrt of the length of the last axis."""
-    return shape[-1] ** -0.5
-
-
-def window(shape: tuple[int, ...]) -> float:
-    """1 / sqrt of all axes but the last, as of a convolution's kernel."""
-    return math.prod(shape[:-1]) ** -0.5
 
 
 ZERO, ONE, LECUN, TABLE = Constant(0.0), Constant(1.0), Normal(rows, cut=True), Normal(0.02)
@@ -327,8 +229,21 @@ REFERENCES: Mapping[type, Reference] = {
         "arXiv:1708.02002, section 4.1: a prior of 0.01",
     ),
     LogitsHead: Reference(LogitsHead(tied=False, vocab=64, bias=True), {"table": TABLE}, "own: as of tokens"),
+    PEER: Reference(
+        PEER(keys=32),
+        {"halves": Uniform(lambda shape: -columns(shape), columns), "up|down": Normal(columns)},
+        "arXiv:2407.04153, algorithm 1: flax.linen.Embed; halves as of ProductKeyMemory",
+    ),
+    TalkingHeads: Reference(
+        TalkingHeads(),
+        {"before|after": Uniform(lambda shape: -((3 / shape[0]) ** 0.5), lambda shape: (3 / shape[0]) ** 0.5)},
+        "tensorflow/models official/nlp/modeling/layers/talking_heads_attention.py: Glorot-uniform",
+    ),
     ScaleNorm: Reference(ScaleNorm(), {"scale": Constant(WIDTH**0.5)}, "arXiv:1910.05895, section 2.2"),
     DynamicTanh: Reference(DynamicTanh(), {"slope": Constant(0.5)}, "arXiv:2503.10622, section 4"),
+    DynamicErf: Reference(
+        DynamicErf(), {"slope": Constant(0.5), "shift": ZERO}, "zlab-princeton/Derf ViT/dynamic_erf.py"
+    ),
     ReZero: Reference(ReZero(), {"alpha": ZERO}, "arXiv:2003.04887, section 3"),
     LayerScale: Reference(LayerScale(), {"scale": Constant(0.1)}, "arXiv:2103.17239, section 2: up to 18 blocks"),
     Highway: Reference(Highway(), {"gate/bias": Constant(-1.0)}, "arXiv:1505.00387, section 2.2: from -1 to -3"),
@@ -356,6 +271,12 @@ REFERENCES: Mapping[type, Reference] = {
         "arXiv:2512.24880, table 5, of the scale; the others are own, said",
     ),
     DenseFormer: Reference(DenseFormer(), {"weights": ZERO}, "arXiv:2402.02622, section 3: the newest alone"),
+    AttentionResiduals: Reference(AttentionResiduals(), {"query": ZERO}, "arXiv:2603.15031"),
+    MUDD: Reference(
+        MUDD(),
+        {"hidden/kernel": Normal(rows), "weights/(kernel|bias)": ZERO},
+        "Caiyun-AI/MUDDFormer jax: dynamic_dense_conn1 and 2, dense_proj2.bias",
+    ),
     UNet: Reference(UNet(), {"weight": ZERO}, "own, said"),
 }
 

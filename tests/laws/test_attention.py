@@ -3,15 +3,30 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Attention, Block, Context, Decoding, PreNorm, RMSNorm, RoPE, Sigmoid, Softmax, Softpick, Stack
+from models import (
+    Attention,
+    Block,
+    Context,
+    Decoding,
+    PreNorm,
+    RMSNorm,
+    RoPE,
+    Sigmoid,
+    Softmax,
+    Softpick,
+    Stack,
+    TalkingHeads,
+)
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.path import PaTHAttention
 from models.attention.sharing import SharedAttention, ValueResidual
 from models.attention.sparse import BlockRouting
 from models.laws.decoding import law_decoding_is_one_pass
@@ -101,6 +116,12 @@ def softpick(params: Any) -> np.ndarray:
     return out(params, np.maximum(risen, 0) / total @ heads(params, "value"))
 
 
+def talking(params: Any) -> np.ndarray:
+    before, after = (np.asarray(params["weigh"][name], np.float64) for name in ("before", "after"))
+    weights = softmax(np.einsum("lts,lj->jts", scores(params), before))
+    return out(params, np.einsum("jts,ji->its", weights, after) @ heads(params, "value"))
+
+
 def gated(params: Any) -> np.ndarray:
     gate = 1 / (1 + np.exp(-heads(params, "gate")))
     return out(params, gate * (softmax(scores(params)) @ heads(params, "value")))
@@ -159,6 +180,23 @@ def routed(params: Any) -> np.ndarray:
     return out(params, softmax(found, CAUSAL & chosen) @ heads(params, "value"))
 
 
+def reflected(params: Any) -> np.ndarray:
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    narrow = WIDE @ p["direction_in"]["kernel"] @ p["direction"]["kernel"]
+    seen = sum(p["short"]["kernel"][lag] * np.pad(narrow, ((lag, 0), (0, 0)))[:T] for lag in range(3))
+    w = (seen / (1 + np.exp(-seen))).reshape(T, H, K)
+    w = w / np.sqrt((w**2).sum(-1, keepdims=True) + 1e-6)
+    beta = 2 / (1 + np.exp(-(WIDE @ p["strength"]["kernel"] + p["strength"]["bias"])))
+    query, key, found = heads(params, "query"), heads(params, "key"), np.zeros((H, T, T))
+    for h in range(H):
+        for i in range(T):
+            turned = query[h, i]
+            for j in reversed(range(i + 1)):
+                found[h, i, j] = turned @ key[h, j] / np.sqrt(K)
+                turned = turned - beta[j, h] * (turned @ w[j, h]) * w[j, h]
+    return out(params, softmax(found) @ heads(params, "value"))
+
+
 DEFINITIONS = [
     (Attention(4, causal=True, window=2), windowed),
     (Attention(4, window=3), both_ways),
@@ -169,9 +207,12 @@ DEFINITIONS = [
     (Attention(4, causal=True, weigh=Softmax(2.0, sink=True)), capped),
     (Attention(4, causal=True, weigh=Sigmoid()), sigmoid),
     (Attention(4, causal=True, weigh=Softpick()), softpick),
+    (Attention(4, causal=True, weigh=TalkingHeads()), talking),
     (Attention(4, causal=True, gate=True), gated),
     (ForgettingAttention(4), forgetting),
     (DifferentialAttention(2, causal=True), differential),
+    (PaTHAttention(4, rank=5), reflected),
+    (PaTHAttention(4, rank=5, chunk=4), reflected),
     (LatentAttention(4, 5, 6, causal=True), latent),
     (LatentAttention(4, 5, 6, value_width=7, causal=True), latent),
     (Attention(4, causal=True, relative=BlockRouting(2, 2)), routed),
@@ -272,11 +313,20 @@ class Crossed(Attention):
         return jnp.tile(key, (1, 2, 1, 1)), jnp.tile(value, (1, 2, 1, 1))
 
 
+class Swapped(TalkingHeads):
+    """Broken: head i gives what head j should."""
+
+    @nn.compact
+    def __call__(self, scores: jax.Array, visible: jax.Array | None) -> jax.Array:
+        return super().__call__(scores, visible)[:, ::-1]
+
+
 BROKEN = [
     (Crossed(4, kv_heads=2, causal=True), grouped),
     (Attention(4, causal=True), softpick),
     (Attention(4, causal=True, window=3), windowed),
     (Attention(4, causal=True), chunked),
+    (Attention(4, causal=True, weigh=Swapped()), talking),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from models import GLU, MLP, Block, Context, Decoding, Stack
 from models.experts.grouped import apply_experts, block_sizes, run_in_blocks
-from models.experts.memory import ProductKeyMemory
+from models.experts.memory import PEER, ProductKeyMemory
 from models.experts.noncausal import ExpertChoice, SoftMoE
 from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter, choose_highest, measure_evenness
@@ -293,6 +294,28 @@ def test_product_keys_find_the_best_of_all_pairs() -> None:
     np.testing.assert_allclose(
         np.asarray(layer.apply({"params": params}, X, Context())).reshape(-1, WIDTH), y, atol=1e-4
     )
+
+
+def test_experts_of_one_neuron_are_the_best_of_all_pairs() -> None:
+    layer = PEER(keys=6, heads=2, active=3, key_width=8)
+    params = parameters(layer)
+    p, x = wide(params), np.asarray(X, np.float64).reshape(-1, WIDTH)
+    y = np.zeros_like(x)
+    for i, token in enumerate(x):
+        for head in range(2):
+            query = (token @ p["query"]["kernel"]).reshape(2, 2, 4)[head]
+            query = (query - query.mean(-1, keepdims=True)) / np.sqrt(query.var(-1, keepdims=True) + 1e-5)
+            query = query * p["norm"]["scale"] + p["norm"]["bias"]
+            scores = [
+                p["halves"][head, 0, e // 6] @ query[0] + p["halves"][head, 1, e % 6] @ query[1] for e in range(36)
+            ]
+            best = np.argsort(-np.array(scores))[:3]
+            for weight, e in zip(softmax(np.array(scores)[best]), best, strict=True):
+                z = p["up"][e] @ token
+                y[i] += weight * z * (1 + math.erf(z / math.sqrt(2))) / 2 * p["down"][e]
+    np.testing.assert_allclose(np.asarray(output(layer, params)).reshape(-1, WIDTH), y, atol=1e-4)
+    with pytest.raises(ValueError, match="PEER has key_width 3, which must be even, and 9 active of 6 keys"):
+        PEER(keys=6, active=9, key_width=3)
 
 
 def test_low_rank_and_monarch_are_an_mlp_of_their_matrices() -> None:

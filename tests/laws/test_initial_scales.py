@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models import Block, Context, PreNorm, RMSNorm, Stack, TokenEmbed
-from models.contracts import Layer, Norm, Position, Relative, Residual, kind_of
+from models.contracts import Layer, Norm, Position, Relative, Residual, Weigh, kind_of
 from models.paths import SCANNED, TIED
 from models.recurrence.decayed import Mamba2
 from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
@@ -19,19 +19,8 @@ from models.recurrence.rwkv import RWKV7
 from models.residual.single import LayerScale
 from models.residual.streams import HyperConnections, ManifoldHyperConnections
 from tests.laws.components import arguments, component_classes, forms_of, shapes
-from tests.laws.scales import (
-    DEPTH,
-    LAYER,
-    PARTS,
-    REFERENCES,
-    STEPS,
-    WIDTH,
-    Constant,
-    Distribution,
-    Normal,
-    Orthogonal,
-    rates,
-)
+from tests.laws.distributions import Constant, Distribution, Normal, Orthogonal
+from tests.laws.scales import DEPTH, LAYER, PARTS, REFERENCES, STEPS, WIDTH, rates
 from tests.laws.scales import explain as explain_parameter
 
 
@@ -48,6 +37,8 @@ def inputs(component: Any) -> tuple[Any, ...]:
         return jnp.zeros((1, 8, 1, 1)), jnp.zeros((1, 8, 1, 32)), place, place
     if kind is Norm:
         return (x,)
+    if kind is Weigh:
+        return jnp.zeros((1, 16, 1, 1)), None
     if kind is Position:
         return x, jnp.zeros((1, 2), jnp.int32)
     given = arguments(component)

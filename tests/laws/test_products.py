@@ -128,6 +128,7 @@ def kernels(d: int) -> dict[str, tuple[int, ...]]:
 # Vectors of a width that grows in products that sum over it; kernels of two axes or more are summed over their last
 # axis but one.
 VECTORS = {
+    "AttentionResiduals": {"query"},
     "HyperConnections": {"read_weight", "write_weight"},
     "RWKV7": {"bonus"},
 }
@@ -136,6 +137,7 @@ SCALED = {
     "CoPE": {"table"},
     "DifferentialAttention": {"query_weight", "key_weight"},
     "LogitsHead": {"table"},
+    "PEER": {"halves"},
     "ProductKeyMemory": {"halves"},
 }
 SIDEWAYS = {"DenseFormer", "HyperConnections", "StochasticDepth"}  # sums over streams, not over the width

@@ -1,6 +1,5 @@
 """Laws of residuals beyond the plain ones: closed forms, where they start, loop and scan; and of stacks that grow."""
 
-import dataclasses
 import itertools
 from typing import Any
 
@@ -25,7 +24,7 @@ from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyper
 from models.structure import replace
 from models.surgery.growth import Order, deepened
 from tests.laws.components import WIDTH, normal, parameters
-from tests.laws.stacks import CONTEXT, Doubled, X, assert_close, normalised
+from tests.laws.stacks import CONTEXT, Doubled, X, assert_close, law_starts_as, normalised
 from train.cost import traced
 
 RESIDUALS = [
@@ -95,24 +94,6 @@ def law_residual_is_its_closed_form(residual: Any, formula: Any) -> None:
 @pytest.mark.parametrize(("residual", "formula"), CLOSED_FORMS)
 def test_a_residual_is_its_closed_form_in_the_fourth_of_five_blocks(residual: Any, formula: Any) -> None:
     law_residual_is_its_closed_form(residual, formula)
-
-
-def law_starts_as(residual: Any, other: Any, tolerance: float = 1e-4) -> None:
-    """Four branches of fixed functions, residual parameters as they start."""
-
-    def run(residual: Any) -> np.ndarray:
-        ctx = Context(depth=2, branches=2)
-        state = residual.expand(X, ctx) if hasattr(residual, "expand") else X
-        for layer in range(2):
-            for index in range(2):
-                ctx = dataclasses.replace(ctx, layer=layer, branch=index)
-                branch = jnp.sin if index else jnp.cos
-                variables = residual.init(jax.random.key(0), state, branch, ctx)
-                state = residual.apply(variables, state, branch, ctx)
-        return np.asarray(residual.reduce(state, ctx) if hasattr(residual, "reduce") else state)
-
-    expected = np.asarray(X) if other is None else run(other)
-    np.testing.assert_allclose(run(residual), expected, atol=tolerance)
 
 
 STARTS = [

@@ -56,6 +56,7 @@ DECLARED = {
     "KimiDeltaAttention": {"log_rate": False},
     "LongConvolution": {"filter_0/kernel": False, "filter_1/kernel": False, "filter_out/kernel": False},
     "Mamba1": {"log_rates": False},
+    "PEER": {"up": False, "down": False},
     "PatchEmbed": {"position/table": False, "registers": False},
     "ProductKeyMemory": {"values": False},
     "RWKV7": {f"{name}_{way}/kernel": False for name in ("decay", "first", "gate", "rate") for way in ("down", "up")},

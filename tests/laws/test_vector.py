@@ -34,7 +34,7 @@ from models.laws.vector import (
     law_position_follows_the_token,
     law_products_depend_on_differences,
 )
-from models.norm import DynamicTanh, HeadNorm, L2Norm, ScaleNorm
+from models.norm import DynamicErf, DynamicTanh, HeadNorm, L2Norm, ScaleNorm
 from tests.laws.components import WIDTH, forms, normal, parameters
 
 
@@ -75,11 +75,16 @@ def length(x: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(x).sum(-1, keepdims=True))
 
 
+ERF = np.vectorize(math.erf)
 NORMS = [
     (HeadNorm(), lambda x, params: params["scale"] * x * math.sqrt(WIDTH) / length(x)),
     (L2Norm(), lambda x, params: x / length(x)),
     (ScaleNorm(), lambda x, params: params["scale"] * x / length(x)),
     (DynamicTanh(), lambda x, params: params["scale"] * np.tanh(params["slope"] * x) + params["bias"]),
+    (
+        DynamicErf(),
+        lambda x, params: params["scale"] * ERF(params["slope"] * x + params["shift"]) + params["bias"],
+    ),
 ]
 
 
@@ -90,7 +95,12 @@ def test_a_norm_is_its_closed_form(norm: Any, formula: Any) -> None:
 
 @pytest.mark.parametrize(
     ("norm", "name", "start"),
-    [(ScaleNorm(), "scale", 4.0), (DynamicTanh(), "slope", 0.5), (DynamicTanh(2.0), "slope", 2.0)],
+    [
+        (ScaleNorm(), "scale", 4.0),
+        (DynamicTanh(), "slope", 0.5),
+        (DynamicTanh(2.0), "slope", 2.0),
+        (DynamicErf(1.0), "slope", 1.0),
+    ],
 )
 def test_the_one_number_of_a_norm_starts_as_it_says(norm: Any, name: str, start: float) -> None:
     np.testing.assert_allclose(norm.init(jax.random.key(0), draw_vectors())["params"][name], start, rtol=1e-6)

@@ -5,6 +5,7 @@ from typing import Any
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.path import PaTHAttention
 from models.attention.sharing import SharedAttention, ValueResidual
 from models.attention.sparse import BlockRouting
 from models.norm import RMSNorm
@@ -25,6 +26,10 @@ VARIANTS: dict[type, dict[str, Any]] = {
     ForgettingAttention: {
         "default": ForgettingAttention(),
         "pro": ForgettingAttention(4, qk_norm=RMSNorm(), gate=True),
+    },
+    PaTHAttention: {
+        "default": PaTHAttention(4),
+        "grouped": PaTHAttention(4, kv_heads=2, qk_norm=RMSNorm(), chunk=4),
     },
     ValueResidual: {"first": ValueResidual(4, causal=True)},
     SharedAttention: {"giving": SharedAttention(4, kv_heads=2, causal=True, position=RoPE())},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.experts.memory import ProductKeyMemory
+from models.experts.memory import PEER, ProductKeyMemory
 from models.experts.noncausal import ExpertChoice, SoftMoE
 from models.experts.routed import Experts
 from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
@@ -15,6 +15,7 @@ VARIANTS: dict[type, dict[str, Any]] = {
         "hashed": Experts(4, 1, router=HashRouter()),
     },
     ProductKeyMemory: {"small": ProductKeyMemory(keys=16, heads=2, active=4, key_width=16)},
+    PEER: {"small": PEER(keys=8, heads=2, active=4, key_width=16)},
     ExpertChoice: {"default": ExpertChoice()},
     SoftMoE: {"default": SoftMoE(), "one_slot": SoftMoE(4, 1)},
 }
