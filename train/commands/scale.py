@@ -1,0 +1,102 @@
+"""`morphax scale`: a structure and its variants at several sizes, and how their losses go on with compute."""
+
+import argparse
+import fractions
+import json
+import os
+from pathlib import Path
+
+from train.commands.compare import read_study
+from train.engine.compilation import enable_compilation_cache
+from train.errors import InputError, convert_errors
+
+HELP = "train a structure and its variants at several sizes, and fit how losses go on with compute"
+EXAMPLES = """
+examples:
+  morphax scale tiny_lm --sizes 1/2,1,2,4
+  morphax scale tiny_lm --vary none=model.stack.block.mixer.position=none --sizes 1/2,1,2 --seeds 3
+  morphax scale tiny_lm --sizes 1/2,1,2 --tokens 1/2,1,2          parameters and tokens vary: the form of Chinchilla
+
+A size multiplies the width and the depth; tokens follow the parameters.  Variants have the FLOPs of the baseline at
+each size.  The same command continues a ladder that was stopped.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings of the baseline and all variants")
+    parser.add_argument(
+        "--vary", action="append", default=[], metavar="NAME=path=value", help="a setting of the variant NAME"
+    )
+    parser.add_argument(
+        "--with", action="append", default=[], dest="files", metavar="FILE", help="a Python file with components"
+    )
+    parser.add_argument("--sizes", default="1/2,1,2", help="multiples of width and depth (default: 1/2,1,2)")
+    parser.add_argument("--tokens", default="1", help="multiples of the tokens of each size (default: 1)")
+    parser.add_argument(
+        "--parametrization",
+        choices=("mup", "standard"),
+        default="mup",
+        help="mup serves every size with the settings of size 1 (default)",
+    )
+    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds of each structure at each size (default: 2)")
+    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
+    parser.add_argument("--to", dest="folder", type=Path, help="folder of the ladder (default: runs/CONFIG_scale)")
+    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None)
+
+
+def read_multiples(name: str, text: str) -> list[float]:
+    """Parses multiples, such as 1/2,1,2.  Raises InputError for what is no number above 0, and for repeats."""
+    try:
+        values = [float(fractions.Fraction(part.strip())) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        values = []
+    if not values or min(values) <= 0 or len(set(values)) != len(values):
+        raise InputError(f"{name} is {text!r}; give multiples above 0, such as 1/2,1,2.")
+    return values
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    sizes, tokens = read_multiples("--sizes", options.sizes), read_multiples("--tokens", options.tokens)
+    with convert_errors():
+        study = read_study(options)
+    enable_compilation_cache()
+    from train.report.console import Console
+    from train.study.compare import Result
+    from train.study.ladder import Rung, climb, describe_trend, find_trends, plan_ladder, record_ladder
+    from train.study.ladder_page import make_ladder_table, write_ladder_page
+    from train.study.workers import open_maker
+
+    folder = options.folder or Path("runs") / f"{Path(options.config).stem}_scale"
+    console = Console()
+    rungs = plan_ladder(study, sizes, tokens, options.parametrization)
+    for rung in rungs:
+        console.say(f"size {rung.size:g}: width {rung.width}, {rung.steps} steps, {rung.tokens:.3g} tokens")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
+        ) from None
+
+    def look(rung: Rung, results: list[Result]) -> None:
+        if results and results[0].losses:
+            console.say(f"{rung.name}: seed {len(results[0].losses)}, loss of the baseline {results[0].loss:.4f}")
+
+    with open_maker(options.workers) as make:
+        points = climb(rungs, folder, make, look)
+    trends = find_trends(points)
+    write_ladder_page(folder, study, points, trends)
+    if options.json:
+        print(json.dumps(record_ladder(points, trends)))
+        return 0
+    console.rich.print(make_ladder_table(points))
+    for trend in trends:
+        print(describe_trend(trend))
+    if not trends:
+        console.say("three sizes or more would give a law of the loss over compute")
+    console.say(f"{folder}/report.html has the curves")
+    return 0
