@@ -96,8 +96,11 @@ def plan_ladder(
             )
         shapes[shape] = size
         chosen = [f"model.embed.width={wide}", *(f"model.{name}.repeats={count}" for name, count in repeats.items())]
-        if hasattr(model, "source_embed") and model.source_embed is not None:
-            chosen.append(f"model.source_embed.width={wide}")
+        chosen += [
+            f"model.{field.name}.width={wide}"
+            for field in fields(model)
+            if field.name == "source_embed" and getattr(model, field.name) is not None
+        ]
         sized = dataclasses.replace(study, overrides=(*study.overrides, *fixed, *chosen))
         share = _count(sized)[0] / parameters
         for multiple in sorted(tokens):
@@ -142,7 +145,7 @@ def climb(
 
 @dataclasses.dataclass(frozen=True)
 class Trend:
-    """How a structure's loss goes on with compute: its law, and how far it may be extrapolated.
+    """The law of a structure's loss over compute, and how far it may be extrapolated.
 
     `crossing` is the compute at which it crosses the baseline's, with its 95 % interval and the share of draws that
     cross; None if the laws do not cross within reach.  `sizes` is the law of parameters and tokens, if both vary.

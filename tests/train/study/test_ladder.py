@@ -61,6 +61,7 @@ def test_a_size_multiplies_width_and_depth_and_tokens_follow_the_parameters() ->
         plan_ladder(STUDY, [1, 1.01])
 
 
+@pytest.mark.slow
 def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_path: Path) -> None:
     rungs = plan_ladder(STUDY, [1, 2, 3, 4])
     made: list[Unit] = []
@@ -92,6 +93,7 @@ def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_pa
     assert len(make_rows(points)) == 8
 
 
+@pytest.mark.slow
 def test_parameters_and_tokens_that_both_vary_give_the_form_of_both(tmp_path: Path) -> None:
     study = dataclasses.replace(STUDY, variants={"same": ("seed=1",)})
     points = climb(plan_ladder(study, [1, 2, 3], [0.5, 1.0, 2.0]), tmp_path, make)
