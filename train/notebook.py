@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import flax.linen as nn
 import numpy as np
 import rich.console
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from models.decoding.sampling import Sampler
 from models.words import join
+from train import page
+from train.charts import Plot, Series
 from train.config import load_config
 from train.cost.traced import count_parameters
 from train.engine.compilation import enable_compilation_cache
@@ -27,8 +27,9 @@ from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
 from train.experiment import Experiment
-from train.page import from_json, make_table, to_figure, to_html
+from train.page import Panels, add_caption, from_json, make_table, to_html
 from train.report.console import Bar, Console, format_count, format_duration, format_summary, format_values
+from train.report.style import DARK, format_properties
 from train.sinks.json_lines import read_metrics
 from train.spec.overrides import override
 from train.spec.parts import list_components, list_project_parts, merge_names
@@ -36,7 +37,10 @@ from train.study.check import Report, make_components, require_component
 from train.use import evaluate
 from train.use import fit as fitting
 
-COLOURS = ("#4269d0", "#d0542c", "#3a8a4d", "#8a5cb8", "#8c6d31", "#555555")
+MARKED = 30  # fewer points than this are marked each
+# how Jupyter, Colab and VS Code say that a notebook is dark; the colours of charts by default are those of a light one
+DARKENED = ('[data-jp-theme-light="false"]', 'html[theme="dark"]', "body.vscode-dark")
+THEMES = f"{', '.join(f'{where} .morphax' for where in DARKENED)} {{ {format_properties(DARK)} }}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,24 +170,18 @@ class Run:
 
         Raises InputError for a metric that was not measured.
         """
-        figure = Figure((5 * max(len(metrics), 1), 3.2), layout="tight")
-        for axes, metric in zip(figure.subplots(1, max(len(metrics), 1), squeeze=False).flat, metrics, strict=False):
+        plots: list[Plot] = []
+        for metric in metrics:
             lines = {part: self.curve(metric, part) for part in ("train", "evaluation")}
             if not any(len(steps) for steps, _ in lines.values()):
                 raise InputError(f"{self.folder} has no metric {metric!r}; it has {join(self._measured())}.")
-            for (part, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
-                if len(steps):
-                    axes.plot(
-                        steps,
-                        values,
-                        color=colour,
-                        linewidth=1.6,
-                        marker="o" if len(steps) < 30 else None,
-                        markersize=4,
-                        label=part,
-                    )
-            labelled(axes, metric)
-        return Piece(to_html(to_figure(figure)))
+            series = (
+                Series(part, make_points(steps, values), "marked" if len(steps) < MARKED else "line", colour)
+                for colour, (part, (steps, values)) in enumerate(lines.items())
+                if len(steps)
+            )
+            plots.append(Plot(tuple(series), "step", title=metric))
+        return show_figure(f"Metrics of {self.folder} by step", Panels(tuple(plots)))
 
     def _measured(self) -> list[str]:
         return sorted({name.partition("/")[2] for row in read_metrics(self.folder) for name in row if name != "step"})
@@ -198,8 +196,7 @@ class Run:
             pieces = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
             for said, values in pieces.items():
                 if said.startswith(caption):
-                    source = f"<figure><figcaption><b>{html.escape(said)}</b></figcaption>{to_html(from_json(values))}"
-                    return Piece(f"{source}</figure>")
+                    return show_figure(said, from_json(values))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged ({error}); train the run anew with fresh=True.") from None
         raise InputError(f"{self.folder} has no picture {caption!r}; it has {join(pieces) if pieces else 'none'}.")
@@ -207,27 +204,26 @@ class Run:
 
 def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "evaluation") -> Piece:
     """Plots a metric over steps for several structures: the mean over each one's seeds, in a band of their range."""
-    figure = Figure((7.5, 4), layout="tight")
-    axes = figure.subplots()
-    for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
+    series: list[Series] = []
+    for colour, (name, seeds) in enumerate(runs.items()):
         steps = seeds[0].curve(metric, part)[0]
         values = np.stack([run.curve(metric, part)[1] for run in seeds])
         low, mean, high = values.min(0), values.mean(0), values.max(0)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         label = f"{name}: {mean[-1]:.3f} ({low[-1]:.3f} to {high[-1]:.3f})"
-        axes.plot(steps, mean, color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
-    labelled(axes, f"{metric}, {part}: mean of the seeds, lowest to highest")
-    return Piece(to_html(to_figure(figure)))
+        series.append(Series("", make_points(steps, low, high), "band", colour))
+        series.append(Series(label, make_points(steps, mean), "marked", colour))
+    caption = f"{metric}, {part}: mean of the seeds, lowest to highest"
+    return show_figure(caption, Plot(tuple(series), "step", metric))
 
 
-def labelled(axes: Axes, title: str) -> None:
-    """Sets title, labels and legend of axes over steps."""
-    axes.set_title(title, size=10)
-    axes.set_xlabel("step")
-    axes.locator_params(axis="x", integer=True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+def make_points(*columns: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """Makes the points of a chart from columns (n,): steps and values, or steps, lows and highs."""
+    return tuple(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def show_figure(caption: str, piece: page.Piece) -> Piece:
+    """Shows a piece of a page, light or dark as the notebook is, with its caption and a link to its numbers as CSV."""
+    return Piece(f'<div class="morphax"><style>{THEMES}</style>{add_caption(caption, piece)}</div>')
 
 
 class Inline(Console):

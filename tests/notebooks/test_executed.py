@@ -16,9 +16,9 @@ NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
 SHOWN = {
     "applications": ("Forecasts", "Boxes found", "image/gif"),
     "import_definitions": ("2 devices", "image/png"),
-    "invent_a_structure": (">broken (", "operations a step", "image/png"),
-    "quickstart": ("a delightful film", "Confusion matrix", "image/png"),
-    "train_lm_tpu": ("ROMEO:", "Surprise", "image/png"),
+    "invent_a_structure": (">broken (", "operations a step", "<polygon"),
+    "quickstart": ("a delightful film", "Confusion matrix", "<polyline"),
+    "train_lm_tpu": ("ROMEO:", "Surprise", "<polyline"),
 }
 KILL = """
 import signal

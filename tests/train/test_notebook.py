@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,6 @@ from tests.places import CONFIGS
 from train.engine.signals import InterruptedRunError
 from train.errors import InputError
 from train.notebook import Changing, Inline, Run, bands, beside, configured, costs, fit
-from train.page import Sentence
 
 CONFIG = str(CONFIGS / "language_model.py")
 SHORT = ("steps=4", "evaluation.every=2", "log_every=2")
@@ -49,6 +49,11 @@ def pieces(shown: Any) -> str:
     return shown._repr_html_()
 
 
+def read_numbers(shown: str) -> list[str]:
+    """Lines of the CSV that the figure links to."""
+    return unquote(re.findall(r'href="data:text/csv;charset=utf-8,([^"]*)"', shown)[0]).splitlines()
+
+
 def test_a_config_trains_is_shown_and_is_only_read_the_second_time(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +61,11 @@ def test_a_config_trains_is_shown_and_is_only_read_the_second_time(
     assert run.summary["steps"] == 4
     assert "parameters" in pieces(run)
     assert list(run.curve("loss", "train")[0]) == list(run.curve("loss", "evaluation")[0]) == [2, 4]
-    assert pieces(run.curves("loss", "accuracy")).startswith("<img")
+    shown = pieces(run.curves("loss", "accuracy"))
+    assert shown.count("<svg") == 2
+    assert shown.count("<circle") == 8  # two steps in training and on the test split, of two metrics
+    assert "<img" not in shown
+    assert read_numbers(shown)[1] == f"loss,train,2.0,{run.curve('loss', 'train')[1][0]}"
     assert "step 4/4" in capsys.readouterr().out
     assert fit(CONFIG, "run", *SHORT).summary == run.summary
     assert "nothing to do" in capsys.readouterr().out
@@ -99,16 +108,14 @@ def test_a_class_of_a_cell_is_trained_named_in_an_override_and_read_back(folder:
 
 
 @pytest.mark.slow
-def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path) -> None:
     runs = [fit(CONFIG, f"run_{seed}", *SHORT, f"seed={seed}", brief=True) for seed in (0, 1)]
     last = [run.curve("loss", "evaluation")[1][-1] for run in runs]
-    labels: list[str] = []
-    monkeypatch.setattr(
-        "train.notebook.to_figure",
-        lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]) or Sentence(""),
-    )
-    bands({"attention": runs})
-    assert labels == [f"attention: {sum(last) / 2:.3f} ({min(last):.3f} to {max(last):.3f})"]
+    shown = pieces(bands({"attention": runs}))
+    assert f">attention: {sum(last) / 2:.3f} ({min(last):.3f} to {max(last):.3f})</text>" in shown
+    assert shown.count("<polygon") == shown.count("<polyline") == 1
+    lows = [float(row.split(",")[2]) for row in read_numbers(shown)[1:3]]
+    assert lows[-1] == min(last)
 
 
 def test_what_a_run_does_not_have_is_said_in_one_sentence(folder: Path) -> None:
