@@ -40,10 +40,10 @@ PARTS = {  # a kind: its file, its name, its text
     ),
     "a sink": ("train/sinks/paper.py", "Paper", VALUE.format("Paper", "    def open(self, started): ...\n")),
     "a task that probes a mixer": (
-        "train/data/tasks/parity.py",
-        "Parity",
+        "train/data/tasks/majority.py",
+        "Majority",
         VALUE.format(
-            "Parity", "    def open(self, classes=(), only=None): ...\n\n    def reader(self, classes=()): ...\n"
+            "Majority", "    def open(self, classes=(), only=None): ...\n\n    def reader(self, classes=()): ...\n"
         ),
     ),
 }

@@ -58,15 +58,21 @@ class Result:
     curve: tuple[tuple[int, float], ...] = ()
     losses: tuple[float, ...] = ()
     differences: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
 
 
-def enter(study: Study, say: Callable[[str], None] = lambda _: None, target: Cost | None = None) -> list[Entry]:
+def enter(
+    study: Study,
+    say: Callable[[str], None] = lambda _: None,
+    target: Cost | None = None,
+    alone: bool = False,
+) -> list[Entry]:
     """Checks the baseline and every variant before anything is trained: laws, and the match of budgets.
 
-    Budgets are matched to `target`, by default the baseline's.  Raises InputError if there is nothing to compare, or
-    if a structure cannot be trained at all.
+    Budgets are matched to `target`, by default the baseline's.  Raises InputError if there is nothing to compare and
+    the baseline is not to be measured `alone`, or if a structure cannot be trained at all.
     """
-    if not study.variants:
+    if not study.variants and not alone:
         raise InputError("A study has nothing to compare; give --vary NAME=path=value.")
     entries: list[Entry] = []
     for name, settings in {BASELINE: (), **study.variants}.items():
@@ -100,11 +106,16 @@ def _match_entry(study: Study, name: str, overrides: tuple[str, ...], target: Co
 
 
 class Comparison:
-    """A study that is carried out in a folder; what its ledger holds is not done again."""
+    """A study that is carried out in a folder; what its ledger holds is not done again.
 
-    def __init__(self, study: Study, folder: Path, entries: Sequence[Entry], first_seed: int = 0) -> None:
+    Seeds are counted from `first_seed`.  The baseline is trained for variants, or `alone` on a fixed number of seeds.
+    """
+
+    def __init__(
+        self, study: Study, folder: Path, entries: Sequence[Entry], first_seed: int = 0, alone: bool = False
+    ) -> None:
         self.study, self.entries, self.ledger = study, list(entries), Ledger(folder)
-        self.first_seed = first_seed
+        self.first_seed, self.alone = first_seed, alone
         self.outcomes: dict[tuple[str, tuple[str, ...], int, str], Outcome] = {}
         self.failures: dict[str, str] = {}
         self.began = time.monotonic()
@@ -129,7 +140,7 @@ class Comparison:
             return
         loss = math.inf if line["loss"] is None else line["loss"]
         curve = tuple((step, math.inf if value is None else value) for step, value in line["curve"])
-        self.outcomes[key] = Outcome(loss, curve, line["seconds"])
+        self.outcomes[key] = Outcome(loss, curve, line["seconds"], line.get("accuracy"))
 
     def run(
         self,
@@ -148,7 +159,7 @@ class Comparison:
             look(results, len(self.outcomes), len(self.outcomes))
             waiting = [
                 result.entry.name
-                for result in results[1:]
+                for result in results[0 if self.alone else 1 :]
                 if result.entry.out is None and not self._is_decided(result, count) and not enough(result)
             ]
             if not waiting or self._is_over(count):
@@ -225,6 +236,7 @@ class Comparison:
                 "loss": None if failed else _finite(outcome.loss),
                 "curve": [] if failed else [[step, _finite(loss)] for step, loss in outcome.curve],
                 "seconds": None if failed else outcome.seconds,
+                "accuracy": None if failed else outcome.accuracy,
             }
             self.ledger.add(line)
             self._take(line)
@@ -286,6 +298,7 @@ class Comparison:
             curve,
             tuple(own[seed].loss for seed in sorted(own)),
             tuple(own[seed].loss - base[seed].loss for seed in both),
+            tuple(value for seed in sorted(own) if (value := own[seed].accuracy) is not None),
         )
 
 

@@ -124,12 +124,14 @@ def climb(
     rungs: Sequence[Rung], folder: Path, make: Make, look: Callable[[Rung, list[Result]], None] = lambda *_: None
 ) -> list[Point]:
     """Carries out the study of each rung in a folder of its own; what a ledger holds is not done again."""
-    entered = [enter(rung.study) for rung in rungs]  # before anything is trained
+    entered = [enter(rung.study, alone=True) for rung in rungs]  # before anything is trained
     points: list[Point] = []
     for rung, entries in zip(rungs, entered, strict=True):
         place = folder / rung.name
         place.mkdir(parents=True, exist_ok=True)
-        results = Comparison(rung.study, place, entries).run(make, lambda results, *_, rung=rung: look(rung, results))
+        results = Comparison(rung.study, place, entries, alone=True).run(
+            make, lambda results, *_, rung=rung: look(rung, results)
+        )
         points += [
             Point(
                 rung,

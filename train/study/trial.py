@@ -54,12 +54,14 @@ class Unit:
 class Outcome:
     """The result of a trial: the held-out loss after the last step, and a curve of (step, loss) on some batches.
 
-    The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.
+    The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.  `accuracy` is
+    that of the held-out data, None for an objective that has none.
     """
 
     loss: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
+    accuracy: float | None = None
 
 
 def restrict(batch: Arrays, part: Part, start: int) -> Arrays:
@@ -76,8 +78,8 @@ def restrict(batch: Arrays, part: Part, start: int) -> Arrays:
     }
 
 
-def measure(prepared: Prepared, params: Params, part: Part, most: int | None = None) -> float:
-    """The loss over one part of the held-out examples, or over `most` of its batches."""
+def measure(prepared: Prepared, params: Params, part: Part, most: int | None = None) -> dict[str, float]:
+    """Measures the loss and other metrics over one part of the held-out examples, or over `most` of its batches."""
     experiment, data = prepared.experiment, prepared.data
     batches = data.batches("test", experiment.evaluation.batch_size, prepared.parallel.size(), None)
     count, results, start = len(batches), [], 0
@@ -89,7 +91,7 @@ def measure(prepared: Prepared, params: Params, part: Part, most: int | None = N
             batch = restrict(batch, part, start)
             start += rows
         results.append(prepared.evaluation(params, prepared.parallel.put(batch)))
-    return compute_interval(combine_batches(jax.device_get(results))["loss"])[0]
+    return {name: compute_interval(moments)[0] for name, moments in combine_batches(jax.device_get(results)).items()}
 
 
 Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]  # makes trials; a string is an error
@@ -119,11 +121,11 @@ class Trainer:
             if step in marks:
                 jax.block_until_ready(state)
                 spent += time.perf_counter() - since
-                curve.append((step, measure(compiled, state.params, part, CURVE)))
+                curve.append((step, measure(compiled, state.params, part, CURVE)["loss"]))
                 since = time.perf_counter()
-        loss = measure(compiled, state.params, part)
-        seconds = spent / max(steps - 1, 1)
-        return Outcome(loss if math.isfinite(loss) else math.inf, tuple(curve), seconds)
+        measured = measure(compiled, state.params, part)
+        loss, seconds = measured["loss"], spent / max(steps - 1, 1)
+        return Outcome(loss if math.isfinite(loss) else math.inf, tuple(curve), seconds, measured.get("accuracy"))
 
 
 @functools.lru_cache(maxsize=4)
@@ -158,7 +160,12 @@ def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:
         answer: Mapping[str, Json]
         try:
             outcome = make(unit)
-            answer = {"loss": outcome.loss, "curve": list(map(list, outcome.curve)), "seconds": outcome.seconds}
+            answer = {
+                "loss": outcome.loss,
+                "curve": list(map(list, outcome.curve)),
+                "seconds": outcome.seconds,
+                "accuracy": outcome.accuracy,
+            }
         except Exception as error:  # whatever a user's class raises; it is one line of the ledger
             answer = {"error": describe_error(error)}
         print(json.dumps(answer), file=answers, flush=True)

@@ -71,7 +71,7 @@ def _half_width(differences: Sequence[float], alpha: float) -> float:
     """The largest |d| with E(mean(x) - d) < 1 / alpha; E grows with |d|, up to a bound."""
     x = np.asarray(differences, np.float64)
     center, limit, scale = float(x.mean()), -math.log(alpha), float(x.std())
-    if not scale:
+    if scale <= 1e-12 * abs(center):  # equal but for rounding
         return 0.0 if len(x) > 2 else math.inf
 
     def excess(log_d: float) -> float:

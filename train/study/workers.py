@@ -91,7 +91,8 @@ class Worker:
         answer = json.loads(line)
         if "error" in answer:
             return answer["error"]
-        return Outcome(answer["loss"], tuple((step, loss) for step, loss in answer["curve"]), answer["seconds"])
+        curve = tuple((step, loss) for step, loss in answer["curve"])
+        return Outcome(answer["loss"], curve, answer["seconds"], answer["accuracy"])
 
     def _read_last_error(self) -> str:
         lines = [line for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]

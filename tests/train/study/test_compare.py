@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
         "    if not mark.exists():\n"
         "        mark.touch()\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1}), flush=True)\n"
+        "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1, 'accuracy': 0.5}), flush=True)\n"
     )
     units = [Unit("a", "config", (), seed, "verdict") for seed in range(4)]
     broken = "import sys; sys.exit('no such module')"
@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
     assert error == "its process ended with exit code 1, and its last line was: no such module"
     with Pool(2, (sys.executable, "-c", script, str(tmp_path))) as pool:
         outcomes = dict(pool.make(units))
-    assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1)] * 4
+    assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1, 0.5)] * 4
 
 
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same_results(tmp_path: Path) -> None:

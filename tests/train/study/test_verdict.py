@@ -101,6 +101,13 @@ def test_more_variants_ask_for_more_evidence() -> None:
     assert among["a"].word == "no difference shown"
 
 
+def test_differences_that_are_equal_but_for_rounding_have_an_interval() -> None:
+    x = [0.9 + 0.01 * seed - (0.5 + 0.01 * seed) for seed in range(4)]
+    assert find_interval(x) == pytest.approx((0.4, 0.4))
+    assert judge({"a": x})["a"].word == "worse"
+    assert judge({"a": [0.0, 0.0, 0.0]})["a"].word == "no difference shown"
+
+
 def test_the_seeds_that_would_be_needed_are_those_that_decide() -> None:
     x = [0.3, -0.1, 0.5, 0.0, 0.4]
     needed = count_seeds(x)

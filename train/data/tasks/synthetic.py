@@ -1,7 +1,7 @@
 """Synthetic tasks for sequence mixers: associative recall and selective copying."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from train.data.batches import Arrays, Batches
 from train.data.needs import need_positions
 from train.errors import InputError
 
-Maker = Callable[[np.random.Generator, int], Arrays]
-
 
 class Made:
     """A `train.contracts.Dataset` of generated batches: fresh at each step, the same for all seeds in the test part."""
@@ -20,12 +18,13 @@ class Made:
     classes: tuple[str, ...] = ()
     unasked = "data are made by a rule, not from text"
 
-    def __init__(self, make: Maker, vocab: int, length: int, examples: int, held: int) -> None:
-        self.make = make
-        self.vocab = vocab
-        self.length = length
-        self.sizes = {"train": examples, "test": held}
-        self.names = tuple(map(str, range(vocab)))
+    def __init__(self, task: "Rule", stretch: float = 1.0) -> None:
+        self.task = task
+        self.vocab = task.vocab
+        self.lengths = {"train": task.length, "test": max(task.length, round(stretch * task.length))}
+        self.length = max(self.lengths.values())
+        self.sizes = {"train": task.examples, "test": task.held}
+        self.names = tuple(map(str, range(task.vocab)))
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
         """Requires positions for all tokens of a row."""
@@ -36,15 +35,39 @@ class Made:
         """Batches of `batch_size` examples."""
         rows = -(-batch_size // multiple) * multiple
         root = 0 if part == "test" else 1 + (seed or 0)
-        return Batches(-(-self.sizes[part] // rows), lambda step: self.make(np.random.default_rng((root, step)), rows))
+        length = self.lengths[part]
+        return Batches(
+            -(-self.sizes[part] // rows), lambda step: self.task.make(np.random.default_rng((root, step)), rows, length)
+        )
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Raises InputError, as nothing can be asked."""
         raise InputError(f"This run's {self.unasked}, so {asked[0]!r} cannot be asked; use morphax eval.")
 
 
+class Rule:
+    """Data that a rule makes: a class has the fields below, and `make`."""
+
+    vocab: int
+    length: int
+    examples: int
+    held: int
+
+    def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
+        """Makes a batch: tokens, labels and weights, each (rows, length)."""
+        raise NotImplementedError
+
+    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
+        """Opens the generated data set."""
+        return self.reader()
+
+    def reader(self, classes: tuple[str, ...] = ()) -> Made:
+        """Opens the generated data set, as `open` does."""
+        return Made(self)
+
+
 @dataclasses.dataclass(frozen=True)
-class Recall:
+class Recall(Rule):
     """Multi-query associative recall: `pairs` of key and value, then each key again at a random position as a query.
 
     Batches have tokens, labels and weights (b, length).  Keys, values and the noise in between have a third of the
@@ -65,29 +88,22 @@ class Recall:
                 " hold 3 times the pairs, and so must the length."
             )
 
-    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
-        """The generated data set."""
-        return self.reader()
-
-    def reader(self, classes: tuple[str, ...] = ()) -> Made:
-        """The generated data set, as from `open`."""
-        return Made(self._make, self.vocab, self.length, self.examples, self.held)
-
-    def _make(self, chance: np.random.Generator, rows: int) -> Arrays:
+    def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
+        """Makes a batch of rows."""
         third, n = self.vocab // 3, self.pairs
-        tokens = chance.integers(2 * third, 3 * third, (rows, self.length)).astype(np.int32)
+        tokens = chance.integers(2 * third, 3 * third, (rows, length)).astype(np.int32)
         labels, weights = np.zeros_like(tokens), np.zeros(tokens.shape, np.float32)
         keys = chance.permuted(np.tile(np.arange(third), (rows, 1)), axis=1)[:, :n]
         values = chance.integers(third, 2 * third, (rows, n))
         tokens[:, 0 : 2 * n : 2], tokens[:, 1 : 2 * n : 2] = keys, values
-        places = 2 * n + chance.permuted(np.tile(np.arange(self.length - 2 * n), (rows, 1)), axis=1)[:, :n]
+        places = 2 * n + chance.permuted(np.tile(np.arange(length - 2 * n), (rows, 1)), axis=1)[:, :n]
         row = np.arange(rows)[:, None]
         tokens[row, places], labels[row, places], weights[row, places] = keys, values, 1.0
         return {"tokens": tokens, "labels": labels, "weights": weights}
 
 
 @dataclasses.dataclass(frozen=True)
-class SelectiveCopy:
+class SelectiveCopy(Rule):
     """Selective copying: `data` tokens at random positions among noise, to be repeated in their order at the end.
 
     Batches have tokens, labels and weights (b, length).  Token 0 is noise, 1 is a query.  arXiv:2312.00752, section
@@ -107,17 +123,10 @@ class SelectiveCopy:
                 " tokens or more, and a length of twice the data or more."
             )
 
-    def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
-        """The generated data set."""
-        return self.reader()
-
-    def reader(self, classes: tuple[str, ...] = ()) -> Made:
-        """The generated data set, as from `open`."""
-        return Made(self._make, self.vocab, self.length, self.examples, self.held)
-
-    def _make(self, chance: np.random.Generator, rows: int) -> Arrays:
-        n, first = self.data, self.length - self.data
-        tokens = np.zeros((rows, self.length), np.int32)
+    def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
+        """Makes a batch of rows."""
+        n, first = self.data, length - self.data
+        tokens = np.zeros((rows, length), np.int32)
         labels, weights = np.zeros_like(tokens), np.zeros(tokens.shape, np.float32)
         values = chance.integers(2, self.vocab, (rows, n))
         places = np.sort(chance.permuted(np.tile(np.arange(first), (rows, 1)), axis=1)[:, :n], axis=1)
