@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.steps < 1:
         raise InputError(f"--steps is {options.steps}; give 1 or more.")
     enable_compilation_cache()
-    from train.report.console import Console
+    from train.report.console import Console, print_table
     from train.study.compare import Result
     from train.study.probes import (
         compute_cell,
@@ -98,6 +98,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(record_probes(cells)))
         return 0
-    console.rich.print(make_heat_table(cells))
+    print_table(make_heat_table(cells))
     console.say(f"{folder}/report.html has the heat map")
     return 0

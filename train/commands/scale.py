@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     with convert_errors():
         study = read_study(options)
     enable_compilation_cache()
-    from train.report.console import Console
+    from train.report.console import Console, print_table
     from train.study.compare import Result
     from train.study.ladder import Rung, climb, describe_trend, find_trends, plan_ladder, record_ladder
     from train.study.ladder_page import make_ladder_table, write_ladder_page
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(record_ladder(points, trends)))
         return 0
-    console.rich.print(make_ladder_table(points))
+    print_table(make_ladder_table(points))
     for trend in trends:
         print(describe_trend(trend))
     if not trends:

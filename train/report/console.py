@@ -170,6 +170,14 @@ class Lines:
         self.console.say(f"step {step}/{self.steps}: {format_values(values)}{left}")
 
 
+def print_table(table: rich.table.Table) -> None:
+    """Prints a table that a command gives as its answer, to standard output; in a file or a pipe nothing is cut."""
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console = rich.console.Console(width=400)
+    console.print(table)
+
+
 def format_values(values: Mapping[str, float]) -> str:
     """Formats loss, rate and throughput."""
     words = [f"loss {values['loss']:.4f}", f"rate {values['rate']:.2e}"]

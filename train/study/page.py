@@ -1,4 +1,4 @@
-"""report.html and summary.json of a study, in one file each that needs no network."""
+"""Files of a study: report.html, which needs no network, summary.json, table.md and trials.csv."""
 
 import html
 import json
@@ -11,6 +11,8 @@ from train.disk import explain_failed_writes
 from train.page import Sentence, Table, add_caption
 from train.report.html import make_page
 from train.study.compare import Result
+from train.study.ledger import NAME
+from train.study.records import read_trials, to_markdown, write_trials
 from train.study.verdict import find_interval
 from train.study.words import describe, make_rows, record
 from train.variants import BASELINE, Study
@@ -35,8 +37,11 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
     page = make_page(folder.name, sections.items())
+    trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
     with explain_failed_writes(folder):
         (folder / "report.html").write_text(page, encoding="utf-8")
+        (folder / "table.md").write_text(to_markdown(COLUMNS, make_rows(results)), encoding="utf-8")
+        (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
         partial = folder / "summary.json.partial"
         partial.write_text(json.dumps([record(result) for result in results], indent=1) + "\n", encoding="utf-8")
         os.replace(partial, folder / "summary.json")
