@@ -38,6 +38,7 @@ from models.head.values import BoxHead, ClassHead, ValueHead
 from models.mixers.axial import Along
 from models.mixers.combine import Concat, Sum
 from models.mixers.convolution import GatedConvolution, LongConvolution, ShortConvolution
+from models.mixers.lookup import Engram, PerLayerEmbedding
 from models.mixers.noncausal import Fourier, Pooling, TokenMLP
 from models.norm import DynamicErf, DynamicTanh, HeadNorm, L2Norm, LayerNorm, RMSNorm, ScaleNorm
 from models.parametrization import initialised
@@ -122,9 +123,11 @@ __all__ = [
     # Other mixers of tokens, and layers over axes and in parallel
     "Along",
     "Concat",
+    "Engram",
     "Fourier",
     "GatedConvolution",
     "LongConvolution",
+    "PerLayerEmbedding",
     "Pooling",
     "ShortConvolution",
     "Sum",

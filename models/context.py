@@ -45,6 +45,7 @@ class Context:
     row.
     starts (b, n): index of the first token of each example packed in a row.  None: one example a row, starting at 0.
     memory: encoder output for cross-attention.
+    tokens (b, t): ids of the stream's tokens, for layers that look values up by them; set by embeds of tokens.
     decoding: set while tokens come one after the other; layers then keep what they need in the collection "cache".
     shared: what all layers use and is computed once, or what an earlier layer gives to the later ones, by name.
     layer, depth: index of the block and number of blocks; branch, branches: the same of the block's branches.
@@ -56,6 +57,7 @@ class Context:
     segments: jax.Array | None = None
     starts: jax.Array | None = None
     memory: Memory | None = None
+    tokens: jax.Array | None = None
     decoding: Decoding | None = None
     shared: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     layer: jax.Array | int = 0

@@ -90,7 +90,10 @@ class Shrinks(Protocol):
 
 
 class Embed(Protocol):
-    """Reads the keys of the batch that it needs: batch -> x (b, t, d) and the context with positions filled in."""
+    """Reads the keys of the batch that it needs: batch -> x (b, t, d) and the context with positions filled in.
+
+    An embed of tokens also fills in their ids, `ctx.tokens`.
+    """
 
     def __call__(self, batch: Batch, ctx: Context) -> tuple[jax.Array, Context]: ...
 

@@ -48,7 +48,11 @@ class MixtureOfDepths(Block):
         positions = jnp.broadcast_to(jnp.arange(t)[None] if ctx.positions is None else ctx.positions, (b, t))
         segments = None if ctx.segments is None else jnp.take_along_axis(ctx.segments, index, axis=1) * valid
         inner = dataclasses.replace(
-            ctx, positions=jnp.take_along_axis(positions, index, axis=1), segments=segments, shared={}
+            ctx,
+            positions=jnp.take_along_axis(positions, index, axis=1),
+            segments=segments,
+            tokens=None if ctx.tokens is None else jnp.take_along_axis(ctx.tokens, index, axis=1),
+            shared={},
         )
         taken = jax.tree.map(lambda leaf: jax.vmap(lambda row, indices: row[indices])(leaf, index), state)
         new, _ = super().__call__(taken, inner)

@@ -50,7 +50,7 @@ class TokenEmbed(nn.Module):
             x = self.position(x, positions)
         if self.norm is not None:
             x = self.norm(x)
-        return self.drop(x, ctx), dataclasses.replace(ctx, positions=positions)
+        return self.drop(x, ctx), dataclasses.replace(ctx, positions=positions, tokens=tokens)
 
 
 class FactorisedEmbed(nn.Module):
@@ -73,7 +73,7 @@ class FactorisedEmbed(nn.Module):
         tokens = batch["tokens"]
         table = self.param("token", nn.initializers.normal(0.02), (self.vocab, self.rank))
         x = nn.Dense(self.width, use_bias=False, name="widen")(table[tokens])
-        return add_positions(x, ctx, self.position)
+        return add_positions(x, dataclasses.replace(ctx, tokens=tokens), self.position)
 
 
 class HashedNgramEmbed(nn.Module):
@@ -116,7 +116,7 @@ class HashedNgramEmbed(nn.Module):
             same = (earlier[..., 1] == segments) & (segments > 0)
             code = code * jnp.uint32(1_000_003) + jnp.where(same, earlier[..., 0] + 1, 0).astype(jnp.uint32)
             x = x + self.grams[back - 1][code % jnp.uint32(self.buckets)]
-        return add_positions(x, ctx, self.position)
+        return add_positions(x, dataclasses.replace(ctx, tokens=tokens), self.position)
 
 
 def add_positions(x: jax.Array, ctx: Context, position: Position | None) -> tuple[jax.Array, Context]:

@@ -12,7 +12,7 @@ from models.contracts import Layer, Norm, Position, Relative, Residual, Router, 
 from models.depth.block import Block
 from models.depth.stack import Stack
 from models.experts.routed import Experts
-from models.laws.inputs import Component, parameters, random_like
+from models.laws.inputs import Component, name_tokens, parameters, random_like
 from models.residual.single import PreNorm
 from models.structure import replace
 
@@ -100,9 +100,12 @@ def parameters_of(component: Component) -> Tree:
 
 
 def apply_to(component: Component, x: jax.Array, ctx: Context, params: Tree | None = None) -> jax.Array:
-    """The output of a layer, without what it may give to later layers; of a residual, the stream after three blocks."""
+    """The output of a layer, without what it may give to later layers; of a residual, the stream after three blocks.
+
+    The context's tokens are those of `name_tokens`.
+    """
     params = parameters_of(component) if params is None else params
     if kind_of(component) is Residual:
         return chain(component, params, x, ctx)
-    y = component.apply({"params": params}, x, ctx)
+    y = component.apply({"params": params}, x, dataclasses.replace(ctx, tokens=name_tokens(x)))
     return y[0] if isinstance(y, tuple) else y

@@ -9,7 +9,7 @@ import numpy as np
 from models.context import Context, Decoding, Memory
 from models.contracts import Tree
 from models.laws.carrier import apply_to
-from models.laws.inputs import WIDTH, Component, normal, parameters
+from models.laws.inputs import WIDTH, Component, name_tokens, normal, parameters
 from models.laws.layer import SHORT
 from models.laws.verdict import BrokenLawError, require, require_close
 
@@ -34,13 +34,14 @@ def decode(layer: Component, length: int) -> tuple[np.ndarray, np.ndarray, Tree]
     def call(x: jax.Array, cache: Tree, first: jax.Array | int, count: int, start: bool) -> tuple[jax.Array, Tree]:
         assert whole.positions is not None
         assert whole.segments is not None
+        part = jax.lax.dynamic_slice_in_dim(x, first, count, 1)
         ctx = Context(
             positions=jax.lax.dynamic_slice_in_dim(whole.positions, first, count, 1),
             segments=jax.lax.dynamic_slice_in_dim(whole.segments, first, count, 1),
             memory=whole.memory,
+            tokens=name_tokens(part),
             decoding=Decoding(first, length, start),
         )
-        part = jax.lax.dynamic_slice_in_dim(x, first, count, 1)
         y, cache = layer.apply({"params": params, **cache}, part, ctx, mutable=["cache"])
         return y[0] if isinstance(y, tuple) else y, cache
 

@@ -11,7 +11,7 @@ from models.context import Context
 from models.contracts import Tree
 from models.depth.stack import Stack, UnlikeRepeatsError, scanned, unrolled
 from models.laws.carrier import BRANCHES, LAYERS, chain, expand_stream, parameters_of, reduce_state
-from models.laws.inputs import WIDTH, Component, normal, parameters, random_like
+from models.laws.inputs import WIDTH, Component, name_tokens, normal, parameters, random_like
 from models.laws.verdict import NotTestedError, require, require_equal_trees
 from models.structure import replace
 
@@ -25,7 +25,8 @@ def stream() -> jax.Array:
 
 def context() -> Context:
     """Their context: two examples of three tokens; one of five and padding."""
-    return Context(positions=jnp.arange(6)[None], segments=jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]]))
+    segments = jnp.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 0]])
+    return Context(positions=jnp.arange(6)[None], segments=segments, tokens=name_tokens(stream()))
 
 
 def law_zero_branch_leaves_the_state(residual: Component) -> None:

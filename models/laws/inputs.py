@@ -55,6 +55,11 @@ def tokens(seed: int, *shape: int, below: int = VOCAB) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(0, below, shape), jnp.int32)
 
 
+def name_tokens(x: jax.Array) -> jax.Array:
+    """Ids of the tokens of a stream, as if it were of embeddings: the largest channel, (b, t, d) -> (b, t)."""
+    return jnp.argmax(x, axis=-1).astype(jnp.int32)
+
+
 def packed_context() -> Context:
     """Two rows of eight tokens: examples of 3 and 4 tokens and one of padding; examples of 5 and 3."""
     return Context(
@@ -62,6 +67,7 @@ def packed_context() -> Context:
         segments=jnp.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 2, 2]]),
         starts=jnp.array([[0, 3], [0, 5]]),
         memory=Memory(normal(3, 2, 8, WIDTH), jnp.array([[1, 1, 2, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]])),
+        tokens=name_tokens(normal(1, 2, 8, WIDTH)),
     )
 
 

@@ -62,8 +62,10 @@ class Along(nn.Module):
             return apart.reshape(-1, cells, *leaf.shape[2:])
 
         segments = None if ctx.segments is None else rows(ctx.segments)
-        y = self.mixer(
-            rows(x), dataclasses.replace(ctx, positions=None, segments=segments, starts=None, memory=None, shared={})
+        tokens = None if ctx.tokens is None else rows(ctx.tokens)
+        inner = dataclasses.replace(
+            ctx, positions=None, segments=segments, starts=None, memory=None, tokens=tokens, shared={}
         )
+        y = self.mixer(rows(x), inner)
         y = y[0] if isinstance(y, tuple) else y
         return y.reshape(b, *sizes, d).transpose(0, *(axis + 1 for axis in back), len(grid) + 1).reshape(b, t, d)

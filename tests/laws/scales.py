@@ -24,6 +24,7 @@ from models.head.logits import LogitsHead
 from models.head.values import BoxHead, ClassHead, ValueHead
 from models.laws.inputs import Component
 from models.mixers.convolution import LongConvolution, ShortConvolution
+from models.mixers.lookup import Engram, PerLayerEmbedding
 from models.mixers.noncausal import TokenMLP
 from models.norm import DynamicErf, DynamicTanh, ScaleNorm
 from models.position import LearnedPosition
@@ -277,6 +278,12 @@ REFERENCES: Mapping[type, Reference] = {
         {"hidden/kernel": Normal(rows), "weights/(kernel|bias)": ZERO},
         "Caiyun-AI/MUDDFormer jax: dynamic_dense_conn1 and 2, dense_proj2.bias",
     ),
+    Engram: Reference(
+        Engram(buckets=32),
+        {"table": TABLE, "kernel": ZERO},
+        "the table own: as of tokens; the kernel as arXiv:2601.07372, an identity",
+    ),
+    PerLayerEmbedding: Reference(PerLayerEmbedding(512), {"table": TABLE}, "own: as of tokens"),
     UNet: Reference(UNet(), {"weight": ZERO}, "own, said"),
 }
 

@@ -32,6 +32,7 @@ from models import (
 from models.attention.relative import FIRE
 from models.attention.weigh import HIDDEN
 from models.contracts import Layer, Norm, Position, Relative, Residual, Weigh, kind_of
+from models.laws.inputs import name_tokens
 from models.mixers.axial import Along
 from models.mixers.noncausal import TokenMLP
 from models.norm import HeadNorm
@@ -184,7 +185,7 @@ REAL = jnp.asarray(np.stack([np.arange(WAITING) >= pad for pad in PADS]).astype(
 
 
 def applied(layer: Any, params: Any, x: jax.Array, ctx: Context) -> jax.Array:
-    y = layer.apply({"params": params}, x, ctx)
+    y = layer.apply({"params": params}, x, dataclasses.replace(ctx, tokens=name_tokens(x)))
     return y[0] if isinstance(y, tuple) else y
 
 
@@ -193,9 +194,8 @@ def decoded(layer: Any, params: Any) -> jax.Array:
 
     def call(cache: Any, x: jax.Array, first: Any, start: bool) -> tuple[jax.Array, Any]:
         rows = (jax.lax.dynamic_slice_in_dim(part, first, x.shape[1], 1) for part in (OWN, REAL))
-        ctx = Context(
-            *rows, memory=Memory(MEMORY, jnp.ones((2, SOURCE), jnp.int32)), decoding=Decoding(first, WAITING, start)
-        )
+        memory = Memory(MEMORY, jnp.ones((2, SOURCE), jnp.int32))
+        ctx = Context(*rows, memory=memory, tokens=name_tokens(x), decoding=Decoding(first, WAITING, start))
         y, kept = layer.apply({"params": params, **cache}, x, ctx, mutable=["cache"])
         return y[0] if isinstance(y, tuple) else y, {"cache": kept.get("cache", {})}
 
@@ -209,9 +209,8 @@ def decoded(layer: Any, params: Any) -> jax.Array:
 
 def law_rows_are_those_of(layer: Any, alone: Any, decodes: bool, tolerance: float = 2e-5) -> None:
     """What `layer` gives for packed rows, and while decoding, is what `alone` gives for each example, in value."""
-    params = random_like(
-        jax.eval_shape(lambda: alone.init(jax.random.key(0), ALONE, Context(memory=Memory(MEMORY)))).get("params", {})
-    )
+    whole = Context(memory=Memory(MEMORY), tokens=name_tokens(ALONE))
+    params = random_like(jax.eval_shape(lambda: alone.init(jax.random.key(0), ALONE, whole)).get("params", {}))
 
     def run(params: Any) -> Any:
         expected = applied(alone, params, ALONE, Context(memory=Memory(MEMORY)))

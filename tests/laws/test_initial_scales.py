@@ -26,7 +26,7 @@ from tests.laws.scales import explain as explain_parameter
 
 def inputs(component: Any) -> tuple[Any, ...]:
     """Arguments of a component in one of several blocks, at the width of the table; of other kinds as in the laws."""
-    x, ctx = jnp.zeros((1, 2, WIDTH)), Context(layer=LAYER, depth=DEPTH)
+    x, ctx = jnp.zeros((1, 2, WIDTH)), Context(layer=LAYER, depth=DEPTH, tokens=jnp.zeros((1, 2), jnp.int32))
     kind, place = kind_of(component), jnp.zeros((1, 1, 1), jnp.int32)
     if kind is Residual:
         expand = getattr(component, "expand", None)

@@ -136,6 +136,7 @@ VECTORS = {
 SCALED = {
     "CoPE": {"table"},
     "DifferentialAttention": {"query_weight", "key_weight"},
+    "Engram": {"norm/scale", "key_norm/scale"},
     "LogitsHead": {"table"},
     "PEER": {"halves"},
     "ProductKeyMemory": {"halves"},

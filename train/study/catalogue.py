@@ -84,17 +84,21 @@ def measure_layer(layer: Any) -> tuple[str, str, str, str]:
     def rows(t: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, t, WIDTH), jnp.float32)
 
+    def context(x: jax.Array) -> Context:
+        return Context(tokens=jnp.zeros(x.shape[:2], jnp.int32))
+
     def decode(variables: Tree, x: jax.Array, index: int, length: int) -> Tree:
-        ctx = Context(segments=jnp.ones(x.shape[:2], jnp.int32), decoding=Decoding(index, length, index == 0))
+        decoding, ones = Decoding(index, length, index == 0), jnp.ones(x.shape[:2], jnp.int32)
+        ctx = dataclasses.replace(context(x), segments=ones, decoding=decoding)
         return layer.apply(variables, x, ctx, mutable=["cache"])[1].get("cache", {})
 
     def start(length: int) -> Tree:
         return jax.eval_shape(lambda params, x: decode({"params": params}, x, 0, length), shapes, rows(8))
 
     try:
-        shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, Context()), rows(LENGTH)).get("params", {})
+        shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, context(x)), rows(LENGTH)).get("params", {})
         work = (
-            count_flops(lambda params, x: layer.apply({"params": params}, x, Context()), shapes, rows(LENGTH)) / LENGTH
+            count_flops(lambda params, x: layer.apply({"params": params}, x, context(x)), shapes, rows(LENGTH)) / LENGTH
         )
     except ValueError as error:
         return "", "", str(error).splitlines()[0], ""
