@@ -8,6 +8,7 @@ from models.activation import elu_plus_one, gelu, gelu_tanh, relu, silu, squared
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.native import NativeSparseAttention
 from models.attention.path import PaTHAttention
 from models.attention.relative import FIRE, ALiBi, CoPE, T5Bias
 from models.attention.sharing import SharedAttention, ValueResidual
@@ -92,6 +93,7 @@ __all__ = [
     "DifferentialAttention",
     "ForgettingAttention",
     "LatentAttention",
+    "NativeSparseAttention",
     "PaTHAttention",
     "SharedAttention",
     "ValueResidual",

@@ -11,6 +11,7 @@ from models import Attention, Softmax, TalkingHeads
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.native import NativeSparseAttention
 from models.attention.relative import FIRE, CoPE, T5Bias
 from models.attention.sharing import ValueResidual
 from models.embed.features import QueryEmbed
@@ -128,6 +129,9 @@ REFERENCES: Mapping[type, Reference] = {
         DifferentialAttention(1),
         {"(query|key)_weight": Normal(0.1)},
         "microsoft/unilm Diff-Transformer/multihead_flashdiff_2.py",
+    ),
+    NativeSparseAttention: Reference(
+        NativeSparseAttention(8), {"(key|value)_places": TABLE}, "own: the places as of tokens, matrices as any"
     ),
     ForgettingAttention: Reference(ForgettingAttention(8), {"forget/bias": Constant(4.0)}, "own, said"),
     ShortConvolution: Reference(

@@ -57,6 +57,7 @@ DECLARED = {
     "KimiDeltaAttention": {"log_rate": False},
     "LongConvolution": {"filter_0/kernel": False, "filter_1/kernel": False, "filter_out/kernel": False},
     "Mamba1": {"log_rates": False},
+    "NativeSparseAttention": {"key_places": False, "value_places": False},
     "PEER": {"up": False, "down": False},
     "PatchEmbed": {"position/table": False, "registers": False},
     "PerLayerEmbedding": {"table": False},

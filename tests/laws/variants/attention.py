@@ -5,6 +5,7 @@ from typing import Any
 from models.attention.differential import DifferentialAttention
 from models.attention.forgetting import ForgettingAttention
 from models.attention.latent import LatentAttention
+from models.attention.native import NativeSparseAttention
 from models.attention.path import PaTHAttention
 from models.attention.sharing import SharedAttention, ValueResidual
 from models.attention.sparse import BlockRouting
@@ -27,6 +28,7 @@ VARIANTS: dict[type, dict[str, Any]] = {
         "default": ForgettingAttention(),
         "pro": ForgettingAttention(4, qk_norm=RMSNorm(), gate=True),
     },
+    NativeSparseAttention: {"small": NativeSparseAttention(4, kv_heads=2, size=2, stride=1, block=2, active=4, near=3)},
     PaTHAttention: {
         "default": PaTHAttention(4),
         "grouped": PaTHAttention(4, kv_heads=2, qk_norm=RMSNorm(), chunk=4),
