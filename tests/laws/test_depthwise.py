@@ -75,11 +75,13 @@ def law_residual_is_its_equations(residual: Any, equations: Callable[..., np.nda
 FORMS = [(AttentionResiduals(), attended, None), (AttentionResiduals(blocks=2), attended, 2), (MUDD(), mudd, None)]
 
 
+@pytest.mark.represented_by("blocks of two", "mudd")
 @pytest.mark.parametrize(("residual", "equations", "given"), FORMS, ids=["attention", "blocks of two", "mudd"])
 def test_six_branches_are_the_equations(residual: Any, equations: Any, given: Any) -> None:
     law_residual_is_its_equations(residual, equations, given)
 
 
+@pytest.mark.slow
 def test_the_equations_tell_the_forms_apart() -> None:
     with pytest.raises(AssertionError):
         law_residual_is_its_equations(AttentionResiduals(), attended, 2)
@@ -87,10 +89,12 @@ def test_the_equations_tell_the_forms_apart() -> None:
         law_residual_is_its_equations(AttentionResiduals(blocks=2), attended, None)
 
 
+@pytest.mark.slow
 def test_dynamic_dense_connections_start_as_pre_norm() -> None:
     law_starts_as(MUDD(), PreNorm(RMSNorm()))
 
 
+@pytest.mark.slow
 def test_attention_residuals_start_as_the_mean_of_all_outputs_so_far() -> None:
     residual, ctx = AttentionResiduals(), Context(depth=2)
     state, sources, x = residual.expand(X, ctx), [X], X

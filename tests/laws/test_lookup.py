@@ -78,6 +78,7 @@ def test_a_lookup_is_its_equation_token_by_token(layer: Any, equation: Any) -> N
     law_layer_is_its_equation(layer, equation)
 
 
+@pytest.mark.slow
 def test_other_buckets_and_another_order_are_another_layer() -> None:
     for wrong in (Engram(heads=2, buckets=13, width=8), Engram(order=2, heads=4, buckets=10, width=16)):
         with pytest.raises((AssertionError, IndexError, ValueError)):
@@ -90,6 +91,7 @@ def test_primes_begin_at_the_least() -> None:
     assert find_primes(1, 3) == [2, 3, 5]
 
 
+@pytest.mark.slow
 def test_a_model_gives_its_layers_the_tokens_of_the_batch_in_one_pass_and_one_by_one() -> None:
     stack = Stack((Block(Engram(heads=2, buckets=11, width=8), PerLayerEmbedding(VOCAB, 8)),), 1)
     model, batch = Transformer(TokenEmbed(VOCAB, WIDTH), stack, LogitsHead()), {"tokens": jnp.array([[4, 7, 4, 7, 2]])}

@@ -79,6 +79,7 @@ def test_native_sparse_attention_is_its_equations() -> None:
 WRONG = {"active": 3, "near": 4, "block": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_other_sizes_are_another_layer(name: str) -> None:
     with pytest.raises(AssertionError):
@@ -98,6 +99,7 @@ def work(layer: Any, t: int) -> float:
     return traced.count_flops(lambda params, x: layer.apply({"params": params}, x, Context()), params, x) / t
 
 
+@pytest.mark.slow
 def test_its_cost_follows_the_tokens_that_it_reads() -> None:
     layer, t = NativeSparseAttention(8, kv_heads=2), 16_384
     read = t / 16 + 16 * 64 + 2 * 512  # compressed, chosen, and blocks of the window with the one before
