@@ -21,8 +21,18 @@ from train.spec.parts import Names, list_components, list_project_parts, merge_n
 
 
 def list_configs() -> list[str]:
-    """Lists the names of the configs in configs/."""
-    return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
+    """Lists the names of the experiments in configs/."""
+    return _list_files("experiment")
+
+
+def list_studies() -> list[str]:
+    """Lists the names of the studies in configs/."""
+    return _list_files("study")
+
+
+def _list_files(function: str) -> list[str]:
+    files = Path(configs.__path__[0]).glob("*.py")
+    return sorted(path.stem for path in files if f"\ndef {function}(" in path.read_text(encoding="utf-8"))
 
 
 def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> tuple[Experiment, Names]:
@@ -36,7 +46,10 @@ def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> t
     for file in files:
         names = merge_names(names, list_components(load_file(file)))
     if not hasattr(module, "experiment"):
-        raise InputError(f"The config {name!r} has no function experiment(); it needs one that gives an Experiment.")
+        remedy = "it needs one that gives an Experiment."
+        if hasattr(module, "study"):
+            remedy = f"it is a study: morphax compare {name}."
+        raise InputError(f"The config {name!r} has no function experiment(); {remedy}")
     try:
         experiment = module.experiment()
     except Exception as error:  # the config's code may raise anything
@@ -61,8 +74,9 @@ def import_config(name: str) -> ModuleType:
     """Imports the module of a config, by name or as a file.  Raises InputError if there is none."""
     if name.endswith(".py"):
         return load_file(name, "config file")
-    if name not in list_configs():
-        raise InputError(f"No config is called {name!r}; {nearest(name, list_configs())}")
+    known = [*list_configs(), *list_studies()]
+    if name not in known:
+        raise InputError(f"No config is called {name!r}; {nearest(name, known)}")
     return importlib.import_module(f"configs.{name}")
 
 
