@@ -58,7 +58,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
     parser.add_argument("--most", type=int, help="seeds at most until each is decided (default: 20)")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="begin no seed after so many minutes")
+    parser.add_argument(
+        "--until", choices=("decided",), help="add seeds until each variant is decided: what it does without --seeds"
+    )
+    parser.add_argument("--budget", metavar="TIME", help="begin no seed after so long: minutes, or 90s, 30min, 2h")
     parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
     parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
@@ -74,6 +77,16 @@ def read_variants(settings: list[str]) -> dict[str, tuple[str, ...]]:
             raise InputError(f"--vary is {text!r}; give NAME=path=value, such as wide=model.embed.width=256.")
         variants[name] = (*variants.get(name, ()), setting)
     return variants
+
+
+def read_minutes(text: str | None) -> float | None:
+    """Parses a time, such as 30, 30min, 90s or 2h, into minutes.  Raises InputError for another form."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h)?", text.strip())
+    if match is None or not float(match[1]):
+        raise InputError(f"--budget is {text!r}; give a time, such as 30min, 90s or 2h.")
+    return float(match[1]) * {"s": 1 / 60, "min": 1.0, "h": 60.0}[match[2] or "min"]
 
 
 def read_grid(text: str | None) -> tuple[str, ...]:
@@ -93,6 +106,8 @@ def read_study(options: argparse.Namespace) -> Study:
     Raises InputError or ValueError for what does not fit.
     """
     variants, grid = read_variants(options.vary), read_grid(options.tune)
+    if options.until is not None and options.seeds is not None:
+        raise InputError(f"--until decided and --seeds {options.seeds} contradict each other; give one of them.")
     make = vars(import_config(options.config)).get("study")
     base = make() if make is not None else None
     if base is not None and not isinstance(base, Study):
@@ -108,7 +123,7 @@ def read_study(options: argparse.Namespace) -> Study:
         "most": options.most,
         "alpha": options.alpha,
         "smallest": options.smallest,
-        "minutes": options.budget,
+        "minutes": read_minutes(options.budget),
         "files": (*before.files, *options.files),
     }
     return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})

@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each structure (default: 3)")
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the probes (default: runs/CONFIG_probe)")
-    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None)
+    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,10 +35,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=int, help="at most this many seeds a proposal (default: 20)")
     parser.add_argument("--alpha", type=float, help="the share of false ones among the kept at most (default: 0.05)")
     parser.add_argument("--smallest", type=float, help="the smallest improvement of interest (default: 0.005)")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="no new seeds after this long")
+    parser.add_argument("--budget", metavar="TIME", help="no new seeds after so long: minutes, or 90s, 30min, 2h")
     parser.add_argument("--workers", type=int, help="processes side by side on a CPU (default: one a core)")
     parser.add_argument("--to", type=Path, dest="folder", help="folder of the campaign (default: runs/NAME_referee)")
-    parser.set_defaults(vary=[], tune=None, free=[], seeds=None, files=[])
+    parser.set_defaults(vary=[], tune=None, free=[], seeds=None, until=None, files=[])
 
 
 def run(options: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each structure at each size (default: 2)")
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the ladder (default: runs/CONFIG_scale)")
-    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None)
+    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
 
 
 def read_multiples(name: str, text: str) -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.places import CONFIGS
 from train.cli import main
-from train.commands.compare import add, read_grid, read_study, read_variants
+from train.commands.compare import add, read_grid, read_minutes, read_study, read_variants
 from train.config import load_config
 from train.engine.prepared import prepare
 from train.errors import InputError
@@ -244,11 +244,14 @@ def test_a_variant_is_shrunk_until_its_budget_is_the_baselines_or_says_why_it_ca
 def test_the_command_line_is_read_and_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert read_variants(["a=x.y=1", "b=z=Call(k=2)", "a=w=3"]) == {"a": ("x.y=1", "w=3"), "b": ("z=Call(k=2)",)}
     assert read_grid("m=A(1, 2),B(),3") == ("m=A(1, 2)", "m=B()", "m=3")
+    assert [read_minutes(text) for text in (None, "30", "30min", "90s", "2h")] == [None, 30, 30, 1.5, 120]
     for words, said in (
         ([], "nothing to compare; give --vary"),
         (["--vary", "x=1"], "give NAME=path=value"),
         (["--vary", "baseline=a=1"], "called baseline"),
         (["--vary", "a=b=1", "--seeds", "1"], "give 2 seeds or more"),
+        (["--vary", "a=b=1", "--seeds", "3", "--until", "decided"], "contradict each other"),
+        (["--vary", "a=b=1", "--budget", "soon"], "--budget is 'soon'; give a time, such as 30min"),
         (["--vary", "a=b=1", "--tune", "rate"], "--tune is 'rate'; give path=A,B"),
     ):
         assert main(["compare", LANGUAGE_MODEL, *words]) == 2
