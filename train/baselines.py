@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from models.words import join
+from train.sums import Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,31 @@ class Baseline:
 
 
 Baselines = Mapping[str, tuple[Baseline, ...]]  # by metric
+
+
+@runtime_checkable
+class HasConstant(Protocol):
+    """An objective whose simple baseline is a constant prediction, called `constant`, such as "training mean".
+
+    `fit_constant(batches)` computes the constant (k,) from batches to train on; `measure_constant(constant, batch)`
+    returns its Sums on a batch of the test part.
+    """
+
+    constant: str
+
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray: ...
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums: ...
+
+
+def find_majority(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """Finds the most frequent of all labels, (1,); of equally frequent ones the smallest."""
+    counts = np.zeros(0, np.int64)
+    for some in labels:
+        more = np.bincount(some.reshape(-1), minlength=len(counts))
+        more[: len(counts)] += counts
+        counts = more
+    return np.array([counts.argmax()])
 
 
 def record(baselines: Baselines) -> dict[str, dict[str, float]]:

@@ -1,6 +1,7 @@
 """Classification: cross-entropy, focal loss and class weights."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
+from train.baselines import find_majority
 from train.sums import Sums, sum_weighted
 
 
@@ -15,6 +17,12 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy: log sum exp(logits) - logits[label], in float32: (..., c), (...) -> (...)."""
     logits = logits.astype(jnp.float32)
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def measure_label(constant: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> Sums:
+    """Measures the accuracy of one label (1,) as the prediction of all labels (...)."""
+    right = jnp.asarray(labels == constant[0], jnp.float32)
+    return {"accuracy": sum_weighted(right, None if weights is None else jnp.asarray(weights))}
 
 
 def to_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -42,6 +50,8 @@ class Classification:
     refused, as both make up for rare classes.
     """
 
+    constant = "majority class"
+
     class_weights: tuple[float, ...] | str | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +68,16 @@ class Classification:
             "loss": sum_weighted(losses * batch.get("emphasis", 1.0), weights),
             "accuracy": sum_weighted(correct, weights),
         }
+
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Finds the most frequent class, (1,)."""
+        return find_majority(
+            batch["labels"][batch["weights"] > 0] if "weights" in batch else batch["labels"] for batch in batches
+        )
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the accuracy of the class as the prediction for every example."""
+        return measure_label(constant, batch["labels"], batch.get("weights"))
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The most probable label and the probability of each."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,12 +12,27 @@ import numpy as np
 from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
-from train.objectives.classification import cross_entropy, to_probabilities
+from train.baselines import find_majority
+from train.objectives.classification import cross_entropy, measure_label, to_probabilities
 from train.sums import Each, Sum, Sums, sum_weighted
 
 
+class MostFrequent:
+    """The simple baseline of predictions of the next token: the most frequent token everywhere."""
+
+    constant = "most frequent token"
+
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Finds the most frequent of the tokens that follow another in their segment, (1,)."""
+        return find_majority(batch["tokens"][:, 1:][np.asarray(_mark_followed(batch, 1)) > 0] for batch in batches)
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the accuracy of the token as the prediction at every position."""
+        return measure_label(constant, batch["tokens"][:, 1:], np.asarray(_mark_followed(batch, 1)))
+
+
 @dataclasses.dataclass(frozen=True)
-class NextToken:
+class NextToken(MostFrequent):
     """Next-token loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
 
     Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
@@ -34,7 +50,7 @@ class NextToken:
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation:
+class Translation(MostFrequent):
     """Translation loss = -sum_i q_i log softmax(logits[t])_i, with labels smoothed by s = `smoothing`.
 
     q_i = (1 - s) [i = token[t + 1]] + s / v.  The loss is logsumexp(logits) - (1 - s) logits[token] - s mean(logits),
@@ -74,7 +90,7 @@ class Translation:
 
 
 @dataclasses.dataclass(frozen=True)
-class NextTokens:
+class NextTokens(MostFrequent):
     """Multi-token loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]].  arXiv:2404.19737.
 
     In nats a token that follows another: the sum over all t and n (the paper's equation 2) over the number of next
@@ -134,7 +150,7 @@ def _score_predictions(
     return dict(zip(("loss", "accuracy", "token_loss"), sums, strict=False))
 
 
-def _mark_followed(batch: Batch, n: int) -> jax.Array:
+def _mark_followed(batch: Batch | Mapping[str, np.ndarray], n: int) -> jax.Array:
     """Marks tokens whose n-th successor is in the same segment: 1, otherwise 0; (b, t - n)."""
     if "segments" not in batch:
         return jnp.ones(batch["tokens"][:, n:].shape, jnp.float32)
@@ -150,9 +166,20 @@ class MaskedLM:
     """
 
     in_chunks = True
+    constant = "most frequent token"
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _score_predictions(outputs, batch["labels"], batch.get("weights"))
+
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Finds the most frequent of the masked tokens, (1,)."""
+        return find_majority(
+            batch["labels"][batch["weights"] > 0] if "weights" in batch else batch["labels"] for batch in batches
+        )
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the accuracy of the token as the prediction of every masked one."""
+        return measure_label(constant, batch["labels"], batch.get("weights"))
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The five most probable tokens at every position."""

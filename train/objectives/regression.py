@@ -1,6 +1,7 @@
 """Regression: mean squared error and quantiles."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ class MeanSquaredError:
     Reads `values` (..., m) and `weights` (...); outputs (..., m).
     """
 
+    constant = "training mean"
+
     def __call__(self, outputs: jax.Array, batch: Batch) -> Sums:
         if outputs.shape != batch["values"].shape:
             raise ValueError(
@@ -33,6 +36,22 @@ class MeanSquaredError:
             "mean_absolute_error": sum_weighted(jnp.abs(error), weights),
         }
 
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Computes the mean of the targets, sum w y / sum w, (m,)."""
+        total, weight = np.zeros(()), 0.0
+        for batch in batches:
+            values = batch["values"]
+            weights = batch["weights"] if "weights" in batch else np.ones(values.shape[:-1])
+            present = np.where(weights[..., None] > 0, values, 0).astype(np.float64)
+            total = total + (present * weights[..., None]).reshape(-1, values.shape[-1]).sum(0)
+            weight += float(weights.sum())
+        return total / weight
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the mean as the prediction of every value."""
+        arrays = {name: jnp.asarray(value) for name, value in batch.items()}
+        return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), batch["values"].shape), arrays)
+
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The value, or the list of values."""
         values = [float(value) for value in output]
@@ -47,6 +66,8 @@ class Quantiles:
     (b, t n q), the quantile last.  `mean_absolute_error` is that of the middle quantile times the scale, in the units
     of the data.
     """
+
+    constant = "training quantiles"
 
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
 
@@ -75,6 +96,17 @@ class Quantiles:
         pinball = jnp.maximum(levels * error, (levels - 1) * error).mean(-1)
         absolute = jnp.abs(error[..., count // 2]) * batch.get("scale", 1.0)
         return {"loss": sum_weighted(pinball, weights), "mean_absolute_error": sum_weighted(absolute, weights)}
+
+    def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Computes the quantiles of all values, which are normalised by their windows, (q,)."""
+        values = [batch["values"][batch["weights"] > 0 if "weights" in batch else ...].reshape(-1) for batch in batches]
+        return np.quantile(np.concatenate(values), self.levels)
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the quantiles as the forecast of every value."""
+        arrays = {name: jnp.asarray(value) for name, value in batch.items()}
+        shape = (*batch["values"].shape, len(self.levels))
+        return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), shape).reshape(shape[0], -1), arrays)
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
         """The forecast step by step: every quantile of each series (t, n, q)."""

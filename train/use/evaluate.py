@@ -1,5 +1,7 @@
 """Evaluation of a trained run, and its answers: predictions and generated text."""
 
+import dataclasses
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from train import baselines
 from train.contracts import Findings, Params, Restores, Searches, Tokenised
 from train.data.notes import get_notes
 from train.engine.checkpoint import Store
+from train.engine.constant import measure_constant
 from train.engine.evidence import Trained, measure, search_batch
 from train.engine.folder import Recorded
 from train.engine.prepared import Inference, prepare_evaluation, prepare_inference
@@ -34,6 +37,9 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
     trained = Trained(inference, params, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     findings = Findings() if review is None else review.review(trained)
+    if (constant := _read_constant(folder)) is not None:
+        simple = measure_constant(inference, constant)
+        findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
     cautions = [f"{text}." for text in (describe_uncertain(inference),) if text]
     result = {
         "run": str(folder),
@@ -41,10 +47,18 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
         "review": findings.metrics,
         "baselines": baselines.record(findings.baselines),
-        "warnings": [*cautions, *baselines.list_warnings(findings.metrics, findings.baselines)],
+        "warnings": [*cautions, *baselines.list_warnings({**trained.measured, **findings.metrics}, findings.baselines)],
         "data": [note.record() for note in get_notes(inference.data)],
     }
     return replace_nonfinite(result)
+
+
+def _read_constant(folder: Path) -> list[float] | None:
+    """Reads the constant prediction that a finished run was compared with; None if there is none."""
+    try:
+        return json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("constant")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def predict(

@@ -15,6 +15,7 @@ from train.cost.traced import count_parameters, measure_peak_memory
 from train.data.notes import get_notes
 from train.disk import explain_failed_writes
 from train.engine.checkpoint import Store, list_steps, require_structure
+from train.engine.constant import fit_constant, measure_constant
 from train.engine.evidence import StoppedError, Trained
 from train.engine.folder import Recorded, adopt_settled, claim, describe_conflict, extend, record, use_saved_tokenizer
 from train.engine.loop import Loop, Outcome, restore
@@ -103,10 +104,16 @@ def fit(
             with _open_sinks(prepared, folder, loop.start, console) as emit:
                 outcome = loop.run(emit)
                 findings = _review(prepared, outcome, flag)
+                constant = fit_constant(prepared, findings.baselines, outcome.measured)
+                if constant is not None:
+                    simple = measure_constant(prepared, constant)
+                    findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
                 summary = _summarise(folder, prepared, outcome, findings)
                 summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
+                metrics = {name: value for name, (value, _) in outcome.measured.items()} | findings.metrics
                 summary |= {
-                    "warnings": [*cautions, *baselines.list_warnings(findings.metrics, findings.baselines)],
+                    "constant": constant,
+                    "warnings": [*cautions, *baselines.list_warnings(metrics, findings.baselines)],
                     "command": suggest_command(experiment, data, folder),
                 }
                 _write(folder, experiment, summary, findings)

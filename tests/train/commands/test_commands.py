@@ -18,9 +18,11 @@ from google.protobuf.message_factory import GetMessageClass
 from tensorboardX.proto import event_pb2
 
 from tests.places import CONFIGS
+from train.baselines import format_number
 from train.cli import COMMANDS, main
 from train.engine.folder import read_run
 from train.engine.prepared import Inference
+from train.report.console import format_summary
 from train.sinks.json_lines import read_metrics
 from train.use.evaluate import restore_params
 
@@ -118,6 +120,22 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
     assert "http" not in page
 
 
+def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: dict[str, Path], command: Command) -> None:
+    names = {"classes": "majority class", "tokens": "most frequent token", "values": "training mean"}
+    metrics = {"classes": "accuracy", "tokens": "accuracy", "values": "mean_squared_error"}
+    for kind, folder in runs.items():
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        value = summary["baselines"][metrics[kind]][names[kind]]
+        assert f"({names[kind]} {format_number(value)})" in dict(format_summary(summary))[metrics[kind]]
+        assert f"{names[kind]} {format_number(value)}" in command("eval", str(folder)).out
+    data = read_run(runs["values"]).experiment.data.open()
+    train, test = (np.array([row["value"] for row in data.rows[part]]) for part in ("train", "test"))
+    error = test - train.mean()
+    expected = {"loss": np.mean(error**2) / 2, "mean_absolute_error": np.abs(error).mean()}
+    measured = json.loads((runs["values"] / "summary.json").read_text(encoding="utf-8"))["baselines"]
+    assert {name: measured[name]["training mean"] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
 def test_tensorboard_events_hold_the_numbers_of_the_log(runs: dict[str, Path]) -> None:
     kind: Any = GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["Event"])
     found: dict[tuple[int, str], float] = {}
@@ -158,7 +176,7 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
     for folder in runs.values():
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL, "--json")
-        same = {name: summary[name] for name in ("evaluation", "review", "data")} | {"warnings": [], "baselines": {}}
+        same = {name: summary[name] for name in ("evaluation", "review", "data", "warnings", "baselines")}
         assert json.loads(said.out) == {"run": str(folder), "step": summary["steps"], **same}
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL)
         assert all(

@@ -1,0 +1,72 @@
+"""Simple baselines of objectives: the best constant, from the training part, measured as the objective measures."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from train.baselines import Baseline, HasConstant, find_majority
+from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken, NextTokens, Quantiles, Translation
+from train.sums import compute_means
+
+Batch = dict[str, np.ndarray]
+
+
+def draw_values() -> Iterator[Batch]:
+    """Two batches of values (4, 3, 2), the last example of each of weight 0 and without numbers."""
+    for seed in range(2):
+        values = np.random.default_rng(seed).normal(3, 1, (4, 3, 2)).astype(np.float32)
+        values[3] = np.nan
+        yield {"values": values, "weights": np.array([[1.0] * 3] * 3 + [[0.0] * 3], np.float32)}
+
+
+def test_the_mean_of_the_targets_is_the_constant_of_least_squares() -> None:
+    objective = MeanSquaredError()
+    whole = np.concatenate([batch["values"][:3].reshape(-1, 2) for batch in draw_values()])
+    constant = objective.fit_constant(draw_values())
+    np.testing.assert_allclose(constant, whole.mean(0), rtol=1e-6)
+    (first, _) = draw_values()
+    measured = compute_means(objective.measure_constant(constant, first))
+    error = first["values"][:3].reshape(-1, 2) - constant
+    assert measured["mean_squared_error"] == pytest.approx(float(np.mean(error**2)), rel=1e-5)
+    assert measured["mean_absolute_error"] == pytest.approx(float(np.mean(np.abs(error))), rel=1e-5)
+    assert measured["loss"] == pytest.approx(measured["mean_squared_error"] / 2)
+
+
+def test_the_quantiles_of_the_values_are_the_constant_of_forecasts() -> None:
+    objective = Quantiles((0.25, 0.5, 0.75))
+    batches = [{"values": np.arange(24.0).reshape(4, 3, 2), "weights": np.array([1, 1, 1, 0.0])}]
+    constant = objective.fit_constant(batches)
+    np.testing.assert_allclose(constant, np.quantile(np.arange(18.0), (0.25, 0.5, 0.75)))
+    measured = compute_means(objective.measure_constant(constant, batches[0]))
+    assert measured["mean_absolute_error"] == pytest.approx(np.abs(np.arange(18.0) - 8.5).mean())
+
+
+def test_the_majority_of_the_labels_is_the_constant_of_classification() -> None:
+    labels = np.array([2, 2, 1, 0, 2, 0, 0, 0])
+    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
+    for objective in (Classification(), MaskedLM()):
+        constant = objective.fit_constant([{"labels": labels, "weights": weights}])
+        assert constant.tolist() == [2]
+        assert compute_means(objective.measure_constant(constant, {"labels": labels}))["accuracy"] == 3 / 8
+    assert find_majority([np.array([0, 5]), np.array([[1, 1]])]).tolist() == [1]
+
+
+def test_the_most_frequent_token_is_the_constant_of_language() -> None:
+    batch = {"tokens": np.array([[7, 3, 3, 9, 9]]), "segments": np.array([[1, 1, 1, 2, 0]])}
+    for objective in (NextToken(), NextTokens(), Translation()):
+        constant = objective.fit_constant([batch])
+        assert constant.tolist() == [3]  # 9 opens a segment, then pads
+        assert compute_means(objective.measure_constant(constant, batch)) == {"accuracy": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """An objective without a constant."""
+
+
+def test_an_objective_without_a_constant_has_no_baseline() -> None:
+    assert isinstance(MeanSquaredError(), HasConstant)
+    assert not isinstance(Other(), HasConstant)
+    assert Baseline("training mean", 1.0).is_better(2.0)
