@@ -156,7 +156,7 @@ def to_config(model: Transformer) -> dict[str, object]:
         raise ValueError(f"not a BERT: {error}") from None
     plain = replace(replace(model, "stack.scan", False), "stack.remat", None)
     for path, ours, theirs in differences(plain, from_config(config)):
-        raise ValueError(f"not a BERT: {path} is {ours!r}, where a BERT has {theirs!r}.")
+        raise ValueError(f"not a BERT: {path} is {ours!r}; a BERT has {theirs!r}.")
     return config
 
 

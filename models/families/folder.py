@@ -295,7 +295,7 @@ def read_config(folder: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:  # bytes that are no text, no JSON, endless numbers or brackets
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, where an object of settings is expected.")
+        raise ValueError(f"{path} holds a {type(config).__name__}; it must hold an object of settings.")
     return config
 
 

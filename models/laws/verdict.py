@@ -57,7 +57,7 @@ def require_close(
     """Raises BrokenLawError at the largest difference unless |actual - expected| <= tolerance + relative |expected|."""
     left, right = (np.asarray(value, np.float64) for value in (actual, expected))
     prefix = f"{words}: " if words else ""
-    require(left.shape == right.shape, f"{prefix}shape {left.shape} where {right.shape} was expected")
+    require(left.shape == right.shape, f"{prefix}shape {left.shape} instead of {right.shape}")
     require(
         np.isfinite(left).all() or not np.isfinite(right).all(),
         f"{prefix}not finite at index {_first(~np.isfinite(left))}",
@@ -66,7 +66,7 @@ def require_close(
     if excess.size and not excess.max() <= tolerance:
         index = np.unravel_index(np.nanargmax(excess), excess.shape)
         raise BrokenLawError(
-            f"{prefix}{left[index]:.4g} where {right[index]:.4g} was expected, at index {tuple(map(int, index))}"
+            f"{prefix}{left[index]:.4g} instead of {right[index]:.4g}, at index {tuple(map(int, index))}"
         )
 
 
@@ -76,7 +76,7 @@ def require_equal_trees(actual: Tree, expected: Tree, tolerance: float = 1e-4, w
     Each leaf may differ by tolerance * (1 + its largest value).
     """
     kept = jax.tree.structure(actual) == jax.tree.structure(expected)
-    require(kept, f"{words}: leaves {names_of(actual)} where {names_of(expected)} were expected")
+    require(kept, f"{words}: leaves {names_of(actual)} instead of {names_of(expected)}")
     for (path, left), right in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
         wide = np.abs(np.asarray(right, np.float64))
         require_close(

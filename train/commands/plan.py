@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--decode", action="store_true", help="the step that adds a token to every row, not the training step"
     )
     parser.add_argument(
-        "--advise", action="store_true", help="where it does not fit, find the smallest change that does, by compiling"
+        "--advise", action="store_true", help="if it does not fit, find the smallest change that does, by compiling"
     )
 
 

@@ -130,8 +130,7 @@ def generate(
     data = experiment.data.reader(run.classes)
     if not isinstance(data, Tokenised):
         raise InputError(
-            f"{type(experiment.data).__name__} has no tokenizer, and text cannot be generated without one; use"
-            " another run."
+            f"{type(experiment.data).__name__} has no tokenizer, so the run generates no text; use another run."
         )
     model = experiment.model
     tokens = data.tokens

@@ -138,17 +138,17 @@ CASES = (
         "train config.py model.head.classes=3",
         r"2 classes \(bad, good\).*classes is 3; set model\.head\.classes=2",
     ),
-    Malformed("label for a number", VALUES, r"train\.csv, example 1, has 'bad' where a number is expected"),
+    Malformed("label for a number", VALUES, r"train\.csv, example 1, has 'bad' for a number; correct it, or set data"),
     Malformed(
         "nan for a number",
         VALUES,
-        r"train\.csv, example 2, has 'nan'; values must be finite",
+        r"train\.csv, example 2, has 'nan' for a number; give a finite one",
         {"train.csv": "text,label\na,1\nb,nan\n"},
     ),
     Malformed(
         "infinity for a number",
         VALUES,
-        r"train\.csv, example 1, has '-inf'; values must be finite",
+        r"train\.csv, example 1, has '-inf' for a number; give a finite one",
         {"train.csv": "text,label\na,-inf\n"},
     ),
     Malformed(

@@ -50,7 +50,7 @@ def read_numbers(cells: Sequence[Any], name: str, split: Split, gaps: int, notes
             column[index] = np.inf
         except (TypeError, ValueError):
             raise InputError(
-                f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, where a number is expected; correct"
+                f"{split.where(index)}, has {str(text)[:20]!r} in {name!r}, which is not a number; correct"
                 " it, or name the columns to forecast by data.values."
             ) from None
         if abs(column[index]) > np.finfo(np.float32).max:

@@ -131,8 +131,8 @@ def _load_splits(name: str) -> Mapping[str, Any]:
             ) from None
         arguments = ", ".join(map(repr, filter(None, (repository, configuration))))
         raise InputError(
-            f"hf:{name} is not in the cache of `datasets` ({library.config.HF_DATASETS_CACHE}); where there is a"
-            " network, run"
+            f"hf:{name} is not in the cache of `datasets` ({library.config.HF_DATASETS_CACHE}); on a machine"
+            " with a network, run"
             f' `python -c "import datasets; datasets.load_dataset({arguments})"` once,'
             " and copy the cache here, or save it by save_to_disk."
         ) from None

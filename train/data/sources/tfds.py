@@ -109,7 +109,7 @@ def _explain_unprepared(name: str) -> str:
     folder = cache_folder() / "datasets" / name.partition("/")[0]
     return (
         f"{name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data prepare"
-        f" {name}`, here or where there is a network, then copy {folder} to the same place."
+        f" {name}`, here or on a machine with a network, then copy {folder} to the same place."
     )
 
 

@@ -230,13 +230,13 @@ def read_classes(targets: Sequence[Any], split: Split) -> list[str]:
 
 def _read_number(value: Any, where: str) -> float:
     if isinstance(value, bool | np.bool_):
-        raise InputError(f"{where}, has {value} where a number is expected; write 1 or 0, or set data.kind=class.")
+        raise InputError(f"{where}, has {value} for a number; write 1 or 0, or set data.kind=class.")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        raise InputError(f"{where}, has {value!r} where a number is expected.") from None
+        raise InputError(f"{where}, has {value!r} for a number; correct it, or set data.kind=class.") from None
     if not math.isfinite(number):
-        raise InputError(f"{where}, has {str(value)[:20]!r}; values must be finite.")
+        raise InputError(f"{where}, has {str(value)[:20]!r} for a number; give a finite one.")
     return number

@@ -284,7 +284,7 @@ def test_labels_that_are_no_classes_are_refused_with_the_way_out(
 @pytest.mark.parametrize("label", [True, None, "fine", [1.0], {"a": 1}, float("inf")])
 def test_values_that_are_no_numbers_are_refused(label: Any, tmp_path: Path) -> None:
     path = labelled(tmp_path, [1.5, label])
-    with pytest.raises(InputError, match=r"example 2, has .*(number is expected|must be finite)"):
+    with pytest.raises(InputError, match=r"example 2, has .*for a number; (correct it|give a finite one|write 1 or 0)"):
         Text(path=path, test=path, kind="value").open()
 
 

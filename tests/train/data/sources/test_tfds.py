@@ -37,7 +37,7 @@ def test_other_sets_of_the_catalogue_say_what_to_run(
     assert capsys.readouterr().err == (
         f"morphax: {name} has to be prepared once with TensorFlow: run `pip install 'morphax[tf]'` and `morphax data"
         f" prepare {name}`, here"
-        f" or where there is a network, then copy {tmp_path}/datasets/{base} to the same place.\n"
+        f" or on a machine with a network, then copy {tmp_path}/datasets/{base} to the same place.\n"
     )
 
 
