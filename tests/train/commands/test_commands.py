@@ -20,6 +20,7 @@ from tensorboardX.proto import event_pb2
 from tests.places import CONFIGS
 from train.baselines import format_number
 from train.cli import COMMANDS, main
+from train.data.tasks.text import OpenedText
 from train.engine.folder import read_run
 from train.engine.prepared import Inference
 from train.report.console import format_summary
@@ -129,6 +130,7 @@ def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: dict[
         assert f"({names[kind]} {format_number(value)})" in dict(format_summary(summary))[metrics[kind]]
         assert f"{names[kind]} {format_number(value)}" in command("eval", str(folder)).out
     data = read_run(runs["values"]).experiment.data.open()
+    assert isinstance(data, OpenedText)
     train, test = (np.array([row["value"] for row in data.rows[part]]) for part in ("train", "test"))
     error = test - train.mean()
     expected = {"loss": np.mean(error**2) / 2, "mean_absolute_error": np.abs(error).mean()}
