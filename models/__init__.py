@@ -53,11 +53,14 @@ from models.position import (
     SinusoidalPosition,
     YaRN,
 )
-from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
-from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.decayed import HGRN2, GatedLinearAttention, LinearAttention, Mamba2, Retention
+from models.recurrence.delta import DeltaNet, DeltaProduct, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.mamba3 import Mamba3
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM
+from models.recurrence.slstm import SLSTM
+from models.recurrence.ttt import TTTLinear
 from models.residual.depthwise import MUDD, AttentionResiduals
 from models.residual.single import (
     DeepNorm,
@@ -110,18 +113,23 @@ __all__ = [
     "T5Bias",
     # Layers with a state, parallel in time
     "DeltaNet",
+    "DeltaProduct",
     "GatedDeltaNet",
     "GatedLinearAttention",
+    "HGRN2",
     "KimiDeltaAttention",
     "LinearAttention",
     "MLSTM",
     "Mamba1",
     "Mamba2",
+    "Mamba3",
     "MinGRU",
     "MinLSTM",
     "RGLRU",
     "RWKV7",
     "Retention",
+    "SLSTM",
+    "TTTLinear",
     # Other mixers of tokens, and layers over axes and in parallel
     "Along",
     "Concat",

@@ -1,4 +1,4 @@
-"""Recurrences whose state is a matrix a head that decays: linear attention, retention, gated linear attention, Mamba-2.
+"""Recurrences whose state is a matrix a head that decays: linear attention, retention, gated forms, Mamba-2, HGRN2.
 
 `implementation` of a layer is the program that computes its recurrence, chosen by platform and call if it is None: see
 `models.backend.implementation`.
@@ -25,6 +25,8 @@ from models.recurrence.through import resume, run_rule
 from models.structure import require_positive
 
 HEAD = 64  # channels of one of Mamba-2's heads, as released
+HGRN_HEAD = 128  # of HGRN2's
+SMALLEST = math.exp(-10)  # forget gate of a channel, which chunks of 16 tokens hold in float32
 
 
 def parts(
@@ -248,3 +250,39 @@ class Mamba2(nn.Module):
         mixed = gate * merge(mixed.astype(x.dtype))
         mixed = self.norm(mixed.reshape(b * t, self.groups, -1)).reshape(mixed.shape)
         return nn.Dense(d, use_bias=False, name="out")(mixed).reshape(x.shape)
+
+
+class HGRN2(nn.Module):
+    """S_t = diag(f) S_{t-1} + (1 - f) i_t^T, out(norm(silu(q) S_t)), f = low + (1 - low) sigmoid(z).
+
+    (b, t, d) -> (b, t, d).  arXiv:2404.07904.  q, z and i are linear in x, f is a forget gate for each key channel, and
+    what it forgets makes room for i.  low = l e^bound / (l e^bound + L - l) in block l of the L of the stack, counted
+    from 0: no bound in the first block, l / L at the start, so that later blocks forget less.  The paper's are the sums
+    of a softmax over blocks of one table of all blocks, which start as these; here each block learns its own `bound`.
+    Sizes are those of flash-linear-attention, heads of 128 channels and no convolution; matrices start as elsewhere
+    here, theirs with deviation 0.02.  Forget gates are e^-10 at least.
+    """
+
+    causal: ClassVar[bool] = True
+    no_gradient: ClassVar[tuple[str, ...]] = ("bound",)  # in the first block
+    heads: int | None = None  # None: one for every 128 channels
+    norm: Norm = RMSNorm(1e-5)  # of all heads together
+    implementation: Recurrent | None = None  # None: chosen by platform and call
+
+    def __post_init__(self) -> None:
+        if self.heads is not None:
+            require_positive(self, "heads")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        d = x.shape[-1]
+        h = self.heads or -(-d // HGRN_HEAD)
+        k = head_width(self, d, h)
+        query, forget, value = (project(name, x, h, k) for name in ("query", "forget", "value"))
+        layer = jnp.asarray(ctx.layer, jnp.float32)
+        above = layer * jnp.exp(self.param("bound", nn.initializers.zeros, (d,)).astype(jnp.float32))
+        low = (above / (above + ctx.depth - layer)).reshape(h, 1, k)
+        forget = jnp.maximum(low + (1 - low) * nn.sigmoid(forget.astype(jnp.float32)), SMALLEST)
+        mixed = resume(self, ctx, decay_memory, nn.silu(query) * k**-0.5, 1 - forget, value, jnp.log(forget))
+        return nn.Dense(d, use_bias=False, name="out")(self.norm(merge(mixed.astype(x.dtype)))).reshape(x.shape)

@@ -4,6 +4,7 @@
 `models.backend.implementation`.
 """
 
+import dataclasses
 import functools
 from typing import ClassVar
 
@@ -148,6 +149,15 @@ def beta(x: jax.Array, heads: int, strength: float) -> jax.Array:
     return strength * nn.sigmoid(project("beta", x, heads, 1).astype(jnp.float32))
 
 
+def decay_heads(module: nn.Module, x: jax.Array, heads: int) -> jax.Array:
+    """-rate softplus(linear(x) + bias), the log decay of each head, with parameters of the module: (b, h, t)."""
+    rate = jnp.exp(
+        module.param("log_rate", functools.partial(log_rates, least=SLOWEST), (heads, 1)).astype(jnp.float32)
+    )
+    step = project("step", x, heads, 1)[..., 0].astype(jnp.float32) + module.param("step_bias", step_biases, (heads, 1))
+    return -rate * nn.softplus(step)
+
+
 class DeltaNet(nn.Module):
     """S_t = (I - beta k k^T) S_{t-1} + beta k v^T, out(norm(q S_t)).  (b, t, d) -> (b, t, d).  arXiv:2406.06484.
 
@@ -216,11 +226,66 @@ class GatedDeltaNet(nn.Module):
         value = convolve("value", x, ctx, h, v, self.convolution)
         query, key = (jnp.repeat(unit(part), h // self.heads, axis=1) for part in (query, key))
         query, strength = query * k**-0.5, beta(x, h, self.strength)
-        rate = jnp.exp(self.param("log_rate", functools.partial(log_rates, least=SLOWEST), (h, 1)).astype(jnp.float32))
-        step = project("step", x, h, 1)[..., 0].astype(jnp.float32) + self.param("step_bias", step_biases, (h, 1))
-        log_decay = -rate * nn.softplus(step)
+        log_decay = decay_heads(self, x, h)
         left = jnp.exp(log_decay)[..., None] * key
         mixed = resume(self, ctx, delta, query, key, strength * value, -strength * key, left, log_decay)
+        gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
+        mixed = norm_merge(mixed.astype(x.dtype), self.norm)
+        return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)
+
+
+class DeltaProduct(nn.Module):
+    """S_t = (I - b_n k_n k_n^T) ... (I - b_1 k_1 k_1^T) a S_{t-1} + sum_j (...) b_j k_j v_j^T, read as GatedDeltaNet.
+
+    (b, t, d) -> (b, t, d).  arXiv:2502.10297.  Each token takes n = `steps` steps of the delta rule, each with a key, a
+    value and a beta of its own, after one decay a; so the state's transition is a product of n reflections, which with
+    `strength` 2 can be any rotation of n / 2 planes.  The recurrence runs over n tokens for each of the row and is read
+    at the last.  Without `decay` a is 1, and the paper's DeltaProduct; with it its Gated DeltaProduct.  Sizes, first
+    values and the gate of the output are those of `GatedDeltaNet`, as in flash-linear-attention, with n maps to keys
+    and values: 6 d^2 + 9/4 (n - 1) d^2 parameters.
+    """
+
+    causal: ClassVar[bool] = True
+    steps: int = 2
+    heads: int = 6
+    key_expand: float = 0.75  # width of queries and keys over d
+    expand: float = 1.5  # width of the values over d
+    strength: float = 2.0
+    decay: bool = True
+    convolution: Layer | None = ShortConvolution()
+    norm: Norm = RMSNorm(1e-5)  # of each head
+    implementation: Recurrent | None = None  # None: chosen by platform and call
+
+    @property
+    def roles(self) -> Roles:
+        """The rates of decay are not decayed."""
+        return {"log_rate": UNDECAYED} if self.decay else {}
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "heads", "key_expand", "expand", "strength")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        (b, t, d), h, n = x.shape, self.heads, self.steps
+        k = head_width(self, round(self.key_expand * d), h, "key_expand")
+        v = head_width(self, round(self.expand * d), h, "expand")
+
+        def in_turn(heads: jax.Array) -> jax.Array:  # (b, n * h, t, w) -> (b, h, t * n, w)
+            return jnp.moveaxis(heads.reshape(b, n, h, t, -1), 1, 3).reshape(b, h, t * n, -1)
+
+        query = unit(convolve("query", x, ctx, h, k, self.convolution)) * k**-0.5
+        key = in_turn(unit(convolve("key", x, ctx, n * h, k, self.convolution)))
+        value = in_turn(convolve("value", x, ctx, n * h, v, self.convolution))
+        strength = in_turn(beta(x, n * h, self.strength))
+        log_decay = decay_heads(self, x, h) if self.decay else jnp.zeros((b, h, t))
+        log_decay = jnp.pad(log_decay[..., None], ((0, 0), (0, 0), (0, 0), (0, n - 1))).reshape(b, h, t * n)
+        query = jnp.pad(query[:, :, :, None], ((0, 0), (0, 0), (0, 0), (n - 1, 0), (0, 0))).reshape(key.shape)
+        segments = None if ctx.segments is None else jnp.repeat(ctx.segments, n, axis=1)
+        left = jnp.exp(log_decay)[..., None] * key
+        steps = dataclasses.replace(ctx, segments=segments)
+        mixed = resume(self, steps, delta, query, key, strength * value, -strength * key, left, log_decay)
+        mixed = mixed.reshape(b, h, t, n, v)[:, :, :, -1]
         gate = nn.silu(nn.Dense(h * v, use_bias=False, name="gate")(x.reshape(-1, d)))
         mixed = norm_merge(mixed.astype(x.dtype), self.norm)
         return nn.Dense(d, use_bias=False, name="out")(gate * mixed).reshape(x.shape)

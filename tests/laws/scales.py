@@ -29,11 +29,14 @@ from models.mixers.lookup import Engram, PerLayerEmbedding
 from models.mixers.noncausal import TokenMLP
 from models.norm import DynamicErf, DynamicTanh, ScaleNorm
 from models.position import LearnedPosition
-from models.recurrence.decayed import Mamba2
-from models.recurrence.delta import GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.decayed import HGRN2, Mamba2
+from models.recurrence.delta import DeltaProduct, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.mamba3 import Mamba3
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
 from models.recurrence.scan import RGLRU, Mamba1
+from models.recurrence.slstm import SLSTM
+from models.recurrence.ttt import TTTLinear
 from models.residual.depthwise import MUDD, AttentionResiduals
 from models.residual.single import Highway, LayerScale, NormalizedResidual, ReZero
 from models.residual.streams import DenseFormer, HyperConnections, ManifoldHyperConnections, UNet
@@ -162,6 +165,36 @@ REFERENCES: Mapping[type, Reference] = {
         KimiDeltaAttention(128),
         {"log_rate": rates(1.0), "step_bias": STEPS},
         "fla-org/flash-linear-attention fla/models/kda/modeling_kda.py",
+    ),
+    DeltaProduct: Reference(
+        DeltaProduct(2, 192, expand=0.75),
+        {"log_rate": rates(0.0), "step_bias": STEPS},
+        "fla-org/flash-linear-attention fla/layers/gated_deltaproduct.py",
+    ),
+    HGRN2: Reference(
+        HGRN2(), {"bound": ZERO}, "fla-org/flash-linear-attention fla/models/hgrn2/modeling_hgrn2.py: l / L"
+    ),
+    Mamba3: Reference(
+        Mamba3(128),
+        {"step_bias": STEPS, "(read|write)_bias|skip": ONE},
+        "state-spaces/mamba mamba_ssm/modules/mamba3.py",
+    ),
+    SLSTM: Reference(
+        SLSTM(4),
+        {
+            ".*_kernel": Normal(rows, cut=True),
+            ".*_recurrent|(cell|output)_bias": ZERO,
+            "forget_bias": Values(
+                lambda shape: -(-5 + 12 * (np.arange(shape[1]) / (shape[1] - 1)) ** (0.3 + 1.3 * LAYER / (DEPTH - 1)))
+            ),
+            "norm_scale": ONE,
+        },
+        "NX-AI/xlstm xlstm/blocks/slstm/cell.py, bias_init powerlaw_blockdependent",
+    ),
+    TTTLinear: Reference(
+        TTTLinear(8),
+        {"inner_kernel|rate/kernel": Normal(0.02), "inner_(norm_)?bias|share": ZERO, "inner_norm_scale": ONE},
+        "test-time-training/ttt-lm-jax ttt/models/ttt_layer.py, initializer_range 0.02",
     ),
     MLSTM: Reference(
         MLSTM(8),

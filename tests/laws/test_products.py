@@ -140,6 +140,7 @@ SCALED = {
     "LogitsHead": {"table"},
     "PEER": {"halves"},
     "ProductKeyMemory": {"halves"},
+    "TTTLinear": {"inner_norm_scale"},
 }
 SIDEWAYS = {"DenseFormer", "HyperConnections", "StochasticDepth"}  # sums over streams, not over the width
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from models import Context
-from models.recurrence.decayed import GatedLinearAttention, LinearAttention, Mamba2, Retention
-from models.recurrence.delta import DeltaNet, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.decayed import HGRN2, GatedLinearAttention, LinearAttention, Mamba2, Retention
+from models.recurrence.delta import DeltaNet, DeltaProduct, GatedDeltaNet, KimiDeltaAttention
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import FIRST, RWKV7
 from tests.laws.components import WIDTH, normal, parameters, random_like
@@ -153,6 +153,36 @@ def kimi_delta_attention(p: Any, x: Any) -> Any:
     return flat(p, sigmoid(flat(p, x, "gate_down", "gate_up")) * delta_rule(p, x, decays), "out")
 
 
+def delta_product(p: Any, x: Any) -> Any:
+    """Any number of steps a token, which is read off beta; keys 6 wide."""
+    n = p["beta"]["kernel"].shape[1] // HEADS
+    query = unit(convolved(p, x, "query")) / np.sqrt(6)
+    key, value = (convolved(p, x, name, n * HEADS) for name in ("key", "value"))
+    beta, key = 2 * sigmoid(split(flat(p, x, "beta"), n * HEADS)), unit(key)
+    decay = np.ones((HEADS, len(x)))
+    if "log_rate" in p:
+        decay = np.exp(-np.exp(p["log_rate"]) * softplus(flat(p, x, "step").T + p["step_bias"]))
+    y = np.zeros((HEADS, len(x), value.shape[2]))
+    for h, memory in enumerate(np.zeros((HEADS, 6, value.shape[2]))):
+        for t in range(len(x)):
+            memory = decay[h, t] * memory
+            for j in range(h, n * HEADS, HEADS):
+                error = value[j, t] - key[j, t] @ memory
+                memory = memory + beta[j, t] * np.outer(key[j, t], error)
+            y[h, t] = query[h, t] @ memory
+    return flat(p, silu(flat(p, x, "gate")) * folded(rms(p, y)), "out")
+
+
+def hgrn2(p: Any, x: Any) -> Any:
+    """In the first of its blocks, where forget gates have no bound; one head."""
+    forget = sigmoid(flat(p, x, "forget"))
+    y, memory = np.zeros(x.shape), np.zeros((WIDTH, WIDTH))
+    for t, query in enumerate(silu(flat(p, x, "query"))):
+        memory = forget[t][:, None] * memory + np.outer(1 - forget[t], flat(p, x[t], "value"))
+        y[t] = query @ memory / np.sqrt(WIDTH)
+    return flat(p, rms(p, y), "out")
+
+
 def rwkv7(p: Any, x: Any, first: Any = None) -> Any:
     """With the values of the first layer, if they are given."""
     past = np.vstack([np.zeros(WIDTH), x[:-1]])
@@ -193,6 +223,9 @@ PAPERS = [
     (GatedDeltaNet(HEADS), gated_delta_net),
     (GatedDeltaNet(HEADS, value_heads=2 * HEADS), gated_delta_net),
     (KimiDeltaAttention(HEADS), kimi_delta_attention),
+    (DeltaProduct(2, HEADS), delta_product),
+    (DeltaProduct(3, HEADS, decay=False), delta_product),
+    (HGRN2(), hgrn2),
     (RWKV7(HEADS), rwkv7),
 ]
 

@@ -51,6 +51,7 @@ DECLARED = {
     "CoPE": {"table": False},
     "ConvEmbed": {"position/table": False, "registers": False},
     "DifferentialAttention": {"key_weight": False, "query_weight": False},
+    "DeltaProduct": {"log_rate": False},
     "Engram": {"table": False},
     "GatedDeltaNet": {"log_rate": False},
     "HyperConnections": {"mix": False, "mix_weight": True, "read_weight": True, "write_weight": True},
