@@ -1,8 +1,7 @@
 """The decoding cache: values that a layer keeps between calls, in the linen collection "cache"."""
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -12,18 +11,26 @@ from models.contracts import Tree
 Value = TypeVar("Value")
 
 
-def recall(module: nn.Module, ctx: Context, name: str, initial: Value) -> Value:
+class Caching(Protocol):
+    """A module whose variables can be read and written, as those of linen's."""
+
+    def get_variable(self, col: str, name: str, default: Value | None = None) -> Value: ...
+
+    def put_variable(self, col: str, name: str, value: Tree) -> object: ...
+
+
+def recall(module: Caching, ctx: Context, name: str, initial: Value) -> Value:
     """Reads the value that a module cached under a name at the last call; `initial` at the start or if not decoding."""
     return initial if ctx.decoding is None or ctx.decoding.start else module.get_variable("cache", name)
 
 
-def remember(module: nn.Module, ctx: Context, name: str, value: Tree) -> None:
+def remember(module: Caching, ctx: Context, name: str, value: Tree) -> None:
     """Caches a value for the next call; does nothing outside decoding."""
     if ctx.decoding is not None:
         module.put_variable("cache", name, value)
 
 
-def extend(module: nn.Module, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
+def extend(module: Caching, ctx: Context, name: str, new: jax.Array, axis: int, span: int | None = None) -> jax.Array:
     """Appends the new tokens to the cached ones along the axis of time, and caches the result for the next call.
 
     If `span` is None the array has the decoding's whole length, new tokens at their index, zeros at those not written

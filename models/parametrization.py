@@ -27,7 +27,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -41,7 +41,9 @@ from models.depth.block import Block
 from models.paths import count_stacked, map_paths
 from models.products import trace_sums
 from models.roles import Growth, Role, roles_of
+from models.structure import replace
 
+Value = TypeVar("Value")
 Parametrization = Literal["standard", "mup"]
 # Names of the matrices that determine the size of a branch's output, by branch of a block.
 SHRUNK = {
@@ -51,6 +53,7 @@ SHRUNK = {
 }
 
 
+@runtime_checkable
 class Parametrized(Protocol):
     """A model with a parametrization, and the sizes of its base model."""
 
@@ -62,6 +65,22 @@ class Parametrized(Protocol):
 
     @property
     def base_depth(self) -> int: ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A model with an embed."""
+
+    @property
+    def embed(self) -> object: ...
+
+
+@runtime_checkable
+class Wide(Protocol):
+    """An embed with a width, that of its vectors."""
+
+    @property
+    def width(self) -> int: ...
 
 
 def base_of(model: Parametrized) -> Base | None:
@@ -79,32 +98,32 @@ def base_of(model: Parametrized) -> Base | None:
     return Base(model.base_width, model.base_depth) if model.parametrization == "mup" else None
 
 
-def width_of(model: Any) -> int:
+def width_of(model: object) -> int:
     """The width of a model, its embed's.  Raises ValueError for an embed that has no field `width`."""
-    if not hasattr(model.embed, "width"):
+    embed = model.embed if isinstance(model, Embeds) else None
+    if not isinstance(embed, Wide):
         raise ValueError(
-            f"The model's width is that of its embed, and {type(model.embed).__name__} has no field `width`; give it"
-            " one."
+            f"The model's width is that of its embed, and {type(embed).__name__} has no field `width`; give it one."
         )
-    return model.embed.width
+    return embed.width
 
 
-def widen(model: Any, width: int) -> Any:
+def widen(model: Value, width: int) -> Value:
     """The same model at another width.  Raises ValueError for an embed that has no field `width`."""
     width_of(model)
-    embeds = {name: embed for name in ("embed", "source_embed") if (embed := getattr(model, name, None)) is not None}
-    return dataclasses.replace(
-        model, **{name: dataclasses.replace(embed, width=width) for name, embed in embeds.items()}
-    )
+    for name in ("embed", "source_embed"):
+        if getattr(model, name, None) is not None:
+            model = replace(model, f"{name}.width", width)
+    return model
 
 
-def roles(model: Any, batch: Batch) -> Tree:
+def roles(model: Model, batch: Batch) -> Tree:
     """The Role of each parameter, as a tree like the parameters'; growth is None for the standard parametrization.
 
     Traced on a batch (arrays or shapes), nothing is computed.
     """
     declared = roles_of(model, batch)
-    if getattr(model, "parametrization", "standard") == "standard":
+    if not isinstance(model, Parametrized) or model.parametrization == "standard":
         return declared
     shapes = _shapes(model, batch)
     with compile_for("cpu"):  # its programs have no opaque kernels
@@ -135,21 +154,19 @@ def roles(model: Any, batch: Batch) -> Tree:
         fan_in = math.prod(growth[axis] for axis in axes)
         fan_out = math.prod(size for axis, size in enumerate(growth, -len(growth)) if axis not in axes)
         depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack around it
-        within = depth is not None and names[1] != "norm"
+        share = depth / model.base_depth if depth is not None and names[1] != "norm" else 1.0
         readout = fan_in > 1 and fan_out == 1
-        return dataclasses.replace(
-            role, growth=Growth(fan_in, fan_out, depth / model.base_depth if within else 1.0, readout)
-        )
+        return dataclasses.replace(role, growth=Growth(fan_in, fan_out, share, readout))
 
     return map_paths(grow, declared, shapes, base, summed, lost)
 
 
 def initialised(model: Model, key: jax.Array, batch: Batch) -> dict[str, Tree]:
     """{"params": ...} as `model.init(key, batch)` gives them, scaled as residuals and the parametrization ask."""
-    gains, whole = dict[str, float](), cast(Any, model)
+    gains = dict[str, float]()
     with nn.intercept_methods(functools.partial(_note_gain, gains)):
         variables = model.init(key, batch)
-    if getattr(model, "parametrization", "standard") == "standard":
+    if not isinstance(model, Parametrized) or model.parametrization == "standard":
         return variables | {"params": shrink(variables["params"], gains)}
 
     def rescale(values: jax.Array, other: jax.Array, role: Role) -> jax.Array:
@@ -159,7 +176,7 @@ def initialised(model: Model, key: jax.Array, batch: Batch) -> dict[str, Tree]:
         wanted = _size(other) * growth.fan_in ** (-1.0 if growth.readout else -0.5)
         return (values * (wanted / jnp.maximum(_size(values), 1e-30))).astype(values.dtype)
 
-    base = widen(whole, whole.base_width).init(key, batch)["params"]
+    base = widen(model, model.base_width).init(key, batch)["params"]
     params = jax.tree.map(rescale, variables["params"], base, roles(model, batch))
     return {"params": shrink(params, gains)}
 

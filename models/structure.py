@@ -56,7 +56,7 @@ def replace(value: Value, path: str, new: object) -> Value:
     return _replace(value, path.split("."), new, path)
 
 
-def _replace(value: Any, path: list[str], new: object, whole: str) -> Any:
+def _replace(value: object, path: list[str], new: object, whole: str) -> Any:
     if not path:
         return new
     child = _replace(_child(value, path[0], whole), path[1:], new, whole)
@@ -65,10 +65,12 @@ def _replace(value: Any, path: list[str], new: object, whole: str) -> Any:
         return (*value[:index], child, *value[index + 1 :])
     if isinstance(value, dict):
         return {**value, path[0]: child}
+    assert dataclasses.is_dataclass(value)  # as it has a child
+    assert not isinstance(value, type)
     return dataclasses.replace(value, **{path[0]: child})
 
 
-def _child(value: object, name: str, whole: str) -> Any:
+def _child(value: object, name: str, whole: str) -> object:
     if isinstance(value, tuple):
         if name.isdecimal() and int(name) < len(value):
             return value[int(name)]
@@ -96,8 +98,10 @@ def absence(path: str, name: str, value: object, owner: type | None = None) -> s
     return f"{path!r}: {path.removesuffix(name).rstrip('.')} is none and has no {name}; give it a component first."
 
 
-def fields(value: Any) -> list[dataclasses.Field[Any]]:
+def fields(value: object) -> list[dataclasses.Field[object]]:
     """The dataclass fields that make up a structure: without those marked `APART` and linen's `parent` and `name`."""
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"{value!r} is no dataclass and has no fields")
     linen = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
     selected = [field for field in dataclasses.fields(value) if field.init and APART not in field.metadata]
     return [field for field in selected if not (linen and field.name in ("parent", "name"))]

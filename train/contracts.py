@@ -7,7 +7,7 @@ Shape letters: b batch, t time, n examples, c classes.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -145,7 +145,7 @@ class Requirement(Protocol):
     """
 
     @property
-    def value(self) -> Any: ...
+    def value(self) -> object: ...
 
     @property
     def reason(self) -> str: ...
@@ -159,20 +159,20 @@ class Requirement(Protocol):
     @property
     def tight(self) -> bool: ...
 
-    def holds(self, value: Any) -> bool: ...
+    def holds(self, value: object) -> bool: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Equal:
     """Requires exactly one value."""
 
-    value: Any
+    value: object
     reason: str
     depends: tuple[str, ...] = ("data",)
     instead: str = ""
     tight: bool = True
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Tells if a setting is the value."""
         return value == self.value
 
@@ -187,9 +187,9 @@ class AtLeast:
     instead: str = ""
     tight: bool = False
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Tells if a setting is the value or above."""
-        return value >= self.value
+        return isinstance(value, int | float) and value >= self.value
 
 
 @runtime_checkable
@@ -210,7 +210,7 @@ class Objective(Protocol):
 
     def __call__(self, outputs: Tree, batch: Batch) -> Sums: ...
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]: ...
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> Mapping[str, object]: ...
 
 
 @runtime_checkable
@@ -255,7 +255,7 @@ class PerValue(Protocol):
 class Schedule(Protocol):
     """A learning rate over training: `build(steps)` returns step -> rate."""
 
-    def build(self, steps: int) -> Callable[[Any], Any]: ...
+    def build(self, steps: int) -> optax.Schedule: ...
 
 
 class Optimizer(Protocol):
@@ -379,9 +379,9 @@ class Evidence(Protocol):
 
     def first(self, rows: int) -> Arrays: ...
 
-    def compiled(self, function: Callable[[Params, Batch], Any] | None = None) -> Callable[[Arrays], Any]: ...
+    def compiled(self, function: Callable[[Params, Batch], Tree] | None = None) -> Callable[[Arrays], Tree]: ...
 
-    def alone(self) -> Callable[[Arrays], Any]: ...
+    def alone(self) -> Callable[[Arrays], Tree]: ...
 
     def search(self) -> Iterator[tuple[int, list[int]]]: ...
 
@@ -391,7 +391,7 @@ class Metric(Protocol):
     """Metrics over all examples that do not add up over batches, such as F1: `metrics=(MacroF1(), TopK(5))`.
 
     `names` are known before training; `measure` returns each with the half width of its 95 % interval, infinite if it
-    has none.  Any may be `evaluation.metric`.  `names` raises ValueError for data that lacks what is measured.
+    has none.  Each may be `evaluation.metric`.  `names` raises ValueError for data that lacks what is measured.
     """
 
     def names(self, data: Dataset) -> tuple[str, ...]: ...

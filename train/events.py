@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from train.errors import Json
+from train.summary import Summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Finished:
     """The end of a run after a step, with the contents of `summary.json`."""
 
     step: int
-    summary: Mapping[str, Any]
+    summary: Summary
 
 
 Event = Started | Logged | Evaluated | Saved | Message | Finished

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import flax.linen as nn
 import numpy as np
@@ -30,10 +30,11 @@ from train.experiment import Experiment
 from train.page import Panels, add_caption, from_json, make_table, to_html
 from train.report.console import Bar, Console, format_count, format_duration, format_summary, format_values
 from train.report.style import DARK, format_properties
-from train.sinks.json_lines import read_metrics
+from train.sinks.json_lines import get_step, read_metrics
 from train.spec.overrides import override
 from train.spec.parts import list_components, list_project_parts, merge_names
 from train.study.check import Report, make_components, require_component
+from train.summary import Summary
 from train.use import evaluate
 from train.use import fit as fitting
 
@@ -131,7 +132,7 @@ class Run:
     """A finished run, shown as a table: its folder, its summary, and the file of its own components, if any."""
 
     folder: Path
-    summary: dict[str, Any]
+    summary: Summary
     config: str | None = None
 
     def _repr_html_(self) -> str:
@@ -141,7 +142,7 @@ class Run:
         """Reads the run: its experiment, on one device, and its classes."""
         return open_run(self.folder, self.config)
 
-    def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def predict(self, *inputs: str, settings: Sequence[str] = ()) -> list[Mapping[str, object]]:
         """Answers each text or file; `settings` are overrides, such as "data.text=review" for the column of a table.
 
         An input that the run cannot read has the answer `unanswered`, the reason.  Raises InputError if it can read
@@ -161,7 +162,7 @@ class Run:
     def curve(self, metric: str, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Reads steps (n,) and values (n,) of a metric in training (`train`) or on the test split (`evaluation`)."""
         name = f"{part}/{metric}"
-        points = [(row["step"], row[name]) for row in read_metrics(self.folder) if row.get(name) is not None]
+        points = [(get_step(row), row[name]) for row in read_metrics(self.folder) if row.get(name) is not None]
         array = np.array(points, np.float64).reshape(-1, 2)
         return array[:, 0], array[:, 1]
 
@@ -254,7 +255,7 @@ class Inline(Console):
         else:
             yield Changing(self, shell.display.display(Piece("compiling ..."), display_id=True), start, steps)
 
-    def show_summary(self, summary: Mapping[str, Any]) -> None:
+    def show_summary(self, summary: Summary) -> None:
         """Shows nothing: the cell shows the Run."""
 
 

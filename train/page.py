@@ -5,9 +5,10 @@ import dataclasses
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from train.charts import Chart, Matrix, Plot, Series, list_records, to_csv, to_link, to_svg
+from train.errors import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -72,7 +73,6 @@ KINDS: dict[str, type] = {
     "matrix": Matrix,
     "series": Series,  # a part of a plot
 }
-NESTED = (Figure, Plot, Matrix, Series)
 
 
 def to_html(piece: Piece, caption: str = "") -> str:
@@ -142,40 +142,46 @@ def _format_word(word: str, amount: float | None, unit: str, full: float) -> str
     return f'<span title="{amount:.2f} {html.escape(unit)}" style="{style}">{html.escape(word)}</span>'
 
 
-def to_json(piece: Piece | Series) -> dict[str, Any]:
+def to_json(piece: Piece | Series) -> dict[str, Json]:
     """Converts a piece to JSON values, for `from_json`."""
     kind = next(name for name, owner in KINDS.items() if isinstance(piece, owner))
     values = {field.name: _encode(getattr(piece, field.name)) for field in dataclasses.fields(piece)}
     return {"piece": kind, **values}
 
 
-def _encode(value: object) -> object:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return to_json(value) if isinstance(value, NESTED) else value
+def _encode(value: object) -> Json:
+    match value:
+        case bytes():
+            return base64.b64encode(value).decode()
+        case tuple() | list():
+            return [_encode(item) for item in value]
+        case Figure() | Plot() | Matrix() | Series():
+            return to_json(value)
+        case str() | int() | float() | None:
+            return value
+        case _:
+            raise TypeError(f"a piece holds no {type(value).__name__}")
 
 
-def from_json(values: Mapping[str, Any]) -> Piece:
+def from_json(values: Mapping[str, Json]) -> Piece:
     """Reads the piece that `to_json` wrote.  Raises ValueError or LookupError for anything else."""
     piece = _build(values)
-    if isinstance(piece, Series):
+    if not isinstance(piece, Piece):
         raise ValueError("a series is a part of a plot")
     return piece
 
 
-def _build(values: Mapping[str, Any]) -> Any:
+def _build(values: Mapping[str, Json]) -> object:
     fields = {name: _decode(value) for name, value in values.items() if name != "piece"}
     if "data" in fields:
-        fields["data"] = base64.b64decode(fields["data"])
+        fields["data"] = base64.b64decode(str(fields["data"]))
     try:
-        return KINDS[values["piece"]](**fields)
+        return KINDS[str(values["piece"])](**fields)
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Json) -> object:
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
     return _build(value) if isinstance(value, dict) else value

@@ -1,6 +1,7 @@
 """Pretrained initial parameters."""
 
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -9,6 +10,14 @@ from models.families.folder import read_hf
 from models.transformer import Transformer
 from train.contracts import Start
 from train.data.published import locate
+
+
+@runtime_checkable
+class FromFolder(Protocol):
+    """Initial parameters that are read from the files of a `folder`."""
+
+    @property
+    def folder(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,15 +4,27 @@ import contextlib
 import contextvars
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 import jax
 import jaxlib.version
 
-Device = Any  # jax.Device, which is no type to a checker
-
 SUMS = "--xla_cpu_experimental_ynn_fusion_type"
 STACKS = "--fibers_default_thread_stack_size"
+
+
+class Device(Protocol):
+    """A device of jax; its own class, `jax.Device`, has no type."""
+
+    @property
+    def platform(self) -> str: ...
+
+    @property
+    def device_kind(self) -> str: ...
+
+    @property
+    def process_index(self) -> int: ...
+
 
 _target: contextvars.ContextVar[tuple[Device, ...] | str | None] = contextvars.ContextVar("target", default=None)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,7 +77,7 @@ class Stack(nn.Module):
             )
         if self.scan or self.tied:
             # the context is the same for all repeats, the index of their first layer is not
-            inputs: Any = (nn.broadcast, 0)
+            inputs: Tree = (nn.broadcast, 0)
             each: dict[CollectionFilter, int] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
             lifted = nn.scan(
                 Pattern,

@@ -1,13 +1,13 @@
 """A rule over time, by the program that serves platform and shapes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import jax
 
 from models.backend.implementation import Recurrent, choose_recurrence
 from models.backend.platform import kind, platform
-from models.cache import recall, remember
+from models.cache import Caching, recall, remember
 from models.context import Context
 from models.recurrence.chunked import Chunks, Rule, State, floor_decay, join, scan_chunks
 from models.recurrence.kernel import run_in_kernel
@@ -39,7 +39,16 @@ def run_rule(
     return join(rule.read(entering, *reading), t), State(memory, chunks.last)
 
 
-def resume(owner: Any, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array) -> jax.Array:
+class Recurring(Caching, Protocol):
+    """A layer with a state in its cache, and a choice of the program that advances it."""
+
+    @property
+    def implementation(self) -> Recurrent | None: ...
+
+
+def resume(
+    owner: Recurring, ctx: Context, run: Callable[..., tuple[jax.Array, State]], *inputs: jax.Array
+) -> jax.Array:
     """The outputs of a layer's recurrence from the state in its cache on, by the layer's `implementation`."""
     (b, h, _, k), v = inputs[1].shape, inputs[2].shape[3]
     state = recall(owner, ctx, "state", State.empty(b, h, k, v))

@@ -115,7 +115,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_component_of_ones_own_learns(folder: Path, name: str) -> None:
-    losses = [line["train/loss"] for line in read_metrics(folder / name) if "train/loss" in line]
+    losses = [value for line in read_metrics(folder / name) if (value := line.get("train/loss")) is not None]
     assert len(losses) == 3
     assert losses[2] < losses[1] < losses[0]
     assert losses[2] < 0.75 * losses[0]

@@ -36,6 +36,7 @@ PARTS = {
     "train.cost": "cost",
     "train.contracts": "contracts",
     "train.events": "contracts",
+    "train.summary": "contracts",
     "train.objectives": "objectives",
     "train.optimizers": "optimizers",
     "train.parallel": "parallel",

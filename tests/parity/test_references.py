@@ -101,7 +101,7 @@ def test_five_steps_of_adamw_with_warmup_and_linear_fall_equal_those_of_pytorch(
     state, step = initialise(params, transformation, 0), jax.jit(make_step(model, Classification(), transformation))
     rate = spec.rate.build(STEPS)
     for number, (inputs, labels) in enumerate(batches(5)):
-        assert float(rate(number)) == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
+        assert float(np.asarray(rate(number))) == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
         optimizer.zero_grad()
         their_loss(theirs, inputs, labels).backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)

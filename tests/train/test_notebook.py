@@ -16,6 +16,7 @@ from tests.places import CONFIGS
 from train.engine.signals import InterruptedRunError
 from train.errors import InputError
 from train.notebook import Changing, Inline, Run, bands, beside, configured, costs, fit
+from train.summary import Summary
 
 CONFIG = str(CONFIGS / "language_model.py")
 SHORT = ("steps=4", "evaluation.every=2", "log_every=2")
@@ -73,7 +74,9 @@ def test_a_config_trains_is_shown_and_is_only_read_the_second_time(
 
 def test_a_run_answers_and_writes(folder: Path) -> None:
     run = fit(CONFIG, "run", *SHORT, brief=True)
-    assert sum(run.predict("a fine")[0]["next"].values()) <= 1
+    following = run.predict("a fine")[0]["next"]
+    assert isinstance(following, dict)
+    assert sum(following.values()) <= 1
     (asked, rounded) = (run.predict("a fine", settings=settings) for settings in ([], ["precision=bfloat16"]))
     assert asked == run.predict("a fine") != rounded
     with pytest.raises(InputError, match="txt"):
@@ -156,7 +159,7 @@ def test_the_bar_has_operations_a_second_and_the_share_of_what_the_chip_can_do()
 
 
 def test_a_summary_is_a_table_by_itself() -> None:
-    summary = {
+    summary: Summary = {
         "parameters": 7,
         "flops_per_step": 2000,
         "steps": 3,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from train.commands import add_run_arguments
+from train.data.origins import ReadsFiles
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     run = open_run(options.folder, options.config)
     experiment = run.experiment
-    if options.data is not None and not hasattr(experiment.data, "path"):
+    if options.data is not None and not isinstance(experiment.data, ReadsFiles):
         raise InputError(f"--data is {options.data} and {type(experiment.data).__name__} reads no files; leave it out.")
     paths = [text for text in options.overrides if text.partition("=")[0] in ("data.path", "data.test")]
     if options.data is not None and paths:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from models.words import join
 from train.commands import add_run_arguments, read_texts
@@ -56,14 +55,14 @@ def run(options: argparse.Namespace) -> int:
     if not inputs:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
     answers = predict(options.folder, run, inputs, options.best)
-    paired: list[dict[str, Any]] = []
+    paired: list[dict[str, object]] = []
     for question, answer in answers:
-        paired.append({"input": question} | answer)
+        paired.append({"input": question, **answer})
         if not options.json:
             print(f"{question}\n    {format_answer(answer)}", flush=True)
     if options.json:
         print(json.dumps({"run": str(options.folder), "answers": paired}, ensure_ascii=False))
-    if reasons := [answer["unanswered"] for answer in paired if "unanswered" in answer]:
+    if reasons := [str(answer["unanswered"]) for answer in paired if "unanswered" in answer]:
         print(
             f"morphax: {len(reasons)} of {len(paired)} inputs are not answered: {join(reasons, room=400)}",
             file=sys.stderr,
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def format_answer(answer: Mapping[str, Any]) -> str:
+def format_answer(answer: Mapping[str, object]) -> str:
     """Formats an answer for people."""
     words: list[str] = []
     for name, value in answer.items():
@@ -88,7 +87,7 @@ def format_answer(answer: Mapping[str, Any]) -> str:
             )
         elif isinstance(value, dict):
             words.append(", ".join(f"{key} {chance:.3f}" for key, chance in value.items()))
-        elif name == "objects":
+        elif name == "objects" and isinstance(value, list):
             words.append("\n    ".join(map(_format_object, value)) or _explain_nothing(answer))
         elif isinstance(value, list) and value and isinstance(value[0], float):
             words.append("".join(_format_series(name, value)))
@@ -97,22 +96,24 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _explain_nothing(answer: Mapping[str, Any]) -> str:
+def _explain_nothing(answer: Mapping[str, object]) -> str:
     """Formats an answer without objects, with the likeliest one below the threshold."""
-    if "likeliest" not in answer:
+    likeliest, least = answer.get("likeliest"), answer.get("least")
+    if not isinstance(likeliest, Mapping) or not isinstance(least, int | float):
         return "nothing found"
-    likeliest = _format_object(answer["likeliest"])
-    return f"nothing found of objective.least {answer['least']:g} or more; the likeliest: {likeliest}"
+    return f"nothing found of objective.least {least:g} or more; the likeliest: {_format_object(likeliest)}"
 
 
-def _format_object(detected: Mapping[str, Any]) -> str:
+def _format_object(detected: Mapping[str, float | list[float]]) -> str:
     """Formats a detected object and its box."""
     name, chance = next(iter(detected.items()))
-    left, top, right, bottom = (f"{side:.3f}" for side in detected["box"])
+    box = detected["box"]
+    assert isinstance(box, list)
+    left, top, right, bottom = (f"{side:.3f}" for side in box)
     return f"{name} {chance:.2f} at left {left} top {top} right {right} bottom {bottom}"
 
 
-def _format_series(name: str, values: Sequence[Any]) -> Iterator[str]:
+def _format_series(name: str, values: Sequence[float] | Sequence[Sequence[float]]) -> Iterator[str]:
     """Formats numbers, one a step, as a line; as a line for each series if a step has several."""
     if values and isinstance(values[0], list):
         for number, series in enumerate(zip(*values, strict=True), 1):

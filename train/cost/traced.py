@@ -5,10 +5,11 @@ import re
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from models.contracts import Tree
 
@@ -16,7 +17,15 @@ from models.contracts import Tree
 RUNNING = re.compile(r"runs:([\w=.,+-]+).*_(fwd|dq|dkv)(?:_|\b)")
 
 
-def count_flops(function: Callable[..., Any], *args: Any, seen: bool = False) -> int:
+@runtime_checkable
+class Shaped(Protocol):
+    """An array, or the type of one, with its shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def count_flops(function: Callable[..., Tree], *args: Tree, seen: bool = False) -> int:
     """Counts multiplications and additions of a function's matmuls and convolutions, loops by their trips.
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also if each row has one of several
@@ -32,7 +41,7 @@ def count_flops(function: Callable[..., Any], *args: Any, seen: bool = False) ->
 Call = tuple[tuple[int, ...], ...]
 
 
-def count_kernel_flops(function: Callable[..., Any], *args: Any) -> dict[Call, float]:
+def count_kernel_flops(function: Callable[..., Tree], *args: Tree) -> dict[Call, float]:
     """Counts the operations of one call of each Pallas kernel of a function, by the shapes of operands and results.
 
     The counts are those of `count_flops`, so blocks that only segments hide are included.  If several kernels have the
@@ -44,7 +53,7 @@ def count_kernel_flops(function: Callable[..., Any], *args: Any) -> dict[Call, f
 
 
 def _count_operations(
-    jaxpr: Any, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
+    jaxpr: Jaxpr, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
 ) -> tuple[int, bool]:
     """Counts operations, and tells if all lengths are known; adds each kernel's calls and operations to `inside`.
 
@@ -56,13 +65,13 @@ def _count_operations(
         scopes = f"{names}/{equation.source_info.name_stack}"
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            count = 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            left = _get_shape(equation.invars[0])
+            count = 2 * math.prod(_get_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
             total += count // 2 if seen and "causal" in scopes.split("/") else count
         elif name.startswith("ragged_dot"):
             numbers = params["ragged_dot_dimension_numbers"]
             (_, contracted), (_, together) = numbers.dot_dimension_numbers
-            left, right = (variable.aval.shape for variable in equation.invars[:2])
+            left, right = map(_get_shape, equation.invars[:2])
             used = {*contracted, *together, *numbers.rhs_group_dimensions}
             total += 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in used)
         elif name == "conv_general_dilated":
@@ -76,16 +85,16 @@ def _count_operations(
             count = round(_count_operations(params["jaxpr"])[0] * blocks * _read_running_share(scopes))
             total += count
             if inside is not None:
-                call = tuple(variable.aval.shape for variable in (*equation.invars, *equation.outvars))
+                call = tuple(map(_get_shape, (*equation.invars, *equation.outvars)))
                 before, more = inside.get(call, (0, 0))
                 inside[call] = before + times, more + times * count
         else:
-            inner = [getattr(value, "jaxpr", value) for value in params.values()]
+            inner = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
             counts = [
                 _count_operations(jaxpr, inside, seen, times * trips, scopes)
                 for jaxpr in inner
-                if hasattr(jaxpr, "eqns")
+                if isinstance(jaxpr, Jaxpr)
             ]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
@@ -98,10 +107,16 @@ def _read_running_share(names: str) -> float:
     return float(dict(pair.split("=") for pair in match[1].split(",")).get(match[2], 1.0)) if match else 1.0
 
 
-def _count_convolution(equation: Any) -> int:
+def _get_shape(variable: Var | Literal) -> tuple[int, ...]:
+    """The shape of a program's value; empty for one that is no array."""
+    kind: object = variable.aval
+    return kind.shape if isinstance(kind, Shaped) else ()
+
+
+def _count_convolution(equation: JaxprEqn) -> int:
     """Counts the products of a convolution, except those with padding and with the zeros between dilated inputs."""
-    params, (left, right) = equation.params, (variable.aval.shape for variable in equation.invars[:2])
-    out, numbers = equation.outvars[0].aval.shape, params["dimension_numbers"]
+    params, (left, right) = equation.params, map(_get_shape, equation.invars[:2])
+    out, numbers = _get_shape(equation.outvars[0]), params["dimension_numbers"]
     rows, features, *spatial = numbers.out_spec
     # the input features of one group, if features or rows are grouped
     total = out[rows] * out[features] * right[numbers.rhs_spec[1]]

@@ -7,14 +7,14 @@ from models.words import join
 from train.errors import InputError
 
 
-def read_label(value: SupportsInt, classes: Sequence[str], where: str) -> int:
+def read_label(value: object, classes: Sequence[str], where: str) -> int:
     """Reads the class index of an example of a data set.  Raises InputError if it has none, as in some test splits."""
-    if not 0 <= int(value) < len(classes):
+    index = int(value) if isinstance(value, str | SupportsInt) else -1
+    if not 0 <= index < len(classes):
         raise InputError(
-            f"{where}, has no class ({int(value)}); set data.splits to parts that have, such as ('train',"
-            " 'validation')."
+            f"{where}, has no class ({index}); set data.splits to parts that have, such as ('train', 'validation')."
         )
-    return int(value)
+    return index
 
 
 def require_unique(setting: str, names: tuple[str, ...]) -> None:

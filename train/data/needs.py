@@ -43,7 +43,7 @@ def need_forecasts(
     """Requires positions for the patches of a window, and outputs for `series` at each step of the horizon.
 
     A value head makes the outputs from the last tokens, as many as the horizon has patches, or from one pooled vector.
-    Any head with the same number of outputs fits.  Other heads, and objectives that are not `PerValue`, have no
+    Every head with the same number of outputs fits.  Other heads, and objectives that are not `PerValue`, have no
     requirement.
     """
     patches = (context + horizon) // patch

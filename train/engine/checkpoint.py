@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -197,8 +196,7 @@ class Store:
             raise InputError(f"{said}: train on, which takes the checkpoint before it.") from None
 
     def _restore_step(self, step: int, like: TrainState) -> tuple[TrainState, Progress]:
-        values = _read_progress(self.folder / str(step), self.manager.metrics(step))
-        progress = Progress(**values)
+        progress = _read_progress(self.folder / str(step), self.manager.metrics(step))
         rest = self._read(step, "rest", dataclasses.replace(like, params=None))
         return dataclasses.replace(rest, params=self._read(step, "params", like.params)), progress
 
@@ -330,8 +328,8 @@ def _is_intact(checkpoint: Path, item: str) -> bool:
         return False
 
 
-def _read_progress(checkpoint: Path, metrics: Json) -> dict[str, Any]:
-    """Reads the fields of a checkpoint's Progress.  Raises DamagedError if these or the metrics are not as written."""
+def _read_progress(checkpoint: Path, metrics: Json) -> Progress:
+    """Reads a checkpoint's Progress.  Raises DamagedError if these or the metrics are not as written."""
     try:
         written = json.loads((checkpoint / "progress" / "metadata").read_bytes())
         whole = written["checksum"] == _checksum(written["values"], metrics)
@@ -339,7 +337,7 @@ def _read_progress(checkpoint: Path, metrics: Json) -> dict[str, Any]:
         raise DamagedError(f"its progress cannot be read: {_first_line(error)}") from None
     if not whole:
         raise DamagedError("its progress and metrics do not have the checksum they were saved with")
-    return written["values"]
+    return Progress(**written["values"])
 
 
 def _is_sound(checkpoint: Path) -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import jax
 
@@ -19,6 +19,7 @@ from train.contracts import Dataset, Tokenised
 from train.data.tokens import Published
 from train.engine.provenance import (
     COPY,
+    SourceRecord,
     describe_directory,
     describe_edits,
     find_source,
@@ -29,7 +30,7 @@ from train.engine.requirements import Change
 from train.errors import InputError, Json
 from train.experiment import Experiment
 from train.parallel import Jit
-from train.spec.encoding import decode, encode
+from train.spec.encoding import Encoded, decode, encode
 from train.spec.overrides import list_changes
 from train.spec.parts import list_components, list_project_parts, merge_names
 
@@ -87,14 +88,16 @@ def record(
     source = find_source(experiment)
     if isinstance(tokens, Published):
         (folder / TOKENIZER).write_text(tokens.to_json(), encoding="utf-8")
-    data = {
+    data: Written = {
         "experiment": encode(experiment),
         "config": config,
         "classes": list(opened.classes),
         "versions": collect_versions(),
+        "data": fingerprint_data(experiment),
+        "directory": describe_directory(folder),
+        "fresh": list(fresh),
+        "settled": [change.record() for change in settled],
     }
-    data |= {"data": fingerprint_data(experiment), "directory": describe_directory(folder), "fresh": list(fresh)}
-    data |= {"settled": [change.record() for change in settled]}
     if source is not None:
         data["source"] = source.record()
         if source.path is not None:
@@ -105,27 +108,52 @@ def record(
 def extend(folder: Path, old: "Recorded", experiment: Experiment, config: str, step: int) -> None:
     """Updates experiment.json if a run goes on after a step with changes, and appends these to `continued`."""
     said = old.said
+    before: Mapping[str, object] = said
     source = find_source(experiment)
     same = old.experiment == experiment  # then the encoding of an older version stays
-    encoded = said["experiment"] if same else encode(experiment)
-    data = {"experiment": encoded, "config": config, "versions": collect_versions()}
+    encoded = said["experiment"] if same and "experiment" in said else encode(experiment)
+    data: Written = {"experiment": encoded, "config": config, "versions": collect_versions()}
     if "data" in said:  # older versions did not record it
         data["data"] = fingerprint_data(relocate_paths(experiment, folder, said.get("directory"), here=True))
     if source is not None and describe_edits(folder, said.get("source"), source):
         data["source"] = source.record()
         if source.path is not None:
             (folder / COPY).write_text(source.text, encoding="utf-8")
-    if all(said.get(name) == value for name, value in data.items()):
+    changed: dict[str, object] = {name: before.get(name) for name, value in data.items() if before.get(name) != value}
+    if not changed:
         return
-    before = {name: said.get(name) for name, value in data.items() if said.get(name) != value and name != "experiment"}
-    entry = {"step": step, "changes": list_changes(old.experiment, experiment), "before": before}
-    _write(folder, said | data | {"continued": [*said.get("continued", []), entry]})
+    changed.pop("experiment", None)
+    entry: Continued = {"step": step, "changes": list_changes(old.experiment, experiment), "before": changed}
+    _write(folder, {**before, **data, "continued": [*said.get("continued", []), entry]})
 
 
-def _write(folder: Path, data: Mapping[str, Json]) -> None:
+def _write(folder: Path, data: Mapping[str, object]) -> None:
     partial = folder / "experiment.json.partial"
     partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / "experiment.json")
+
+
+class Continued(TypedDict):
+    """A change of a run after a step: the settings that changed, and what experiment.json held before."""
+
+    step: int
+    changes: list[str]
+    before: dict[str, object]
+
+
+class Written(TypedDict, total=False):
+    """The contents of experiment.json; older versions lack some."""
+
+    experiment: Encoded
+    config: str
+    classes: list[str]
+    versions: dict[str, str]
+    data: dict[str, dict[str, Json]]
+    directory: dict[str, str]
+    fresh: list[str]
+    settled: list[dict[str, object]]
+    source: SourceRecord
+    continued: list[Continued]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +166,7 @@ class Recorded:
     experiment: Experiment
     config: str
     classes: tuple[str, ...]
-    said: dict[str, Any] = dataclasses.field(default_factory=dict)
+    said: Written = dataclasses.field(default_factory=Written)
     edited: str = ""
 
 
@@ -174,7 +202,7 @@ def read_run(folder: Path, config: str | None = None) -> Recorded:
     return Recorded(experiment, name, classes, data, describe_edits(folder, source, find_source(experiment)))
 
 
-def _find_source_file(folder: Path, source: Mapping[str, Any] | None) -> str | None:
+def _find_source_file(folder: Path, source: SourceRecord | None) -> str | None:
     """Finds the file that defines a run's own components, if it has any.  Raises InputError if it is gone.
 
     A file in the run's folder, which may come from anywhere, is only executed if --config names it.
@@ -198,7 +226,8 @@ def open_run(folder: Path, config: str | None = None) -> Recorded:
     """
     run = read_run(folder, config)
     if run.edited:
-        path = (run.said.get("source") or {}).get("path") or "the notebook"
+        source = run.said.get("source")
+        path = (source and source["path"]) or "the notebook"
         what = f"{run.edited} of {config or path} is not what {folder} was trained with"
         if config is None:
             kept = f" ask the run as it was with --config {folder / COPY}, or" if (folder / COPY).is_file() else ""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models.contracts import Batch
 from train.contracts import Params
@@ -163,7 +164,7 @@ class Loop:
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
                 f" earlier checkpoints in {self.store.folder.parent} are kept."
             )
-        values |= {"rate": float(self.prepared.rate(number - 1))} | self.interval.compute_rates(self.share)
+        values |= {"rate": float(np.asarray(self.prepared.rate(number - 1)))} | self.interval.compute_rates(self.share)
         self.emit(Logged(number, values))
         for name in ("steps", "examples", "tokens", "seconds"):
             setattr(self.pace, name, getattr(self.pace, name) + getattr(self.interval, name))

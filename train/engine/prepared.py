@@ -128,7 +128,7 @@ class Prepared(Inference):
     steps: int
     roles: Roles
     optimizer: optax.GradientTransformation
-    rate: Callable[[int], jax.Array | float]
+    rate: optax.Schedule
     work: int
 
     @functools.cached_property

@@ -11,9 +11,10 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import TypedDict
 
 from models.structure import part, replace
+from train.data.origins import Named, ReadsFiles
 from train.data.sources import find_library
 from train.data.sources.tfds import make_builder
 from train.errors import InputError, Json
@@ -29,6 +30,14 @@ WHOLE = 2**28  # most bytes that are hashed whole
 SAMPLE, SAMPLES = 2**16, 256  # bytes at each end of a file, and number of files, that are hashed of more
 
 
+class SourceRecord(TypedDict):
+    """A source in experiment.json: its file if there is one, the hash of its text, the names of its classes."""
+
+    path: str | None
+    sha256: str
+    components: list[str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Source code of an experiment's own classes: the file, if there is one, its text, the names of the classes."""
@@ -37,7 +46,7 @@ class Source:
     text: str
     components: tuple[str, ...]
 
-    def record(self) -> dict[str, Json]:
+    def record(self) -> SourceRecord:
         """Encodes the source for experiment.json, its text as a hash."""
         return {
             "path": self.path,
@@ -82,7 +91,7 @@ def _read_methods(kind: type | FunctionType) -> str:
     return "\n".join(sources)
 
 
-def describe_edits(folder: Path, recorded: Mapping[str, Any] | None, now: Source | None) -> str:
+def describe_edits(folder: Path, recorded: SourceRecord | None, now: Source | None) -> str:
     """Names the parts of a run's own code that were edited since; empty if only comments and docstrings were.
 
     `recorded` is the source in experiment.json, None for a run of an older version.
@@ -132,8 +141,9 @@ def fingerprint_data(experiment: Experiment) -> dict[str, dict[str, Json]]:
         value = getattr(data, name, None)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             prints[f"data.{name}"] = _fingerprint_files(path)
-    named = getattr(data, "dataset", None)
-    if isinstance(named, str) and named and getattr(data, "path", None) is None:
+    named = data.dataset if isinstance(data, Named) else None
+    given = isinstance(data, ReadsFiles) and data.path is not None
+    if isinstance(named, str) and named and not given:
         try:
             if (library := find_library(named)) is not None:
                 described = library.describe(named.partition(":")[2])

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from models.structure import fields, part, replace
 from models.words import join
@@ -26,7 +25,7 @@ class Change:
     def __str__(self) -> str:
         return f"{self.path}: {self.before} -> {self.after}, as {self.reason}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Encodes the change for experiment.json."""
         return dataclasses.asdict(self)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,13 @@ def to_probabilities(logits: np.ndarray) -> np.ndarray:
     """Converts logits to probabilities: softmax(logits), in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
+
+
+class Classified(TypedDict):
+    """The most probable label, and the probability of each."""
+
+    label: str
+    probabilities: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Classification:
         """Measures the accuracy of the class as the prediction for every example."""
         return measure_label(constant, batch["labels"], batch.get("weights"))
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> Classified:
         """The most probable label and the probability of each."""
         probabilities = to_probabilities(output)
         names = names or tuple(map(str, range(len(probabilities))))

@@ -1,7 +1,7 @@
 """Object detection as set prediction: box operations, matching, and the objective."""
 
 import dataclasses
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,17 @@ def match_objects(cost: jax.Array, present: jax.Array) -> jax.Array:
     """
     rows, columns = optax.assignment.hungarian_algorithm(jnp.where(present > 0, cost, 0))
     return jnp.zeros(cost.shape[1], jnp.int32).at[columns].set(rows.astype(jnp.int32))
+
+
+Object = dict[str, float | list[float]]  # its probability by its label, and its `box`
+
+
+class Detected(TypedDict):
+    """Objects of an image; if there is none, the threshold `least` and the likeliest object below it."""
+
+    objects: list[Object]
+    least: NotRequired[float]
+    likeliest: NotRequired[Object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +116,7 @@ class SetPrediction:
         total = self.label * label + self.distance * distance + self.area * area
         return total, label, distance, area, jnp.sum(present * shared) / count
 
-    def answer(self, output: Tree, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: Tree, names: tuple[str, ...]) -> Detected:
         """The objects of probability `least` or more, most probable first.
 
         Boxes are left, top, right, bottom as fractions of the image.  If there is none, `least` and the most probable
@@ -113,7 +124,7 @@ class SetPrediction:
         """
         boxes, labels, probabilities = rank_boxes(output, 100)
         names = names or tuple(map(str, range(output["logits"].shape[-1])))
-        ranked = [
+        ranked: list[Object] = [
             {names[label]: probability, "box": [round(side, 4) for side in box]}
             for box, label, probability in zip(boxes.tolist(), labels.tolist(), probabilities.tolist(), strict=True)
         ]

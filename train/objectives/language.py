@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,7 @@ class NextToken(MostFrequent):
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _predict_ahead(outputs, batch, 1)
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens after the text."""
         return {"next": _list_likeliest(output[-1], names)}
 
@@ -84,7 +83,7 @@ class Translation(MostFrequent):
         first = {name: batch[name][:, :1] for name in ("tokens", "segments", "positions")}
         return beam(model, params, source | first, self.longest, self.beams, end, self.penalty)[0]
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens."""
         return {"next": _list_likeliest(output[-1], names)}
 
@@ -111,7 +110,7 @@ class NextTokens(MostFrequent):
         loss = functools.reduce(_add_losses, (part["loss"] for part in parts))
         return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens after the text."""
         return {"next": _list_likeliest(output[-1, 0], names)}
 
@@ -181,7 +180,7 @@ class MaskedLM:
         """Measures the accuracy of the token as the prediction of every masked one."""
         return measure_label(constant, batch["labels"], batch.get("weights"))
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
         """The five most probable tokens at every position."""
         return {"tokens": [_list_likeliest(logits, names) for logits in output]}
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +51,7 @@ class MeanSquaredError:
         arrays = {name: jnp.asarray(value) for name, value in batch.items()}
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), batch["values"].shape), arrays)
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, float | list[float]]:
         """The value, or the list of values."""
         values = [float(value) for value in output]
         return {"value": values[0] if len(values) == 1 else values}
@@ -108,7 +107,9 @@ class Quantiles:
         shape = (*batch["values"].shape, len(self.levels))
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), shape).reshape(shape[0], -1), arrays)
 
-    def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    def answer(
+        self, output: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, dict[str, list[float] | list[list[float]]]]:
         """The forecast step by step: every quantile of each series (t, n, q)."""
         del names
         steps = output[:, 0] if output.shape[1] == 1 else output

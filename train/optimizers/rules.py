@@ -100,7 +100,7 @@ class AdamW:
 
 @dataclasses.dataclass(frozen=True)
 class Optax:
-    """Any optimizer of optax by its name: Optax("lion", Cosine(1e-4), {"b1": 0.95}).
+    """An optimizer of optax by its name: Optax("lion", Cosine(1e-4), {"b1": 0.95}).
 
     Raises ValueError for a name that optax lacks.
     """

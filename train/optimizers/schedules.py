@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import optax
 
@@ -49,7 +47,7 @@ class Constant:
     def __post_init__(self) -> None:
         require_values(self, 0, math.inf, "peak", "warmup")
 
-    def build(self, steps: int) -> Callable[[Any], Any]:
+    def build(self, steps: int) -> optax.Schedule:
         """Step -> rate."""
         return _warm_up(self.peak, _count_steps(self.warmup, steps), optax.constant_schedule(self.peak))
 
@@ -65,7 +63,7 @@ class Linear:
     def __post_init__(self) -> None:
         require_values(self, 0, math.inf, "peak", "warmup", "end")
 
-    def build(self, steps: int) -> Callable[[Any], Any]:
+    def build(self, steps: int) -> optax.Schedule:
         """Step -> rate."""
         warmup = _count_steps(self.warmup, steps)
         return _warm_up(
@@ -87,7 +85,7 @@ class Cosine:
     def __post_init__(self) -> None:
         require_values(self, 0, math.inf, "peak", "warmup", "end")
 
-    def build(self, steps: int) -> Callable[[Any], Any]:
+    def build(self, steps: int) -> optax.Schedule:
         """Step -> rate."""
         warmup = _count_steps(self.warmup, steps)
         return _warm_up(self.peak, warmup, optax.cosine_decay_schedule(self.peak, max(steps - warmup, 1), self.end))
@@ -105,7 +103,7 @@ class WarmupStableDecay:
     def __post_init__(self) -> None:
         require_values(self, 0, math.inf, "peak", "warmup", "decay", "end")
 
-    def build(self, steps: int) -> Callable[[Any], Any]:
+    def build(self, steps: int) -> optax.Schedule:
         """Step -> rate."""
         warmup, decay = _count_steps(self.warmup, steps), max(_count_steps(self.decay, steps), 1)
         fall = optax.linear_schedule(self.peak, self.end * self.peak, decay)
@@ -113,5 +111,5 @@ class WarmupStableDecay:
         return _warm_up(self.peak, warmup, stable)
 
 
-def _warm_up(peak: float, warmup: int, after: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _warm_up(peak: float, warmup: int, after: optax.Schedule) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 from models import LogitsHead, MultiTokenHead, Stack
 from models.depth.remat import keeps_less
@@ -17,6 +18,22 @@ from train.spec.parts import list_project_parts
 
 STACKS = ("model.stack", "model.encoder", "model.decoder")
 HALVINGS = 3  # of the interval between a batch size that fits and one that does not
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """A model with a head."""
+
+    @property
+    def head(self) -> object: ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An optimizer with a first moment: the type of its numbers, or the factor of what it keeps."""
+
+    @property
+    def momentum(self) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +102,12 @@ def advise(experiment: Experiment, where: str, say: Callable[[str], object] = la
 def propose_changes(experiment: Experiment, devices: int) -> Iterator[dict[str, str]]:
     """Proposes sets of changes, cheapest first; none sets a value that is set already."""
     base: dict[str, str] = {}
-    head, objective = getattr(experiment.model, "head", None), experiment.objective
+    head = experiment.model.head if isinstance(experiment.model, Headed) else None
+    objective, optimizer, parallel = experiment.objective, experiment.optimizer, experiment.parallel
     chunks = isinstance(objective, InChunks) and objective.in_chunks
     if isinstance(head, LogitsHead | MultiTokenHead) and head.chunk is None and chunks:
         yield (base := {"model.head.chunk": "1024"})
-    if isinstance(experiment.parallel, Jit | Pmap | Mesh) and getattr(experiment.parallel, "fsdp", 1) < devices:
+    if isinstance(parallel, Jit | Pmap | Mesh) and (parallel.fsdp if isinstance(parallel, Mesh) else 1) < devices:
         yield (base := {**base, "parallel": f"Mesh(fsdp={devices})"})
     stacks = [path for path in STACKS if isinstance(getattr(experiment.model, path.split(".")[1], None), Stack)]
     for policy in ("context", "dots", "full"):
@@ -100,7 +118,7 @@ def propose_changes(experiment: Experiment, devices: int) -> Iterator[dict[str, 
     parts = [parts for parts in (2, 4, 8, 16) if experiment.batch_size % (parts * experiment.accumulate * devices) == 0]
     turns = [{"accumulate": str(experiment.accumulate * each)} for each in parts]
     yield from ({**base, **turn} for turn in turns)  # the fewest parts first
-    if getattr(experiment.optimizer, "momentum", None) == "float32":
+    if isinstance(optimizer, Remembers) and optimizer.momentum == "float32":
         yield (base := {**base, "optimizer.momentum": "bfloat16"})
         yield from ({**base, **turn} for turn in turns)
     whole = {} if experiment.accumulate == 1 else {"accumulate": "1"}

@@ -6,13 +6,13 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from models.backend.platform import compile_for
+from models.backend.platform import Device, compile_for
 from models.contracts import Batch, Tree
 from models.decoding.decodable import require_decodable
 from models.decoding.sampling import Sampler, advance, prefill
@@ -32,6 +32,21 @@ from train.precision import cast
 EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (hbm|HBM)")
 TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Lowered(Protocol):
+    """A program in the language of a compiler."""
+
+    def compile(self) -> jax.stages.Compiled: ...
+
+
+@runtime_checkable
+class Jitted(Protocol):
+    """A function that `jax.jit` made, which is lowered for a compiler by the shapes of its arguments."""
+
+    def __call__(self, *args: Tree) -> Tree: ...
+
+    def lower(self, *args: Tree) -> Lowered: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +117,17 @@ def prepare_plan(experiment: Experiment, name: str, where: str, decode: bool = F
         experiment, _ = settle(experiment, data)
         ready = prepare(experiment, data)
         used, example = experiment.parallel.size(), ready.batch
-        program: Any
         if decode:
             program, arguments = _prepare_decoding(experiment, ready.shapes, example)
             work = count_flops(program, *arguments)
         else:
             program, arguments = ready.step, experiment.parallel.abstract(ready.state, example)
             work = ready.model_work
+        if not isinstance(program, Jitted):
+            raise InputError(
+                f"{type(experiment.parallel).__name__}.compile_step returns a function that cannot be lowered; return"
+                " that of jax.jit."
+            )
         tokens = example["tokens"].shape if "tokens" in example else (0, 0)
         plan = Plan(
             name=name,
@@ -158,7 +177,7 @@ def _prepare_decoding(experiment: Experiment, shapes: Params, example: Tree) -> 
     return jax.jit(step, donate_argnums=1), arguments
 
 
-def measure_plan(plan: Plan, program: Any, arguments: Tree, device: Any) -> Plan:
+def measure_plan(plan: Plan, program: Jitted, arguments: Tree, device: Device) -> Plan:
     """Adds to a plan the compiler's figures of a jitted program on a device, or several of its kind.
 
     Raises InputError if it refuses the program for anything else than too little memory (HBM).
@@ -187,8 +206,10 @@ def measure_plan(plan: Plan, program: Any, arguments: Tree, device: Any) -> Plan
             plan, fits=False, peak=used, available=have, compile_seconds=time.perf_counter() - began
         )
     compile_seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
-    text = Program(compiled.as_text())
+    memory, words = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None  # as all compilers for TPUs give both
+    assert words is not None
+    text = Program(words)
     kernels = count_kernels(text)
     calls = count_kernel_flops(program, *arguments)  # as it is compiled: on a mesh, of a device's share
     inside = sum(times * calls.get(call, 0.0) for (_, call), times in kernels.items())
@@ -235,7 +256,7 @@ def _parse_exceeded(error: Exception) -> tuple[float, float, bool] | None:
 
 
 @functools.cache
-def measure_usable_memory(device: Any) -> float:
+def measure_usable_memory(device: Device) -> float:
     """Measures the bytes of HBM that programs may use, less than the chip's.
 
     The compiler names the limit when it refuses a program that asks for more.

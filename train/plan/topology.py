@@ -4,11 +4,11 @@ import importlib.util
 import math
 import os
 import re
-from typing import Any
 
 import jax
 from jax.experimental import topologies
 
+from models.backend.platform import Device
 from train.cost.chips import CHIPS
 from train.errors import InputError
 
@@ -20,7 +20,7 @@ ENVIRONMENT = {
 }
 
 
-def find_devices(name: str) -> list[Any]:
+def find_devices(name: str) -> list[Device]:
     """Finds the devices of a topology such as `v5e:2x4`, to place abstract arrays on and compile for.
 
     Computations that run stay on the CPU.  Raises InputError if the name is no topology, or libtpu is missing.
@@ -35,7 +35,9 @@ def find_devices(name: str) -> list[Any]:
     os.environ |= ENVIRONMENT
     jax.config.update("jax_platforms", "cpu")
     # No chip has hosts of a single chip by default; all other shapes are laid out as in the cloud.
-    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    options: dict[str, tuple[int, ...] | str] = (
+        {"chips_per_host_bounds": (1, 1, 1)} if math.prod(map(int, shape.split("x"))) == 1 else {}
+    )
     if chip == "v4":  # its two cores are one device
         options["chip_config_name"] = "megacore"
     try:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import rich.console
 import rich.progress
@@ -19,6 +19,8 @@ from train.cost.traced import count_parameters
 from train.data.notes import get_notes
 from train.engine.prepared import Prepared
 from train.events import Evaluated, Event, Finished, Logged, Message, Started
+from train.summary import Results, Summary
+from train.weights import FromFolder
 
 
 class Shown:
@@ -80,11 +82,10 @@ class Console:
     ) -> None:
         """Shows the five steps of this run, before it starts."""
         experiment = prepared.experiment
-        source = (
-            "chance"
-            if experiment.initial is None
-            else getattr(experiment.initial, "folder", type(experiment.initial).__name__)
-        )
+        initial = experiment.initial
+        source = "chance" if initial is None else type(initial).__name__
+        if isinstance(initial, FromFolder):
+            source = initial.folder
         said = [(what, join(merge_layers(names))) for what, names in (("fresh", fresh), ("unused", unused)) if names]
         parts = "".join(f", {what}: {names}" for what, names in said)
         optimizer = type(experiment.optimizer).__name__
@@ -133,7 +134,7 @@ class Console:
             + ", ".join(f"{name} {format_interval(*both)}" for name, both in measured.items())
         )
 
-    def show_summary(self, summary: Mapping[str, Any]) -> None:
+    def show_summary(self, summary: Summary) -> None:
         """Shows the table at the end."""
         table = rich.table.Table(show_header=False)
         for name, value in format_summary(summary):
@@ -190,7 +191,7 @@ def format_values(values: Mapping[str, float]) -> str:
     return ", ".join(words)
 
 
-def format_summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def format_summary(summary: Summary) -> list[tuple[str, str]]:
     """Formats the summary as names and values to read."""
     measured = [(name, f"{value}  ({without})" if without else value) for name, value, without in list_results(summary)]
     warnings = [remark for remark in list_remarks(summary) if remark[0] == "warning"]
@@ -202,11 +203,11 @@ def format_summary(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
 
 
-def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_facts(summary: Summary) -> list[tuple[str, str]]:
     """Lists a run's size, FLOPs, throughput, peak memory, and its fresh and unused parameters."""
-    first, examples, tokens = (
-        summary.get(name) for name in ("seconds_to_first_step", "examples_per_second", "tokens_per_second")
-    )
+    first, examples = summary["seconds_to_first_step"], summary.get("examples_per_second")
+    tokens, used = summary.get("tokens_per_second"), summary.get("mfu")
+    absent = (("fresh", summary.get("fresh")), ("unused", summary.get("unused")))
     return [
         ("parameters", format_count(summary["parameters"])),
         ("FLOPs a step", format_count(summary["flops_per_step"])),
@@ -214,13 +215,13 @@ def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("time to first step", "-" if first is None else f"{first:.1f} s"),
         ("examples/s", "-" if examples is None else f"{examples:.1f}"),
         ("tokens/s", f"{tokens:.0f}" if tokens else "-"),
-        *([("MFU", f"{summary['mfu']:.1%}")] if "mfu" in summary else []),
+        *([("MFU", f"{used:.1%}")] if used is not None else []),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
-        *((name, join(merge_layers(summary[name]))) for name in ("fresh", "unused") if summary.get(name)),
+        *((name, join(merge_layers(names))) for name, names in absent if names),
     ]
 
 
-def list_results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def list_results(summary: Results) -> list[tuple[str, str, str]]:
     """Lists each metric: its name, its value with its interval, and its baselines, if there are any."""
     measured = {name: (both["value"], both["interval"]) for name, both in summary["evaluation"].items()}
     reviewed = {name: (value, None) for name, value in summary["review"].items() if name not in measured}
@@ -228,10 +229,10 @@ def list_results(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [(name, format_interval(*both), without.get(name, "")) for name, both in (measured | reviewed).items()]
 
 
-def list_remarks(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_remarks(summary: Results) -> list[tuple[str, str]]:
     """Lists warnings, and notes on the data; a summary of an older version has neither."""
     warnings = [("warning", text) for text in summary.get("warnings", ())]
-    return warnings + [("data", note["said"]) for note in summary.get("data", ())]
+    return warnings + [("data", str(note["said"])) for note in summary.get("data", ())]
 
 
 def format_interval(value: float | None, half: float | None) -> str:

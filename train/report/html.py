@@ -4,25 +4,23 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from train.charts import Plot, Series
 from train.experiment import Experiment
 from train.page import Piece, add_caption
 from train.report.console import list_facts, list_remarks, list_results
 from train.report.style import STYLE
-from train.sinks.json_lines import read_metrics
+from train.sinks.json_lines import Line, get_step, read_metrics
+from train.summary import Results, Summary
 
 PARTS = {"train": 0, "evaluation": 1}  # indices of their colours
 FIRST = ("loss", "accuracy")  # metrics whose curves come first
 
 
-def write_report(
-    folder: Path, experiment: Experiment, summary: Mapping[str, Any], pictures: Mapping[str, Piece]
-) -> None:
+def write_report(folder: Path, experiment: Experiment, summary: Summary, pictures: Mapping[str, Piece]) -> None:
     """Writes report.html from the run's metrics, its summary, and the review's pieces by their captions."""
     recorded = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-    command = html.escape(summary["command"])
+    command = html.escape(summary.get("command", f"morphax predict {folder} INPUT"))
     sections = [
         ("Results", _format_results(summary)),
         ("Test part", "".join(add_caption(caption, piece) for caption, piece in pictures.items())),
@@ -51,7 +49,7 @@ def make_page(title: str, sections: Iterable[tuple[str, str]], below: str = "") 
     )
 
 
-def _format_results(summary: Mapping[str, Any]) -> str:
+def _format_results(summary: Results) -> str:
     """Formats warnings and metrics, the latter beside their baselines if there are any."""
     texts = [text for kind, text in list_remarks(summary) if kind == "warning"]
     notes = "".join(f'<p class="warning"><strong>Warning</strong> {html.escape(text)}</p>' for text in texts)
@@ -80,14 +78,14 @@ def _format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def plot_curves(lines: Sequence[Mapping[str, Any]]) -> str:
+def plot_curves(lines: Sequence[Line]) -> str:
     """Plots each metric over steps, in training and on the test split, from lines of metrics.jsonl."""
     written = {name for line in lines for name in line if name != "step"}
     names = sorted(written, key=lambda name: name.partition("/")[::-1])
     groups: dict[str, list[Series]] = {}
     for name in names:
         part, _, metric = name.partition("/")
-        points = tuple((line["step"], line[name]) for line in lines if line.get(name) is not None)
+        points = tuple((get_step(line), value) for line in lines if (value := line.get(name)) is not None)
         if points and (metric != "tokens_per_second" or any(value for _, value in points)):
             look = "marked" if len(points) < 30 else "line"
             groups.setdefault(metric, []).append(Series(part, points, look, PARTS.get(part, 2)))

@@ -162,7 +162,7 @@ def compute_average_precision(
             for image, ((boxes, labels, probabilities), size) in enumerate(zip(predictions, sizes, strict=True))
             for box, label, probability in zip(_to_pixels(boxes, size), labels, probabilities, strict=True)
         ]
-        judge: Any = COCOeval(truth, truth.loadRes(listed) if listed else COCO(), "bbox")
+        judge = COCOeval(truth, truth.loadRes(listed) if listed else COCO(), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -180,8 +180,7 @@ def correlate(asked: np.ndarray, reached: np.ndarray) -> float:
 
     if np.ptp(asked) == 0 or np.ptp(reached) == 0:
         return 0.0
-    result: Any = stats.spearmanr(asked, reached)
-    return float(result.statistic)
+    return float(np.asarray(stats.spearmanr(asked, reached))[0])
 
 
 def plot_returns(asked: np.ndarray, reached: np.ndarray) -> Plot:

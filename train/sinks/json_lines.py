@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from train.disk import explain_failed_writes
 from train.events import Evaluated, Event, Logged, Started
+from train.summary import replace_nonfinite
+
+Line = dict[str, float | None]  # `step`, and numbers by `group/name`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,9 @@ class JsonLinesWriter:
     """Appends lines to metrics.jsonl, each group of metrics once a step."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
-        path, lines = folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step]
+        path, lines = folder / "metrics.jsonl", [line for line in read_metrics(folder) if get_step(line) <= step]
         self.folder = folder
-        self.written = {(line["step"], name.partition("/")[0]) for line in lines for name in line if name != "step"}
+        self.written = {(get_step(line), name.partition("/")[0]) for line in lines for name in line if name != "step"}
         with explain_failed_writes(folder):
             partial = path.with_suffix(".partial")
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -43,9 +43,8 @@ class JsonLinesWriter:
         if not isinstance(event, Logged | Evaluated) or (event.step, event.group) in self.written:
             return
         self.written.add((event.step, event.group))
-        line = {"step": event.step} | replace_nonfinite(
-            {f"{event.group}/{name}": value for name, value in event.values.items()}
-        )
+        values = replace_nonfinite({f"{event.group}/{name}": value for name, value in event.values.items()})
+        line = {"step": event.step, **values}
         with explain_failed_writes(self.folder):
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
@@ -56,19 +55,17 @@ class JsonLinesWriter:
             self.file.close()
 
 
-def replace_nonfinite(tree: Any) -> Any:
-    """Replaces numbers that are not finite, which JSON cannot hold, with None in a tree of dicts, lists and values."""
-    if isinstance(tree, Mapping):
-        return {name: replace_nonfinite(value) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [replace_nonfinite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+def get_step(line: Line) -> int:
+    """The step of a line of metrics.jsonl."""
+    step = line["step"]
+    assert isinstance(step, int)
+    return step
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[Line]:
     """Reads the lines of a run's metrics.jsonl; a last line that a killed run cut off is left out."""
     path = folder / "metrics.jsonl"
-    lines: list[dict[str, Any]] = []
+    lines: list[Line] = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             lines.append(json.loads(text))

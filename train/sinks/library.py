@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from train.disk import explain_failed_writes
 from train.errors import InputError
@@ -24,7 +24,7 @@ def require_library(name: str, sink: str, extra: str) -> None:
         )
 
 
-def load(name: str, sink: str, extra: str) -> Any:
+def load(name: str, sink: str, extra: str) -> ModuleType:
     """Imports a library.  Raises InputError if it is not installed."""
     require_library(name, sink, extra)
     return importlib.import_module(name)
@@ -35,35 +35,32 @@ class Memory:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.json"
-        self.values: dict[str, Any] = {"run": None, "sent": {}}
+        self.run: str | None = None  # the ID of the run, None before it has one
+        self.sent: dict[str, int] = {}
         if self.path.is_file():
             try:
-                self.values |= json.loads(self.path.read_text(encoding="utf-8"))
+                values = json.loads(self.path.read_text(encoding="utf-8"))
+                self.run, self.sent = values.get("run"), values.get("sent", {})
             except ValueError as error:
                 again = "remove it to log to a new run, and run the same command again"
                 raise InputError(f"{self.path} is damaged ({error}); {again}.") from None
 
-    @property
-    def run(self) -> str | None:
-        """The ID of the run, None before it has one."""
-        return self.values["run"]
-
     def begin(self, run: str) -> None:
         """Remembers the ID of the run."""
-        self.values["run"] = run
+        self.run = run
         self._write()
 
     def is_sent(self, group: str, step: int) -> bool:
         """Tells if the metrics of a step were sent."""
-        return step <= self.values["sent"].get(group, -1)
+        return step <= self.sent.get(group, -1)
 
     def mark_sent(self, group: str, step: int) -> None:
         """Remembers that the metrics of a step were sent."""
-        self.values["sent"][group] = step
+        self.sent[group] = step
         self._write()
 
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")
         with explain_failed_writes(self.path.parent):
-            partial.write_text(json.dumps(self.values) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps({"run": self.run, "sent": self.sent}) + "\n", encoding="utf-8")
             os.replace(partial, self.path)

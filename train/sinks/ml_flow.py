@@ -4,11 +4,15 @@ import dataclasses
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from train.errors import InputError
 from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run
 
 LONGEST = 500  # characters of a parameter that every store accepts
 ROOM = 100  # parameters that a store accepts at once
@@ -54,7 +58,7 @@ class MLflow:
 class MLflowWriter:
     """An open run of MLflow."""
 
-    def __init__(self, client: Any, metric: Any, run: Any) -> None:
+    def __init__(self, client: "MlflowClient", metric: type["Metric"], run: "Run") -> None:
         self.client, self.metric, self.run = client, metric, run.info.run_id
         history = {name: client.get_metric_history(self.run, name) for name in run.data.metrics}
         self.sent = {(name, point.step) for name, points in history.items() for point in points}
@@ -83,7 +87,7 @@ class MLflowWriter:
         self.client.set_terminated(self.run, "FAILED" if failed else "FINISHED")
 
 
-def _log_settings(client: Any, kind: Any, run: Any, settings: Mapping[str, object]) -> None:
+def _log_settings(client: "MlflowClient", kind: type["Param"], run: "Run", settings: Mapping[str, object]) -> None:
     """Logs the settings that the run has no parameter of, as MLflow allows no changes."""
     params = {_clean_name(name): str(value)[:LONGEST] for name, value in flatten(settings)}
     new = [kind(name, value) for name, value in params.items() if name not in run.data.params]

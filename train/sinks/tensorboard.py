@@ -5,11 +5,16 @@ import dataclasses
 import importlib.util
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from train.disk import explain_failed_writes
 from train.events import Evaluated, Event, Logged, Started
 from train.sinks.library import require_library
+
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,7 @@ def is_installed() -> bool:
     return importlib.util.find_spec("tensorboardX") is not None
 
 
-def _import_library() -> tuple[Any, Any, Any]:
+def _import_library() -> tuple[ModuleType, Callable[[str, float], object], "type[EventsWriter]"]:
     """Imports the protocol, the scalar summary and the writer, without PyTorch, whose import takes seconds."""
     modules: Any = sys.modules
     hidden = "torch" not in modules

@@ -2,12 +2,15 @@
 
 import dataclasses
 import uuid
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from train.disk import explain_failed_writes
 from train.errors import InputError
 from train.events import Evaluated, Event, Finished, Logged, Started
 from train.sinks.library import Memory, load, require_library
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class WandB:
 class WandBWriter:
     """An open run of W&B.  Each row has its step as a metric, since W&B's own step counts rows."""
 
-    def __init__(self, run: Any, memory: Memory) -> None:
+    def __init__(self, run: "Run", memory: Memory) -> None:
         self.run, self.memory = run, memory
 
     def write(self, event: Event) -> None:

@@ -16,14 +16,14 @@ from train.spec.parts import is_contract
 LARGEST = 2**63  # bound of whole numbers
 
 
-def list_alternatives(annotation: Any) -> tuple[Any, ...]:
+def list_alternatives(annotation: object) -> tuple[object, ...]:
     """Lists the types of a union; the annotation itself if it is none."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
 
 
-def check_value(value: Any, annotation: Any, path: str) -> Any:
+def check_value(value: object, annotation: object, path: str) -> object:
     """Checks a value against its field's type, and returns it as that: whole floats as int, int as float if exact.
 
     Raises InputError if it does not fit, and for numbers that are not finite or larger than an array's index.
@@ -55,20 +55,20 @@ def _count_digits(value: int) -> int:
     return int(abs(value).bit_length() * math.log10(2)) + 1
 
 
-def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
+def _fit(value: object, choice: object) -> tuple[bool, object]:
     origin = typing.get_origin(choice)
     if choice is Any:
         return True, value
     if choice is None or choice is type(None):
         return value is None, None
     if choice is float:
-        real = isinstance(value, int | float) and not isinstance(value, bool)
-        return real, float(value) if real else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return True, float(value)
+        return False, value
     if choice is int:
-        whole = (
-            isinstance(value, int | float) and not isinstance(value, bool) and value == value and value in (value // 1,)
-        )
-        return whole, int(value) if whole else value
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+            return True, int(value)
+        return False, value
     if origin is typing.Literal:
         return value in typing.get_args(choice), value
     if origin is tuple:
@@ -86,15 +86,21 @@ def _fit(value: Any, choice: Any) -> tuple[bool, Any]:
         return dataclasses.MISSING not in fitted, tuple(fitted)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping), value
-    if origin is not None and origin is typing.get_origin(Callable[[Any], Any]):
+    if origin is Callable:
         return inspect.isfunction(value), value
     if is_contract(choice):
         return dataclasses.is_dataclass(value) and conforms(value, choice), value
     return isinstance(choice, type) and isinstance(value, choice), value
 
 
-def _describe(annotation: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
+def _describe(annotation: object) -> str:
+    words: dict[object, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        type(None): "none",
+    }
     names: list[str] = []
     for choice in list_alternatives(annotation):
         if typing.get_origin(choice) is typing.Literal:

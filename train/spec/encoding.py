@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from models.structure import fields, nearest
 from train.errors import InputError
 from train.spec.checks import check_value
 from train.spec.parts import Names, find_recorded, is_ours, read_annotations
 
+Encoded: TypeAlias = "str | float | bool | None | list[Encoded] | dict[str, Encoded]"  # JSON values to be changed
 MARKS = ("class", "from")  # Python keywords, so no field has these names
 
 
@@ -21,15 +22,17 @@ class RefusedError(InputError):
         self.path = path
 
 
-def encode(value: object) -> Any:
+def encode(value: object) -> Encoded:
     """Encodes a structure as JSON values: components as {"class": name, field: value}, functions as {"function": name}.
 
     A component of a user's file or notebook also has its module as "from".
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         owner = type(value)
-        name = {"class": owner.__name__} if is_ours(owner) else {"class": owner.__name__, "from": owner.__module__}
-        return {**name, **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+        encoded: dict[str, Encoded] = {"class": owner.__name__}
+        if not is_ours(owner):
+            encoded["from"] = owner.__module__
+        return encoded | {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
@@ -65,6 +68,8 @@ def decode(data: object, names: Names, path: str = "") -> Any:
     if "class" not in data:
         return inner
     owner = find_recorded(data["class"], data.get("from"), names)
+    if not isinstance(owner, type):
+        raise RefusedError(f"{owner.__name__} is a function and no component.", path)
     try:
         return build(owner, inner)
     except InputError as error:

@@ -4,19 +4,20 @@ import ast
 import dataclasses
 import typing
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from models.structure import absence, differences, fields
 from train.errors import InputError
 from train.experiment import Experiment
 from train.spec.checks import check_value, list_alternatives
-from train.spec.encoding import RefusedError, build, decode, encode
+from train.spec.encoding import Encoded, RefusedError, build, decode, encode
 from train.spec.parts import Names, add_kinds, find, find_recorded, read_annotations
 
+Value = TypeVar("Value")
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # as a person writes them
 
 
-def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
+def override(value: Value, assignments: Sequence[str], names: Names) -> Value:
     """Applies every `dotted.path=value` to a structure, the shortest paths first whatever their order.
 
     A value is a literal, the name of a function, a bare string, or a call of known components with literal arguments,
@@ -35,8 +36,9 @@ def override(value: Any, assignments: Sequence[str], names: Names) -> Any:
     except RefusedError as error:
         inner = [f"{path}={text}" for path, text in pairs if error.path in (path, path.rpartition(".")[0])]
         raise InputError(f"{' '.join(inner or assignments)}: {error}") from None
-    paths = (*value.given, *(path for path, _ in pairs)) if isinstance(value, Experiment) else ()
-    return dataclasses.replace(new, given=paths) if isinstance(new, Experiment) else new
+    if isinstance(value, Experiment):
+        return dataclasses.replace(new, given=(*value.given, *(path for path, _ in pairs)))
+    return new
 
 
 def _split_assignment(assignment: str) -> tuple[str, str]:
@@ -46,37 +48,46 @@ def _split_assignment(assignment: str) -> tuple[str, str]:
     return path, text
 
 
-def _assign(tree: Any, path: str, text: str, names: Names, assigned: Collection[str]) -> None:
+def _assign(tree: Encoded, path: str, text: str, names: Names, assigned: Collection[str]) -> None:
     """Assigns to a path of an encoded structure, checked against the type of its field."""
     *parents, leaf = path.split(".")
     for index, name in enumerate(parents):
-        tree = tree[_find_key(tree, name, ".".join(parents[: index + 1]), names)]
-    key, owner = _find_key(tree, leaf, path, names), _find_owner(tree, names)
+        tree = _find_child(tree, name, ".".join(parents[: index + 1]), names)
+    _find_child(tree, leaf, path, names)
+    owner = _find_owner(tree, names)
     annotation = Any if owner is None else read_annotations(owner)[leaf]
-    tree[key] = encode(check_value(_read(text, annotation, names, path), annotation, path))
-    others = [field.metadata.get("instead_of") for field in fields(owner) if field.name == leaf] if owner else []
-    for other in others if tree[key] is not None else ():
-        if ".".join([*parents, str(other)]) not in assigned:
-            tree.pop(other, None)
+    new = encode(check_value(_read(text, annotation, names, path), annotation, path))
+    if isinstance(tree, list):
+        tree[int(leaf)] = new
+    elif isinstance(tree, dict):
+        tree[leaf] = new
+        others = [field.metadata.get("instead_of") for field in fields(owner) if field.name == leaf] if owner else []
+        for other in others if new is not None else ():
+            if ".".join([*parents, str(other)]) not in assigned:
+                tree.pop(str(other), None)
 
 
-def _find_owner(node: object, names: Names) -> Any:
-    return find_recorded(node["class"], node.get("from"), names) if isinstance(node, dict) and "class" in node else None
+def _find_owner(node: Encoded, names: Names) -> type | None:
+    if not isinstance(node, dict) or "class" not in node:
+        return None
+    owner = find_recorded(node["class"], node.get("from"), names)
+    return owner if isinstance(owner, type) else None
 
 
-def _find_key(node: Any, name: str, path: str, names: Names) -> str | int:
-    """Finds the key or index of a part in an encoded structure."""
+def _find_child(node: Encoded, name: str, path: str, names: Names) -> Encoded:
+    """Finds a part in an encoded structure; None for a field that is not recorded."""
     owner = _find_owner(node, names)
-    known = [field.name for field in fields(owner)] if owner is not None else node
     if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-        return int(name)
-    if isinstance(node, dict) and name in known and "function" not in node:
-        return name
+        return node[int(name)]
+    if isinstance(node, dict) and "function" not in node:
+        known = node if owner is None else [field.name for field in fields(owner)]
+        if name in known:
+            return node.get(name)
     value = decode(node, names) if owner is None else None
     raise InputError(absence(path, name, value, owner))
 
 
-def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
+def _read(text: str, annotation: object, names: Names, path: str) -> object:
     choices = list_alternatives(annotation)
     lowered = text.strip().lower()
     if lowered in ("none", "null") and type(None) in choices:
@@ -106,7 +117,7 @@ def _read(text: str, annotation: Any, names: Names, path: str) -> Any:
     )
 
 
-def parse(node: ast.AST, names: Names) -> Any:
+def parse(node: ast.AST, names: Names) -> object:
     """Parses a syntax tree of literals and calls of known components; refuses anything else, and runs nothing."""
     match node:
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):

@@ -8,14 +8,15 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from models import activation
 from models.contracts import KINDS, conforms
 from models.structure import fields, nearest
 from train.errors import InputError
 
-Names = dict[str, Any]  # class or function, by its name
+Component = type | types.FunctionType
+Names = dict[str, Component]  # class or function, by its name
 HOLDERS = (  # packages and modules that define parts
     "models",
     "train.data",
@@ -54,7 +55,7 @@ def _import_modules(holder: str) -> Iterator[types.ModuleType]:
         yield from (importlib.import_module(name) for name in names if not name.startswith(BUILDERS))
 
 
-def discover(root: type, candidates: Iterable[Any]) -> Names:
+def discover(root: type, candidates: Iterable[object]) -> Names:
     """Discovers the parts of a tree below `root`, by name: the class, and every candidate that fits in a part's field.
 
     A field whose type is a contract takes every candidate that conforms to it; a field whose type is a class takes
@@ -63,8 +64,8 @@ def discover(root: type, candidates: Iterable[Any]) -> Names:
     classes = [value for value in candidates if isinstance(value, type)]
     parts: Names = {}
     waiting: list[type] = [root]
-    kinds: list[Any] = list(KINDS)
-    seen: set[Any] = {root}  # kinds and parts
+    kinds: list[object] = list(KINDS)
+    seen: set[object] = {root}  # kinds and parts
     while waiting or kinds:
         if waiting:
             part = waiting.pop()
@@ -85,15 +86,15 @@ def _fits(component: type, kind: type) -> bool:
     return dataclasses.is_dataclass(kind) and kind in component.__mro__
 
 
-def is_contract(annotation: object) -> bool:
+def is_contract(annotation: object) -> TypeGuard[type]:
     """Tells if a type is a protocol."""
     return isinstance(annotation, type) and bool(vars(annotation).get("_is_protocol", False))
 
 
-def split_annotation(annotation: Any) -> Iterator[Any]:
+def split_annotation(annotation: object) -> Iterator[object]:
     """Splits an annotation into its types: those of a union, of a tuple and of a mapping's values."""
     inner = typing.get_args(annotation)
-    if not inner or typing.get_origin(annotation) in (typing.Literal, typing.get_origin(Callable[[Any], Any])):
+    if not inner or typing.get_origin(annotation) in (typing.Literal, Callable):
         yield annotation
         return
     for item in inner:
@@ -116,12 +117,12 @@ def _find_home(value: object) -> str | None:
     return value.__module__ if isinstance(value, type) or inspect.isfunction(value) else None
 
 
-def is_ours(component: Any) -> bool:
+def is_ours(component: Component) -> bool:
     """Tells if a class or function is the project's, and no user's."""
     return component.__module__.partition(".")[0] in PROJECT
 
 
-def merge_names(known: Mapping[str, Any], users: Mapping[str, Any]) -> Names:
+def merge_names(known: Mapping[str, Component], users: Mapping[str, Component]) -> Names:
     """Merges known names with those of a user's file or notebook, which come first.
 
     A part of the project that is hidden by a user's is kept under `OF_THE_PROJECT`, for `find_recorded`.
@@ -132,7 +133,7 @@ def merge_names(known: Mapping[str, Any], users: Mapping[str, Any]) -> Names:
     return {**known, **users, **{OF_THE_PROJECT.format(name): value for name, value in hidden.items()}}
 
 
-def find(name: object, names: Names) -> Any:
+def find(name: object, names: Names) -> Component:
     """Finds the part of a name, the user's before the project's.
 
     Raises InputError if there is none, with the nearest names.
@@ -142,7 +143,7 @@ def find(name: object, names: Names) -> Any:
     return names[name]
 
 
-def find_recorded(name: object, module: object, names: Names) -> Any:
+def find_recorded(name: object, module: object, names: Names) -> Component:
     """Finds a recorded part: a user's if it is recorded with a module, otherwise the project's if there is one.
 
     Raises InputError if there is none, and if it is recorded with a module and only the project has one.
@@ -153,7 +154,7 @@ def find_recorded(name: object, module: object, names: Names) -> Any:
     return part if module is not None else names.get(OF_THE_PROJECT.format(name), part)
 
 
-def list_kinds(value: object) -> Iterator[Any]:
+def list_kinds(value: object) -> Iterator[Component]:
     """Lists the classes and functions that a structure is made of."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield type(value)
@@ -177,7 +178,7 @@ def add_kinds(names: Names, value: object) -> Names:
     return merge_names(inner | names, users)
 
 
-def read_annotations(owner: type) -> dict[str, Any]:
+def read_annotations(owner: type) -> dict[str, object]:
     """Reads the types of a component's fields by name; Any if a postponed annotation names what is not imported."""
     try:
         hints = typing.get_type_hints(owner)

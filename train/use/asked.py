@@ -1,7 +1,7 @@
 """Questions to a trained run, in batches; those that the data cannot read keep the reason."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from train.contracts import Arrays, Asks, Dataset, Steps
 from train.data.questions import Question, where
@@ -83,8 +83,8 @@ class QuestionBatches:
             yield indices, batch
 
     def order_answers(
-        self, answers: Iterator[tuple[int, dict[str, object]]]
-    ) -> Iterator[tuple[str, dict[str, object]]]:
+        self, answers: Iterator[tuple[int, Mapping[str, object]]]
+    ) -> Iterator[tuple[str, Mapping[str, object]]]:
         """Pairs every question, in order, with its answer, or with the reason why it has none.
 
         `answers` have the index of their question, in increasing order.
@@ -96,6 +96,6 @@ class QuestionBatches:
             expected = index + 1
         yield from self._explain_unanswered(expected, len(self.texts))
 
-    def _explain_unanswered(self, start: int, stop: int) -> Iterator[tuple[str, dict[str, object]]]:
+    def _explain_unanswered(self, start: int, stop: int) -> Iterator[tuple[str, Mapping[str, object]]]:
         for index in range(start, stop):
             yield self.texts[index], {"unanswered": self.reasons[index]}

@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,11 +23,11 @@ from train.engine.prepared import Inference, prepare_evaluation, prepare_inferen
 from train.errors import InputError, convert_errors
 from train.precision import cast
 from train.report.cautions import describe_uncertain
-from train.sinks.json_lines import replace_nonfinite
+from train.summary import Evaluation, list_measured, replace_nonfinite
 from train.use.asked import QuestionBatches
 
 
-def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
+def evaluate(folder: Path, run: Recorded, best: bool = False) -> Evaluation:
     """Evaluates a run's last checkpoint (or its best) on the test split: metrics with their 95 % intervals."""
     inference = prepare_evaluation(run.experiment, run.experiment.data.open(run.classes, "test"))
     step, params = restore_params(folder, inference, best)
@@ -41,16 +40,17 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> dict[str, Any]:
         simple = measure_constant(inference, constant)
         findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
     cautions = [f"{text}." for text in (describe_uncertain(inference),) if text]
-    result = {
+    return {
         "run": str(folder),
         "step": step,
-        "evaluation": {name: {"value": v, "interval": half} for name, (v, half) in measured.items()},
-        "review": findings.metrics,
-        "baselines": baselines.record(findings.baselines),
+        "evaluation": list_measured(measured),
+        "review": replace_nonfinite(findings.metrics),
+        "baselines": {
+            metric: replace_nonfinite(values) for metric, values in baselines.record(findings.baselines).items()
+        },
         "warnings": [*cautions, *baselines.list_warnings({**trained.measured, **findings.metrics}, findings.baselines)],
         "data": [note.record() for note in get_notes(inference.data)],
     }
-    return replace_nonfinite(result)
 
 
 def _read_constant(folder: Path) -> list[float] | None:
@@ -63,7 +63,7 @@ def _read_constant(folder: Path) -> list[float] | None:
 
 def predict(
     folder: Path, run: Recorded, inputs: Sequence[str], best: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Answers each question, in order, by a run's last checkpoint (or its best): pairs of a question and its answer.
 
     An input is a question, or makes several: a folder of images, a table of rows.  One that cannot be read has the
@@ -91,7 +91,7 @@ def predict(
 
     refit = "; leave objective as it was trained"
 
-    def compute_answers() -> Iterator[tuple[int, dict[str, Any]]]:
+    def compute_answers() -> Iterator[tuple[int, Mapping[str, object]]]:
         for indices, batch in asked.batches():
             outputs = jax.tree.map(
                 lambda leaf: np.asarray(leaf, np.float32), inference.outputs(params, parallel.put(batch))

@@ -7,7 +7,6 @@ import os
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from train import baselines
 from train.contracts import Findings, Readies
@@ -31,9 +30,10 @@ from train.report.cautions import find_cautions
 from train.report.console import Console
 from train.report.html import write_report
 from train.sinks.broadcast import Emit, broadcast
-from train.sinks.json_lines import JsonLines, read_metrics, replace_nonfinite
+from train.sinks.json_lines import JsonLines, get_step, read_metrics
 from train.sinks.tensorboard import TensorBoard, is_installed
 from train.spec.encoding import encode
+from train.summary import Summary, drop_nonfinite, list_measured, replace_nonfinite
 from train.use.hint import suggest_command
 
 FINDINGS = "findings.json"  # the review's pieces of the report, by caption
@@ -46,7 +46,7 @@ def fit(
     console: Console,
     fresh: bool = False,
     edits: bool = False,
-) -> dict[str, Any]:
+) -> Summary:
     """Trains to the end, continuing the run that the folder holds; returns the summary written to summary.json.
 
     `fresh` moves a run that the folder holds aside and trains anew; `edits` continues it although its own classes or
@@ -109,19 +109,17 @@ def fit(
                     simple = measure_constant(prepared, constant)
                     findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
                 summary = _summarise(folder, prepared, outcome, findings)
-                summary |= {"fresh": list(loop.fresh or absent), "unused": list(loop.unused)}
+                summary["fresh"], summary["unused"] = list(loop.fresh or absent), list(loop.unused)
                 metrics = {name: value for name, (value, _) in outcome.measured.items()} | findings.metrics
-                summary |= {
-                    "constant": constant,
-                    "warnings": [*cautions, *baselines.list_warnings(metrics, findings.baselines)],
-                    "command": suggest_command(experiment, data, folder),
-                }
+                summary["constant"] = constant
+                summary["warnings"] = [*cautions, *baselines.list_warnings(metrics, findings.baselines)]
+                summary["command"] = suggest_command(experiment, data, folder)
                 _write(folder, experiment, summary, findings)
                 emit(Finished(outcome.step, summary))
     return summary
 
 
-def _read_summary(folder: Path, old: Recorded, experiment: Experiment) -> dict[str, Any] | None:
+def _read_summary(folder: Path, old: Recorded, experiment: Experiment) -> Summary | None:
     """Reads the summary of a finished run; None if the run is unfinished, or the experiment now trains further."""
     done = folder / "summary.json"
     if not done.is_file() or dataclasses.replace(old.experiment, sinks=experiment.sinks) != experiment:
@@ -159,11 +157,12 @@ def _extend(folder: Path, old: Recorded, prepared: Prepared, config: str, step: 
 
 def _open_sinks(prepared: Prepared, folder: Path, step: int, console: Console) -> AbstractContextManager[Emit]:
     """Opens the log, TensorBoard if its writer is installed, the console, and the sinks of the experiment."""
-    lines = [line for line in read_metrics(folder) if line["step"] == step]
+    lines = [line for line in read_metrics(folder) if get_step(line) == step]
     logged = frozenset(name.partition("/")[0] for line in lines for name in line if name != "step")
     usual = (JsonLines(), *((TensorBoard(),) if is_installed() else ()))
     sinks = tuple(dict.fromkeys((*usual, console, *prepared.experiment.sinks)))
     settings = encode(prepared.experiment)
+    assert isinstance(settings, dict)
     return broadcast(sinks, Started(folder, step, prepared.steps, settings, logged))
 
 
@@ -181,26 +180,34 @@ def _review(prepared: Prepared, outcome: Outcome, flag: Flag) -> Findings:
     return findings
 
 
-def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> dict[str, Any]:
+def _summarise(folder: Path, prepared: Prepared, outcome: Outcome, findings: Findings) -> Summary:
     """Collects the numbers of a finished run as JSON values."""
-    measured = {name: {"value": value, "interval": half} for name, (value, half) in outcome.measured.items()}
-    summary = {
+    summary: Summary = {
         "run": str(folder),
         "steps": outcome.step,
         "best_step": outcome.best,
         "parameters": count_parameters(prepared.shapes),
         "flops_per_step": prepared.work,
-        "seconds_to_first_step": outcome.seconds_to_first_step,
+        "seconds_to_first_step": drop_nonfinite(outcome.seconds_to_first_step),
         "peak_memory_bytes": measure_peak_memory(),
-        "evaluation": measured,
-        "review": findings.metrics,
-        "baselines": baselines.record(findings.baselines),
+        "evaluation": list_measured(outcome.measured),
+        "review": replace_nonfinite(findings.metrics),
+        "baselines": {
+            metric: replace_nonfinite(values) for metric, values in baselines.record(findings.baselines).items()
+        },
         "data": [note.record() for note in get_notes(prepared.data)],
     }
-    return replace_nonfinite(summary | outcome.rates)
+    rates = replace_nonfinite(outcome.rates)
+    if "examples_per_second" in rates:
+        summary["examples_per_second"] = rates["examples_per_second"]
+    if "tokens_per_second" in rates:
+        summary["tokens_per_second"] = rates["tokens_per_second"]
+    if "mfu" in rates:
+        summary["mfu"] = rates["mfu"]
+    return summary
 
 
-def _write(folder: Path, experiment: Experiment, summary: dict[str, Any], findings: Findings) -> None:
+def _write(folder: Path, experiment: Experiment, summary: Summary, findings: Findings) -> None:
     """Writes report.html, the review's pieces, and summary.json: last and atomically, as it marks a run as finished."""
     with explain_failed_writes(folder, f"The checkpoint of step {summary['steps']} is kept."):
         write_report(folder, experiment, summary, findings.pictures)

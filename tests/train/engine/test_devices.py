@@ -49,7 +49,10 @@ def on(devices: int, *arguments: str) -> int:
 def losses(folder: Path) -> dict[str, list[float]]:
     """The losses of a run's log, of training and of evaluation."""
     lines = read_metrics(folder)
-    return {name: [line[name] for line in lines if name in line] for name in ("train/loss", "evaluation/loss")}
+    return {
+        name: [value for line in lines if (value := line.get(name)) is not None]
+        for name in ("train/loss", "evaluation/loss")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def stopped(folder: Path, step: int) -> None:
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["train/loss"] for line in read_metrics(folder) if "train/loss" in line]
+    return [value for line in read_metrics(folder) if (value := line.get("train/loss")) is not None]
 
 
 def loss(out: str) -> float:
@@ -198,7 +198,7 @@ def test_data_that_changed_between_stop_and_resume_is_told(project: Path, say: S
     assert re.search(r"data is not what run began with \(data\.path: \d+ -> \d+ bytes\): .*--changed.*--fresh", err)
     assert contents(project / "run") == whole
     assert say(*TRAIN, "--changed")[0] == 0
-    (entry,) = read_run(project / "run", "mine.py").said["continued"]
+    (entry,) = read_run(project / "run", "mine.py").said.get("continued", [])
     assert entry["step"] == 2
     assert "data" in entry["before"]
     # The same size, other content, and a run that is finished.
@@ -217,7 +217,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_one_that_had_them_from_the_star
     assert "continuing from step 4 of 6" in err
     assert losses(project / "run") == losses(project / "long")
     assert loss(say("eval", "run", "--json")[1]) == loss(say("eval", "long", "--json")[1])
-    said = read_run(project / "run").said
+    said = json.loads((project / "run" / "experiment.json").read_text())
     assert said["experiment"]["steps"] == 6
     assert said["continued"][0]["changes"] == ["steps: 4 -> 6"]
     assert json.loads((project / "run" / "summary-4.json").read_text())["steps"] == 4

@@ -69,7 +69,7 @@ def test_a_rate_is_its_closed_form(name: str, step: int) -> None:
 )
 def test_without_warmup_a_rate_starts_at_its_peak_and_ends_at_its_end(rate: Schedule, last: float) -> None:
     built = rate.build(STEPS)
-    np.testing.assert_allclose([built(0), built(STEPS)], [PEAK, last * PEAK], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(np.asarray([built(0), built(STEPS)]), [PEAK, last * PEAK], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [Constant, Linear, Cosine, WarmupStableDecay])
@@ -83,7 +83,7 @@ def test_warmup_is_a_fraction_of_training_below_one_and_a_count_of_steps_from_on
 
 def test_decay_of_the_rate_is_a_fraction_or_a_count_of_steps_too() -> None:
     fraction, count = WarmupStableDecay(PEAK, decay=0.3).build(STEPS), WarmupStableDecay(PEAK, decay=30).build(STEPS)
-    assert [float(fraction(step)) for step in range(STEPS)] == [float(count(step)) for step in range(STEPS)]
+    assert [np.asarray(fraction(step)) for step in range(STEPS)] == [np.asarray(count(step)) for step in range(STEPS)]
 
 
 def structure() -> Transformer:
@@ -303,7 +303,7 @@ def test_optax_refuses_wrong_names(name: str, arguments: dict[str, float], messa
 def test_the_rate_of_the_schedule_is_the_rate_of_the_step() -> None:
     params, slopes = {"kernel": jnp.zeros(1)}, {"kernel": jnp.ones(1)}
     rate = Linear(0.3, warmup=3)
-    places = [0.0, *np.cumsum([-float(rate.build(STEPS)(step)) for step in range(6)])]
+    places = [0.0, *np.cumsum([-np.asarray(rate.build(STEPS)(step)) for step in range(6)])]
     found = [float(updated(SGD(rate), params, slopes, steps)["kernel"][0]) for steps in range(7)]
     np.testing.assert_allclose(found, places, rtol=1e-5, atol=1e-7)
 

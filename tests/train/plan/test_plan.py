@@ -124,6 +124,8 @@ class Refusing:
     def __init__(self, said: str) -> None:
         self.said = said
 
+    def __call__(self, *given: Any) -> None: ...
+
     def lower(self, *given: Any) -> "Refusing":
         """Itself."""
         return self
@@ -136,6 +138,7 @@ class Refusing:
 class V5e:
     """As jax calls it."""
 
+    platform, process_index = "tpu", 0
     device_kind = "TPU v5 lite"
 
 
@@ -150,6 +153,7 @@ def test_a_program_that_the_compiler_refuses_is_a_sentence() -> None:
 
 def test_what_no_plan_is_made_for_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
+        platform, process_index = "cpu", 0
         device_kind = "cpu"
 
     with pytest.raises(

@@ -18,6 +18,7 @@ from train.page import DARKEST, Figure, Piece, Sentence, Table
 from train.report.console import format_summary
 from train.report.html import write_report
 from train.report.style import DARK, LIGHT, STYLE
+from train.summary import Summary
 
 LINES: list[dict[str, Any]] = [
     {"step": 2, "train/loss": 0.1 + 0.2, "train/rate": 1e-3, "train/tokens_per_second": 0.0},
@@ -25,7 +26,7 @@ LINES: list[dict[str, Any]] = [
     {"step": 4, "evaluation/loss": 0.7, "evaluation/accuracy": 0.0},
     {"step": 6, "train/loss": None},
 ]
-SUMMARY: dict[str, Any] = {
+SUMMARY: Summary = {
     "parameters": 5200,
     "flops_per_step": 44_500_000,
     "steps": 6,

@@ -21,7 +21,8 @@ from train.report.console import Console
 from train.review.classes import Classes
 from train.review.language import Language
 from train.review.metrics import MacroF1, TopK, compute_share
-from train.sinks.json_lines import read_metrics
+from train.sinks.json_lines import get_step, read_metrics
+from train.summary import Summary
 from train.sums import wilson_half_width
 from train.use.fit import fit
 
@@ -75,19 +76,19 @@ def test_a_metric_is_logged_at_each_evaluation_and_picks_the_best_checkpoint(tmp
     reviewed = dataclasses.replace(experiment, review=Classes())
     runs = {"asked": asked, "reviewed": reviewed}
     curves: dict[str, dict[int, float]] = {}
-    summary: dict[str, Any] = {}
-    lines: list[dict[str, Any]] = []
+    summaries: dict[str, Summary] = {}
     for name, one in runs.items():
-        summary = fit(one, tmp_path / name, SENTENCES, Console(silent=True))
+        summary = summaries[name] = fit(one, tmp_path / name, SENTENCES, Console(silent=True))
         lines = [line for line in read_metrics(tmp_path / name) if "evaluation/loss" in line]
-        curves[name] = {line["step"]: line["evaluation/macro_f1"] for line in lines}
+        scores = [(get_step(line), line["evaluation/macro_f1"]) for line in lines]
+        curves[name] = {step: score for step, score in scores if score is not None}
         assert list(curves[name]) == [3, 6]
-        assert curves[name][summary["best_step"]] == max(curves[name].values())
+        assert curves[name][summary.get("best_step") or 0] == max(curves[name].values())
         assert summary["evaluation"]["macro_f1"]["value"] == curves[name][6]
         assert summary["evaluation"]["macro_f1"]["interval"] is None
+        assert lines[-1]["evaluation/accuracy"] == summary["evaluation"]["accuracy"]["value"]
     assert curves["asked"] == curves["reviewed"]
-    assert summary["review"]["macro_f1"] == curves["reviewed"][6]
-    assert lines[-1]["evaluation/accuracy"] == summary["evaluation"]["accuracy"]["value"]
+    assert summaries["reviewed"]["review"]["macro_f1"] == curves["reviewed"][6]
     kept = json.loads((tmp_path / "asked" / "summary.json").read_text(encoding="utf-8"))["evaluation"]
     assert kept["top_2_accuracy"]["value"] == 1.0  # of two classes
     assert kept["top_2_accuracy"]["interval"] > 0

@@ -24,6 +24,7 @@ from train.sinks.library import Memory
 from train.sinks.ml_flow import MLflow
 from train.sinks.tensorboard import TensorBoard
 from train.sinks.weights_and_biases import WandB
+from train.summary import Summary
 from train.use.fit import fit
 
 CONFIG = str(CONFIGS / "language_model.py")
@@ -70,7 +71,7 @@ class Watching(Console):
         return Recorder().open(started)
 
 
-def trained(folder: Path, *sinks: Any) -> dict[str, Any]:
+def trained(folder: Path, *sinks: Any) -> Summary:
     """The summary of a short run of the language model with these sinks."""
     experiment = dataclasses.replace(load_config(CONFIG, SHORT)[0], sinks=sinks)
     return fit(experiment, folder, CONFIG, Watching(silent=True))
@@ -175,7 +176,7 @@ def test_what_was_sent_is_remembered(tmp_path: Path) -> None:
         Memory(tmp_path, "wandb")
 
 
-def stopped_and_continued(folder: Path, sink: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def stopped_and_continued(folder: Path, sink: Any, monkeypatch: pytest.MonkeyPatch) -> Summary:
     """The summary of a run that a signal stops between two lines of its log, and that goes on."""
     monkeypatch.setenv("MORPHAX_SIGNAL", "step 5 SIGTERM")
     with pytest.raises(InterruptedRunError) as stop:

@@ -110,7 +110,7 @@ def test_two_parts_of_one_name_are_refused() -> None:
 
 def test_a_users_part_is_recorded_with_its_module(tmp_path: Path) -> None:
     experiment, names = load_config(mine(tmp_path, "HyperConnections(3)"), [])
-    residual = encode(experiment)["model"]["stack"]["block"]["residual"]
+    residual = part(encode(experiment), "model.stack.block.residual")
     assert residual == {"class": "HyperConnections", "from": "config_mine", "streams": 3}
     again = part(decode(encode(experiment), names), "model.stack.block.residual")
     assert type(again).__module__ == "config_mine"

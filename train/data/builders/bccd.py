@@ -1,9 +1,9 @@
 """Blood cells under a microscope with bounding boxes, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import TREES, fetch_tree
 from train.data.readers.scenes import read_voc_file
@@ -33,11 +33,11 @@ class Bccd(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/Shenggan/BCCD_Dataset",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         return {part: self._generate_examples(name) for part, name in PARTS.items()}
 
-    def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, name: str) -> Iterator[KeyExample]:
         folder = fetch_tree("bccd")
         for stem in (folder / "ImageSets" / "Main" / f"{name}.txt").read_text(encoding="ascii").split():
             image, _, objects = read_voc_file(folder / "Annotations" / f"{stem}.xml")

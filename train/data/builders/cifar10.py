@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import FILES, fetch_file
 from train.data.readers.archive import read_members
@@ -35,12 +35,12 @@ class Cifar10(tfds.core.GeneratorBasedBuilder):
             citation="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, names) for part, names in PARTS.items()}
 
-    def _generate_examples(self, archive: Path, names: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, archive: Path, names: str) -> Iterator[KeyExample]:
         for match, content in read_members(archive, rf"cifar-10-batches-bin/(?P<name>{names})\.bin"):
             if len(content) % (1 + PIXELS):
                 raise OSError(

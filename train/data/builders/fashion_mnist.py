@@ -2,10 +2,10 @@
 
 import gzip
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import FILES, fetch_file
 
@@ -33,11 +33,11 @@ class FashionMnist(tfds.core.GeneratorBasedBuilder):
             " algorithms, 2017",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         return {"train": self._generate_examples("train"), "test": self._generate_examples("t10k")}
 
-    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str) -> Iterator[KeyExample]:
         images, labels = (
             gzip.decompress(fetch_file(f"{FOLDER}/{part}-{kind}-ubyte.gz").read_bytes())
             for kind in ("images-idx3", "labels-idx1")

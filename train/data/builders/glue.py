@@ -4,10 +4,11 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import FILES, fetch_file
 from train.data.readers.archive import read_members
@@ -42,12 +43,12 @@ class Glue(tfds.core.GeneratorBasedBuilder):
             " EMNLP 2013 (D13-1170)",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, name) for part, name in PARTS.items()}
 
-    def _generate_examples(self, archive: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, archive: Path, name: str) -> Iterator[KeyExample]:
         for _, content in read_members(archive, rf"SST-2/{name}\.tsv"):
             rows = csv.DictReader(
                 io.StringIO(content.decode("utf-8"), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE

@@ -1,10 +1,10 @@
 """Drives of experts on a simulated highway, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.simulators.highway import FEATURES, STEPS, Highway, Style, drive
 
@@ -40,11 +40,11 @@ class HighwayDrives(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/Farama-Foundation/HighwayEnv",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # nothing is fetched
         return {part: self._generate_examples(part) for part in ("train", "test")}
 
-    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str) -> Iterator[KeyExample]:
         kind = self.builder_config.name if self.builder_config is not None else EXPERT
         for number in range(SIZES[kind][part]):
             chance = np.random.default_rng((number, part == "test"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 MANOEUVRES = ("keep", "left", "right", "accelerate", "brake")
 FRAMES, ROWS, COLUMNS = 8, 32, 64
@@ -51,13 +52,13 @@ class HighwayManoeuvres(tfds.core.GeneratorBasedBuilder):
             homepage="https://highway-env.farama.org",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the clips are computed
         sizes = self.builder_config
         assert isinstance(sizes, Manoeuvres)
         return {"train": self._generate_examples(sizes.train, 0), "test": self._generate_examples(sizes.test, 1)}
 
-    def _generate_examples(self, each: int, part: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, each: int, part: int) -> Iterator[KeyExample]:
         wanted, seed = dict.fromkeys(range(len(MANOEUVRES)), each), 0
         while any(wanted.values()):
             chance = np.random.default_rng((seed, part))

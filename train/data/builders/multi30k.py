@@ -2,9 +2,10 @@
 
 import gzip
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import FILES, fetch_file
 
@@ -32,11 +33,11 @@ class Multi30K(tfds.core.GeneratorBasedBuilder):
             citation="Elliott et al., Multi30K: Multilingual English-German Image Descriptions, VL 2016 (W16-3210)",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager
         return {part: self._generate_examples(name) for part, name in PARTS.items()}
 
-    def _generate_examples(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, name: str) -> Iterator[KeyExample]:
         assert self.builder_config is not None
         languages = self.builder_config.name.split("-")
         both = [

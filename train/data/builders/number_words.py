@@ -3,9 +3,9 @@
 import dataclasses
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES
 
@@ -37,7 +37,7 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/savoirfairelinux/num2words",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # nothing is fetched
         sizes = self.builder_config
         assert isinstance(sizes, Sizes)
@@ -45,7 +45,7 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
         parts = {"train": chosen[: sizes.train], "test": chosen[sizes.train :]}
         return {name: self._generate_examples(numbers) for name, numbers in parts.items()}
 
-    def _generate_examples(self, numbers: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, numbers: list[int]) -> Iterator[KeyExample]:
         try:
             from num2words import num2words
         except ImportError:

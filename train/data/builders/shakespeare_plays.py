@@ -1,9 +1,9 @@
 """Shakespeare's plays and poems, with four whole plays held out, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -24,11 +24,11 @@ class ShakespearePlays(tfds.core.GeneratorBasedBuilder):
             homepage="https://www.gutenberg.org",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
-    def _generate_examples(self, test: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, test: bool) -> Iterator[KeyExample]:
         for path in sorted(locate(FOLDER).glob(f"*{END}")):
             title = path.name.removesuffix(END)
             if (title in HELD) == test:

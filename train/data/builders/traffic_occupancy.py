@@ -1,10 +1,10 @@
 """Hourly occupancy rates of twenty road sensors, as a TFDS builder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -32,11 +32,11 @@ class TrafficOccupancy(tfds.core.GeneratorBasedBuilder):
             " 2018 (arXiv:1703.07015)",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {"hours": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[KeyExample]:
         table = np.loadtxt(locate(TABLE), dtype=np.float32)
         for day, hours in enumerate(table.reshape(-1, 24, len(SENSORS))):
             yield day, dict(zip(SENSORS, hours.T, strict=True))

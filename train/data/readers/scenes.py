@@ -6,12 +6,13 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from train.data.notes import Note
 from train.data.readers.pixels import list_files, read_all, read_sizes
+from train.data.sources import Example
 from train.data.sources.text_files import read_text
 from train.errors import InputError
 
@@ -26,7 +27,7 @@ class Scene:
     `source` is its file, or the examples of a data set and an index.  `turned` images are seen in EXIF orientation.
     """
 
-    source: Path | tuple[Sequence[Mapping[str, Any]], int]
+    source: Path | tuple[Sequence[Example], int]
     name: str
     boxes: np.ndarray
     labels: np.ndarray

@@ -101,8 +101,9 @@ def load_simulator() -> Any:
     """Loads highway-env: a straight road, the network, the expert vehicle, a driver.  Raises LookupError if absent."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pygame prints a greeting
-            from highway_env.road.road import Road, RoadNetwork
+            from highway_env.road.road import LaneIndex, Road, RoadNetwork
             from highway_env.vehicle.behavior import IDMVehicle
+            from highway_env.vehicle.kinematics import Vehicle
     except ImportError:
         raise LookupError(
             "Driving is simulated with the package highway-env, which is absent; pip install 'morphax[drive]'."
@@ -111,13 +112,15 @@ def load_simulator() -> Any:
     class Straight(Road):
         """A road of straight lanes with a fast search for neighbours, which takes half of the time."""
 
-        positions: Any = ()
+        positions: Sequence[tuple[float, float, Vehicle]] = ()
 
         def act(self) -> None:
             self.positions = [(float(other.position[0]), float(other.position[1]), other) for other in self.vehicles]
             super().act()
 
-        def neighbour_vehicles(self, vehicle: Any, lane_index: Any = None) -> tuple[Any, Any]:
+        def neighbour_vehicles(
+            self, vehicle: Vehicle, lane_index: LaneIndex | None = None
+        ) -> tuple[Vehicle | None, Vehicle | None]:
             """The vehicles ahead and behind in a lane, as the package finds them."""
             centre = WIDTH * (lane_index or vehicle.lane_index)[2]
             here = vehicle.position[0]

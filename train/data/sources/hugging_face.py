@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from train.data.sources import Description, Example, Format, Library, Split, imp
 from train.data.sources.parquet import convert_row
 from train.errors import InputError
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
 ONE = "state.json"  # beside the Arrow files of a split
 SEVERAL = "dataset_dict.json"  # beside the folders of several splits
 
@@ -24,13 +27,19 @@ SEVERAL = "dataset_dict.json"  # beside the folders of several splits
 class Rows(Sequence[Example]):
     """Random access to the rows of a `datasets.Dataset`, with images as arrays (rows, columns, channels)."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: "Dataset") -> None:
         self.table = table
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -38,8 +47,10 @@ class Rows(Sequence[Example]):
         return {name: _to_pixels(value) for name, value in convert_row(self.table[int(index)]).items()}
 
 
-def _to_pixels(value: Any) -> Any:
-    if not hasattr(value, "getbands"):
+def _to_pixels(value: object) -> object:
+    from PIL.Image import Image
+
+    if not isinstance(value, Image):
         return value
     if value.mode not in ("L", "RGB", "RGBA", "LA", "I;16", "I", "F"):
         value = value.convert("RGB")
@@ -56,10 +67,12 @@ def read(path: str) -> Split:
             f"{path} holds the splits {join(inner)}; give one, such as data.path={folder / (inner or ['train'])[0]}"
             f" and data.test for the other, or data.dataset=hf:{path} with data.splits."
         )
-    return _make_split(_load_saved(path), path)
+    saved = _load_saved(path)
+    assert not isinstance(saved, dict)  # which has the file SEVERAL
+    return _make_split(saved, path)
 
 
-def _load_saved(path: str) -> Any:
+def _load_saved(path: str) -> "Dataset | DatasetDict":
     """Loads a folder written by `save_to_disk`: a `datasets.Dataset`, or a `datasets.DatasetDict` of several splits."""
     library = _import_library(f"{path} was written by Hugging Face's `datasets`, and reading it")
     try:
@@ -81,7 +94,7 @@ def _import_library(what: str) -> ModuleType:
     return library
 
 
-def _make_split(table: Any, origin: str) -> Split:
+def _make_split(table: "Dataset", origin: str) -> Split:
     names = {
         column: tuple(feature.names)
         for column, feature in table.features.items()
@@ -108,7 +121,7 @@ def open_split(name: str, split: str) -> Split:
     return _make_split(pieces[0] if len(pieces) == 1 else library.concatenate_datasets(pieces), f"hf:{name} {split}")
 
 
-def _load_splits(name: str) -> Mapping[str, Any]:
+def _load_splits(name: str) -> Mapping[str, "Dataset"]:
     """Loads the splits of a data set by their names."""
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -118,7 +131,9 @@ def _load_splits(name: str) -> Mapping[str, Any]:
                 " has."
             )
         saved = _load_saved(name)
-        return saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+        if isinstance(saved, dict):
+            return {str(part): table for part, table in saved.items()}
+        return {str(saved.split or "train"): saved}
     library = _import_library(f"hf:{name}")
     repository, _, configuration = name.partition(":")
     try:

@@ -18,7 +18,8 @@ from train.data.sources import Description, Split
 from train.errors import InputError
 
 if TYPE_CHECKING:
-    from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+    from tensorflow_datasets.core.dataset_builder import DatasetBuilder, FileReaderBuilder
+    from tensorflow_datasets.core.features import FeaturesDict
 
 # the parts of the TFDS catalogue
 CATALOGUE = (
@@ -66,7 +67,7 @@ def list_own() -> list[str]:
     return sorted(path.stem for path in files if find_builder(path.stem) is not None)
 
 
-def make_builder(name: str) -> Any:
+def make_builder(name: str) -> "DatasetBuilder":
     """Makes the TFDS builder of `name` or `name/configuration`: from this project, prepared files, or the catalogue.
 
     Raises InputError for an unknown name, and if the builder of the catalogue needs TensorFlow.
@@ -113,7 +114,7 @@ def _explain_unprepared(name: str) -> str:
     )
 
 
-def prepare(name: str) -> Any:
+def prepare(name: str) -> Any:  # a DatasetBuilder, whose `as_data_source` has no type
     """Prepares a data set once and returns its builder.  Raises InputError, with a command, if that is impossible."""
     builder = make_builder(name)
     with silence():
@@ -174,14 +175,23 @@ def open_split(name: str, split: str, encoded: tuple[str, ...] = ()) -> Split:
     if split.partition("[")[0] not in builder.info.splits:
         raise InputError(f"{name} has no split {split!r}; it has {join(builder.info.splits)}: set data.splits.")
     try:
-        raw = {column: decode.SkipDecoding() for column in encoded if column in builder.info.features}
+        raw = {column: decode.SkipDecoding() for column in encoded if column in get_features(builder)}
         examples = builder.as_data_source(split, decoders=raw or None)
     except ValueError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
             f"{name} has no slice {split!r} ({reason}); write one as 'test[:500]' or 'train[10%:20%]'."
         ) from None
-    return Split(examples, f"{name} {split}", dict(_find_class_names(builder.info.features, "")))
+    return Split(examples, f"{name} {split}", dict(_find_class_names(get_features(builder), "")))
+
+
+def get_features(builder: "DatasetBuilder") -> "FeaturesDict":
+    """The features of a data set by column."""
+    from tensorflow_datasets.core.features import FeaturesDict
+
+    features = builder.info.features
+    assert isinstance(features, FeaturesDict)
+    return features
 
 
 def _find_class_names(features: Any, before: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -196,11 +206,12 @@ def _find_class_names(features: Any, before: str) -> Iterator[tuple[str, tuple[s
 
 def describe(name: str) -> Description:
     """Describes a data set, which is prepared if need be."""
-    info = prepare(name).info
+    builder = prepare(name)
+    info = builder.info
     return {
         "version": str(info.version),
         "folder": str(info.data_dir),
         "splits": {key: split.num_examples for key, split in info.splits.items()},
-        "features": {key: type(feature).__name__ for key, feature in info.features.items()},
+        "features": {key: type(feature).__name__ for key, feature in get_features(builder).items()},
         "licence": str(info.redistribution_info.license or ""),
     }

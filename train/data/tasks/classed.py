@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from train.contracts import PART
 from train.data.balance import Balanced, make_sampler, require_power
 from train.data.classes import read_label, rename_classes, require_unique
 from train.data.notes import Note, Notes
+from train.data.readers.formats import Example
 from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
 from train.data.sources import Split, open_splits, require_source
 from train.errors import InputError
@@ -67,7 +68,7 @@ class Classed:
             raise InputError(
                 f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside."
             )
-        rows: list[dict[str, Any]] = []
+        rows: list[Example] = []
         outside = tuple(str(file) for file in list_files(root) if root / file.relative_to(root).parts[0] not in folders)
         notes = [Note(path, "are in no folder of a class and are left out", "files", outside)] if outside else []
         for folder in folders:
@@ -159,7 +160,7 @@ class OpenedClassed:
         self.notes.take(note_cut(extents, settings.size, "the input", settings.noun))
         return list(files)
 
-    def find_content(self, part: PART, index: int) -> tuple[Path | None, Any]:
+    def find_content(self, part: PART, index: int) -> tuple[Path | None, object]:
         """Finds an example's file and the facts about it, or None and its value in the data set."""
         row = self.splits[part].examples[index]
         if self.settings.path is not None:

@@ -82,6 +82,7 @@ class OpenedClips(OpenedClassed):
         spec = self.spec
         file, content = self.find_content(part, index)
         if file is not None:
+            assert isinstance(content, int)
             return decode(file, spec.channels, choose_frames(content, spec.frames, spec.span, chance))
         video = np.asarray(content)
         return list(convert_channels(video[choose_frames(len(video), spec.frames, spec.span, chance)], spec.channels))

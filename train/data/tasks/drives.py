@@ -164,7 +164,7 @@ def _list_files(path: str, notes: Notes) -> list[Path]:
 def _read(file: Path) -> Trajectory:
     try:
         opened = np.load(file, allow_pickle=False)
-        if not hasattr(opened, "files"):
+        if not isinstance(opened, np.lib.npyio.NpzFile):
             raise ValueError("a single array")
         with opened as arrays:
             return check_trajectory({name: arrays[name] for name in COLUMNS if name in arrays.files}, str(file))

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, SupportsFloat, SupportsIndex
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class OpenedText:
         """The sentence."""
         return require_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
 
-    def _add_labels(self, rows: list[Row], targets: Sequence[Any], split: Split) -> None:
+    def _add_labels(self, rows: list[Row], targets: Sequence[object], split: Split) -> None:
         known = split.names.get(self.spec.target)
         if known:
             self.classes = self.classes or known
@@ -202,7 +202,7 @@ class OpenedText:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 
 
-def read_classes(targets: Sequence[Any], split: Split) -> list[str]:
+def read_classes(targets: Sequence[object], split: Split) -> list[str]:
     """Reads class names from targets that are all strings, all integers, or all booleans.
 
     Raises InputError, with the location and a remedy, for a target that is missing, a fraction, nested, or of another
@@ -228,10 +228,12 @@ def read_classes(targets: Sequence[Any], split: Split) -> list[str]:
     return [str(value).strip() for value in values]
 
 
-def _read_number(value: Any, where: str) -> float:
+def _read_number(value: object, where: str) -> float:
     if isinstance(value, bool | np.bool_):
         raise InputError(f"{where}, has {value} for a number; write 1 or 0, or set data.kind=class.")
     try:
+        if not isinstance(value, str | bytes | SupportsFloat | SupportsIndex):
+            raise TypeError("it is no number")
         number = float(value)
     except OverflowError:
         number = math.inf
