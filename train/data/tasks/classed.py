@@ -12,9 +12,8 @@ from train.contracts import PART
 from train.data.balance import Balanced, make_sampler, require_power
 from train.data.classes import read_label, rename_classes, require_unique
 from train.data.notes import Note, Notes
-from train.data.readers.formats import Example
 from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
-from train.data.sources import Split, open_splits, require_source
+from train.data.sources import Example, Split, open_splits, require_source
 from train.errors import InputError
 
 LOOKED_AT = 16  # examples of a data set whose shape is checked
