@@ -21,6 +21,7 @@ FOREIGN = {
     ("train/engine/provenance.py", "getattr(module, '__file__', None)"),
     ("train/engine/provenance.py", "getattr(node, 'name', None)"),
     ("train/config.py", "hasattr(module, 'experiment')"),
+    ("train/config.py", "hasattr(module, 'study')"),
     ("train/spec/checks.py", "getattr(choice, '__name__', choice)"),
 }
 # Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
