@@ -47,7 +47,7 @@ def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> t
         names = merge_names(names, list_components(load_file(file)))
     if not hasattr(module, "experiment"):
         remedy = "it needs one that gives an Experiment."
-        if hasattr(module, "study"):
+        if "study" in vars(module):
             remedy = f"it is a study: morphax compare {name}."
         raise InputError(f"The config {name!r} has no function experiment(); {remedy}")
     try:

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.contracts import Residual, Router, Tree, kind_of
+from models.contracts import Layer, Residual, Router, Tree, kind_of
 from models.laws.carrier import apply_to, parameters_of
 from models.laws.declared import without_gradient
 from models.laws.inputs import WIDTH, Component, arguments, normal, packed_context, parameters
+from models.laws.layer import MEMORY, one_example, usable_length
 from models.laws.verdict import BrokenLawError, require, require_close, require_finite
 from models.paths import path_name
 from models.structure import unshare
+
+LEAST = 1e-5  # of a gradient that is not zero
 
 
 def select_floats(outputs: Tree) -> list[jax.Array]:
@@ -85,13 +88,42 @@ def law_floats_stay_in_their_type(component: Component) -> None:
 
 
 def law_every_parameter_has_a_gradient(component: Component) -> None:
-    """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`."""
-    gradients = take_largest_gradients(component) if kind_of(component) is Residual else run_compiled(component)[1]
+    """Every parameter has a finite gradient that is not zero; not so those that the class declares in `no_gradient`.
+
+    A layer may have parameters that a short row does not reach, such as those of blocks of 32 tokens: it gets a long
+    one if it needs it.
+    """
+    kind = kind_of(component)
+    gradients = take_largest_gradients(component) if kind is Residual else run_compiled(component)[1]
     require_finite(gradients, "the gradient of")
     exempt = without_gradient(component)
-    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
-        name, size = path_name(path), float(np.abs(gradient).max(initial=0))
-        require(size > 1e-5 or name in exempt, f"the largest gradient of {name} is {size:.1g}")
+    sizes = _find_sizes(gradients)
+    if kind is Layer and any(size <= LEAST and name not in exempt for name, size in sizes.items()):
+        longer = take_long_gradients(component)
+        require_finite(longer, "the gradient in a long row of")
+        sizes = {name: max(sizes[name], size) for name, size in _find_sizes(longer).items()}
+    for name, size in sizes.items():
+        require(size > LEAST or name in exempt, f"the largest gradient of {name} is {size:.1g}")
+
+
+def _find_sizes(gradients: Tree) -> dict[str, float]:
+    """The largest entry of each gradient by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(gradients)
+    return {path_name(path): float(np.abs(gradient).max(initial=0)) for path, gradient in leaves}
+
+
+def take_long_gradients(layer: Component) -> Tree:
+    """The gradient of a random projection of the outputs for one example of `usable_length` tokens."""
+    length, _ = usable_length(layer)
+    x, ctx = normal(1, 1, length, WIDTH), one_example(length).context(normal(3, MEMORY, WIDTH))
+
+    @jax.jit
+    def slope(params: Tree) -> Tree:
+        return jax.grad(lambda params: jnp.vdot(normal(2, 1, length, WIDTH), layer.apply({"params": params}, x, ctx)))(
+            params
+        )
+
+    return slope(parameters(layer))
 
 
 def take_largest_gradients(residual: Component) -> dict[str, np.ndarray]:

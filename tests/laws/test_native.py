@@ -10,6 +10,7 @@ import pytest
 
 from models import Attention, Context, NativeSparseAttention, RoPE
 from models.laws.decoding import law_decoding_is_one_pass
+from models.laws.general import law_every_parameter_has_a_gradient
 from models.laws.layer import law_packed_rows_equal_the_examples_alone
 from models.structure import replace
 from tests.laws.components import WIDTH, normal, parameters
@@ -119,3 +120,7 @@ def test_its_cost_follows_the_tokens_that_it_reads() -> None:
 def test_sizes_that_do_not_fit_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         NativeSparseAttention(**given)
+
+
+def test_parameters_that_a_short_row_does_not_reach_are_found_to_have_a_gradient_in_a_long_one() -> None:
+    law_every_parameter_has_a_gradient(NativeSparseAttention(4, kv_heads=2))
