@@ -21,14 +21,7 @@ FOREIGN = {
     ("train/engine/provenance.py", "getattr(module, '__file__', None)"),
     ("train/engine/provenance.py", "getattr(node, 'name', None)"),
     ("train/config.py", "hasattr(module, 'experiment')"),
-    ("train/config.py", "hasattr(module, 'study')"),
     ("train/spec/checks.py", "getattr(choice, '__name__', choice)"),
-}
-# Attributes of today that no contract declares; an entry leaves when a protocol declares its attribute.
-UNDECLARED = {
-    ("train/study/coordinates.py", "getattr(optimizer, 'rate', None)"),
-    ("train/study/coordinates.py", "hasattr(experiment.model, 'parametrization')"),
-    ("train/study/coordinates.py", "hasattr(getattr(optimizer, 'rate', None), 'peak')"),
 }
 
 
@@ -38,8 +31,8 @@ def test_no_two_parts_have_one_name() -> None:
 
 def test_no_attribute_is_asked_for_that_no_contract_declares() -> None:
     found = undeclared(ROOT)
-    assert found - FOREIGN - UNDECLARED == set(), "declare the attribute in a protocol, and ask with isinstance"
-    assert (FOREIGN | UNDECLARED) - found == set(), "these are gone: remove them from the list"
+    assert found - FOREIGN == set(), "declare the attribute in a protocol, and ask with isinstance"
+    assert FOREIGN - found == set(), "these are gone: remove them from the list"
 
 
 def test_a_file_of_commands_is_called_as_its_command() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Protocol, runtime_checkable
 
 import optax
 
@@ -35,6 +36,14 @@ def describe_unreached(rate: object, steps: int) -> str:
             " falls before it is at its peak; lower one of them (below 1 each is a part of training)"
         )
     return ""
+
+
+@runtime_checkable
+class Peaked(Protocol):
+    """A schedule whose largest rate is a field."""
+
+    @property
+    def peak(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)

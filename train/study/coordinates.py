@@ -19,15 +19,16 @@ from models.attention.weigh import HIDDEN
 from models.contracts import Batch, Model, Tree, Weigh, kind_of
 from models.depth.block import Block
 from models.depth.stack import Stack
-from models.parametrization import Parametrization, widen, width_of
+from models.parametrization import Parametrization, Parametrized, widen, width_of
 from models.paths import Layer
 from models.structure import fields
-from train.contracts import Params
+from train.contracts import Params, Scheduled
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError, convert_errors
 from train.experiment import Experiment
 from train.optimizers import Constant
+from train.optimizers.schedules import Peaked
 
 PARAMETRIZATIONS: tuple[Parametrization, ...] = ("standard", "mup")
 Size = Literal["width", "depth"]
@@ -81,11 +82,11 @@ def plan_sizes(experiment: Experiment, by: Size, sizes: Sequence[int], steps: in
 
     Raises InputError if a size does not fit the structure, before anything is compiled.
     """
-    if not hasattr(experiment.model, "parametrization"):
+    if not isinstance(experiment.model, Parametrized):
         name = type(experiment.model).__name__
         raise InputError(f"{name} has no field parametrization; the check is for Transformer and EncoderDecoder.")
-    optimizer: Any = experiment.optimizer
-    if hasattr(getattr(optimizer, "rate", None), "peak"):
+    optimizer = experiment.optimizer
+    if isinstance(optimizer, Scheduled) and isinstance(optimizer.rate, Peaked) and dataclasses.is_dataclass(optimizer):
         optimizer = dataclasses.replace(optimizer, rate=Constant(optimizer.rate.peak))
     data = experiment.data.open()
     experiment, _ = settle(experiment, data)
