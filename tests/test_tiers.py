@@ -39,6 +39,7 @@ def collected(folder: Path, named: str, tier: str) -> subprocess.CompletedProces
     return subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False, env=path, cwd=folder)
 
 
+@pytest.mark.slow
 def test_named_cases_stay_and_the_others_are_slow(tmp_path: Path) -> None:
     names = {tier: collected(tmp_path, '"a", "c"', tier).stdout for tier in ("test", "slow")}
     assert ["test_letters[a]" in names[tier] for tier in ("test", "slow")] == [True, False]

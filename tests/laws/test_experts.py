@@ -203,6 +203,7 @@ def test_padding_counts_in_no_loss_no_metric_and_no_excess(router: Any) -> None:
         np.testing.assert_allclose(biases[0], biases[1])
 
 
+@pytest.mark.slow
 def test_the_bias_is_given_the_excess_of_the_load_and_descent_lowers_it() -> None:
     layer = Experts(4, 1, router=AuxiliaryLossFree())
     params = parameters(layer) | {

@@ -55,6 +55,7 @@ def test_a_layer_keeps_the_shape_and_never_mixes_segments(layer: Any) -> None:
     law_segments_do_not_mix(layer)
 
 
+@pytest.mark.represented_by("Attention-causal", "GatedDeltaNet-default")
 @pytest.mark.parametrize("layer", selected(says_causal))
 def test_a_causal_layer_has_no_derivative_by_later_tokens(layer: Any) -> None:
     law_causal_sees_nothing_later(layer)

@@ -122,5 +122,6 @@ def test_sizes_that_do_not_fit_are_refused(given: dict[str, Any], words: str) ->
         NativeSparseAttention(**given)
 
 
+@pytest.mark.slow
 def test_parameters_that_a_short_row_does_not_reach_are_found_to_have_a_gradient_in_a_long_one() -> None:
     law_every_parameter_has_a_gradient(NativeSparseAttention(4, kv_heads=2))

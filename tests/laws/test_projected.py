@@ -150,7 +150,6 @@ def test_chunks_on_many_devices_give_the_sums_and_gradients_of_whole_logits_on_o
 
 
 @pytest.mark.represented_by("both")
-@pytest.mark.represented_by("pmap", "both")
 @pytest.mark.parametrize("way", WAYS)
 def test_devices_add_the_gradient_of_the_table_once_and_not_for_every_chunk(way: str) -> None:
     program = stepped(WAYS[way], 4)[3]

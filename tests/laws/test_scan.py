@@ -138,6 +138,7 @@ def test_a_recurrence_is_its_papers_token_by_token(layer: Any, paper: Any) -> No
     law_layer_is_its_paper(layer, paper)
 
 
+@pytest.mark.slow
 def test_an_rg_lru_starts_with_decays_between_nine_tenths_and_one() -> None:
     rate = RGLRU().init(jax.random.key(0), normal(1, 1, 2, 64), Context())["params"]["rate"]
     decay = np.exp(-8 * np.log1p(np.exp(np.asarray(rate, np.float64))))

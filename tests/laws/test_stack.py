@@ -157,6 +157,7 @@ def test_recomputed_activations_give_the_same_outputs_and_gradients_with_dropout
     law_recomputing_changes_nothing(replace(DROPPED, "remat", policy), DROPPED)
 
 
+@pytest.mark.slow
 def test_recomputed_activations_under_a_scan_give_the_same_outputs_and_gradients_with_dropout() -> None:
     scan = replace(replace(DROPPED, "scan", True), "repeats", 2)
     law_recomputing_changes_nothing(replace(scan, "remat", "full"), scan)

@@ -107,6 +107,7 @@ class Wide(nn.Module):
         return nn.Dense(self.width, dtype=jnp.float32)(batch["features"]), ctx
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [Cancelling, Swamped, Wide])
 def test_broken_components_are_found_and_fail(broken: type) -> None:
     (trained,) = trained_with(broken)

@@ -144,6 +144,7 @@ def test_scales_of_scores_logits_branches_and_products_are_their_formulas() -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_scale", "logit_scale", "branch_scale"])
 def test_at_its_base_another_scale_would_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = {"branch_scale": property(lambda ctx: 1.0 if ctx.base is None else 0.5)}
@@ -192,6 +193,7 @@ def test_singular_values_of_muons_updates_stay(rms: float | None) -> None:
     np.testing.assert_allclose(values[0], np.linalg.svd(at(small, MATRIX_PATH), compute_uv=False)[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_weight_decay_times_rate_stays_and_epsilon_shrinks() -> None:
     model = mup(Stack(BLOCK, 2), width=64)
     params = jax.jit(model.init)(jax.random.key(0), BATCH)["params"]

@@ -170,7 +170,6 @@ REFUSED = {
 
 
 @pytest.mark.represented_by("alone")
-@pytest.mark.represented_by("alone", "beside", "decoder")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_mixes_tokens_and_keeps_nothing_is_refused_in_a_sentence_that_says_how_to_keep(name: str) -> None:
     refused, words = REFUSED[name]

@@ -225,6 +225,7 @@ def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: dict[
         )
 
 
+@pytest.mark.slow
 def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], command: Command, workshop: Path) -> None:
     given = command("predict", str(runs["classes"]), *TEXTS)
     piped = launched("predict", str(runs["classes"]), "-", input="\n".join(TEXTS) + "\n\n", cwd=workshop)

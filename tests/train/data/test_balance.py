@@ -101,6 +101,7 @@ def test_weights_and_sampler_find_a_rare_class(kind: str, runs: dict[str, Path])
     assert summary(runs[kind])["macro_f1"] > summary(runs["plain"])["macro_f1"] + 0.08
 
 
+@pytest.mark.slow
 def test_the_settings_are_recorded(runs: dict[str, Path], table: Path) -> None:
     config = str(table / "config.py")
     assert read_run(runs["weights"], config).experiment.objective == Classification("auto")

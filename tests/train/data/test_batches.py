@@ -206,6 +206,7 @@ def test_questions_keep_their_order_and_stand_alone(table: str) -> None:
     assert [text for text in asked if text] == texts
 
 
+@pytest.mark.slow
 def test_movie_snippets_builds_balanced_splits_that_share_no_sentence(tmp_path: Path) -> None:
     with silence():
         builder: Any = MovieSnippets(config="labels", data_dir=tmp_path, file_format="array_record")

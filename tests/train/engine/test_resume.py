@@ -157,6 +157,7 @@ NEEDED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("flipped")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_file_of_the_newest_checkpoint_is_harmless_or_noticed(

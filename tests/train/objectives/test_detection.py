@@ -97,6 +97,7 @@ def test_matching_is_that_of_scipy() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_written_sum_over_the_best_assignment() -> None:
     chance, objective = np.random.default_rng(1), SetPrediction()
     logits, boxes = chance.normal(size=(2, 6, 3)), chance.uniform(0.2, 0.5, (2, 6, 4))

@@ -206,6 +206,7 @@ FREEZING: list[Optimizer] = [
 ]
 
 
+@pytest.mark.represented_by("AdamW-None", "AdamW-0.5")
 @pytest.mark.parametrize(
     "optimizer", FREEZING, ids=lambda optimizer: f"{type(optimizer).__name__}-{getattr(optimizer, 'layer_decay', None)}"
 )

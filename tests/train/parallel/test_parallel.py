@@ -178,7 +178,6 @@ def test_the_batches_are_ragged(batches: list[Arrays]) -> None:
 
 
 @pytest.mark.represented_by("mesh-causal-scanned")
-@pytest.mark.represented_by("pmap-classifier-scanned", "mesh-causal-scanned")
 @pytest.mark.parametrize("scan", [False, True], ids=["looped", "scanned"])
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("way", ["pmap", "mesh"])

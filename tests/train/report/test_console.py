@@ -13,6 +13,7 @@ from train.commands.predict import format_answer
 from train.objectives import MeanSquaredError, Quantiles, SetPrediction
 
 
+@pytest.mark.slow
 def test_of_a_picture_its_shape_kind_and_range_are_shown(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def make(units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
         yield unit, Outcome(1.0 + factor * (steps / 40) ** -exponent + noise, ((1, 3.0), (2, 2.0)), 1.0)
 
 
+@pytest.mark.slow
 def test_a_size_multiplies_width_and_depth_and_tokens_follow_the_parameters() -> None:
     rungs = plan_ladder(STUDY, [2, 1], [1.0, 0.5])
     assert [(rung.size, rung.multiple) for rung in rungs] == [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0)]

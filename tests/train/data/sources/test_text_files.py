@@ -322,6 +322,7 @@ def test_standard_input_in_another_encoding_is_told_with_a_command_that_works(
     )
 
 
+@pytest.mark.slow
 def test_training_and_prediction_read_the_same_rows_of_a_table_and_say_so(
     sound: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -241,6 +241,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: Callable[[], Any]) -> Non
         wrong()
 
 
+@pytest.mark.slow
 def test_a_users_trajectories_are_trained_on_and_acted_on_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,7 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
         Pairs(**changes)
 
 
+@pytest.mark.slow
 def test_the_users_own_parallel_files_train_and_what_was_learnt_from_them_stays_with_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
