@@ -195,14 +195,13 @@ def test_a_scanned_stack_is_updated_as_the_looped_one(width: int) -> None:
         np.testing.assert_allclose(found[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+FROZEN = ("^embed/", "layer_0/")
 FREEZING: list[Optimizer] = [
-    SGD(Constant(0.1), momentum=0.9, freeze=("^embed/", "layer_0/")),
-    AdamW(Constant(0.1), freeze=("^embed/", "layer_0/")),
-    AdamW(Constant(0.1), layer_decay=0.5, freeze=("^embed/", "layer_0/")),
-    Optax("lion", Constant(0.1), {"weight_decay": 0.1}, freeze=("^embed/", "layer_0/")),
-    Adafactor(Constant(0.1), freeze=("^embed/", "layer_0/")),
-    Muon(Constant(0.1), freeze=("^embed/", "layer_0/")),
-    ScheduleFreeAdamW(Constant(0.1), freeze=("^embed/", "layer_0/")),
+    SGD(Constant(0.1), momentum=0.9, freeze=FROZEN),
+    AdamW(Constant(0.1), freeze=FROZEN),
+    AdamW(Constant(0.1), layer_decay=0.5, freeze=FROZEN),
+    Optax("lion", Constant(0.1), {"weight_decay": 0.1}, freeze=FROZEN),
+    *(kind(Constant(0.1), freeze=FROZEN) for kind in (Adafactor, Muon, ScheduleFreeAdamW)),
 ]
 
 
