@@ -195,6 +195,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standins")
 @pytest.mark.represented_by(*FAST)
 @pytest.mark.parametrize("name", APPLICATIONS)

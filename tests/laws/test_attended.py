@@ -111,7 +111,7 @@ def test_weights_over_a_source_are_a_mean_over_its_example(scan: bool) -> None:
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(weights, same(BATCH["segments"], BATCH["source_segments"]))
 
 
-@pytest.mark.represented_by("differential", "latent", "values of the first")
+@pytest.mark.represented_by("latent")
 @pytest.mark.parametrize("form", OTHERS)
 def test_every_form_of_attention_gives_its_weights(form: str) -> None:
     first = int(isinstance(OTHERS[form], ValueResidual))  # whose first layer has other parameters

@@ -97,6 +97,7 @@ def test_a_fresh_run_takes_the_place_of_what_the_folder_holds_and_of_nothing_els
     assert (folder / "mine" / "thesis.txt").is_file()
 
 
+@pytest.mark.slow
 def test_a_class_of_a_cell_is_trained_named_in_an_override_and_read_back(folder: Path, in_a_cell: None) -> None:
     base = configured(CONFIG, *SHORT, "parallel=Jit()")
     changed = replace(base, "model.stack.block.mixer", Doubled())

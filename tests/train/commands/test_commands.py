@@ -265,6 +265,7 @@ def same(left: Any, right: Any) -> bool:
     return jax.tree.all(jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), left, right))
 
 
+@pytest.mark.slow
 def test_evaluation_never_changes_what_is_trained(runs: dict[str, Path], command: Command) -> None:
     settings = ("steps=12", "evaluation.every=2", "evaluation.batch_size=3", "checkpoints.every=none")
     assert command("train", SENTENCES, *settings, "--run", "runs/measured").code == 0

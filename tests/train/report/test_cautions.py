@@ -72,6 +72,7 @@ def inside(sound: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return sound
 
 
+@pytest.mark.slow
 def test_what_is_odd_is_said_before_training_and_kept_in_the_summary(
     inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
