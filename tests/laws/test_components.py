@@ -62,7 +62,7 @@ LAWS = [
     pytest.param(law_floats_stay_in_their_type, marks=pytest.mark.slow),
     law_every_parameter_has_a_gradient,
     law_json_gives_the_same_component,
-    law_equal_components_have_equal_parameters,
+    pytest.param(law_equal_components_have_equal_parameters, marks=pytest.mark.slow),
     law_parameters_are_the_sum_of_sizes,
 ]
 

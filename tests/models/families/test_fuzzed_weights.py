@@ -78,6 +78,7 @@ def loads(folder: Path) -> tuple[bool, bool, bool]:
     return described, strict, fit
 
 
+@pytest.mark.represented_by(*map(str, range(20)))
 @pytest.mark.parametrize("seed", range(60))
 def test_wrong_values_in_a_config_load_or_are_one_sentence(
     seed: int, weights: Path, spoiled: Callable[..., Path]
@@ -105,6 +106,7 @@ def test_a_value_of_another_type_is_named_with_its_key(
         load_hf(spoiled(config))
 
 
+@pytest.mark.represented_by(*map(str, range(20)))
 @pytest.mark.parametrize("seed", range(60))
 def test_damaged_tensors_load_or_are_one_sentence(seed: int, weights: Path, spoiled: Callable[..., Path]) -> None:
     chance, whole = random.Random(seed), bytearray((weights / "model.safetensors").read_bytes())
