@@ -1,8 +1,10 @@
 """The commands, one file each: `HELP`, `EXAMPLES`, `add`, which adds the arguments to a parser, and `run`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from train.errors import InputError
 
@@ -11,6 +13,44 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of commands that read a run."""
     parser.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
     parser.add_argument("--config", help="the config file that defines the run's own components")
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes the folder of a study, unless it is there.  Raises InputError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
+        ) from None
+    return folder
+
+
+def add_structure_arguments(parser: argparse.ArgumentParser, match: str) -> None:
+    """Adds the arguments that say what is compared: settings, variants, files of components, the budget, workers.
+
+    `match` is the default of the equal budget.
+    """
+    parser.add_argument(
+        "overrides", nargs="*", metavar="path=value", help="settings of the baseline and of all variants"
+    )
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NAME=path=value",
+        help="a setting of the variant NAME; again for more settings, and for more variants",
+    )
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="files",
+        metavar="FILE",
+        help="a Python file whose components settings may name; again for more files",
+    )
+    parser.add_argument("--match", choices=("flops", "parameters", "none"), help=f"the equal budget (default: {match})")
+    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
 
 
 def read_texts(arguments: Sequence[str]) -> Iterator[str]:

@@ -3,10 +3,10 @@
 import argparse
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 
+from train.commands import add_structure_arguments, make_folder
 from train.config import import_config
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
@@ -27,25 +27,7 @@ after every seed.  The same command continues a study that was stopped.
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="path=value", help="settings of the baseline and of all variants"
-    )
-    parser.add_argument(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="NAME=path=value",
-        help="a setting of the variant NAME; again for more settings, and for more variants",
-    )
-    parser.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        dest="files",
-        metavar="FILE",
-        help="a Python file whose components settings may name; again for more files",
-    )
-    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
+    add_structure_arguments(parser, "flops")
     parser.add_argument(
         "--free",
         action="append",
@@ -64,7 +46,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="begin no seed after so long: minutes, or 90s, 30min, 2h")
     parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
     parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
-    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
 
 
@@ -145,12 +126,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
     console = Console()
     entries = enter(study, console.say)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
-        ) from None
+    make_folder(folder)
     comparison = Comparison(study, folder, entries)
     for entry in entries:
         if entry.moved:

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from train.commands import make_folder
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 
@@ -56,12 +56,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_coordinates"
     console = Console()
     plan = plan_sizes(experiment, options.by, sizes, options.steps)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
-        ) from None
+    make_folder(folder)
     curves = check(plan, options.by, options.seeds, console.say)
     written = write(curves, folder)
     if options.json:

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from train.commands import add_structure_arguments, make_folder
 from train.commands.compare import read_study
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
@@ -25,20 +25,12 @@ what was stopped.
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("config", nargs="?", help="the baseline: name of a file in configs/, or your own")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings of the baseline and all variants")
-    parser.add_argument(
-        "--vary", action="append", default=[], metavar="NAME=path=value", help="a setting of the variant NAME"
-    )
-    parser.add_argument(
-        "--with", action="append", default=[], dest="files", metavar="FILE", help="a Python file with components"
-    )
+    add_structure_arguments(parser, "none")
     parser.add_argument("--probes", metavar="A,B,...", help="which (default: all)")
     parser.add_argument("--list", action="store_true", help="list the probes")
     parser.add_argument("--steps", type=int, default=400, help="steps of training (default: 400)")
     parser.add_argument("--rate", help="the peak of the learning rate (default: the config's)")
-    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: none)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each structure (default: 3)")
-    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the probes (default: runs/CONFIG_probe)")
     parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
 
@@ -77,12 +69,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_probe"
     console = Console()
     studies = plan_probes(study, names, options.steps, options.rate)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
-        ) from None
+    make_folder(folder)
     told: set[tuple[str, int]] = set()
 
     def look(name: str, results: list[Result]) -> None:

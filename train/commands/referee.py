@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from train.commands import make_folder
 from train.commands.compare import read_study
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
@@ -58,12 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from train.study.referee import Referee
     from train.study.workers import open_maker
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
-        ) from None
+    make_folder(folder)
     referee = Referee(study, folder)
     if proposal is None:
         for line in referee.rulings:

@@ -3,9 +3,9 @@
 import argparse
 import fractions
 import json
-import os
 from pathlib import Path
 
+from train.commands import add_structure_arguments, make_folder
 from train.commands.compare import read_study
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
@@ -25,13 +25,7 @@ each size.  The same command continues a ladder that was stopped.
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="settings of the baseline and all variants")
-    parser.add_argument(
-        "--vary", action="append", default=[], metavar="NAME=path=value", help="a setting of the variant NAME"
-    )
-    parser.add_argument(
-        "--with", action="append", default=[], dest="files", metavar="FILE", help="a Python file with components"
-    )
+    add_structure_arguments(parser, "flops")
     parser.add_argument("--sizes", default="1/2,1,2", help="multiples of width and depth (default: 1/2,1,2)")
     parser.add_argument("--tokens", default="1", help="multiples of the tokens of each size (default: 1)")
     parser.add_argument(
@@ -40,9 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="mup",
         help="mup serves every size with the settings of size 1 (default)",
     )
-    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each structure at each size (default: 2)")
-    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the ladder (default: runs/CONFIG_scale)")
     parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
 
@@ -75,12 +67,7 @@ def run(options: argparse.Namespace) -> int:
     rungs = plan_ladder(study, sizes, tokens, options.parametrization)
     for rung in rungs:
         console.say(f"size {rung.size:g}: width {rung.width}, {rung.steps} steps, {rung.tokens:.3g} tokens")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {os.strerror(error.errno or 0)}; name another folder with --to."
-        ) from None
+    make_folder(folder)
 
     def look(rung: Rung, results: list[Result]) -> None:
         if results and results[0].losses:

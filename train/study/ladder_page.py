@@ -3,7 +3,6 @@
 import html
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import rich.table
 import rich.text
 
 from train.charts import Plot, Series
-from train.disk import explain_failed_writes
 from train.page import Table, add_caption
 from train.report.html import make_page
+from train.study.files import write_report
 from train.study.ladder import Point, Trend, describe_trend, record_ladder
 from train.variants import BASELINE, Study
 
@@ -86,8 +85,4 @@ def write_ladder_page(folder: Path, study: Study, points: Sequence[Point], trend
         ),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
-    with explain_failed_writes(folder):
-        (folder / "report.html").write_text(make_page(folder.name, sections.items()), encoding="utf-8")
-        partial = folder / "summary.json.partial"
-        partial.write_text(json.dumps(record_ladder(points, trends), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "summary.json")
+    write_report(folder, make_page(folder.name, sections.items()), record_ladder(points, trends))

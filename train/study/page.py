@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from train.disk import explain_failed_writes
 from train.page import Sentence, Table, add_caption
 from train.report.html import make_page
 from train.study.compare import Result
+from train.study.files import write_report
 from train.study.ledger import NAME
 from train.study.records import read_trials, to_markdown, write_trials
 from train.study.verdict import find_interval
@@ -38,13 +38,10 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     }
     page = make_page(folder.name, sections.items())
     trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
+    write_report(folder, page, [record(result) for result in results])
     with explain_failed_writes(folder):
-        (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "table.md").write_text(to_markdown(COLUMNS, make_rows(results)), encoding="utf-8")
         (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
-        partial = folder / "summary.json.partial"
-        partial.write_text(json.dumps([record(result) for result in results], indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "summary.json")
 
 
 def _curves(results: Sequence[Result]) -> Plot:

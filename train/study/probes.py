@@ -4,7 +4,6 @@ import dataclasses
 import html
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import rich.text
 from scipy.special import stdtrit
 
 from train.charts import Matrix
-from train.disk import explain_failed_writes
 from train.errors import InputError, Json
 from train.page import Table, add_caption
 from train.report.html import make_page
 from train.study.compare import Comparison, Result, enter
+from train.study.files import write_report
 from train.study.trial import Make
 from train.variants import BASELINE, Study
 
@@ -195,8 +194,4 @@ def write_probe_page(folder: Path, study: Study, cells: Cells) -> None:
         "Left out": "".join(f"<p>{html.escape(text)}</p>" for text in outs),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
-    with explain_failed_writes(folder):
-        (folder / "report.html").write_text(make_page(folder.name, sections.items()), encoding="utf-8")
-        partial = folder / "summary.json.partial"
-        partial.write_text(json.dumps(record_probes(cells), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "summary.json")
+    write_report(folder, make_page(folder.name, sections.items()), record_probes(cells))

@@ -1,5 +1,6 @@
 """Synthetic tasks for sequence mixers: associative recall and selective copying."""
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ class Made:
         raise InputError(f"This run's {self.unasked}, so {asked[0]!r} cannot be asked; use morphax eval.")
 
 
-class Rule:
+class Rule(abc.ABC):
     """Data that a rule makes: a class has the fields below, and `make`."""
 
     vocab: int
@@ -53,9 +54,9 @@ class Rule:
     examples: int
     held: int
 
+    @abc.abstractmethod
     def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
         """Makes a batch: tokens, labels and weights, each (rows, length)."""
-        raise NotImplementedError
 
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> Made:
         """Opens the generated data set."""
