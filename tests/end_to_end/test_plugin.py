@@ -92,17 +92,15 @@ RUNS = {
 }
 
 
+EACH = pytest.mark.parametrize("name", ["mixer", pytest.param("both", marks=pytest.mark.slow)], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the config, its text, and one run of each kind."""
+    """A folder with the config and its text."""
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "mine.py").write_text(CONFIG, encoding="utf-8")
     (folder / "text.txt").write_text("a rose is a rose is a rose; " * 60, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MORPHAX_CACHE", str(folder / "cache"))
-        for name, overrides in RUNS.items():
-            assert main(["train", "mine.py", *overrides, "--run", name]) == 0
     return folder
 
 
@@ -113,9 +111,18 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_component_of_ones_own_learns(folder: Path, name: str) -> None:
-    losses = [value for line in read_metrics(folder / name) if (value := line.get("train/loss")) is not None]
+@pytest.fixture
+def name(here: Path, request: pytest.FixtureRequest) -> str:
+    """The name of a run in this folder, by default the mixer's, trained for the first test that asks for it."""
+    name: str = getattr(request, "param", "mixer")
+    if not (here / name).is_dir():
+        assert main(["train", "mine.py", *RUNS[name], "--run", name]) == 0
+    return name
+
+
+@EACH
+def test_a_component_of_ones_own_learns(here: Path, name: str) -> None:
+    losses = [value for line in read_metrics(here / name) if (value := line.get("train/loss")) is not None]
     assert len(losses) == 3
     assert losses[2] < losses[1] < losses[0]
     assert losses[2] < 0.75 * losses[0]
@@ -133,8 +140,14 @@ def test_what_has_no_gradient_is_a_sentence_about_the_model(here: Path, capsys: 
     ("name", "path", "written"),
     [
         ("mixer", "mixer", {"class": "GatedMean", "from": "config_mine", "bias": True}),
-        ("both", "residual", {"class": "HyperConnections", "from": "config_mine", "streams": 3}),
+        pytest.param(
+            "both",
+            "residual",
+            {"class": "HyperConnections", "from": "config_mine", "streams": 3},
+            marks=pytest.mark.slow,
+        ),
     ],
+    indirect=["name"],
 )
 def test_the_run_records_the_class_and_its_fields(here: Path, name: str, path: str, written: dict[str, Any]) -> None:
     data = json.loads((here / name / "experiment.json").read_text(encoding="utf-8"))
@@ -145,7 +158,7 @@ def test_the_run_records_the_class_and_its_fields(here: Path, name: str, path: s
     assert experiment == load_config("mine.py", RUNS[name])[0]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@EACH
 def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["eval", name, "--config", "mine.py", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -154,18 +167,18 @@ def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.Ca
     assert found["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-5)
 
 
-def test_a_run_is_measured_on_all_of_ones_own_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_measured_on_all_of_ones_own_file(here: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "own.txt").write_text("any other name is as sweet as a rose. " * 20, encoding="utf-8")
     found: list[float] = []
     for options in ([], ["--data", "own.txt"], ["data.path=own.txt", "data.test=own.txt"]):
-        assert main(["eval", "mixer", *options, "--config", "mine.py", "--json"]) == 0
+        assert main(["eval", name, *options, "--config", "mine.py", "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out)["evaluation"]["loss"]["value"])
     assert found[1] == found[2] > found[0] + 0.5
-    assert main(["eval", "mixer", "--data", "nowhere.txt", "--config", "mine.py"]) == 2
+    assert main(["eval", name, "--data", "nowhere.txt", "--config", "mine.py"]) == 2
     assert "nowhere.txt cannot be read: No such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", RUNS)
+@EACH
 def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["predict", name, "a ros", "a rose", "--config", "mine.py", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)["answers"]
@@ -177,13 +190,13 @@ def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str]
         assert chances == sorted(chances, reverse=True)
 
 
-@pytest.mark.parametrize("command", [["eval", "both"], ["predict", "both", "a rose"]], ids=["eval", "predict"])
+@pytest.mark.parametrize("command", [["eval"], ["predict", "a rose"]], ids=["eval", "predict"])
 def test_without_its_config_the_error_says_how(
-    here: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+    here: Path, name: str, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     (here / "mine.py").rename(here / "away.py")
     try:
-        assert main(command) == 2
+        assert main([command[0], name, *command[1:]]) == 2
     finally:
         (here / "away.py").rename(here / "mine.py")
     out, err = capsys.readouterr()
@@ -194,9 +207,9 @@ def test_without_its_config_the_error_says_how(
 
 
 @pytest.mark.usefixtures("here")
-def test_training_goes_on_only_with_the_same_components(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "mine.py", MIXER, "--run", "mixer"]) == 0
-    assert main(["train", "mine.py", RESIDUAL, "--run", "mixer"]) == 2
+def test_training_goes_on_only_with_the_same_components(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "mine.py", MIXER, "--run", name]) == 0
+    assert main(["train", "mine.py", RESIDUAL, "--run", name]) == 2
     err = capsys.readouterr().err
     assert "model.stack.block.mixer: GatedMean(...) -> Attention(...)" in err
     assert "model.stack.block.residual: PreNorm(...) -> HyperConnections(...)" in err

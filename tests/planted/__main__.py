@@ -95,7 +95,7 @@ def sound(folder: Path, faults: Sequence[Fault], workers: int) -> str:
     return "" if done.returncode == 0 else done.stdout[-2000:] + done.stderr[-500:]
 
 
-def shown(outcomes: dict[Fault, Outcome]) -> None:
+def show_outcomes(outcomes: dict[Fault, Outcome]) -> None:
     """Prints the table."""
     table = rich.table.Table(title="Planted faults", title_justify="left")
     for column in ("file", "line", "planted", "verdict", "by", "s"):
@@ -133,7 +133,7 @@ def main() -> int:
 
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(work, faults))
-    shown({fault: outcomes[fault] for fault in faults})
+    show_outcomes({fault: outcomes[fault] for fault in faults})
     caught = sum(outcome.verdict == "caught" for outcome in outcomes.values())
     wrong = [outcome for outcome in outcomes.values() if outcome.verdict not in ("caught", "unseen")]
     print(f"{caught} of {len(faults)} planted faults are caught")

@@ -22,7 +22,7 @@ from models.contracts import Tree
 from models.paths import path_name
 from train.contracts import Params
 from train.disk import REPORTED_WRITES, explain_failed_writes
-from train.engine.draining import drain
+from train.engine.event_loop import drain
 from train.engine.step import TrainState
 from train.errors import InputError, Json
 

@@ -80,10 +80,10 @@ class Trained:
         if changed is None and size <= KEPT:
             self._kept = kept
 
-    def shown(self, index: int) -> str | Figure:
+    def show_example(self, index: int) -> str | Figure:
         """Shows an example as plain text or as a figure."""
         data = self.data
-        return data.shown(self.part, index) if isinstance(data, Shows) else f"example {index + 1}"
+        return data.show_example(self.part, index) if isinstance(data, Shows) else f"example {index + 1}"
 
     def _batches(self) -> Iterator[Arrays]:
         size = self.inference.experiment.evaluation.batch_size

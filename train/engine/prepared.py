@@ -48,6 +48,7 @@ from train.experiment import Experiment
 from train.optimizers import Constant, route
 from train.optimizers.averaged import Interpolates
 from train.optimizers.transforms import is_mup
+from train.parallel import Jit
 from train.sums import Moments, Sum, Sums
 
 Shapes = Tree  # of a batch: a ShapeDtypeStruct for each of its arrays
@@ -131,15 +132,8 @@ class Prepared(Inference):
     rate: optax.Schedule
     work: int
 
-    @functools.cached_property
-    def step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
-        """(state, batch) -> (state, sums), which consumes the state."""
-        return self.parallel.compile_step(self.pure_step)
-
-    @property
-    def pure_step(self) -> Callable[..., tuple[TrainState, Sums]]:
-        """The step before compilation."""
-        return _build_step(self.experiment, self.optimizer, self.roles)
+    pure_step: Callable[..., tuple[TrainState, Sums]]  # before compilation
+    step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]  # (state, batch) -> (state, sums); consumes the state
 
     @functools.cached_property
     def state(self) -> TrainState:
@@ -215,8 +209,12 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         schedule = rate.build(steps)
         state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
+    pure = _build_step(experiment, optimizer, parameter_roles)
+    step = experiment.parallel.compile_step(pure)
+    # jit keeps the trace that is counted, for the first call
+    kept = isinstance(experiment.parallel, Jit) and isinstance(step, jax.stages.Wrapped)
     with convert_errors("The model cannot take a training step: ", "; change it, or the objective."):
-        work = count_flops(_build_step(experiment, optimizer, parameter_roles), state, traced.batch)
+        work = count_flops(step if kept else pure, state, traced.batch)
     return Prepared(
         experiment,
         data,
@@ -227,6 +225,8 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         steps=steps,
         roles=parameter_roles,
         optimizer=optimizer,
+        pure_step=pure,
+        step=step,
         rate=schedule,
         work=work,
         uncertain=traced.uncertain,

@@ -167,5 +167,5 @@ def tabulate_worst(
     for index in indices:
         chosen = int(probabilities[index].argmax())
         cells = [f"{names[label]} {probabilities[index, label]:.3f}" for label in (chosen, int(labels[index]))]
-        rows.append((evidence.shown(cases[index].index), *cells))
+        rows.append((evidence.show_example(cases[index].index), *cells))
     return make_table(("example", "predicted", "true"), rows)

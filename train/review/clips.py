@@ -39,7 +39,7 @@ class ClipClasses(Classes):
         for case in sorted(cases, key=lambda case: case.index)[every // 2 :: every][: self.shown]:
             probabilities = to_probabilities(case.output)
             predicted = f"{names[int(probabilities.argmax())]} {probabilities.max():.3f}"
-            rows.append((evidence.shown(case.index), predicted, names[int(case.target["labels"])]))
+            rows.append((evidence.show_example(case.index), predicted, names[int(case.target["labels"])]))
         pictures: dict[str, Piece] = (
             {"Clips, with what was predicted": make_table(("frames", "predicted", "true"), rows)} if rows else {}
         )

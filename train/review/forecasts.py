@@ -119,7 +119,7 @@ class Forecasts:
                 Series("came", tuple(zip(ahead, future[:, 0].tolist(), strict=True)), "dashed", None),
                 Series("forecast", tuple((x, q[len(q) // 2]) for x, q in zip(ahead, each, strict=True))),
             )
-            plots.append(Plot(series, "steps ahead", title=str(data.shown(evidence.part, index))))
+            plots.append(Plot(series, "steps ahead", title=str(data.show_example(evidence.part, index))))
         return Panels(tuple(plots))
 
 

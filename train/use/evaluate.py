@@ -24,7 +24,7 @@ from train.errors import InputError, convert_errors
 from train.precision import cast
 from train.report.cautions import describe_uncertain
 from train.summary import Evaluation, list_measured, replace_nonfinite
-from train.use.asked import QuestionBatches
+from train.use.questions import QuestionBatches
 
 
 def evaluate(folder: Path, run: Recorded, best: bool = False) -> Evaluation:

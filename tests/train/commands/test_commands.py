@@ -51,9 +51,22 @@ def inside(workshop: Path) -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+class Runs(dict[str, Path]):
+    """A run of each kind, `classes`, `tokens` and `values`, trained when it is asked for."""
+
+    def __init__(self, commands: dict[str, tuple[str, ...]]) -> None:
+        super().__init__()
+        self.commands = commands
+
+    def __missing__(self, name: str) -> Path:
+        assert main(["train", *self.commands[name], "--run", f"runs/{name}", "--json"]) == 0
+        self[name] = Path("runs") / name
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def runs(workshop: Path, inside: pytest.MonkeyPatch) -> dict[str, Path]:
-    """A trained run of each kind: classes, next tokens, values."""
+def runs(workshop: Path, inside: pytest.MonkeyPatch) -> Runs:
+    """Runs in the workshop."""
     del inside
     rows = "".join(f"a film of {words} words,{words / 10}\n" for words in range(40))
     (workshop / "values.csv").write_text("text,score\n" + rows, encoding="utf-8")
@@ -69,13 +82,11 @@ def runs(workshop: Path, inside: pytest.MonkeyPatch) -> dict[str, Path]:
         "tokens": (LANGUAGE_MODEL, "steps=10"),
         "values": (SENTENCES, "steps=4", *value),
     }
-    for name, arguments in commands.items():
-        assert main(["train", *arguments, "--run", f"runs/{name}", "--json"]) == 0
-    return {name: Path("runs") / name for name in commands}
+    return Runs(commands)
 
 
 @pytest.fixture
-def command(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> Command:
+def command(runs: Runs, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line in this process, where the runs are."""
     del runs
 
@@ -96,7 +107,7 @@ def launched(*arguments: str, program: Sequence[str] = (sys.executable, "-m", "t
     return Said(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summary(runs: dict[str, Path]) -> None:
+def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summary(runs: Runs) -> None:
     folder = runs["classes"]
     record = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
     assert {"experiment", "config", "classes", "versions", "data", "directory", "fresh", "settled"} == set(record)
@@ -121,10 +132,11 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
     assert "http" not in page
 
 
-def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: dict[str, Path], command: Command) -> None:
+def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: Runs, command: Command) -> None:
     names = {"classes": "majority class", "tokens": "most frequent token", "values": "training mean"}
     metrics = {"classes": "accuracy", "tokens": "accuracy", "values": "mean_squared_error"}
-    for kind, folder in runs.items():
+    for kind in runs.commands:
+        folder = runs[kind]
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         value = summary["baselines"][metrics[kind]][names[kind]]
         assert f"({names[kind]} {format_number(value)})" in dict(format_summary(summary))[metrics[kind]]
@@ -138,7 +150,7 @@ def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: dict[
     assert {name: measured[name]["training mean"] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
-def test_tensorboard_events_hold_the_numbers_of_the_log(runs: dict[str, Path]) -> None:
+def test_tensorboard_events_hold_the_numbers_of_the_log(runs: Runs) -> None:
     kind: Any = GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["Event"])
     found: dict[tuple[int, str], float] = {}
     for path in (runs["classes"] / "tensorboard").iterdir():
@@ -158,7 +170,7 @@ def test_tensorboard_events_hold_the_numbers_of_the_log(runs: dict[str, Path]) -
     assert all(np.float32(logged[key]) == np.float32(value) for key, value in found.items())
 
 
-def test_json_is_one_object_and_nothing_else_on_standard_output(runs: dict[str, Path], command: Command) -> None:
+def test_json_is_one_object_and_nothing_else_on_standard_output(runs: Runs, command: Command) -> None:
     folder = str(runs["classes"])
     for arguments in (
         ("train", SENTENCES, "steps=12", "--run", folder),
@@ -174,8 +186,8 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(runs: dict[str, 
     assert {"movie_snippets", "tiny_shakespeare"} <= set(json.loads(command("data", "list", "--json").out)["names"])
 
 
-def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[str, Path], command: Command) -> None:
-    for folder in runs.values():
+def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: Runs, command: Command) -> None:
+    for folder in map(runs.__getitem__, runs.commands):
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         said = command("eval", str(folder), "--config", LANGUAGE_MODEL, "--json")
         same = {name: summary[name] for name in ("evaluation", "review", "data", "warnings", "baselines")}
@@ -187,7 +199,7 @@ def test_evaluating_a_run_gives_the_last_evaluation_of_its_training(runs: dict[s
         )
 
 
-def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[str, Path], command: Command) -> None:
+def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: Runs, command: Command) -> None:
     answers = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     assert [answer["input"] for answer in answers] == list(TEXTS)
     for answer in answers:
@@ -202,7 +214,7 @@ def test_predicting_gives_a_label_with_probabilities_that_sum_to_one(runs: dict[
 
 
 def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_model(
-    runs: dict[str, Path], command: Command
+    runs: Runs, command: Command
 ) -> None:
     for answer in json.loads(command("predict", str(runs["values"]), *TEXTS, "--json").out)["answers"]:
         assert isinstance(answer["value"], float)
@@ -215,7 +227,7 @@ def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_
         assert 0 < sum(chances) <= 1
 
 
-def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: dict[str, Path], command: Command) -> None:
+def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: Runs, command: Command) -> None:
     together = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     for text, answer in zip(TEXTS, together, strict=True):
         (alone,) = json.loads(command("predict", str(runs["classes"]), text, "--json").out)["answers"]
@@ -226,7 +238,7 @@ def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: dict[
 
 
 @pytest.mark.slow
-def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], command: Command, workshop: Path) -> None:
+def test_predicting_reads_standard_input_a_text_a_line(runs: Runs, command: Command, workshop: Path) -> None:
     given = command("predict", str(runs["classes"]), *TEXTS)
     piped = launched("predict", str(runs["classes"]), "-", input="\n".join(TEXTS) + "\n\n", cwd=workshop)
     assert piped.code == 0
@@ -235,7 +247,7 @@ def test_predicting_reads_standard_input_a_text_a_line(runs: dict[str, Path], co
 
 @pytest.mark.slow
 def test_own_csv_tsv_and_jsonl_files_of_the_same_rows_give_the_same_model(
-    runs: dict[str, Path], command: Command, workshop: Path
+    runs: Runs, command: Command, workshop: Path
 ) -> None:
     rows = [row.rsplit(",", 1) for row in (workshop / "sentences.csv").read_text(encoding="utf-8").splitlines()[1:]]
     pairs = [(text.strip('"'), label) for text, label in rows]
@@ -266,7 +278,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.slow
-def test_evaluation_never_changes_what_is_trained(runs: dict[str, Path], command: Command) -> None:
+def test_evaluation_never_changes_what_is_trained(runs: Runs, command: Command) -> None:
     settings = ("steps=12", "evaluation.every=2", "evaluation.batch_size=3", "checkpoints.every=none")
     assert command("train", SENTENCES, *settings, "--run", "runs/measured").code == 0
     assert same(parameters(Path("runs/measured")), parameters(runs["classes"]))
@@ -292,7 +304,7 @@ def test_the_installed_command_is_python_dash_m_train(workshop: Path, arguments:
 LINE = r"step \d+/12: loss \d+\.\d{4}, rate \d\.\d\de-\d\d, \d+\.\d examples/s, \d+(\.\d)?[kM]? tokens/s"
 
 
-def test_without_a_terminal_progress_is_plain_lines(runs: dict[str, Path], command: Command) -> None:
+def test_without_a_terminal_progress_is_plain_lines(runs: Runs, command: Command) -> None:
     del runs
     said = command("train", SENTENCES, "steps=12", "--run", "runs/plain").err
     steps = [line for line in said.splitlines() if line.startswith("step ")]
@@ -303,7 +315,7 @@ def test_without_a_terminal_progress_is_plain_lines(runs: dict[str, Path], comma
 
 
 @pytest.mark.slow
-def test_on_a_terminal_progress_is_a_bar(runs: dict[str, Path], workshop: Path) -> None:
+def test_on_a_terminal_progress_is_a_bar(runs: Runs, workshop: Path) -> None:
     del runs
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "train", SENTENCES, "steps=12", "--run", "runs/bar"]

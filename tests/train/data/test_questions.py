@@ -20,7 +20,7 @@ from train.data.tasks.pairs import Pairs
 from train.data.tasks.series import Series
 from train.data.tasks.text import Text
 from train.errors import InputError
-from train.use.asked import QuestionBatches
+from train.use.questions import QuestionBatches
 
 ROWS = ("one two", "", "three four", "five " * 20)
 

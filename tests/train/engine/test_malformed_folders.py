@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TRAIN, Malformed
-from train.engine.draining import drain
+from train.engine.event_loop import drain
 
 OTHER = {"run/summary.json": None}  # a run that is not finished
 

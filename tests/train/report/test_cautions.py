@@ -21,7 +21,7 @@ from train.experiment import Evaluation
 from train.optimizers import AdamW, Constant, Cosine, Linear, Optax, WarmupStableDecay
 from train.optimizers.schedules import describe_unreached
 from train.report.cautions import find_cautions
-from train.use.asked import QuestionBatches
+from train.use.questions import QuestionBatches
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ class Lazy:
 
     classes, vocab, names = (), 0, ()
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """A name of a file that there is not is refused at once."""
         if "gone" in given:
             raise InputError("gone cannot be read.")

@@ -50,7 +50,7 @@ class Given:
     def cases(self) -> Iterator[Case]:
         return iter(self.given)
 
-    def shown(self, index: int) -> str:
+    def show_example(self, index: int) -> str:
         return f"example {index}"
 
 
@@ -121,7 +121,7 @@ def test_a_case_is_the_example_that_its_index_names() -> None:
     opened: Any = one.data
     for case in one.cases():
         assert int(case.target["labels"]) == opened.rows["test"][case.index]["label"]
-        assert one.shown(case.index) == opened.splits["test"].examples[case.index]["text"]
+        assert one.show_example(case.index) == opened.splits["test"].examples[case.index]["text"]
 
 
 def test_the_worst_errors_are_those_that_the_model_was_surest_of(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ class OpenedBoxes:
         """The boxes of an image as annotated."""
         return self.parts[part][index]
 
-    def shown(self, part: PART, index: int) -> Figure:
+    def show_example(self, part: PART, index: int) -> Figure:
         """The image as a figure."""
         return make_figure(self.picture(part, index))
 
@@ -243,7 +243,7 @@ class OpenedBoxes:
         placed["box_labels"][:count], placed["present"][:count] = labels, 1.0
         return {"image": normalise(image)} | placed
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """The image files among files and in folders, read upright by their EXIF orientation."""
         return expand_files(given, self.notes)
 

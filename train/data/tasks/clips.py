@@ -99,7 +99,7 @@ class OpenedClips(OpenedClassed):
             cropped = [spec.augment.change_colours(frame, np.random.default_rng(seed)) for frame in views]
         return normalise(np.stack([resize(frame, spec.size) for frame in cropped]))
 
-    def shown(self, part: PART, index: int) -> Figure:
+    def show_example(self, part: PART, index: int) -> Figure:
         """The frames side by side as a figure."""
         return make_figure(
             join_frames(
@@ -129,7 +129,7 @@ class OpenedClips(OpenedClassed):
         count = len(self.splits[part].examples)
         return of_examples(count, make_example, batch_size, multiple, seed, mix, self.make_sampler(part, seed))
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """The video files among files and in folders."""
         return self.take_files(expand_files(given, self.notes, KINDS, "videos", count_frames))
 

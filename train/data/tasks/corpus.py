@@ -170,7 +170,7 @@ class OpenedCorpus:
 
         return Batches(len(order), make)
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """Texts, with files and folders replaced by their column `text`, and a .txt file by its lines."""
         return read_texts(given, self.notes, text=self.spec.text)
 

@@ -298,7 +298,7 @@ class OpenedDrives:
         """The number of windows of a part."""
         return len(self.windows[part])
 
-    def shown(self, part: PART, index: int) -> str:
+    def show_example(self, part: PART, index: int) -> str:
         """The origin and the step of the example."""
         for trajectory in self.parts[part]:
             if index < len(trajectory.rewards):
@@ -325,7 +325,7 @@ class OpenedDrives:
 
         return of_examples(len(windows), make_example, batch_size, multiple, seed)
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """A question for each step of each file, and of each file of a folder."""
         files = [file for name in given for file in _list_files(name, self.notes)]
         return [f"{file}:{step}" for file in files for step in range(1, len(_read(file).rewards) + 1)]

@@ -73,7 +73,7 @@ class OpenedImages(OpenedClassed):
             return decode(file, self.spec.channels, self.draft, upright=True)
         return convert_channels(np.asarray(content), self.spec.channels)
 
-    def shown(self, part: PART, index: int) -> Figure:
+    def show_example(self, part: PART, index: int) -> Figure:
         """The image as a figure."""
         return make_figure(self.picture(part, index))
 
@@ -99,7 +99,7 @@ class OpenedImages(OpenedClassed):
         count = len(self.splits[part].examples)
         return of_examples(count, make_example, batch_size, multiple, seed, mix, self.make_sampler(part, seed))
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """The image files among files and in folders."""
         return self.take_files(expand_files(given, self.notes))
 

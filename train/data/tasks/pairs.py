@@ -185,7 +185,7 @@ class OpenedPairs:
             self.notes.take([Note(self.spec.path or self.spec.dataset, done, "pairs", tuple(skipped), len(pairs))])
         self.rows[part], self.pairs[part] = rows, pairs
 
-    def shown(self, part: PART, index: int) -> str:
+    def show_example(self, part: PART, index: int) -> str:
         """The source sentence."""
         return self.pairs[part][index][0]
 
@@ -200,7 +200,7 @@ class OpenedPairs:
             self.rows[part], Collate(self._list_buckets(), batch_size, multiple), batch_size, seed, window=32
         )
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """Sentences, with files and folders replaced by their column `source`, and a .txt file by its lines."""
         return [text.strip() for text in read_texts(given, self.notes, source=self.spec.source)]
 

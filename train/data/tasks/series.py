@@ -280,7 +280,7 @@ class OpenedSeries:
         origin, series = divmod(index, self.values.shape[1])
         return int(self.origins[part][origin]), slice(series, series + 1)
 
-    def shown(self, part: PART, index: int) -> str:
+    def show_example(self, part: PART, index: int) -> str:
         """The series and the first step of the window."""
         origin, series = self._find_window(part, index)
         return f"{', '.join(self.classes[series])} from step {origin + 1}"
@@ -325,7 +325,7 @@ class OpenedSeries:
         shaped = output.reshape(self.spec.horizon, series, -1)
         return shaped * example["scale"][..., None] + example["mean"][..., None]
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """A question for each series of each file, or one for each file if an example has all series."""
         names = ("",) if self.together else self.classes
         return [f"{name}:{series}" if series else name for name in given for series in names]

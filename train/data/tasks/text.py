@@ -126,7 +126,7 @@ class OpenedText:
         """The class of every sentence (n,), an index of `classes`; empty if targets are values."""
         return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
 
-    def shown(self, part: PART, index: int) -> str:
+    def show_example(self, part: PART, index: int) -> str:
         """The sentence."""
         return require_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
 
@@ -188,7 +188,7 @@ class OpenedText:
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
-    def asked(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, given: Sequence[str]) -> list[str]:
         """Texts, with files and folders replaced by their column `text`, and a .txt file by its lines."""
         return read_texts(given, self.notes, text=self.spec.text)
 

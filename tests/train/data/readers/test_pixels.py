@@ -227,7 +227,7 @@ def test_files_are_read_by_what_they_hold_and_the_others_counted_and_named_whate
     assert (len(inside.names), inside.total) == (5, 11)
     assert inside.record()["names"] == list(inside.names)
     asked = Images(size=(8, 8)).reader()
-    assert len(asked.asked([str(tmp_path / "dark")])) == 6
+    assert len(asked.list_questions([str(tmp_path / "dark")])) == 6
     assert asked.notes[0].names == inside.names
     for file in (tmp_path / "light" / "more").iterdir():
         file.write_bytes(b"spoilt")

@@ -62,7 +62,7 @@ def test_a_parquet_table_is_read_as_the_same_csv_is(table: str, tmp_path: Path) 
     opened, other = Text(path=table).open(), Text(path=str(tmp_path / "reviews.csv")).open()
     assert opened.classes == other.classes == ("bad", "good")
     assert [row["label"] for row in opened.rows["test"]] == [row["label"] for row in other.rows["test"]]
-    assert opened.asked([table]) == [row["text"] for row in ROWS]
+    assert opened.list_questions([table]) == [row["text"] for row in ROWS]
 
 
 def test_classes_that_datasets_names_in_a_parquet_file_are_known(tmp_path: Path) -> None:

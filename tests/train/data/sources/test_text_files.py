@@ -148,7 +148,7 @@ def test_every_reader_of_tables_counts_the_same_rows(tmp_path: Path) -> None:
     corpus = Corpus(path=path, test=path, length=16).open()
     assert corpus.characters["train"] == len("\n".join(texts))
     asked = Text().reader()
-    assert asked.asked([path]) == texts
+    assert asked.list_questions([path]) == texts
     for opened in (pairs, corpus, asked):
         assert "quotation marks are read as part of the text" in str(opened.notes[0])
 
@@ -170,7 +170,7 @@ def test_a_table_without_names_is_recognised_and_the_command_that_is_told_keeps_
     with pytest.raises(
         InputError, match=r"has no row of column names, as its first row \(.*\) is like those below it; add one"
     ) as refused:
-        Text(path=path, test=path).open() if len(rows[0]) > 1 else Text().reader().asked([path])
+        Text(path=path, test=path).open() if len(rows[0]) > 1 else Text().reader().list_questions([path])
     command = str(refused.value).split("`")[1]
     subprocess.run(command, shell=True, check=True)
     named = read(str(tmp_path / name.replace(".", ".named.")))

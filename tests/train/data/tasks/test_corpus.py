@@ -66,7 +66,7 @@ def test_a_text_is_read_as_it_stands_whatever_ends_its_lines(tmp_path: Path) -> 
 def test_a_corpus_is_asked_the_texts_of_a_file(prose: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("to be\n\nor not\n", encoding="utf-8")
     opened = Corpus(path=prose, length=32).reader()
-    assert opened.asked(["whether", str(tmp_path / "a.txt")]) == ["whether", "to be", "or not"]
+    assert opened.list_questions(["whether", str(tmp_path / "a.txt")]) == ["whether", "to be", "or not"]
 
 
 def test_a_corpus_learns_its_own_byte_pairs_from_the_training_part(prose: str) -> None:

@@ -39,7 +39,7 @@ def test_cut_pictures_of_a_users_folders_are_named(tmp_path: Path) -> None:
     done = "have another shape than data.size=(24, 16) and are cut to their middle"
     assert [str(note) for note in opened.notes] == [f"2 of 6 pictures of {tmp_path} {done}: {', '.join(names)}"]
     asked = Images(path=str(tmp_path), size=(16, 24)).reader(("cat", "dog"))
-    assert len(asked.asked([str(tmp_path / "cat"), "absent.png"])) == 4
+    assert len(asked.list_questions([str(tmp_path / "cat"), "absent.png"])) == 4
     assert [note.names for note in asked.notes] == [
         tuple(str(tmp_path / "cat" / name) for name in ("larger.png", "turned.jpg", "wide.jpg"))
     ]

@@ -68,7 +68,7 @@ def test_windows_and_returns_are_those_of_a_loop(tmp_path: Path) -> None:
     assert starts == [(0, step) for step in range(5)] + [(1, step) for step in range(8)] + [(2, 0)] + [
         (3, step) for step in range(3)
     ]
-    assert opened.shown("test", 9 + 3).endswith("1.npz, step 4")
+    assert opened.show_example("test", 9 + 3).endswith("1.npz, step 4")
 
 
 def test_returns_over_the_steps_left_mean_the_same_at_every_step(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_return_is_asked_for_as_it_is_at_the_wheel(horizon: int | None, tmp_pa
 
     def given(asked: float | None) -> np.ndarray:
         opened = dataclasses.replace(spec, asked=asked).reader()
-        batch = opened.questions(opened.asked([path]), 12, 1)[0]
+        batch = opened.questions(opened.list_questions([path]), 12, 1)[0]
         return batch["returns"][np.arange(12), batch["last"], 0]
 
     left, expected = 14.0, []

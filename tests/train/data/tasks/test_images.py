@@ -194,7 +194,7 @@ def test_a_folder_of_classes_is_split_by_name_and_read_in_the_middle(folder: Pat
     Image.fromarray(wide[..., 0]).save(folder / "wide.png")
     asked = opened.questions([str(folder / "wide.png")], 1, 1)[0]["image"]
     np.testing.assert_array_equal(asked[0], normalise(np.full((8, 8, 3), 255, np.uint8)))
-    assert Image.open(io.BytesIO(opened.shown("test", 0).data)).size == opened.picture("test", 0).shape[1::-1]
+    assert Image.open(io.BytesIO(opened.show_example("test", 0).data)).size == opened.picture("test", 0).shape[1::-1]
 
 
 def test_a_broken_picture_is_left_out_counted_and_named(folder: Path) -> None:

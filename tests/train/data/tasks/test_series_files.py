@@ -149,7 +149,7 @@ def test_a_series_and_a_file_may_have_colons_in_their_names(tmp_path: Path) -> N
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows(rows)
     opened = spec(path, values=("speed", "road:speed", "speed:road"), covariates=()).open()
-    asked = opened.asked([path])
+    asked = opened.list_questions([path])
     assert asked == [f"{path}:speed", f"{path}:road:speed", f"{path}:speed:road"]
     batch = opened.questions(asked, 3, 1)[0]
     np.testing.assert_allclose(batch["mean"][:, 0, 0], opened.values[-opened.spec.before :].mean(0), rtol=1e-5)

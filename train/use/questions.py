@@ -31,7 +31,7 @@ class QuestionBatches:
         self.first = self._read_first()
 
     def _list_questions(self, inputs: Sequence[str]) -> list[str]:
-        make = self.data.asked if isinstance(self.data, Asks) else list
+        make = self.data.list_questions if isinstance(self.data, Asks) else list
         try:
             return make(inputs)
         except InputError:
