@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from train.baselines import Baseline
 from train.contracts import Dataset, Evidence, Findings
 from train.data.readers.scenes import Scene
 from train.objectives.detection import rank_boxes
@@ -65,8 +66,9 @@ class Detections:
         predictions: list[Boxes] = []
         sizes: list[tuple[int, int]] = []
         panels: list[Panel] = []
+        scenes = data.truths(evidence.part)
         for case in sorted(evidence.cases(), key=lambda case: case.index):
-            scene, predicted = data.truth(evidence.part, case.index), rank_boxes(case.output, MOST)
+            scene, predicted = scenes[case.index], rank_boxes(case.output, MOST)
             image = data.picture(evidence.part, case.index)
             truths.append((scene.boxes, scene.labels, scene.crowd))
             predictions.append(predicted)
@@ -79,11 +81,15 @@ class Detections:
         metrics |= (
             {f"map50_{name}": value for name, value in zip(names, each, strict=True)} if len(names) <= FEW else {}
         )
+        baselines: dict[str, tuple[Baseline, ...]] = {}
+        if evidence.part == "test" and (usual := find_mean_boxes(data.truths("train"))) is not None:
+            same, _ = compute_average_precision([usual] * len(truths), truths, sizes, len(names))
+            baselines = {name: (Baseline("mean box", value, greater=True),) for name, value in same.items()}
         pictures: dict[str, Piece] = {}
         if panels:
             caption = "Boxes found, with their class and probability; the true ones are dashed"
             pictures[caption] = self.draw_boxes(panels, names)
-        return Findings(metrics, pictures)
+        return Findings(metrics, pictures, baselines)
 
     def draw_boxes(self, panels: Sequence[Panel], names: tuple[str, ...]) -> Figure:
         """Draws the images with their boxes."""
@@ -122,6 +128,21 @@ class Detections:
                         bbox={"facecolor": colour, "pad": 0.8, "linewidth": 0},
                     )
         return to_figure(figure)
+
+
+def find_mean_boxes(scenes: Sequence[Scene]) -> Boxes | None:
+    """Finds the mean box of each class that occurs, and its share of all boxes as its probability; None without boxes.
+
+    The same prediction for each image: what a detector has to beat.
+    """
+    some = [scene for scene in scenes if not scene.crowd.all()]
+    if not some:
+        return None
+    boxes = np.concatenate([scene.boxes[~scene.crowd] for scene in some])
+    labels = np.concatenate([scene.labels[~scene.crowd] for scene in some])
+    classes, counts = np.unique(labels, return_counts=True)
+    means = np.stack([boxes[labels == label].mean(0) for label in classes])
+    return means, classes, counts / len(labels)
 
 
 def compute_average_precision(

@@ -28,6 +28,7 @@ from models import (
 )
 from tests.train.review.evidence import law_metrics_do_not_depend_on_batches_or_devices
 from train.cli import main
+from train.data.readers.scenes import Scene
 from train.data.tasks.boxes import Boxes
 from train.data.transforms.augment import Augment
 from train.errors import InputError
@@ -36,7 +37,7 @@ from train.objectives import SetPrediction
 from train.objectives.detection import compute_overlap, match_objects, rank_boxes, to_centres, to_corners
 from train.optimizers import AdamW, Constant
 from train.report.console import Console
-from train.review.detections import Detections, compute_average_precision
+from train.review.detections import Detections, compute_average_precision, find_mean_boxes
 from train.sums import compute_means
 from train.use.fit import fit
 
@@ -231,6 +232,7 @@ def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_us
     summary = fit(experiment(scenes), tmp_path / "run", "detection.py", Console(silent=True))
     assert (summary["review"]["map50"] or 0) > 0.4
     assert (summary["evaluation"]["overlap"]["value"] or 0) > 0.5
+    assert 0 <= (summary.get("baselines", {})["map50"]["mean box"] or 0) < (summary["review"]["map50"] or 0)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 1
     assert "Boxes found" in page
@@ -239,6 +241,22 @@ def test_a_detector_learns_its_report_shows_the_boxes_and_it_is_measured_on_a_us
     assert f"has no picture that can be used in {tmp_path}; set data.test_images" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "run"), "--data", own, f"data.test_images={scenes / 'images'}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["review"]["map50"] == pytest.approx(summary["review"]["map50"], abs=1e-6)
+
+
+def test_the_mean_box_of_each_class_is_what_a_detector_has_to_beat() -> None:
+    boxes = np.array([[0, 0, 0.2, 0.2], [0.2, 0.2, 0.4, 0.6], [0.5, 0.5, 1, 1], [0, 0, 1, 1]])
+    scenes = [
+        Scene(Path(), "two", boxes[:2], np.array([1, 1]), np.zeros(2, bool)),
+        Scene(Path(), "none", boxes[:0], np.zeros(0, int), np.zeros(0, bool)),
+        Scene(Path(), "crowd", boxes[2:], np.array([0, 1]), np.array([False, True])),
+    ]
+    found = find_mean_boxes(scenes)
+    assert found is not None
+    means, labels, shares = found
+    np.testing.assert_allclose(means, [[0.5, 0.5, 1, 1], [0.1, 0.1, 0.3, 0.4]])
+    assert labels.tolist() == [0, 1]
+    assert shares == pytest.approx([1 / 3, 2 / 3])
+    assert find_mean_boxes(scenes[1:2]) is None
 
 
 @pytest.mark.slow

@@ -195,9 +195,9 @@ class OpenedBoxes:
             else convert_channels(np.asarray(image), self.spec.channels)
         )
 
-    def truth(self, part: PART, index: int) -> Scene:
-        """The boxes of an image as annotated."""
-        return self.parts[part][index]
+    def truths(self, part: PART) -> Sequence[Scene]:
+        """The boxes of all images of a part as annotated; none for a part that is not there."""
+        return self.parts.get(part, ())
 
     def show_example(self, part: PART, index: int) -> Figure:
         """The image as a figure."""
