@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from models.contracts import Tree
 
@@ -29,12 +30,13 @@ def count_flops(function: Callable[..., Tree], *args: Tree, seen: bool = False) 
     """Counts multiplications and additions of a function's matmuls and convolutions, loops by their trips.
 
     `args` may be arrays or shapes.  A product (m, k) x (k, n) counts 2 m k n, also if each row has one of several
-    right sides.  A `while` of unknown length counts once.  Of branches the most expensive counts, among those without
-    such a `while` if there are any.  A kernel counts every block of its grid except those that it skips for a mask
-    known before it runs (`runs:` in its name).  With `seen`, products of queries, keys and values of causal attention
-    count by half, as half of the pairs are hidden.
+    right sides.  Products that no result depends on do not count, as compilers leave them out; operations element by
+    element count nowhere.  A `while` of unknown length counts once.  Of branches the most expensive counts, among
+    those without such a `while` if there are any.  A kernel counts every block of its grid except those that it skips
+    for a mask known before it runs (`runs:` in its name).  With `seen`, products of queries, keys and values of causal
+    attention count by half, as half of the pairs are hidden.
     """
-    return _count_operations(jax.make_jaxpr(function)(*args).jaxpr, seen=seen)[0]
+    return _count_operations(_trace(function, *args), seen=seen)[0]
 
 
 # the dimensions of all operands and results of a kernel: its name may change in compilation
@@ -48,8 +50,14 @@ def count_kernel_flops(function: Callable[..., Tree], *args: Tree) -> dict[Call,
     same shapes, the count is the mean over all their calls.
     """
     calls: dict[Call, tuple[int, int]] = {}
-    _count_operations(jax.make_jaxpr(function)(*args).jaxpr, calls)
+    _count_operations(_trace(function, *args), calls)
     return {call: total / times for call, (times, total) in calls.items()}
+
+
+def _trace(function: Callable[..., Tree], *args: Tree) -> Jaxpr:
+    """The program of a function, without what its results do not depend on."""
+    whole = jax.make_jaxpr(function)(*args).jaxpr
+    return dce_jaxpr(whole, [True] * len(whole.outvars))[0]
 
 
 def _count_operations(

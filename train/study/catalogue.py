@@ -90,10 +90,11 @@ def measure_layer(layer: Any) -> tuple[str, str, str, str]:
     def decode(variables: Tree, x: jax.Array, index: int, length: int) -> Tree:
         decoding, ones = Decoding(index, length, index == 0), jnp.ones(x.shape[:2], jnp.int32)
         ctx = dataclasses.replace(context(x), segments=ones, decoding=decoding)
-        return layer.apply(variables, x, ctx, mutable=["cache"])[1].get("cache", {})
+        return layer.apply(variables, x, ctx, mutable=["cache"])
 
     def start(length: int) -> Tree:
-        return jax.eval_shape(lambda params, x: decode({"params": params}, x, 0, length), shapes, rows(8))
+        written = jax.eval_shape(lambda params, x: decode({"params": params}, x, 0, length), shapes, rows(8))[1]
+        return written.get("cache", {})
 
     try:
         shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, context(x)), rows(LENGTH)).get("params", {})

@@ -45,7 +45,7 @@ def test_convolutions_count_what_meets_an_input_forward_and_back(stride: int, pa
     met = float(convolved(one(x[:1, :, :1]), one(kernel[:, :1, :1])).sum())
     forward = round(2 * met * 2 * 6 // groups * 12)
     assert count_flops(convolved, x, kernel) == forward
-    assert count_flops(jax.grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
+    assert count_flops(jax.value_and_grad(lambda *given: convolved(*given).sum(), (0, 1)), x, kernel) == 3 * forward
 
 
 def test_of_causal_attention_what_is_seen_is_half_and_its_projections_count_whole() -> None:
