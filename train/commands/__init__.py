@@ -51,6 +51,13 @@ def add_structure_arguments(parser: argparse.ArgumentParser, match: str) -> None
     )
     parser.add_argument("--match", choices=("flops", "parameters", "none"), help=f"the equal budget (default: {match})")
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="trials as tasks of the Ray cluster at this address, or of the one at hand (extra: ray)",
+    )
 
 
 def read_texts(arguments: Sequence[str]) -> Iterator[str]:

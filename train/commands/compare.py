@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     for entry in entries:
         if entry.moved:
             console.say(f"{entry.name}: {', '.join(entry.moved)} so that its {study.budget} equal the baseline's")
-    with Live(console, study) as live, open_maker(options.workers) as make:
+    with Live(console, study) as live, open_maker(options.workers, options.ray, console.say) as make:
         results = comparison.run(make, live.update)
     write_page(folder, study, results)
     if options.json:

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             words = [f"{result.entry.name} {format_cell(compute_cell(result))}" for result in results]
             console.say(f"{name}, seed {seeds}: {', '.join(words)}")
 
-    with open_maker(options.workers) as make:
+    with open_maker(options.workers, options.ray, console.say) as make:
         cells = gather_cells(run_probes(studies, folder, make, look))
     write_probe_page(folder, study, cells)
     if options.json:

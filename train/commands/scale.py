@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         if results and results[0].losses:
             console.say(f"{rung.name}: seed {len(results[0].losses)}, loss of the baseline {results[0].loss:.4f}")
 
-    with open_maker(options.workers) as make:
+    with open_maker(options.workers, options.ray, console.say) as make:
         points = climb(rungs, folder, make, look)
     trends = find_trends(points)
     write_ladder_page(folder, study, points, trends)

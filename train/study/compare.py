@@ -4,9 +4,9 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,25 @@ from train.study.match import Cost, Match, UnmatchedError, load_cost, match, rea
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.verdict import Verdict, judge
 from train.variants import BASELINE, FIRST, Study
+
+
+@runtime_checkable
+class Wide(Protocol):
+    """A maker of trials that makes several seeds side by side."""
+
+    def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome | str]]: ...
+
+    def count_seeds(self, structures: int) -> int: ...
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A maker of trials in a way that is chosen once for a study, and noted in its ledger."""
+
+    def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome | str]]: ...
+
+    def choose(self, ledger: Ledger, units: Sequence[Unit]) -> None: ...
+
 
 TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
 
@@ -146,11 +165,12 @@ class Comparison:
         self,
         make: Make,
         look: Callable[[list[Result], int, int], None] = lambda *_: None,
-        enough: Callable[[Result], bool] = lambda _: False,
+        enough: Callable[[Result], bool] | None = None,
     ) -> list[Result]:
         """Tunes, then adds seeds until each variant is decided; `look` gets results, and trials done and planned.
 
-        No seeds are added to an undecided variant of which there is `enough`.
+        A round adds as many seeds as `make` makes side by side; a fixed number of seeds is one round, if nothing may
+        end it.  No seeds are added to an undecided variant of which there is `enough`.
         """
         chosen = self._tune(make, look)
         count = 0
@@ -160,12 +180,16 @@ class Comparison:
             waiting = [
                 result.entry.name
                 for result in results[0 if self.alone else 1 :]
-                if result.entry.out is None and not self._is_decided(result, count) and not enough(result)
+                if result.entry.out is None and not self._is_decided(result, count) and not (enough and enough(result))
             ]
             if not waiting or self._is_over(count):
                 return results
             names = {BASELINE, *waiting}
-            count = min(max(count + 1, FIRST), self.study.seeds or self.study.most)
+            if self.study.seeds and self.study.minutes is None and enough is None:
+                count = self.study.seeds
+            else:
+                more = make.count_seeds(len(names)) if isinstance(make, Wide) else 1
+                count = min(max(count + more, FIRST), self.study.seeds or self.study.most)
             units = [
                 self.plan(entry.name, chosen[entry.name], seed, "verdict")
                 for seed in self._seeds(count)
@@ -224,6 +248,8 @@ class Comparison:
     def carry_out(self, units: Sequence[Unit], make: Make, done: Callable[[], None] = lambda: None) -> None:
         """Makes the trials that the ledger does not hold, each a line of it when it ends."""
         left = [unit for unit in units if unit.key not in self.outcomes and unit.variant not in self.failures]
+        if left and isinstance(make, Chooses):
+            make.choose(self.ledger, left)
         for unit, outcome in make(left):
             failed = isinstance(outcome, str)
             line = {

@@ -10,18 +10,19 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 
+from models.contracts import Tree
 from train.config import load_config
 from train.contracts import Arrays, Params
 from train.engine.compilation import enable_compilation_cache
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
-from train.engine.step import combine_batches
+from train.engine.step import TrainState, combine_batches
 from train.errors import Json
 from train.experiment import Experiment
 from train.sums import compute_interval
@@ -78,11 +79,11 @@ def restrict(batch: Arrays, part: Part, start: int) -> Arrays:
     }
 
 
-def measure(prepared: Prepared, params: Params, part: Part, most: int | None = None) -> dict[str, float]:
-    """Measures the loss and other metrics over one part of the held-out examples, or over `most` of its batches."""
-    experiment, data = prepared.experiment, prepared.data
-    batches = data.batches("test", experiment.evaluation.batch_size, prepared.parallel.size(), None)
-    count, results, start = len(batches), [], 0
+def pick_batches(prepared: Prepared, part: Part, most: int | None = None) -> Iterator[Arrays]:
+    """Held-out batches of one part, at most `most` of them, with what is of the other part left out of the weights."""
+    data = prepared.data
+    batches = data.batches("test", prepared.experiment.evaluation.batch_size, prepared.parallel.size(), None)
+    count, start = len(batches), 0
     chosen = range(count) if count < FEW else range(PARTS.index(part), count, len(PARTS))
     for step in chosen[:most]:
         batch = batches[step]
@@ -90,11 +91,54 @@ def measure(prepared: Prepared, params: Params, part: Part, most: int | None = N
             rows = len(next(iter(batch.values())))
             batch = restrict(batch, part, start)
             start += rows
-        results.append(prepared.evaluation(params, prepared.parallel.put(batch)))
+        yield batch
+
+
+def measure(prepared: Prepared, params: Params, part: Part, most: int | None = None) -> dict[str, float]:
+    """Measures the loss and other metrics over one part of the held-out examples, or over `most` of its batches."""
+    batches = pick_batches(prepared, part, most)
+    return compute_metrics([prepared.evaluation(params, prepared.parallel.put(batch)) for batch in batches])
+
+
+def compute_metrics(results: Sequence[dict[str, Tree]]) -> dict[str, float]:
+    """Computes metrics from their moments on each batch."""
     return {name: compute_interval(moments)[0] for name, moments in combine_batches(jax.device_get(results)).items()}
 
 
 Make = Callable[[Sequence[Unit]], Iterable[tuple[Unit, Outcome | str]]]  # makes trials; a string is an error
+
+
+class Program(Protocol):
+    """A compiled structure that is trained from one or several seeds at once; `count` is their number."""
+
+    count: int
+
+    def begin(self, seeded: Sequence[Prepared]) -> TrainState: ...
+
+    def step(self, state: TrainState, batches: Sequence[Arrays]) -> TrainState: ...
+
+    def measure(self, state: TrainState, part: Part, most: int | None = None) -> list[dict[str, float]]: ...
+
+
+class Alone:
+    """One seed, by the experiment's own parallelism."""
+
+    count = 1
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+    def begin(self, seeded: Sequence[Prepared]) -> TrainState:
+        """Makes the state before the first step."""
+        return seeded[0].begin().state
+
+    def step(self, state: TrainState, batches: Sequence[Arrays]) -> TrainState:
+        """Takes a step, which consumes the state."""
+        return self.prepared.step(state, self.prepared.parallel.put(batches[0]))[0]
+
+    def measure(self, state: TrainState, part: Part, most: int | None = None) -> list[dict[str, float]]:
+        """Measures metrics on a part of the held-out data."""
+        return [measure(self.prepared, state.params, part, most)]
 
 
 class Trainer:
@@ -104,28 +148,45 @@ class Trainer:
         self.data = experiment.data.open()
         self.experiment, _ = settle(experiment, self.data)
         self.prepared = prepare(self.experiment, self.data)
+        self.alone = Alone(self.prepared)
+
+    def seed(self, seed: int) -> Prepared:
+        """Prepares the same structure for another seed, with batches and a first state of its own."""
+        return prepare(dataclasses.replace(self.experiment, seed=seed), self.data)
 
     def run(self, seed: int, part: Part) -> Outcome:
         """Trains from a seed, measuring on the way."""
-        compiled = self.prepared
-        seeded = prepare(dataclasses.replace(self.experiment, seed=seed), self.data)
-        state, parallel, steps = seeded.begin().state, seeded.parallel, seeded.steps
+        return self.train([seed], part, self.alone)[0]
+
+    def train(self, seeds: Sequence[int], part: Part, program: Program) -> list[Outcome]:
+        """Trains from as many seeds as the program takes, measuring on the way; seconds are shared by the seeds."""
+        seeded = [self.seed(seed) for seed in seeds]
+        state, steps = program.begin(seeded), self.prepared.steps
+        streams = [each.batches.stream(0, steps) for each in seeded]
         marks = {round(steps * point / POINTS) for point in range(1, POINTS + 1)}
-        curve: list[tuple[int, float]] = []
+        curves: list[list[tuple[int, float]]] = [[] for _ in seeds]
         spent, since = 0.0, time.perf_counter()
-        for step, batch in enumerate(seeded.batches.stream(0, steps), 1):
-            state, _ = compiled.step(state, parallel.put(batch))
+        for step, batches in enumerate(zip(*streams, strict=True), 1):
+            state = program.step(state, batches)
             if step == 1:
                 jax.block_until_ready(state)
                 since = time.perf_counter()
             if step in marks:
                 jax.block_until_ready(state)
                 spent += time.perf_counter() - since
-                curve.append((step, measure(compiled, state.params, part, CURVE)["loss"]))
+                for curve, metrics in zip(curves, program.measure(state, part, CURVE), strict=True):
+                    curve.append((step, metrics["loss"]))
                 since = time.perf_counter()
-        measured = measure(compiled, state.params, part)
-        loss, seconds = measured["loss"], spent / max(steps - 1, 1)
-        return Outcome(loss if math.isfinite(loss) else math.inf, tuple(curve), seconds, measured.get("accuracy"))
+        seconds = spent / max(steps - 1, 1) / len(seeds)
+        return [
+            Outcome(
+                metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf,
+                tuple(curve),
+                seconds,
+                metrics.get("accuracy"),
+            )
+            for curve, metrics in zip(curves, program.measure(state, part), strict=True)
+        ]
 
 
 @functools.lru_cache(maxsize=4)
@@ -151,24 +212,36 @@ def read_units(lines: Iterator[str]) -> Iterator[Unit]:
         yield Unit(**fields | {name: tuple(fields[name]) for name in ("overrides", "files")})
 
 
+def answer(unit: Unit, make: Callable[[Unit], Outcome] = make_trial) -> dict[str, Json]:
+    """Makes a trial; its outcome, or what went wrong in one line, as JSON values."""
+    try:
+        outcome = make(unit)
+    except Exception as error:  # whatever a user's class raises; it is one line of the ledger
+        return {"error": describe_error(error)}
+    return {
+        "loss": outcome.loss,
+        "curve": list(map(list, outcome.curve)),
+        "seconds": outcome.seconds,
+        "accuracy": outcome.accuracy,
+    }
+
+
+def read_answer(line: str) -> Outcome | str:
+    """Reads an answer as a line of JSON."""
+    fields = json.loads(line)
+    if "error" in fields:
+        return fields["error"]
+    curve = tuple((step, loss) for step, loss in fields["curve"])
+    return Outcome(fields["loss"], curve, fields["seconds"], fields["accuracy"])
+
+
 def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:
     """A worker: a line of JSON for each unit on standard input, and one for its outcome on standard output."""
     enable_compilation_cache()
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer
     for unit in read_units(iter(sys.stdin)):
-        answer: Mapping[str, Json]
-        try:
-            outcome = make(unit)
-            answer = {
-                "loss": outcome.loss,
-                "curve": list(map(list, outcome.curve)),
-                "seconds": outcome.seconds,
-                "accuracy": outcome.accuracy,
-            }
-        except Exception as error:  # whatever a user's class raises; it is one line of the ledger
-            answer = {"error": describe_error(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer(unit, make)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 from train.errors import InputError
-from train.study.trial import Make, Outcome, Unit, describe_error, make_trial
+from train.study.cluster import ONE_CORE, open_cluster
+from train.study.grouped import Grouped
+from train.study.trial import Make, Outcome, Unit, read_answer
 
 COMMAND = (sys.executable, "-m", "train.study.trial")
-ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def list_cores() -> list[int]:
@@ -30,30 +31,28 @@ def list_cores() -> list[int]:
         return list(range(os.cpu_count() or 1))
 
 
-def make_here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome | str]]:
-    """Makes trials in this process, which holds all accelerators: another process could not have them."""
-    for unit in units:
-        outcome: Outcome | str
-        try:
-            outcome = make_trial(unit)
-        except Exception as error:  # whatever a user's class raises; it is one line of the ledger
-            outcome = describe_error(error)
-        yield unit, outcome
-
-
 @contextlib.contextmanager
-def open_maker(count: int | None) -> Iterator[Make]:
-    """Gives what makes trials on this machine: `count` workers on a CPU, by default one a core, otherwise this process.
+def open_maker(
+    count: int | None, ray: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Make]:
+    """Gives what makes trials.
 
-    Raises InputError for a count below 1.
+    These are tasks of the Ray cluster at the address `ray`, or of the one at hand if it is empty; on a CPU `count`
+    workers, by default one a core; otherwise this process with all its accelerators.  `say` gets a sentence about what
+    was chosen.  Raises InputError for a count below 1, and if there is no cluster.
     """
+    if count is not None and ray is not None:
+        raise InputError(f"--workers is {count} and Ray places trials by itself; leave --workers or --ray out.")
     if count is not None and count < 1:
         raise InputError(f"--workers is {count}; give 1 or more.")
-    if jax.default_backend() != "cpu":
-        yield make_here
-        return
-    with Pool(count or len(list_cores())) as pool:
-        yield pool.make
+    if ray is not None:
+        with open_cluster(ray, say) as cluster:
+            yield cluster
+    elif jax.default_backend() != "cpu":
+        yield Grouped(say)
+    else:
+        with Pool(count or len(list_cores())) as pool:
+            yield pool
 
 
 class Worker:
@@ -88,11 +87,7 @@ class Worker:
             line = ""
         if not line:
             return f"its process ended with exit code {self.process.wait()}{self._read_last_error()}"
-        answer = json.loads(line)
-        if "error" in answer:
-            return answer["error"]
-        curve = tuple((step, loss) for step, loss in answer["curve"])
-        return Outcome(answer["loss"], curve, answer["seconds"], answer["accuracy"])
+        return read_answer(line)
 
     def _read_last_error(self) -> str:
         lines = [line for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
@@ -114,8 +109,12 @@ class Pool:
         self.command, self.cores = command, cores
         self.workers: list[Worker | None] = [None] * len(cores)
 
-    def make(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome | str]]:
-        """Outcomes of units, as they come."""
+    def count_seeds(self, structures: int) -> int:
+        """Counts the seeds of each of so many structures that workers make side by side."""
+        return max(1, len(self.cores) // structures)
+
+    def __call__(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome | str]]:
+        """Makes trials; gives outcomes as they come."""
         waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[Unit, Outcome | str]] = queue.SimpleQueue()
         for unit in units:

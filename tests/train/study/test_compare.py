@@ -18,12 +18,13 @@ from train.config import load_config
 from train.engine.prepared import prepare
 from train.errors import InputError
 from train.study.compare import Comparison, Entry, enter
+from train.study.grouped import Grouped
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
 from train.study.match import Cost, load_cost, match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
-from train.study.workers import Pool, make_here
+from train.study.workers import Pool
 from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
@@ -119,10 +120,10 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
     units = [Unit("a", "config", (), seed, "verdict") for seed in range(4)]
     broken = "import sys; sys.exit('no such module')"
     with Pool(1, (sys.executable, "-c", broken)) as pool:
-        ((_, error),) = pool.make(units[:1])
+        ((_, error),) = pool(units[:1])
     assert error == "its process ended with exit code 1, and its last line was: no such module"
     with Pool(2, (sys.executable, "-c", script, str(tmp_path))) as pool:
-        outcomes = dict(pool.make(units))
+        outcomes = dict(pool(units))
     assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1, 0.5)] * 4
 
 
@@ -279,7 +280,7 @@ def test_a_config_may_give_a_study_which_the_command_line_changes(tmp_path: Path
 
 def test_trials_of_this_process_are_those_of_a_worker_and_their_errors_are_lines() -> None:
     units = [Unit("a", LANGUAGE_MODEL, ("steps=2",), 3, "tuning"), Unit("b", LANGUAGE_MODEL, ("steps=0",), 3, "tuning")]
-    (_, outcome), (_, error) = make_here(units)
+    (_, outcome), (_, error) = Grouped()(units)
     expected = Trainer(load_config(LANGUAGE_MODEL, ["steps=2"])[0]).run(3, "tuning")
     assert isinstance(outcome, Outcome)
     assert (outcome.loss, outcome.curve) == (expected.loss, expected.curve)
