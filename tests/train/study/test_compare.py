@@ -24,7 +24,7 @@ from train.study.ledger import NAME, Ledger
 from train.study.match import Cost, load_cost, match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
-from train.study.workers import Pool
+from train.study.workers import Pool, Worker, list_cores
 from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
@@ -286,6 +286,23 @@ def test_trials_of_this_process_are_those_of_a_worker_and_their_errors_are_lines
     assert (outcome.loss, outcome.curve) == (expected.loss, expected.curve)
     assert isinstance(error, str)
     assert error.startswith("InputError: ")
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_are_to_the_last_bit_those_of_one_worker_on_a_core() -> None:
+    units = [Unit("a", LANGUAGE_MODEL, ("steps=6",), seed, "verdict") for seed in (0, 1)]
+    with Pool(2) as pool:
+        beside = dict(pool(units))
+        swapped = dict(pool(units[::-1]))
+    worker = Worker(list_cores()[-1])
+    try:
+        after = {unit: worker.make(unit) for unit in units}
+    finally:
+        worker.stop()
+    made = [outcome for outcomes in (beside, swapped, after) for outcome in (outcomes[unit] for unit in units)]
+    numbers = [(outcome.loss, outcome.curve) for outcome in made if isinstance(outcome, Outcome)]
+    assert numbers == numbers[:2] * 3
+    assert numbers[0] != numbers[1]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Groups of trials: the way that a pilot chooses, what the ledger keeps of it, and programs that do not fit."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,27 @@ def test_a_group_that_was_cut_off_is_made_again_only_in_what_is_missing(
     made = seeds_of(trainer, lambda: Comparison(STUDY, tmp_path, ENTRIES).run(make_group(trainer, 1)))
     assert sorted(made) == [(0, 1, 2, 3, 4), (3, 4)]
     assert len(set(path.read_text().splitlines())) == len(lines)
+
+
+def test_a_round_adds_as_many_seeds_as_are_made_side_by_side(tmp_path: Path) -> None:
+    rounds: list[int] = []
+    for name in ("open", "fixed"):
+        (tmp_path / name).mkdir()
+
+    class Side:
+        def count_seeds(self, structures: int) -> int:
+            return 8 // structures
+
+        def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
+            rounds.append(len(units))
+            for unit in units:
+                yield unit, Outcome(2.0 + (unit.variant == "b") * (-1) ** unit.seed, ((1, 3.0), (2, 2.0)), 1.0)
+
+    Comparison(dataclasses.replace(STUDY, seeds=None, most=10), tmp_path / "open", ENTRIES).run(Side())
+    assert rounds == [8, 8, 4]
+    rounds.clear()
+    Comparison(STUDY, tmp_path / "fixed", ENTRIES).run(Side())
+    assert rounds == [10], "nothing is looked at before the last of a fixed number of seeds"
 
 
 @pytest.mark.slow
