@@ -1,8 +1,10 @@
 """Positions of attention in `tiny_lm`: rotary against none, learned, sinusoidal, and biases of the scores.
 
 morphax compare compare_positions
+morphax compare compare_positions --scale colab
 """
 
+from configs.tiny_lm import SCALES
 from train.variants import Study
 
 MIXER = "model.stack.block.mixer"
@@ -21,4 +23,5 @@ def study() -> Study:
         },
         most=6,
         smallest=0.01,
+        scales=SCALES,
     )

@@ -1,6 +1,7 @@
 """Residual paths of `tiny_lm`: pre-norm against post-norm, sandwich, ReZero and hyper-connections.
 
 morphax compare compare_residuals
+morphax compare compare_residuals --scale colab
 
 | variant  | FLOPs | loss   | difference of the loss       | seeds | verdict             |
 |----------|-------|--------|------------------------------|-------|---------------------|
@@ -14,6 +15,7 @@ After 200 steps at the rate of `tiny_lm`, whose residual is pre-norm; no variant
 is 3.35 on one seed and 2.16 on another, so that its interval says little.
 """
 
+from configs.tiny_lm import SCALES
 from train.variants import Study
 
 RESIDUAL = "model.stack.block.residual"
@@ -32,4 +34,5 @@ def study() -> Study:
         },
         most=6,
         smallest=0.01,
+        scales=SCALES,
     )

@@ -12,6 +12,27 @@ from train.experiment import Evaluation, Experiment
 from train.objectives import NextToken
 from train.optimizers import AdamW, Cosine
 
+# settings with which studies of this model take minutes of an accelerator a run, and hours of several
+SCALES = {
+    "colab": (
+        "model.embed.width=512",
+        "model.stack.repeats=8",
+        "data.length=256",
+        "batch_size=64",
+        "steps=2000",
+        "precision=bfloat16",
+    ),
+    "pod": (
+        "model.embed.width=1024",
+        "model.stack.repeats=16",
+        "data.length=1024",
+        "batch_size=256",
+        "steps=10000",
+        "precision=bfloat16",
+        "parallel=Mesh()",
+    ),
+}
+
 
 def experiment() -> Experiment:
     """4 layers of width 128, windows of 64 bytes, 16 a step."""

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from models.words import join
 from train.errors import Json
 
 Budget = Literal["flops", "parameters", "none"]
@@ -21,7 +22,8 @@ class Study:
     kept. `seeds` is the number of paired seeds, or None to go on until each variant is decided, at most `most`.
     `smallest` is the smallest difference of interest, as a share of the baseline's loss. `free` are the fields that
     `budget` may change (see `train.study.match`); `minutes` ends the study after the round in which they are over.
-    `files` are Python files whose components overrides may name.
+    `files` are Python files whose components overrides may name.  `scales` are more overrides by the name of a larger
+    study of the same kind, such as "colab".
     """
 
     config: str
@@ -37,6 +39,7 @@ class Study:
     smallest: float = 0.005
     minutes: float | None = None
     files: tuple[str, ...] = ()
+    scales: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if BASELINE in self.variants:
@@ -51,6 +54,13 @@ class Study:
                 f"A study has alpha {self.alpha} and smallest {self.smallest}; give an alpha between 0 and 0.5, and a"
                 " share from 0 to 1."
             )
+
+    def enlarge(self, scale: str) -> "Study":
+        """Adds the overrides of a scale.  Raises ValueError if the study has none of this name."""
+        if scale not in self.scales:
+            known = join(self.scales) if self.scales else "none"
+            raise ValueError(f"The study has no scale {scale!r}; it has {known}.")
+        return dataclasses.replace(self, overrides=(*self.overrides, *self.scales[scale]))
 
     def record(self) -> dict[str, Json]:
         """Settings that may not change when a study is continued, as JSON values."""

@@ -38,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", metavar="path=A,B,...", help="values that the baseline and each variant try (default: none)"
     )
+    add_scale_argument(parser)
     parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
     parser.add_argument("--most", type=int, help="seeds at most until each is decided (default: 20)")
     parser.add_argument(
@@ -47,6 +48,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
     parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
+
+
+def add_scale_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice of a larger scale that a study offers."""
+    parser.add_argument(
+        "--scale", metavar="NAME", help="the same study larger, such as colab or pod, where it offers one"
+    )
+
+
+def name_folder(options: argparse.Namespace, kind: str) -> Path:
+    """Names the folder of a study: runs/CONFIG_KIND, or runs/CONFIG_SCALE_KIND."""
+    return Path("runs") / "_".join(filter(None, (Path(options.config).stem, options.scale, kind)))
 
 
 def read_variants(settings: list[str]) -> dict[str, tuple[str, ...]]:
@@ -94,6 +107,7 @@ def read_study(options: argparse.Namespace) -> Study:
     if base is not None and not isinstance(base, Study):
         raise InputError(f"study() of {options.config!r} returned a {type(base).__name__}; it must return a Study.")
     before = base or Study(options.config, variants=variants)
+    before = before.enlarge(options.scale) if options.scale else before
     settings = {
         "variants": {**before.variants, **variants},
         "overrides": (*before.overrides, *options.overrides),
@@ -123,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     from train.study.workers import open_maker
     from train.variants import BASELINE
 
-    folder = options.folder or Path("runs") / f"{Path(options.config).stem}_study"
+    folder = options.folder or name_folder(options, "study")
     console = Console()
     entries = enter(study, console.say)
     make_folder(folder)

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", help="the peak of the learning rate (default: the config's)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each structure (default: 3)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the probes (default: runs/CONFIG_probe)")
-    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
+    parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None, scale=None)
 
 
 def run(options: argparse.Namespace) -> int:

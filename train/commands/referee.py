@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="no new seeds after so long: minutes, or 90s, 30min, 2h")
     parser.add_argument("--workers", type=int, help="processes side by side on a CPU (default: one a core)")
     parser.add_argument("--to", type=Path, dest="folder", help="folder of the campaign (default: runs/NAME_referee)")
-    parser.set_defaults(vary=[], tune=None, free=[], seeds=None, until=None, files=[])
+    parser.set_defaults(vary=[], tune=None, free=[], seeds=None, until=None, files=[], scale=None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from train.commands import add_structure_arguments, make_folder
-from train.commands.compare import read_study
+from train.commands.compare import add_scale_argument, name_folder, read_study
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
 
@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
     add_structure_arguments(parser, "flops")
+    add_scale_argument(parser)
     parser.add_argument("--sizes", default="1/2,1,2", help="multiples of width and depth (default: 1/2,1,2)")
     parser.add_argument("--tokens", default="1", help="multiples of the tokens of each size (default: 1)")
     parser.add_argument(
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from train.study.ladder_page import make_ladder_table, write_ladder_page
     from train.study.workers import open_maker
 
-    folder = options.folder or Path("runs") / f"{Path(options.config).stem}_scale"
+    folder = options.folder or name_folder(options, "scale")
     console = Console()
     rungs = plan_ladder(study, sizes, tokens, options.parametrization)
     for rung in rungs:
