@@ -145,10 +145,16 @@ def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [count * step for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _format_tick(tick: float) -> str:
+def format_tick(tick: float) -> str:
     """Formats a round number with its magnitude: 40M."""
-    for least, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if least <= abs(tick) < 1e12:
+    for least, size, letter in (
+        (1e15, 1e15, "P"),
+        (1e12, 1e12, "T"),
+        (1e9, 1e9, "G"),
+        (1e6, 1e6, "M"),
+        (1e4, 1e3, "k"),
+    ):
+        if least <= abs(tick) < 1e18:
             return f"{tick / size:g}{letter}"
     return f"{tick:g}"
 
@@ -184,7 +190,9 @@ def _draw_plot(chart: Plot) -> tuple[float, float, float, str]:
     if low_x == high_x:
         low_x, high_x = low_x - 1, high_x + 1
     below, beside = choose_ticks(low_x, high_x), choose_ticks(low_y, high_y)
-    names = [_format_tick(tick) for tick in beside]
+    if all(float(x).is_integer() for x in xs):  # counts, such as seeds
+        below = [tick for tick in below if float(tick).is_integer()]
+    names = [format_tick(tick) for tick in beside]
     named = [series for series in chart.series if series.name]
     left = max(map(_measure_width, names)) + 12 + 18 * bool(chart.up)
     parts, lines = _draw_legend(named, left, width)
@@ -201,7 +209,7 @@ def _draw_plot(chart: Plot) -> tuple[float, float, float, str]:
     for tick, name in zip(beside, names, strict=True):
         parts.append(f'<path d="M{left:.1f},{down(tick):.1f}H{right:.1f}" {rule}/>')
         parts.append(_draw_text(left - 6, down(tick) + 4, name, "end"))
-    parts += [_draw_text(over(tick), bottom + 17, _format_tick(tick), "middle") for tick in below]
+    parts += [_draw_text(over(tick), bottom + 17, format_tick(tick), "middle") for tick in below]
     parts.append(f'<path d="M{left:.1f},{bottom:.1f}H{right:.1f}" stroke="currentColor" stroke-width="1"/>')
     for series in chart.series:
         parts += _draw_series(series, over, down)

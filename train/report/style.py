@@ -68,6 +68,7 @@ th, td {{ padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--rule)
 thead th, tr:first-child > th[scope=col] {{ color: var(--soft); font-weight: 500; }}
 th[scope=row] {{ font-weight: 400; }}
 table.numbers td {{ font-variant-numeric: tabular-nums; }} table.numbers td:nth-child(2) {{ white-space: nowrap; }}
+@media screen {{ .steady td {{ white-space: nowrap; }} }}
 figure {{ margin: 1.5rem 0 2rem; }}
 figcaption {{ font-weight: 600; margin-bottom: .5rem; }}
 figcaption a {{ font-weight: 400; font-size: .8125rem; margin-left: .5rem; padding: .25rem; }}

@@ -14,14 +14,17 @@ from models.parametrization import width_of
 from train.config import load_config
 from train.data.notes import get_notes
 from train.engine.folder import collect_versions
-from train.engine.prepared import prepare
+from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError, Json
+from train.study.cluster import Cluster
+from train.study.curves import average_curves, find_share_of_steps
 from train.study.leaks import find_leak
 from train.study.ledger import Ledger
 from train.study.match import Cost, Match, UnmatchedError, load_cost, match, read_cost
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.verdict import Verdict, judge
+from train.study.workers import describe_machine
 from train.variants import BASELINE, FIRST, Study
 
 
@@ -55,6 +58,7 @@ class Entry:
     moved: tuple[str, ...] = ()  # overrides that the match added
     cost: Cost = Cost(0, 0)
     out: str | None = None
+    tokens: int = 0  # of a step; 0 if the data has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,9 @@ class Result:
     `share` is the mean difference as a share of the baseline's mean loss, with the confidence sequence.  `compute` is
     the share of its own steps after which the better one of the two has the last loss of the other, on their mean
     curves; None if the curves do not say.  `losses` are by seed, `differences` those of seeds that both have.
+    `curves` are by seed, `step_seconds` the median time of a step, NaN unless all trials are of one machine.  `pilot`
+    are differences as shares of the baseline's loss, from which seeds are planned: those of the tuning if it has three
+    seeds or more, otherwise those of the first three.
     """
 
     entry: Entry
@@ -78,6 +85,9 @@ class Result:
     losses: tuple[float, ...] = ()
     differences: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
+    curves: tuple[tuple[tuple[int, float], ...], ...] = ()
+    step_seconds: float = math.nan
+    pilot: tuple[float, ...] = ()
 
 
 def enter(
@@ -104,7 +114,7 @@ def enter(
             if leak:
                 raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
             target = target or read_cost(prepared)
-            entries.append(Entry(name, overrides, cost=read_cost(prepared)))
+            entries.append(Entry(name, overrides, cost=read_cost(prepared), tokens=count_tokens(prepared)))
             for note in get_notes(data):
                 say(str(note))
             continue
@@ -112,8 +122,15 @@ def enter(
             entries.append(Entry(name, overrides, cost=read_cost(prepared), out=leak))
             continue
         assert target is not None
-        entries.append(_match_entry(study, name, overrides, target, width_of(prepared.experiment.model)))
+        entry = _match_entry(study, name, overrides, target, width_of(prepared.experiment.model))
+        entries.append(dataclasses.replace(entry, tokens=count_tokens(prepared)))
     return entries
+
+
+def count_tokens(prepared: Prepared) -> int:
+    """Counts the tokens of a step, padding included; 0 if the data has none."""
+    first = prepared.batches[0]
+    return int(first["tokens"].size) if "tokens" in first else 0
 
 
 def _match_entry(study: Study, name: str, overrides: tuple[str, ...], target: Cost, width: int) -> Entry:
@@ -137,6 +154,7 @@ class Comparison:
         self.first_seed, self.alone = first_seed, alone
         self.outcomes: dict[tuple[str, tuple[str, ...], int, str], Outcome] = {}
         self.failures: dict[str, str] = {}
+        self.machines: set[str | None] = set()
         self.began = time.monotonic()
         first = next(iter(self.ledger.lines), None)
         if first is None:
@@ -154,6 +172,7 @@ class Comparison:
 
     def _take(self, line: Mapping[str, Any]) -> None:
         key = (line["variant"], tuple(line["overrides"]), line["seed"], line["part"])
+        self.machines.add(line.get("machine"))
         if line["error"] is not None:
             self.failures[key[0]] = line["error"]
             return
@@ -263,6 +282,7 @@ class Comparison:
                 "curve": [] if failed else [[step, _finite(loss)] for step, loss in outcome.curve],
                 "seconds": None if failed else outcome.seconds,
                 "accuracy": None if failed else outcome.accuracy,
+                "machine": None if isinstance(make, Cluster) else describe_machine(),
             }
             self.ledger.add(line)
             self._take(line)
@@ -291,7 +311,27 @@ class Comparison:
             self.failures[name] = "its loss is not finite on some seed"
         loss = float(np.mean([outcome.loss for outcome in base.values()])) if base else math.nan
         verdicts = judge(finite, self.study.alpha, self.study.smallest * loss if base else 0.0)
-        return [self._result(entry, found[entry.name], base, verdicts.get(entry.name), loss) for entry in self.entries]
+        return [
+            dataclasses.replace(
+                self._result(entry, found[entry.name], base, verdicts.get(entry.name), loss),
+                pilot=self._find_pilot(chosen[entry.name], entry.name, chosen[BASELINE]),
+            )
+            for entry in self.entries
+        ]
+
+    def _find_pilot(self, overrides: tuple[str, ...], name: str, base: tuple[str, ...]) -> tuple[float, ...]:
+        """Differences as shares of the baseline's loss, on the tuning's seeds or on the first ones."""
+        tuned = self.study.tuning_seeds >= FIRST and self.study.grid
+        seeds = range(TUNING_SEED, TUNING_SEED + self.study.tuning_seeds) if tuned else self._seeds(FIRST)
+        part = "tuning" if tuned else "verdict"
+        pairs = [
+            (own.loss, other.loss)
+            for seed in seeds
+            if (own := self.outcomes.get((name, overrides, seed, part)))
+            and (other := self.outcomes.get((BASELINE, base, seed, part)))
+        ]
+        mean = float(np.mean([other for _, other in pairs])) if pairs else math.nan
+        return tuple((own - other) / mean for own, other in pairs)
 
     def _result(
         self,
@@ -307,7 +347,7 @@ class Comparison:
         ratios = entry.cost.parameters / target.parameters, entry.cost.flops / target.flops
         if not own or out:
             return Result(entry, None, parameters=ratios[0], flops=ratios[1])
-        curve, other = _mean_curve(own), _mean_curve(base)
+        curve, other = (average_curves([one.curve for one in group.values()]) for group in (own, base))
         both = sorted(own.keys() & base.keys())
         seconds = float(np.median([own[seed].seconds / base[seed].seconds for seed in both])) if both else math.nan
         share = (math.nan, math.nan, math.nan)
@@ -320,12 +360,17 @@ class Comparison:
             share,
             *ratios,
             seconds,
-            _share_of_steps(curve, other),
+            find_share_of_steps(curve, other),
             curve,
             tuple(own[seed].loss for seed in sorted(own)),
             tuple(own[seed].loss - base[seed].loss for seed in both),
             tuple(value for seed in sorted(own) if (value := own[seed].accuracy) is not None),
+            tuple(own[seed].curve for seed in sorted(own)),
+            float(np.median([outcome.seconds for outcome in own.values()])) if self._has_one_machine() else math.nan,
         )
+
+    def _has_one_machine(self) -> bool:
+        return len(self.machines) == 1 and None not in self.machines
 
 
 def record_study(study: Study) -> dict[str, Json]:
@@ -341,19 +386,3 @@ def find_sources(study: Study) -> dict[str, Json]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _mean_curve(outcomes: Mapping[int, Outcome]) -> tuple[tuple[int, float], ...]:
-    rows = [outcome.curve for outcome in outcomes.values()]
-    return tuple((points[0][0], float(np.mean([loss for _, loss in points]))) for points in zip(*rows, strict=False))
-
-
-def _share_of_steps(curve: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -> float | None:
-    """The share of its steps after which the better of two mean curves has the last loss of the other one."""
-    if len(curve) < 2 or len(other) < 2:
-        return None
-    better, aim = (curve, other[-1][1]) if curve[-1][1] <= other[-1][1] else (other, curve[-1][1])
-    for (before, high), (after, low) in zip(better, better[1:], strict=False):
-        if low <= aim < high:
-            return (before + (high - aim) / (high - low) * (after - before)) / better[-1][0]
-    return None

@@ -11,8 +11,9 @@ import rich.text
 
 from train.report.console import Console, format_duration
 from train.study.compare import Result
+from train.study.power import describe_plans
 from train.study.words import describe, make_table
-from train.variants import BASELINE, Study
+from train.variants import BASELINE, FIRST, Study
 
 
 class Live:
@@ -22,6 +23,7 @@ class Live:
         self.console, self.study = console, study
         self.began, self.last = time.monotonic(), ""
         self.seeds = 0
+        self.planned = {BASELINE}
         self.live = rich.live.Live(console=console.rich, refresh_per_second=2) if console.rich.is_terminal else None
 
     def __enter__(self) -> "Live":
@@ -43,12 +45,21 @@ class Live:
             self._show(rich.text.Text(f"tuning: {done} of {planned} trials, {spent}"), f"tuning: {done} of {planned}")
             return
         seeds = len(results[0].losses)
+        self._say_plans(results)
         said = f"{done} trials, {seeds} seeds of the baseline, {spent}"
         lines = [describe(result) for result in results if result.entry.name != BASELINE and result.losses]
         group = rich.console.Group(make_table(results), rich.text.Text(said))
         decided = seeds >= 2 and seeds > self.seeds
         self.seeds = max(seeds, self.seeds)
         self._show(group, "\n".join([said, *lines]) if decided else "")
+
+    def _say_plans(self, results: Sequence[Result]) -> None:
+        """Says once how many seeds each variant needs: before the first seed if the tuning tells, or after three."""
+        for result in results:
+            if len(result.pilot) >= FIRST and result.entry.name not in self.planned:
+                self.planned.add(result.entry.name)
+                for text in describe_plans(self.study, results, result.entry.name):
+                    self.console.say(text)
 
     def _show(self, shown: rich.console.RenderableType, line: str) -> None:
         if self.live is not None:

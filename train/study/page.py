@@ -1,38 +1,73 @@
-"""Files of a study: report.html, which needs no network, summary.json, table.md and trials.csv."""
+"""Files of a study: report.html, summary.json, tables, trials.csv, and its figures for a paper."""
 
+import dataclasses
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from train.charts import Plot, Series
+from train.charts import Plot
 from train.disk import explain_failed_writes
 from train.page import Sentence, Table, add_caption
+from train.report.figures import write_figures
 from train.report.html import make_page
 from train.study.compare import Result
+from train.study.figures import COSTS, EQUAL, describe_band, draw_curves, draw_fronts, draw_sequences
 from train.study.files import write_report
 from train.study.ledger import NAME
-from train.study.records import read_trials, to_markdown, write_trials
-from train.study.verdict import find_interval
+from train.study.power import describe_plans, extend_pilot
+from train.study.records import read_trials, to_latex, to_markdown, write_trials
 from train.study.words import describe, make_rows, record
 from train.variants import BASELINE, Study
 
 COLUMNS = ("variant", "parameters", "FLOPs", "time", "loss", "difference of the loss", "seeds", "verdict")
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure of the page: the name of its files, its caption, and its heading."""
+
+    name: str
+    caption: str
+    plot: Plot
+    heading: str
+
+
+def draw(study: Study, results: Sequence[Result]) -> list[Drawing]:
+    """Draws the figures of a study."""
+    drawings = [
+        Drawing(f"loss over {axis}", f"Loss over {axis}", plot, "Losses") for axis, plot in draw_curves(results).items()
+    ]
+    drawings += [
+        Drawing(f"front over {axis}", f"Loss over {axis} of a run", plot, "Fronts")
+        for axis, plot in draw_fronts(results).items()
+    ]
+    drawings += [
+        Drawing(f"difference of {name}", f"{name} less {BASELINE}", plot, "Confidence sequences")
+        for name, plot in draw_sequences(study, results).items()
+    ]
+    return [dataclasses.replace(one, name=one.name.replace(" ", "_").lower()) for one in drawings]
+
+
 def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
-    """Writes the verdicts, the table, curves of the loss, and the confidence sequences by seed."""
+    """Writes the verdicts, the table, and the figures; the latter also as files of their own."""
     variants = [result for result in results if result.entry.name != BASELINE]
-    judged = sum(result.verdict is not None for result in variants)
+    drawings = draw(study, results)
+    rows = make_rows(results)
+    table = add_caption("costs are over the baseline's", Table(COLUMNS, tuple(rows)))
     sections = {
-        "Verdict": "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants),
-        "Costs and losses": add_caption("costs are over the baseline's", Table(COLUMNS, tuple(make_rows(results)))),
-        "Loss over steps": add_caption("held-out loss, mean over seeds", _curves(results)),
-        "Confidence sequences": "".join(
-            add_caption(f"{result.entry.name} less {BASELINE}: difference of the loss by seed", plot)
-            for result in variants
-            if (plot := _sequence(study, result, judged)) is not None
+        "Verdict": "".join(map(_emphasise, map(describe, variants))),
+        "Costs and losses": f'<div class="steady">{table}</div>',
+        "Losses": _join_figures(
+            drawings,
+            "Losses",
+            f"{describe_band(results)}. Seeds are paired, so bands of variants that differ may overlap.",
         ),
+        "Fronts": _join_figures(drawings, "Fronts", _describe_fronts(results, drawings)),
+        "Confidence sequences": _join_figures(
+            drawings, "Confidence sequences", "The interval holds at all seeds together, however often it is looked at."
+        ),
+        "Seeds needed": _write_plans(study, variants),
         "Match": add_caption("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
@@ -40,40 +75,40 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
     write_report(folder, page, [record(result) for result in results])
     with explain_failed_writes(folder):
-        (folder / "table.md").write_text(to_markdown(COLUMNS, make_rows(results)), encoding="utf-8")
+        (folder / "table.md").write_text(to_markdown(COLUMNS, rows), encoding="utf-8")
+        (folder / "table.tex").write_text(to_latex(COLUMNS, rows), encoding="utf-8")
         (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
+    write_figures(folder, {drawing.name: drawing.plot for drawing in drawings})
 
 
-def _curves(results: Sequence[Result]) -> Plot:
-    lines = [(result.entry.name, result.curve) for result in results if result.curve]
-    return Plot(
-        tuple(Series(name, tuple(curve), "marked", number) for number, (name, curve) in enumerate(lines)),
-        "step",
-        "loss",
-    )
+def _join_figures(drawings: Sequence[Drawing], heading: str, note: str) -> str:
+    figures = "".join(add_caption(one.caption, one.plot) for one in drawings if one.heading == heading)
+    text = f"<p>{html.escape(note)}</p>" if note else ""
+    return text + (f'<div class="curves">{figures}</div>' if figures else "")
 
 
-def _sequence(study: Study, result: Result, count: int) -> Plot | None:
-    """The mean difference and its confidence sequence, seed by seed, from the first interval that is finite."""
-    x = result.differences
-    rows: list[tuple[int, float, float, float]] = []
-    for n in range(2, len(x) + 1):
-        low, high = find_interval(x[:n], study.alpha / count)
-        if max(abs(low), abs(high)) < float("inf"):
-            rows.append((n, sum(x[:n]) / n, low, high))
-    if not rows:
-        return None
-    names = ("mean", "low", "high")
-    lines = [tuple((row[0], row[place]) for row in rows) for place in (1, 2, 3)]
-    return Plot(
-        tuple(
-            Series(name, line, "marked", number) for number, (name, line) in enumerate(zip(names, lines, strict=True))
-        ),
-        "seeds",
-        "difference",
-    )
+def _describe_fronts(results: Sequence[Result], drawings: Sequence[Drawing]) -> str:
+    """Describes the fronts, and the costs that have none."""
+    drawn = {one.plot.across for one in drawings if one.heading == "Fronts"}
+    equal = [axis for axis in COSTS if axis not in drawn and axis != "seconds of training"]
+    said = ["Means over seeds with 95 % t intervals; the front is of the means."] if drawn else []
+    if sum(bool(result.curve) for result in results) > 1 and equal:
+        said.append(f"There is no front over {' or '.join(equal)}, which are equal within {EQUAL:.0%}.")
+    return " ".join(said)
+
+
+def _write_plans(study: Study, variants: Sequence[Result]) -> str:
+    """Writes what was planned from the pilot, and what all seeds say now."""
+    planned = [*describe_plans(study, variants), *describe_plans(study, [extend_pilot(one) for one in variants])]
+    return "".join(map(_emphasise, dict.fromkeys(planned)))
+
+
+def _emphasise(sentence: str) -> str:
+    """Emphasises the name that a sentence begins with."""
+    name, colon, text = sentence.partition(":")
+    return f"<p><strong>{html.escape(name)}</strong>{colon}{html.escape(text)}</p>"
 
 
 def _moved(study: Study, variants: Sequence[Result]) -> str:
-    moved = [f"{one.entry.name}: {', '.join(one.entry.moved)}" for one in variants if one.entry.moved]
+    moved: Iterator[str] = (f"{one.entry.name}: {', '.join(one.entry.moved)}" for one in variants if one.entry.moved)
     return "; ".join(moved) or f"nothing: their {study.budget} are equal as they are, or are not matched"

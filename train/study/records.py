@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -119,3 +120,21 @@ def to_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Converts a table to Markdown."""
     lines = [list(columns), ["---"] * len(columns), *(list(row) for row in rows)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def to_latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Converts a table to LaTeX with the rules of booktabs; columns of numbers are aligned to the right."""
+    sides = "".join("r" if _holds_numbers([row[place] for row in rows]) else "l" for place in range(len(columns)))
+    head, *body = (" & ".join(map(_escape_latex, cells)) + r" \\" for cells in (columns, *rows))
+    lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"
+
+
+def _holds_numbers(cells: Sequence[str]) -> bool:
+    return any(cells) and all(not cell or cell.replace(".", "", 1).isdigit() for cell in cells)
+
+
+def _escape_latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    text = "".join(special.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)  # minus, not a hyphen

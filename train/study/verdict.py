@@ -32,27 +32,28 @@ Word = Literal["better", "worse", "no difference shown", "as good", "disqualifie
 
 def log_e_value(differences: Sequence[float], mean: float = 0.0) -> float:
     """The logarithm of E(mean); 0 for less than two differences, and if all of them equal `mean`."""
-    return float(_log_e_values(differences, mean)[-1]) if len(differences) else 0.0
+    return float(log_e_values(differences, mean)[-1]) if len(differences) else 0.0
 
 
-def _log_e_values(differences: Sequence[float], mean: float) -> np.ndarray:
-    """The logarithms of E(mean) after 1, ..., n differences."""
+def log_e_values(differences: Sequence[float] | np.ndarray, mean: float = 0.0) -> np.ndarray:
+    """The logarithms of E(mean) after 1, ..., n differences; (..., n) for differences (..., n)."""
     x = np.asarray(differences, np.float64) - mean
-    n = np.arange(1, len(x) + 1)
-    means = np.cumsum(x) / n
-    before = np.concatenate([[0.0], means[:-1]])
-    spread, shift = np.cumsum((x - before) * (x - means)), n * means**2  # by Welford's recurrence
-    sure = (n > 1) & (np.cumsum(x != 0) > 0)
+    n = np.arange(1, x.shape[-1] + 1)
+    sums = np.cumsum(x, axis=-1)
+    means = sums / n
+    before = np.concatenate([np.zeros_like(x[..., :1]), means[..., :-1]], axis=-1)
+    spread, shift = np.cumsum((x - before) * (x - means), axis=-1), n * means**2  # by Welford's recurrence
+    sure = (n > 1) & (np.cumsum(x != 0, axis=-1) > 0)
     g, count = np.asarray(EFFECTS), n[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(spread + shift)[:, None] - np.log(spread[:, None] + shift[:, None] / (1 + count * g))
-        values = np.logaddexp.reduce(count / 2 * ratio - np.log1p(count * g) / 2, axis=1)
+        ratio = np.log(spread + shift)[..., None] - np.log(spread[..., None] + shift[..., None] / (1 + count * g))
+        values = np.logaddexp.reduce(count / 2 * ratio - np.log1p(count * g) / 2, axis=-1)
     return np.where(sure, values - math.log(len(g)), 0.0)
 
 
 def find_p_value(differences: Sequence[float]) -> float:
     """The least 1 / E(0) over all looks so far: a p-value that is valid at any time."""
-    return min(1.0, math.exp(-max(_log_e_values(differences, 0.0), default=0.0)))
+    return min(1.0, math.exp(-max(log_e_values(differences, 0.0), default=0.0)))
 
 
 def find_interval(differences: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:

@@ -25,9 +25,9 @@ def describe(result: Result) -> str:
         ends = sorted((abs(low), abs(high)))
         size = f"{abs(mean):.1%} ({_percent(ends[0])} to {_percent(ends[1])}) of the loss {seeds}"
         text = f"{entry.name}: {verdict.word} by {size}"
-        if result.compute:
-            text += f"; {1 / result.compute:.2f} times {'less' if verdict.word == 'better' else 'more'} compute"
-            text += " for the same loss"
+        if (speed := find_speed(result)) is not None:
+            flops, seconds = (_format_speed(value, verdict.word == "worse") for value in speed)
+            text += f"; for the same loss {flops} compute" + (f" and {seconds} time" if math.isfinite(speed[1]) else "")
     else:
         seen = max(abs(low), abs(high)) if verdict.word == "as good" else (high - low) / 2
         bound = f"one of {seen:.1%} would have been seen" if math.isfinite(seen) else "too few to tell"
@@ -37,6 +37,23 @@ def describe(result: Result) -> str:
             text += f"; if this goes on, {verdict.needed} seeds would decide"
     costs = f"parameters {result.parameters:.3f}, FLOPs {result.flops:.3f}, time {result.seconds:.2f} of the baseline's"
     return f"{text}; {costs}"
+
+
+def find_speed(result: Result) -> tuple[float, float] | None:
+    """The better one's speed-up over the other for the loss that the other ends with: in FLOPs, and in seconds.
+
+    The latter is NaN unless all trials are of one machine.  None if the curves do not say.
+    """
+    if not result.compute or result.verdict is None:
+        return None
+    turn = 1 if result.share[0] < 0 else -1  # the ratios of costs are the variant's over the baseline's
+    seconds = result.seconds if math.isfinite(result.step_seconds) else math.nan
+    return 1 / (result.compute * result.flops**turn), 1 / (result.compute * seconds**turn)
+
+
+def _format_speed(speed: float, is_worse: bool) -> str:
+    is_more = is_worse == (speed >= 1)
+    return f"{max(speed, 1 / speed):.2f} times {'more' if is_more else 'less'}"
 
 
 def _percent(share: float) -> str:
@@ -94,4 +111,5 @@ def record(result: Result) -> dict[str, Json]:
         "flops": number(result.flops),
         "seconds": number(result.seconds),
         "compute": number(result.compute),
+        "speed_up": [number(value) for value in find_speed(result) or ()] or None,
     }

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
+import platform
 import queue
 import shutil
 import subprocess
@@ -29,6 +31,12 @@ def list_cores() -> list[int]:
         return sorted(os.sched_getaffinity(0))
     except AttributeError:  # of macOS and Windows
         return list(range(os.cpu_count() or 1))
+
+
+def describe_machine() -> str:
+    """Describes the machine whose times can be compared: its device, its cores, and a digest of its name."""
+    name = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {name}"
 
 
 @contextlib.contextmanager
