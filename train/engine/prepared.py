@@ -183,13 +183,7 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     training step.
     """
     _require_fit(experiment, data)
-    multiple = experiment.parallel.size() * experiment.accumulate
-    batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
-    objective = experiment.objective
-    if isinstance(objective, WeighsClasses):
-        weights = compute_class_weights(objective.class_weights, data)
-        require_once(objective.class_weights, _get_balance(experiment))
-        batches = add_emphasis(batches, weights)
+    batches = _batch_training(experiment, data)
     first = batches[0]
     traced = _trace_objective(experiment, data, first)
     steps = experiment.count_steps(len(batches))
@@ -231,6 +225,23 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         work=work,
         uncertain=traced.uncertain,
     )
+
+
+def reseed(prepared: Prepared, seed: int) -> Prepared:
+    """Gives the same structure another seed: other batches and another beginning; nothing is traced again."""
+    experiment = dataclasses.replace(prepared.experiment, seed=seed)
+    return dataclasses.replace(prepared, experiment=experiment, batches=_batch_training(experiment, prepared.data))
+
+
+def _batch_training(experiment: Experiment, data: Dataset) -> Steps:
+    multiple = experiment.parallel.size() * experiment.accumulate
+    batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
+    objective = experiment.objective
+    if not isinstance(objective, WeighsClasses):
+        return batches
+    weights = compute_class_weights(objective.class_weights, data)
+    require_once(objective.class_weights, _get_balance(experiment))
+    return add_emphasis(batches, weights)
 
 
 def prepare_evaluation(experiment: Experiment, data: Dataset) -> Inference:

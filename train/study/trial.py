@@ -20,7 +20,7 @@ from models.contracts import Tree
 from train.config import load_config
 from train.contracts import Arrays, Params
 from train.engine.compilation import enable_compilation_cache
-from train.engine.prepared import Prepared, prepare
+from train.engine.prepared import Prepared, prepare, reseed
 from train.engine.requirements import settle
 from train.engine.step import TrainState, combine_batches
 from train.errors import Json
@@ -145,14 +145,13 @@ class Trainer:
     """A structure that is trained from several seeds by one compiled step."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.data = experiment.data.open()
-        self.experiment, _ = settle(experiment, self.data)
-        self.prepared = prepare(self.experiment, self.data)
+        data = experiment.data.open()
+        self.prepared = prepare(settle(experiment, data)[0], data)
         self.alone = Alone(self.prepared)
 
     def seed(self, seed: int) -> Prepared:
         """Prepares the same structure for another seed, with batches and a first state of its own."""
-        return prepare(dataclasses.replace(self.experiment, seed=seed), self.data)
+        return reseed(self.prepared, seed)
 
     def run(self, seed: int, part: Part) -> Outcome:
         """Trains from a seed, measuring on the way."""

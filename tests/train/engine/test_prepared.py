@@ -3,14 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+import chex
 import jax
+import numpy as np
 import pytest
 
 from models.contracts import Batch
 from models.head.chunked import Projected
 from tests.places import CONFIGS
 from train.config import load_config
-from train.engine.prepared import prepare
+from train.engine.prepared import prepare, reseed
 from train.objectives import NextToken
 from train.parallel import Jit
 from train.sums import Sums
@@ -26,7 +28,7 @@ class Counted(NextToken):
         return super().__call__(outputs, batch)
 
 
-def test_the_step_is_traced_once(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_is_traced_once_whatever_the_seed(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
     experiment, _ = load_config(str(CONFIGS / "language_model.py"), [])
     experiment = dataclasses.replace(experiment, objective=Counted(), parallel=Jit())
@@ -36,3 +38,8 @@ def test_the_step_is_traced_once(workshop: Path, monkeypatch: pytest.MonkeyPatch
     for step in range(2):
         state, _ = prepared.step(state, prepared.parallel.put(prepared.batches[step]))
     assert len(TRACES) == counted
+    other = reseed(prepared, 5)
+    afresh = prepare(dataclasses.replace(experiment, seed=5), prepared.data)
+    chex.assert_trees_all_equal(other.begin().state, afresh.begin().state)
+    chex.assert_trees_all_equal(dict(other.batches[3]), dict(afresh.batches[3]))
+    assert not np.array_equal(other.batches[3]["tokens"], prepared.batches[3]["tokens"])
