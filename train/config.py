@@ -30,6 +30,11 @@ def list_studies() -> list[str]:
     return _list_files("study")
 
 
+def list_searches() -> list[str]:
+    """Lists the names of the architecture searches in configs/."""
+    return _list_files("search")
+
+
 def _list_files(function: str) -> list[str]:
     files = Path(configs.__path__[0]).glob("*.py")
     return sorted(path.stem for path in files if f"\ndef {function}(" in path.read_text(encoding="utf-8"))
@@ -49,6 +54,8 @@ def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> t
         remedy = "it needs one that gives an Experiment."
         if "study" in vars(module):
             remedy = f"it is a study: morphax compare {name}."
+        elif "search" in vars(module):
+            remedy = f"it is a search: morphax search {name}."
         raise InputError(f"The config {name!r} has no function experiment(); {remedy}")
     try:
         experiment = module.experiment()
@@ -74,7 +81,7 @@ def import_config(name: str) -> ModuleType:
     """Imports the module of a config, by name or as a file.  Raises InputError if there is none."""
     if name.endswith(".py"):
         return load_file(name, "config file")
-    known = [*list_configs(), *list_studies()]
+    known = [*list_configs(), *list_studies(), *list_searches()]
     if name not in known:
         raise InputError(f"No config is called {name!r}; {nearest(name, known)}")
     return importlib.import_module(f"configs.{name}")

@@ -1,4 +1,4 @@
-"""Studies as values: a baseline, variants of it, and how they are compared."""
+"""Studies and searches as values: a baseline, variants of it, and how they are compared or found."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -74,4 +74,82 @@ class Study:
             "tuning_seeds": self.tuning_seeds,
             "alpha": self.alpha,
             **({"files": list(self.files)} if self.files else {}),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """An architecture search: edits of the baseline's structure, and how those that are kept are confirmed.
+
+    Edits are of what is at the paths `at` and below, by default of every block.  Each generation has `population`
+    candidates, `candidates` in all.  `rungs` are shares of the config's steps: all candidates of a generation are
+    trained for the first, and the share `keep` of them for each next one, whose loss is lowest; `probe` names a task
+    on which they are trained for `probe_steps` before.  Trials of the search have `seeds` seeds, and the tuning part of
+    the held-out data.  `crossover` is the share of candidates that are drawn from two parents, and `seed` decides the
+    draws.  The best `winners` are compared with the baseline on fresh seeds and the other part: `most`, `alpha` and
+    `smallest` are those of `Study`, as are `budget`, `free` and `files`.  `minutes` ends the search after 60 % of them.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    at: tuple[str, ...] = ()
+    candidates: int = 24
+    population: int = 8
+    rungs: tuple[float, ...] = (1 / 9, 1 / 3, 1.0)
+    keep: float = 1 / 3
+    probe: str | None = None
+    probe_steps: int = 400
+    seeds: int = 1
+    crossover: float = 0.25
+    seed: int = 0
+    winners: int = 2
+    budget: Budget = "flops"
+    free: tuple[str, ...] = ()
+    most: int = 20
+    alpha: float = ALPHA
+    smallest: float = 0.005
+    minutes: float | None = None
+    files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = (self.candidates, self.population, self.probe_steps, self.seeds, self.winners)
+        if min(counts) < 1:
+            raise ValueError(
+                f"A search has {self.candidates} candidates, {self.population} in a generation, {self.probe_steps}"
+                f" steps of a probe, {self.seeds} seeds and {self.winners} winners; give 1 or more of each."
+            )
+        rising = all(low < high for low, high in zip(self.rungs, self.rungs[1:], strict=False))
+        if not self.rungs or not rising or self.rungs[0] <= 0 or self.rungs[-1] != 1:
+            raise ValueError(
+                f"The rungs of a search are {self.rungs}; give rising shares of the steps that end in 1, such as"
+                " 1/9,1/3,1."
+            )
+        if not 0 < self.keep <= 1 or not 0 <= self.crossover <= 1 or not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"A search keeps {self.keep}, crosses {self.crossover} and has seed {self.seed}; give a share above 0"
+                f" up to 1, a share from 0 to 1, and a whole number from 0 to {2**32 - 1}."
+            )
+        _ = self.study  # whose settings are checked too
+
+    @property
+    def study(self) -> Study:
+        """The study of the baseline, to which the winners become variants."""
+        return Study(
+            self.config,
+            self.overrides,
+            budget=self.budget,
+            free=self.free,
+            most=self.most,
+            alpha=self.alpha,
+            smallest=self.smallest,
+            files=self.files,
+        )
+
+    def record(self) -> dict[str, Json]:
+        """Settings that may not change when a search is continued, as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+            if name not in ("minutes", "most", "smallest")
         }

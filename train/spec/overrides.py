@@ -2,8 +2,9 @@
 
 import ast
 import dataclasses
+import inspect
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from models.structure import absence, differences, fields
@@ -157,6 +158,38 @@ def parse(node: ast.AST, names: Names) -> object:
                 f"{ast.unparse(node)!r} is not allowed in a value; use literals and calls of components, such as"
                 " Attention(heads=4)."
             )
+
+
+def write_value(value: object) -> str:
+    """Writes a value as the text of an override, which `parse` reads: the call of a component, without its defaults.
+
+    Raises InputError for what no override can name, such as an array.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return repr(value)
+    if inspect.isfunction(value):
+        return value.__name__
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(write_value, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name!r}: {write_value(item)}' for name, item in value.items())}}}"
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise InputError(f"A {type(value).__name__} cannot be written as an override; use components and literals.")
+    settings = [
+        f"{field.name}={write_value(inner)}"
+        for field in fields(value)
+        if (inner := getattr(value, field.name)) != find_default(field)
+    ]
+    return f"{type(value).__name__}({', '.join(settings)})"
+
+
+def find_default(field: dataclasses.Field[object]) -> object:
+    """Finds the default of a field; `dataclasses.MISSING` if it has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _divide(above: float, below: float) -> float:

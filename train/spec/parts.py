@@ -74,13 +74,14 @@ def discover(root: type, candidates: Iterable[object]) -> Names:
                 raise InputError(f"Two parts are called {part.__name__}, in {homes}; rename one of them.")
             kinds += [kind for annotation in read_annotations(part).values() for kind in split_annotation(annotation)]
         elif isinstance(kind := kinds.pop(), type) and ("kind", kind) not in seen:
-            new = [value for value in classes if value not in seen and _fits(value, kind)]
+            new = [value for value in classes if value not in seen and fits(value, kind)]
             seen |= {("kind", kind), *new}
             waiting += new
     return parts
 
 
-def _fits(component: type, kind: type) -> bool:
+def fits(component: type, kind: type) -> bool:
+    """Tells if a class may stand in a field of a type: it conforms to the contract, or is or extends the dataclass."""
     if is_contract(kind):
         return conforms(component, kind)
     return dataclasses.is_dataclass(kind) and kind in component.__mro__

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,14 +17,12 @@ from train.engine.folder import collect_versions
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError, Json
-from train.study.cluster import Cluster
 from train.study.curves import average_curves, find_share_of_steps
 from train.study.leaks import find_leak
-from train.study.ledger import Ledger
 from train.study.match import Cost, Match, UnmatchedError, load_cost, match, read_cost
 from train.study.trial import Make, Outcome, Part, Unit
+from train.study.trials import Trials
 from train.study.verdict import Verdict, judge
-from train.study.workers import describe_machine
 from train.variants import BASELINE, FIRST, Study
 
 
@@ -35,15 +33,6 @@ class Wide(Protocol):
     def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome | str]]: ...
 
     def count_seeds(self, structures: int) -> int: ...
-
-
-@runtime_checkable
-class Chooses(Protocol):
-    """A maker of trials in a way that is chosen once for a study, and noted in its ledger."""
-
-    def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome | str]]: ...
-
-    def choose(self, ledger: Ledger, units: Sequence[Unit]) -> None: ...
 
 
 TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
@@ -103,28 +92,14 @@ def enter(
     """
     if not study.variants and not alone:
         raise InputError("A study has nothing to compare; give --vary NAME=path=value.")
-    entries: list[Entry] = []
-    for name, settings in {BASELINE: (), **study.variants}.items():
-        overrides = (*study.overrides, *settings)
-        experiment, _ = load_config(study.config, list(overrides), study.files)
-        data = experiment.data.open()
-        prepared = prepare(settle(experiment, data)[0], data)
-        leak = find_leak(prepared)
-        if name == BASELINE:
-            if leak:
-                raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
-            target = target or read_cost(prepared)
-            entries.append(Entry(name, overrides, cost=read_cost(prepared), tokens=count_tokens(prepared)))
-            for note in get_notes(data):
-                say(str(note))
-            continue
-        if leak:
-            entries.append(Entry(name, overrides, cost=read_cost(prepared), out=leak))
-            continue
-        assert target is not None
-        entry = _match_entry(study, name, overrides, target, width_of(prepared.experiment.model))
-        entries.append(dataclasses.replace(entry, tokens=count_tokens(prepared)))
-    return entries
+    prepared = _prepare(study, study.overrides)
+    if leak := find_leak(prepared):
+        raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
+    baseline = Entry(BASELINE, study.overrides, cost=read_cost(prepared), tokens=count_tokens(prepared))
+    for note in get_notes(prepared.data):
+        say(str(note))
+    aim = target or baseline.cost
+    return [baseline, *(enter_variant(study, name, settings, aim) for name, settings in study.variants.items())]
 
 
 def count_tokens(prepared: Prepared) -> int:
@@ -133,12 +108,28 @@ def count_tokens(prepared: Prepared) -> int:
     return int(first["tokens"].size) if "tokens" in first else 0
 
 
-def _match_entry(study: Study, name: str, overrides: tuple[str, ...], target: Cost, width: int) -> Entry:
+def _prepare(study: Study, overrides: tuple[str, ...]) -> Prepared:
+    experiment, _ = load_config(study.config, list(overrides), study.files)
+    data = experiment.data.open()
+    return prepare(settle(experiment, data)[0], data)
+
+
+def enter_variant(study: Study, name: str, settings: Sequence[str], target: Cost) -> Entry:
+    """Checks a variant by the laws and matches its budget to `target`; the entry says why it is out, if it is.
+
+    Raises InputError if it cannot be trained at all.
+    """
+    overrides = (*study.overrides, *settings)
+    prepared = _prepare(study, overrides)
+    if leak := find_leak(prepared):
+        return Entry(name, overrides, cost=read_cost(prepared), out=leak)
+    width, tokens = width_of(prepared.experiment.model), count_tokens(prepared)
     try:
         found: Match = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
     except UnmatchedError as error:
-        return Entry(name, overrides, cost=load_cost(study.config, overrides, study.files), out=f"{name} {error}")
-    return Entry(name, (*overrides, *found.overrides), found.overrides, found.cost)
+        cost = load_cost(study.config, overrides, study.files)
+        return Entry(name, overrides, cost=cost, out=f"{name} {error}", tokens=tokens)
+    return Entry(name, (*overrides, *found.overrides), found.overrides, found.cost, tokens=tokens)
 
 
 class Comparison:
@@ -150,15 +141,13 @@ class Comparison:
     def __init__(
         self, study: Study, folder: Path, entries: Sequence[Entry], first_seed: int = 0, alone: bool = False
     ) -> None:
-        self.study, self.entries, self.ledger = study, list(entries), Ledger(folder)
+        self.study, self.entries, self.trials = study, list(entries), Trials(folder)
         self.first_seed, self.alone = first_seed, alone
-        self.outcomes: dict[tuple[str, tuple[str, ...], int, str], Outcome] = {}
-        self.failures: dict[str, str] = {}
-        self.machines: set[str | None] = set()
+        self.outcomes, self.failures, self.machines = self.trials.outcomes, self.trials.failures, self.trials.machines
         self.began = time.monotonic()
-        first = next(iter(self.ledger.lines), None)
+        first = next(iter(self.trials.ledger.lines), None)
         if first is None:
-            self.ledger.add({"kind": "study", **record_study(study), "versions": dict(collect_versions())})
+            self.trials.ledger.add({"kind": "study", **record_study(study), "versions": dict(collect_versions())})
         elif {name: first.get(name) for name in study.record()} != study.record():
             raise InputError(f"{folder} holds another study; name another folder with --to.")
         elif first.get("sources", {}) != find_sources(study):
@@ -166,19 +155,6 @@ class Comparison:
                 f"{study.config} or a file beside it has changed since the study in {folder} began, so that its trials"
                 " are of other structures; name another folder with --to."
             )
-        for line in self.ledger.lines:
-            if line["kind"] == "trial":
-                self._take(line)
-
-    def _take(self, line: Mapping[str, Any]) -> None:
-        key = (line["variant"], tuple(line["overrides"]), line["seed"], line["part"])
-        self.machines.add(line.get("machine"))
-        if line["error"] is not None:
-            self.failures[key[0]] = line["error"]
-            return
-        loss = math.inf if line["loss"] is None else line["loss"]
-        curve = tuple((step, math.inf if value is None else value) for step, value in line["curve"])
-        self.outcomes[key] = Outcome(loss, curve, line["seconds"], line.get("accuracy"))
 
     def run(
         self,
@@ -266,29 +242,7 @@ class Comparison:
 
     def carry_out(self, units: Sequence[Unit], make: Make, done: Callable[[], None] = lambda: None) -> None:
         """Makes the trials that the ledger does not hold, each a line of it when it ends."""
-        left = [unit for unit in units if unit.key not in self.outcomes and unit.variant not in self.failures]
-        if left and isinstance(make, Chooses):
-            make.choose(self.ledger, left)
-        for unit, outcome in make(left):
-            failed = isinstance(outcome, str)
-            line = {
-                "kind": "trial",
-                "variant": unit.variant,
-                "overrides": list(unit.overrides),
-                "seed": unit.seed,
-                "part": unit.part,
-                "error": outcome if failed else None,
-                "loss": None if failed else _finite(outcome.loss),
-                "curve": [] if failed else [[step, _finite(loss)] for step, loss in outcome.curve],
-                "seconds": None if failed else outcome.seconds,
-                "accuracy": None if failed else outcome.accuracy,
-                "machine": None if isinstance(make, Cluster) else describe_machine(),
-            }
-            self.ledger.add(line)
-            self._take(line)
-            if BASELINE in self.failures:
-                raise InputError(f"The baseline cannot be trained: {self.failures[BASELINE]}.")
-            done()
+        self.trials.carry_out(units, make, done)
 
     def results(self, chosen: Mapping[str, tuple[str, ...]], count: int) -> list[Result]:
         """Results of all entries over the seeds that both they and the baseline have."""
@@ -382,7 +336,3 @@ def find_sources(study: Study) -> dict[str, Json]:
     """SHA-256 of each of the user's files that a study names, by its path."""
     files = [file for file in (study.config, *study.files) if file.endswith(".py") and Path(file).is_file()]
     return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The table of a study while it runs: on a terminal it changes in its place, elsewhere a line for each look."""
+"""The table of a study or a search while it runs: on a terminal it changes in its place, elsewhere lines are added."""
 
 import contextlib
 import time
@@ -10,8 +10,11 @@ import rich.live
 import rich.text
 
 from train.report.console import Console, format_duration
+from train.study.candidates import Progress
 from train.study.compare import Result
 from train.study.power import describe_plans
+from train.study.rungs import Rung
+from train.study.search_words import make_search_table
 from train.study.words import describe, make_table
 from train.variants import BASELINE, FIRST, Study
 
@@ -67,3 +70,40 @@ class Live:
         elif line and line != self.last:
             self.console.say(line)
             self.last = line
+
+
+class LiveSearch:
+    """Shows the best candidates of a search as trials end, with the time left; a context manager."""
+
+    def __init__(self, console: Console, rungs: Sequence[Rung]) -> None:
+        self.console, self.rungs = console, rungs
+        self.began = time.monotonic()
+        self.first: float | None = None  # share that was done before
+        self.last = ""
+        self.live = rich.live.Live(console=console.rich, refresh_per_second=2) if console.rich.is_terminal else None
+
+    def __enter__(self) -> "LiveSearch":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            with contextlib.suppress(Exception):
+                self.live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Shows a look at the search: on a terminal the best candidates, otherwise a line when a rung begins."""
+        spent = time.monotonic() - self.began
+        self.first = progress.share if self.first is None else self.first
+        made = progress.share - self.first
+        left = f", about {format_duration(spent * (1 - progress.share) / made)} left" if made > 0.02 else ""
+        line = f"{progress.said}, {progress.share:.0%} of the training{left}"
+        if self.live is not None:
+            table = make_search_table(progress.standings, self.rungs)
+            self.live.update(rich.console.Group(table, rich.text.Text(line)))
+        elif (stage := progress.said.partition(":")[0]) != self.last:
+            self.console.say(line)
+            self.last = stage

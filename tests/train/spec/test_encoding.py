@@ -30,7 +30,7 @@ from train.optimizers import (
 )
 from train.parallel import Mesh, Pmap
 from train.spec.encoding import build, decode, encode
-from train.spec.overrides import list_changes, override
+from train.spec.overrides import list_changes, override, write_value
 from train.spec.parts import list_project_parts
 
 NAMES = list_project_parts()
@@ -80,6 +80,19 @@ def test_an_experiment_is_read_back_as_it_was_written(config: str, overrides: st
     plain = override(plain, [text.replace("model.stack", stack) for text in OVERRIDES[overrides]], NAMES)
     assert again(plain) == plain
     assert encode(again(plain)) == encode(plain)
+
+
+@pytest.mark.represented_by("tiny_lm")
+@pytest.mark.parametrize("config", list_configs())
+def test_a_value_that_is_written_as_an_override_is_read_as_it_was(config: str) -> None:
+    experiment = load_config(config, [])[0]
+    for path in ("model", "optimizer", "data", "evaluation"):
+        value = getattr(experiment, path)
+        assert override(experiment, [f"{path}={write_value(value)}"], NAMES) == experiment
+    assert write_value(GLU(activation=relu, bias=True)) == "GLU(activation=relu, bias=true)"
+    assert write_value((1, "a", None, {"b": -0.5}, (2.0,))) == "(1, 'a', none, {'b': -0.5}, (2.0,))"
+    with pytest.raises(InputError, match="cannot be written as an override"):
+        write_value(object())
 
 
 SETTINGS: list[tuple[str, str, Any]] = [
