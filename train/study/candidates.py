@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from train.errors import Json
 from train.study.compare import Entry, Result
 from train.study.grammar import Edits, read_edits, write_edits
+from train.study.ledger import Line
 from train.study.match import Cost
 
 
@@ -43,7 +42,7 @@ class Candidate:
         }
 
 
-def read_candidate(line: Mapping[str, Any]) -> Candidate:
+def read_candidate(line: Line) -> Candidate:
     """Reads a candidate from a line of the ledger."""
     cost = Cost(line["parameters"], line["flops"])
     entry = Entry(line["name"], tuple(line["overrides"]), tuple(line["matched"]), cost, line["reason"], line["tokens"])

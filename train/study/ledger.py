@@ -10,6 +10,7 @@ from train.disk import explain_failed_writes
 from train.errors import InputError, Json
 
 NAME = "ledger.jsonl"
+Line = dict[str, Any]  # JSON values by name
 
 
 class Ledger:
@@ -31,7 +32,7 @@ class Ledger:
         self.lines.append(dict(line))
 
 
-def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+def read_ledger(path: Path) -> Iterator[Line]:
     """Lines of a ledger; a last line that was cut off by a kill is left out.
 
     Raises InputError, with the line, for any other that is no JSON object.

@@ -1,13 +1,13 @@
 """The trials of a study: what its ledger holds, and those that are made and added to it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from train.errors import InputError
 from train.study.cluster import Cluster
-from train.study.ledger import Ledger
+from train.study.ledger import Ledger, Line
 from train.study.trial import Make, Outcome, Unit
 from train.study.workers import describe_machine
 from train.variants import BASELINE
@@ -37,7 +37,7 @@ class Trials:
             if line["kind"] == "trial":
                 self._take(line)
 
-    def _take(self, line: Mapping[str, Any]) -> None:
+    def _take(self, line: Line) -> None:
         key = (line["variant"], tuple(line["overrides"]), line["seed"], line["part"])
         self.machines.add(line.get("machine"))
         if line["error"] is not None:
