@@ -55,6 +55,7 @@ parity: .venv/parity ## against PyTorch and transformers
 
 bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
 	$(BIN)/python -m tests.benchmarks.finetune
+	$(BIN)/python -m tests.benchmarks.language
 	$(BIN)/python -m tests.benchmarks.mixers
 	$(BIN)/python -m tests.benchmarks.decoding
 

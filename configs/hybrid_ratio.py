@@ -17,7 +17,7 @@ def mix(*blocks: str) -> tuple[str, ...]:
 
 
 def study() -> Study:
-    """200 steps of 16 windows of 64 bytes, at most 6 seeds.  The baseline has attention alone."""
+    """200 steps of 16 windows of 64 bytes, at most 6 seeds, equal parameters.  The baseline has attention alone."""
     return Study(
         "tiny_lm",
         overrides=("steps=200", "model.stack.repeats=1", *mix(*4 * [ATTENTION])),
@@ -27,6 +27,7 @@ def study() -> Study:
             "one": mix(*3 * [DELTA], ATTENTION),
             "none": mix(*4 * [DELTA]),
         },
+        budget="parameters",
         most=6,
         smallest=0.01,
         scales=SCALES,

@@ -14,5 +14,6 @@ def study() -> Study:
         "tiny_lm",
         overrides=("steps=200",),
         variants={"delta": ("model.stack.block.mixer=GatedDeltaNet(heads=4)",)},
+        budget="parameters",
         scales=SCALES,
     )
