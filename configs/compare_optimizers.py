@@ -11,7 +11,7 @@ RATE = "Cosine(2e-3, warmup=0.05, end=0.1)"
 
 
 def study() -> Study:
-    """200 steps of 16 windows of 64 bytes, at most 6 seeds; the rate is tuned alike for all, and the structure is one."""
+    """200 steps of 16 windows of 64 bytes, at most 6 seeds; one structure, its rate tuned alike for all."""
     return Study(
         "tiny_lm",
         overrides=("steps=200",),
