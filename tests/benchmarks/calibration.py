@@ -20,7 +20,8 @@ from train.study.workers import Pool, list_cores
 from train.variants import BASELINE, Study
 
 OFFSET = 10_000  # between the seeds of the baseline and of the variant
-SMALL = ("model.embed.width=32", "model.stack.repeats=2", "model.stack.block.mixer.heads=2", "batch_size=8")
+WIDTH = ("model.embed.width=32", "model.stack.repeats=2", "model.stack.block.mixer.heads=2")
+SMALL = (*WIDTH, "batch_size=8", "evaluation.batch_size=16")
 
 
 class Shifted:

@@ -2,17 +2,18 @@
 
     python -m tests.benchmarks.seeds [--seeds 5] [--steps 1000] [--repeats 1] [--json FILE]
 
-Each way makes the same trials, of the default size: a worker for each core, pinned to it and computing on one thread,
-and one worker on all cores.  A worker starts anew and compiles anew each time.  The ratio is the median of the ways'
-times; on two cores it may be 0.62 at most, and the command ends with 1 where it is more.
+Each way makes the same trials, of the default size.  Side by side is a worker for each core, pinned to it and computing
+on one thread; one after the other is a process for each seed, on all cores, as runs of their own would be.  Starts of
+processes count, and programs come from the cache of compiled ones, which a trial of each way fills before.  The ratio
+is that of the ways' median times; on two cores it may be 0.62 at most, and the command ends with 1 where it is more.
 """
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.study.trial import Outcome, Unit
@@ -21,12 +22,14 @@ from train.study.workers import Pool, list_cores
 MOST = 0.62  # of the time of runs one after the other, on two cores
 
 
-def time_trials(workers: int, seeds: int, steps: int) -> float:
-    """Seconds that the trials take, from the start of the first worker to the last outcome."""
-    units = [Unit("tiny", "tiny_lm", (f"steps={steps}",), seed, "verdict") for seed in range(seeds)]
+def time_trials(groups: Sequence[Sequence[int]], workers: int, steps: int) -> float:
+    """Seconds that trials of groups of seeds take, each group by workers of its own."""
+    outcomes: list[Outcome | str] = []
     began = time.perf_counter()
-    with Pool(workers) as pool:
-        outcomes = [outcome for _, outcome in pool(units)]
+    for seeds in groups:
+        with Pool(workers) as pool:
+            units = [Unit("tiny", "tiny_lm", (f"steps={steps}",), seed, "verdict") for seed in seeds]
+            outcomes += [outcome for _, outcome in pool(units)]
     seconds = time.perf_counter() - began
     if wrong := [outcome for outcome in outcomes if not isinstance(outcome, Outcome)]:
         sys.exit(f"a trial could not be made: {wrong[0]}")
@@ -41,11 +44,14 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # in workers
-    cores, times = len(list_cores()), {"side by side": list[float](), "one after the other": list[float]()}
+    cores, seeds = len(list_cores()), range(options.seeds)
+    ways = {"side by side": ([seeds], cores), "one after the other": ([[seed] for seed in seeds], 1)}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _, workers in ways.values():
+        time_trials([[0]], workers, options.steps)
     for _ in range(options.repeats):
-        for name, workers in (("side by side", cores), ("one after the other", 1)):
-            times[name].append(time_trials(workers, options.seeds, options.steps))
+        for name, (groups, workers) in ways.items():
+            times[name].append(time_trials(groups, workers, options.steps))
             print(f"{name}: {times[name][-1]:.1f} s", flush=True)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratio = medians["side by side"] / medians["one after the other"]
