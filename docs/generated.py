@@ -8,8 +8,10 @@ A fenced block is replaced by what it names while a page is read:
     {api} Norm          these classes with their docstrings, fields and methods
     {names} models      everything that a module exports, with its docstring
     {catalogue}         models/README.md
+    {studies}           studies of configs/: their docstrings, and figures of the trials in _static/studies/
 """
 
+import csv
 import dataclasses
 import importlib
 import inspect
@@ -21,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-BLOCK = re.compile(r"^```\{(contract|classes|laws|api|names|catalogue)\}[ ]?([\w.]*)\n```$", re.MULTILINE)
+BLOCK = re.compile(r"^```\{(contract|classes|laws|api|names|catalogue|studies)\}[ ]?([\w.]*)\n```$", re.MULTILINE)
 FILE = re.compile(r"^```([a-z]+) ([\w./-]+)$", re.MULTILINE)  # a block that is a file: the name is its caption
 PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -136,6 +138,53 @@ def _members(owner: type) -> list[str]:
     return [f"   :members: {', '.join(own)}"] if own and not _layer(owner) else []
 
 
+def studies(name: str = "") -> str:
+    """Sections of the studies of configs/: docstrings, and figures if the trials are kept beside the pages."""
+    from train.config import list_studies
+
+    return "\n\n".join(map(study, list_studies()))
+
+
+def study(name: str) -> str:
+    """The section of a study; commands and indented notes of its docstring are blocks of code."""
+    module = importlib.import_module(f"configs.{name}")
+    title, *paragraphs = re.split(r"\n\s*\n", inspect.getdoc(module) or name)
+    lines = [f"## {name}", " ".join(title.split())]
+    lines += [f"```text\n{text}\n```" if text.startswith("morphax ") else text for text in paragraphs]
+    return "\n\n".join([*lines, f"[`configs/{name}.py`]({REPOSITORY}/blob/main/configs/{name}.py)", *figures(name)])
+
+
+def figures(name: str) -> Iterator[str]:
+    """Figures of the trials in _static/studies/NAME.csv: differences from the baseline by seed, a figure a variant."""
+    from train.page import Panels, add_caption
+    from train.report.style import DARK, format_properties
+    from train.study.figures import draw_sequence
+    from train.variants import BASELINE
+
+    path = ROOT / "docs" / "_static" / "studies" / f"{name}.csv"
+    if not path.is_file():
+        return
+    losses: dict[str, dict[str, float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            losses.setdefault(row["variant"], {})[row["seed"]] = float(row["loss"])
+    base = losses.pop(BASELINE)
+    settings = importlib.import_module(f"configs.{name}").study()
+    plots = []
+    for variant, by_seed in losses.items():
+        differences = [by_seed[seed] - base[seed] for seed in by_seed]
+        mean = sum(base.values()) / len(base)
+        plot = draw_sequence(differences, mean, settings.alpha / len(losses), settings.smallest)
+        if plot is not None:
+            plots.append(dataclasses.replace(plot, title=variant))
+    caption = f"{name}: difference from the baseline's loss by seed, with its confidence sequence"
+    dark = format_properties(DARK)
+    themes = f'body[data-theme="dark"] .morphax {{ {dark} }} @media (prefers-color-scheme: dark) {{'
+    themes += f' body:not([data-theme="light"]) .morphax {{ {dark} }} }}'
+    shown = add_caption(caption, Panels(tuple(plots)))
+    yield f'```{{raw}} html\n<div class="morphax"><style>{themes}</style>{shown}</div>\n```'
+
+
 WRITERS: dict[str, Callable[[str], str]] = {
     "contract": contract,
     "classes": classes,
@@ -143,6 +192,7 @@ WRITERS: dict[str, Callable[[str], str]] = {
     "api": api,
     "names": names,
     "catalogue": catalogue,
+    "studies": studies,
 }
 
 

@@ -19,6 +19,8 @@ from train.spec.encoding import decode, encode
 from train.spec.overrides import list_changes, override
 from train.spec.parts import Names, list_components, list_project_parts, merge_names
 
+MAIN = "__main__"
+
 
 def list_configs() -> list[str]:
     """Lists the names of the experiments in configs/."""
@@ -43,13 +45,14 @@ def _list_files(function: str) -> list[str]:
 def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> tuple[Experiment, Names]:
     """Loads a config's experiment, by name or as a Python file, with overrides; also returns the known components.
 
-    `files` are Python files of the user's whose components overrides may name too.  Raises InputError for an unknown
+    `files` are Python files of the user's whose components overrides may name too; `__main__` stands for the running
+    notebook or script.  Raises InputError for an unknown
     name, a file without `experiment()`, and an override that does not fit.
     """
     module = import_config(name)
     names = merge_names(list_project_parts(), list_components(module))
     for file in files:
-        names = merge_names(names, list_components(load_file(file)))
+        names = merge_names(names, list_components(sys.modules[MAIN] if file == MAIN else load_file(file)))
     if not hasattr(module, "experiment"):
         remedy = "it needs one that gives an Experiment."
         if "study" in vars(module):

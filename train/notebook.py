@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import html
+import itertools
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ from models.decoding.sampling import Sampler
 from models.words import join
 from train import page
 from train.charts import Plot, Series
-from train.config import load_config
+from train.config import MAIN, load_config
 from train.cost.traced import count_parameters
 from train.engine.compilation import enable_compilation_cache
 from train.engine.folder import Recorded, open_run
@@ -34,9 +35,16 @@ from train.sinks.json_lines import get_step, read_metrics
 from train.spec.overrides import override
 from train.spec.parts import list_components, list_project_parts, merge_names
 from train.study.check import Report, make_components, require_component
+from train.study.compare import Comparison, Result, enter
+from train.study.grouped import Grouped
+from train.study.page import COLUMNS, draw, write_page
+from train.study.power import describe_plans
+from train.study.trial import load_trainer
+from train.study.words import describe, make_rows
 from train.summary import Summary
 from train.use import evaluate
 from train.use import fit as fitting
+from train.variants import BASELINE, Study
 
 MARKED = 30  # fewer points than this are marked each
 # how Jupyter, Colab and VS Code say that a notebook is dark; the colours of charts by default are those of a light one
@@ -215,6 +223,57 @@ def bands(runs: Mapping[str, Sequence[Run]], metric: str = "loss", part: str = "
         series.append(Series(label, make_points(steps, mean), "marked", colour))
     caption = f"{metric}, {part}: mean of the seeds, lowest to highest"
     return show_figure(caption, Plot(tuple(series), "step", metric))
+
+
+def compare(study: Study, folder: str | Path, fresh: bool = False) -> "Compared":
+    """Carries out a study in a folder, in this process; what its ledger holds is not done again.
+
+    Overrides may name classes that the notebook itself defines.  `fresh` keeps what the folder holds as FOLDER.1,
+    FOLDER.2 and so on, and begins anew; use it after an edit of a class.  Raises InputError if the baseline cannot be
+    trained, and if the folder holds another study or one of another class of the same name.
+    """
+    enable_compilation_cache()
+    load_trainer.cache_clear()  # a class of the notebook may have been defined anew
+    path, study = Path(folder), dataclasses.replace(study, files=(*study.files, MAIN))
+    if fresh and path.exists():
+        others = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+        path.rename(next(other for other in others if not other.exists()))
+    shell = sys.modules.get("IPython")
+    shown: Handle | None = None
+    if shell is not None and shell.get_ipython() is not None:
+        shown = shell.display.display(Piece("checking structures ..."), display_id=True)
+    entries = enter(study, Console().say)
+    path.mkdir(parents=True, exist_ok=True)
+
+    def look(results: Sequence[Result], done: int, planned: int) -> None:
+        if shown is not None:
+            said = f"{done} trials" if results else f"tuning: {done} of {planned} trials"
+            table = to_html(make_table(COLUMNS, make_rows(results))) if results else ""
+            shown.update(Piece(f"<p>{said}</p>{table}"))
+
+    results = Comparison(study, path, entries).run(Grouped(), look)
+    write_page(path, study, results)
+    if shown is not None:
+        shown.update(Piece(f"<p>finished: {html.escape(str(path))}/report.html, and its figures beside it</p>"))
+    return Compared(path, study, tuple(results))
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A study that was carried out, shown as its verdicts, its table and its figures."""
+
+    folder: Path
+    study: Study
+    results: tuple[Result, ...]
+
+    def _repr_html_(self) -> str:
+        variants = [result for result in self.results if result.entry.name != BASELINE]
+        said = "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants)
+        planned = "".join(f"<p>{html.escape(text)}</p>" for text in describe_plans(self.study, self.results))
+        table = to_html(make_table(COLUMNS, make_rows(self.results)))
+        figures = "".join(add_caption(one.caption, one.plot) for one in draw(self.study, self.results))
+        grid = f'<div style="{page.PANELS}">{figures}</div>'
+        return Piece(f'<div class="morphax"><style>{THEMES}</style>{said}{table}{planned}{grid}</div>')._repr_html_()
 
 
 def make_points(*columns: np.ndarray) -> tuple[tuple[float, ...], ...]:

@@ -15,8 +15,9 @@ from models.structure import replace
 from tests.places import CONFIGS
 from train.engine.signals import InterruptedRunError
 from train.errors import InputError
-from train.notebook import Changing, Inline, Run, bands, beside, configured, costs, fit
+from train.notebook import Changing, Inline, Run, bands, beside, compare, configured, costs, fit
 from train.summary import Summary
+from train.variants import Study
 
 CONFIG = str(CONFIGS / "language_model.py")
 SHORT = ("steps=4", "evaluation.every=2", "log_every=2")
@@ -120,6 +121,34 @@ def test_bands_say_the_mean_and_the_range_of_the_seeds(folder: Path) -> None:
     assert shown.count("<polygon") == shown.count("<polyline") == 1
     lows = [float(row.split(",")[2]) for row in read_numbers(shown)[1:3]]
     assert lows[-1] == min(last)
+
+
+@pytest.mark.slow
+def test_a_study_of_a_class_of_a_cell_ends_in_verdicts_and_figures_and_knows_when_the_class_is_another(
+    folder: Path, in_a_cell: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = {"doubled": ("model.stack.block.mixer=Doubled()",)}
+    study = Study(CONFIG, overrides=SHORT, variants=variants, budget="none", seeds=3)
+    shown = pieces(compare(study, "study"))
+    assert "doubled: " in shown
+    assert "after 3 seeds" in shown
+    assert shown.count("<svg") >= 3
+    assert (folder / "study" / "figures" / "loss_over_training_flops.pdf").is_file()
+    ledger = (folder / "study" / "ledger.jsonl").read_text()
+    assert pieces(compare(study, "study")) == shown
+    assert (folder / "study" / "ledger.jsonl").read_text() == ledger
+
+    class Tripled(Doubled):
+        def extra(self) -> None:
+            """Makes it another class."""
+
+    monkeypatch.setattr(Tripled, "__module__", "__main__")
+    monkeypatch.setattr(Tripled, "__name__", "Doubled")
+    monkeypatch.setattr(sys.modules["__main__"], "Doubled", Tripled)
+    with pytest.raises(InputError, match="has changed since the study in study began"):
+        compare(study, "study")
+    compare(study, "study", fresh=True)
+    assert (folder / "study.1" / "ledger.jsonl").read_text() == ledger
 
 
 def test_what_a_run_does_not_have_is_said_in_one_sentence(folder: Path) -> None:

@@ -74,11 +74,11 @@ def find_source(experiment: Experiment) -> Source | None:
             read = vars(module).get("__source__") if module is not None else None
             texts[kind.__module__] = read if isinstance(read, str) else Path(file).read_text(encoding="utf-8")
         elif file is None:  # a class of a notebook
-            texts[f"{kind.__module__}.{kind.__name__}"] = _read_methods(kind)
+            texts[f"{kind.__module__}.{kind.__name__}"] = read_methods(kind)
     return Source(paths[0] if paths else None, "\n".join(texts[name] for name in sorted(texts)), tuple(sorted(foreign)))
 
 
-def _read_methods(kind: type | FunctionType) -> str:
+def read_methods(kind: type | FunctionType) -> str:
     """Reads the source of a function, or of the functions of a class, that is in no file, as far as it is available."""
     sources: list[str] = []
     for function in (

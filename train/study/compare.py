@@ -1,7 +1,6 @@
 """Comparisons: variants against a baseline at an equal budget, on paired seeds, until a verdict is reached."""
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +15,11 @@ from train.data.notes import get_notes
 from train.engine.folder import collect_versions
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
-from train.errors import InputError, Json
+from train.errors import InputError
 from train.study.curves import average_curves, find_share_of_steps
 from train.study.leaks import find_leak
 from train.study.match import Cost, Match, UnmatchedError, load_cost, match, read_cost
+from train.study.sources import find_sources, record_study
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.trials import Trials
 from train.study.verdict import Verdict, judge
@@ -325,14 +325,3 @@ class Comparison:
 
     def _has_one_machine(self) -> bool:
         return len(self.machines) == 1 and None not in self.machines
-
-
-def record_study(study: Study) -> dict[str, Json]:
-    """Records a study as JSON values: its settings, and the digests of the user's files that it names."""
-    return {**study.record(), "sources": find_sources(study)}
-
-
-def find_sources(study: Study) -> dict[str, Json]:
-    """SHA-256 of each of the user's files that a study names, by its path."""
-    files = [file for file in (study.config, *study.files) if file.endswith(".py") and Path(file).is_file()]
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}

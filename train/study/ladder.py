@@ -6,6 +6,7 @@ times each of the multiples of tokens.  In muP with the size 1 as its base, the 
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -150,7 +151,8 @@ class Trend:
     """The law of a structure's loss over compute, and how far it may be extrapolated.
 
     `crossing` is the compute at which it crosses the baseline's, with its 95 % interval and the share of draws that
-    cross; None if the laws do not cross within reach.  `sizes` is the law of parameters and tokens, if both vary.
+    cross; None if the laws do not cross within reach.  `sizes` is the law of parameters and tokens, if both vary;
+    `per_token` are the training FLOPs for a parameter and a token, the median of the runs.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Trend:
     reach: float
     crossing: tuple[float, float, float, float] | None = None
     sizes: Scaling | None = None
+    per_token: float = 6.0
 
 
 def find_trends(points: Sequence[Point]) -> list[Trend]:
@@ -183,7 +186,8 @@ def find_trends(points: Sequence[Point]) -> list[Trend]:
             both = fit_scaling([[parameters, tokens] for _, parameters, tokens, _ in runs], losses)
         baseline = trends.get(BASELINE)
         crossing = find_crossing(law, baseline.law) if baseline is not None else None
-        trends[name] = Trend(name, law, find_reach(law), crossing, both)
+        per_token = statistics.median(flops / parameters / tokens for flops, parameters, tokens, _ in runs)
+        trends[name] = Trend(name, law, find_reach(law), crossing, both, per_token)
     return list(trends.values())
 
 
@@ -196,7 +200,7 @@ def describe_trend(trend: Trend) -> str:
     )
     if trend.sizes is not None:
         flops = law.highest[0]
-        size, tokens = find_optimum(trend.sizes, flops)
+        size, tokens = find_optimum(trend.sizes, flops, trend.per_token)
         text += f"; with {flops:.2g} FLOPs best at {size:.3g} parameters and {tokens:.3g} tokens"
     if trend.name == BASELINE:
         return text

@@ -13,13 +13,17 @@ import rich.text
 
 from train.charts import Plot, Series
 from train.page import Table, add_caption
+from train.report.figures import write_figures
 from train.report.html import make_page
-from train.study.files import write_report
+from train.study.files import write_report, write_tables
 from train.study.ladder import Point, Trend, describe_trend, record_ladder
+from train.study.scaling import find_optimum, find_parabola_bias
 from train.variants import BASELINE, Study
 
 COLUMNS = ("size", "variant", "width", "parameters", "tokens", "FLOPs", "loss", "difference", "verdict")
 DRAWN = 40  # points of a fitted curve
+SIZES = ": loss over parameters at equal compute, by the law of parameters and tokens"
+LEVELS = 4  # of compute, of which curves over parameters are drawn
 
 
 def make_rows(points: Sequence[Point]) -> list[tuple[str, ...]]:
@@ -66,23 +70,87 @@ def draw_laws(points: Sequence[Point], trends: Sequence[Trend]) -> Plot:
             Series(trend.name, tuple(line), "line", number),
             Series("", tuple(runs), "points", number),
         ]
+        if trend.crossing is not None:
+            compute, low, high, _ = trend.crossing
+            loss = trend.law.predict(compute)
+            span = tuple((math.log10(flops), loss) for flops in (low, high))
+            series += [
+                Series(f"{trend.name} crosses", span, "dashed", None),
+                Series("", ((math.log10(compute), loss),), "points", None),
+            ]
     return Plot(tuple(series), "log10 of training FLOPs", "held-out loss")
 
 
+def draw_sizes(points: Sequence[Point], trend: Trend) -> Plot | None:
+    """Draws losses over parameters at equal compute by the law of parameters and tokens, and the least loss of each.
+
+    The curves are of the law, at LEVELS amounts of compute inside of the data, as far as its parameters and tokens
+    reach; None without such a law.
+    """
+    if trend.sizes is None:
+        return None
+    runs = [point for point in points if point.name == trend.name]
+    ends = [sorted(values) for values in ({run.parameters for run in runs}, {run.rung.tokens for run in runs})]
+    series: list[Series] = []
+    best: list[tuple[float, float]] = []
+    for number, flops in enumerate(_choose_levels(trend)):
+        budget = flops / trend.per_token  # parameters times tokens
+        low, high = max(ends[0][0], budget / ends[1][-1]), min(ends[0][-1], budget / ends[1][0])
+        grid = np.geomspace(low, high, DRAWN).tolist() if low < high else []
+        line = [(math.log10(size), trend.sizes.predict(size, budget / size)) for size in grid]
+        series.append(Series(f"{flops:.2g} FLOPs", tuple(line), "line", number))
+        size, tokens = find_optimum(trend.sizes, flops, trend.per_token)
+        if low <= size <= high:
+            best.append((math.log10(size), trend.sizes.predict(size, tokens)))
+    if best:
+        series.append(Series("least loss", tuple(best), "marked", None))
+    return Plot(tuple(series), "log10 of parameters", "held-out loss")
+
+
+def _choose_levels(trend: Trend) -> list[float]:
+    return np.geomspace(trend.law.lowest[0], trend.law.highest[0], LEVELS + 2)[1:-1].tolist()
+
+
+def describe_bias(points: Sequence[Point], trend: Trend) -> str:
+    """Describes how far a parabola over the sizes of the ladder misses the law's own least loss."""
+    sizes = sorted({point.parameters for point in points if point.name == trend.name})
+    if trend.sizes is None or len(sizes) < 3:
+        return ""
+    flops = math.sqrt(trend.law.lowest[0] * trend.law.highest[0])
+    bias = find_parabola_bias(trend.sizes, sizes, flops, trend.per_token)
+    text = f"{trend.name}: a parabola through losses of all sizes at {flops:.2g} FLOPs"
+    if not math.isfinite(bias):
+        return f"{text} would have no minimum."
+    return f"{text} would put the best size at {bias:.2f} times the law's, by the law's shape alone."
+
+
+def draw_ladder(points: Sequence[Point], trends: Sequence[Trend]) -> dict[str, Plot]:
+    """Draws the figures of a ladder by name."""
+    figures = {"loss_over_compute": draw_laws(points, trends)} if trends else {}
+    sizes = {f"loss_over_parameters_{trend.name}": draw_sizes(points, trend) for trend in trends}
+    return figures | {name: plot for name, plot in sizes.items() if plot is not None}
+
+
 def write_ladder_page(folder: Path, study: Study, points: Sequence[Point], trends: Sequence[Trend]) -> None:
-    """Writes report.html and summary.json of a ladder."""
+    """Writes report.html, summary.json, tables and figures of a ladder."""
     sentences = [f"<p><strong>{html.escape(describe_trend(trend))}</strong></p>" for trend in trends]
+    figures = draw_ladder(points, trends)
+    captions = {
+        "loss_over_compute": "points are runs; lines end where the interval of the loss is 2 % of it to each side, or"
+        " one span of the data beyond it; a dashed line is the 95 % interval of a crossing"
+    }
+    drawn = {
+        name: add_caption(captions.get(name, name.rpartition("_")[2] + SIZES), plot) for name, plot in figures.items()
+    }
+    biases = "".join(f"<p>{html.escape(text)}</p>" for trend in trends if (text := describe_bias(points, trend)))
+    rows = make_rows(points)
     sections = {
         "How losses go on": "".join(sentences) or "<p>Fewer than three sizes: no law is fitted.</p>",
-        "Loss over compute": add_caption(
-            "lines end where the interval of the loss is 2 % of it to each side, or one span of the data beyond it",
-            draw_laws(points, trends),
-        )
-        if trends
-        else "",
-        "Sizes": add_caption(
-            f"differences are from the {BASELINE} of the size", Table(COLUMNS, tuple(make_rows(points)))
-        ),
+        "Loss over compute": drawn.pop("loss_over_compute", ""),
+        "Sizes at equal compute": f'{biases}<div class="curves">{"".join(drawn.values())}</div>' if drawn else "",
+        "Sizes": add_caption(f"differences are from the {BASELINE} of the size", Table(COLUMNS, tuple(rows))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
     write_report(folder, make_page(folder.name, sections.items()), record_ladder(points, trends))
+    write_tables(folder, COLUMNS, rows)
+    write_figures(folder, figures)

@@ -13,10 +13,10 @@ from train.report.figures import write_figures
 from train.report.html import make_page
 from train.study.compare import Result
 from train.study.figures import COSTS, EQUAL, describe_band, draw_curves, draw_fronts, draw_sequences
-from train.study.files import write_report
+from train.study.files import write_report, write_tables
 from train.study.ledger import NAME
 from train.study.power import describe_plans, extend_pilot
-from train.study.records import read_trials, to_latex, to_markdown, write_trials
+from train.study.records import read_trials, write_trials
 from train.study.words import describe, make_rows, record
 from train.variants import BASELINE, Study
 
@@ -75,9 +75,8 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
     write_report(folder, page, [record(result) for result in results])
     with explain_failed_writes(folder):
-        (folder / "table.md").write_text(to_markdown(COLUMNS, rows), encoding="utf-8")
-        (folder / "table.tex").write_text(to_latex(COLUMNS, rows), encoding="utf-8")
         (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
+    write_tables(folder, COLUMNS, rows)
     write_figures(folder, {drawing.name: drawing.plot for drawing in drawings})
 
 

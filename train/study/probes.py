@@ -17,9 +17,10 @@ from scipy.special import stdtrit
 from train.charts import Matrix
 from train.errors import InputError, Json
 from train.page import Table, add_caption
+from train.report.figures import write_figures
 from train.report.html import make_page
 from train.study.compare import Comparison, Result, enter
-from train.study.files import write_report
+from train.study.files import write_report, write_tables
 from train.study.trial import Make
 from train.variants import BASELINE, Study
 
@@ -167,7 +168,7 @@ def record_probes(cells: Cells) -> dict[str, Json]:
 
 
 def write_probe_page(folder: Path, study: Study, cells: Cells) -> None:
-    """Writes report.html and summary.json: the heat map, and the table with intervals."""
+    """Writes report.html, summary.json, tables and figures: the heat map, and the table with intervals."""
     structures, probes = list(cells), list(next(iter(cells.values())))
     heat = Matrix(
         tuple(tuple(np.nan_to_num(cells[name][probe].mean) for name in structures) for probe in probes),
@@ -182,6 +183,7 @@ def write_probe_page(folder: Path, study: Study, cells: Cells) -> None:
         + (f"{PROBES[probe].chance:.2f}",)
         for probe in probes
     )
+    table = Table(("probe", "asks for", *structures, "guessing"), rows)
     outs = [
         f"{name}, {probe}: {cell.out}" for name in structures for probe in probes if (cell := cells[name][probe]).out
     ]
@@ -189,9 +191,11 @@ def write_probe_page(folder: Path, study: Study, cells: Cells) -> None:
         "Accuracy by probe": add_caption("share of the asked tokens that are right, mean over seeds", heat),
         "With intervals": add_caption(
             f"95 % intervals over seeds; {BASELINE} is the config's structure",
-            Table(("probe", "asks for", *structures, "guessing"), rows),
+            table,
         ),
         "Left out": "".join(f"<p>{html.escape(text)}</p>" for text in outs),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
     write_report(folder, make_page(folder.name, sections.items()), record_probes(cells))
+    write_tables(folder, table.columns, [[str(cell) for cell in row] for row in rows])
+    write_figures(folder, {"accuracy_by_probe": heat})

@@ -23,10 +23,11 @@ from scipy.special import zeta
 
 from train.disk import explain_failed_writes
 from train.errors import InputError, Json
-from train.study.compare import Comparison, Make, Result, enter, find_sources
+from train.study.compare import Comparison, Make, Result, enter
 from train.study.ledger import Ledger
 from train.study.match import load_cost
 from train.study.proposal import Proposal
+from train.study.sources import find_sources
 from train.study.trial import Unit, describe_error
 from train.study.verdict import find_interval
 from train.variants import BASELINE, Study

@@ -20,9 +20,10 @@ import numpy as np
 
 from train.errors import InputError
 from train.study.candidates import Candidate, Gain, Progress, Standing, read_candidate
-from train.study.compare import Comparison, Entry, Result, enter, enter_variant, find_sources
+from train.study.compare import Comparison, Entry, Result, enter, enter_variant
 from train.study.grammar import Edits, Grammar, read_edits, write_edits
 from train.study.rungs import Rung, count_rungs, count_steps, halve
+from train.study.sources import find_sources
 from train.study.trial import Make, Unit, describe_error
 from train.study.trials import Trials
 from train.variants import BASELINE, Search

@@ -13,7 +13,7 @@ from train.cli import main
 from train.commands.scale import read_multiples
 from train.errors import InputError
 from train.study.ladder import climb, describe_trend, find_trends, plan_ladder, record_ladder
-from train.study.ladder_page import make_rows, write_ladder_page
+from train.study.ladder_page import draw_laws, draw_sizes, make_rows, write_ladder_page
 from train.study.trial import Outcome, Unit
 from train.variants import BASELINE, Study
 
@@ -92,6 +92,12 @@ def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_pa
         json.dumps(record_ladder(points, list(trends.values())))
     )
     assert len(make_rows(points)) == 8
+    drawn = draw_laws(points, list(trends.values()))
+    (span,) = [series.points for series in drawn.series if series.name == "steep crosses"]
+    assert 10 ** span[0][0] == pytest.approx(crossing[1])
+    assert 10 ** span[1][0] == pytest.approx(crossing[2])
+    assert (tmp_path / "figures" / "loss_over_compute.pdf").is_file()
+    assert (tmp_path / "table.tex").is_file()
 
 
 @pytest.mark.slow
@@ -101,7 +107,19 @@ def test_parameters_and_tokens_that_both_vary_give_the_form_of_both(tmp_path: Pa
     sizes = find_trends(points)[0].sizes
     assert sizes is not None
     assert len(sizes.exponents) == 2
-    assert "FLOPs best at" in describe_trend(find_trends(points)[0])
+    trends = find_trends(points)
+    assert "FLOPs best at" in describe_trend(trends[0])
+    write_ladder_page(tmp_path, study, points, trends)
+    page = (tmp_path / "report.html").read_text()
+    assert "baseline: a parabola through losses of all sizes at " in page
+    assert (tmp_path / "figures" / "loss_over_parameters_baseline.pdf").is_file()
+    plot = draw_sizes(points, trends[0])
+    assert plot is not None
+    curves = [series.points for series in plot.series if series.name.endswith("FLOPs")]
+    best = [point for series in plot.series if series.name == "least loss" for point in series.points]
+    lows = [min(loss for _, loss in curve) for curve in curves if curve]
+    assert all(any(0 <= low - loss < 0.01 for low in lows) for _, loss in best)
+    assert len(curves) == 4
 
 
 def test_multiples_are_read_and_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
