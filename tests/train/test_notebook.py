@@ -142,8 +142,7 @@ def test_a_study_of_a_class_of_a_cell_ends_in_verdicts_and_figures_and_knows_whe
         def extra(self) -> None:
             """Makes it another class."""
 
-    monkeypatch.setattr(Tripled, "__module__", "__main__")
-    monkeypatch.setattr(Tripled, "__name__", "Doubled")
+    Tripled.__module__, Tripled.__name__ = "__main__", "Doubled"
     monkeypatch.setattr(sys.modules["__main__"], "Doubled", Tripled)
     with pytest.raises(InputError, match="has changed since the study in study began"):
         compare(study, "study")
