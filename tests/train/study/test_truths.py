@@ -1,0 +1,80 @@
+"""Studies of which the answer is known: real training, by the command, gives the verdict that it has to give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.places import ROOT
+from train.cli import main
+from train.study.compare import enter
+from train.variants import Study
+
+pytestmark = pytest.mark.slow
+MIXER, RESIDUAL, FEEDFORWARD = (f"model.stack.block.{name}" for name in ("mixer", "residual", "feedforward"))
+SMALL = (
+    "data=Corpus(path='text.txt', length=32, holdout=0.02)",
+    "model.embed.width=32",
+    "model.stack.scan=true",
+    "steps=300",
+    "optimizer.rate.peak=6e-3",
+    "batch_size=8",
+    "evaluation.batch_size=16",
+)
+OWN = '''
+import flax.linen as nn
+
+from models import RMSNorm
+
+
+class NoResidual(nn.Module):
+    """branch(norm(x)): nothing is added."""
+
+    @nn.compact
+    def __call__(self, state, branch, ctx):
+        return branch(RMSNorm()(state))
+'''
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """A folder with half a megabyte of text."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "models").rglob("*.py"))]
+    (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def compare(capsys: pytest.CaptureFixture[str], variant: str, *words: str) -> dict[str, Any]:
+    """The record of one variant against the baseline of a small language model."""
+    capsys.readouterr()
+    assert main(["compare", "tiny_lm", *SMALL, "--vary", variant, *words, "--to", "study", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)[1]
+
+
+def test_blocks_without_a_residual_are_worse(capsys: pytest.CaptureFixture[str]) -> None:
+    result = compare(capsys, f"none={RESIDUAL}=NoResidual()", "--with", "own.py", "--seeds", "5")
+    assert (result["verdict"], result["seeds"]) == ("worse", 5)
+
+
+def test_a_mixer_that_sees_the_future_is_disqualified_before_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    result = compare(capsys, f"leak={MIXER}.causal=false", "--seeds", "2")
+    assert result["verdict"] == "disqualified"
+    ledger = [json.loads(line) for line in Path("study/ledger.jsonl").read_text().splitlines()]
+    assert [line for line in ledger if line["kind"] == "trial"] == []
+
+
+def test_a_variant_of_twice_the_parameters_is_shrunk_or_refused() -> None:
+    huge = f"{MIXER}=Sum(({', '.join(['Attention(heads=2, causal=True)'] * 9)},))"
+    study = Study("tiny_lm", SMALL, {"wide": (f"{FEEDFORWARD}.expand=16/3",), "huge": (huge,)}, budget="parameters")
+    baseline, shrunk, refused = enter(study)
+    assert shrunk.out is None
+    assert shrunk.moved
+    base = baseline.cost.parameters
+    assert abs(shrunk.cost.parameters / base - 1) <= 0.01
+    assert refused.out is not None
+    assert "cannot have the parameters of the baseline" in refused.out
+    assert refused.cost.parameters > 1.5 * base
