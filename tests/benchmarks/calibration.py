@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from train.study.compare import Comparison, Entry
-from train.study.match import load_cost
+from train.study.costs import load_cost
 from train.study.trial import Outcome, Unit
 from train.study.workers import Pool, list_cores
 from train.variants import BASELINE, Study

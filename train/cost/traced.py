@@ -36,7 +36,7 @@ def count_flops(function: Callable[..., Tree], *args: Tree, seen: bool = False) 
     for a mask known before it runs (`runs:` in its name).  With `seen`, products of queries, keys and values of causal
     attention count by half, as half of the pairs are hidden.
     """
-    return _count_operations(_trace(function, *args), seen=seen)[0]
+    return count_program(trace(function, *args), seen=seen)[0]
 
 
 # the dimensions of all operands and results of a kernel: its name may change in compilation
@@ -50,17 +50,17 @@ def count_kernel_flops(function: Callable[..., Tree], *args: Tree) -> dict[Call,
     same shapes, the count is the mean over all their calls.
     """
     calls: dict[Call, tuple[int, int]] = {}
-    _count_operations(_trace(function, *args), calls)
+    count_program(trace(function, *args), calls)
     return {call: total / times for call, (times, total) in calls.items()}
 
 
-def _trace(function: Callable[..., Tree], *args: Tree) -> Jaxpr:
+def trace(function: Callable[..., Tree], *args: Tree) -> Jaxpr:
     """The program of a function, without what its results do not depend on."""
     whole = jax.make_jaxpr(function)(*args).jaxpr
-    return dce_jaxpr(whole, [True] * len(whole.outvars))[0]
+    return dce_jaxpr(whole, [True] * len(whole.outvars), instantiate=True)[0]
 
 
-def _count_operations(
+def count_program(
     jaxpr: Jaxpr, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
 ) -> tuple[int, bool]:
     """Counts operations, and tells if all lengths are known; adds each kernel's calls and operations to `inside`.
@@ -73,37 +73,32 @@ def _count_operations(
         scopes = f"{names}/{equation.source_info.name_stack}"
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            left = _get_shape(equation.invars[0])
-            count = 2 * math.prod(_get_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
+            left = get_shape(equation.invars[0])
+            count = 2 * math.prod(get_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
             total += count // 2 if seen and "causal" in scopes.split("/") else count
         elif name.startswith("ragged_dot"):
             numbers = params["ragged_dot_dimension_numbers"]
             (_, contracted), (_, together) = numbers.dot_dimension_numbers
-            left, right = map(_get_shape, equation.invars[:2])
+            left, right = map(get_shape, equation.invars[:2])
             used = {*contracted, *together, *numbers.rhs_group_dimensions}
             total += 2 * math.prod(left) * math.prod(size for axis, size in enumerate(right) if axis not in used)
         elif name == "conv_general_dilated":
             total += 2 * _count_convolution(equation)
         elif name == "cond":
-            branches = (_count_operations(branch.jaxpr, inside, seen, times, scopes) for branch in params["branches"])
+            branches = (count_program(branch.jaxpr, inside, seen, times, scopes) for branch in params["branches"])
             known_first, count = max((sure, count) for count, sure in branches)
             total, known = total + count, known and known_first
         elif name == "pallas_call":
             blocks = math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
-            count = round(_count_operations(params["jaxpr"])[0] * blocks * _read_running_share(scopes))
+            count = round(count_program(params["jaxpr"])[0] * blocks * _read_running_share(scopes))
             total += count
             if inside is not None:
-                call = tuple(map(_get_shape, (*equation.invars, *equation.outvars)))
+                call = tuple(map(get_shape, (*equation.invars, *equation.outvars)))
                 before, more = inside.get(call, (0, 0))
                 inside[call] = before + times, more + times * count
         else:
-            inner = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in params.values()]
             trips = params.get("length", 1) if name == "scan" else 1
-            counts = [
-                _count_operations(jaxpr, inside, seen, times * trips, scopes)
-                for jaxpr in inner
-                if isinstance(jaxpr, Jaxpr)
-            ]
+            counts = [count_program(jaxpr, inside, seen, times * trips, scopes) for jaxpr in find_inner(equation)]
             total += sum(count for count, _ in counts) * trips
             known = known and name != "while" and all(sure for _, sure in counts)
     return total, known
@@ -115,7 +110,13 @@ def _read_running_share(names: str) -> float:
     return float(dict(pair.split("=") for pair in match[1].split(",")).get(match[2], 1.0)) if match else 1.0
 
 
-def _get_shape(variable: Var | Literal) -> tuple[int, ...]:
+def find_inner(equation: JaxprEqn) -> list[Jaxpr]:
+    """Finds the programs that an equation runs, those of branches left out."""
+    inner = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in equation.params.values()]
+    return [value for value in inner if isinstance(value, Jaxpr)]
+
+
+def get_shape(variable: Var | Literal) -> tuple[int, ...]:
     """The shape of a program's value; empty for one that is no array."""
     kind: object = variable.aval
     return kind.shape if isinstance(kind, Shaped) else ()
@@ -123,8 +124,8 @@ def _get_shape(variable: Var | Literal) -> tuple[int, ...]:
 
 def _count_convolution(equation: JaxprEqn) -> int:
     """Counts the products of a convolution, except those with padding and with the zeros between dilated inputs."""
-    params, (left, right) = equation.params, map(_get_shape, equation.invars[:2])
-    out, numbers = _get_shape(equation.outvars[0]), params["dimension_numbers"]
+    params, (left, right) = equation.params, map(get_shape, equation.invars[:2])
+    out, numbers = get_shape(equation.outvars[0]), params["dimension_numbers"]
     rows, features, *spatial = numbers.out_spec
     # the input features of one group, if features or rows are grouped
     total = out[rows] * out[features] * right[numbers.rhs_spec[1]]
@@ -153,6 +154,11 @@ def count_pairs(size: int, kernel: int, out: int, *, stride: int, before: int, s
 def count_parameters(tree: Tree) -> int:
     """Counts the scalars of a tree."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def count_bytes(tree: Tree) -> int:
+    """Counts the bytes of a tree's arrays."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def measure_peak_memory() -> int:

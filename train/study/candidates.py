@@ -3,11 +3,11 @@
 import dataclasses
 import math
 
+from train.cost.value import Cost
 from train.errors import Json
 from train.study.compare import Entry, Result
 from train.study.grammar import Edits, read_edits, write_edits
 from train.study.ledger import Line
-from train.study.match import Cost
 
 
 @dataclasses.dataclass(frozen=True)

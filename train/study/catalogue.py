@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import json
-import math
 import pkgutil
 import re
 import subprocess
@@ -28,7 +27,7 @@ import models
 from models.context import Context, Decoding
 from models.contracts import KINDS, Layer, Tree, kind_of
 from models.structure import fields
-from train.cost.traced import count_flops, count_parameters
+from train.cost.traced import count_bytes, count_flops, count_parameters
 
 WIDTH, LENGTH = 512, 1024
 PLACE = Path(models.__path__[0]) / "README.md"
@@ -61,10 +60,6 @@ def summarize(owner: type) -> tuple[str, str]:
     papers = dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{4,5})", text))
     first = re.split(r"(?<!\.)\.(?:\s+(?=[A-Z(`])|$)", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
     return first.replace("|", "\\|"), ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers)
-
-
-def _count_bytes(tree: Tree) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @functools.cache
@@ -105,7 +100,7 @@ def measure_layer(layer: Any) -> tuple[str, str, str, str]:
         return "", "", str(error).splitlines()[0], ""
     try:
         cache = start(LENGTH + 1)
-        small, large = _count_bytes(start(LENGTH)), _count_bytes(start(2 * LENGTH))
+        small, large = count_bytes(start(LENGTH)), count_bytes(start(2 * LENGTH))
         step = count_flops(
             lambda variables, x: decode(variables, x, LENGTH, LENGTH + 1), {"params": shapes, "cache": cache}, rows(1)
         )

@@ -11,14 +11,16 @@ import numpy as np
 
 from models.parametrization import width_of
 from train.config import load_config
+from train.cost.value import Cost
 from train.data.notes import get_notes
 from train.engine.folder import collect_versions
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
+from train.study.costs import load_cost, read_cost
 from train.study.curves import average_curves, find_share_of_steps
 from train.study.leaks import find_leak
-from train.study.match import Cost, Match, UnmatchedError, load_cost, match, read_cost
+from train.study.match import Match, UnmatchedError, match
 from train.study.sources import find_sources, record_study
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.trials import Trials
@@ -98,7 +100,7 @@ def enter(
     baseline = Entry(BASELINE, study.overrides, cost=read_cost(prepared), tokens=count_tokens(prepared))
     for note in get_notes(prepared.data):
         say(str(note))
-    aim = target or baseline.cost
+    aim = target or read_cost(prepared, study.budget == "state")
     return [baseline, *(enter_variant(study, name, settings, aim) for name, settings in study.variants.items())]
 
 

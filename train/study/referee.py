@@ -24,8 +24,8 @@ from scipy.special import zeta
 from train.disk import explain_failed_writes
 from train.errors import InputError, Json
 from train.study.compare import Comparison, Make, Result, enter
+from train.study.costs import load_cost
 from train.study.ledger import Ledger
-from train.study.match import load_cost
 from train.study.proposal import Proposal
 from train.study.sources import find_sources
 from train.study.trial import Unit, describe_error
@@ -80,7 +80,7 @@ class Referee:
     def __init__(self, study: Study, folder: Path) -> None:
         self.folder, self.ledger = folder, Ledger(folder)
         self.study = dataclasses.replace(study, variants={}, grid=(), seeds=None)
-        self.target = load_cost(study.config, study.overrides, study.files)
+        self.target = load_cost(study.config, study.overrides, study.files, study.budget)
         head = {"kind": "campaign", **self.study.record(), "sources": find_sources(self.study)}
         if not self.ledger.lines:
             self.ledger.add(head)

@@ -16,13 +16,15 @@ from tests.places import CONFIGS
 from train.cli import main
 from train.commands.compare import add, read_grid, read_minutes, read_study, read_variants
 from train.config import load_config
+from train.cost.value import Cost
 from train.engine.prepared import prepare
 from train.errors import InputError
 from train.study.compare import Comparison, Entry, enter
+from train.study.costs import load_cost
 from train.study.grouped import Grouped
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
-from train.study.match import Cost, load_cost, match
+from train.study.match import match
 from train.study.trial import Outcome, Trainer, Unit, measure, restrict
 from train.study.words import describe, record
 from train.study.workers import Pool, Worker, list_cores
@@ -239,7 +241,7 @@ def test_a_variant_is_shrunk_until_its_budget_is_the_baselines_or_says_why_it_ca
         hidden = match(LANGUAGE_MODEL, [f"{path}=200/16"], [], budget, count("", [f"={wanted}/16"]), 16, count)
         assert abs(hidden.ratio - 1) <= 0.01
     assert len(asked) < 60
-    with pytest.raises(InputError, match=r"cannot have the flops .* with .*expand=1/16 it has 5\.050 times as many"):
+    with pytest.raises(InputError, match=r"cannot have the FLOPs .* with .*expand=1/16 it has 5\.050 times as many"):
         match(LANGUAGE_MODEL, [f"{path}=200/16"], [], "flops", Cost(0, 2000), 16, count)
 
 

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from train.charts import Plot
+from train.cost.value import Cost
 from train.study.compare import Entry, Result
 from train.study.curves import compute_band
 from train.study.figures import (
@@ -21,7 +22,6 @@ from train.study.figures import (
     find_front,
     has_intervals,
 )
-from train.study.match import Cost
 from train.study.page import write_page
 from train.study.records import to_latex
 from train.study.verdict import judge

@@ -9,11 +9,11 @@ import pytest
 
 from tests.places import CONFIGS
 from train.config import load_config
+from train.cost.value import Cost
 from train.study import grouped
 from train.study.compare import Comparison, Entry
 from train.study.grouped import Grouped, list_ways, time_step
 from train.study.ledger import Ledger
-from train.study.match import Cost
 from train.study.together import Together, Way
 from train.study.trial import Alone, Outcome, Part, Program, Trainer, Unit
 from train.variants import BASELINE, Study

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.places import CONFIGS
+from train.cost.value import Cost
 from train.errors import InputError
 from train.study.candidates import Candidate, Gain, Standing
 from train.study.compare import Entry
 from train.study.grammar import Edit, Edits, Grammar, add_edit, write_edits
 from train.study.ledger import NAME, Ledger
-from train.study.match import Cost
 from train.study.rungs import Rung, count_rungs, count_steps, halve, plan_rungs
 from train.study.search import SEARCH_SEED, WINNERS, Evolution
 from train.study.search_page import write_command, write_search_page
