@@ -37,10 +37,10 @@ from train.spec.parts import list_components, list_project_parts, merge_names
 from train.study.check import Report, make_components, require_component
 from train.study.compare import Comparison, Result, enter
 from train.study.grouped import Grouped
-from train.study.page import COLUMNS, draw, write_page
+from train.study.page import draw, write_page
 from train.study.power import describe_plans
 from train.study.trial import load_trainer
-from train.study.words import describe, make_rows
+from train.study.words import describe, make_columns, make_rows
 from train.summary import Summary
 from train.use import evaluate
 from train.use import fit as fitting
@@ -248,7 +248,7 @@ def compare(study: Study, folder: str | Path, fresh: bool = False) -> "Compared"
     def look(results: Sequence[Result], done: int, planned: int) -> None:
         if shown is not None:
             said = f"{done} trials" if results else f"tuning: {done} of {planned} trials"
-            table = to_html(make_table(COLUMNS, make_rows(results))) if results else ""
+            table = to_html(make_table(make_columns(results), make_rows(results))) if results else ""
             shown.update(Piece(f"<p>{said}</p>{table}"))
 
     results = Comparison(study, path, entries).run(Grouped(), look)
@@ -270,7 +270,7 @@ class Compared:
         variants = [result for result in self.results if result.entry.name != BASELINE]
         said = "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants)
         planned = "".join(f"<p>{html.escape(text)}</p>" for text in describe_plans(self.study, self.results))
-        table = to_html(make_table(COLUMNS, make_rows(self.results)))
+        table = to_html(make_table(make_columns(self.results), make_rows(self.results)))
         figures = "".join(add_caption(one.caption, one.plot) for one in draw(self.study, self.results))
         grid = f'<div style="{page.PANELS}">{figures}</div>'
         return Piece(f'<div class="morphax"><style>{THEMES}</style>{said}{table}{planned}{grid}</div>')._repr_html_()

@@ -7,7 +7,7 @@ from typing import Literal
 from models.words import join
 from train.errors import Json
 
-Budget = Literal["flops", "parameters", "state", "none"]
+Budget = Literal["flops", "parameters", "state", "time", "none"]
 BASELINE = "baseline"
 FIRST = 3  # seeds before the first look
 ALPHA = 0.05

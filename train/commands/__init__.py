@@ -50,7 +50,7 @@ def add_structure_arguments(parser: argparse.ArgumentParser, match: str) -> None
         help="a Python file whose components settings may name; again for more files",
     )
     parser.add_argument(
-        "--match", choices=("flops", "parameters", "state", "none"), help=f"the equal budget (default: {match})"
+        "--match", choices=("flops", "parameters", "state", "time", "none"), help=f"the equal budget (default: {match})"
     )
     parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
     parser.add_argument(

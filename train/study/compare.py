@@ -17,10 +17,10 @@ from train.engine.folder import collect_versions
 from train.engine.prepared import Prepared, prepare
 from train.engine.requirements import settle
 from train.errors import InputError
-from train.study.costs import load_cost, read_cost
+from train.study.costs import load_cost, read_cost, read_whole_cost
 from train.study.curves import average_curves, find_share_of_steps
 from train.study.leaks import find_leak
-from train.study.match import Match, UnmatchedError, match
+from train.study.match import UnmatchedError, match, match_time
 from train.study.sources import find_sources, record_study
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.trials import Trials
@@ -97,10 +97,10 @@ def enter(
     prepared = _prepare(study, study.overrides)
     if leak := find_leak(prepared):
         raise InputError(f"The baseline breaks a law, and nothing can be compared with it: {leak}.")
-    baseline = Entry(BASELINE, study.overrides, cost=read_cost(prepared), tokens=count_tokens(prepared))
+    baseline = Entry(BASELINE, study.overrides, cost=read_whole_cost(prepared), tokens=count_tokens(prepared))
     for note in get_notes(prepared.data):
         say(str(note))
-    aim = target or read_cost(prepared, study.budget == "state")
+    aim = target or baseline.cost
     return [baseline, *(enter_variant(study, name, settings, aim) for name, settings in study.variants.items())]
 
 
@@ -127,11 +127,18 @@ def enter_variant(study: Study, name: str, settings: Sequence[str], target: Cost
         return Entry(name, overrides, cost=read_cost(prepared), out=leak)
     width, tokens = width_of(prepared.experiment.model), count_tokens(prepared)
     try:
-        found: Match = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
+        if study.budget == "time":
+            baseline = _prepare(study, study.overrides)
+            found = match_time(study.config, overrides, study.free, baseline, width, study.files)
+        else:
+            found = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
     except UnmatchedError as error:
         cost = load_cost(study.config, overrides, study.files)
         return Entry(name, overrides, cost=cost, out=f"{name} {error}", tokens=tokens)
-    return Entry(name, (*overrides, *found.overrides), found.overrides, found.cost, tokens=tokens)
+    if found.overrides:
+        prepared = _prepare(study, (*overrides, *found.overrides))
+    cost = read_whole_cost(prepared)
+    return Entry(name, (*overrides, *found.overrides), found.overrides, cost, tokens=tokens)
 
 
 class Comparison:

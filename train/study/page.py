@@ -17,10 +17,8 @@ from train.study.files import write_report, write_tables
 from train.study.ledger import NAME
 from train.study.power import describe_plans, extend_pilot
 from train.study.records import read_trials, write_trials
-from train.study.words import describe, make_rows, record
+from train.study.words import describe, make_columns, make_rows, record
 from train.variants import BASELINE, Study
-
-COLUMNS = ("variant", "parameters", "FLOPs", "time", "loss", "difference of the loss", "seeds", "verdict")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +51,8 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     """Writes the verdicts, the table, and the figures; the latter also as files of their own."""
     variants = [result for result in results if result.entry.name != BASELINE]
     drawings = draw(study, results)
-    rows = make_rows(results)
-    table = add_caption("costs are over the baseline's", Table(COLUMNS, tuple(rows)))
+    columns, rows = make_columns(results), make_rows(results)
+    table = add_caption("costs are over the baseline's", Table(columns, tuple(rows)))
     sections = {
         "Verdict": "".join(map(_emphasise, map(describe, variants))),
         "Costs and losses": f'<div class="steady">{table}</div>',
@@ -76,7 +74,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     write_report(folder, page, [record(result) for result in results])
     with explain_failed_writes(folder):
         (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
-    write_tables(folder, COLUMNS, rows)
+    write_tables(folder, columns, rows)
     write_figures(folder, {drawing.name: drawing.plot for drawing in drawings})
 
 

@@ -1,15 +1,24 @@
 """Verdicts in words: a sentence for each variant, and the table of a study."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import rich.box
 import rich.table
 import rich.text
 
+from train.cost.value import Cost, divide
 from train.errors import Json
 from train.study.compare import Result
 from train.variants import BASELINE
+
+# of the table, by the title of their column
+COSTS: Mapping[str, Callable[[Cost], int | None]] = {
+    "parameters": lambda cost: cost.parameters,
+    "active": lambda cost: cost.active,
+    "FLOPs": lambda cost: cost.flops,
+    "state": lambda cost: cost.state,
+}
 
 
 def describe(result: Result) -> str:
@@ -62,11 +71,25 @@ def _percent(share: float) -> str:
 
 def make_table(results: Sequence[Result]) -> rich.table.Table:
     """The table of a study."""
-    columns = ("variant", "parameters", "FLOPs", "time", "loss", "difference", "seeds", "verdict")
-    shown = rich.table.Table(*columns, box=rich.box.SIMPLE)
+    shown = rich.table.Table(*make_columns(results), box=rich.box.SIMPLE)
     for cells in make_rows(results):
         shown.add_row(*map(rich.text.Text, cells))
     return shown
+
+
+def make_columns(results: Sequence[Result]) -> tuple[str, ...]:
+    """Names of the table's columns."""
+    return ("variant", *_list_costs(results), "time", "loss", "difference of the loss", "seeds", "verdict")
+
+
+def _list_costs(results: Sequence[Result]) -> list[str]:
+    """Costs that the table has: active parameters where some are not, a decoder's state where a structure has one."""
+    costs = [result.entry.cost for result in results]
+    shown = {
+        "active": any(cost.active not in (None, cost.parameters) for cost in costs),
+        "state": any(cost.state for cost in costs),
+    }
+    return [name for name in COSTS if shown.get(name, True)]
 
 
 def make_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -74,7 +97,9 @@ def make_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for result in results:
         entry, verdict = result.entry, result.verdict
-        costs = [f"{value:.3f}" if math.isfinite(value) else "" for value in (result.parameters, result.flops)]
+        read = (COSTS[name] for name in _list_costs(results))
+        ratios = [divide(cost(entry.cost), cost(results[0].entry.cost)) for cost in read]
+        costs = ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
         time = f"{result.seconds:.2f}" if math.isfinite(result.seconds) else ""
         loss = f"{result.loss:.4f}" if math.isfinite(result.loss) else ""
         mean, low, high = result.share
@@ -111,5 +136,6 @@ def record(result: Result) -> dict[str, Json]:
         "flops": number(result.flops),
         "seconds": number(result.seconds),
         "compute": number(result.compute),
+        "costs": result.entry.cost.record(),
         "speed_up": [number(value) for value in find_speed(result) or ()] or None,
     }

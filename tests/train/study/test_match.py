@@ -7,13 +7,17 @@ import pytest
 
 from models.structure import part
 from tests.places import CONFIGS
+from train.cost.traced import count_parameters
 from train.cost.value import Cost
 from train.engine.prepared import Prepared
 from train.errors import InputError
+from train.study import match as matching
+from train.study.compare import Entry, Result, enter
 from train.study.costs import load_cost, prepare_config, read_whole_cost
 from train.study.match import UnmatchedError, match, match_time
 from train.study.pilot import Ratio, compare_times, time_steps
-from train.variants import Budget
+from train.study.words import make_columns, make_rows, record
+from train.variants import BASELINE, Budget, Study
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 EXPAND, REPEATS = "model.stack.block.feedforward.expand", "model.stack.repeats"
@@ -129,5 +133,31 @@ def test_experts_have_fewer_active_parameters_than_others_and_what_does_not_appl
     assert cost.parameters - cost.active == 3 * 3 * 16 * hidden
     assert cost.embedding == 256 * 16
     assert (cost.length, cost.state) == (16, 16 * (2 * 16 * 4 + 8))
-    assert cost.activations is None
     assert cost.forward < cost.flops
+
+
+def test_the_table_has_active_parameters_and_state_where_they_tell_something() -> None:
+    plain = Result(Entry(BASELINE, (), cost=Cost(10, 100, active=10)), None)
+    experts = Result(Entry("experts", (), cost=Cost(30, 110, active=15, state=8)), None)
+    assert make_columns([plain])[1:4] == ("parameters", "FLOPs", "time")
+    assert make_columns([plain, experts])[1:5] == ("parameters", "active", "FLOPs", "state")
+    assert [row[1:5] for row in make_rows([plain, experts])] == [
+        ("1.000", "1.000", "1.000", ""),
+        ("3.000", "1.500", "1.100", ""),
+    ]
+    assert record(experts)["costs"] == experts.entry.cost.record()
+
+
+def test_a_study_matches_the_measured_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def measure(variant: Prepared, baseline: Prepared) -> Ratio:
+        said.append("timed")
+        return Ratio(count_parameters(variant.shapes) / count_parameters(baseline.shapes), 0.0)
+
+    monkeypatch.setattr(matching, "_compare", measure)
+    study = Study(LANGUAGE_MODEL, variants={"wide": (f"{EXPAND}=8",)}, budget="time")
+    baseline, wide = enter(study)
+    assert said
+    assert wide.out is None
+    assert abs(wide.cost.parameters / baseline.cost.parameters - 1) <= 0.01
