@@ -80,13 +80,16 @@ def load_config(name: str, overrides: list[str], files: Sequence[str] = ()) -> t
     return override(again, overrides, names), names
 
 
-def import_config(name: str) -> ModuleType:
-    """Imports the module of a config, by name or as a file.  Raises InputError if there is none."""
+def import_config(name: str, fitting: Sequence[str] = ()) -> ModuleType:
+    """Imports the module of a config, by name or as a file.
+
+    Raises InputError if there is none, with names of experiments and of `fitting` ones.
+    """
     if name.endswith(".py"):
         return load_file(name, "config file")
-    known = [*list_configs(), *list_studies(), *list_searches()]
-    if name not in known:
-        raise InputError(f"No config is called {name!r}; {nearest(name, known)}")
+    experiments = list_configs()
+    if name not in (*experiments, *list_studies(), *list_searches()):
+        raise InputError(f"No config is called {name!r}; {nearest(name, [*fitting, *experiments])}")
     return importlib.import_module(f"configs.{name}")
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from train.commands import add_structure_arguments, make_folder
-from train.config import import_config
+from train.config import import_config, list_studies
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
 from train.variants import Study
@@ -102,7 +102,7 @@ def read_study(options: argparse.Namespace) -> Study:
     variants, grid = read_variants(options.vary), read_grid(options.tune)
     if options.until is not None and options.seeds is not None:
         raise InputError(f"--until decided and --seeds {options.seeds} contradict each other; give one of them.")
-    make = vars(import_config(options.config)).get("study")
+    make = vars(import_config(options.config, list_studies())).get("study")
     base = make() if make is not None else None
     if base is not None and not isinstance(base, Study):
         raise InputError(f"study() of {options.config!r} returned a {type(base).__name__}; it must return a Study.")

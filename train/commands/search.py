@@ -8,7 +8,7 @@ from pathlib import Path
 from train.commands import make_folder
 from train.commands.compare import read_minutes
 from train.commands.scale import read_multiples
-from train.config import import_config
+from train.config import import_config, list_searches
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
 from train.variants import Search
@@ -86,7 +86,7 @@ def read_search(options: argparse.Namespace) -> Search:
 
     Raises InputError or ValueError for what does not fit.
     """
-    make = vars(import_config(options.config)).get("search")
+    make = vars(import_config(options.config, list_searches())).get("search")
     base = make() if make is not None else Search(options.config)
     if not isinstance(base, Search):
         raise InputError(f"search() of {options.config!r} returned a {type(base).__name__}; it must return a Search.")

@@ -227,6 +227,7 @@ def test_predicting_gives_a_value_for_regression_and_next_tokens_for_a_language_
         assert 0 < sum(chances) <= 1
 
 
+@pytest.mark.slow
 def test_predicting_many_texts_at_once_is_predicting_them_one_by_one(runs: Runs, command: Command) -> None:
     together = json.loads(command("predict", str(runs["classes"]), *TEXTS, "--json").out)["answers"]
     for text, answer in zip(TEXTS, together, strict=True):
