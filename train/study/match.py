@@ -30,6 +30,10 @@ class UnmatchedError(InputError):
     """A variant that cannot have the budget of the baseline; the message goes on after the variant's name."""
 
 
+class StructureError(InputError):
+    """A structure that cannot be, such as heads that do not divide the width."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
     """Overrides that make a variant cost as much as the baseline, its cost with them, and the ratio of budgets.
@@ -254,23 +258,41 @@ def _moves(free: Free, measure: Callable[..., float], ratio: float) -> bool:
 def _try_fields(free: Free, measure: Callable[..., float]) -> Iterator[Tried]:
     """Ratios of budgets with the settings that reach them, those that come nearest."""
     if free.hidden:
-        factor = solve_factor(lambda x: measure(*free.write(x)), WITHIN / 10)
-        for written in dict.fromkeys(free.write(factor, multiple) for multiple in MULTIPLES):
-            yield measure(*written), written
-        return
-    largest = max(free.whole.values())
+        with contextlib.suppress(StructureError):
+            yield from _try_widths(free, _refuse(measure))
+            return
+    largest = max(*free.whole.values(), *map(round, free.hidden.values()), 0)
+    refusing = _refuse(measure)
 
     def at(number: int) -> float | None:
         try:
-            return measure(*free.write(number / largest))
-        except UnmatchedError:
-            raise
-        except InputError:  # a structure that cannot be, such as heads that do not divide the width
+            return refusing(*free.write(number / largest))
+        except StructureError:
             return None
 
     for number in solve_integer(at, largest):
         written = free.write(number / largest)
         yield measure(*written), written
+
+
+def _try_widths(free: Free, measure: Callable[..., float]) -> Iterator[Tried]:
+    factor = solve_factor(lambda x: measure(*free.write(x)), WITHIN / 10)
+    for written in dict.fromkeys(free.write(factor, multiple) for multiple in MULTIPLES):
+        yield measure(*written), written
+
+
+def _refuse(measure: Callable[..., float]) -> Callable[..., float]:
+    """The same measure, which raises StructureError for settings of a structure that cannot be."""
+
+    def refusing(*more: str) -> float:
+        try:
+            return measure(*more)
+        except UnmatchedError:
+            raise
+        except InputError as error:
+            raise StructureError(str(error)) from None
+
+    return refusing
 
 
 def _explain(words: str, ratio: float, nearest: Sequence[Tried], note: str = "") -> str:

@@ -48,7 +48,7 @@ def solve_integer(ratio: Callable[[int], float | None], start: int) -> list[int]
         return []
     for value in (*(start * 2**power for power in range(1, 7)), *(start // 2**power for power in range(1, 11))):
         if value >= 1 and not _brackets(known):
-            at(value)
+            any(at(next_value) is not None for next_value in range(value, value + min(value, MOST)))
     if not _brackets(known):
         return rank()[:2]
     low, high = _narrow(known)

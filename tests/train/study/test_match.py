@@ -148,6 +148,7 @@ def test_the_table_has_active_parameters_and_state_where_they_tell_something() -
     assert record(experts)["costs"] == experts.entry.cost.record()
 
 
+@pytest.mark.slow
 def test_a_study_matches_the_measured_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
