@@ -1,4 +1,4 @@
-"""Feedforwards of `tiny_lm`: a gated one against plain, squared, of experts and of a product-key memory.
+"""Feedforwards of `tiny_lm`: a gated one against plain ones, another gate, and experts, at equal FLOPs.
 
 morphax compare compare_feedforward
 morphax compare compare_feedforward --scale colab

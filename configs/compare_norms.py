@@ -1,4 +1,4 @@
-"""Norms of `tiny_lm`: RMSNorm against LayerNorm, element-wise functions in their place, and none.
+"""Norms of `tiny_lm`: RMSNorm against LayerNorm, ScaleNorm, and element-wise functions in their place.
 
 morphax compare compare_norms
 morphax compare compare_norms --scale colab

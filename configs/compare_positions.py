@@ -1,4 +1,4 @@
-"""Positions of attention in `tiny_lm`: rotary against none, learned, sinusoidal, and biases of the scores.
+"""Positions of attention in `tiny_lm`: rotary against none, learned ones, and biases of the scores.
 
 morphax compare compare_positions
 morphax compare compare_positions --scale colab

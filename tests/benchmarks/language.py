@@ -15,18 +15,15 @@ and greatest, and each process's peak memory.  Ends with 1 where morphax is not 
 import argparse
 import dataclasses
 import functools
-import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.benchmarks.turns import Worker, read_worker, serve
 
 GOAL = 1.2
 STEPS = {"4 x 128": 24, "6 x 384": 4, "12 x 768": 1, "Llama, 8 x 512": 2}  # of a turn
@@ -220,79 +217,38 @@ def start_torch(size: Size) -> tuple[Callable[[], None], int]:
 STARTS = {"morphax": start_morphax, "torch": start_torch}
 
 
-def serve(who: str, name: str) -> None:
-    """A worker: for each line of standard input takes as many steps, and answers with their seconds."""
-    once, count = STARTS[who](SIZES[name])
-    once()
-    once()
-    print(json.dumps({"parameters": count}), flush=True)
-    for line in sys.stdin:
-        began = time.perf_counter()
-        for _ in range(int(line)):
-            once()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak}), flush=True)
-
-
-class Worker:
-    """A process that takes steps when it is asked to."""
-
-    def __init__(self, who: str, name: str) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.language", "--worker", who, "--only", name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.parameters: int = self._read()["parameters"]
-        self.peak = 0
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-    def take(self, steps: int) -> float:
-        """Takes steps; returns their seconds."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        answer = self._read()
-        self.peak = answer["peak"]
-        return answer["seconds"]
-
-    def stop(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
-
-
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """Figures of a size: tokens a second of both and their ratio in each round, parameters, peak memory."""
-    workers = {who: Worker(who, name) for who in STARTS}
+    workers = {who: Worker("tests.benchmarks.language", who, name) for who in STARTS}
     try:
         tokens = SIZES[name].tokens * STEPS[name]
-        speeds = [{who: tokens / worker.take(STEPS[name]) for who, worker in workers.items()} for _ in range(rounds)]
+        speeds = [{who: tokens / worker.work(STEPS[name]) for who, worker in workers.items()} for _ in range(rounds)]
     finally:
         for worker in workers.values():
             worker.stop()
     return {
         "speeds": {who: [each[who] for each in speeds] for who in workers},
         "ratios": [each["morphax"] / each["torch"] for each in speeds],
-        "parameters": {who: worker.parameters for who, worker in workers.items()},
+        "parameters": {who: worker.facts["parameters"] for who, worker in workers.items()},
         "peaks": {who: worker.peak for who, worker in workers.items()},
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
+    if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
+        who, name = asked
+        once, count = STARTS[who](SIZES[name])
+        serve(once, {"parameters": count})
+        return
     from tests.benchmarks.measure import begin, finish, note, parser, report, selected
     from tests.benchmarks.profiled import profile
 
     options: argparse.ArgumentParser = parser(__doc__)
     options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
     options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's step there")
-    options.add_argument("--worker", choices=STARTS, help=argparse.SUPPRESS)
     given = options.parse_args(arguments)
     begin()
-    if given.worker:
-        serve(given.worker, given.only[0])
-        return
     figures: dict[str, Any] = {}
     rows: list[tuple[str, ...]] = []
     failures: list[str] = []

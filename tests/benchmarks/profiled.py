@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace of it, and its dearest operations."""
+"""A trace of a step, and the operations that take most of its time."""
 
 import collections
 import gzip

@@ -61,6 +61,7 @@ FORMS: dict[str, tuple[Any, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.represented_by("scan")
 @pytest.mark.parametrize("form", FORMS)
 def test_values_outputs_and_feedforwards_start_beta_times_as_large(form: str) -> None:

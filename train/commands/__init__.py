@@ -49,6 +49,11 @@ def add_structure_arguments(parser: argparse.ArgumentParser, match: str) -> None
         metavar="FILE",
         help="a Python file whose components settings may name; again for more files",
     )
+    add_budget_arguments(parser, match)
+
+
+def add_budget_arguments(parser: argparse.ArgumentParser, match: str) -> None:
+    """Adds the arguments of the equal budget, `match` by default, and of where trials are made."""
     parser.add_argument(
         "--match", choices=("flops", "parameters", "state", "time", "none"), help=f"the equal budget (default: {match})"
     )

@@ -29,25 +29,30 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
     add_structure_arguments(parser, "flops")
     parser.add_argument(
-        "--free",
-        action="append",
-        default=[],
-        metavar="path",
-        help="a number over the model's width that the match may change (default: the widths of feedforwards)",
-    )
-    parser.add_argument(
         "--tune", metavar="path=A,B,...", help="values that the baseline and each variant try (default: none)"
     )
     add_scale_argument(parser)
+    add_verdict_arguments(parser)
     parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
     parser.add_argument("--most", type=int, help="seeds at most until each is decided (default: 20)")
     parser.add_argument(
         "--until", choices=("decided",), help="add seeds until each variant is decided: what it does without --seeds"
     )
     parser.add_argument("--budget", metavar="TIME", help="begin no seed after so long: minutes, or 90s, 30min, 2h")
+    parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
+
+
+def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the match and of the verdict."""
+    parser.add_argument(
+        "--free",
+        action="append",
+        default=[],
+        metavar="path",
+        help="a number over the model's width that the match may change (default: the widths of feedforwards)",
+    )
     parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
     parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
-    parser.add_argument("--to", dest="folder", type=Path, help="folder of the study (default: runs/CONFIG_study)")
 
 
 def add_scale_argument(parser: argparse.ArgumentParser) -> None:

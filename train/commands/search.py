@@ -5,8 +5,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from train.commands import make_folder
-from train.commands.compare import read_minutes
+from train.commands import add_budget_arguments, make_folder
+from train.commands.compare import add_verdict_arguments, read_minutes
 from train.commands.scale import read_multiples
 from train.config import import_config, list_searches
 from train.engine.compilation import enable_compilation_cache
@@ -59,25 +59,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="the seed of the draws (default: 0)")
     parser.add_argument("--winners", type=int, help="candidates to be confirmed (default: 2)")
     parser.add_argument("--most", type=int, help="fresh seeds at most until each winner is decided (default: 20)")
-    parser.add_argument("--match", choices=("flops", "parameters", "none"), help="the equal budget (default: flops)")
-    parser.add_argument(
-        "--free",
-        action="append",
-        default=[],
-        metavar="path",
-        help="a number over the model's width that the match may change (default: the widths of feedforwards)",
-    )
-    parser.add_argument("--alpha", type=float, help="the chance of a false verdict (default: 0.05)")
-    parser.add_argument("--smallest", type=float, help="smallest difference of interest, of the loss (default: 0.005)")
+    add_budget_arguments(parser, "flops")
+    add_verdict_arguments(parser)
     parser.add_argument("--budget", metavar="TIME", help="search for 60 %% of this: minutes, or 90s, 30min, 2h")
-    parser.add_argument("--workers", type=int, help="trials side by side (default: one a core of a CPU)")
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="trials as tasks of the Ray cluster at this address, or of the one at hand (extra: ray)",
-    )
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the search (default: runs/CONFIG_search)")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import rich.console
 import rich.live
@@ -19,17 +20,15 @@ from train.study.words import describe, make_table
 from train.variants import BASELINE, FIRST, Study
 
 
-class Live:
-    """Shows results as trials end; a context manager."""
+class Screen:
+    """A part of the terminal that changes in its place, where there is a terminal; a context manager."""
 
-    def __init__(self, console: Console, study: Study) -> None:
-        self.console, self.study = console, study
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.began, self.last = time.monotonic(), ""
-        self.seeds = 0
-        self.planned = {BASELINE}
         self.live = rich.live.Live(console=console.rich, refresh_per_second=2) if console.rich.is_terminal else None
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> Self:
         if self.live is not None:
             self.live.start()
         return self
@@ -40,6 +39,16 @@ class Live:
         if self.live is not None:
             with contextlib.suppress(Exception):
                 self.live.stop()
+
+
+class Live(Screen):
+    """Shows results as trials end."""
+
+    def __init__(self, console: Console, study: Study) -> None:
+        super().__init__(console)
+        self.study = study
+        self.seeds = 0
+        self.planned = {BASELINE}
 
     def update(self, results: Sequence[Result], done: int, planned: int) -> None:
         """Shows results after `done` trials; without results the study is tuning, and `planned` are its trials."""
@@ -72,27 +81,13 @@ class Live:
             self.last = line
 
 
-class LiveSearch:
-    """Shows the best candidates of a search as trials end, with the time left; a context manager."""
+class LiveSearch(Screen):
+    """Shows the best candidates of a search as trials end, with the time left."""
 
     def __init__(self, console: Console, rungs: Sequence[Rung]) -> None:
-        self.console, self.rungs = console, rungs
-        self.began = time.monotonic()
+        super().__init__(console)
+        self.rungs = rungs
         self.first: float | None = None  # share that was done before
-        self.last = ""
-        self.live = rich.live.Live(console=console.rich, refresh_per_second=2) if console.rich.is_terminal else None
-
-    def __enter__(self) -> "LiveSearch":
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live is not None:
-            with contextlib.suppress(Exception):
-                self.live.stop()
 
     def update(self, progress: Progress) -> None:
         """Shows a look at the search: on a terminal the best candidates, otherwise a line when a rung begins."""

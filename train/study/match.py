@@ -67,33 +67,36 @@ class Free:
         )
 
 
-def find_fields(value: object, path: str = "model", inside: bool = False) -> Iterator[str]:
+def find_fields(model: object) -> Iterator[str]:
     """Paths of the fields `expand` of feedforwards, which set their hidden widths over the model's width."""
-    if isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from find_fields(item, f"{path}.{index}", inside)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            child, name = getattr(value, field.name), f"{path}.{field.name}"
-            if field.name == "expand" and inside and isinstance(child, int | float):
-                yield name
-            else:
-                yield from find_fields(child, name, inside or field.name == "feedforward")
+    return _find_within("feedforward", lambda name, value: name == "expand" and isinstance(value, int | float), model)
 
 
-def find_numbers(value: object, path: str = "model", inside: bool = False) -> Iterator[str]:
+def find_numbers(model: object) -> Iterator[str]:
     """Paths of whole numbers and of expansions within mixers, any of which may set what a decoder keeps."""
+
+    def fits(name: str, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            return False
+        return isinstance(value, int) or "expand" in name
+
+    return _find_within("mixer", fits, model)
+
+
+def _find_within(
+    part: str, fits: Callable[[str, object], bool], value: object, path: str = "model", inside: bool = False
+) -> Iterator[str]:
+    """Paths of the fields within parts of a name whose own name and value fit."""
     if isinstance(value, tuple):
         for index, item in enumerate(value):
-            yield from find_numbers(item, f"{path}.{index}", inside)
+            yield from _find_within(part, fits, item, f"{path}.{index}", inside)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             child, name = getattr(value, field.name), f"{path}.{field.name}"
-            number = isinstance(child, int) or (isinstance(child, float) and "expand" in field.name)
-            if inside and number and not isinstance(child, bool) and child > 0:
+            if inside and fits(field.name, child):
                 yield name
             else:
-                yield from find_numbers(child, name, inside or field.name == "mixer")
+                yield from _find_within(part, fits, child, name, inside or field.name == part)
 
 
 def read_free(experiment: Experiment, paths: Sequence[str], width: int) -> Free:

@@ -152,6 +152,7 @@ def test_load_hf_warns_of_what_is_fresh_and_unused_in_a_line_with_layers_joined(
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_cuts_a_model_open_and_console_and_summary_say_what_is_new(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:

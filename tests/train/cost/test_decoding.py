@@ -1,4 +1,4 @@
-"""What decoding keeps and costs, against counts by hand."""
+"""Costs of decoding, against counts by hand."""
 
 import jax
 import jax.numpy as jnp

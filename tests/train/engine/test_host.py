@@ -102,6 +102,7 @@ def sentences(**settings: Any) -> Experiment:
     return dataclasses.replace(load_config(SENTENCES, [])[0], **settings)
 
 
+@pytest.mark.slow
 def test_between_lines_of_the_log_the_host_never_waits_for_the_device(
     inside: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_one_that_had_them_from_the_star
     assert losses(project / "run")[:6] == losses(project / "long")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     project: Path, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

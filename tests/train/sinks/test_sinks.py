@@ -83,6 +83,7 @@ def numbers(lines: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
     return [pair for pair in pairs if not pair[1].endswith("_per_second")]
 
 
+@pytest.mark.slow
 def test_a_run_gives_every_event_once_and_one_that_goes_on_only_what_is_new(
     tmp_path: Path, events: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
