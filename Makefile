@@ -22,7 +22,7 @@ train: .venv/data ## fine-tune MiniLM for sentiment: set-up, data, training, eva
 test: .venv/dev ## one form of each component, each road end to end: at most 8 minutes on two cores
 	$(PYTEST) tests --tier test --durations 10 $(APART)
 
-slow: ## everything else, or one part of it: make slow SLICE=3/8
+slow: ## everything else, or one part of it: make slow SLICE=3/16
 	sh tests/slow.sh $(SLICE)
 
 slow-tests: .venv/dev ## the other forms and the combinations, or one part of them: make slow-tests PART=1/3

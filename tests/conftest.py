@@ -95,9 +95,23 @@ def standins(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A folder where everything is in order: a config, data, weights and a finished run of them."""
-    folder = tmp_path_factory.mktemp("sound")
+def sound(cache: Path) -> Path:
+    """A folder where everything is in order: a config, data, weights and a finished run of them; made once for all
+    processes of the tests, which copy it.
+    """
+    from filelock import FileLock  # not where notebooks are tested
+
+    folder, made = cache.parent / "sound", cache.parent / "sound.made"
+    with FileLock(cache.parent / "sound.lock"):
+        if not made.exists():
+            folder.mkdir()
+            make_sound(folder, cache)
+            made.touch()
+    return folder
+
+
+def make_sound(folder: Path, cache: Path) -> None:
+    """Fills a folder with what is in order."""
     for name, content in (("config.py", CONFIG), ("train.csv", TRAIN), ("test.csv", TEST)):
         (folder / name).write_text(content, encoding="utf-8")
     model = bert.transformer(vocab=256, width=16, depth=1, heads=2, hidden=32, length=48)
@@ -107,7 +121,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         patch.chdir(folder)
         patch.setenv("MORPHAX_CACHE", str(cache))
         assert main(["train", "config.py", "--run", "run"]) == 0
-    return folder
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ RUNS = {
 }
 
 
-EACH = pytest.mark.parametrize("name", ["mixer", pytest.param("both", marks=pytest.mark.slow)], indirect=True)
+# `make test` trains a structure of one's own in test_readme.py
+EACH = pytest.mark.parametrize("name", ["mixer", "both"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,7 @@ def name(here: Path, request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.mark.slow
 @EACH
 def test_a_component_of_ones_own_learns(here: Path, name: str) -> None:
     losses = [value for line in read_metrics(here / name) if (value := line.get("train/loss")) is not None]
@@ -136,16 +138,12 @@ def test_what_has_no_gradient_is_a_sentence_about_the_model(here: Path, capsys: 
     assert not (here / "broken").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "path", "written"),
     [
         ("mixer", "mixer", {"class": "GatedMean", "from": "config_mine", "bias": True}),
-        pytest.param(
-            "both",
-            "residual",
-            {"class": "HyperConnections", "from": "config_mine", "streams": 3},
-            marks=pytest.mark.slow,
-        ),
+        ("both", "residual", {"class": "HyperConnections", "from": "config_mine", "streams": 3}),
     ],
     indirect=["name"],
 )
@@ -158,6 +156,7 @@ def test_the_run_records_the_class_and_its_fields(here: Path, name: str, path: s
     assert experiment == load_config("mine.py", RUNS[name])[0]
 
 
+@pytest.mark.slow
 @EACH
 def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["eval", name, "--config", "mine.py", "--json"]) == 0
@@ -167,6 +166,7 @@ def test_eval_measures_what_training_measured_last(here: Path, capsys: pytest.Ca
     assert found["evaluation"]["loss"]["value"] == pytest.approx(summary["evaluation"]["loss"]["value"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_on_all_of_ones_own_file(here: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "own.txt").write_text("any other name is as sweet as a rose. " * 20, encoding="utf-8")
     found: list[float] = []
@@ -178,6 +178,7 @@ def test_a_run_is_measured_on_all_of_ones_own_file(here: Path, name: str, capsys
     assert "nowhere.txt cannot be read: No such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @EACH
 def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["predict", name, "a ros", "a rose", "--config", "mine.py", "--json"]) == 0
@@ -190,6 +191,7 @@ def test_predict_continues_a_text(here: Path, capsys: pytest.CaptureFixture[str]
         assert chances == sorted(chances, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["eval"], ["predict", "a rose"]], ids=["eval", "predict"])
 def test_without_its_config_the_error_says_how(
     here: Path, name: str, capsys: pytest.CaptureFixture[str], command: list[str]
@@ -206,6 +208,7 @@ def test_without_its_config_the_error_says_how(
     assert "is not there: give the file with --config FILE" in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_training_goes_on_only_with_the_same_components(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "mine.py", MIXER, "--run", name]) == 0

@@ -152,6 +152,11 @@ for info in pkgutil.iter_modules(variants.__path__, "tests.laws.variants."):
     VARIANTS |= importlib.import_module(info.name).VARIANTS
 
 
+def is_recurrence(component: object) -> bool:
+    """Tells if a component is a recurrence of the package."""
+    return type(component).__module__.startswith("models.recurrence.")
+
+
 def forms_of(component: type) -> dict[str, Any]:
     """A class's variants, or its default alone."""
     return VARIANTS[component] if component in VARIANTS else {"default": component()}

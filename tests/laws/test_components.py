@@ -37,6 +37,7 @@ from tests.laws.components import (
     component_classes,
     forms,
     forms_of,
+    is_recurrence,
     module_classes,
     modules_run,
     normal,
@@ -54,10 +55,6 @@ def law_json_gives_the_same_component(component: Any) -> None:
 def law_parameters_are_the_sum_of_sizes(component: Any) -> None:
     leaves = jax.tree.leaves(parameters(component))
     assert traced.count_parameters(parameters(component)) == sum(np.asarray(leaf).size for leaf in leaves)
-
-
-def is_recurrence(component: Any) -> bool:
-    return type(component).__module__.startswith("models.recurrence.")
 
 
 LAWS = [

@@ -23,7 +23,7 @@ from models.laws.layer import (
     law_without_positions_order_does_not_matter,
     reach,
 )
-from tests.laws.components import WIDTH, forms, normal, parameters
+from tests.laws.components import WIDTH, forms, is_recurrence, normal, parameters
 
 TOKENS = 8
 X = normal(1, TOKENS, WIDTH)
@@ -61,7 +61,21 @@ def test_a_causal_layer_has_no_derivative_by_later_tokens(layer: Any) -> None:
     law_causal_sees_nothing_later(layer)
 
 
-@pytest.mark.parametrize("layer", selected(decodes))
+# in the quick tests the other recurrences have their papers' formulas and the chunks of test_recurrence.py
+RECURRENCES = ("GatedDeltaNet", "Mamba2")
+DECODED = [
+    pytest.param(
+        *form.values,
+        id=form.id,
+        marks=pytest.mark.slow
+        if is_recurrence(form.values[0]) and type(form.values[0]).__name__ not in RECURRENCES
+        else (),
+    )
+    for form in selected(decodes)
+]
+
+
+@pytest.mark.parametrize("layer", DECODED)
 def test_decoding_one_token_after_the_other_is_one_pass(layer: Any) -> None:
     law_decoding_is_one_pass(layer)
 

@@ -292,6 +292,7 @@ def test_the_command_draws_and_tells(
     assert (tmp_path / "plot" / "coordinates.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.represented_by("one size", "no size", "depth")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -307,6 +308,7 @@ def test_the_command_draws_and_tells(
             "AdamW, Lion, Muon and SGD, and the optimizer is optax.lion",
         ),
     ],
+    ids=["one size", "no size", "depth", "heads", "optimizer"],
 )
 def test_what_cannot_be_checked_is_refused_in_a_sentence(
     arguments: list[str],

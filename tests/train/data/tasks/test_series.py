@@ -9,7 +9,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn import metrics
 
 from models.structure import replace
 from tests.train.data.tasks.hours import HOURS, cells, experiment, spec, write
@@ -115,6 +114,8 @@ def test_a_file_can_be_for_testing_alone(path: str) -> None:
 
 
 def test_the_pinball_loss_is_that_of_scikit_learn() -> None:
+    from sklearn import metrics  # takes two seconds of every process that imports it
+
     for seed in range(100):
         chance = np.random.default_rng(seed)
         values, outputs = (
