@@ -48,12 +48,26 @@ class HasConstant(Protocol):
 
 def find_majority(labels: Iterable[np.ndarray]) -> np.ndarray:
     """Finds the most frequent of all labels, (1,); of equally frequent ones the smallest."""
+    return np.array([count_labels(labels).argmax()])
+
+
+def fit_frequencies(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """Fits the logarithms of (count + 1) / (all counts + n + 1) for the labels 0 to n - 1, (n + 1,).
+
+    The last is that of any label which did not occur and is larger than those that did.
+    """
+    counts = np.append(count_labels(labels), 0) + 1.0
+    return np.log(counts / counts.sum())
+
+
+def count_labels(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """Counts how often each label from 0 to the largest occurs, (n,)."""
     counts = np.zeros(0, np.int64)
     for some in labels:
         more = np.bincount(some.reshape(-1), minlength=len(counts))
         more[: len(counts)] += counts
         counts = more
-    return np.array([counts.argmax()])
+    return counts
 
 
 def record(baselines: Baselines) -> dict[str, dict[str, float]]:

@@ -36,10 +36,7 @@ class Evaluation(Results):
 
 
 class Summary(Results):
-    """Results and costs of a finished run; `command` is one that goes on with it.
-
-    `constant` is the constant prediction that it was compared with.
-    """
+    """Results and costs of a finished run; `command` is one that goes on with it."""
 
     steps: int
     parameters: int
@@ -52,7 +49,6 @@ class Summary(Results):
     mfu: NotRequired[float | None]
     fresh: NotRequired[list[str]]
     unused: NotRequired[list[str]]
-    constant: NotRequired[list[float] | None]
     command: NotRequired[str]
 
 

@@ -11,27 +11,27 @@ import numpy as np
 from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
-from train.baselines import find_majority
+from train.baselines import fit_frequencies
 from train.objectives.classification import cross_entropy, measure_label, to_probabilities
 from train.sums import Each, Sum, Sums, sum_weighted
 
 
-class MostFrequent:
-    """The simple baseline of predictions of the next token: the most frequent token everywhere."""
+class Frequencies:
+    """The simple baseline of predictions of the next token: how often each token occurs, whatever stands before it."""
 
-    constant = "most frequent token"
+    constant = "token frequencies"
 
     def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Finds the most frequent of the tokens that follow another in their segment, (1,)."""
-        return find_majority(batch["tokens"][:, 1:][np.asarray(_mark_followed(batch, 1)) > 0] for batch in batches)
+        """Fits the log-frequencies of the tokens that follow another in their segment, (n + 1,)."""
+        return fit_frequencies(batch["tokens"][:, 1:][np.asarray(_mark_followed(batch, 1)) > 0] for batch in batches)
 
     def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
-        """Measures the accuracy of the token as the prediction at every position."""
-        return measure_label(constant, batch["tokens"][:, 1:], np.asarray(_mark_followed(batch, 1)))
+        """Measures the loss and the accuracy of the frequencies as the prediction at every position."""
+        return measure_frequencies(constant, batch["tokens"][:, 1:], np.asarray(_mark_followed(batch, 1)))
 
 
 @dataclasses.dataclass(frozen=True)
-class NextToken(MostFrequent):
+class NextToken(Frequencies):
     """Next-token loss = -log softmax(logits[t])[token[t + 1]], in nats a token, inside each segment.
 
     Reads `tokens` and `segments` (b, t); logits (b, t, v), or `Projected` ones, computed in chunks.
@@ -49,7 +49,7 @@ class NextToken(MostFrequent):
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation(MostFrequent):
+class Translation(Frequencies):
     """Translation loss = -sum_i q_i log softmax(logits[t])_i, with labels smoothed by s = `smoothing`.
 
     q_i = (1 - s) [i = token[t + 1]] + s / v.  The loss is logsumexp(logits) - (1 - s) logits[token] - s mean(logits),
@@ -75,6 +75,11 @@ class Translation(MostFrequent):
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _predict_ahead(outputs, batch, 1, self.smoothing)
 
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the loss without smoothing, and the accuracy."""
+        sums = super().measure_constant(constant, batch)
+        return {"token_loss": sums["loss"], "accuracy": sums["accuracy"]}
+
     def search(self, model: Model, params: Tree, batch: Batch, end: int) -> jax.Array:
         """The best translation of each source as tokens (b, longest), padded with `end`.  Pure."""
         source = {
@@ -89,7 +94,7 @@ class Translation(MostFrequent):
 
 
 @dataclasses.dataclass(frozen=True)
-class NextTokens(MostFrequent):
+class NextTokens(Frequencies):
     """Multi-token loss = sum over n = 1 ... N of -log softmax(logits[t, n])[token[t + n]].  arXiv:2404.19737.
 
     In nats a token that follows another: the sum over all t and n (the paper's equation 2) over the number of next
@@ -109,6 +114,11 @@ class NextTokens(MostFrequent):
         first = parts[0]["loss"]
         loss = functools.reduce(_add_losses, (part["loss"] for part in parts))
         return {"loss": loss, "next_token_loss": first, "accuracy": parts[0]["accuracy"]}
+
+    def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
+        """Measures the loss and the accuracy of the next token."""
+        sums = super().measure_constant(constant, batch)
+        return {"next_token_loss": sums["loss"], "accuracy": sums["accuracy"]}
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens after the text."""
@@ -165,24 +175,33 @@ class MaskedLM:
     """
 
     in_chunks = True
-    constant = "most frequent token"
+    constant = "token frequencies"
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _score_predictions(outputs, batch["labels"], batch.get("weights"))
 
     def fit_constant(self, batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Finds the most frequent of the masked tokens, (1,)."""
-        return find_majority(
+        """Fits the log-frequencies of the masked tokens, (n + 1,)."""
+        return fit_frequencies(
             batch["labels"][batch["weights"] > 0] if "weights" in batch else batch["labels"] for batch in batches
         )
 
     def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
-        """Measures the accuracy of the token as the prediction of every masked one."""
-        return measure_label(constant, batch["labels"], batch.get("weights"))
+        """Measures the loss and the accuracy of the frequencies as the prediction of every masked token."""
+        return measure_frequencies(constant, batch["labels"], batch.get("weights"))
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
         """The five most probable tokens at every position."""
         return {"tokens": [_list_likeliest(logits, names) for logits in output]}
+
+
+def measure_frequencies(logs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> Sums:
+    """Measures loss -log f[label], in nats, and accuracy of log-frequencies (n + 1,) that all labels (...) are
+    predicted with; labels from n on share the last.
+    """
+    nats = jnp.asarray(-logs[np.minimum(labels, len(logs) - 1)], jnp.float32)
+    accuracy = measure_label(logs[:-1].argmax(keepdims=True), labels, weights)
+    return {"loss": sum_weighted(nats, None if weights is None else jnp.asarray(weights)), **accuracy}
 
 
 def _list_likeliest(logits: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:

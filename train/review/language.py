@@ -30,11 +30,15 @@ class Language:
 
     def measure(self, evidence: Evidence) -> dict[str, tuple[float, float]]:
         """The metrics on the whole text, without intervals."""
-        return {name: (value, math.inf) for name, value in self.compute_metrics(evidence).items()}
+        return {name: (value, math.inf) for name, value in self.derive_metrics(evidence).items()}
 
-    def compute_metrics(self, evidence: Evidence) -> dict[str, float]:
-        """Computes the metrics from the loss, by name."""
-        data, nats = evidence.data, evidence.measured["loss"]
+    def derive_metrics(self, evidence: Evidence) -> dict[str, float]:
+        """Derives the metrics from the loss of the next token, by name.
+
+        It is called `next_token_loss` where the loss is that of several tokens, and `token_loss` where it is smoothed.
+        """
+        data, measured = evidence.data, evidence.measured
+        nats = next(measured[name] for name in ("next_token_loss", "token_loss", "loss") if name in measured)
         metrics = {"perplexity": math.exp(min(nats, 700.0))}
         if isinstance(data, Counted) and (characters := data.characters.get(evidence.part)):
             metrics["bits_per_character"] = nats / math.log(2) * len(data.ids[evidence.part]) / characters
@@ -46,7 +50,7 @@ class Language:
         if self.windows:
             shaded = self.shade_surprise(evidence)
             pictures["Surprise: the darker a token of the test text, the more nats it cost"] = shaded
-        return Findings(self.compute_metrics(evidence), pictures)
+        return Findings(self.derive_metrics(evidence), pictures)
 
     def shade_surprise(self, evidence: Evidence) -> Shaded:
         """Shades the tokens of the first windows by their loss."""

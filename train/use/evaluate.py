@@ -1,7 +1,5 @@
 """Evaluation of a trained run, and its answers: predictions and generated text."""
 
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from train import baselines
 from train.contracts import Findings, Params, Restores, Searches, Tokenised
 from train.data.notes import get_notes
 from train.engine.checkpoint import Store
-from train.engine.constant import measure_constant
+from train.engine.constant import add_constant, read_constant
 from train.engine.evidence import Trained, measure, search_batch
 from train.engine.folder import Recorded
 from train.engine.prepared import Inference, prepare_evaluation, prepare_inference
@@ -36,9 +34,8 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> Evaluation:
     trained = Trained(inference, params, {name: value for name, (value, _) in measured.items()})
     review = run.experiment.review
     findings = Findings() if review is None else review.review(trained)
-    if (constant := _read_constant(folder)) is not None:
-        simple = measure_constant(inference, constant)
-        findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
+    if (constant := read_constant(folder)) is not None:
+        findings = add_constant(trained, findings, constant)
     cautions = [f"{text}." for text in (describe_uncertain(inference),) if text]
     return {
         "run": str(folder),
@@ -51,14 +48,6 @@ def evaluate(folder: Path, run: Recorded, best: bool = False) -> Evaluation:
         "warnings": [*cautions, *baselines.list_warnings({**trained.measured, **findings.metrics}, findings.baselines)],
         "data": [note.record() for note in get_notes(inference.data)],
     }
-
-
-def _read_constant(folder: Path) -> list[float] | None:
-    """Reads the constant prediction that a finished run was compared with; None if there is none."""
-    try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("constant")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def predict(

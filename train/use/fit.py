@@ -14,7 +14,7 @@ from train.cost.traced import count_parameters, measure_peak_memory
 from train.data.notes import get_notes
 from train.disk import explain_failed_writes
 from train.engine.checkpoint import Store, list_steps, require_structure
-from train.engine.constant import fit_constant, measure_constant
+from train.engine.constant import add_constant, fit_constant, write_constant
 from train.engine.evidence import StoppedError, Trained
 from train.engine.folder import Recorded, adopt_settled, claim, describe_conflict, extend, record, use_saved_tokenizer
 from train.engine.loop import Loop, Outcome, restore
@@ -106,12 +106,12 @@ def fit(
                 findings = _review(prepared, outcome, flag)
                 constant = fit_constant(prepared, findings.baselines, outcome.measured)
                 if constant is not None:
-                    simple = measure_constant(prepared, constant)
-                    findings = dataclasses.replace(findings, baselines={**simple, **findings.baselines})
+                    trained = Trained(prepared, outcome.params, {name: x for name, (x, _) in outcome.measured.items()})
+                    findings = add_constant(trained, findings, constant)
+                    write_constant(folder, constant)
                 summary = _summarise(folder, prepared, outcome, findings)
                 summary["fresh"], summary["unused"] = list(loop.fresh or absent), list(loop.unused)
                 metrics = {name: value for name, (value, _) in outcome.measured.items()} | findings.metrics
-                summary["constant"] = constant
                 summary["warnings"] = [*cautions, *baselines.list_warnings(metrics, findings.baselines)]
                 summary["command"] = suggest_command(experiment, data, folder)
                 _write(folder, experiment, summary, findings)

@@ -138,7 +138,7 @@ def test_a_run_leaves_its_experiment_checkpoints_metrics_events_report_and_summa
 
 @pytest.mark.slow
 def test_the_table_of_a_run_has_a_simple_baseline_beside_each_metric(runs: Runs, command: Command) -> None:
-    names = {"classes": "majority class", "tokens": "most frequent token", "values": "training mean"}
+    names = {"classes": "majority class", "tokens": "token frequencies", "values": "training mean"}
     metrics = {"classes": "accuracy", "tokens": "accuracy", "values": "mean_squared_error"}
     for kind in runs.commands:
         folder = runs[kind]

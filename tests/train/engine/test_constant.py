@@ -46,19 +46,33 @@ def test_the_quantiles_of_the_values_are_the_constant_of_forecasts() -> None:
 def test_the_majority_of_the_labels_is_the_constant_of_classification() -> None:
     labels = np.array([2, 2, 1, 0, 2, 0, 0, 0])
     weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
-    for objective in (Classification(), MaskedLM()):
-        constant = objective.fit_constant([{"labels": labels, "weights": weights}])
-        assert constant.tolist() == [2]
-        assert compute_means(objective.measure_constant(constant, {"labels": labels}))["accuracy"] == 3 / 8
+    constant = Classification().fit_constant([{"labels": labels, "weights": weights}])
+    assert constant.tolist() == [2]
+    for objective, fitted in (
+        (Classification(), constant),
+        (MaskedLM(), MaskedLM().fit_constant([{"labels": labels, "weights": weights}])),
+    ):
+        assert compute_means(objective.measure_constant(fitted, {"labels": labels}))["accuracy"] == 3 / 8
     assert find_majority([np.array([0, 5]), np.array([[1, 1]])]).tolist() == [1]
 
 
-def test_the_most_frequent_token_is_the_constant_of_language() -> None:
-    batch = {"tokens": np.array([[7, 3, 3, 9, 9]]), "segments": np.array([[1, 1, 1, 2, 0]])}
-    for objective in (NextToken(), NextTokens(), Translation()):
-        constant = objective.fit_constant([batch])
-        assert constant.tolist() == [3]  # 9 opens a segment, then pads
-        assert compute_means(objective.measure_constant(constant, batch)) == {"accuracy": 1.0}
+def test_the_frequencies_of_tokens_are_the_constant_of_language() -> None:
+    batch = {"tokens": np.array([[7, 3, 3, 1, 9, 9]]), "segments": np.array([[1, 1, 1, 1, 2, 0]])}
+    other = {"tokens": np.array([[0, 3, 3, 1, 2, 8]])}  # five follow another; 8 is larger than all of the first batch
+    for objective, loss in ((NextToken(), "loss"), (NextTokens(), "next_token_loss"), (Translation(), "token_loss")):
+        constant = objective.fit_constant([batch])  # 3, 3 and 1; 9 opens a segment, then pads
+        np.testing.assert_allclose(np.exp(constant), np.array([1, 2, 1, 3, 1]) / 8)
+        measured = compute_means(objective.measure_constant(constant, other))
+        nats = -np.log(np.array([3, 3, 2, 1, 1]) / 8).mean()
+        assert measured == {loss: pytest.approx(nats), "accuracy": pytest.approx(2 / 5)}
+
+
+def test_the_loss_of_the_frequencies_is_the_entropy_of_their_text() -> None:
+    tokens = np.random.default_rng(0).choice(5, size=(64, 257), p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    constant = NextToken().fit_constant([{"tokens": tokens[:32]}, {"tokens": tokens[32:]}])
+    measured = compute_means(NextToken().measure_constant(constant, {"tokens": tokens}))
+    counts = np.bincount(tokens[:, 1:].reshape(-1)) / tokens[:, 1:].size
+    assert measured["loss"] == pytest.approx(-(counts * np.log(counts)).sum(), rel=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)

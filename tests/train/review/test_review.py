@@ -18,8 +18,10 @@ from PIL import Image
 
 from tests.configs import language_model, sentences
 from tests.train.review.evidence import WAYS, law_metrics_do_not_depend_on_batches_or_devices, trained
+from train.baselines import Baseline
 from train.charts import Matrix, list_records
-from train.contracts import Case
+from train.contracts import Case, Findings
+from train.engine.constant import add_constant, fit_constant
 from train.experiment import Evaluation
 from train.page import to_html
 from train.parallel import Jit
@@ -228,3 +230,17 @@ def test_bits_a_character_are_those_of_the_whole_text() -> None:
 def test_settings_of_reviews_that_mean_nothing_are_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="give"):
         wrong()
+
+
+def test_perplexity_is_of_the_next_token_and_has_the_baseline_of_the_frequencies() -> None:
+    one = trained(dataclasses.replace(language_model.experiment(), review=Language(windows=0)), Jit(), 8)
+    constant = fit_constant(one.inference, {}, one.measured)
+    assert constant is not None
+    found = add_constant(one, Findings(), constant).baselines
+    (loss,), (perplexity,) = found["loss"], found["perplexity"]
+    assert perplexity == Baseline("token frequencies", pytest.approx(math.exp(loss.value)))
+    assert found["accuracy"][0].greater
+    assert not loss.greater
+    for name in ("next_token_loss", "token_loss"):  # beside the loss of several tokens, or a smoothed one
+        measured = dataclasses.replace(one, measured={"loss": 9.0, name: 2.0})
+        assert Language().derive_metrics(measured)["perplexity"] == pytest.approx(math.exp(2))
