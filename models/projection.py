@@ -1,6 +1,6 @@
 """Attention heads: projections of the stream to heads, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ from models.contracts import Norm
 
 Initial = Callable[..., jax.Array]  # (key, shape, dtype) -> the first values of a parameter
 KERNEL = nn.initializers.lecun_normal()
+TOGETHER = 256  # tokens from which kernels side by side, a copy of them, save more than they cost
 
 
 class Heads(nn.Module):
@@ -25,16 +26,18 @@ class Heads(nn.Module):
     bias_init: Initial = nn.initializers.zeros
 
     @nn.compact
+    def read(self, x: jax.Array, heads: int, width: int) -> tuple[jax.Array, jax.Array | None]:
+        """The kernel (d, heads * width) and the bias for an input, in its type."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], heads * width)).astype(x.dtype)
+        return kernel, self.param("bias", self.bias_init, (heads * width,)).astype(x.dtype) if self.bias else None
+
     def __call__(self, x: jax.Array, heads: int, width: int) -> jax.Array:
         b, t, d = x.shape
-        kernel = self.param("kernel", self.kernel_init, (d, heads * width)).astype(x.dtype)
-        bias = self.param("bias", self.bias_init, (heads * width,)).astype(x.dtype) if self.bias else None
+        kernel, bias = self.read(x, heads, width)
         if platform() == "tpu":
             y = jnp.einsum("btd,dhk->bhtk", x, kernel.reshape(d, heads, width))
             return y if bias is None else y + bias.reshape(heads, 1, width)
-        flat = x.reshape(-1, d) @ kernel
-        flat = flat if bias is None else flat + bias
-        return flat.reshape(b, t, heads, width).swapaxes(1, 2)
+        return _split_heads(_multiply(x.reshape(-1, d), kernel, bias), b, heads)
 
 
 def project(
@@ -48,6 +51,31 @@ def project(
 ) -> jax.Array:
     """Applies `Heads` as a named submodule of the calling module."""
     return Heads(bias, kernel_init, bias_init, name=module_name)(x, heads, width)
+
+
+def project_together(x: jax.Array, heads: Mapping[str, int], width: int, bias: bool = False) -> list[jax.Array]:
+    """Applies `Heads` for each name, as submodules of the calling module: (b, t, d) -> (b, heads, t, width) each.
+
+    Many tokens meet all kernels in one product on a CPU, where a wide product is faster than several narrow ones.
+    """
+    b, t, d = x.shape
+    parts = {name: Heads(bias, name=name) for name in heads}
+    if platform() != "cpu" or b * t < TOGETHER:
+        return [part(x, heads[name], width) for name, part in parts.items()]
+    kernels, biases = zip(*(part.read(x, heads[name], width) for name, part in parts.items()), strict=True)
+    flat = _multiply(x.reshape(-1, d), jnp.concatenate(kernels, 1), jnp.concatenate(biases) if bias else None)
+    ends = [sum(list(heads.values())[: index + 1]) * width for index in range(len(heads) - 1)]
+    return [_split_heads(each, b, count) for each, count in zip(jnp.split(flat, ends, 1), heads.values(), strict=True)]
+
+
+def _multiply(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    y = x @ kernel
+    return y if bias is None else y + bias
+
+
+def _split_heads(flat: jax.Array, b: int, heads: int) -> jax.Array:
+    """(b * t, heads * width) -> (b, heads, t, width)."""
+    return flat.reshape(b, -1, heads, flat.shape[-1] // heads).swapaxes(1, 2)
 
 
 def merge(mixed: jax.Array) -> jax.Array:

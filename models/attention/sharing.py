@@ -17,12 +17,12 @@ class ValueResidual(Attention):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> Tree:
-        key, value = self.project_keys(x, ctx)
+        query, key, value = self.project_all(x, ctx)
         first = ctx.shared.get("values")
         if first is None:
-            return self.mix(x, ctx, *self.keep(ctx, key, value)), {"values": value}
+            return self.mix(x, ctx, *self.keep(ctx, key, value), query), {"values": value}
         a, b = (self.param(name, nn.initializers.constant(0.5), ()).astype(value.dtype) for name in ("own", "first"))
-        return self.mix(x, ctx, *self.keep(ctx, key, a * value + b * first))
+        return self.mix(x, ctx, *self.keep(ctx, key, a * value + b * first), query)
 
 
 class SharedAttention(Attention):
@@ -38,8 +38,9 @@ class SharedAttention(Attention):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> Tree:
         if not self.reuse:
-            kept = self.keep(ctx, *self.project_keys(x, ctx))
-            return self.mix(x, ctx, *kept), {"kept": kept}
+            query, key, value = self.project_all(x, ctx)
+            kept = self.keep(ctx, key, value)
+            return self.mix(x, ctx, *kept, query), {"kept": kept}
         if "kept" not in ctx.shared:
             raise ValueError(
                 "SharedAttention(reuse=True) found no keys of an earlier layer; put a SharedAttention() before it."

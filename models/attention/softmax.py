@@ -11,7 +11,7 @@ from models.cache import extend, remember
 from models.context import Context
 from models.contracts import Norm, Position, Relative, Weigh
 from models.dropout import Dropout
-from models.projection import merge, norm_heads, project
+from models.projection import merge, norm_heads, project, project_together
 from models.structure import copy_as
 
 
@@ -75,7 +75,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        return self.mix(x, ctx, *self.keep(ctx, *self.project_keys(x, ctx)))
+        query, key, value = self.project_all(x, ctx)
+        return self.mix(x, ctx, *self.keep(ctx, key, value), query)
 
     @property
     def reach(self) -> Reach:
@@ -95,22 +96,26 @@ class Attention(nn.Module):
             )
         return self.head_width or d // self.heads
 
-    def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of the sequence or of the memory, (b, g, s, k) each; a cached memory's are read back."""
+    def project_all(self, x: jax.Array, ctx: Context) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+        """Queries as `mix` takes them, and keys and values of the sequence or of the memory, (b, g, s, k) each.
+
+        Under `cross` `mix` computes the queries, and the keys and values of a cached memory are read back.
+        """
         if self.cross and ctx.memory is None:
             raise ValueError(
                 "Attention with cross=True found no ctx.memory: use it in the decoder of an EncoderDecoder."
             )
         if self.cross and ctx.decoding is not None and not ctx.decoding.start:
-            return self.get_variable("cache", "keys"), self.get_variable("cache", "values")
+            return None, self.get_variable("cache", "keys"), self.get_variable("cache", "values")
+        groups, query = self.kv_heads or self.heads, {} if self.cross else {"query": self.heads}
         source = ctx.memory.x if self.cross and ctx.memory is not None else x
-        k, groups = self.width(x.shape[-1]), self.kv_heads or self.heads
-        key, value = project("key", source, groups, k, self.bias), project("value", source, groups, k, self.bias)
+        heads = {**query, "key": groups, "value": groups}
+        *queries, key, value = project_together(source, heads, self.width(x.shape[-1]), self.bias)
         if self.qk_norm is not None:
             key = norm_heads(copy_as(self.qk_norm, "key_norm"), key)
         if self.position is not None:
             key = self.position(key, locate_tokens(ctx, x.shape[1]).positions[:, None])
-        return key, value
+        return queries[0] if queries else None, key, value
 
     def keep(self, ctx: Context, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array, Tokens | None]:
         """Appends keys and values to the cache while decoding.
@@ -130,11 +135,19 @@ class Attention(nn.Module):
         key, value = (extend(self, ctx, name, new, 2, span) for name, new in (("keys", key), ("values", value)))
         return key, value, locate_sources(self, ctx, s, span)
 
-    def mix(self, x: jax.Array, ctx: Context, key: jax.Array, value: jax.Array, other: Tokens | None) -> jax.Array:
-        """The attention output for these keys and values, (b, t, d)."""
+    def mix(
+        self,
+        x: jax.Array,
+        ctx: Context,
+        key: jax.Array,
+        value: jax.Array,
+        other: Tokens | None,
+        query: jax.Array | None = None,
+    ) -> jax.Array:
+        """The attention output for these keys and values, (b, t, d); queries are computed if they are not given."""
         b, t, d = x.shape
         k, tokens = self.width(d), locate_tokens(ctx, t)
-        query = project("query", x, self.heads, k, self.bias)
+        query = project("query", x, self.heads, k, self.bias) if query is None else query
         if self.qk_norm is not None:
             query = norm_heads(copy_as(self.qk_norm, "query_norm"), query)
         if self.position is not None:

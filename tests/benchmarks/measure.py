@@ -22,6 +22,7 @@ from models.attention.sparse import BlockRouting
 from models.context import Context, Decoding
 from models.contracts import Layer, kind_of
 from models.structure import fields
+from train.__main__ import TUNABLES
 from train.study.catalogue import list_classes
 
 WIDTH, NEAR = 512, 256  # NEAR: tokens of the window and of the chunk of attention that sees its neighbourhood
@@ -157,5 +158,5 @@ def begin() -> None:
     as the sums.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.environ["GLIBC_TUNABLES"] = TUNABLES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
+
+from train.__main__ import TUNABLES
 
 
 def serve(once: Callable[[], object], facts: dict[str, Any]) -> None:
@@ -37,7 +40,10 @@ class Worker:
 
     def __init__(self, module: str, who: str, name: str) -> None:
         command = [sys.executable, "-m", module, "--worker", who, "--only", name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        own = {"GLIBC_TUNABLES": TUNABLES} if who == "morphax" else {}  # as its commands run
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | own
+        )
         self.facts = self._read()
         self.peak = 0
 

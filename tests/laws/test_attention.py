@@ -308,9 +308,9 @@ def test_what_sees_later_tokens_refuses_to_decode(layer: Any) -> None:
 class Crossed(Attention):
     """Broken: query heads take turns at the keys."""
 
-    def project_keys(self, x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array]:
-        key, value = super().project_keys(x, ctx)
-        return jnp.tile(key, (1, 2, 1, 1)), jnp.tile(value, (1, 2, 1, 1))
+    def project_all(self, x: jax.Array, ctx: Context) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+        query, key, value = super().project_all(x, ctx)
+        return query, jnp.tile(key, (1, 2, 1, 1)), jnp.tile(value, (1, 2, 1, 1))
 
 
 class Swapped(TalkingHeads):

@@ -60,6 +60,16 @@ def trace(function: Callable[..., Tree], *args: Tree) -> Jaxpr:
     return dce_jaxpr(whole, [True] * len(whole.outvars), instantiate=True)[0]
 
 
+def _count_attention(count: int, scopes: str, seen: bool) -> int:
+    """The operations of a product of causal attention: with `seen` the half of them that is not hidden.
+
+    A part of the queries that is computed with the keys up to it (`keys_E_of_T` in the scopes) counts as with all T.
+    """
+    if cut := re.search(r"keys_(\d+)_of_(\d+)", scopes):
+        count = count * int(cut[2]) // int(cut[1])
+    return count // 2 if seen else count
+
+
 def count_program(
     jaxpr: Jaxpr, inside: dict[Call, tuple[int, int]] | None = None, seen: bool = False, times: int = 1, names: str = ""
 ) -> tuple[int, bool]:
@@ -75,7 +85,7 @@ def count_program(
             (contracted, _), _ = params["dimension_numbers"]
             left = get_shape(equation.invars[0])
             count = 2 * math.prod(get_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
-            total += count // 2 if seen and "causal" in scopes.split("/") else count
+            total += _count_attention(count, scopes, seen) if "causal" in scopes.split("/") else count
         elif name.startswith("ragged_dot"):
             numbers = params["ragged_dot_dimension_numbers"]
             (_, contracted), (_, together) = numbers.dot_dimension_numbers

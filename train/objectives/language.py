@@ -200,7 +200,7 @@ def measure_frequencies(logs: np.ndarray, labels: np.ndarray, weights: np.ndarra
     predicted with; labels from n on share the last.
     """
     nats = jnp.asarray(-logs[np.minimum(labels, len(logs) - 1)], jnp.float32)
-    accuracy = measure_label(logs[:-1].argmax(keepdims=True), labels, weights)
+    accuracy = measure_label(np.array([logs[:-1].argmax()]), labels, weights)
     return {"loss": sum_weighted(nats, None if weights is None else jnp.asarray(weights)), **accuracy}
 
 

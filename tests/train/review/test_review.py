@@ -238,7 +238,8 @@ def test_perplexity_is_of_the_next_token_and_has_the_baseline_of_the_frequencies
     assert constant is not None
     found = add_constant(one, Findings(), constant).baselines
     (loss,), (perplexity,) = found["loss"], found["perplexity"]
-    assert perplexity == Baseline("token frequencies", pytest.approx(math.exp(loss.value)))
+    assert perplexity == Baseline("token frequencies", perplexity.value)
+    assert perplexity.value == pytest.approx(math.exp(loss.value))
     assert found["accuracy"][0].greater
     assert not loss.greater
     for name in ("next_token_loss", "token_loss"):  # beside the loss of several tokens, or a smoothed one
