@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train.commands import add_structure_arguments, make_folder
 from train.config import import_config, list_studies
@@ -12,11 +14,16 @@ from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
 from train.variants import Study
 
+if TYPE_CHECKING:
+    from train.report.console import Console
+    from train.study.compare import Entry
+
 HELP = "say whether variants of a structure are better than it at an equal budget"
 EXAMPLES = """
 examples:
   morphax compare tiny_lm --vary delta=model.stack.block.mixer="GatedDeltaNet(heads=4)"
   morphax compare tiny_lm --with my_mixer.py --vary mine=model.stack.block.mixer="MyMixer()" --budget 30
+  morphax compare compare_feedforward --plan
   morphax compare tiny_lm steps=300 --vary none=model.stack.block.mixer.position=none --seeds 5
 
 Variants train on the same seeds and batches as the baseline, at an equal number of FLOPs.  The verdict may be looked at
@@ -32,6 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--tune", metavar="path=A,B,...", help="values that the baseline and each variant try (default: none)"
     )
     add_scale_argument(parser)
+    parser.add_argument(
+        "--plan", action="store_true", help="print costs, the number of trials and their time, and train nothing"
+    )
     add_verdict_arguments(parser)
     parser.add_argument("--seeds", type=int, help="this many seeds (default: until each variant is decided)")
     parser.add_argument("--most", type=int, help="seeds at most until each is decided (default: 20)")
@@ -129,6 +139,20 @@ def read_study(options: argparse.Namespace) -> Study:
     return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})
 
 
+def _print_plan(study: Study, entries: "Sequence[Entry]", options: argparse.Namespace, console: "Console") -> None:
+    """Prints what the study would cost."""
+    from train.study.outline import describe_trials, make_cost_table, measure_entries, record_plan
+    from train.study.workers import count_workers
+
+    entries, seconds = measure_entries(study, entries)
+    workers = count_workers(options.workers)
+    if options.json:
+        print(json.dumps(record_plan(study, entries, seconds, workers), indent=1))
+    else:
+        console.rich.print(make_cost_table(entries, seconds))
+        print(describe_trials(study, entries, seconds, workers))
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with convert_errors():
@@ -145,6 +169,9 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or name_folder(options, "study")
     console = Console()
     entries = enter(study, console.say)
+    if options.plan:
+        _print_plan(study, entries, options, console)
+        return 0
     make_folder(folder)
     comparison = Comparison(study, folder, entries)
     for entry in entries:

@@ -12,6 +12,7 @@ class Cost:
     parameters: all of them; `embedding` those of the model's embed; `active` those that a token is multiplied with,
         the embed's all among them: less than all for a mixture of experts and for tables that are looked up.
     flops: multiplications and additions of a training step's products; `forward` those of its forward pass.
+    activations: bytes that the compiled step takes on one device beside its arguments.
     state: bytes that decoding keeps for a row of `length` tokens; `decoding` the FLOPs of its last token.
     """
 
@@ -20,6 +21,7 @@ class Cost:
     embedding: int | None = None
     active: int | None = None
     forward: int | None = None
+    activations: int | None = None
     state: int | None = None
     length: int | None = None
     decoding: int | None = None

@@ -1,6 +1,7 @@
 """Costs of an experiment: counted from traces, and measured where a compiler or a clock has to be asked."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -21,14 +22,21 @@ from train.precision import cast
 from train.variants import Budget
 
 
+@runtime_checkable
+class Jitted(Protocol):
+    """A function that `jax.jit` made, which is lowered for a compiler by the shapes of its arguments."""
+
+    def lower(self, *args: object) -> jax.stages.Lowered: ...
+
+
 def read_cost(prepared: Prepared, state: bool = False) -> Cost:
     """The parameters and FLOPs of an experiment's step, and with `state` what decoding keeps."""
     kept, length, work = _read_decoding(prepared) if state else (None, None, None)
     return Cost(count_parameters(prepared.shapes), prepared.work, state=kept, length=length, decoding=work)
 
 
-def read_whole_cost(prepared: Prepared) -> Cost:
-    """Every cost of an experiment that a trace tells."""
+def read_whole_cost(prepared: Prepared, compiled: bool = False) -> Cost:
+    """Every cost of an experiment that a trace tells, and if `compiled` the activations of its compiled step."""
     kept, length, work = _read_decoding(prepared)
     model, shapes, batch = prepared.experiment.model, prepared.shapes, prepared.batch
     loss = make_loss(model, prepared.experiment.objective, prepared.experiment.precision)
@@ -45,6 +53,7 @@ def read_whole_cost(prepared: Prepared) -> Cost:
         embedding=embedding,
         active=active,
         forward=count_flops(lambda params, batch: loss(params, batch)[0], shapes, batch),
+        activations=measure_activations(prepared) if compiled else None,
         state=kept,
         length=length,
         decoding=work,
@@ -61,6 +70,15 @@ def prepare_config(config: str, overrides: Sequence[str], files: Sequence[str] =
 def load_cost(config: str, overrides: Sequence[str], files: Sequence[str] = (), budget: Budget = "flops") -> Cost:
     """The cost of a config with overrides as far as a budget asks.  Raises InputError if it cannot be trained."""
     return read_cost(prepare_config(config, overrides, files), budget == "state")
+
+
+def measure_activations(prepared: Prepared) -> int | None:
+    """Bytes that the compiled step takes on one device beside its arguments; None if a compiler does not tell."""
+    step: object = prepared.step
+    if not isinstance(step, Jitted):
+        return None
+    memory = step.lower(*prepared.parallel.abstract(prepared.state, prepared.batch)).compile().memory_analysis()
+    return None if memory is None else int(memory.temp_size_in_bytes)
 
 
 def _read_decoding(prepared: Prepared) -> tuple[int | None, int | None, int | None]:

@@ -39,6 +39,16 @@ def describe_machine() -> str:
     return f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {name}"
 
 
+def count_workers(count: int | None) -> int:
+    """Counts the trials that are made side by side: `count`, by default one a core of a CPU, one on accelerators.
+
+    Raises InputError for a count below 1.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"--workers is {count}; give 1 or more.")
+    return 1 if jax.default_backend() != "cpu" else count or len(list_cores())
+
+
 @contextlib.contextmanager
 def open_maker(
     count: int | None, ray: str | None = None, say: Callable[[str], None] = lambda _: None
@@ -51,15 +61,14 @@ def open_maker(
     """
     if count is not None and ray is not None:
         raise InputError(f"--workers is {count} and Ray places trials by itself; leave --workers or --ray out.")
-    if count is not None and count < 1:
-        raise InputError(f"--workers is {count}; give 1 or more.")
+    workers = count_workers(count)
     if ray is not None:
         with open_cluster(ray, say) as cluster:
             yield cluster
     elif jax.default_backend() != "cpu":
         yield Grouped(say)
     else:
-        with Pool(count or len(list_cores())) as pool:
+        with Pool(workers) as pool:
             yield pool
 
 
