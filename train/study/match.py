@@ -279,8 +279,24 @@ def _try_fields(free: Free, measure: Callable[..., float]) -> Iterator[Tried]:
 
 
 def _try_widths(free: Free, measure: Callable[..., float]) -> Iterator[Tried]:
-    factor = solve_factor(lambda x: measure(*free.write(x)), WITHIN / 10)
-    for written in dict.fromkeys(free.write(factor, multiple) for multiple in MULTIPLES):
+    """Widths that are multiples of less and less; one that is far off by the line through two known ratios is left out,
+    since each ratio is a trace of the training step.
+    """
+    seen: dict[float, float] = {}
+
+    def at(factor: float) -> float:
+        seen[factor] = measure(*free.write(factor))
+        return seen[factor]
+
+    factor = solve_factor(at, WITHIN / 10)
+    least = min(seen)
+    slope = (seen[factor] - seen[least]) / (factor - least) if factor > least else 0.0
+    total = sum(free.hidden.values())
+    for multiple in MULTIPLES:
+        rounded = sum(max(multiple, round(value * factor / multiple) * multiple) for value in free.hidden.values())
+        if multiple > 1 and abs(seen[factor] + slope * (rounded / total - factor) - 1) > 2 * WITHIN:
+            continue
+        written = free.write(factor, multiple)
         yield measure(*written), written
 
 
