@@ -15,7 +15,6 @@ from train.errors import InputError, convert_errors
 from train.variants import Study
 
 if TYPE_CHECKING:
-    from train.report.console import Console
     from train.study.compare import Entry
 
 HELP = "say whether variants of a structure are better than it at an equal budget"
@@ -139,8 +138,9 @@ def read_study(options: argparse.Namespace) -> Study:
     return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})
 
 
-def _print_plan(study: Study, entries: "Sequence[Entry]", options: argparse.Namespace, console: "Console") -> None:
+def _print_plan(study: Study, entries: "Sequence[Entry]", options: argparse.Namespace) -> None:
     """Prints what the study would cost."""
+    from train.report.console import print_table
     from train.study.outline import describe_trials, make_cost_table, measure_entries, record_plan
     from train.study.workers import count_workers
 
@@ -149,7 +149,7 @@ def _print_plan(study: Study, entries: "Sequence[Entry]", options: argparse.Name
     if options.json:
         print(json.dumps(record_plan(study, entries, seconds, workers), indent=1))
     else:
-        console.rich.print(make_cost_table(entries, seconds))
+        print_table(make_cost_table(entries, seconds))
         print(describe_trials(study, entries, seconds, workers))
 
 
@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     entries = enter(study, console.say)
     if options.plan:
-        _print_plan(study, entries, options, console)
+        _print_plan(study, entries, options)
         return 0
     make_folder(folder)
     comparison = Comparison(study, folder, entries)

@@ -38,7 +38,16 @@ def test_trials_are_those_of_tuning_and_of_the_seeds_and_their_time_is_that_of_s
 
 @pytest.mark.slow
 def test_the_command_prints_costs_and_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compare", LANGUAGE_MODEL, "steps=4", "--vary", "deep=model.stack.repeats=2", "--match", "none"]
+    words = [
+        "compare",
+        LANGUAGE_MODEL,
+        "steps=4",
+        "parallel=Jit()",
+        "--vary",
+        "deep=model.stack.repeats=2",
+        "--match",
+        "none",
+    ]
     words += ["--seeds", "2", "--plan", "--to", str(tmp_path / "study")]
     assert main([*words, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
