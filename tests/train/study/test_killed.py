@@ -15,6 +15,7 @@ import pytest
 from tests.places import CONFIGS, ROOT
 
 KILLS = 10
+CLOCK = ("seconds", "sentence", "speed_up")  # what a clock has a part in
 WORDS = ["compare", str(CONFIGS / "language_model.py"), "steps=6", "evaluation.every=6", "--match", "none"]
 WORDS += ["--vary", "none=model.stack.block.mixer.position=none", "--seeds", "4", "--workers", "2"]
 
@@ -32,7 +33,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Results without what a clock gave."""
     results = json.loads((folder / "summary.json").read_text())
-    return [{name: value for name, value in one.items() if name not in ("seconds", "sentence")} for one in results]
+    return [{name: value for name, value in one.items() if name not in CLOCK} for one in results]
 
 
 @pytest.mark.slow
