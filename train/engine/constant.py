@@ -12,6 +12,7 @@ from train.contracts import Arrays, Evidence, Findings, Labelled
 from train.disk import explain_failed_writes
 from train.engine.evidence import Trained
 from train.engine.prepared import Inference
+from train.errors import InputError
 from train.sums import Sums, add_sums, compute_means
 
 FILE = "constant.npy"  # in the folder of a run, what its model was compared with
@@ -43,11 +44,16 @@ def write_constant(folder: Path, constant: np.ndarray) -> None:
 
 
 def read_constant(folder: Path) -> np.ndarray | None:
-    """Reads the constant prediction that a finished run was compared with; None if there is none."""
+    """Reads the constant prediction that a finished run was compared with; None if there is none.
+
+    Raises InputError for a file that cannot be read.
+    """
     try:
         return np.load(folder / FILE, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{folder / FILE} is damaged ({error}); remove it, and the baseline is left out.") from None
 
 
 def add_constant(trained: Trained, findings: Findings, constant: np.ndarray) -> Findings:

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from train.baselines import Baseline, HasConstant, find_majority
+from train.engine.constant import FILE, read_constant, write_constant
+from train.errors import InputError
 from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken, NextTokens, Quantiles, Translation
 from train.sums import compute_means
 
@@ -84,3 +87,12 @@ def test_an_objective_without_a_constant_has_no_baseline() -> None:
     assert isinstance(MeanSquaredError(), HasConstant)
     assert not isinstance(Other(), HasConstant)
     assert Baseline("training mean", 1.0).is_better(2.0)
+
+
+def test_a_constant_is_read_back_and_a_damaged_one_is_said(tmp_path: Path) -> None:
+    assert read_constant(tmp_path) is None
+    write_constant(tmp_path, np.array([1.0, -2.0]))
+    assert np.array_equal(np.asarray(read_constant(tmp_path)), [1.0, -2.0])
+    (tmp_path / FILE).write_bytes(b"\x93NUMPY and no more")
+    with pytest.raises(InputError, match="constant.npy is damaged .*; remove it, and the baseline is left out"):
+        read_constant(tmp_path)
