@@ -11,7 +11,7 @@ from models.contracts import Norm
 
 Initial = Callable[..., jax.Array]  # (key, shape, dtype) -> the first values of a parameter
 KERNEL = nn.initializers.lecun_normal()
-TOGETHER = 256  # tokens from which kernels side by side, a copy of them, save more than they cost
+TOGETHER = 256  # tokens from which a copy of the kernels, side by side, is small beside their product
 
 
 class Heads(nn.Module):

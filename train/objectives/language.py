@@ -195,6 +195,14 @@ class MaskedLM:
         return {"tokens": [_list_likeliest(logits, names) for logits in output]}
 
 
+def select_loss(measured: Mapping[str, float]) -> float:
+    """Selects the loss that models are compared by.
+
+    That is `next_token_loss` where the loss adds several tokens ahead, `token_loss` where it is smoothed.
+    """
+    return next(measured[name] for name in ("next_token_loss", "token_loss", "loss") if name in measured)
+
+
 def measure_frequencies(logs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> Sums:
     """Measures loss -log f[label], in nats, and accuracy of log-frequencies (n + 1,) that all labels (...) are
     predicted with; labels from n on share the last.

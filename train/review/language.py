@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from train.contracts import Counted, Dataset, Evidence, Findings, Tokenised
+from train.objectives.language import select_loss
 from train.page import Piece, Shaded
 
 
@@ -33,12 +34,8 @@ class Language:
         return {name: (value, math.inf) for name, value in self.derive_metrics(evidence).items()}
 
     def derive_metrics(self, evidence: Evidence) -> dict[str, float]:
-        """Derives the metrics from the loss of the next token, by name.
-
-        It is called `next_token_loss` where the loss is that of several tokens, and `token_loss` where it is smoothed.
-        """
-        data, measured = evidence.data, evidence.measured
-        nats = next(measured[name] for name in ("next_token_loss", "token_loss", "loss") if name in measured)
+        """Derives the metrics from the loss of the next token, by name."""
+        data, nats = evidence.data, select_loss(evidence.measured)
         metrics = {"perplexity": math.exp(min(nats, 700.0))}
         if isinstance(data, Counted) and (characters := data.characters.get(evidence.part)):
             metrics["bits_per_character"] = nats / math.log(2) * len(data.ids[evidence.part]) / characters

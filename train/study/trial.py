@@ -25,6 +25,7 @@ from train.engine.requirements import settle
 from train.engine.step import TrainState, combine_batches
 from train.errors import Json
 from train.experiment import Experiment
+from train.objectives.language import select_loss
 from train.sums import compute_interval
 
 Part = Literal["tuning", "verdict"]
@@ -174,12 +175,12 @@ class Trainer:
                 jax.block_until_ready(state)
                 spent += time.perf_counter() - since
                 for curve, metrics in zip(curves, program.measure(state, part, CURVE), strict=True):
-                    curve.append((step, metrics["loss"]))
+                    curve.append((step, select_loss(metrics)))
                 since = time.perf_counter()
         seconds = spent / max(steps - 1, 1) / len(seeds)
         return [
             Outcome(
-                metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf,
+                loss if math.isfinite(loss := select_loss(metrics)) else math.inf,
                 tuple(curve),
                 seconds,
                 metrics.get("accuracy"),

@@ -25,7 +25,7 @@ from train.study.grouped import Grouped
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
 from train.study.match import match
-from train.study.trial import Outcome, Trainer, Unit, measure, restrict
+from train.study.trial import Outcome, Trainer, Unit, make_trial, measure, restrict
 from train.study.words import describe, record
 from train.study.workers import Pool, Worker, list_cores
 from train.variants import BASELINE, Budget, Study
@@ -328,3 +328,11 @@ def test_a_real_study_of_two_workers_gives_what_trials_give_and_is_not_done_agai
     page = (tmp_path / "study" / "report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")
     assert results[1]["sentence"].removeprefix("wide: ") in html.unescape(page)
+
+
+@pytest.mark.slow
+def test_a_model_of_several_tokens_is_compared_by_the_next_one() -> None:
+    ahead = ("steps=2", "objective=NextTokens()", "model.head=MultiTokenHead(2)")
+    one, two = (make_trial(Unit("a", LANGUAGE_MODEL, words, 3, "tuning")) for words in (("steps=2",), ahead))
+    assert two.loss == pytest.approx(one.loss, rel=0.1)  # and not the sum of two losses
+    assert two.curve[-1][1] == pytest.approx(one.curve[-1][1], rel=0.1)
