@@ -19,6 +19,7 @@ from models.backend.platform import compile_correctly
 from models.context import Context, Decoding, Memory
 from models.decoding.beam import beam
 from models.decoding.sampling import Sampler, generate, padded
+from models.depth.adaptive import AdaptiveStack
 from models.depth.block import Block
 from models.depth.skipping import MixtureOfDepths
 from models.depth.stack import Stack, scanned, unrolled
@@ -33,6 +34,7 @@ from models.experts.routing import AuxiliaryLossFree, HashRouter, SoftmaxRouter
 from models.families import bert
 from models.families.folder import load_hf, save_hf
 from models.feedforward import GLU, MLP, LowRank, Monarch
+from models.head.decoder import LastTokenDecoder
 from models.head.logits import LogitsHead, MultiTokenHead, Transform
 from models.head.pool import EveryToken, FirstToken, MeanPool
 from models.head.values import BoxHead, ClassHead, ValueHead
@@ -55,6 +57,7 @@ from models.position import (
 )
 from models.recurrence.decayed import HGRN2, GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, DeltaProduct, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.levels import LogLinearMamba2
 from models.recurrence.mamba3 import Mamba3
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
@@ -89,6 +92,7 @@ __all__ = [
     "Block",
     "MixtureOfDepths",
     "Stack",
+    "AdaptiveStack",
     "scanned",
     "unrolled",
     # Attention
@@ -121,6 +125,7 @@ __all__ = [
     "LinearAttention",
     "MLSTM",
     "Mamba1",
+    "LogLinearMamba2",
     "Mamba2",
     "Mamba3",
     "MinGRU",
@@ -218,6 +223,7 @@ __all__ = [
     # Heads
     "BoxHead",
     "ClassHead",
+    "LastTokenDecoder",
     "LogitsHead",
     "MultiTokenHead",
     "Transform",

@@ -19,6 +19,7 @@ HEAT, RULE, GREY = "#2f5fd0", "#c9ced6", "#6b7280"
 FAINTEST, DEEPEST = 0.05, 0.7  # opacities of shaded cells; text is legible on the deepest
 WIDTH, HEIGHT, SQUARE = 360, 220, 320  # pixels of a plot at its natural size
 TEXT, LETTER = 12, 6.6  # height of the text and mean width of a letter
+MARGIN = 0.04  # of an axis, at each side of points
 DRAWN = 500  # points of a line; more are thinned to their extremes
 NUMBERED, NAMED = 20, 100  # most rows of a matrix whose cells show numbers, and whose sides have names
 CELLS = 10_000  # most cells of a matrix that are drawn one by one
@@ -189,6 +190,8 @@ def _draw_plot(chart: Plot) -> tuple[float, float, float, str]:
         low_y, high_y = low_y - (abs(low_y) or 1) / 2, high_y + (abs(high_y) or 1) / 2
     if low_x == high_x:
         low_x, high_x = low_x - 1, high_x + 1
+    elif not chart.square and any(series.look == "points" for series in chart.series):  # whole marks at the sides
+        low_x, high_x = low_x - (high_x - low_x) * MARGIN, high_x + (high_x - low_x) * MARGIN
     below, beside = choose_ticks(low_x, high_x), choose_ticks(low_y, high_y)
     if all(float(x).is_integer() for x in xs):  # counts, such as seeds
         below = [tick for tick in below if float(tick).is_integer()]

@@ -130,7 +130,7 @@ def costs(experiments: Mapping[str, Experiment]) -> Piece:
         prepared = prepare(settle(experiment, data)[0], data)
         columns[name] = {
             "parameters": f"{count_parameters(prepared.shapes):,}",
-            "operations a step": f"{prepared.work:,}",
+            "FLOPs a step": f"{prepared.work:,}",
         }
     return beside(columns)
 
@@ -336,7 +336,7 @@ class Changing:
         words = [f"{self.console.folder.name}: step {step}/{self.steps}", format_values(values)]
         speed = self.console.example_work * values.get("examples_per_second", 0.0)
         if speed:
-            words.append(f"{format_count(speed)}FLOP/s")
+            words.append(f"{format_count(speed, ' ')}FLOP/s")
         spent = time.monotonic() - self.began
         left = spent / (step - self.start) * (self.steps - step)
         words.append(f"{format_duration(left)} left" if left else f"in {format_duration(spent)}")

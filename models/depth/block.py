@@ -34,6 +34,11 @@ class Block(nn.Module):
         layers = {"mixer": self.mixer, "cross": self.cross, "feedforward": self.feedforward}
         return {name: layer for name, layer in layers.items() if layer is not None}
 
+    def take_stream(self, state: Tree, ctx: Context) -> jax.Array:
+        """The stream (b, t, d) of the residual's state."""
+        reduce = getattr(self.residual, "reduce", None)
+        return reduce(state, ctx) if reduce else state
+
     @nn.compact
     def __call__(self, state: Tree, ctx: Context) -> tuple[Tree, Context]:
         layers = self.layers

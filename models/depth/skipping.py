@@ -40,8 +40,7 @@ class MixtureOfDepths(Block):
             raise ValueError(
                 "MixtureOfDepths compares a token with later ones and cannot decode one token after the other."
             )
-        reduce = getattr(self.residual, "reduce", None)
-        x = reduce(state, ctx) if reduce else state
+        x = self.take_stream(state, ctx)
         b, t, d = x.shape
         logits = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="router")(x.reshape(-1, d)).reshape(b, 1, t)
         index, valid = (part[:, 0] for part in choose_highest(logits, ctx.segments, self.capacity))

@@ -29,11 +29,11 @@ class Stack(nn.Module):
     """The blocks `prefix`, the pattern `block` (one Block, or several in a tuple) `repeats` times, then `norm`.
 
     (b, t, d) -> (b, t, d).  `tied` gives every repeat the same parameters, which start as the first repeat's would:
-    with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819, without its
-    halting).  `scan` compiles the pattern once and keeps parameters with a leading axis of repeats; `unrolled` and
-    `scanned` convert.  `remat` recomputes activations in the backward pass instead of keeping them (arXiv:1604.06174):
-    "full" keeps only what enters each block, "dots" the products with parameters, "context" these and what attention
-    gives, "offload" moves the products to the host's memory meanwhile; or what to keep by a name of
+    with one block ALBERT's sharing (arXiv:1909.11942), with several a looped transformer (arXiv:1807.03819; for its
+    halting see `AdaptiveStack`).  `scan` compiles the pattern once and keeps parameters with a leading axis of repeats;
+    `unrolled` and `scanned` convert.  `remat` recomputes activations in the backward pass instead of keeping them
+    (arXiv:1604.06174): "full" keeps only what enters each block, "dots" the products with parameters, "context" these
+    and what attention gives, "offload" moves the products to the host's memory meanwhile; or what to keep by a name of
     `jax.checkpoint_policies`.
     """
 
@@ -66,42 +66,51 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
-        first, branches = len(self.prefix), max(len(block.layers) for block in (*self.prefix, *self.pattern))
+        branches = max(len(block.layers) for block in (*self.prefix, *self.pattern))
         ctx = dataclasses.replace(ctx, depth=self.depth, branches=branches)
-        residual = self.pattern[0].residual
-        expand, reduce = getattr(residual, "expand", None), getattr(residual, "reduce", None)
+        expand = getattr(self.pattern[0].residual, "expand", None)
         state = expand(x, ctx) if expand else x
         for index, block in enumerate(self.prefix):
             state, ctx = run(self, block, block_name("prefix", index), self.remat, False)(
                 state, dataclasses.replace(ctx, layer=index)
             )
+        x = self.repeat(state, ctx)
+        return x if self.norm is None else self.norm(x)
+
+    def repeat(self, state: Tree, ctx: Context) -> jax.Array:
+        """The stream after all repeats of the pattern: the residual's state -> (b, t, d)."""
         if self.scan or self.tied:
-            # the context is the same for all repeats, the index of their first layer is not
-            inputs: Tree = (nn.broadcast, 0)
-            each: dict[CollectionFilter, int] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
-            lifted = nn.scan(
-                Pattern,
-                variable_axes=each if self.tied else {"params": 0, **each},
-                variable_broadcast="params" if self.tied else False,
-                split_rngs={"params": not self.tied, "dropout": True},
-                in_axes=inputs,
-                length=self.repeats,
-            )
-            free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
-            name = TIED if self.tied else SCANNED
-            if self.tied and self.is_initializing():  # the first repeat initialises the parameters of all
-                state, _ = Pattern(free, remat=self.remat, scanned=True, name=name)(state, ctx, first)
-            else:
-                layers = first + jnp.arange(self.repeats) * len(self.pattern)
-                state, _ = lifted(free, remat=self.remat, scanned=True, name=name)(state, ctx, layers)
+            state = self.scan_repeats(Pattern, state, ctx)
         else:
             for index in range(self.repeats * len(self.pattern)):
                 block = self.pattern[index % len(self.pattern)]
                 state, ctx = run(self, block, block_name("loop", index), self.remat, False)(
-                    state, dataclasses.replace(ctx, layer=first + index)
+                    state, dataclasses.replace(ctx, layer=len(self.prefix) + index)
                 )
-        x = reduce(state, ctx) if reduce else state
-        return x if self.norm is None else self.norm(x)
+        return self.pattern[0].take_stream(state, ctx)
+
+    def scan_repeats(self, body: Callable[..., nn.Module], carry: Tree, ctx: Context, **settings: object) -> Tree:
+        """The carry after a scan over the repeats, by a `Pattern` or a class of its kind with these settings."""
+        first = len(self.prefix)
+        # the context is the same for all repeats, the index of their first layer is not
+        inputs: Tree = (nn.broadcast, 0)
+        each: dict[CollectionFilter, int] = {"cache": 0, "intermediates": 0, "losses": 0, "metrics": 0}
+        lifted = nn.scan(
+            body,
+            variable_axes=each if self.tied else {"params": 0, **each},
+            variable_broadcast="params" if self.tied else False,
+            split_rngs={"params": not self.tied, "dropout": True},
+            in_axes=inputs,
+            length=self.repeats,
+        )
+        free = tuple(block.copy(parent=None, name=None) for block in self.pattern)
+        options: Tree = settings | {"remat": self.remat, "scanned": True, "name": TIED if self.tied else SCANNED}
+        if self.tied and self.is_initializing():  # the first repeat initialises the parameters of all
+            carry, _ = body(free, **options)(carry, ctx, first)
+        else:
+            layers = first + jnp.arange(self.repeats) * len(self.pattern)
+            carry, _ = lifted(free, **options)(carry, ctx, layers)
+        return carry
 
 
 class Pattern(nn.Module):

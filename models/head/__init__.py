@@ -1,1 +1,1 @@
-"""Heads and pools: logits, classes, values and boxes; the loss of logits in chunks."""
+"""Heads and pools: logits, classes, values and boxes; the loss of logits in chunks; a decoder before a head."""

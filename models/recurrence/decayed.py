@@ -244,12 +244,18 @@ class Mamba2(nn.Module):
             jnp.repeat(part.reshape(b, t, self.groups, -1).swapaxes(1, 2), h // self.groups, axis=1)
             for part in (read, write)
         )
-        mixed = resume(self, ctx, decay_memory, query, key, value * step[..., None], -rate[:, None] * step)
+        mixed = self.recur(x, ctx, query, key, value * step[..., None], -rate[:, None] * step)
         mixed = mixed + self.param("skip", nn.initializers.ones, (h,)).astype(jnp.float32)[:, None, None] * value
         gate = nn.silu(nn.Dense(width, use_bias=False, name="gate")(tokens))
         mixed = gate * merge(mixed.astype(x.dtype))
         mixed = self.norm(mixed.reshape(b * t, self.groups, -1)).reshape(mixed.shape)
         return nn.Dense(d, use_bias=False, name="out")(mixed).reshape(x.shape)
+
+    def recur(
+        self, x: jax.Array, ctx: Context, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array
+    ) -> jax.Array:
+        """The state read by each query: (b, h, t, v)."""
+        return resume(self, ctx, decay_memory, query, key, value, log_decay)
 
 
 class HGRN2(nn.Module):

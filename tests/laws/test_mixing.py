@@ -10,12 +10,14 @@ import pytest
 
 from models import Context, Decoding
 from models.activation import relu
+from models.head.decoder import LastTokenDecoder
 from models.mixers.noncausal import Fourier, Pooling, TokenMLP
 from tests.laws.components import WIDTH, normal, parameters
 
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 3, 3]])
 PLACES = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 0, 1]])
 MIXER = TokenMLP(12, 0.5, relu)
+DECODER = LastTokenDecoder(relu)
 
 
 def tokens_mixed(x: np.ndarray) -> np.ndarray:
@@ -31,6 +33,22 @@ def transformed(x: np.ndarray) -> np.ndarray:
 
 def pooled(x: np.ndarray) -> np.ndarray:
     return np.stack([x[max(index - 1, 0) : index + 2].sum(0) / 3 - x[index] for index in range(len(x))])
+
+
+def decoded(x: np.ndarray) -> np.ndarray:
+    """Two layers and norms over the last vector and the positions."""
+    params = parameters(DECODER)
+
+    def normalize(y: np.ndarray, name: str) -> np.ndarray:
+        return y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(params[name]["scale"], np.float64)
+
+    n, width = x.shape
+    angles = np.arange(n)[:, None] * 10_000.0 ** (-2 * np.arange(width // 2) / width)
+    y = x[-1] + np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    for index in range(2):
+        kernel, bias = (np.asarray(params[f"dense_{index}"][name], np.float64) for name in ("kernel", "bias"))
+        y = np.maximum(normalize(y, f"norm_{index}") @ kernel + bias, 0)
+    return normalize(y, "norm_out")
 
 
 def law_each_example_is_mixed_alone(layer: Any, formula: Any, params: Any) -> None:
@@ -49,7 +67,10 @@ def law_each_example_is_mixed_alone(layer: Any, formula: Any, params: Any) -> No
     np.testing.assert_allclose(np.asarray(whole)[0], formula(np.asarray(x, np.float64)[0]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("layer", "formula"), [(MIXER, tokens_mixed), (Fourier(), transformed), (Pooling(), pooled)])
+@pytest.mark.parametrize(
+    ("layer", "formula"),
+    [(MIXER, tokens_mixed), (Fourier(), transformed), (Pooling(), pooled), (DECODER, decoded)],
+)
 def test_each_packed_example_is_mixed_by_the_closed_form_of_its_own_length(layer: Any, formula: Any) -> None:
     law_each_example_is_mixed_alone(layer, formula, parameters(layer))
 

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(COLAB.glob("*.ipynb"))
 SHOWN = {
     "applications": ("Forecasts", "Boxes found", "image/gif"),
     "import_definitions": ("2 devices", "image/png"),
-    "invent_a_structure": (">broken (", "operations a step", "after 3 seeds", "Loss over training FLOPs", "<polygon"),
+    "invent_a_structure": (">broken (", "FLOPs a step", "after 3 seeds", "Loss over training FLOPs", "<polygon"),
     "quickstart": ("a delightful film", "Confusion matrix", "<polyline"),
     "train_lm_tpu": ("ROMEO:", "Surprise", "<polyline"),
 }

@@ -183,7 +183,7 @@ def test_the_bar_has_operations_a_second_and_the_share_of_what_the_chip_can_do()
 
     Changing(console, Handle(), 0, 10).update(5, {"loss": 1.0, "rate": 0.1, "examples_per_second": 100.0, "mfu": 0.2})
     assert "here: step 5/10" in shown[0]
-    assert "MFU 20.0%, 200.0GFLOP/s" in shown[0]
+    assert "MFU 20.0%, 200.0 GFLOP/s" in shown[0]
     assert 'value="5" max="10"' in shown[0]
 
 

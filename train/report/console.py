@@ -243,12 +243,12 @@ def format_interval(value: float | None, half: float | None) -> str:
     return f"{words} ± {half:.{count_decimals(value)}f}"
 
 
-def format_count(number: float) -> str:
-    """Formats a number with its magnitude: 22.7M."""
+def format_count(number: float, space: str = "") -> str:
+    """Formats a number with its magnitude, and `space` before it: 22.7M."""
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"
+            return f"{number / size:.1f}{space}{letter}"
+    return f"{number:.0f}{space}"
 
 
 def format_duration(seconds: float) -> str:

@@ -38,13 +38,14 @@ class Candidate:
             "matched": list(self.entry.moved),
             "parameters": self.entry.cost.parameters,
             "flops": self.entry.cost.flops,
+            "costs": self.entry.cost.record(),
             "tokens": self.entry.tokens,
         }
 
 
 def read_candidate(line: Line) -> Candidate:
     """Reads a candidate from a line of the ledger."""
-    cost = Cost(line["parameters"], line["flops"])
+    cost = Cost(**line.get("costs", {name: line[name] for name in ("parameters", "flops")}))
     entry = Entry(line["name"], tuple(line["overrides"]), tuple(line["matched"]), cost, line["reason"], line["tokens"])
     edits, parents = read_edits(line["edits"]), tuple(line["parents"])
     return Candidate(line["name"], line["generation"], edits, parents, entry, line["stage"])

@@ -35,8 +35,8 @@ HEADER = """# The components
 
 One class each, by its kind; what a kind takes and gives is in `contracts.py`. This page is written by
 `python -m train.study.catalogue` from the classes, and a test fails when it is stale. The numbers are those of the
-defaults (causal where there is a choice) at width 512 over 1,024 tokens: parameters, counted operations a token, what
-decoding keeps a row in float32, and the operations of decoding the token after 1,024 others. The laws are those that
+defaults (causal where there is a choice) at width 512 over 1,024 tokens: parameters, counted FLOPs a token, what
+decoding keeps a row in float32, and the FLOPs of decoding the token after 1,024 others. The laws are those that
 the tests hold the class to: those of all classes of a kind stand above its table. `morphax check my_file.py` tests a
 component of your own by them, and `--catalogue` gives its row of numbers.
 """

@@ -59,7 +59,8 @@ class Result:
     `share` is the mean difference as a share of the baseline's mean loss, with the confidence sequence.  `compute` is
     the share of its own steps after which the better one of the two has the last loss of the other, on their mean
     curves; None if the curves do not say.  `losses` are by seed, `differences` those of seeds that both have.
-    `curves` are by seed, `step_seconds` the median time of a step, NaN unless all trials are of one machine.  `pilot`
+    `curves` are by seed, `step_seconds` the median time of a step, NaN unless all trials are of one machine, `memory`
+    the median bytes of a compiled step, None if a compiler did not tell.  `pilot`
     are differences as shares of the baseline's loss, from which seeds are planned: those of the tuning if it has three
     seeds or more, otherwise those of the first three.
     """
@@ -78,6 +79,7 @@ class Result:
     accuracies: tuple[float, ...] = ()
     curves: tuple[tuple[tuple[int, float], ...], ...] = ()
     step_seconds: float = math.nan
+    memory: float | None = None
     pilot: tuple[float, ...] = ()
 
 
@@ -313,6 +315,7 @@ class Comparison:
         curve, other = (average_curves([one.curve for one in group.values()]) for group in (own, base))
         both = sorted(own.keys() & base.keys())
         seconds = float(np.median([own[seed].seconds / base[seed].seconds for seed in both])) if both else math.nan
+        memories = [outcome.memory for outcome in own.values() if outcome.memory is not None]
         share = (math.nan, math.nan, math.nan)
         if verdict is not None:
             share = verdict.mean / loss, verdict.low / loss, verdict.high / loss
@@ -330,6 +333,7 @@ class Comparison:
             tuple(value for seed in sorted(own) if (value := own[seed].accuracy) is not None),
             tuple(own[seed].curve for seed in sorted(own)),
             float(np.median([outcome.seconds for outcome in own.values()])) if self._has_one_machine() else math.nan,
+            float(np.median(memories)) if len(memories) == len(own) else None,
         )
 
     def _has_one_machine(self) -> bool:

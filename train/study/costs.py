@@ -1,7 +1,7 @@
 """Costs of an experiment: counted from traces, and measured where a compiler or a clock has to be asked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -74,11 +74,24 @@ def load_cost(config: str, overrides: Sequence[str], files: Sequence[str] = (), 
 
 def measure_activations(prepared: Prepared) -> int | None:
     """Bytes that the compiled step takes on one device beside its arguments; None if a compiler does not tell."""
-    step: object = prepared.step
-    if not isinstance(step, Jitted):
-        return None
-    memory = step.lower(*prepared.parallel.abstract(prepared.state, prepared.batch)).compile().memory_analysis()
+    memory = _analyse_memory(prepared.step, *prepared.parallel.abstract(prepared.state, prepared.batch))
     return None if memory is None else int(memory.temp_size_in_bytes)
+
+
+def measure_memory(step: object, *args: object) -> int | None:
+    """Bytes that a compiled step takes on one device: arguments, results that are not in their place, activations.
+
+    A step that was called with such arguments is not compiled again.  None if a compiler does not tell.
+    """
+    memory = _analyse_memory(step, *args)
+    if memory is None:
+        return None
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
+
+
+def _analyse_memory(step: object, *args: object) -> Any | None:
+    return step.lower(*args).compile().memory_analysis() if isinstance(step, Jitted) else None
 
 
 def _read_decoding(prepared: Prepared) -> tuple[int | None, int | None, int | None]:

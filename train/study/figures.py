@@ -20,6 +20,7 @@ PER_STEP: dict[str, Cost] = {  # what a step costs, by the name of the axis
 COSTS: dict[str, Cost] = {  # of a run, by the name of the axis
     "parameters": lambda result: float(result.entry.cost.parameters),
     "training FLOPs": lambda result: result.curve[-1][0] * float(result.entry.cost.flops),
+    "bytes of a step": lambda result: math.nan if result.memory is None else result.memory,
     "seconds of training": lambda result: result.curve[-1][0] * result.step_seconds,
 }
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch
-from models.head.chunked import Projected
+from models.head.chunked import Projected, compute_logits
 from models.laws.inputs import random_like
 from train.engine.prepared import Prepared
 from train.objectives import NextToken, NextTokens
@@ -33,7 +33,7 @@ def find_leak(prepared: Prepared) -> str | None:
     @jax.jit
     def run(params: object, batch: Batch) -> jax.Array:
         outputs = experiment.model.apply({"params": params}, batch)
-        return outputs.logits() if isinstance(outputs, Projected) else outputs
+        return compute_logits(outputs)
 
     outputs = jax.eval_shape(lambda params: experiment.model.apply({"params": params}, first), prepared.shapes)
     if type(outputs) not in (jax.ShapeDtypeStruct, Projected):

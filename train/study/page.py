@@ -37,7 +37,7 @@ def draw(study: Study, results: Sequence[Result]) -> list[Drawing]:
         Drawing(f"loss over {axis}", f"Loss over {axis}", plot, "Losses") for axis, plot in draw_curves(results).items()
     ]
     drawings += [
-        Drawing(f"front over {axis}", f"Loss over {axis} of a run", plot, "Fronts")
+        Drawing(f"front over {axis}", f"Last loss over {axis}", plot, "Fronts")
         for axis, plot in draw_fronts(results).items()
     ]
     drawings += [

@@ -27,11 +27,12 @@ from train.variants import BASELINE, Study
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A task as a value of `data`, what it asks for, and the accuracy of guessing."""
+    """A task as a value of `data`, what it asks for, the accuracy of guessing, and further overrides."""
 
     data: str
     asks: str
     chance: float
+    overrides: tuple[str, ...] = ()
 
 
 PROBES = {
@@ -43,6 +44,12 @@ PROBES = {
     "induction": Probe("Induction()", "what followed a token before", 1 / 15),
     "needle": Probe("Needle()", "one pair among 64 tokens", 1 / 8),
     "memorisation": Probe("Memorisation()", "a table of 64 keys, never shown", 1 / 64),
+    "compression": Probe(
+        "Compression()",
+        "16 tokens from the last hidden vector alone",
+        1 / 15,
+        ("model.head=LogitsHead(transform=LastTokenDecoder())",),
+    ),
     "parity": Probe("Parity()", "the parity of the bits so far", 1 / 2),
     "state_tracking": Probe("StateTracking()", "the product of permutations of 5 items so far", 1 / 120),
     "longer_copy": Probe("Copy(length=16, stretch=2.0)", "rows twice as long as those of training", 1 / 15),
@@ -81,9 +88,12 @@ def plan_probes(study: Study, names: Sequence[str], steps: int, rate: str | None
         if name not in PROBES:
             raise InputError(f"There is no probe {name!r}; there are {', '.join(PROBES)}.")
     more = (f"steps={steps}", *((f"optimizer.rate.peak={rate}",) if rate is not None else ()))
+    probes = {name: PROBES[name] for name in names}
     return {
-        name: dataclasses.replace(study, overrides=(f"data={PROBES[name].data}", *FIXED, *more, *study.overrides))
-        for name in names
+        name: dataclasses.replace(
+            study, overrides=(f"data={probe.data}", *FIXED, *probe.overrides, *more, *study.overrides)
+        )
+        for name, probe in probes.items()
     }
 
 

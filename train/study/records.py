@@ -10,7 +10,7 @@ from train.charts import to_csv
 from train.errors import InputError
 from train.study.ledger import NAME, read_ledger
 
-TRIAL_COLUMNS = ("study", "variant", "seed", "part", "loss", "accuracy", "seconds", "error", "overrides")
+TRIAL_COLUMNS = ("study", "variant", "seed", "part", "loss", "accuracy", "seconds", "memory", "error", "overrides")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Trial:
     loss: float
     accuracy: float | None
     seconds: float | None
+    memory: int | None
     error: str | None
     overrides: tuple[str, ...]
 
@@ -31,7 +32,7 @@ class Trial:
     def cells(self) -> tuple[str, ...]:
         """The trial as a row of a table."""
         loss = "" if self.error is not None else f"{self.loss:.6g}"
-        numbers = ("" if value is None else f"{value:.4g}" for value in (self.accuracy, self.seconds))
+        numbers = ("" if value is None else f"{value:.4g}" for value in (self.accuracy, self.seconds, self.memory))
         error, overrides = self.error or "", " ".join(self.overrides)
         return self.study, self.variant, str(self.seed), self.part, loss, *numbers, error, overrides
 
@@ -82,6 +83,7 @@ def read_trials(path: Path) -> Iterator[Trial]:
                 loss,
                 line.get("accuracy"),
                 line["seconds"],
+                line.get("memory"),
                 line["error"],
                 tuple(line["overrides"]),
             )

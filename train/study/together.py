@@ -12,11 +12,12 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from models.backend.platform import local_devices
-from models.contracts import Tree
+from models.contracts import Batch, Tree
 from train.contracts import Arrays
 from train.engine.prepared import Prepared
 from train.engine.step import TrainState, make_evaluation
 from train.parallel import Jit
+from train.study.costs import measure_memory
 from train.study.trial import Part, compute_metrics, pick_batches
 
 AXIS = "seed"  # of the mesh, and the first of every array of the state
@@ -53,7 +54,7 @@ class Together:
         experiment = prepared.experiment
         if not isinstance(experiment.parallel, Jit):
             raise ValueError(f"parallel is {experiment.parallel}, which splits one seed over devices")
-        self.prepared, self.count = prepared, count
+        self.prepared, self.count, self.devices = prepared, count, devices
         self.padding = -count % devices
         used = local_devices()[:devices]
         self.split: Sharding = SingleDeviceSharding(used[0])
@@ -82,9 +83,12 @@ class Together:
 
         Raises ValueError if batches of the seeds have different shapes.
         """
+        return self.compiled_step(state, self._stack(batches))[0]
+
+    def _stack(self, batches: Sequence[Arrays]) -> Batch:
         batches = [*batches, *[batches[-1]] * self.padding]
         stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
-        return self.compiled_step(state, jax.device_put(stacked, self.split))[0]
+        return jax.device_put(stacked, self.split)
 
     def measure(self, state: TrainState, part: Part, most: int | None = None) -> list[dict[str, float]]:
         """Measures metrics of every seed on a part of the held-out data."""
@@ -96,6 +100,11 @@ class Together:
             compute_metrics([jax.tree.map(lambda leaf, seed=seed: leaf[seed], result) for result in results])
             for seed in range(self.count)
         ]
+
+    def measure_memory(self, state: TrainState, batches: Sequence[Arrays]) -> int | None:
+        """Measures the bytes of the compiled step, on all devices, for seeds that are not filled up alone."""
+        memory = measure_memory(self.compiled_step, state, self._stack(batches))
+        return None if memory is None else memory * self.devices * self.count // (self.count + self.padding)
 
 
 def _split(

@@ -26,6 +26,7 @@ from train.engine.step import TrainState, combine_batches
 from train.errors import Json
 from train.experiment import Experiment
 from train.objectives.language import select_loss
+from train.study.costs import measure_memory
 from train.sums import compute_interval
 
 Part = Literal["tuning", "verdict"]
@@ -57,13 +58,15 @@ class Outcome:
     """The result of a trial: the held-out loss after the last step, and a curve of (step, loss) on some batches.
 
     The loss is infinite if training diverged.  `seconds` are those of a step, the first one left out.  `accuracy` is
-    that of the held-out data, None for an objective that has none.
+    that of the held-out data, None for an objective that has none.  `memory` are the bytes of the compiled step on its
+    devices, None if a compiler does not tell.
     """
 
     loss: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
     accuracy: float | None = None
+    memory: int | None = None
 
 
 def restrict(batch: Arrays, part: Part, start: int) -> Arrays:
@@ -120,6 +123,8 @@ class Program(Protocol):
 
     def measure(self, state: TrainState, part: Part, most: int | None = None) -> list[dict[str, float]]: ...
 
+    def measure_memory(self, state: TrainState, batches: Sequence[Arrays]) -> int | None: ...
+
 
 class Alone:
     """One seed, by the experiment's own parallelism."""
@@ -141,6 +146,12 @@ class Alone:
         """Measures metrics on a part of the held-out data."""
         return [measure(self.prepared, state.params, part, most)]
 
+    def measure_memory(self, state: TrainState, batches: Sequence[Arrays]) -> int | None:
+        """Measures the bytes of the compiled step, on all devices."""
+        parallel = self.prepared.parallel
+        memory = measure_memory(self.prepared.step, state, parallel.put(batches[0]))
+        return None if memory is None else memory * parallel.size()
+
 
 class Trainer:
     """A structure that is trained from several seeds by one compiled step."""
@@ -159,17 +170,18 @@ class Trainer:
         return self.train([seed], part, self.alone)[0]
 
     def train(self, seeds: Sequence[int], part: Part, program: Program) -> list[Outcome]:
-        """Trains from as many seeds as the program takes, measuring on the way; seconds are shared by the seeds."""
+        """Trains from as many seeds as the program takes, measuring on the way; seeds share seconds and memory."""
         seeded = [self.seed(seed) for seed in seeds]
         state, steps = program.begin(seeded), self.prepared.steps
         streams = [each.batches.stream(0, steps) for each in seeded]
         marks = {round(steps * point / POINTS) for point in range(1, POINTS + 1)}
         curves: list[list[tuple[int, float]]] = [[] for _ in seeds]
-        spent, since = 0.0, time.perf_counter()
+        spent, since, memory = 0.0, time.perf_counter(), None
         for step, batches in enumerate(zip(*streams, strict=True), 1):
             state = program.step(state, batches)
             if step == 1:
                 jax.block_until_ready(state)
+                memory = program.measure_memory(state, batches)
                 since = time.perf_counter()
             if step in marks:
                 jax.block_until_ready(state)
@@ -184,6 +196,7 @@ class Trainer:
                 tuple(curve),
                 seconds,
                 metrics.get("accuracy"),
+                None if memory is None else memory // len(seeded),
             )
             for curve, metrics in zip(curves, program.measure(state, part), strict=True)
         ]
@@ -223,6 +236,7 @@ def answer(unit: Unit, make: Callable[[Unit], Outcome] = make_trial) -> dict[str
         "curve": list(map(list, outcome.curve)),
         "seconds": outcome.seconds,
         "accuracy": outcome.accuracy,
+        "memory": outcome.memory,
     }
 
 
@@ -232,7 +246,7 @@ def read_answer(line: str) -> Outcome | str:
     if "error" in fields:
         return fields["error"]
     curve = tuple((step, loss) for step, loss in fields["curve"])
-    return Outcome(fields["loss"], curve, fields["seconds"], fields["accuracy"])
+    return Outcome(fields["loss"], curve, fields["seconds"], fields["accuracy"], fields["memory"])
 
 
 def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:

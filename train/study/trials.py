@@ -45,7 +45,7 @@ class Trials:
             return
         loss = math.inf if line["loss"] is None else line["loss"]
         curve = tuple((step, math.inf if value is None else value) for step, value in line["curve"])
-        self.outcomes[key] = Outcome(loss, curve, line["seconds"], line.get("accuracy"))
+        self.outcomes[key] = Outcome(loss, curve, line["seconds"], line.get("accuracy"), line.get("memory"))
 
     def carry_out(self, units: Sequence[Unit], make: Make, done: Callable[[], None] = lambda: None) -> None:
         """Makes the trials that the ledger does not hold, each a line of it when it ends.
@@ -68,6 +68,7 @@ class Trials:
                 "curve": [] if failed else [[step, _finite(loss)] for step, loss in outcome.curve],
                 "seconds": None if failed else outcome.seconds,
                 "accuracy": None if failed else outcome.accuracy,
+                "memory": None if failed else outcome.memory,
                 "machine": None if isinstance(make, Cluster) else describe_machine(),
             }
             self.ledger.add(line)

@@ -79,7 +79,14 @@ def make_table(results: Sequence[Result]) -> rich.table.Table:
 
 def make_columns(results: Sequence[Result]) -> tuple[str, ...]:
     """Names of the table's columns."""
-    return ("variant", *_list_costs(results), "time", "loss", "difference of the loss", "seeds", "verdict")
+    memory = ("memory",) if _has_memory(results) else ()
+    return ("variant", *_list_costs(results), "time", *memory, "loss", "difference of the loss", "seeds", "verdict")
+
+
+def _has_memory(results: Sequence[Result]) -> bool:
+    """If the table has bytes of compiled steps: where all that were trained have them."""
+    known = [result.memory is not None for result in results if result.losses]
+    return bool(known) and all(known)
 
 
 def _list_costs(results: Sequence[Result]) -> list[str]:
@@ -100,14 +107,17 @@ def make_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
         read = (COSTS[name] for name in _list_costs(results))
         ratios = [divide(cost(entry.cost), cost(results[0].entry.cost)) for cost in read]
         costs = ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
-        time = f"{result.seconds:.2f}" if math.isfinite(result.seconds) else ""
+        time = [f"{result.seconds:.2f}" if math.isfinite(result.seconds) else ""]
+        if _has_memory(results):
+            ratio = divide(result.memory, results[0].memory)
+            time.append("" if ratio is None else f"{ratio:.3f}")
         loss = f"{result.loss:.4f}" if math.isfinite(result.loss) else ""
         mean, low, high = result.share
         difference = f"{mean:+.2%} ({low:+.2%} to {high:+.2%})" if verdict else ""
         difference = difference.replace("-inf%", "-").replace("+inf%", "-")
         word = "disqualified" if entry.out else verdict.word if verdict else ""
         seeds = str(len(result.losses)) if result.losses else ""
-        rows.append((entry.name, *costs, time, loss, difference, seeds, "" if entry.name == BASELINE else word))
+        rows.append((entry.name, *costs, *time, loss, difference, seeds, "" if entry.name == BASELINE else word))
     return rows
 
 
@@ -135,6 +145,7 @@ def record(result: Result) -> dict[str, Json]:
         "parameters": number(result.parameters),
         "flops": number(result.flops),
         "seconds": number(result.seconds),
+        "memory": number(result.memory),
         "compute": number(result.compute),
         "costs": result.entry.cost.record(),
         "speed_up": [number(value) for value in find_speed(result) or ()] or None,

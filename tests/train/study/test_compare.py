@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from train.cost.value import Cost
 from train.engine.prepared import prepare
 from train.errors import InputError
 from train.study.compare import Comparison, Entry, enter
-from train.study.costs import load_cost
+from train.study.costs import load_cost, prepare_config
 from train.study.grouped import Grouped
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
@@ -118,7 +119,7 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
         "    if not mark.exists():\n"
         "        mark.touch()\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1, 'accuracy': 0.5}), flush=True)\n"
+        "    print(json.dumps({'loss': 1.0, 'curve': [], 'seconds': 0.1, 'accuracy': 0.5, 'memory': 64}), flush=True)\n"
     )
     units = [Unit("a", "config", (), seed, "verdict") for seed in range(4)]
     broken = "import sys; sys.exit('no such module')"
@@ -127,7 +128,7 @@ def test_a_worker_that_is_killed_makes_its_trial_once_more(tmp_path: Path) -> No
     assert error == "its process ended with exit code 1, and its last line was: no such module"
     with Pool(2, (sys.executable, "-c", script, str(tmp_path))) as pool:
         outcomes = dict(pool(units))
-    assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1, 0.5)] * 4
+    assert [outcomes[unit] for unit in units] == [Outcome(1.0, (), 0.1, 0.5, 64)] * 4
 
 
 def test_a_study_that_is_stopped_anywhere_goes_on_to_the_same_results(tmp_path: Path) -> None:
@@ -281,10 +282,17 @@ def test_a_config_may_give_a_study_which_the_command_line_changes(tmp_path: Path
     )
 
 
-def test_trials_of_this_process_are_those_of_a_worker_and_their_errors_are_lines() -> None:
-    units = [Unit("a", LANGUAGE_MODEL, ("steps=2",), 3, "tuning"), Unit("b", LANGUAGE_MODEL, ("steps=0",), 3, "tuning")]
+def test_trials_of_this_process_are_those_of_a_worker_and_their_errors_are_lines(compilations: list[str]) -> None:
+    short = ("steps=2", "parallel=Jit()")
+    units = [Unit("a", LANGUAGE_MODEL, short, 3, "tuning"), Unit("b", LANGUAGE_MODEL, ("steps=0",), 3, "tuning")]
     (_, outcome), (_, error) = Grouped()(units)
-    expected = Trainer(load_config(LANGUAGE_MODEL, ["steps=2"])[0]).run(3, "tuning")
+    compilations.clear()
+    expected = Trainer(load_config(LANGUAGE_MODEL, list(short))[0]).run(3, "tuning")
+    assert len(compilations) == 3, "first state, step, evaluation; memory is read off the step"
+    prepared = prepare_config(LANGUAGE_MODEL, [])
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(prepared.state))
+    assert expected.memory is not None
+    assert state < expected.memory < 10 * state
     assert isinstance(outcome, Outcome)
     assert (outcome.loss, outcome.curve) == (expected.loss, expected.curve)
     assert isinstance(error, str)

@@ -25,7 +25,7 @@ from train.study.figures import (
 from train.study.page import write_page
 from train.study.records import to_latex
 from train.study.verdict import judge
-from train.study.words import describe, find_speed, record
+from train.study.words import describe, find_speed, make_columns, make_rows, record
 from train.variants import BASELINE, Study
 
 STUDY = Study("tiny_lm", variants={"wide": ("x=1",)}, smallest=0.01)
@@ -87,6 +87,16 @@ def test_the_front_is_what_no_other_has_for_less_and_is_left_out_for_equal_costs
     front = plots["training FLOPs"].series[-1]
     assert (front.name, front.points) == ("front", ((2000.0, SMALL.loss), (4000.0, SMALL.loss)))
     assert draw_fronts([BASE]) == {}
+    saving = [dataclasses.replace(BASE, memory=2e6), dataclasses.replace(SMALL, memory=1e6)]
+    assert "bytes of a step" in draw_fronts(saving)
+
+
+def test_memory_is_a_column_where_all_that_were_trained_have_it() -> None:
+    assert "memory" not in make_columns([dataclasses.replace(BASE, memory=2e6), SMALL])
+    saving = [dataclasses.replace(BASE, memory=2e6), dataclasses.replace(SMALL, memory=1e6)]
+    place = make_columns(saving).index("memory")
+    assert [row[place] for row in make_rows(saving)] == ["1.000", "0.500"]
+    assert record(saving[1])["memory"] == 1e6
 
 
 def test_a_confidence_sequence_is_drawn_in_percent_without_its_first_very_wide_intervals() -> None:

@@ -27,7 +27,7 @@ from train.variants import BASELINE, Search
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 SEARCH = Search(LANGUAGE_MODEL, candidates=12, population=4, rungs=(0.5, 1.0), keep=0.5, winners=2, most=6)
 RUNGS = [Rung("10 steps", 10, ("steps=10",)), Rung("20 steps", 20)]
-COST = Cost(1000, 10_000)
+COST = Cost(1000, 10_000, active=900, forward=3000, state=64, length=16, decoding=100)
 FIELDS, VALUES = 4, 5
 REAL = Edit("model.x2", "3")
 CANDIDATE = Candidate("c1", 1, (REAL,), (BASELINE,), Entry("c1", (str(REAL),), cost=COST))

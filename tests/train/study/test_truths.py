@@ -17,7 +17,6 @@ SMALL = (
     "data=Corpus(path='text.txt', length=32, holdout=0.02)",
     "model.embed.width=32",
     "model.stack.scan=true",
-    "steps=300",
     "optimizer.rate.peak=6e-3",
     "batch_size=8",
     "evaluation.batch_size=16",
@@ -48,16 +47,40 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Non
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def compare(capsys: pytest.CaptureFixture[str], variant: str, *words: str) -> dict[str, Any]:
+def compare(capsys: pytest.CaptureFixture[str], variant: str, *words: str, steps: int = 300) -> dict[str, Any]:
     """The record of one variant against the baseline of a small language model."""
     capsys.readouterr()
-    assert main(["compare", "tiny_lm", *SMALL, "--vary", variant, *words, "--to", "study", "--json"]) == 0
+    assert (
+        main(["compare", "tiny_lm", *SMALL, f"steps={steps}", "--vary", variant, *words, "--to", "study", "--json"])
+        == 0
+    )
     return json.loads(capsys.readouterr().out)[1]
 
 
 def test_blocks_without_a_residual_are_worse(capsys: pytest.CaptureFixture[str]) -> None:
     result = compare(capsys, f"none={RESIDUAL}=NoResidual()", "--with", "own.py", "--seeds", "5")
     assert (result["verdict"], result["seeds"]) == ("worse", 5)
+
+
+def test_rotated_queries_and_keys_are_better_than_no_positions(capsys: pytest.CaptureFixture[str]) -> None:
+    result = compare(capsys, f"none={MIXER}.position=none", "--seeds", "5", steps=600)
+    assert (result["verdict"], result["seeds"]) == ("worse", 5)
+    assert result["difference"] > 0.02
+
+
+def test_attention_is_better_than_a_state_of_fixed_size_at_the_recall_of_many_pairs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Twelve keys and values are more than a state of 2 x 64 x 4 numbers tells apart (arXiv:2402.01032)."""
+    words = ["data=Recall(pairs=12, length=36)", "steps=320", "optimizer.rate.warmup=50", "evaluation.goal=none"]
+    words += ["--vary", f"fixed={MIXER}=Mamba2(heads=2, state_width=4)", "--match", "none", "--seeds", "3"]
+    assert main(["compare", "recall", *words, "--to", "study", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)[1]
+    assert result["verdict"] == "worse"
+    assert result["flops"] > 1
+    trials = [json.loads(line) for line in Path("study/ledger.jsonl").read_text().splitlines()]
+    accuracies = {(line["variant"], line["accuracy"] > 0.9) for line in trials if line["kind"] == "trial"}
+    assert accuracies == {("baseline", True), ("fixed", False)}
 
 
 def test_a_mixer_that_sees_the_future_is_disqualified_before_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,30 @@ class Memorisation(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Compression(Rule):
+    """Compression: every token of a random row is asked for, and the last token of the vocabulary ends the row.
+
+    Beside a head that reads the last token alone, such as `LogitsHead(transform=LastTokenDecoder())`, the row has to be
+    in one vector.  arXiv:2403.17844, appendix B.
+    """
+
+    length: int = 17
+    vocab: int = 16
+    examples: int = 64_000
+    held: int = 1_024
+
+    def __post_init__(self) -> None:
+        _check(self, 2, 2)
+
+    def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
+        """Makes a batch."""
+        tokens, labels, weights = _begin(chance.integers(0, self.vocab - 1, (rows, length)))
+        tokens[:, -1] = self.vocab - 1
+        labels[:, :-1], weights[:, :-1] = tokens[:, :-1], 1.0
+        return _finish(tokens, labels, weights)
+
+
+@dataclasses.dataclass(frozen=True)
 class Parity(Stretched):
     """Parity: at each bit the parity of all bits up to it is asked for.  arXiv:2207.02098 and arXiv:2411.12537"""
 

@@ -8,6 +8,7 @@ import pytest
 
 from train.data.batches import Arrays
 from train.data.tasks.probes import (
+    Compression,
     Copy,
     FuzzyRecall,
     Induction,
@@ -19,7 +20,17 @@ from train.data.tasks.probes import (
     _make_group,
 )
 
-TASKS = [Copy(), Induction(), Needle(), NoisyRecall(), FuzzyRecall(), Memorisation(), Parity(), StateTracking()]
+TASKS = [
+    Copy(),
+    Induction(),
+    Needle(),
+    NoisyRecall(),
+    FuzzyRecall(),
+    Memorisation(),
+    Compression(),
+    Parity(),
+    StateTracking(),
+]
 
 
 def batch(task: Any, part: Any = "train") -> Arrays:
@@ -74,6 +85,9 @@ def test_answers_are_those_of_the_rules() -> None:
         assert len(pairs) == len(asked) == 4
         assert all(labels[place] == pairs[tuple(tokens[place - 1 : place + 1])] for place in asked)
     table: dict[int, int] = {}
+    for tokens, labels, asked in rows(batch(Compression(length=9))):
+        assert (tokens[-1], asked) == (15, list(range(8)))
+        assert labels[:-1] == tokens[:-1]
     for tokens, labels, _ in rows(batch(Memorisation())) + rows(batch(Memorisation(), "test")):
         assert all(table.setdefault(key, value) == value for key, value in zip(tokens, labels, strict=True))
     for tokens, labels, _ in rows(batch(Parity())):
