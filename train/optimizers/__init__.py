@@ -5,6 +5,7 @@ from train.optimizers.averaged import ScheduleFreeAdamW
 from train.optimizers.muon import Muon
 from train.optimizers.rules import SGD, AdamW, Optax
 from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay
+from train.optimizers.soap import SOAP
 from train.optimizers.transforms import route
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Muon",
     "Optax",
     "SGD",
+    "SOAP",
     "ScheduleFreeAdamW",
     "WarmupStableDecay",
     "route",

@@ -15,7 +15,7 @@ from models.experts.routing import AuxiliaryLossFree
 from models.parametrization import roles
 from train.engine.step import initialise, make_loss, make_step
 from train.objectives import NextToken
-from train.optimizers import SGD, AdamW, Constant, Linear, Muon, Optax, ScheduleFreeAdamW, route
+from train.optimizers import SGD, SOAP, AdamW, Constant, Linear, Muon, Optax, ScheduleFreeAdamW, route
 
 RATE = 0.25
 LAYER = Block(Experts(4, 1, 1.0, router=AuxiliaryLossFree(rate=RATE), dispatch="ragged"), None)
@@ -48,6 +48,7 @@ OPTIMIZERS: dict[str, Any] = {
     "lion": Optax("lion", Constant(0.1), {"weight_decay": 0.3}, clip=0.01),
     "adafactor": Optax("adafactor", Constant(0.1), {}, clip=0.01),
     "muon": Muon(Constant(0.1), clip=0.01),
+    "soap": SOAP(Constant(0.1), clip=0.01),
     "schedule_free": ScheduleFreeAdamW(Constant(0.1), clip=0.01),
 }
 

@@ -19,33 +19,17 @@ from models.paths import path_name
 from models.roles import Role
 from tests.train.engine.runs import LANGUAGE_MODEL, restored, same_bits, train
 from tests.train.engine.runs import abstract as abstract_state
+from tests.train.optimizers.updates import draw, flatten, nest, trained
 from train.contracts import Parallel
 from train.engine.step import initialise, make_loss, make_step
 from train.objectives import NextToken
-from train.optimizers import Adafactor, Constant, Linear, Lion, Muon, ScheduleFreeAdamW
+from train.optimizers import SOAP, Adafactor, Constant, Linear, Lion, Muon, ScheduleFreeAdamW
 from train.optimizers.averaged import Interpolates
 from train.optimizers.transforms import compute_layer_scales
 from train.parallel import Jit, Mesh, Pmap
 
 RATE, STEPS = Linear(0.05, warmup=2), 10
 SIZES = {"mixer/up/kernel": (6, 8), "mixer/down/kernel": (8, 6), "mixer_residual/norm/scale": (6,)}
-
-
-def draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def nest(flat: dict[str, Any]) -> Any:
-    """A tree of dictionaries from paths."""
-    tree: Any = {}
-    for path, leaf in flat.items():
-        *parents, last = path.split("/")
-        functools.reduce(lambda node, name: node.setdefault(name, {}), parents, tree)[last] = leaf
-    return tree
-
-
-def flatten(tree: Any) -> dict[str, np.ndarray]:
-    return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def looped(seed: int, repeats: int = 3) -> Any:
@@ -64,26 +48,6 @@ def scanned(tree: Any) -> Any:
         for name in SIZES
     }
     return nest({"embed/token": tree["embed"]["token"]} | stacked)
-
-
-def gradient(params: Any, step: int) -> Any:
-    """A gradient that depends on the parameters and the step."""
-    return jax.tree.map(lambda leaf: jnp.sin(3 * leaf) + 0.1 * step, params)
-
-
-def trained(transform: optax.GradientTransformation, params: Any, steps: int = 4, at: Any = None) -> Any:
-    """Parameters and the state after some steps along the gradient at the parameters, or those that `at` gives."""
-
-    @jax.jit
-    def run(params: Any) -> Any:
-        state = transform.init(params)
-        for step in range(steps):
-            slopes = gradient(params if at is None else at(params, state), step)
-            updates, state = transform.update(slopes, state, params)
-            params = optax.apply_updates(params, updates)
-        return params, state
-
-    return run(params)
 
 
 def placing(optimizer: object) -> Any:
@@ -172,6 +136,7 @@ CONVENTIONS: list[Any] = [
     Adafactor(RATE, factored=6, decay=0.1, layer_decay=0.7, clip=0.5, freeze=("up/", "token")),
     Muon(RATE, adam_rate=0.5, layer_decay=0.7, clip=0.5, freeze=("up/", "token")),
     ScheduleFreeAdamW(RATE, layer_decay=0.7, clip=0.5, freeze=("up/", "token")),
+    SOAP(RATE, every=2, largest=6, layer_decay=0.7, clip=0.5, freeze=("up/", "token")),
 ]
 
 
@@ -191,7 +156,7 @@ def test_a_scanned_stack_is_updated_as_the_looped_one(optimizer: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Lion, Adafactor, Muon, ScheduleFreeAdamW])
+@pytest.mark.parametrize("kind", [Lion, Adafactor, Muon, ScheduleFreeAdamW, SOAP])
 def test_decay_and_rates_by_layer_are_those_of_adamw(kind: Any) -> None:
     params = looped(0)
     still = jax.tree.map(jnp.zeros_like, params)
@@ -232,6 +197,7 @@ def test_what_muon_leaves_to_adamw() -> None:
         (lambda: Muon(rms=0.0), "Muon.rms is 0.0; it must be a number above 0, or none"),
         (lambda: ScheduleFreeAdamW(b1=0.0), "ScheduleFreeAdamW.b1 is 0; it must be above 0 and below 1"),
         (lambda: Muon(clip=-1.0), "clip is -1.0; give a norm above 0"),
+        (lambda: SOAP(every=0), "SOAP.every is 0; it must be 1 or above"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make: Callable[[], Any], sentence: str) -> None:
@@ -249,6 +215,7 @@ TRAINED: list[Any] = [
     Adafactor(Constant(3e-2), factored=8),
     Muon(Constant(1e-2)),
     ScheduleFreeAdamW(Constant(1e-2)),
+    SOAP(Constant(1e-2), every=3, largest=8),
 ]
 WAYS: dict[str, Parallel] = {"pmap": Pmap(), "mesh": Mesh(data=4, fsdp=2)}
 
@@ -290,13 +257,14 @@ def test_a_model_learns(optimizer: Any) -> None:
 def test_steps_on_several_devices_are_those_of_one(optimizer: Any, way: str) -> None:
     (one, losses), (many, others) = run(optimizer, "jit"), run(optimizer, way)
     np.testing.assert_allclose(losses, others, rtol=1e-3)
-    # a sign turns where the sums of the devices round a gradient of zero to the other side
+    # a sign turns where the sums of the devices round a gradient of zero to the other side, and eigenvectors of near
+    # eigenvalues turn
     differs = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True)]
-    assert max(differs) < (2e-2 if isinstance(optimizer, Lion) else 2e-3)
+    assert max(differs) < (2e-2 if isinstance(optimizer, Lion | SOAP) else 2e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Lion()", "Adafactor(factored=8)", "Muon()", "ScheduleFreeAdamW()"])
+@pytest.mark.parametrize("name", ["Lion()", "Adafactor(factored=8)", "Muon()", "ScheduleFreeAdamW()", "SOAP(every=2)"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     name: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from train.experiment import Evaluation, Experiment
 from train.objectives import NextToken
 from train.optimizers import (
     SGD,
+    SOAP,
     Adafactor,
     AdamW,
     Constant,
@@ -307,6 +308,7 @@ def test_a_component_is_built_with_checked_arguments() -> None:
         Adafactor(bound=None, relative=False),
         Muon(rms=None, adam=("router/",), layer_decay=0.9),
         ScheduleFreeAdamW(b1=0.95, freeze=("embed",)),
+        SOAP(every=20, adam=("token",), largest=4096),
     ],
     ids=lambda value: type(value).__name__,
 )
