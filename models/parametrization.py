@@ -38,7 +38,7 @@ from models.backend.platform import compile_for
 from models.context import Base, Context
 from models.contracts import Batch, Model, Shrinks, Tree
 from models.depth.block import Block
-from models.paths import count_stacked, map_paths
+from models.paths import Layer, count_stacked, map_paths
 from models.products import trace_sums
 from models.roles import Growth, Role, roles_of
 from models.structure import replace
@@ -154,7 +154,7 @@ def roles(model: Model, batch: Batch) -> Tree:
         fan_in = math.prod(growth[axis] for axis in axes)
         fan_out = math.prod(size for axis, size in enumerate(growth, -len(growth)) if axis not in axes)
         depth = getattr(getattr(model, names[0], None), "depth", None)  # of the stack around it
-        share = depth / model.base_depth if depth is not None and names[1] != "norm" else 1.0
+        share = depth / model.base_depth if depth is not None and Layer.of(path) is not None else 1.0
         readout = fan_in > 1 and fan_out == 1
         return dataclasses.replace(role, growth=Growth(fan_in, fan_out, share, readout))
 

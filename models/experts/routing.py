@@ -155,13 +155,23 @@ def example_loads(chosen: jax.Array, segments: jax.Array | None, experts: int) -
         return counts[:, None] / (t * k), jnp.full((b, 1), t, jnp.float32)
 
     def row(chosen: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # segment ids as indices below t, whatever the ids are
-        example = jnp.searchsorted(jnp.sort(segments), segments)
+        example = number_examples(segments)
         counts = jnp.zeros((t, experts), jnp.float32).at[example[:, None], chosen].add(1)[example]
-        length = jnp.zeros(t, jnp.float32).at[example].add(1)[example]
+        length = count_own(segments)
         return counts / (length * k)[:, None], length
 
     return jax.vmap(row)(chosen, segments)
+
+
+def number_examples(segments: jax.Array) -> jax.Array:
+    """Segment ids of a row as indices below t, whatever the ids are: (t,) -> (t,)."""
+    return jnp.searchsorted(jnp.sort(segments), segments)
+
+
+def count_own(segments: jax.Array) -> jax.Array:
+    """The length of each token's example, for the segments of a row: (t,) -> (t,) in float32."""
+    example = number_examples(segments)
+    return jnp.zeros(segments.shape, jnp.float32).at[example].add(1)[example]
 
 
 @jax.custom_vjp

@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike
 from models.recurrence.chunked import State
 from models.recurrence.decayed import decay_memory
 from models.recurrence.delta import delta
+from models.recurrence.levels import Buckets, decay_levels
 from models.recurrence.mlstm import Levelled, matrix_lstm
 from tests.laws.components import normal
 
-Core = Callable[..., tuple[jax.Array, State | Levelled]]
+Core = Callable[..., tuple[jax.Array, State | Levelled | Buckets]]
 B, H, T, K, V = 2, 3, 11, 4, 5
 PACKED = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0], [0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2]])
 
@@ -27,6 +28,8 @@ def inputs(form: str, t: int = T) -> tuple[jax.Array, ...]:
         p = normal(4, B, H, t, K)
         p, r = p / 2, -p / jnp.square(p).sum(-1, keepdims=True)
         return (*given, value, p, r, gate(decay, t))
+    if core == "levels":  # 4 of them, while the places of T tokens have 5
+        return (*given, value, jnp.exp(normal(6, B, H, t, 4)), gate("head", t))
     return (
         (*given, value, 2 * normal(6, B, H, t), gate("head", t))
         if core == "matrix_lstm"
@@ -44,11 +47,16 @@ def one_by_one(form: str, given: Sequence[ArrayLike], segments: np.ndarray | Non
     wide = [np.asarray(x, np.float64) for x in given]
     y = np.zeros((B, H, wide[0].shape[2], V))
     for b, h in np.ndindex(B, H):
-        memory, normaliser = np.zeros((K, V)), np.zeros(K)
+        memory, normaliser, place, levels = np.zeros((K, V)), np.zeros(K), 0, np.zeros((4, K, V))
         for t in range(y.shape[2]):
             query, key, value, *more = (x[b, h, t] for x in wide)
             if segments is not None and t and segments[b, t] != segments[b, t - 1]:
-                memory, normaliser = np.zeros((K, V)), np.zeros(K)
+                memory, normaliser, place, levels = np.zeros((K, V)), np.zeros(K), 0, np.zeros((4, K, V))
+            if form.startswith("levels"):
+                levels = np.exp(more[1]) * merge_levels(levels, place)
+                levels[0] = np.outer(key, value)
+                y[b, h, t], place = np.einsum("k,l,lkv->v", query, more[0], levels), place + 1
+                continue
             if form.startswith("matrix_lstm"):
                 enter, forget = np.exp(more)
                 memory, normaliser = forget * memory + enter * np.outer(key, value), forget * normaliser + enter * key
@@ -62,8 +70,22 @@ def one_by_one(form: str, given: Sequence[ArrayLike], segments: np.ndarray | Non
     return y
 
 
+def merge_levels(levels: np.ndarray, place: int) -> np.ndarray:
+    """The states before a token is written: as in arXiv:2506.04761, section 3.2, those up to the place's lowest bit are
+    added to one, at the last level what lies beyond.
+    """
+    if not place:
+        return levels
+    lowest = min((place & -place).bit_length(), len(levels) - 1)
+    merged = np.where(np.arange(len(levels))[:, None, None] > lowest, levels, 0.0)
+    merged[lowest] = levels[: lowest + 1].sum(0)
+    return merged
+
+
 def core(form: str) -> Core:
-    return {"decayed": decay_memory, "delta": delta, "matrix_lstm": matrix_lstm}[form.split()[0]]
+    return {"decayed": decay_memory, "delta": delta, "matrix_lstm": matrix_lstm, "levels": decay_levels}[
+        form.split()[0]
+    ]
 
 
 def law_chunks_are_the_recurrence(run: Core, form: str, chunk: int, segments: np.ndarray | None) -> None:

@@ -14,6 +14,7 @@ from models.attention.latent import LatentAttention
 from models.attention.native import NativeSparseAttention
 from models.attention.relative import FIRE, CoPE, T5Bias
 from models.attention.sharing import ValueResidual
+from models.depth.adaptive import AdaptiveStack
 from models.embed.features import QueryEmbed
 from models.embed.patches import PatchEmbed, TubeletEmbed
 from models.embed.tokens import FactorisedEmbed, HashedNgramEmbed, TokenEmbed
@@ -31,6 +32,7 @@ from models.norm import DynamicErf, DynamicTanh, ScaleNorm
 from models.position import LearnedPosition
 from models.recurrence.decayed import HGRN2, Mamba2
 from models.recurrence.delta import DeltaProduct, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.levels import LogLinearMamba2
 from models.recurrence.mamba3 import Mamba3
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import RWKV7, RWKVChannelMix
@@ -155,6 +157,11 @@ REFERENCES: Mapping[type, Reference] = {
         Mamba2(128),
         {"log_rate": rates(1.0), "step_bias": STEPS, "skip": ONE},
         "state-spaces/mamba mamba_ssm/modules/mamba2.py",
+    ),
+    LogLinearMamba2: Reference(
+        LogLinearMamba2(128),
+        {"log_rate": rates(1.0), "step_bias": STEPS, "skip": ONE, "level_scale": ONE},
+        "as Mamba2; fla-org/flash-linear-attention fla/layers/log_linear_mamba2.py",
     ),
     GatedDeltaNet: Reference(
         GatedDeltaNet(192, value_heads=384, expand=3.0),
@@ -322,6 +329,9 @@ REFERENCES: Mapping[type, Reference] = {
     ),
     PerLayerEmbedding: Reference(PerLayerEmbedding(512), {"table": TABLE}, "own: as of tokens"),
     UNet: Reference(UNet(), {"weight": ZERO}, "own, said"),
+    AdaptiveStack: Reference(
+        AdaptiveStack(repeats=2), {"tied/halt/bias": ONE}, "tensorflow/tensor2tensor act_halting_bias_init"
+    ),
 }
 
 

@@ -26,6 +26,7 @@ from tests.laws.recurrences import (
 )
 
 FORMS = ["decayed head", "decayed channel", "delta head", "delta channel", "matrix_lstm head"]
+ALL = [*FORMS, pytest.param("levels head", marks=pytest.mark.slow)]
 
 
 def law_a_state_continues(run: Any, form: str, segments: Any) -> None:
@@ -41,19 +42,19 @@ def law_a_state_continues(run: Any, form: str, segments: Any) -> None:
 
 @pytest.mark.parametrize("segments", [None, PACKED], ids=["one", "packed"])
 @pytest.mark.parametrize("chunk", [1, 4, 16])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_chunks_are_the_recurrence_token_by_token(form: str, chunk: int, segments: Any) -> None:
     law_chunks_are_the_recurrence(core(form), form, chunk, segments)
 
 
 @pytest.mark.parametrize("segments", [None, PACKED], ids=["one", "packed"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 @pytest.mark.slow
 def test_a_state_continues_where_it_was_left(form: str, segments: Any) -> None:
     law_a_state_continues(core(form), form, segments)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_gradients_of_chunks_are_those_of_the_recurrence(form: str) -> None:
     def gradient(chunk: int) -> Any:
         return jax.jit(jax.grad(lambda given: jnp.sin(core(form)(*given, PACKED, None, chunk)[0]).sum()))(inputs(form))
@@ -76,7 +77,7 @@ def test_the_strongest_decays_a_channel_are_ten_a_token_and_stay_finite(form: st
 
 @pytest.mark.slow
 @pytest.mark.represented_by("decayed channel")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_strong_decays_of_another_segment_do_no_harm(form: str) -> None:
     law_strong_decays_of_another_segment_do_no_harm(core(form), form)
 
@@ -128,7 +129,7 @@ def law_memory_is_linear_and_loops_are_over_chunks(run: Any, form: str) -> None:
     assert max(loops, default=0) <= 2048 // 16
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_memory_is_linear_in_length_and_loops_are_over_chunks(form: str) -> None:
     law_memory_is_linear_and_loops_are_over_chunks(core(form), form)
 

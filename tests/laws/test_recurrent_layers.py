@@ -9,6 +9,7 @@ import pytest
 from models import Context
 from models.recurrence.decayed import HGRN2, GatedLinearAttention, LinearAttention, Mamba2, Retention
 from models.recurrence.delta import DeltaNet, DeltaProduct, GatedDeltaNet, KimiDeltaAttention
+from models.recurrence.levels import LogLinearMamba2
 from models.recurrence.mlstm import MLSTM
 from models.recurrence.rwkv import FIRST, RWKV7
 from tests.laws.components import WIDTH, normal, parameters, random_like
@@ -80,6 +81,16 @@ def scanned(query: Any, key: Any, value: Any, transition: Any) -> Any:
     return y
 
 
+def levelled(query: Any, key: Any, value: Any, decays: Any, weights: Any) -> Any:
+    """All pairs of tokens, each weighed by its level and the decays between."""
+    y: Any = np.zeros(value.shape)
+    for t in range(y.shape[1]):
+        for s in range(t + 1):
+            weight = weights[:, t, (t ^ s).bit_length()] * decays[:, s + 1 : t + 1].prod(1)
+            y[:, t] += (weight * (query[:, t] * key[:, s]).sum(1))[:, None] * value[:, s]
+    return y
+
+
 def linear_attention(p: Any, x: Any) -> Any:
     query, key = (
         np.where(y > 0, y + 1, np.exp(np.minimum(y, 0))) for y in (mapped(p, x, "query"), mapped(p, x, "key"))
@@ -115,9 +126,12 @@ def mamba2(p: Any, x: Any) -> Any:
     )
     step = softplus(flat(p, x, "step") + p["step_bias"]).T
     query, key = (np.repeat(part, HEADS // groups, 0) for part in (query, key))
-    mixed = scanned(
-        query, key, value * step[..., None], lambda h, t: np.exp(-np.exp(p["log_rate"][h]) * step[h, t]) * np.eye(128)
-    )
+    decays = np.exp(-np.exp(p["log_rate"])[:, None] * step)
+    if "level" in p:
+        weights = softplus(mapped(p, x, "level") * p["level_scale"][:, None])
+        mixed = levelled(query, key, value * step[..., None], decays, weights)
+    else:
+        mixed = scanned(query, key, value * step[..., None], lambda h, t: decays[h, t] * np.eye(128))
     gated = folded(mixed + p["skip"][:, None, None] * value) * silu(flat(p, x, "gate"))
     return flat(p, rms(p, gated.reshape(len(x), groups, -1)).reshape(gated.shape), "out")
 
@@ -218,6 +232,8 @@ PAPERS = [
     (GatedLinearAttention(HEADS), gated_linear_attention),
     (Mamba2(HEADS), mamba2),
     (Mamba2(HEADS, groups=2), mamba2),
+    (LogLinearMamba2(HEADS, levels=6), mamba2),
+    (LogLinearMamba2(HEADS, groups=2), mamba2),
     (MLSTM(HEADS), mlstm),
     (DeltaNet(HEADS), delta_net),
     (GatedDeltaNet(HEADS), gated_delta_net),
@@ -265,6 +281,18 @@ def test_groups_of_mamba_must_divide_its_heads() -> None:
         Mamba2(heads=4, groups=3)
     with pytest.raises(ValueError, match="1 heads and 2 groups; groups must divide heads"):
         Mamba2(groups=2).init(jax.random.key(0), normal(1, 1, 2, WIDTH), Context())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"levels": 1}, "levels is 1, that of the token itself; give 2 or more"),
+        ({"implementation": "pallas"}, "has no kernel; leave implementation='pallas' out"),
+    ],
+)
+def test_levels_and_programs_that_cannot_be_are_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        LogLinearMamba2(**given)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from models import Context
 from models.contracts import Batch
+from models.depth.adaptive import Halting
 from models.depth.stack import Pattern
 from models.projection import Heads
 from tests.laws.components import WIDTH, module_classes, modules_within, random_like
@@ -76,7 +77,7 @@ def test_training_in_bfloat16_follows_float32(trained: Trained) -> None:
 
 def test_every_module_class_of_the_package_is_in_a_model() -> None:
     held = {type(part) for one in everything() for part in modules_within(one.model)}
-    assert held >= set(module_classes()) - {Heads, Pattern}  # which attention and the stacks that scan make themselves
+    assert held >= set(module_classes()) - {Halting, Heads, Pattern}  # which attention and stacks make themselves
 
 
 class Cancelling(nn.Module):

@@ -143,7 +143,7 @@ def trained_with(owner: type) -> list[Trained]:
         return [trained(owner.__name__, SHARED[socket](forms[-1]))]
     if owner is Stack:
         return [trained(f"Stack-{name}", ALONE[Layer](stack)) for name, stack in STACKS.items()]
-    if socket is Layer:
+    if socket is Layer and not issubclass(owner, Stack):
         return [
             trained(owner.__name__, layered(*BESIDE.get(owner, (forms[0], forms[-1]) if len(forms) > 1 else forms)))
         ]
