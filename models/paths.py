@@ -107,12 +107,3 @@ def count_stacked(path: str) -> int:
     while (layer := Layer.of(path)) is not None:
         count, path = count + (layer.kind == "scan"), layer.within
     return count
-
-
-def order(path: str) -> tuple[tuple[bool, int], ...]:
-    """A key that sorts paths by depth: prefix before repeats, then by the block's number, then within the block."""
-    keys: list[tuple[bool, int]] = []
-    while (layer := Layer.of(path)) is not None:
-        keys.append((layer.kind != "prefix", layer.index))
-        path = layer.within
-    return tuple(keys)

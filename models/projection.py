@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.backend.implementation import is_captured
 from models.backend.platform import platform
 from models.contracts import Norm
 
@@ -56,11 +57,12 @@ def project(
 def project_together(x: jax.Array, heads: Mapping[str, int], width: int, bias: bool = False) -> list[jax.Array]:
     """Applies `Heads` for each name, as submodules of the calling module: (b, t, d) -> (b, heads, t, width) each.
 
-    Many tokens meet all kernels in one product on a CPU, where a wide product is faster than several narrow ones.
+    Many tokens meet all kernels in one product on a CPU, where a wide product is faster than several narrow ones,
+    unless their outputs are captured.
     """
     b, t, d = x.shape
     parts = {name: Heads(bias, name=name) for name in heads}
-    if platform() != "cpu" or b * t < TOGETHER:
+    if platform() != "cpu" or b * t < TOGETHER or any(map(is_captured, parts.values())):
         return [part(x, heads[name], width) for name, part in parts.items()]
     kernels, biases = zip(*(part.read(x, heads[name], width) for name, part in parts.items()), strict=True)
     flat = _multiply(x.reshape(-1, d), jnp.concatenate(kernels, 1), jnp.concatenate(biases) if bias else None)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention.weigh import HIDDEN, Softmax, hide
-from models.backend.implementation import Call, Implementation, choose_implementation
+from models.backend.implementation import Call, Implementation, choose_implementation, is_captured
 from models.backend.kernels import SAVED, attend_fused, attend_splash
 from models.backend.platform import capability, kind, platform
 from models.cache import extend, index_extended, index_new
@@ -124,13 +124,13 @@ def attend(
     source gets zeros.
 
     If `implementation` is None, `choose_implementation` chooses it; it is always "xla" while decoding and while
-    weights are captured (`attention_weights`).  The computation runs in a named scope `attention_xla`,
+    its intermediates are captured (`models.inspect`).  The computation runs in a named scope `attention_xla`,
     `attention_fused` or `attention_splash`, which shows in a jaxpr's name stacks, in compiled text and in profiles.
     The result is named "context" for remat policies such as `jax.checkpoint_policies.save_only_these_names`.
     """
     sources = tokens if other is None else other
     name: Implementation = "xla"
-    if not _is_captured(weigh) and (other is None or reach == Reach()):  # other sources are in the cache
+    if not is_captured(weigh) and (other is None or reach == Reach()):  # other sources are in the cache
         reasons = {
             "relative positions": relative is not None,
             "decay": decay is not None,
@@ -144,7 +144,7 @@ def attend(
     with jax.named_scope(f"attention_{name}"):
         if name == "xla":
             hides_later = reach.causal and other is None and (reach.span or query.shape[2]) >= query.shape[2]
-            cut = hides_later and platform() == "cpu" and query.shape[2] > BLOCK and not _is_captured(weigh)
+            cut = hides_later and platform() == "cpu" and query.shape[2] > BLOCK and not is_captured(weigh)
             compute = _by_rows if cut else _by_definition
             mixed = compute(query, key, value, tokens, other, reach, weigh, scale, relative, decay, dropout)
             return checkpoint_name(mixed, SAVED)
@@ -155,13 +155,6 @@ def attend(
             return mixed
         seen = (tokens.segments[:, :, None] == other.segments[:, None, :]).any(-1)
         return jnp.where(seen[:, None, :, None], mixed, 0)
-
-
-def _is_captured(weigh: Weigh) -> bool:
-    """Tells if the weights are captured as intermediates, which only "xla" has."""
-    return (
-        isinstance(weigh, nn.Module) and weigh.scope is not None and weigh.scope.is_mutable_collection("intermediates")
-    )
 
 
 def _call(

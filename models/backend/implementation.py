@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal, get_args
 
+import flax.linen as nn
+
 Implementation = Literal["xla", "fused", "splash"]
 Recurrent = Literal["xla", "pallas"]
 
@@ -41,6 +43,15 @@ class Call:
     special: tuple[str, ...] = ()
     kind: str = ""
     capability: str = ""
+
+
+def is_captured(module: object) -> bool:
+    """Tells if the intermediate values of a module are watched: then it computes all of them, as its equation says."""
+    return (
+        isinstance(module, nn.Module)
+        and module.scope is not None
+        and module.scope.is_mutable_collection("intermediates")
+    )
 
 
 def explain_refusal(implementation: Implementation, call: Call, platform: str) -> str | None:

@@ -66,6 +66,11 @@ class Projected:
         return sums, jax.lax.stop_gradient(each)
 
 
+def compute_logits(outputs: Tree) -> Tree:
+    """The outputs of a model, with the logits that a chunked head leaves to the loss computed."""
+    return outputs.logits() if isinstance(outputs, Projected) else outputs
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _loss(outputs: Projected, labels: jax.Array, weights: jax.Array, smoothing: float) -> tuple[Terms, Terms]:
     def share(whole: Tree, rows: tuple[jax.Array, ...]) -> tuple[Tree, Tree]:

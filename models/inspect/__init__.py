@@ -1,1 +1,1 @@
-"""Intermediate values of a model: attention weights by layer."""
+"""Intermediate values of a model: captured, replaced, and what they say of how it computes."""

@@ -41,6 +41,10 @@ from models.laws.layer import (
     mixes_tokens,
     usable_length,
 )
+from models.laws.patching import (
+    law_replacing_a_value_by_itself_changes_nothing,
+    law_replacing_a_value_moves_what_depends_on_it,
+)
 from models.laws.scores import law_hidden_sources_get_no_weight, law_hidden_stays_hidden
 from models.laws.vector import (
     law_norm_acts_on_each_vector_alone,
@@ -99,6 +103,10 @@ REMEDIES: dict[Function, str] = {
     law_packed_examples_give_what_they_give_alone: "read ctx.starts and ctx.segments: one output an example, in"
     " their order",
     law_packed_rows_give_the_outputs_of_the_examples_alone: "let tokens meet only where segments are equal",
+    law_replacing_a_value_by_itself_changes_nothing: "compute with what modules give, by their __call__; call none"
+    " within jax.lax loops",
+    law_replacing_a_value_moves_what_depends_on_it: "compute with what modules give; let rows, examples and, if causal,"
+    " later tokens stay apart",
     law_embed_fills_in_positions: "give the context back with positions filled in: dataclasses.replace(ctx,"
     " positions=...)",
 }
@@ -172,6 +180,9 @@ def _laws_of_layers(component: Component) -> list[Law]:
     if stack is not None:
         laws += [_law(law, stack) for law in (law_updates_keep_their_size_over_widths, law_scan_equals_loop)]
         laws.append(_law(law_recomputing_changes_nothing, replace(stack, "remat", "full"), stack))
+        laws.append(_law(law_replacing_a_value_moves_what_depends_on_it, component))
+    if stack is not None or kind_of(component) in (Embed, Head, Pool, Model):
+        laws.append(_law(law_replacing_a_value_by_itself_changes_nothing, component))
     return laws
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.context import Context
 from models.contracts import Head, kind_of
-from models.head.chunked import Projected
+from models.head.chunked import compute_logits
 from models.laws.inputs import VOCAB, WIDTH, Component, batch, normal, parameters, tokens
 from models.laws.verdict import NotTestedError, require, require_close
 
@@ -76,7 +76,7 @@ def law_packed_examples_give_what_they_give_alone(component: Component) -> None:
 
     def outputs(x: jax.Array, ctx: Context) -> list[jax.Array]:
         result = component.apply({"params": parameters(component)}, x, ctx, *rest)
-        return jax.tree.leaves(result.logits() if isinstance(result, Projected) else result)
+        return jax.tree.leaves(compute_logits(result))
 
     row = outputs(jnp.concatenate([*hidden, normal(9, 1, 2, WIDTH)], 1), ctx)
     alone = [outputs(part, Context(positions=jnp.arange(part.shape[1])[None])) for part in hidden]

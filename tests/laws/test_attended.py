@@ -88,7 +88,7 @@ def same(left: jax.Array, right: jax.Array) -> np.ndarray:
 def test_weights_are_a_mean_over_what_is_visible(form: str, scan: bool) -> None:
     model = made(FORMS[form], scan)
     found = seen(model)
-    assert list(found) == ["stack/layer_0/mixer", "stack/layer_1/mixer"]
+    assert list(found) == ["stack.0.mixer", "stack.1.mixer"]
     visible = same(BATCH["segments"], BATCH["segments"]) & (
         np.tril(np.ones((6, 6), bool)) if FORMS[form].causal else True
     )
@@ -104,9 +104,9 @@ def test_weights_over_a_source_are_a_mean_over_its_example(scan: bool) -> None:
     model = crossed(scan)
     found = seen(model)
     places = (("encoder", "mixer"), ("decoder", "mixer"), ("decoder", "cross"))
-    assert set(found) == {f"{part}/layer_{row}/{name}" for row in (0, 1) for part, name in places}
+    assert set(found) == {f"{part}.{row}.{name}" for row in (0, 1) for part, name in places}
     for row in (0, 1):
-        weights = np.asarray(found[f"decoder/layer_{row}/cross"])
+        weights = np.asarray(found[f"decoder.{row}.cross"])
         assert weights.shape == (2, 4, 6, 5)
         law_rows_sum_to_one_and_hidden_tokens_get_nothing(weights, same(BATCH["segments"], BATCH["source_segments"]))
 
@@ -117,8 +117,7 @@ def test_every_form_of_attention_gives_its_weights(form: str) -> None:
     first = int(isinstance(OTHERS[form], ValueResidual))  # whose first layer has other parameters
     model = made(OTHERS[form], scan=True, repeats=2 - first, prefix=first)
     found = seen(model, batch={"tokens": BATCH["tokens"]})
-    names = ("first_0", "layer_0") if first else ("layer_0", "layer_1")
-    assert list(found) == [f"stack/{name}/mixer" for name in names]
+    assert list(found) == ["stack.0.mixer", "stack.1.mixer"]
     for weights in found.values():
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
 
@@ -130,15 +129,15 @@ def test_weights_times_values_are_what_the_layer_gives(groups: int | None, cross
     if cross:
         block = Block(Attention(4, causal=True), cross=Attention(4, kv_heads=groups, cross=True))
         model: Any = EncoderDecoder(TokenEmbed(30, WIDTH), Stack(repeats=1), Stack(block, repeats=1))
-        path, s = "decoder/layer_0/cross", 5
+        path, s = "decoder.0.cross", 5
     else:
-        model, path, s = made(Attention(4, kv_heads=groups, causal=True), repeats=1), "stack/layer_0/mixer", 6
+        model, path, s = made(Attention(4, kv_heads=groups, causal=True), repeats=1), "stack.0.mixer", 6
     params = parameters(model)
     _, state = model.apply(
         {"params": params}, BATCH, capture_intermediates=lambda module, _: module.name in ("value", "out")
     )
     layer, own = state["intermediates"], params
-    for name in path.split("/"):
+    for name in path.replace(".0.", "/layer_0/").split("/"):
         layer, own = layer[name], own[name]
     g = groups or 4
     values = layer["value"]["__call__"][0].repeat(4 // g, axis=1)
@@ -168,8 +167,8 @@ def test_a_pattern_of_several_blocks_is_counted_through() -> None:
         TokenEmbed(30, WIDTH), Stack(pattern, repeats=2, scan=True, prefix=(Block(Attention(1), feedforward=None),))
     )
     found = seen(model)
-    heads = {name.split("/")[1]: weights.shape[1] for name, weights in found.items()}
-    assert heads == {"first_0": 1, "layer_0": 2, "layer_1": 4, "layer_2": 2, "layer_3": 4}
+    heads = {name.split(".")[1]: weights.shape[1] for name, weights in found.items()}
+    assert heads == {"0": 1, "1": 2, "2": 4, "3": 2, "4": 4}
 
 
 def test_a_step_is_the_same_program_whether_or_not_somebody_looks() -> None:

@@ -265,7 +265,7 @@ def test_active_dropout_of_weights_decoding_and_weights_that_are_looked_at_are_x
         assert used(Attention(2, cross=True), X, Context(memory=Memory(X))) == {"splash"}
     model = made(Attention(4, causal=True, implementation="splash"))
     params = model.init(jax.random.key(0), BATCH)["params"]
-    assert set(attention_weights(model, params, BATCH)) == {"stack/layer_0/mixer", "stack/layer_1/mixer"}
+    assert set(attention_weights(model, params, BATCH)) == {"stack.0.mixer", "stack.1.mixer"}
 
 
 @pytest.mark.parametrize(

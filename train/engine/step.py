@@ -9,7 +9,7 @@ import optax
 
 from models.contracts import Batch, Model, Tree
 from models.experts.routing import Loads, TokenLoss, measure_evenness
-from models.head.chunked import Projected
+from models.head.chunked import Projected, compute_logits
 from train.contracts import InChunks, Objective, Params, Roles, Searches
 from train.errors import InputError
 from train.precision import Precision, cast
@@ -250,7 +250,7 @@ def make_outputs(model: Model, precision: Precision = "float32") -> Callable[...
 
     def outputs(params: Params, batch: Batch) -> Tree:
         result = model.apply({"params": cast(params, precision)}, cast(dict(batch), precision))
-        return result.logits() if isinstance(result, Projected) else result
+        return compute_logits(result)
 
     return outputs
 

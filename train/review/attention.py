@@ -8,7 +8,7 @@ import numpy as np
 
 from models.contracts import Batch, Model
 from models.inspect.attention import attention_weights
-from models.paths import order
+from models.inspect.intermediates import by_depth
 from train.charts import Matrix
 from train.contracts import Evidence, Params
 from train.data.tokens import Tokenizer
@@ -24,7 +24,7 @@ def make_cross_attention(model: Model) -> Callable[[Params, Batch], jax.Array]:
 
     def compute_weights(params: Params, batch: Batch) -> jax.Array:
         weights = attention_weights(model, params, batch)
-        last = max((path for path in weights if path.rpartition("/")[2] == "cross"), key=order, default=None)
+        last = max((path for path in weights if path.rpartition(".")[2] == "cross"), key=by_depth, default=None)
         return jnp.zeros((len(batch["tokens"]), 0, 0)) if last is None else weights[last].astype(jnp.float32).mean(1)
 
     return compute_weights

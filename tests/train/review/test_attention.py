@@ -138,8 +138,8 @@ def test_it_is_the_last_layer_that_is_drawn() -> None:
     params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
     weights = jax.jit(lambda params: attention_weights(model, params, batch))(params)
     found = jax.jit(make_cross_attention(model))(params, batch)
-    np.testing.assert_allclose(found, weights["decoder/layer_10/cross"].mean(1), rtol=1e-4, atol=1e-6)
-    assert np.abs(found - weights["decoder/layer_9/cross"].mean(1)).max() > 1e-3
+    np.testing.assert_allclose(found, weights["decoder.10.cross"].mean(1), rtol=1e-4, atol=1e-6)
+    assert np.abs(found - weights["decoder.9.cross"].mean(1)).max() > 1e-3
 
 
 def test_a_model_without_a_memory_has_nothing_to_draw() -> None:

@@ -1,0 +1,1 @@
+"""Tests of what is read off a model, and replaced in it."""
