@@ -51,6 +51,9 @@ FORMAT = "from train.data.sources import Format\n\n\ndef read(path): ...\n\n\nAV
 FAMILY = (
     "import dataclasses\nfrom models.families import bert\n\nNEW = dataclasses.replace(bert.FAMILY, model_type='new')\n"
 )
+DELIVERED = (
+    "from train.use.formats import Format\n\nNEW = Format('tarball', '', lambda run, to: (), lambda run, to: dict)\n"
+)
 COMMAND = "HELP = 'says hello'\nEXAMPLES = ''\n\n\ndef add(parser): ...\n\n\ndef run(options):\n    print('hello')\n"
 OTHERS = {  # a kind: its file, its text, what prints its name
     "a format of files": (
@@ -63,9 +66,19 @@ OTHERS = {  # a kind: its file, its text, what prints its name
         FAMILY,
         "from models.families.family import families; print([family.model_type for family in families()])",
     ),
+    "a format that runs are delivered in": (
+        "train/use/formats/tarball.py",
+        DELIVERED,
+        "from train.use.formats import list_formats; print(list(list_formats()))",
+    ),
     "a command": ("train/commands/hello.py", COMMAND, "from train.cli import main; main(['hello'])"),
 }
-NAMES = {"a format of files": ".avro", "a family of weights": "'new'", "a command": "hello"}
+NAMES = {
+    "a format of files": ".avro",
+    "a family of weights": "'new'",
+    "a format that runs are delivered in": "'tarball'",
+    "a command": "hello",
+}
 
 
 def test_an_addition_is_one_file(tmp_path: Path) -> None:

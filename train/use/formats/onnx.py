@@ -1,0 +1,88 @@
+"""The evaluated model as an ONNX graph with its weights, by jax2onnx."""
+
+import functools
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.contracts import Arrays
+from train.data.sources import import_extra
+from train.errors import InputError
+from train.use.delivery import Delivery, Program
+from train.use.formats import Format
+
+import_library = functools.partial(import_extra, extra="onnx", what="Export to ONNX")
+
+
+def write(delivery: Delivery, folder: Path) -> Collection[str]:
+    """Writes model.onnx.
+
+    As many named axes are symbolic as jax2onnx converts and onnxruntime computes.  Raises InputError if one is not
+    installed, and with the reason if they do not take fixed extents either.
+    """
+    for name in ("jax2onnx", "onnx_ir"):  # they tell at length what they skip
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    reason = ""
+    for symbols in delivery.list_symbolic():
+        try:
+            graph = convert(delivery, symbols)
+            start(delivery, graph)(delivery.shown)
+        except InputError:
+            raise
+        except Exception as error:  # what the two libraries do not know raises anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_bytes(graph)
+        return symbols
+    raise InputError(
+        f"The model cannot be converted by jax2onnx for onnxruntime ({reason[:300]}); export it to stablehlo."
+    )
+
+
+def convert(delivery: Delivery, symbols: Collection[str]) -> bytes:
+    """Converts the model, with its weights, to a serialized graph; these axes of the inputs are symbolic."""
+    converter, _ = map(import_library, ("jax2onnx", "onnx"))
+    shapes = delivery.shapes(symbols)
+    names = sorted(jax.eval_shape(delivery.function(symbols), delivery.weights, shapes))
+    call = make_call(delivery, symbols, names)
+    graph = converter.to_onnx(call, list(shapes.values()), input_names=list(shapes), output_names=names)
+    return graph.SerializeToString()
+
+
+def make_call(delivery: Delivery, symbols: Collection[str], names: list[str]) -> Callable[..., tuple[jax.Array, ...]]:
+    """Makes a function of the inputs, in their order, that holds the weights and returns these outputs."""
+    function = delivery.function(symbols)
+    weights = {name: jnp.asarray(value) for name, value in delivery.weights.items()}
+
+    def call(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        outputs = function(weights, dict(zip(delivery.inputs, arrays, strict=True)))
+        return tuple(outputs[name] for name in names)
+
+    return call
+
+
+def start(delivery: Delivery, graph: bytes) -> Program:
+    """Starts a serialized graph in onnxruntime, on the CPU."""
+    runtime = import_library("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised too
+    session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def program(batch: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, delivery.select(batch)), strict=True))
+
+    return program
+
+
+def load(delivery: Delivery, folder: Path) -> Program:
+    """Reads the graph back."""
+    return start(delivery, (folder / "model.onnx").read_bytes())
+
+
+ONNX = Format("onnx", "model.onnx holds the program and its weights, for onnxruntime", write, load)
