@@ -162,36 +162,6 @@ class Requirement(Protocol):
     def holds(self, value: object) -> bool: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Equal:
-    """Requires exactly one value."""
-
-    value: object
-    reason: str
-    depends: tuple[str, ...] = ("data",)
-    instead: str = ""
-    tight: bool = True
-
-    def holds(self, value: object) -> bool:
-        """Tells if a setting is the value."""
-        return value == self.value
-
-
-@dataclasses.dataclass(frozen=True)
-class AtLeast:
-    """Requires a value or more; with `tight`, a setting that follows the data becomes the value even if larger."""
-
-    value: int
-    reason: str
-    depends: tuple[str, ...] = ("data",)
-    instead: str = ""
-    tight: bool = False
-
-    def holds(self, value: object) -> bool:
-        """Tells if a setting is the value or above."""
-        return isinstance(value, int | float) and value >= self.value
-
-
 @runtime_checkable
 class Requires(Protocol):
     """Data that requires more of a model than classes and vocabulary: requirements by paths of an experiment.
@@ -211,6 +181,19 @@ class Objective(Protocol):
     def __call__(self, outputs: Tree, batch: Batch) -> Sums: ...
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> Mapping[str, object]: ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """An objective with a score of a prediction that can be explained.
+
+    `pick_score` takes the output of an example and the names of the data, and returns a function of such an output,
+    differentiable, that gives one number, with the words for it: "log p(positive)".
+    """
+
+    def pick_score(
+        self, output: np.ndarray, names: tuple[str, ...]
+    ) -> tuple[Callable[[jax.Array], jax.Array], str]: ...
 
 
 @runtime_checkable

@@ -48,7 +48,7 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Shaded:
-    """Lines of words, each shaded by its number from 0 to `full`, or not shaded if that is None."""
+    """Lines of words, each shaded by its number up to `full` to both sides of 0, or not shaded if that is None."""
 
     lines: tuple[tuple[tuple[str, float | None], ...], ...]
     unit: str
@@ -138,7 +138,8 @@ def _format_cells(columns: Sequence[str], row: Sequence[str | Figure], number: i
 def _format_word(word: str, amount: float | None, unit: str, full: float) -> str:
     if amount is None:
         return html.escape(word)
-    style = f"background: rgb(208 84 44 / {DARKEST * min(max(amount / full, 0), 1):.2f})"
+    colour = "208 84 44" if amount >= 0 else "47 95 208"
+    style = f"background: rgb({colour} / {DARKEST * min(abs(amount) / full, 1):.2f})"
     return f'<span title="{amount:.2f} {html.escape(unit)}" style="{style}">{html.escape(word)}</span>'
 
 

@@ -1,13 +1,45 @@
 """Requirements of data for a model, shared by several tasks."""
 
+import dataclasses
+
 from models.contracts import Model
 from models.embed.grids import count_positions, find_grids
 from models.head.pool import EveryToken, FirstToken, MeanPool
 from models.head.values import ValueHead
 from models.structure import part
-from train.contracts import AtLeast, Equal, Objective, PerValue, Requirement
+from train.contracts import Objective, PerValue, Requirement
 
 EMBEDS = ("embed", "source_embed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Equal:
+    """Requires exactly one value."""
+
+    value: object
+    reason: str
+    depends: tuple[str, ...] = ("data",)
+    instead: str = ""
+    tight: bool = True
+
+    def holds(self, value: object) -> bool:
+        """Tells if a setting is the value."""
+        return value == self.value
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """Requires a value or more; with `tight`, a setting that follows the data becomes the value even if larger."""
+
+    value: int
+    reason: str
+    depends: tuple[str, ...] = ("data",)
+    instead: str = ""
+    tight: bool = False
+
+    def holds(self, value: object) -> bool:
+        """Tells if a setting is the value or above."""
+        return isinstance(value, int | float) and value >= self.value
 
 
 def need_positions(length: int, reason: str, instead: str = "") -> dict[str, Requirement]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from models.structure import fields, part, replace
 from models.words import join
-from train.contracts import AtLeast, Dataset, Equal, Requirement, Requires
+from train.contracts import Dataset, Requirement, Requires
+from train.data.needs import AtLeast, Equal
 from train.errors import InputError
 from train.experiment import Experiment
 

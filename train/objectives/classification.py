@@ -1,7 +1,7 @@
 """Classification: cross-entropy, focal loss and class weights."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypedDict
 
 import jax
@@ -17,6 +17,19 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy: log sum exp(logits) - logits[label], in float32: (..., c), (...) -> (...)."""
     logits = logits.astype(jnp.float32)
     return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def pick_log_odds(output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+    """Picks the log odds of the most probable class: log p - log(1 - p), from logits (c,)."""
+    index = int(output.argmax())
+
+    def compute(logits: jax.Array) -> jax.Array:
+        logits = logits.astype(jnp.float32)
+        others = jnp.where(jnp.arange(len(logits)) == index, -jnp.inf, logits)
+        return logits[index] - jax.nn.logsumexp(others)
+
+    name = names[index] if names else str(index)
+    return compute, f"log odds of {name if name.isprintable() and name.strip() else repr(name)}"
 
 
 def measure_label(constant: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> Sums:
@@ -85,6 +98,10 @@ class Classification:
     def measure_constant(self, constant: np.ndarray, batch: Mapping[str, np.ndarray]) -> Sums:
         """Measures the accuracy of the class as the prediction for every example."""
         return measure_label(constant, batch["labels"], batch.get("weights"))
+
+    def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+        """Picks the log odds of the most probable label."""
+        return pick_log_odds(output, names)
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> Classified:
         """The most probable label and the probability of each."""

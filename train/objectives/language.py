@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
 from train.baselines import fit_frequencies
-from train.objectives.classification import cross_entropy, measure_label, to_probabilities
+from train.objectives.classification import cross_entropy, measure_label, pick_log_odds, to_probabilities
 from train.sums import Each, Sum, Sums, sum_weighted
 
 
@@ -42,6 +42,11 @@ class NextToken(Frequencies):
 
     def __call__(self, outputs: jax.Array | Projected, batch: Batch) -> Sums:
         return _predict_ahead(outputs, batch, 1)
+
+    def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+        """Picks the log odds of the most probable token after the text."""
+        last, (compute, words) = len(output) - 1, pick_log_odds(output[-1], names)
+        return lambda logits: compute(logits[last]), words
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens after the text."""
@@ -119,6 +124,11 @@ class NextTokens(Frequencies):
         """Measures the loss and the accuracy of the next token."""
         sums = super().measure_constant(constant, batch)
         return {"next_token_loss": sums["loss"], "accuracy": sums["accuracy"]}
+
+    def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+        """Picks the log odds of the most probable token after the text."""
+        last, (compute, words) = len(output) - 1, pick_log_odds(output[-1, 0], names)
+        return lambda logits: compute(logits[last, 0]), words
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """The five most probable next tokens after the text."""

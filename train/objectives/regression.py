@@ -1,7 +1,7 @@
 """Regression: mean squared error and quantiles."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,11 @@ class MeanSquaredError:
         """Measures the mean as the prediction of every value."""
         arrays = {name: jnp.asarray(value) for name, value in batch.items()}
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), batch["values"].shape), arrays)
+
+    def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+        """Picks the value, or the mean of several."""
+        del names
+        return lambda values: values.astype(jnp.float32).mean(), "value" if output.size == 1 else "mean of the values"
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, float | list[float]]:
         """The value, or the list of values."""
@@ -106,6 +111,15 @@ class Quantiles:
         arrays = {name: jnp.asarray(value) for name, value in batch.items()}
         shape = (*batch["values"].shape, len(self.levels))
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), shape).reshape(shape[0], -1), arrays)
+
+    def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
+        """Picks the mean of the middle quantile over steps and series, in units of the normalised window."""
+        del output, names
+        count = len(self.levels)
+        return (
+            lambda values: values.astype(jnp.float32).reshape(-1, count)[:, count // 2].mean(),
+            f"mean forecast (quantile {self.levels[count // 2]:g}, normalised)",
+        )
 
     def answer(
         self, output: np.ndarray, names: tuple[str, ...]

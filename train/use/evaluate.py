@@ -7,11 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from models.contracts import Tree
 from models.decoding.beam import beam
 from models.decoding.sampling import Sampler, padded
 from models.decoding.sampling import generate as continued
 from train import baselines
-from train.contracts import Findings, Params, Restores, Searches, Tokenised
+from train.contracts import Arrays, Dataset, Findings, Objective, Params, Restores, Searches, Tokenised
 from train.data.notes import get_notes
 from train.engine.checkpoint import Store
 from train.engine.constant import add_constant, read_constant
@@ -78,27 +79,29 @@ def predict(
         yield from asked.order_answers((asked.indices[index], {"translation": decode(ids)}) for index, ids in outputs)
         return
 
-    refit = "; leave objective as it was trained"
-
     def compute_answers() -> Iterator[tuple[int, Mapping[str, object]]]:
         for indices, batch in asked.batches():
             outputs = jax.tree.map(
                 lambda leaf: np.asarray(leaf, np.float32), inference.outputs(params, parallel.put(batch))
             )
             for row, index in enumerate(indices):
-                output = jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
-                if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
-                    output = output[: (batch["segments"][row] > 0).sum()]
-                if isinstance(data, Restores):
-                    output = data.restored(output, {name: value[row] for name, value in batch.items()})
-                with convert_errors(
-                    f"The objective {type(experiment.objective).__name__} cannot put in words what the model gives: ",
-                    refit,
-                ):
-                    answer = experiment.objective.answer(output, data.names)
-                yield index, answer
+                yield index, format_output(experiment.objective, data, outputs, batch, row)
 
     yield from asked.order_answers(compute_answers())
+
+
+def format_output(objective: Objective, data: Dataset, outputs: Tree, batch: Arrays, row: int) -> Mapping[str, object]:
+    """Formats the output of a row of a batch as the objective's answer, in units of the data."""
+    output = jax.tree.map(lambda leaf: leaf[row], outputs)
+    if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
+        output = output[: (batch["segments"][row] > 0).sum()]
+    if isinstance(data, Restores):
+        output = data.restored(output, {name: value[row] for name, value in batch.items()})
+    with convert_errors(
+        f"The objective {type(objective).__name__} cannot put in words what the model gives: ",
+        "; leave objective as it was trained",
+    ):
+        return objective.answer(output, data.names)
 
 
 def generate(

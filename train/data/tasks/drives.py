@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.contracts import Model
-from train.contracts import PART, Equal, Objective, Requirement
+from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
-from train.data.needs import need_positions
+from train.data.needs import Equal, need_positions
 from train.data.notes import Note, Notes
 from train.data.readers.pixels import list_files
 from train.data.sources import divide_by_rank, open_dataset, open_parts, require_source

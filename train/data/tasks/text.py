@@ -9,11 +9,11 @@ import numpy as np
 
 from models.contracts import Model
 from models.words import join
-from train.contracts import PART, Equal, Objective, Requirement
+from train.contracts import PART, Objective, Requirement
 from train.data.balance import make_sampler, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.classes import read_label, rename_classes, require_unique
-from train.data.needs import need_positions
+from train.data.needs import Equal, need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import read_question, read_texts, where
 from train.data.sources import Split, open_splits, require_source, require_text

@@ -1,0 +1,152 @@
+"""Explanations of answers: what they sum to, what they name, and the page."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.places import CONFIGS
+from train.cli import main
+from train.engine.folder import open_run, read_run
+from train.errors import InputError
+from train.objectives import Translation
+from train.use.explain import explain
+from train.use.explain_page import format_short, show_token
+
+PICTURES = """
+from models import MLP, Attention, Block, ClassHead, MeanPool, PatchEmbed, Stack, Transformer
+from train.data.tasks.images import Images
+from train.experiment import Evaluation, Experiment
+from train.objectives import Classification
+from train.optimizers import AdamW, Constant
+
+
+def experiment():
+    embed = PatchEmbed(16, 4, registers=1)
+    return Experiment(
+        model=Transformer(embed, Stack(Block(Attention(2), MLP(2.0)), 1), ClassHead(2, MeanPool())),
+        objective=Classification(),
+        data=Images(path="pictures", size=(8, 8)),
+        optimizer=AdamW(Constant(1e-2)),
+        batch_size=8,
+        steps=40,
+        evaluation=Evaluation(batch_size=8, metric="accuracy", greater=True),
+    )
+"""
+
+
+@pytest.fixture
+def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of everything that is in order as the working folder."""
+    folder = tmp_path / "folder"
+    shutil.copytree(sound, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    return folder
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["explain", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_answer_is_explained_on_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = ask(capsys, "run", "a fine film", "--nearest", "3")
+    change = said["score"] - said["baseline"]
+    total = sum(token["integrated gradients"] for token in said["tokens"])
+    assert total == pytest.approx(change, abs=max(1e-3 * abs(change), 1e-5))
+    assert "".join(token["token"] for token in said["tokens"]).strip().endswith("film")
+    assert list(said["depth"]) == ["stack.0:input", "stack.0"]
+    assert said["depth"]["stack.0"] == pytest.approx(said["score"], abs=1e-5)
+    assert [len(heads) for heads in said["heads"].values()] == [2]
+    assert said["left_out"] == {}
+    page = Path(said["page"]).read_text(encoding="utf-8")
+    assert all(f"<h2>{name}</h2>" in page for name in ("Answer", "What it read", "Over depth", "Heads"))
+    assert "among all 8 training examples" in page
+    assert page.count("<td>review ") == 3
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_what_cannot_be_explained_is_said_in_a_sentence(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside / "page.html").touch()
+    for words, said in (
+        (["--to", "page.html"], "page.html exists; name another page"),
+        (["--nearest", "-1"], "--nearest is -1 and --among 1000; give 0 or more"),
+    ):
+        assert main(["explain", "run", "a fine film", *words]) == 2
+        assert said in capsys.readouterr().err
+    run = read_run(Path("run"), "config.py")
+    searching = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, objective=Translation()))
+    with pytest.raises(InputError, match="Answers of the objective Translation cannot be explained: .* by a search"):
+        explain(Path("run"), searching, "a fine film")
+
+
+def test_short_answers_and_tokens_are_legible() -> None:
+    assert format_short({"label": "good", "probabilities": {"bad": 0.25, "good": 0.75}}) == "good 0.750"
+    assert format_short({"next": {" ": 0.5, "a": 0.1}}) == "' ' 0.500"
+    assert format_short({"value": 1.5}) == "value 1.5"
+    assert (show_token(" film"), show_token(" ")) == ("film", "' '")
+
+
+@pytest.mark.slow
+def test_the_word_that_decides_is_named(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop)
+    config, run = str(CONFIGS / "sentences.py"), str(tmp_path / "run")
+    assert main(["train", config, "steps=120", "epochs=none", "--run", run]) == 0
+    explained = explain(Path(run), open_run(Path(run), config), "a lovely film, number 3")
+    order = np.argsort(-np.abs(explained.methods["integrated gradients"]))
+    start = explained.question.index("lovely")
+    decisive = {start + place for place in range(len("lovely"))}
+    assert explained.answer["label"] == "good"
+    assert set(order[:3].tolist()) & decisive
+
+
+@pytest.mark.slow
+def test_the_next_token_of_a_language_model_is_explained(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop)
+    config, run = str(CONFIGS / "language_model.py"), str(tmp_path / "run")
+    words = ["steps=4", "model.stack.repeats=11", "model.stack.scan=true"]
+    assert main(["train", config, *words, "--run", run]) == 0
+    said = ask(capsys, run, "to be or", "--config", config)
+    assert [token["token"] for token in said["tokens"]] == list("to be or")
+    assert list(said["depth"]) == ["stack.0:input", *(f"stack.{block}" for block in range(11))]
+    assert list(said["heads"]) == [f"stack.{block}.mixer" for block in range(11)]
+    assert said["score_of"].startswith("log odds of ")
+
+
+@pytest.mark.slow
+def test_patches_of_a_picture_that_decide_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bright upper left quarter tells one class from the other."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    (tmp_path / "config.py").write_text(PICTURES, encoding="utf-8")
+    draw = np.random.default_rng(0)
+    for name, level in (("dark", 0), ("light", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(24):
+            pixels = draw.integers(0, 50, (8, 8), np.uint8)
+            pixels[:4, :4] += np.uint8(level)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    assert main(["train", "config.py", "--run", "run"]) == 0
+    explained = explain(Path("run"), open_run(Path("run"), "config.py"), "pictures/light/0.png")
+    assert (explained.registers, explained.grid) == (1, (2, 2))
+    cells = np.abs(explained.methods["integrated gradients"][1:])
+    assert int(cells.argmax()) == 0
+    assert len(explained.neighbours.nearest) == 5
+    assert {near.label for near in explained.neighbours.nearest} == {"light"}
+    said = ask(capsys, "run", "pictures/light/0.png", "--config", "config.py")
+    page = Path(said["page"]).read_text(encoding="utf-8")
+    assert "cells that speak for the answer" in page
+    assert page.count("<img") == 5

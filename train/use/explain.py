@@ -1,0 +1,312 @@
+"""Explanations of a trained run's answer to one question: what it read, over depth, by heads, and what it resembles."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.contracts import Batch, Model, Tree
+from models.embed.grids import find_tiling
+from models.head.chunked import compute_logits
+from models.inspect.attention import attention_weights
+from models.inspect.causal import ablate
+from models.inspect.intermediates import by_depth, capture
+from models.inspect.lens import logit_lens
+from models.inspect.saliency import gradient_times_input, integrated_gradients, occlude
+from models.inspect.watch import INPUT
+from train.contracts import Arrays, Dataset, Params, Scores, Searches, Shows, Tokenised
+from train.engine.folder import Recorded
+from train.engine.prepared import prepare_inference
+from train.errors import InputError, convert_errors
+from train.page import Figure
+from train.use.evaluate import format_output, restore_params
+from train.use.questions import QuestionBatches
+
+SPECIAL = re.compile(r"\[[A-Z]+\]|</?[a-z]+>")  # names of tokens that stand for no text
+EMBED, HIDDEN = "embed", "head:input"
+STEPS, MOST_STEPS = 32, 512  # of integrated gradients, doubled until they are complete
+COMPLETE = 1e-3  # of the difference of the scores that attributions have to sum to
+HEADS = 256  # heads that are ablated at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbour:
+    """A training example near to the question: the cosine of both, the example, and its label if it has one."""
+
+    similarity: float
+    example: str | Figure
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """The nearest of the first `compared` training examples, if `whole` of all; `missing` says why there are none."""
+
+    nearest: tuple[Neighbour, ...] = ()
+    compared: int = 0
+    whole: bool = False
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """An explained answer.
+
+    The score that is explained, in `words`, is `score`, and `baseline` for an input that says nothing, which
+    `emptied` describes.  `methods` have a number for each of the tokens `names`, of which the first `registers` are of
+    no part of the input and the others fill a `grid`, if there is one.  `error` is the difference between the sum of
+    integrated gradients and that of the scores.  `depth` has the score and the answer after each block, `attention`
+    the mean weights (t, s) of each layer's heads, `heads` what the score loses without each head (h,), by the layer's
+    path.  `missing` says what could not be computed and why, by its name.
+    """
+
+    question: str
+    answer: Mapping[str, object]
+    words: str
+    score: float
+    baseline: float
+    emptied: str
+    names: tuple[str, ...]
+    methods: Mapping[str, np.ndarray]
+    error: float
+    registers: int = 0
+    grid: tuple[int, ...] = ()
+    depth: Mapping[str, tuple[float, Mapping[str, object]]] = dataclasses.field(default_factory=dict)
+    attention: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    neighbours: Neighbours = Neighbours()
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def explain(
+    folder: Path, run: Recorded, question: str, best: bool = False, nearest: int = 5, among: int = 1000
+) -> Explanation:
+    """Explains the answer to a question by a run's last checkpoint (or its best), in float32.
+
+    Raises InputError for an objective without a score to explain, and for a question that cannot be read.
+    """
+    experiment = dataclasses.replace(run.experiment, precision="float32")
+    objective, model = experiment.objective, experiment.model
+    if isinstance(objective, Searches) or not isinstance(objective, Scores):
+        kind = "its answers are found by a search" if isinstance(objective, Searches) else "it has no score"
+        raise InputError(
+            f"Answers of the objective {type(objective).__name__} cannot be explained: {kind}; use morphax predict."
+        )
+    data = experiment.data.reader(run.classes)
+    with convert_errors():
+        asked = QuestionBatches(data, [question], 1)
+    if len(asked.texts) > 1:
+        raise InputError(f"{question} has {len(asked.texts)} questions; give one.")
+    inference = prepare_inference(experiment, data, asked.first)
+    params = inference.parallel.whole(restore_params(folder, inference, best)[1])
+    arrays = {name: jnp.asarray(value) for name, value in asked.first.items()}
+    outputs = compute_logits(jax.jit(model.apply)({"params": params}, arrays))
+    if not isinstance(outputs, jax.Array):
+        raise InputError(f"The model gives {type(outputs).__name__}, of which no score can be explained.")
+    count = int((asked.first["segments"][0] > 0).sum()) if "segments" in asked.first else None
+    with convert_errors("The answer has no score: "):
+        output = np.asarray(outputs[0], np.float32)
+        pick, words = objective.pick_score(output if outputs.ndim < 3 else output[:count], data.names)
+
+    def score(outputs: Tree) -> jax.Array:
+        return jax.vmap(pick)(outputs)
+
+    def answer(outputs: Tree) -> Mapping[str, object]:
+        return format_output(objective, data, jax.tree.map(np.asarray, outputs), asked.first, 0)
+
+    empty, emptied = empty_input(data, arrays)
+    missing: dict[str, str] = {}
+    state = _Explained(model, params, arrays, score, missing)
+    methods, error, ends = state.attribute(empty)
+    names, registers, grid = name_tokens(model, data, asked.first, methods["integrated gradients"].shape[0])
+    return Explanation(
+        question,
+        answer(outputs),
+        words,
+        *ends,
+        emptied,
+        names[:count],
+        {name: values[:count] for name, values in methods.items()},
+        error,
+        registers,
+        grid,
+        {path: (float(score(row)[0]), answer(row)) for path, row in state.read_depth()},
+        {path: weights[:count, :count] for path, weights in state.read_attention()},
+        state.ablate_heads(),
+        find_neighbours(run, data, model, params, arrays, nearest, among),
+        missing,
+    )
+
+
+def empty_input(data: Dataset, arrays: Batch) -> tuple[Batch, str]:
+    """The same input without its content, and the words for it: a token that says nothing, or zeros."""
+    if isinstance(data, Tokenised) and "tokens" in arrays:
+        names = list(data.tokens.names)
+        known = next((name for name in ("[MASK]", "<mask>", "[PAD]", "<pad>", " ", "Ġ") if name in names), None)
+        index = 0 if known is None else names.index(known)
+        special = np.array([bool(SPECIAL.fullmatch(name)) for name in names])
+        tokens = jnp.where(jnp.asarray(special)[arrays["tokens"]], arrays["tokens"], index)
+        return {**arrays, "tokens": tokens}, f"every token {names[index]!r} but for special ones"
+    zeros = {
+        name: jnp.zeros_like(value) if jnp.issubdtype(value.dtype, jnp.floating) and name != "weights" else value
+        for name, value in arrays.items()
+    }
+    return zeros, "an input of zeros"
+
+
+def name_tokens(
+    model: Model, data: Dataset, arrays: Arrays, count: int
+) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
+    """Names of the embed's tokens, how many of them are registers, and the grid that the others fill, if they do."""
+    if isinstance(data, Tokenised) and "tokens" in arrays:
+        pieces = any(name.startswith("##") for name in data.tokens.names)
+        names: list[str] = []
+        for token in arrays["tokens"][0].tolist():
+            text = data.tokens.decode([token]) or data.tokens.names[token]
+            names.append(text.removeprefix("##") if text.startswith("##") or not pieces else f" {text}")
+        return tuple(names), 0, ()
+    extents = next((value.shape[1:-1] for value in arrays.values() if value.ndim > 3), None)
+    if (tiled := find_tiling(model)) is not None and extents is not None:
+        grid, registers = tiled[1].cells(extents), tiled[1].registers
+        cells = (", ".join(map(str, np.add(place, 1))) for place in np.ndindex(*grid))
+        return (*(f"register {index + 1}" for index in range(registers)), *cells), registers, grid
+    return tuple(f"{index + 1}" for index in range(count)), 0, ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explained:
+    """A model on one question with a score of its outputs; what cannot be computed is noted in `missing`."""
+
+    model: Model
+    params: Params
+    batch: Batch
+    score: Callable[[Tree], jax.Array]
+    missing: dict[str, str]
+
+    def attribute(self, empty: Batch) -> tuple[dict[str, np.ndarray], float, tuple[float, float]]:
+        """Attributions to tokens by method, the error of integrated gradients, and the scores of both inputs."""
+        with convert_errors("The answer cannot be attributed to its input: "):
+            start = self.run(
+                lambda params, batch: next(iter(capture(self.model, params, batch, EMBED).values())), empty
+            )
+            ends = [float(self.run(self.compute_score, batch)[0]) for batch in (self.batch, empty)]
+            steps = STEPS
+            while True:
+                method = functools.partial(integrated_gradients, baseline=start, steps=steps)
+                integrated = np.asarray(self.run(self.bind(method)), np.float64)[0]
+                error = float(integrated.sum() - (ends[0] - ends[1]))
+                if abs(error) <= COMPLETE * abs(ends[0] - ends[1]) or steps >= MOST_STEPS:
+                    break
+                steps *= 2
+            gradient = self.run(self.bind(gradient_times_input))
+            dropped = self.run(self.bind(functools.partial(occlude, baseline=start)))
+        methods = {
+            "integrated gradients": integrated.sum(-1),
+            "gradient x input": np.asarray(gradient, np.float64)[0].sum(-1),
+            "occlusion": np.asarray(dropped, np.float64)[0],
+        }
+        return methods, error, (ends[0], ends[1])
+
+    def run(self, function: Callable[[Params, Batch], Tree], batch: Batch | None = None) -> Tree:
+        """Compiles a function of the parameters and a batch, by default the question's, and computes it."""
+        return jax.jit(function)(self.params, self.batch if batch is None else batch)
+
+    def bind(self, method: Callable[..., jax.Array]) -> Callable[[Params, Batch], jax.Array]:
+        """An attribution of the score as a function of the parameters and a batch."""
+        return lambda params, batch: method(self.model, params, batch, self.score)
+
+    def compute_score(self, params: Params, batch: Batch) -> jax.Array:
+        """Computes the score of each example."""
+        return self.score(compute_logits(self.model.apply({"params": params}, batch)))
+
+    def read_depth(self) -> Iterator[tuple[str, Tree]]:
+        """Iterates over the outputs that the model would have after each block."""
+        try:
+            outputs = self.run(lambda params, batch: logit_lens(self.model, params, batch))
+        except (LookupError, ValueError, TypeError) as error:
+            self.missing["depth"] = str(error)
+            return
+        yield from sorted(outputs.items(), key=lambda pair: (not pair[0].endswith(INPUT), by_depth(pair[0])))
+
+    def read_attention(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Iterates over the weights of layers whose tokens see all others, (t, t), the mean over heads."""
+        weights = self.run(lambda params, batch: attention_weights(self.model, params, batch))
+        if not weights:
+            self.missing["attention"] = "the model has no attention weights"
+        for path, layer in sorted(weights.items(), key=lambda pair: by_depth(pair[0])):
+            if layer.ndim == 4 and layer.shape[0] == 1 and layer.shape[2] == layer.shape[3]:
+                yield path, np.asarray(layer[0].mean(0), np.float64)
+            else:
+                self.missing[f"attention of {path}"] = f"its weights are {layer.shape}, of parts of the row"
+
+    def ablate_heads(self) -> dict[str, np.ndarray]:
+        """Measures what the score loses without the weights of each head in turn, (h,), by path."""
+        weights = jax.eval_shape(lambda params: attention_weights(self.model, params, self.batch), self.params)
+        total = sum(layer.shape[1] for layer in weights.values())
+        if not 0 < total <= HEADS:
+            if total:
+                self.missing["heads"] = f"{total} heads are more than the {HEADS} that are tried"
+            return {}
+        try:
+            lost = self.run(lambda params, batch: ablate(self.model, params, batch, self.score, ["**.weigh"], axis=1))
+        except (LookupError, ValueError, TypeError) as error:
+            self.missing["heads"] = str(error)
+            return {}
+        return {
+            path.removesuffix(".weigh"): np.asarray(values, np.float64).reshape(len(values))
+            for path, values in sorted(lost.items(), key=lambda pair: by_depth(pair[0]))
+        }
+
+
+def find_neighbours(
+    run: Recorded, data: Dataset, model: Model, params: Params, question: Batch, nearest: int, among: int
+) -> Neighbours:
+    """Finds the training examples whose mean last hidden vector has the largest cosine with the question's."""
+    if not nearest:
+        return Neighbours(missing="none were asked for")
+    try:
+        opened = run.experiment.data.open(run.classes)
+        batches = opened.batches("train", min(among, 32), 1, None)
+    except (InputError, OSError) as error:
+        return Neighbours(missing=f"the training data cannot be read: {error}")
+    if not isinstance(opened, Shows):
+        return Neighbours(missing=f"{type(run.experiment.data).__name__} shows no examples")
+
+    @jax.jit
+    def represent(params: Params, batch: Batch) -> jax.Array:
+        """The mean hidden vector of each example, (b, n, d)."""
+        (hidden,) = capture(model, params, batch, HIDDEN).values()
+        if "segments" not in batch:
+            return hidden.mean(1, keepdims=True)
+        most = batch["starts"].shape[1] if "starts" in batch else 1
+        member = (batch["segments"][:, None] == jnp.arange(1, most + 1)[:, None]).astype(hidden.dtype)
+        return member @ hidden / jnp.maximum(member.sum(-1, keepdims=True), 1)
+
+    try:
+        own = np.asarray(represent(params, question), np.float64)[0, 0]
+    except (LookupError, ValueError) as error:
+        return Neighbours(missing=str(error))
+    found: list[tuple[float, int, str]] = []
+    step = 0
+    for step in range(len(batches)):
+        batch = batches[step]
+        vectors = np.asarray(represent(params, {name: jnp.asarray(value) for name, value in batch.items()}), np.float64)
+        weights = batch.get("weights", np.ones(vectors.shape[:2]))
+        if weights.shape != vectors.shape[:2]:  # of tokens
+            weights = weights.reshape(len(vectors), -1).max(1, keepdims=True)
+        cosines = vectors @ own / np.maximum(np.linalg.norm(vectors, axis=-1) * np.linalg.norm(own), 1e-12)
+        index = np.broadcast_to(batch["index"].reshape(len(vectors), -1), weights.shape)
+        labels = batch["labels"].reshape(weights.shape) if batch.get("labels", index).size == weights.size else None
+        for row in zip(*np.nonzero(weights > 0), strict=True):
+            label = "" if labels is None or not opened.classes else opened.classes[int(labels[row])]
+            found.append((float(cosines[row]), int(index[row]), label))
+        if len(found) >= among:
+            break
+    best = sorted(found[:among], reverse=True)[:nearest]
+    shown = tuple(Neighbour(cosine, opened.show_example("train", place), label) for cosine, place, label in best)
+    return Neighbours(shown, min(len(found), among), len(found) <= among and step == len(batches) - 1)

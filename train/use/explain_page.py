@@ -1,0 +1,201 @@
+"""The page of an explanation, and its JSON."""
+
+import html
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from models.words import join
+from train.charts import Matrix, Plot, Series
+from train.errors import Json
+from train.page import Panels, Piece, Sentence, Shaded, Table, add_caption
+from train.report.html import make_page
+from train.use.explain import Explanation, Neighbours
+
+SHOWN = 40  # tokens of an attention map at most
+ROWS = 30  # tokens of the table at most
+
+
+def write_explanation(path: Path, run: Path, explained: Explanation) -> None:
+    """Writes the page of an explanation, one self-contained file."""
+    sections = (
+        (heading, "".join(add_caption(caption, piece) for caption, piece in pieces))
+        for heading, pieces in (
+            ("Answer", _show_answer(explained)),
+            ("What it read", _show_attributions(explained)),
+            ("Over depth", _show_depth(explained)),
+            ("Heads", _show_heads(explained)),
+            ("Nearest training examples", _show_neighbours(explained.neighbours)),
+        )
+    )
+    below = f"<p>An answer of <code>{html.escape(str(run))}</code></p>"
+    path.write_text(make_page(explained.question, sections, below), encoding="utf-8")
+
+
+def describe_attribution(explained: Explanation) -> str:
+    """Describes what the attributions sum to, and how exactly, in a sentence."""
+    change = explained.score - explained.baseline
+    share = abs(explained.error / change) if change else 0.0
+    return (
+        f"{explained.words}: {explained.score:.3f}, and {explained.baseline:.3f} for {explained.emptied}; integrated"
+        f" gradients sum to {change + explained.error:.3f} of {change:.3f}, an error of {share:.2%}"
+    )
+
+
+def rank_tokens(explained: Explanation, most: int) -> list[tuple[int, str, float]]:
+    """Ranks tokens by the size of their integrated gradients: index, name, value."""
+    values = explained.methods["integrated gradients"]
+    order = np.argsort(-np.abs(values))[:most]
+    return [(int(index), explained.names[index], float(values[index])) for index in order]
+
+
+def show_token(name: str) -> str:
+    """A token without the spaces around it, quoted if it is nothing else."""
+    return name.strip() or repr(name)
+
+
+def format_short(answer: Mapping[str, object]) -> str:
+    """Formats the most probable part of an answer."""
+    name, value = next(iter(answer.items()))
+    if isinstance(value, str):
+        probabilities = answer.get("probabilities")
+        chance = probabilities.get(value) if isinstance(probabilities, dict) else None
+        return value if chance is None else f"{value} {chance:.3f}"
+    if isinstance(value, dict):
+        key, inner = next(iter(value.items()))
+        return f"{key!r} {inner:.3f}" if isinstance(inner, float) else f"{name} {key}"
+    return f"{name} {value:.4g}" if isinstance(value, float) else name
+
+
+def _show_answer(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in explained.answer.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {show_token(str(key))}", _format_value(inner)) for key, inner in value.items()]
+        else:
+            rows.append((name, _format_value(value)))
+    yield "", Table(("answer", "value"), tuple(rows))
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return join([_format_value(item) for item in value], room=200)
+    return str(value)
+
+
+def _show_attributions(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    values = explained.methods["integrated gradients"]
+    full = float(np.abs(values).max()) or 1.0
+    yield "", Sentence(f"{describe_attribution(explained)}.")
+    if explained.grid:
+        yield from _show_grid(explained, full)
+    elif all(name.isdecimal() for name in explained.names):
+        points = tuple((float(index + 1), float(value)) for index, value in enumerate(values))
+        yield "integrated gradients by step", Plot((Series("", points, "marked"),), "step", explained.words)
+    else:
+        words = tuple((name, float(value)) for name, value in zip(explained.names, values, strict=True))
+        yield "red speaks for the answer, blue against it", Shaded((words,), explained.words, full)
+    rows = tuple(
+        (show_token(name), *(f"{numbers[index]:+.4f}" for numbers in explained.methods.values()))
+        for index, name, _ in rank_tokens(explained, ROWS)
+    )
+    caption = (
+        "the largest first; gradient x input is the slope alone, occlusion what the score loses without the token"
+        if len(rows) == len(values)
+        else f"the {len(rows)} largest of {len(values)}; gradient x input is the slope alone, occlusion what the score"
+        " loses without the token"
+    )
+    yield caption, Table(("token", *explained.methods), rows)
+
+
+def _show_grid(explained: Explanation, full: float) -> Iterator[tuple[str, Piece]]:
+    """Cells for and against the answer, frame by frame if there are several."""
+    cells = explained.methods["integrated gradients"][explained.registers :].reshape(explained.grid)
+    frames = cells.reshape(-1, *cells.shape[-2:])
+    for words, side in (("for", np.maximum(frames, 0)), ("against", np.maximum(-frames, 0))):
+        charts = tuple(
+            Matrix(
+                tuple(tuple(float(cell / full) for cell in row) for row in frame),
+                tuple(str(row + 1) for row in range(frame.shape[0])),
+                tuple(str(column + 1) for column in range(frame.shape[1])),
+                "column",
+                "row",
+                title=f"frame {number}" if len(frames) > 1 else "",
+            )
+            for number, frame in enumerate(side, 1)
+        )
+        yield f"cells that speak {words} the answer, over the largest attribution", Panels(charts)
+
+
+def _show_depth(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    if not explained.depth:
+        yield "", Sentence(f"The logit lens cannot be taken: {explained.missing.get('depth', 'there is one block')}.")
+        return
+    points = tuple((float(index), score) for index, (score, _) in enumerate(explained.depth.values()))
+    caption = "the answer if the model ended after each block (logit lens); 0 is the embedding"
+    yield caption, Plot((Series("", points, "marked"),), "block", explained.words)
+    rows = tuple((path, f"{score:.3f}", format_short(answer)) for path, (score, answer) in explained.depth.items())
+    yield "", Table(("after", explained.words, "answer"), rows)
+
+
+def _show_heads(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    for name, reason in explained.missing.items():
+        if name != "depth":
+            yield "", Sentence(f"Left out: {name}, because {reason}.")
+    shown = tuple(map(show_token, explained.names[:SHOWN]))
+    charts = tuple(
+        Matrix(
+            tuple(tuple(map(float, row[:SHOWN])) for row in weights[:SHOWN]),
+            shown,
+            shown,
+            "looked at",
+            "token",
+            path,
+            full=None,
+        )
+        for path, weights in explained.attention.items()
+    )
+    if charts:
+        cut = "" if len(explained.names) <= SHOWN else f"; the first {SHOWN} of {len(explained.names)} tokens"
+        yield f"attention, the mean over the heads of each layer{cut}", Panels(charts)
+    if explained.heads:
+        most = max(len(values) for values in explained.heads.values())
+        rows = tuple(
+            (path, *(f"{value:+.3f}" for value in values), *("" for _ in range(most - len(values))))
+            for path, values in explained.heads.items()
+        )
+        caption = f"what the score ({explained.words}) loses without the attention of each head"
+        yield caption, Table(("layer", *(f"head {index}" for index in range(most))), rows)
+
+
+def _show_neighbours(neighbours: Neighbours) -> Iterator[tuple[str, Piece]]:
+    if neighbours.missing:
+        yield "", Sentence(f"Left out: {neighbours.missing}.")
+        return
+    rows = tuple((f"{near.similarity:.3f}", near.label, near.example) for near in neighbours.nearest)
+    among = f"all {neighbours.compared}" if neighbours.whole else f"the first {neighbours.compared}"
+    caption = f"by the cosine of mean last hidden vectors, among {among} training examples"
+    yield caption, Table(("cosine", "label", "example"), rows)
+
+
+def record_explanation(explained: Explanation) -> dict[str, Json]:
+    """Records an explanation as JSON values."""
+    tokens: list[Json] = [
+        {"token": name, **{method: float(values[index]) for method, values in explained.methods.items()}}
+        for index, name in enumerate(explained.names)
+    ]
+    return {
+        "question": explained.question,
+        "score": explained.score,
+        "score_of": explained.words,
+        "baseline": explained.baseline,
+        "baseline_input": explained.emptied,
+        "error": explained.error,
+        "tokens": tokens,
+        "depth": {path: score for path, (score, _) in explained.depth.items()},
+        "heads": {path: list(map(float, values)) for path, values in explained.heads.items()},
+        "left_out": dict(explained.missing),
+    }
