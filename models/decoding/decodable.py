@@ -97,8 +97,12 @@ def _rows(shapes: Shapes, t: int) -> dict[str, np.ndarray]:
 
 
 def trace_calls(model: Model, batch: Mapping[str, np.ndarray], decoding: Decoding | None) -> tuple[list[Call], Tree]:
-    """Records the calls of a model's modules with a context, and its own, as they complete, and the cache's shapes."""
+    """Records the calls of a model's modules with a context, and its own, as they complete, and the cache's shapes.
+
+    The call of a parent class by a module is a part of the module's own.
+    """
     calls: list[Call] = []
+    running: list[Path] = []
 
     def note(
         run: Callable[..., object],
@@ -106,8 +110,12 @@ def trace_calls(model: Model, batch: Mapping[str, np.ndarray], decoding: Decodin
         keywords: Mapping[str, object],
         at: InterceptorContext,
     ) -> object:
+        if at.method_name != "__call__" or running[-1:] == [at.module.path]:
+            return run(*args, **keywords)
+        running.append(at.module.path)
         result = run(*args, **keywords)
-        if at.method_name == "__call__" and (not at.module.path or _contexts(args, keywords)):
+        running.pop()
+        if not at.module.path or _contexts(args, keywords):
             module, variables = at.module.unbind()
             calls.append(Call(at.module.path, module, *map(_abstract, (variables, args, keywords))))
         return result

@@ -16,7 +16,9 @@ examples:
   morphax explain runs/sentiment_bert "not a dull moment"
   morphax explain runs/images_vit PICTURE.png               patches of the picture
   morphax explain runs/tiny_lm "To be or not to "           the next token
+  morphax explain runs/traffic_occupancy weeks.csv --number 3      the third series of a file
   morphax explain runs/sentiment_bert "not a dull moment" --to page.html --nearest 10 --among 5000
+  morphax explain runs/sentiment_bert "not a dull moment" --compare runs/other     both side by side
 """
 
 
@@ -24,6 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("input", metavar="INPUT", help="a text or a file, as the run asks; - reads standard input")
+    parser.add_argument(
+        "--number", type=int, metavar="N", help="the question, counted from 1, if the input makes several"
+    )
+    parser.add_argument(
+        "--compare", type=Path, action="append", default=[], metavar="RUN", help="another run beside it; again for more"
+    )
     parser.add_argument("--to", type=Path, metavar="PAGE", help="the page to write (default: in RUN/explained/)")
     parser.add_argument(
         "--nearest", type=int, default=5, metavar="N", help="training examples that are shown (default: 5; 0 for none)"
@@ -53,22 +61,32 @@ def run(options: argparse.Namespace) -> int:
     if options.to is not None and options.to.exists():
         raise InputError(f"{options.to} exists; name another page with --to.")
     texts = list(read_texts([options.input]))
-    if len(texts) != 1:
-        raise InputError(f"{options.input} has {len(texts)} texts; give one.")
-    run = open_run(options.folder, options.config)
-    explained = explain(options.folder, run, texts[0], options.best, options.nearest, options.among)
-    page = options.to or options.folder / "explained" / f"{name_page(texts[0])}.html"
+    explained = {
+        str(folder): explain(
+            folder,
+            open_run(folder, options.config),
+            texts,
+            options.best,
+            options.nearest,
+            options.among,
+            options.number,
+        )
+        for folder in (options.folder, *options.compare)
+    }
+    page = options.to or options.folder / "explained" / f"{name_page(explained[str(options.folder)].question)}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_explanation(page, options.folder, explained)
+    write_explanation(page, explained)
     if options.json:
-        print(json.dumps({"run": str(options.folder), "page": str(page), **record_explanation(explained)}))
+        runs = [{"run": folder, **record_explanation(one)} for folder, one in explained.items()]
+        print(json.dumps({"page": str(page), "runs": runs}))
         return 0
-    print(format_short(explained.answer))
-    print(f"{describe_attribution(explained)}:")
-    for _, name, value in rank_tokens(explained, 8):
-        print(f"    {value:+.3f}  {show_token(name)}")
-    for name, reason in explained.missing.items():
-        print(f"left out: {name}, because {reason}")
+    for folder, one in explained.items():
+        print(f"{folder}: {format_short(one.answer)}")
+        print(f"{describe_attribution(one)}:")
+        for _, name, value in rank_tokens(one, 8):
+            print(f"    {value:+.3f}  {show_token(name)}")
+        for name, reason in one.missing.items():
+            print(f"left out: {name}, because {reason}")
     print(f"written: {page}")
     return 0
 

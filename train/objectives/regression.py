@@ -118,7 +118,7 @@ class Quantiles:
         count = len(self.levels)
         return (
             lambda values: values.astype(jnp.float32).reshape(-1, count)[:, count // 2].mean(),
-            f"mean forecast (quantile {self.levels[count // 2]:g}, normalised)",
+            "mean normalised forecast",
         )
 
     def answer(

@@ -1,7 +1,7 @@
 """Costs of an experiment: counted from traces, and measured where a compiler or a clock has to be asked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -75,7 +75,7 @@ def load_cost(config: str, overrides: Sequence[str], files: Sequence[str] = (), 
 def measure_activations(prepared: Prepared) -> int | None:
     """Bytes that the compiled step takes on one device beside its arguments; None if a compiler does not tell."""
     memory = _analyse_memory(prepared.step, *prepared.parallel.abstract(prepared.state, prepared.batch))
-    return None if memory is None else int(memory.temp_size_in_bytes)
+    return None if memory is None else memory.activations
 
 
 def measure_memory(step: object, *args: object) -> int | None:
@@ -84,14 +84,23 @@ def measure_memory(step: object, *args: object) -> int | None:
     A step that was called with such arguments is not compiled again.  None if a compiler does not tell.
     """
     memory = _analyse_memory(step, *args)
-    if memory is None:
+    return None if memory is None else memory.arguments + memory.results + memory.activations
+
+
+class Memory(NamedTuple):
+    """Bytes of a compiled step on one device; results are those that are not in the place of an argument."""
+
+    arguments: int
+    results: int
+    activations: int
+
+
+def _analyse_memory(step: object, *args: object) -> Memory | None:
+    found = step.lower(*args).compile().memory_analysis() if isinstance(step, Jitted) else None
+    if found is None:
         return None
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
-
-
-def _analyse_memory(step: object, *args: object) -> Any | None:
-    return step.lower(*args).compile().memory_analysis() if isinstance(step, Jitted) else None
+    results = found.output_size_in_bytes - found.alias_size_in_bytes
+    return Memory(found.argument_size_in_bytes, results, found.temp_size_in_bytes)
 
 
 def _read_decoding(prepared: Prepared) -> tuple[int | None, int | None, int | None]:

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,9 +88,11 @@ def _join_figures(drawings: Sequence[Drawing], heading: str, note: str) -> str:
 def _describe_fronts(results: Sequence[Result], drawings: Sequence[Drawing]) -> str:
     """Describes the fronts, and the costs that have none."""
     drawn = {one.plot.across for one in drawings if one.heading == "Fronts"}
-    equal = [axis for axis in COSTS if axis not in drawn and axis != "seconds of training"]
+    shown = [result for result in results if result.curve]
+    known = [axis for axis, cost in COSTS.items() if all(math.isfinite(cost(result)) for result in shown)]
+    equal = [axis for axis in known if axis not in drawn and axis != "seconds of training"]
     said = ["Means over seeds with 95 % t intervals; the front is of the means."] if drawn else []
-    if sum(bool(result.curve) for result in results) > 1 and equal:
+    if len(shown) > 1 and equal:
         said.append(f"There is no front over {' or '.join(equal)}, which are equal within {EQUAL:.0%}.")
     return " ".join(said)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zipfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -191,6 +192,14 @@ def make_function(delivery: Delivery, inputs: Collection[str], target: str) -> F
         }
 
     return function
+
+
+def save_arrays(path: Path, arrays: Arrays) -> None:
+    """Saves arrays by name in a file of numpy's."""
+    with zipfile.ZipFile(path, "w") as file:  # numpy's savez takes names of its own arguments for arrays
+        for name, value in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, value, allow_pickle=False)
 
 
 def name_outputs(outputs: Tree) -> dict[str, jax.Array]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from models.contracts import Batch, Model, Tree
 from models.embed.grids import find_tiling
 from models.head.chunked import compute_logits
-from models.inspect.attention import attention_weights
+from models.inspect.attention import attention_weights, roll_out_attention
 from models.inspect.causal import ablate
 from models.inspect.intermediates import by_depth, capture
 from models.inspect.lens import logit_lens
@@ -28,7 +28,7 @@ from train.use.evaluate import format_output, restore_params
 from train.use.questions import QuestionBatches
 
 SPECIAL = re.compile(r"\[[A-Z]+\]|</?[a-z]+>")  # names of tokens that stand for no text
-EMBED, HIDDEN = "embed", "head:input"
+EMBED, HIDDEN, ROLLOUT = "embed", "head:input", "rollout over all layers"
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients, doubled until they are complete
 COMPLETE = 1e-3  # of the difference of the scores that attributions have to sum to
 HEADS = 256  # heads that are ablated at most
@@ -61,8 +61,8 @@ class Explanation:
     `emptied` describes.  `methods` have a number for each of the tokens `names`, of which the first `registers` are of
     no part of the input and the others fill a `grid`, if there is one.  `error` is the difference between the sum of
     integrated gradients and that of the scores.  `depth` has the score and the answer after each block, `attention`
-    the mean weights (t, s) of each layer's heads, `heads` what the score loses without each head (h,), by the layer's
-    path.  `missing` says what could not be computed and why, by its name.
+    the mean weights (t, s) of each layer's heads, and their rollout, `heads` what the score loses without each head
+    (h,), by the layer's path.  `missing` says what could not be computed and why, by its name.
     """
 
     question: str
@@ -84,11 +84,18 @@ class Explanation:
 
 
 def explain(
-    folder: Path, run: Recorded, question: str, best: bool = False, nearest: int = 5, among: int = 1000
+    folder: Path,
+    run: Recorded,
+    inputs: Sequence[str],
+    best: bool = False,
+    nearest: int = 5,
+    among: int = 1000,
+    number: int | None = None,
 ) -> Explanation:
     """Explains the answer to a question by a run's last checkpoint (or its best), in float32.
 
-    Raises InputError for an objective without a score to explain, and for a question that cannot be read.
+    `number`, from 1, chooses one of several questions that the inputs make.  Raises InputError for an objective without
+    a score to explain, for several questions without a choice, and for a question that cannot be read.
     """
     experiment = dataclasses.replace(run.experiment, precision="float32")
     objective, model = experiment.objective, experiment.model
@@ -99,16 +106,15 @@ def explain(
         )
     data = experiment.data.reader(run.classes)
     with convert_errors():
-        asked = QuestionBatches(data, [question], 1)
-    if len(asked.texts) > 1:
-        raise InputError(f"{question} has {len(asked.texts)} questions; give one.")
-    inference = prepare_inference(experiment, data, asked.first)
+        asked = QuestionBatches(data, inputs, 1)
+        question, first = pick_question(asked, number)
+    inference = prepare_inference(experiment, data, first)
     params = inference.parallel.whole(restore_params(folder, inference, best)[1])
-    arrays = {name: jnp.asarray(value) for name, value in asked.first.items()}
+    arrays = {name: jnp.asarray(value) for name, value in first.items()}
     outputs = compute_logits(jax.jit(model.apply)({"params": params}, arrays))
     if not isinstance(outputs, jax.Array):
         raise InputError(f"The model gives {type(outputs).__name__}, of which no score can be explained.")
-    count = int((asked.first["segments"][0] > 0).sum()) if "segments" in asked.first else None
+    count = int((first["segments"][0] > 0).sum()) if "segments" in first else None
     with convert_errors("The answer has no score: "):
         output = np.asarray(outputs[0], np.float32)
         pick, words = objective.pick_score(output if outputs.ndim < 3 else output[:count], data.names)
@@ -117,13 +123,13 @@ def explain(
         return jax.vmap(pick)(outputs)
 
     def answer(outputs: Tree) -> Mapping[str, object]:
-        return format_output(objective, data, jax.tree.map(np.asarray, outputs), asked.first, 0)
+        return format_output(objective, data, jax.tree.map(np.asarray, outputs), first, 0)
 
     empty, emptied = empty_input(data, arrays)
     missing: dict[str, str] = {}
     state = _Explained(model, params, arrays, score, missing)
     methods, error, ends = state.attribute(empty)
-    names, registers, grid = name_tokens(model, data, asked.first, methods["integrated gradients"].shape[0])
+    names, registers, grid = name_tokens(model, data, first, methods["integrated gradients"].shape[0])
     return Explanation(
         question,
         answer(outputs),
@@ -141,6 +147,19 @@ def explain(
         find_neighbours(run, data, model, params, arrays, nearest, among),
         missing,
     )
+
+
+def pick_question(asked: QuestionBatches, number: int | None) -> tuple[str, Arrays]:
+    """Picks one of several questions, and its batch.  Raises InputError without a choice or for another number."""
+    count = len(asked.texts)
+    if not 1 <= (number or 1) <= count or (number is None and count > 1):
+        chosen = "" if number is None else f" and --number is {number}"
+        raise InputError(f"The input makes {count} questions{chosen}; give --number from 1 to {count}.")
+    index = (number or 1) - 1
+    for indices, batch in asked.batches():
+        if indices == [index]:
+            return asked.texts[index], batch
+    raise InputError(asked.reasons[index])
 
 
 def empty_input(data: Dataset, arrays: Batch) -> tuple[Batch, str]:
@@ -238,11 +257,15 @@ class _Explained:
         weights = self.run(lambda params, batch: attention_weights(self.model, params, batch))
         if not weights:
             self.missing["attention"] = "the model has no attention weights"
+        square: list[jax.Array] = []
         for path, layer in sorted(weights.items(), key=lambda pair: by_depth(pair[0])):
             if layer.ndim == 4 and layer.shape[0] == 1 and layer.shape[2] == layer.shape[3]:
+                square.append(layer)
                 yield path, np.asarray(layer[0].mean(0), np.float64)
             else:
                 self.missing[f"attention of {path}"] = f"its weights are {layer.shape}, of parts of the row"
+        if len(square) == len(weights) > 1:
+            yield ROLLOUT, np.asarray(roll_out_attention(square)[0], np.float64)
 
     def ablate_heads(self) -> dict[str, np.ndarray]:
         """Measures what the score loses without the weights of each head in turn, (h,), by path."""
@@ -301,7 +324,8 @@ def find_neighbours(
             weights = weights.reshape(len(vectors), -1).max(1, keepdims=True)
         cosines = vectors @ own / np.maximum(np.linalg.norm(vectors, axis=-1) * np.linalg.norm(own), 1e-12)
         index = np.broadcast_to(batch["index"].reshape(len(vectors), -1), weights.shape)
-        labels = batch["labels"].reshape(weights.shape) if batch.get("labels", index).size == weights.size else None
+        labels = batch.get("labels")
+        labels = None if labels is None or labels.size != weights.size else labels.reshape(weights.shape)
         for row in zip(*np.nonzero(weights > 0), strict=True):
             label = "" if labels is None or not opened.classes else opened.classes[int(labels[row])]
             found.append((float(cosines[row]), int(index[row]), label))

@@ -1,7 +1,7 @@
 """The page of an explanation, and its JSON."""
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +9,37 @@ import numpy as np
 from models.words import join
 from train.charts import Matrix, Plot, Series
 from train.errors import Json
-from train.page import Panels, Piece, Sentence, Shaded, Table, add_caption
+from train.page import PANELS, Panels, Piece, Sentence, Shaded, Table, add_caption
 from train.report.html import make_page
-from train.use.explain import Explanation, Neighbours
+from train.use.explain import Explanation
 
 SHOWN = 40  # tokens of an attention map at most
 ROWS = 30  # tokens of the table at most
 
 
-def write_explanation(path: Path, run: Path, explained: Explanation) -> None:
-    """Writes the page of an explanation, one self-contained file."""
+def write_explanation(path: Path, explained: Mapping[str, Explanation]) -> None:
+    """Writes the page of explanations of one question by the names of their runs, side by side: one file."""
     sections = (
-        (heading, "".join(add_caption(caption, piece) for caption, piece in pieces))
-        for heading, pieces in (
-            ("Answer", _show_answer(explained)),
-            ("What it read", _show_attributions(explained)),
-            ("Over depth", _show_depth(explained)),
-            ("Heads", _show_heads(explained)),
-            ("Nearest training examples", _show_neighbours(explained.neighbours)),
-        )
+        (heading, _put_beside({run: _join(show(one)) for run, one in explained.items()}))
+        for heading, show in SECTIONS.items()
     )
-    below = f"<p>An answer of <code>{html.escape(str(run))}</code></p>"
-    path.write_text(make_page(explained.question, sections, below), encoding="utf-8")
+    runs = " and ".join(f"<code>{html.escape(run)}</code>" for run in explained)
+    below = f"<p>{'An answer' if len(explained) == 1 else 'Answers'} of {runs}</p>"
+    path.write_text(make_page(next(iter(explained.values())).question, sections, below), encoding="utf-8")
+
+
+def _join(pieces: Iterator[tuple[str, Piece]]) -> str:
+    return "".join(add_caption(caption, piece) for caption, piece in pieces)
+
+
+def _put_beside(contents: Mapping[str, str]) -> str:
+    """The contents of a section in columns below the names of their runs; of one run without its name."""
+    if len(contents) == 1:
+        return next(iter(contents.values()))
+    columns = (
+        f'<div style="min-width: 0"><h3>{html.escape(run)}</h3>{content}</div>' for run, content in contents.items()
+    )
+    return f'<div style="{PANELS}">{"".join(columns)}</div>'
 
 
 def describe_attribution(explained: Explanation) -> str:
@@ -64,7 +73,10 @@ def format_short(answer: Mapping[str, object]) -> str:
         return value if chance is None else f"{value} {chance:.3f}"
     if isinstance(value, dict):
         key, inner = next(iter(value.items()))
-        return f"{key!r} {inner:.3f}" if isinstance(inner, float) else f"{name} {key}"
+        if isinstance(inner, float):
+            return f"{key!r} {inner:.3f}"
+        middle = list(value)[len(value) // 2]
+        return f"{name} {middle}: {_format_value(value[middle][:1])}, ..."
     return f"{name} {value:.4g}" if isinstance(value, float) else name
 
 
@@ -171,7 +183,8 @@ def _show_heads(explained: Explanation) -> Iterator[tuple[str, Piece]]:
         yield caption, Table(("layer", *(f"head {index}" for index in range(most))), rows)
 
 
-def _show_neighbours(neighbours: Neighbours) -> Iterator[tuple[str, Piece]]:
+def _show_neighbours(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    neighbours = explained.neighbours
     if neighbours.missing:
         yield "", Sentence(f"Left out: {neighbours.missing}.")
         return
@@ -179,6 +192,15 @@ def _show_neighbours(neighbours: Neighbours) -> Iterator[tuple[str, Piece]]:
     among = f"all {neighbours.compared}" if neighbours.whole else f"the first {neighbours.compared}"
     caption = f"by the cosine of mean last hidden vectors, among {among} training examples"
     yield caption, Table(("cosine", "label", "example"), rows)
+
+
+SECTIONS: Mapping[str, Callable[[Explanation], Iterator[tuple[str, Piece]]]] = {
+    "Answer": _show_answer,
+    "What it read": _show_attributions,
+    "Over depth": _show_depth,
+    "Heads": _show_heads,
+    "Nearest training examples": _show_neighbours,
+}
 
 
 def record_explanation(explained: Explanation) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from train.data.tokens import Published
 from train.disk import explain_failed_writes
 from train.engine.folder import TOKENIZER, Recorded, collect_versions
 from train.errors import InputError, Json
-from train.use.delivery import MEANINGS, Delivery, Program, open_delivery
+from train.use.delivery import MEANINGS, Delivery, Program, open_delivery, save_arrays
 from train.use.formats import find_format
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}  # of the largest output, by the precision of the run
@@ -163,7 +163,7 @@ def _write_examples(delivery: Delivery, to: Path) -> None:
     shown = delivery.shown
     arrays = {f"inputs/{name}": value for name, value in delivery.select(shown).items()}
     arrays |= {f"outputs/{name}": value for name, value in delivery.compute(shown).items()}
-    np.savez(to / "example.npz", allow_pickle=False, **arrays)
+    save_arrays(to / "example.npz", arrays)
     data = delivery.inference.data
     if isinstance(data, Tokenised) and isinstance(data.tokens, Published):
         (to / TOKENIZER).write_text(data.tokens.to_json(), encoding="utf-8")

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.inspect.attention import roll_out_attention
 from models.inspect.heads import score_duplicate_token, score_induction, score_previous_token
 
 TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 3, 1, 4], [2, 2, 7, 1, 8, 2, 8, 1]])
@@ -40,3 +41,13 @@ def test_a_head_of_the_pattern_alone_has_one() -> None:
 def test_weights_of_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"have shape \(4, 2, 3, 6\); heads are scored on \(b, h, t, t\)"):
         score_previous_token(jnp.zeros((4, 2, 3, 6)))
+
+
+def test_rollout_is_the_product_of_the_layers_halved_with_the_identity() -> None:
+    draw = np.random.default_rng(0)
+    layers = [np.tril(draw.random((2, 3, 4, 4))) for _ in range(3)]
+    layers = [layer / layer.sum(-1, keepdims=True) for layer in layers]
+    rolled = np.asarray(roll_out_attention([jnp.asarray(layer, jnp.float32) for layer in layers]))
+    first, second, third = ((layer.mean(1) + np.eye(4)) / 2 for layer in layers)
+    np.testing.assert_allclose(rolled, third @ second @ first, atol=1e-6)
+    np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What `morphax export` writes is run without this project, and gives the outputs of the run."""
+"""Artefacts of `morphax export` run without this project, and give the outputs of the run."""
 
 import json
 import re
@@ -54,7 +54,7 @@ print(json.dumps({"apart": apart, "ours": sorted(ours & {name.partition(".")[0] 
 
 
 def exported(run: Path, out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
-    """What the command says with --json."""
+    """Exports a run; returns the JSON that the command prints."""
     capsys.readouterr()
     assert main(["export", str(run), str(out), "--json", *more]) == 0
     said = json.loads(capsys.readouterr().out)

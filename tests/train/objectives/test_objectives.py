@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.contracts import Objective
-from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken
+from train.objectives import Classification, MaskedLM, MeanSquaredError, NextToken, NextTokens, Quantiles
 from train.sums import Sum, Sums, add_sums, compute_means
 
 ROWS, TIME, VOCAB = 8, 6, 5
@@ -197,3 +197,25 @@ def test_a_value_is_answered_alone_or_as_a_list() -> None:
 def test_sums_are_added_name_by_name() -> None:
     one: Sums = {"loss": Sum(jnp.float32(1), jnp.float32(2)), "accuracy": Sum(jnp.float32(3), jnp.float32(4))}
     assert compute_means(add_sums(one, one)) == compute_means(one) == {"loss": 0.5, "accuracy": 0.75}
+
+
+def test_scores_to_explain_are_log_odds_and_means() -> None:
+    draw = chance()
+    logits = draw.normal(0, 2, (TIME, VOCAB)).astype(np.float32)
+    best = int(logits[-1].argmax())
+    p = np.exp(logits[-1].astype(np.float64)) / np.exp(logits[-1].astype(np.float64)).sum()
+    odds, names = math.log(p[best] / (1 - p[best])), tuple("abcde")
+    for objective, output in (
+        (Classification(), logits[-1]),
+        (NextToken(), logits),
+        (NextTokens(), np.stack([logits, logits[::-1]], 1)),
+    ):
+        pick, words = objective.pick_score(output, names)
+        longer = np.concatenate([output, output[:1] + 9]) if output.ndim > 1 else output  # padding after the text
+        assert float(pick(jnp.asarray(longer))) == pytest.approx(odds, rel=1e-4)
+        assert words == f"log odds of {names[best]}"
+    values = draw.normal(0, 1, (4, 2, 3)).astype(np.float32)  # steps, series, quantiles
+    assert float(Quantiles().pick_score(values, ())[0](jnp.asarray(values.reshape(-1)))) == pytest.approx(
+        values[..., 1].mean(), abs=1e-6
+    )
+    assert MeanSquaredError().pick_score(values[0, 0], ())[1] == "mean of the values"

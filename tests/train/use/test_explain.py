@@ -57,7 +57,10 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 def test_an_answer_is_explained_on_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = ask(capsys, "run", "a fine film", "--nearest", "3")
+    shutil.copytree("run", "other")
+    answered = ask(capsys, "run", "a fine film", "--nearest", "3", "--compare", "other")
+    said, other = answered["runs"]
+    assert said | {"run": "other"} == other
     change = said["score"] - said["baseline"]
     total = sum(token["integrated gradients"] for token in said["tokens"])
     assert total == pytest.approx(change, abs=max(1e-3 * abs(change), 1e-5))
@@ -66,10 +69,11 @@ def test_an_answer_is_explained_on_a_page(inside: Path, capsys: pytest.CaptureFi
     assert said["depth"]["stack.0"] == pytest.approx(said["score"], abs=1e-5)
     assert [len(heads) for heads in said["heads"].values()] == [2]
     assert said["left_out"] == {}
-    page = Path(said["page"]).read_text(encoding="utf-8")
+    page = Path(answered["page"]).read_text(encoding="utf-8")
     assert all(f"<h2>{name}</h2>" in page for name in ("Answer", "What it read", "Over depth", "Heads"))
     assert "among all 8 training examples" in page
-    assert page.count("<td>review ") == 3
+    assert page.count("<td>review ") == 2 * 3
+    assert page.count("<h3>other</h3>") == 5
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
@@ -78,19 +82,21 @@ def test_what_cannot_be_explained_is_said_in_a_sentence(inside: Path, capsys: py
     for words, said in (
         (["--to", "page.html"], "page.html exists; name another page"),
         (["--nearest", "-1"], "--nearest is -1 and --among 1000; give 0 or more"),
+        (["--number", "2"], "The input makes 1 questions and --number is 2; give --number from 1 to 1."),
     ):
         assert main(["explain", "run", "a fine film", *words]) == 2
         assert said in capsys.readouterr().err
     run = read_run(Path("run"), "config.py")
     searching = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, objective=Translation()))
     with pytest.raises(InputError, match="Answers of the objective Translation cannot be explained: .* by a search"):
-        explain(Path("run"), searching, "a fine film")
+        explain(Path("run"), searching, ["a fine film"])
 
 
 def test_short_answers_and_tokens_are_legible() -> None:
     assert format_short({"label": "good", "probabilities": {"bad": 0.25, "good": 0.75}}) == "good 0.750"
     assert format_short({"next": {" ": 0.5, "a": 0.1}}) == "' ' 0.500"
     assert format_short({"value": 1.5}) == "value 1.5"
+    assert format_short({"forecast": {"0.1": [1.0], "0.5": [2.0, 3.0], "0.9": [4.0]}}) == "forecast 0.5: 2, ..."
     assert (show_token(" film"), show_token(" ")) == ("film", "' '")
 
 
@@ -101,7 +107,7 @@ def test_the_word_that_decides_is_named(
     monkeypatch.chdir(workshop)
     config, run = str(CONFIGS / "sentences.py"), str(tmp_path / "run")
     assert main(["train", config, "steps=120", "epochs=none", "--run", run]) == 0
-    explained = explain(Path(run), open_run(Path(run), config), "a lovely film, number 3")
+    explained = explain(Path(run), open_run(Path(run), config), ["a lovely film, number 3"])
     order = np.argsort(-np.abs(explained.methods["integrated gradients"]))
     start = explained.question.index("lovely")
     decisive = {start + place for place in range(len("lovely"))}
@@ -117,11 +123,29 @@ def test_the_next_token_of_a_language_model_is_explained(
     config, run = str(CONFIGS / "language_model.py"), str(tmp_path / "run")
     words = ["steps=4", "model.stack.repeats=11", "model.stack.scan=true"]
     assert main(["train", config, *words, "--run", run]) == 0
-    said = ask(capsys, run, "to be or", "--config", config)
+    (said,) = ask(capsys, run, "to be or", "--config", config)["runs"]
     assert [token["token"] for token in said["tokens"]] == list("to be or")
     assert list(said["depth"]) == ["stack.0:input", *(f"stack.{block}" for block in range(11))]
     assert list(said["heads"]) == [f"stack.{block}.mixer" for block in range(11)]
     assert said["score_of"].startswith("log odds of ")
+
+
+@pytest.mark.slow
+def test_a_series_of_a_file_is_chosen_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+    waves = np.sin(np.arange(900)[:, None] * [0.26, 0.3]) + 2
+    np.savetxt("waves.csv", waves, delimiter=",", header="left,right", comments="")
+    words = ["data.path=waves.csv", "data.values=()", "steps=2", "epochs=none", "batch_size=4"]
+    assert main(["train", "traffic_occupancy", *words, "--run", "run"]) == 0
+    assert main(["explain", "run", "waves.csv"]) == 2
+    assert "The input makes 2 questions; give --number from 1 to 2." in capsys.readouterr().err
+    (said,) = ask(capsys, "run", "waves.csv", "--number", "2", "--among", "20")["runs"]
+    assert "right" in said["question"]
+    assert said["score_of"] == "mean normalised forecast"
+    assert [token["token"] for token in said["tokens"]] == [str(n + 1) for n in range(len(said["tokens"]))]
 
 
 @pytest.mark.slow
@@ -140,7 +164,7 @@ def test_patches_of_a_picture_that_decide_are_found(
             pixels[:4, :4] += np.uint8(level)
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
     assert main(["train", "config.py", "--run", "run"]) == 0
-    explained = explain(Path("run"), open_run(Path("run"), "config.py"), "pictures/light/0.png")
+    explained = explain(Path("run"), open_run(Path("run"), "config.py"), ["pictures/light/0.png"])
     assert (explained.registers, explained.grid) == (1, (2, 2))
     cells = np.abs(explained.methods["integrated gradients"][1:])
     assert int(cells.argmax()) == 0

@@ -9,7 +9,7 @@ from jax import export
 
 from train.contracts import Arrays
 from train.errors import InputError
-from train.use.delivery import Delivery, Program
+from train.use.delivery import Delivery, Program, save_arrays
 from train.use.formats import Format
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -34,7 +34,7 @@ def write(delivery: Delivery, folder: Path) -> Collection[str]:
     exported, symbols = trace(delivery)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.stablehlo").write_bytes(exported.serialize())
-    np.savez(folder / "weights.npz", allow_pickle=False, **delivery.weights)
+    save_arrays(folder / "weights.npz", delivery.weights)
     (folder / "run.py").write_text(RUN, encoding="utf-8")
     return symbols
 
