@@ -1,7 +1,6 @@
 """The command line: dispatches to the commands, and prints errors in one sentence."""
 
 import argparse
-import importlib
 import os
 import pkgutil
 import sys
@@ -57,19 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         "morphax",
-        formatter_class=plain,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Change the structure, keep everything else equal.",
         epilog="`python -m train CONFIG ...` is short for `morphax train CONFIG ...`; `morphax COMMAND --help` has"
         " examples.",
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        command = importlib.import_module(f"train.commands.{name}")
-        subparser = subparsers.add_parser(name, help=command.HELP, epilog=command.EXAMPLES, formatter_class=plain)
-        command.add(subparser)
-        subparser.add_argument("--json", action="store_true", help="print one machine-readable object")
-        subparser.set_defaults(run=command.run)
+    commands.add_commands(parser, commands, "COMMAND")
     return parser

@@ -74,15 +74,14 @@ def misnamed_commands(root: Path) -> list[str]:
     """Faults of the files of commands: HELP, EXAMPLES, `add` or `run` is missing, or another command called."""
     wrong = []
     for module in modules(root, SHIPPED).values():
-        folder, _, file = module.path.rpartition("/")
-        if folder != COMMANDS or module.is_package:
+        if not module.path.startswith(f"{COMMANDS}/") or module.is_package:
             continue
-        command = file.removesuffix(".py")
+        command = module.path.removeprefix(f"{COMMANDS}/").removesuffix(".py").replace("/", " ")
         if missing := NEEDED - set(_defined(module)):
             wrong.append(f"{module.path} defines no {', '.join(sorted(missing))}")
         assigned = [node for node in module.tree.body if isinstance(node, ast.Assign)]
         examples = "".join(_text(node.value) for node in assigned if _names(node) == ["EXAMPLES"])
-        called = set(re.findall(r"^\s*morphax ([a-z]+)", examples, re.M))
+        called = set(re.findall(rf"^\s*morphax ([a-z]+{' [a-z]+' * command.count(' ')})", examples, re.M))
         if called != {command}:
             wrong.append(f"{module.path} has examples of {', '.join(sorted(called)) or 'no command'}")
     return wrong

@@ -1,12 +1,37 @@
-"""The commands, one file each: `HELP`, `EXAMPLES`, `add`, which adds the arguments to a parser, and `run`."""
+"""The commands, one file each: `HELP`, `EXAMPLES`, `add`, which adds the arguments to a parser, and `run`.
+
+A package of files is a command with commands of its own, as `morphax audit privacy`.
+"""
 
 import argparse
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from train.errors import InputError
+
+
+def add_commands(parser: argparse.ArgumentParser, package: ModuleType, metavar: str) -> None:
+    """Adds the commands of a package to a parser, as subcommands."""
+    subparsers = parser.add_subparsers(required=True, metavar=metavar)
+    for info in pkgutil.iter_modules(package.__path__):
+        command = importlib.import_module(f"{package.__name__}.{info.name}")
+        subparser = subparsers.add_parser(
+            info.name,
+            help=command.HELP,
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if info.ispkg:
+            add_commands(subparser, command, info.name.upper())
+            continue
+        command.add(subparser)
+        subparser.add_argument("--json", action="store_true", help="print one machine-readable object")
+        subparser.set_defaults(run=command.run)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

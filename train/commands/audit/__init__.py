@@ -1,0 +1,6 @@
+"""`morphax audit`: privacy, contents and bias of a trained run, one file each."""
+
+HELP = "audit a run: privacy, what it contains of its data, bias"
+EXAMPLES = """
+examples:
+"""
