@@ -162,7 +162,8 @@ def run(options: argparse.Namespace) -> int:
     from train.study.compare import Comparison, enter
     from train.study.live import Live
     from train.study.page import write_page
-    from train.study.words import describe, record
+    from train.study.power import record_results
+    from train.study.words import describe
     from train.study.workers import open_maker
     from train.variants import BASELINE
 
@@ -181,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
         results = comparison.run(make, live.update)
     write_page(folder, study, results)
     if options.json:
-        print(json.dumps([record(result) for result in results], indent=1))
+        print(json.dumps(record_results(study, results), indent=1))
     else:
         for result in results:
             if result.entry.name != BASELINE:

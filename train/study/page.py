@@ -16,9 +16,9 @@ from train.study.compare import Result
 from train.study.figures import COSTS, EQUAL, describe_band, draw_curves, draw_fronts, draw_sequences
 from train.study.files import write_report, write_tables
 from train.study.ledger import NAME
-from train.study.power import describe_plans, extend_pilot
+from train.study.power import describe_plans, extend_pilot, record_results
 from train.study.records import read_trials, write_trials
-from train.study.words import describe, make_columns, make_rows, record
+from train.study.words import describe, make_columns, make_rows
 from train.variants import BASELINE, Study
 
 
@@ -72,7 +72,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
     }
     page = make_page(folder.name, sections.items())
     trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
-    write_report(folder, page, [record(result) for result in results])
+    write_report(folder, page, record_results(study, results))
     with explain_failed_writes(folder):
         (folder / "trials.csv").write_text(write_trials(trials), encoding="utf-8")
     write_tables(folder, columns, rows)

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.errors import Json
 from train.study.compare import Result
 from train.study.verdict import log_e_values
+from train.study.words import record
 from train.variants import BASELINE, FIRST, Study
 
 POWER = 0.8
@@ -121,6 +123,21 @@ def describe_plans(study: Study, results: Sequence[Result], only: str | None = N
     chosen = [result for result in variants if only in (None, result.entry.name)]
     plans = ((result.entry.name, plan_seeds(result.pilot, study, len(variants))) for result in chosen)
     return [describe_plan(name, plan) for name, plan in plans if plan is not None]
+
+
+def record_results(study: Study, results: Sequence[Result]) -> list[Json]:
+    """Results as JSON values; `plans` of a variant are by the spread of its pilot, and of all its seeds."""
+    variants = sum(result.entry.name != BASELINE for result in results)
+
+    def record_plans(result: Result) -> dict[str, Json]:
+        made = {"pilot": plan_seeds(result.pilot, study, variants)}
+        made["all"] = plan_seeds(extend_pilot(result).pilot, study, variants)
+        return {name: dataclasses.asdict(plan) if plan else None for name, plan in made.items()}
+
+    return [
+        record(result) | ({} if result.entry.name == BASELINE else {"plans": record_plans(result)})
+        for result in results
+    ]
 
 
 def _format_share(share: float) -> str:

@@ -142,7 +142,14 @@ def test_the_page_and_the_files_are_of_the_same_figures(tmp_path: Path) -> None:
     assert len(re.findall("<svg", page)) == len(names)
     assert "There is no front over parameters, which are equal within 2%." in page
     assert "a difference of 1% of the loss would be found within about " in page
-    assert json.loads((tmp_path / "summary.json").read_text())[1]["speed_up"] == [4.0, 2.5]
+    first, second = json.loads((tmp_path / "summary.json").read_text())
+    assert second["speed_up"] == [4.0, 2.5]
+    assert "plans" not in first
+    plans = second["plans"]
+    assert plans["pilot"]["seeds"] == 3
+    assert plans["pilot"]["spread"] == pytest.approx(0.005)
+    assert f"within about {plans['pilot']['needed']} seeds" in page
+    assert plans["all"]["seeds"] == len(SMALL.differences)
 
 
 def test_a_table_of_latex_escapes_and_aligns() -> None:
