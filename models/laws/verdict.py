@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike
 from models.contracts import Tree
 from models.paths import path_name
 
+TOLERANCE = 1e-4  # of outputs that are computed in two ways
+WORST = 1e-2  # that is allowed for rounding
+DRAWS = 3  # of inputs that differ in their last bits
+
 
 class BrokenLawError(AssertionError):
     """A law does not hold; the message gives the index and the size of the violation."""
@@ -68,6 +72,27 @@ def require_close(
         raise BrokenLawError(
             f"{prefix}{left[index]:.4g} instead of {right[index]:.4g}, at index {tuple(map(int, index))}"
         )
+
+
+def require_up_to_rounding(
+    compare: Callable[[float], None], function: Callable[[np.ndarray], ArrayLike], x: np.ndarray
+) -> None:
+    """Compares with a tolerance of 1e-4, and where that fails adds what rounding does to a function at x.
+
+    Sums in another order may move the outputs of an ill-conditioned layer further than 1e-4, such as one that divides
+    by a number near 0: as far as inputs do that differ in their last bits.  At most 1e-2 is allowed for that.
+    """
+    try:
+        compare(TOLERANCE)
+    except BrokenLawError:
+        compare(TOLERANCE + min(measure_rounding(function, x), WORST))
+
+
+def measure_rounding(function: Callable[[np.ndarray], ArrayLike], x: np.ndarray) -> float:
+    """Measures the largest change of outputs if every input changes by 2^-22 of itself, up or down at random."""
+    exact, draw = np.asarray(function(x), np.float64), np.random.default_rng(0)
+    changed = (x * (1 + 2.0**-22 * draw.choice((-1, 1), (DRAWS, *x.shape)))).astype(x.dtype)
+    return max(float(np.nanmax(np.abs(np.asarray(function(each), np.float64) - exact))) for each in changed)
 
 
 def require_equal_trees(actual: Tree, expected: Tree, tolerance: float = 1e-4, words: str = "") -> None:
