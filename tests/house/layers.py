@@ -19,6 +19,7 @@ LEVELS = (
     ("report",),
     ("use", "plan"),
     ("study",),
+    ("advise",),
     ("commands", "cli", "notebook"),
 )
 
@@ -53,6 +54,7 @@ PARTS = {
     "train.use": "use",
     "train.plan": "plan",
     "train.study": "study",
+    "train.advise": "advise",
     "train.commands": "commands",
     "train.__main__": "cli",
     "train.cli": "cli",

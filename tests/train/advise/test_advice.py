@@ -1,0 +1,126 @@
+"""Choices between measured methods: the simplest that is not shown to be worse, and what is said of it."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import Ridge
+
+from train.advise.advice import choose, describe_advice, record_advice
+from train.advise.grams import count_following, measure_nats
+from train.advise.measured import Deal, Kind, Measured, compute_mean, is_shown_worse
+from train.advise.page import make_rows, write_advice
+from train.advise.problem import Problem, find_problem
+from train.advise.simple import describe, measure_simple
+from train.advise.tables import measure_table
+from train.data.tasks.series import Series
+from train.sums import wilson_half_width
+
+PROBLEM = Problem("text classes", "x.csv", "sentiment_bert", (), "accuracy", True, ())
+DRAW = np.random.default_rng(0)
+
+
+def make(name: str, kind: Kind, scores: np.ndarray, seconds: float = 1.0) -> Measured:
+    return Measured(name, kind, scores, seconds, 0.01, f"morphax train {name}")
+
+
+def flip(right: float, count: int = 400) -> np.ndarray:
+    return (np.arange(count) // 2 % 100 < right * 100).astype(float)
+
+
+def test_the_mean_has_the_interval_of_a_share_or_of_a_mean() -> None:
+    scores = np.array([1, 0, 1, 1, np.nan])
+    assert compute_mean(scores) == (0.75, wilson_half_width(0.75, 4))
+    errors = DRAW.normal(3, 1, 400)
+    mean, half = compute_mean(errors)
+    assert mean == errors.mean()
+    assert half == pytest.approx(1.96 * errors.std(ddof=1) / 20)
+    assert math.isnan(compute_mean(np.array([np.nan]))[0])
+
+
+def test_parts_are_apart_and_windows_go_by_blocks() -> None:
+    scores = np.arange(10.0)
+    plain = Deal(10)
+    assert plain.pick(scores, "tuning").tolist() == [0, 2, 4, 6, 8]
+    assert plain.pick(scores, "verdict").tolist() == [1, 3, 5, 7, 9]
+    blocks = Deal(20, 5)
+    assert blocks.pick(np.arange(20.0), "tuning").tolist() == [2, 7]
+    assert blocks.pick(np.arange(20.0), "verdict").tolist() == [12, 17]
+
+
+def test_of_equal_methods_one_is_called_worse_in_about_one_of_forty() -> None:
+    draws = np.random.default_rng(1).normal(size=(2000, 2, 100))
+    found = [is_shown_worse(own, other, True) for own, other in draws]
+    assert 0.015 < np.mean(found) < 0.04
+    assert is_shown_worse(np.zeros(100), np.ones(100), True)
+    assert not is_shown_worse(np.zeros(100), np.ones(100), False)
+
+
+def test_the_simplest_that_is_not_shown_worse_is_chosen() -> None:
+    simple, model = make("words", "simple", flip(0.80)), make("MiniLM", "fine-tuned", flip(0.90))
+    assert choose(PROBLEM, Deal(400), [simple, model]).chosen is model
+    close = make("MiniLM", "fine-tuned", np.where(np.arange(400) == 3, 1 - flip(0.8), flip(0.8)))
+    advice = choose(PROBLEM, Deal(400), [make("majority", "simple", flip(0.5)), simple, close])
+    assert advice.chosen is simple
+    assert "No model that was tried is shown to be better than this simple method." in describe_advice(advice)
+
+
+def test_errors_are_better_if_smaller() -> None:
+    problem = dataclasses.replace(PROBLEM, metric="mean_absolute_error", greater=False)
+    methods = [make("mean", "simple", 1 + flip(0.9)), make("MiniLM", "fine-tuned", 1 + flip(0.1))]
+    assert choose(problem, Deal(400), methods).chosen.name == "MiniLM"
+
+
+def test_the_page_the_table_and_the_summary_say_the_same(tmp_path: Path) -> None:
+    half = dataclasses.replace(make("words", "simple", flip(0.6)), share=0.5)
+    methods = [make("words", "simple", flip(0.8)), make("MiniLM", "fine-tuned", flip(0.9))]
+    advice = choose(PROBLEM, Deal(400), methods, [half], {"ViT": "it needs pictures"}, ["1 row is cut"])
+    write_advice(tmp_path, advice, "On v5e:1x1 it takes 3 s.")
+    page, table = (tmp_path / "report.html").read_text(), (tmp_path / "table.md").read_text()
+    for words in ("MiniLM (recommended)", "it needs pictures", "1 row is cut", "On v5e:1x1", "more examples pay"):
+        assert words in page
+    assert "MiniLM (recommended)" in table
+    assert make_rows(advice, advice.methods)[0][0] == "MiniLM (recommended)"
+    recorded = record_advice(advice)
+    assert recorded["recommended"] == "MiniLM"
+    assert "0.900 ± " in str(recorded["sentences"])
+
+
+def test_grams_are_witten_and_bell_by_hand() -> None:
+    followed = count_following([0, 1, 0, 1, 0, 2], 2)
+    nats = measure_nats(followed, [0, 1], 4)
+    # order 1: counts 3, 2, 1 of 6 tokens of 3 kinds, a quarter for each of 4 tokens below
+    first = (3 + 3 / 4) / 9
+    assert nats[0].tolist() == pytest.approx([-math.log(first), -math.log((2 + 3 / 4) / 9)])
+    # order 2: after 0 came 1 twice and 2 once, two kinds
+    assert nats[1, 1] == pytest.approx(-math.log((2 + 2 * (2 + 3 / 4) / 9) / 5))
+    assert nats[1, 0] == pytest.approx(-math.log(first))
+
+
+def test_forecasts_are_the_last_value_and_the_lag(tmp_path: Path) -> None:
+    table = tmp_path / "x.csv"
+    table.write_text("x\n" + "".join(f"{n % 6}\n" for n in range(120)))
+    data = Series(path=str(table), time=None, context=6, horizon=3, patch=3, lags=(6,)).open()
+    found = {one.name: one for one in measure_simple("forecasts", data, lambda text: None)}
+    assert found["6 steps before"].scores.max() == 0
+    assert found["window, linear"].scores.max() < 0.2
+    first, (past, future) = found["last value"].scores[0], data.window("test", 0)
+    assert first == pytest.approx(np.abs(future - past[-1]).mean())
+
+
+def test_a_planted_rule_is_found_by_trees_and_rows_without_a_target_are_counted(tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    x, kind = draw.normal(size=200), draw.integers(3, size=200)
+    rows = [f"{a:.3f},{'abc'[b]},{'yes' if (a > 0) == (b == 1) else 'no'}" for a, b in zip(x, kind, strict=True)]
+    table = tmp_path / "x.csv"
+    table.write_text("x,kind,target\n" + "\n".join([*rows, "0.5,a,"]) + "\n")
+    told: list[str] = []
+    found = {one.name: compute_mean(one.scores)[0] for one in measure_table(find_problem(str(table)), told.append)}
+    assert told[0] == "1 of 201 rows have no target and are left out"
+    assert found["boosted trees"] > 0.9 > found["linear"]
+    assert describe(HistGradientBoostingClassifier(max_iter=5)) == "HistGradientBoostingClassifier(max_iter=5)"
+    assert describe(Ridge()) + describe(DummyClassifier()) == "Ridge()DummyClassifier()"

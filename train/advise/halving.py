@@ -1,0 +1,65 @@
+"""Successive halving: all models for a short time, the better half for longer, until one is left.
+
+Jamieson and Talwalkar, arXiv:1502.07943.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from train.advise.measured import Deal, Measured, compute_mean
+from train.advise.models import FEWEST, Candidate, prepare_candidate, try_candidate
+from train.advise.problem import Problem
+from train.errors import InputError
+from train.study.pilot import time_steps
+
+
+def halve(
+    problem: Problem, candidates: Sequence[Candidate], seconds: float, deal: Deal, say: Callable[[str], None]
+) -> tuple[list[Measured], dict[str, str]]:
+    """Tries candidates for about so many seconds of training; their trials, and why some were not tried.
+
+    A round has an equal share of the time, divided among its candidates.  A trial has its whole schedule; none has
+    more steps than the config.
+    """
+    trials: list[Measured] = []
+    refused: dict[str, str] = {}
+    each: dict[str, tuple[float, int]] = {}  # seconds of a step, and the most steps
+    times: dict[tuple[int, str], float] = {}  # of models whose steps have the same FLOPs
+    for candidate in candidates:
+        try:
+            prepared = prepare_candidate(problem, candidate)
+        except InputError as error:
+            refused[candidate.name] = str(error)
+            continue
+        alike = prepared.work, candidate.kind
+        if alike not in times:
+            say(f"{candidate.name}: the time of a step")
+            times[alike] = float(np.median(time_steps([prepared], 1)))
+        each[candidate.name] = times[alike], prepared.steps
+    left = [candidate for candidate in candidates if candidate.name in each]
+    rounds = max(1, math.ceil(math.log2(max(1, len(left)))) + 1)
+    done: dict[str, Measured] = {}
+    while left:
+        share = seconds / rounds / len(left)
+        for candidate in left:
+            spent, most = each[candidate.name]
+            steps = max(FEWEST, min(most, int(share / spent)))
+            before = done.get(candidate.name)
+            if before is not None and before.steps >= 0.7 * steps:
+                continue  # it has had nearly as many
+            say(f"{candidate.name}: {steps} steps, about {steps * spent:.0f} s")
+            began = time.perf_counter()
+            trial, step = try_candidate(problem, candidate, steps)
+            trials.append(trial)
+            done[candidate.name], each[candidate.name] = trial, (step, most)
+            mean, half = compute_mean(deal.pick(trial.scores, "tuning"))
+            say(f"    {problem.metric} {mean:.4g} ± {half:.2g}, {time.perf_counter() - began:.0f} s in all")
+        if len(left) == 1:
+            break
+        sign = -1 if problem.greater else 1
+        left.sort(key=lambda one: sign * compute_mean(deal.pick(done[one.name].scores, "tuning"))[0])
+        left = left[: -(-len(left) // 2)]
+    return trials, refused
