@@ -44,18 +44,21 @@ class Advice:
 
 
 def advise(problem: Problem, seconds: float, say: Callable[[str], None]) -> Advice:
-    """Measures simple methods and models on a problem, models for about so many seconds, and chooses one."""
+    """Measures simple methods and models on a problem, and chooses one.
+
+    Models are trained for about so many seconds; none is tried if that is 0.
+    """
     if problem.task == "table":
         simple = list(measure_table(problem, say))
         return choose(problem, Deal(len(simple[0].scores)), simple)
     candidates = list_candidates(problem)
     data = open_data(prepare_candidate(problem, candidates[0]).experiment.data)
     say(f"{problem.task}; simple methods first")
-    measured = list(_measure_without_models(problem, data, say))
+    measured = list(measure_methods(problem, data, say))
     if not measured:
         raise InputError(f"{problem.path} has no example that a simple method can be measured on.")
     deal = deal_examples(data, len(measured[0].scores))
-    trials, refused = halve(problem, candidates, seconds, deal, say)
+    trials, refused = halve(problem, candidates, seconds, deal, say) if seconds else ([], {})
     whole = [one for one in measured if one.share == 1]
     smaller = [one for one in measured if one.share < 1]
     last = {trial.name: trial for trial in trials}
@@ -63,7 +66,8 @@ def advise(problem: Problem, seconds: float, say: Callable[[str], None]) -> Advi
     return choose(problem, deal, [*whole, *last.values()], smaller, refused, notes)
 
 
-def _measure_without_models(problem: Problem, data: Dataset, say: Callable[[str], None]) -> Iterator[Measured]:
+def measure_methods(problem: Problem, data: Dataset, say: Callable[[str], None]) -> Iterator[Measured]:
+    """Measures the simple methods of a problem, those of scikit-learn also on a part of the examples."""
     if isinstance(data, OpenedCorpus):
         yield from measure_grams(data)
         return

@@ -5,7 +5,7 @@ Jamieson and Talwalkar, arXiv:1502.07943.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,8 @@ def halve(
     """Tries candidates for about so many seconds of training; their trials, and why some were not tried.
 
     A round has an equal share of the time, divided among its candidates.  A trial has its whole schedule; none has
-    more steps than the config.
+    more steps than the config, or fewer than 50: candidates for which the time does not last are not tried, the last
+    of the list first.
     """
     trials: list[Measured] = []
     refused: dict[str, str] = {}
@@ -39,14 +40,16 @@ def halve(
             say(f"{candidate.name}: the time of a step")
             times[alike] = float(np.median(time_steps([prepared], 1)))
         each[candidate.name] = times[alike], prepared.steps
-    left = [candidate for candidate in candidates if candidate.name in each]
-    rounds = max(1, math.ceil(math.log2(max(1, len(left)))) + 1)
+    left = _select_affordable([candidate for candidate in candidates if candidate.name in each], each, seconds)
+    for name in each.keys() - {candidate.name for candidate in left}:
+        refused[name] = f"a step takes {each[name][0]:.3g} s, and --hours leave no time for {FEWEST} of them"
+    rounds = count_rounds(len(left))
     done: dict[str, Measured] = {}
     while left:
         share = seconds / rounds / len(left)
         for candidate in left:
             spent, most = each[candidate.name]
-            steps = max(FEWEST, min(most, int(share / spent)))
+            steps = max(min(FEWEST, most), min(most, int(share / spent)))
             before = done.get(candidate.name)
             if before is not None and before.steps >= 0.7 * steps:
                 continue  # it has had nearly as many
@@ -63,3 +66,22 @@ def halve(
         left.sort(key=lambda one: sign * compute_mean(deal.pick(done[one.name].scores, "tuning"))[0])
         left = left[: -(-len(left) // 2)]
     return trials, refused
+
+
+def count_rounds(candidates: int) -> int:
+    """Counts the rounds until one candidate is left."""
+    return math.ceil(math.log2(max(1, candidates))) + 1
+
+
+def _select_affordable(
+    candidates: Sequence[Candidate], each: Mapping[str, tuple[float, int]], seconds: float
+) -> list[Candidate]:
+    """Selects the first candidates, as many as the first round has time for."""
+    left = list(candidates)
+    while left:
+        share = seconds / count_rounds(len(left)) / len(left)
+        slow = [one for one in left if share < each[one.name][0] * min(FEWEST, each[one.name][1])]
+        if not slow:
+            return left
+        left.remove(slow[-1])
+    return left

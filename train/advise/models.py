@@ -22,10 +22,11 @@ from train.engine.step import make_sums
 from train.precision import Precision
 from train.sums import sum_by_example
 
-FEWEST = 10  # steps of a trial
+FEWEST = 50  # steps of a trial
 SCRATCH = (
-    "model=Transformer(TokenEmbed(30522, 128), Stack(Block(Attention(4, position=RoPE()), MLP(), PreNorm(LayerNorm())),"
-    " 2, LayerNorm()), {head}(1, MeanPool()))"
+    "initial=none",
+    "model.embed=TokenEmbed(30522, 128)",
+    "model.stack=Stack(Block(Attention(4, position=RoPE()), MLP(), PreNorm(LayerNorm())), 2, LayerNorm())",
 )
 ADAMW = "optimizer=AdamW(Linear({rate}, warmup=0.06), decay=0.01, clip=1.0)"
 
@@ -43,7 +44,6 @@ def list_candidates(problem: Problem) -> list[Candidate]:
     """Lists the models that are tried on a task."""
     match problem.task:
         case "text classes" | "text values":
-            head = "ClassHead" if problem.task == "text classes" else "ValueHead"
             usual = ("data.truncate=true",)
             frozen = "optimizer.freeze=('^embed', '^stack')"
             return [
@@ -53,7 +53,7 @@ def list_candidates(problem: Problem) -> list[Candidate]:
                 Candidate(
                     "2 layers of width 128",
                     "from scratch",
-                    (*usual, SCRATCH.format(head=head), "initial=none", ADAMW.format(rate="1e-3")),
+                    (*usual, *SCRATCH, ADAMW.format(rate="1e-3")),
                 ),
             ]
         case "image classes":

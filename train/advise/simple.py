@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -27,9 +27,9 @@ MOST = 20_000  # examples that a simple method is trained on
 class Estimator(Protocol):
     """An estimator of scikit-learn."""
 
-    def fit(self, x: Any, y: np.ndarray, /) -> object: ...  # of any inputs
+    def fit(self, x: object, y: np.ndarray) -> object: ...
 
-    def predict(self, x: Any, /) -> Any: ...  # an array
+    def predict(self, x: object) -> np.ndarray: ...
 
 
 Inputs = Sequence[str] | np.ndarray

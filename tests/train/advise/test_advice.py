@@ -1,22 +1,27 @@
 """Choices between measured methods: the simplest that is not shown to be worse, and what is said of it."""
 
 import dataclasses
+import datetime
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 
-from train.advise.advice import choose, describe_advice, record_advice
+from train.advise.advice import advise, choose, describe_advice, measure, measure_methods, record_advice
 from train.advise.grams import count_following, measure_nats
 from train.advise.measured import Deal, Kind, Measured, compute_mean, is_shown_worse
+from train.advise.models import list_candidates, prepare_candidate, try_candidate
 from train.advise.page import make_rows, write_advice
 from train.advise.problem import Problem, find_problem
 from train.advise.simple import describe, measure_simple
 from train.advise.tables import measure_table
+from train.cli import main
 from train.data.tasks.series import Series
 from train.sums import wilson_half_width
 
@@ -124,3 +129,87 @@ def test_a_planted_rule_is_found_by_trees_and_rows_without_a_target_are_counted(
     assert found["boosted trees"] > 0.9 > found["linear"]
     assert describe(HistGradientBoostingClassifier(max_iter=5)) == "HistGradientBoostingClassifier(max_iter=5)"
     assert describe(Ridge()) + describe(DummyClassifier()) == "Ridge()DummyClassifier()"
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "x.csv"
+    table.write_text(
+        "x,kind,target\n" + "\n".join(f"{n / 7:.3f},{'abc'[n % 3]},{['no', 'yes'][n > 60]}" for n in range(120))
+    )
+    folder = tmp_path / "advice"
+    assert main(["advise", str(table), "--to", str(folder), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((folder / "summary.json").read_text())
+    assert printed["recommended"] in (folder / "report.html").read_text()
+    assert printed["task"] == "table"
+    assert {one["method"] for one in printed["methods"]} == {
+        "most frequent class",
+        "linear",
+        "nearest",
+        "boosted trees",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [True, False], ids=["planted", "noise"])
+def test_a_model_is_recommended_if_it_is_better_and_a_simple_method_otherwise(tmp_path: Path, told: bool) -> None:
+    """Which side a bright stripe crosses, at any place: no linear model of pixels sees it, and of noise none does."""
+    draw = np.random.default_rng(3)
+    for number in range(600):
+        across = bool(draw.integers(2))
+        picture = draw.integers(0, 60, (28, 28)).astype(np.uint8)
+        place = int(draw.integers(2, 24))
+        if across:
+            picture[place : place + 2] = 255
+        else:
+            picture[:, place : place + 2] = 255
+        kind = across if told else bool(draw.integers(2))
+        folder = tmp_path / "pictures" / ("across" if kind else "down")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    problem = find_problem(str(tmp_path / "pictures"))
+    problem = dataclasses.replace(problem, overrides=(*problem.overrides, "data.holdout=0.3"))
+    candidate = list_candidates(problem)[0]
+    data = prepare_candidate(problem, candidate).data
+    simple = [one for one in measure_methods(problem, data, lambda text: None) if one.share == 1]
+    trial, _ = try_candidate(problem, candidate, 250)
+    advice = choose(problem, Deal(len(trial.scores)), [*simple, trial])
+    if told:
+        assert advice.chosen.kind == "from scratch"
+        assert measure(advice, advice.chosen)[0] > 0.9
+    else:
+        assert advice.chosen.kind == "simple"
+        assert "No model that was tried is shown to be better than this simple method." in describe_advice(advice)
+
+
+@pytest.mark.slow
+def test_trials_of_every_task_are_scored_by_example(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\n" + "".join(f"a text of number {n},{'ab'[n % 2]}\n" for n in range(80)))
+    values = tmp_path / "values.csv"
+    values.write_text("text,score\n" + "".join(f"a text of number {n},{n / 7}\n" for n in range(80)))
+    series = tmp_path / "series.csv"
+    start = datetime.datetime(2026, 1, 1)
+    hours = [(start + datetime.timedelta(hours=n)).isoformat() for n in range(900)]
+    series.write_text("time,a,b\n" + "".join(f"{hour},{n % 24}.5,{n % 7}.5\n" for n, hour in enumerate(hours)))
+    language = tmp_path / "novel.txt"
+    language.write_text("\n".join(f"{n} times {n} is {n * n}." for n in range(600)))
+    for path in (texts, values, series, language):
+        problem = find_problem(str(path))
+        for candidate in list_candidates(problem):
+            data = prepare_candidate(problem, candidate).data
+            simple = next(iter(measure_methods(problem, data, lambda text: None)))
+            trial, _ = try_candidate(problem, candidate, 2)
+            assert trial.scores.shape == simple.scores.shape, (path.name, candidate.name)
+            assert np.isfinite(trial.scores).all()
+            assert trial.command.startswith(f"morphax train {problem.config} data.path={path}")
+
+
+@pytest.mark.slow
+def test_models_for_which_the_time_does_not_last_are_named(tmp_path: Path) -> None:
+    novel = tmp_path / "novel.txt"
+    novel.write_text("\n".join(f"{n} times {n} is {n * n}." for n in range(600)))
+    advice = advise(find_problem(str(novel)), 1e-3, lambda text: None)
+    assert advice.chosen.kind == "simple"
+    assert len(advice.refused) == 3
+    assert all("leave no time for 50 of them" in reason for reason in advice.refused.values())
