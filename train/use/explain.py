@@ -19,38 +19,19 @@ from models.inspect.intermediates import by_depth, capture
 from models.inspect.lens import logit_lens
 from models.inspect.saliency import gradient_times_input, integrated_gradients, occlude
 from models.inspect.watch import INPUT
-from train.contracts import Arrays, Dataset, Params, Scores, Searches, Shows, Tokenised
+from train.contracts import Arrays, Dataset, Params, Scores, Searches, Tokenised
 from train.engine.folder import Recorded
 from train.engine.prepared import prepare_inference
 from train.errors import InputError, convert_errors
-from train.page import Figure
 from train.use.evaluate import format_output, restore_params
 from train.use.questions import QuestionBatches
+from train.use.training_examples import Examples, find_influential, find_neighbours, open_training
 
 SPECIAL = re.compile(r"\[[A-Z]+\]|</?[a-z]+>")  # names of tokens that stand for no text
-EMBED, HIDDEN, ROLLOUT = "embed", "head:input", "rollout over all layers"
+EMBED, ROLLOUT = "embed", "rollout over all layers"
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients, doubled until they are complete
 COMPLETE = 1e-3  # of the difference of the scores that attributions have to sum to
 HEADS = 256  # heads that are ablated at most
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbour:
-    """A training example near to the question: the cosine of both, the example, and its label if it has one."""
-
-    similarity: float
-    example: str | Figure
-    label: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbours:
-    """The nearest of the first `compared` training examples, if `whole` of all; `missing` says why there are none."""
-
-    nearest: tuple[Neighbour, ...] = ()
-    compared: int = 0
-    whole: bool = False
-    missing: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +60,8 @@ class Explanation:
     depth: Mapping[str, tuple[float, Mapping[str, object]]] = dataclasses.field(default_factory=dict)
     attention: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     heads: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    neighbours: Neighbours = Neighbours()
+    neighbours: Examples = Examples()
+    influential: Examples = Examples()
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -129,6 +111,14 @@ def explain(
     missing: dict[str, str] = {}
     state = _Explained(model, params, arrays, score, missing)
     methods, error, ends = state.attribute(empty)
+    neighbours = influential = Examples(missing="none were asked for")
+    if nearest:
+        training = open_training(run, among)
+        if isinstance(training, str):
+            neighbours = influential = Examples(missing=training)
+        else:
+            neighbours = find_neighbours(training, model, params, arrays, nearest)
+            influential = find_influential(folder, inference, training, arrays, score, nearest)
     names, registers, grid = name_tokens(model, data, first, methods["integrated gradients"].shape[0])
     return Explanation(
         question,
@@ -144,7 +134,8 @@ def explain(
         {path: (float(score(row)[0]), answer(row)) for path, row in state.read_depth()},
         {path: weights[:count, :count] for path, weights in state.read_attention()},
         state.ablate_heads(),
-        find_neighbours(run, data, model, params, arrays, nearest, among),
+        neighbours,
+        influential,
         missing,
     )
 
@@ -284,53 +275,3 @@ class _Explained:
             path.removesuffix(".weigh"): np.asarray(values, np.float64).reshape(len(values))
             for path, values in sorted(lost.items(), key=lambda pair: by_depth(pair[0]))
         }
-
-
-def find_neighbours(
-    run: Recorded, data: Dataset, model: Model, params: Params, question: Batch, nearest: int, among: int
-) -> Neighbours:
-    """Finds the training examples whose mean last hidden vector has the largest cosine with the question's."""
-    if not nearest:
-        return Neighbours(missing="none were asked for")
-    try:
-        opened = run.experiment.data.open(run.classes)
-        batches = opened.batches("train", min(among, 32), 1, None)
-    except (InputError, OSError) as error:
-        return Neighbours(missing=f"the training data cannot be read: {error}")
-    if not isinstance(opened, Shows):
-        return Neighbours(missing=f"{type(run.experiment.data).__name__} shows no examples")
-
-    @jax.jit
-    def represent(params: Params, batch: Batch) -> jax.Array:
-        """The mean hidden vector of each example, (b, n, d)."""
-        (hidden,) = capture(model, params, batch, HIDDEN).values()
-        if "segments" not in batch:
-            return hidden.mean(1, keepdims=True)
-        most = batch["starts"].shape[1] if "starts" in batch else 1
-        member = (batch["segments"][:, None] == jnp.arange(1, most + 1)[:, None]).astype(hidden.dtype)
-        return member @ hidden / jnp.maximum(member.sum(-1, keepdims=True), 1)
-
-    try:
-        own = np.asarray(represent(params, question), np.float64)[0, 0]
-    except (LookupError, ValueError) as error:
-        return Neighbours(missing=str(error))
-    found: list[tuple[float, int, str]] = []
-    step = 0
-    for step in range(len(batches)):
-        batch = batches[step]
-        vectors = np.asarray(represent(params, {name: jnp.asarray(value) for name, value in batch.items()}), np.float64)
-        weights = batch.get("weights", np.ones(vectors.shape[:2]))
-        if weights.shape != vectors.shape[:2]:  # of tokens
-            weights = weights.reshape(len(vectors), -1).max(1, keepdims=True)
-        cosines = vectors @ own / np.maximum(np.linalg.norm(vectors, axis=-1) * np.linalg.norm(own), 1e-12)
-        index = np.broadcast_to(batch["index"].reshape(len(vectors), -1), weights.shape)
-        labels = batch.get("labels")
-        labels = None if labels is None or labels.size != weights.size else labels.reshape(weights.shape)
-        for row in zip(*np.nonzero(weights > 0), strict=True):
-            label = "" if labels is None or not opened.classes else opened.classes[int(labels[row])]
-            found.append((float(cosines[row]), int(index[row]), label))
-        if len(found) >= among:
-            break
-    best = sorted(found[:among], reverse=True)[:nearest]
-    shown = tuple(Neighbour(cosine, opened.show_example("train", place), label) for cosine, place, label in best)
-    return Neighbours(shown, min(len(found), among), len(found) <= among and step == len(batches) - 1)

@@ -12,6 +12,7 @@ from train.errors import Json
 from train.page import PANELS, Panels, Piece, Sentence, Shaded, Table, add_caption
 from train.report.html import make_page
 from train.use.explain import Explanation
+from train.use.training_examples import Examples
 
 SHOWN = 40  # tokens of an attention map at most
 ROWS = 30  # tokens of the table at most
@@ -184,14 +185,35 @@ def _show_heads(explained: Explanation) -> Iterator[tuple[str, Piece]]:
 
 
 def _show_neighbours(explained: Explanation) -> Iterator[tuple[str, Piece]]:
-    neighbours = explained.neighbours
-    if neighbours.missing:
-        yield "", Sentence(f"Left out: {neighbours.missing}.")
+    among = _describe_compared(explained.neighbours)
+    caption = f"by the cosine of mean last hidden vectors, among {among}"
+    yield from _show_examples(explained.neighbours, "cosine", caption, ".3f")
+
+
+def _show_influential(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    found = explained.influential
+    steps = (
+        f"the checkpoint of step {found.checkpoints[0]}"
+        if len(found.checkpoints) == 1
+        else (f"the checkpoints of steps {join(map(str, found.checkpoints))}")
+    )
+    caption = (
+        f"what a step of gradient descent on the example adds to the score ({explained.words}), summed over {steps}"
+        f" (TracIn), among {_describe_compared(found)}; above 0 for what speaks for the answer"
+    )
+    yield from _show_examples(found, "influence", caption, "+.3g")
+
+
+def _describe_compared(found: Examples) -> str:
+    return f"{'all' if found.whole else 'the first'} {found.compared} training examples"
+
+
+def _show_examples(found: Examples, name: str, caption: str, form: str) -> Iterator[tuple[str, Piece]]:
+    if found.missing:
+        yield "", Sentence(f"Left out: {found.missing}.")
         return
-    rows = tuple((f"{near.similarity:.3f}", near.label, near.example) for near in neighbours.nearest)
-    among = f"all {neighbours.compared}" if neighbours.whole else f"the first {neighbours.compared}"
-    caption = f"by the cosine of mean last hidden vectors, among {among} training examples"
-    yield caption, Table(("cosine", "label", "example"), rows)
+    rows = tuple((format(one.value, form), one.label, one.example) for one in found.first)
+    yield caption, Table((name, "label", "example"), rows)
 
 
 SECTIONS: Mapping[str, Callable[[Explanation], Iterator[tuple[str, Piece]]]] = {
@@ -200,6 +222,7 @@ SECTIONS: Mapping[str, Callable[[Explanation], Iterator[tuple[str, Piece]]]] = {
     "Over depth": _show_depth,
     "Heads": _show_heads,
     "Nearest training examples": _show_neighbours,
+    "Most influential training examples": _show_influential,
 }
 
 
@@ -219,5 +242,16 @@ def record_explanation(explained: Explanation) -> dict[str, Json]:
         "tokens": tokens,
         "depth": {path: score for path, (score, _) in explained.depth.items()},
         "heads": {path: list(map(float, values)) for path, values in explained.heads.items()},
+        "nearest": _record_examples(explained.neighbours),
+        "influential": _record_examples(explained.influential),
         "left_out": dict(explained.missing),
     }
+
+
+def _record_examples(found: Examples) -> dict[str, Json]:
+    """Records examples as JSON values; those that are pictures without their content."""
+    shown: list[Json] = [
+        {"value": one.value, "label": one.label, "example": one.example if isinstance(one.example, str) else None}
+        for one in found.first
+    ]
+    return {"examples": shown, "compared": found.compared, "missing": found.missing or None}

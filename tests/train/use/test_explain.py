@@ -72,8 +72,13 @@ def test_an_answer_is_explained_on_a_page(inside: Path, capsys: pytest.CaptureFi
     page = Path(answered["page"]).read_text(encoding="utf-8")
     assert all(f"<h2>{name}</h2>" in page for name in ("Answer", "What it read", "Over depth", "Heads"))
     assert "among all 8 training examples" in page
-    assert page.count("<td>review ") == 2 * 3
-    assert page.count("<h3>other</h3>") == 5
+    assert page.count("<td>review ") == 2 * 2 * 3
+    assert page.count("<h3>other</h3>") == 6
+    assert "summed over the checkpoint of step 1 (TracIn)" in page
+    assert [one["example"] for one in said["nearest"]["examples"]] != []
+    values = [abs(one["value"]) for one in said["influential"]["examples"]]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
@@ -112,6 +117,8 @@ def test_the_word_that_decides_is_named(
     start = explained.question.index("lovely")
     decisive = {start + place for place in range(len("lovely"))}
     assert explained.answer["label"] == "good"
+    first, *_ = explained.influential.first
+    assert (first.label == "good") == (first.value > 0)  # a step on a good film raises the score of good
     assert set(order[:3].tolist()) & decisive
 
 
@@ -168,8 +175,8 @@ def test_patches_of_a_picture_that_decide_are_found(
     assert (explained.registers, explained.grid) == (1, (2, 2))
     cells = np.abs(explained.methods["integrated gradients"][1:])
     assert int(cells.argmax()) == 0
-    assert len(explained.neighbours.nearest) == 5
-    assert {near.label for near in explained.neighbours.nearest} == {"light"}
+    assert len(explained.neighbours.first) == 5
+    assert {near.label for near in explained.neighbours.first} == {"light"}
     said = ask(capsys, "run", "pictures/light/0.png", "--config", "config.py")
     page = Path(said["page"]).read_text(encoding="utf-8")
     assert "cells that speak for the answer" in page
