@@ -131,6 +131,13 @@ class Labelled(Protocol):
 
 
 @runtime_checkable
+class Columned(Protocol):
+    """Data with columns beside what a model reads: `read_column` gives the cell of every example, in their order."""
+
+    def read_column(self, part: PART, name: str) -> list[object]: ...
+
+
+@runtime_checkable
 class Unasked(Protocol):
     """Data without predictions for a user's input; `unasked` is the reason, such as "data are made by a rule"."""
 
@@ -233,6 +240,17 @@ class PerValue(Protocol):
 
     @property
     def per_value(self) -> int: ...
+
+
+class Reweighs(Protocol):
+    """Weights q (g,) of the groups of a `column` in the loss: `start(counts)`, and `update` after each step."""
+
+    @property
+    def column(self) -> str: ...
+
+    def start(self, counts: np.ndarray) -> np.ndarray: ...
+
+    def update(self, weights: jax.Array, losses: jax.Array, present: jax.Array, counts: jax.Array) -> jax.Array: ...
 
 
 class Schedule(Protocol):

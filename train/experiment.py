@@ -5,7 +5,7 @@ import math
 
 from models.contracts import Model
 from models.structure import APART
-from train.contracts import Data, Initial, Metric, Objective, Optimizer, Parallel, Review
+from train.contracts import Data, Initial, Metric, Objective, Optimizer, Parallel, Review, Reweighs
 from train.events import Sink
 from train.parallel import Jit
 from train.precision import Precision
@@ -61,7 +61,8 @@ class Experiment:
     parts that are computed in turn, and `log_every` counts steps.  `review` examines the trained model on the test
     split: metrics by their field's library, pictures for the report.  `metrics` are measured at each evaluation beside
     those of the objective: `metrics=(MacroF1(), TopK(5))`.  `sinks` are tracking servers that receive the numbers of a
-    run too: `sinks=(WandB("project"),)`.  `seed` decides initial parameters, order of data and dropout.  `given` are
+    run too: `sinks=(WandB("project"),)`.  `groups` weighs groups of examples in the training loss:
+    `groups=GroupDRO("region")`.  `seed` decides initial parameters, order of data and dropout.  `given` are
     the paths of overrides, which are never changed to fit the data (see `train.engine.requirements`).  Raises
     ValueError if two settings contradict each other.
     """
@@ -82,6 +83,7 @@ class Experiment:
     metrics: tuple[Metric, ...] = ()
     sinks: tuple[Sink, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
+    groups: Reweighs | None = None
     log_every: int = 20
     seed: int = 0
     given: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False, metadata={APART: True})

@@ -126,21 +126,21 @@ def compute_moments(
     return Moments(total.value, total.weight, *added([jnp.sum(terms) for terms in sums]))
 
 
-def compute_interval(parts: Sequence[Moments]) -> tuple[float, float]:
-    """Computes (R, half width of its 95 % confidence interval) of a ratio R = sum(s_i) / sum(w_i) over n examples i.
+def compute_interval(parts: Sequence[Moments], level: float = LEVEL) -> tuple[float, float]:
+    """Computes (R, half width of its confidence interval) of a ratio R = sum(s_i) / sum(w_i) over n examples i.
 
     Examples may come in any number of parts.  An example is the unit that another test set would sample anew: an image,
     a sentence, a clip; for a text the document, or the window that it is cut into.  The interval does not depend on how
     examples were put into batches.
 
-    In general the half width is t sqrt(n / (n - 1) sum (s_i - R w_i)^2) / sum(w_i), t the 97.5 % quantile of Student's
-    distribution with n - 1 degrees of freedom: the linearised variance of a ratio (Cochran, Sampling Techniques, 1977,
-    equation 6.12), which for equal weights is that of a mean.
+    In general the half width is t sqrt(n / (n - 1) sum (s_i - R w_i)^2) / sum(w_i), t the (1 + level) / 2 quantile of
+    Student's distribution with n - 1 degrees of freedom: the linearised variance of a ratio (Cochran, Sampling
+    Techniques, 1977, equation 6.12), which for equal weights is that of a mean.
 
     If every example is either right or wrong (s_i is w_i or 0) it is Wilson's interval for a proportion (J. Am. Stat.
     Assoc. 22, 1927), which is no point if all are right: (R + z^2 / 2n +- z sqrt(R (1 - R) / n + z^2 / 4n^2)) / (1 +
-    z^2 / n), z = 1.96, and n the effective number (sum w)^2 / sum w^2.  It is not symmetric about R; the half width
-    reaches its farther end.
+    z^2 / n), z = 1.96 at 95 %, and n the effective number (sum w)^2 / sum w^2.  It is not symmetric about R; the half
+    width reaches its farther end.
 
     The half width is infinite if examples are not told apart, or if there is one alone that is neither right nor wrong;
     R is NaN if the weight is 0.
@@ -158,17 +158,23 @@ def compute_interval(parts: Sequence[Moments]) -> tuple[float, float]:
     if not count:
         return ratio, math.inf
     if not mixed and 0 <= ratio <= 1:
-        return ratio, wilson_half_width(ratio, weight**2 / weights)
+        return ratio, wilson_half_width(ratio, weight**2 / weights, level)
     if count < 2:
         return ratio, math.inf
-    return ratio, float(stdtrit(count - 1, (1 + LEVEL) / 2)) * math.sqrt(
+    return ratio, float(stdtrit(count - 1, (1 + level) / 2)) * math.sqrt(
         max(squares, 0.0) * count / (count - 1)
     ) / weight
 
 
-def wilson_half_width(share: float, count: float) -> float:
-    """Computes the distance of a share of `count` examples from the farther end of its 95 % Wilson interval."""
-    z = float(stdtrit(math.inf, (1 + LEVEL) / 2))
+def compute_wilson_limits(share: float, count: float, level: float = LEVEL) -> tuple[float, float]:
+    """Computes the limits of Wilson's interval of a share of `count` examples."""
+    z = float(stdtrit(math.inf, (1 + level) / 2))
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return half + abs(centre - share)
+    return centre - half, centre + half
+
+
+def wilson_half_width(share: float, count: float, level: float = LEVEL) -> float:
+    """Computes the distance of a share of `count` examples from the farther end of its Wilson interval."""
+    low, high = compute_wilson_limits(share, count, level)
+    return max(high - share, share - low)

@@ -4,6 +4,7 @@ A package of files is a command with commands of its own, as `morphax audit priv
 """
 
 import argparse
+import dataclasses
 import importlib
 import os
 import pkgutil
@@ -11,8 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from train.errors import InputError
+
+if TYPE_CHECKING:
+    from train.engine.folder import Recorded
 
 
 def add_commands(parser: argparse.ArgumentParser, package: ModuleType, metavar: str) -> None:
@@ -38,6 +43,35 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of commands that read a run."""
     parser.add_argument("--best", action="store_true", help="use the checkpoint with the best metric, not the last")
     parser.add_argument("--config", help="the config file that defines the run's own components")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument of commands that read other data than a run's own."""
+    parser.add_argument(
+        "--data", metavar="PATH", help="your own file or folder: short for data.path=PATH data.test=PATH"
+    )
+
+
+def point_to_data(run: "Recorded", path: str | None, overrides: Sequence[str]) -> "Recorded":
+    """Overrides a run's settings, and has it read all of a user's file or folder if there is one.
+
+    Raises InputError if the data read no files, or if the overrides name files too.
+    """
+    from train.data.origins import ReadsFiles
+    from train.spec.overrides import override
+    from train.spec.parts import list_project_parts
+
+    data = run.experiment.data
+    if path is not None and not isinstance(data, ReadsFiles):
+        raise InputError(f"--data is {path} and {type(data).__name__} reads no files; leave it out.")
+    paths = [text for text in overrides if text.partition("=")[0] in ("data.path", "data.test")]
+    if path is not None and paths:
+        raise InputError(
+            f"--data is {path}, which is short for data.path and data.test, and {paths[0]} is given too; leave one out."
+        )
+    shorthand = [f"data.{name}={path}" for name in ("path", "test") if path is not None and hasattr(data, name)]
+    experiment = override(run.experiment, [*shorthand, *overrides], list_project_parts())
+    return dataclasses.replace(run, experiment=experiment)
 
 
 def make_folder(folder: Path) -> Path:

@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from models.words import join
@@ -20,6 +21,7 @@ examples:
   morphax predict runs/sentiment_bert reviews.csv --set data.text=review
   morphax predict runs/sentiment_bert - < sentences.txt     one text a line
   morphax predict runs/sentiment_bert --json "a delightful film"
+  morphax predict runs/reviews reviews.csv --thresholds     one threshold a group: morphax audit bias --thresholds
   morphax predict runs/detect_cells PICTURE.jpg FOLDER      objects; sides of boxes in shares of the picture
   morphax predict runs/translate_multi30k "A man is riding a bicycle."
 """
@@ -38,6 +40,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="path=value",
         help="a setting to change, such as data.text; again for more",
     )
+    parser.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="decide by the thresholds of groups in RUN/thresholds.json (morphax audit bias --thresholds)",
+    )
+    parser.add_argument("--group", help="the group of all inputs, with --thresholds (default: a column of the tables)")
     add_run_arguments(parser)
 
 
@@ -55,6 +63,10 @@ def run(options: argparse.Namespace) -> int:
     if not inputs:
         raise InputError("There is nothing to predict from; give a text or a file, or lines on standard input.")
     answers = predict(options.folder, run, inputs, options.best)
+    if options.group is not None and not options.thresholds:
+        raise InputError(f"--group is {options.group!r}, which only --thresholds reads; give both.")
+    if options.thresholds:
+        answers = decide_by_group(answers, options.folder, inputs, options.group)
     paired: list[dict[str, object]] = []
     for question, answer in answers:
         paired.append({"input": question, **answer})
@@ -68,6 +80,24 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def decide_by_group(
+    answers: Iterable[tuple[str, Mapping[str, object]]], folder: Path, inputs: Sequence[str], group: str | None
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Replaces the labels of answers by those of a run's thresholds by group.
+
+    Raises InputError if the run has none, if an input has no column of groups and `group` is not given, and for a group
+    that has no threshold.
+    """
+    from train.use.bias.thresholds import change_answer, read_cells, read_thresholds
+
+    thresholds = read_thresholds(folder)
+    if group is not None and group not in thresholds.by_group:
+        raise InputError(f"--group is {group!r}, which has no threshold; there are {join(thresholds.by_group)}.")
+    cells = itertools.repeat(group) if group is not None else read_cells(inputs, thresholds.column)
+    for (question, answer), cell in zip(answers, cells, strict=False):
+        yield question, change_answer(answer, thresholds, cell)
 
 
 def format_answer(answer: Mapping[str, object]) -> str:

@@ -31,6 +31,7 @@ from train.contracts import (
 )
 from train.cost.traced import count_flops
 from train.data.balance import add_emphasis, compute_class_weights, require_once
+from train.engine.groups import Groups, read_groups
 from train.engine.requirements import require
 from train.engine.step import (
     TrainState,
@@ -183,7 +184,8 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
     training step.
     """
     _require_fit(experiment, data)
-    batches = _batch_training(experiment, data)
+    groups = _read_groups(experiment, data)
+    batches = _batch_training(experiment, data, groups)
     first = batches[0]
     traced = _trace_objective(experiment, data, first)
     steps = experiment.count_steps(len(batches))
@@ -201,9 +203,10 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
             optimizer = route(build(steps, traced.shapes), traced.shapes, parameter_roles)
         rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
         schedule = rate.build(steps)
+        optimizer = optimizer if groups is None else groups.carry(optimizer)
         state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
-    pure = _build_step(experiment, optimizer, parameter_roles)
+    pure = _build_step(experiment, optimizer, parameter_roles, groups)
     step = experiment.parallel.compile_step(pure)
     # jit keeps the trace that is counted, for the first call
     kept = isinstance(experiment.parallel, Jit) and isinstance(step, jax.stages.Wrapped)
@@ -230,12 +233,23 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
 def reseed(prepared: Prepared, seed: int) -> Prepared:
     """Gives the same structure another seed: other batches and another beginning; nothing is traced again."""
     experiment = dataclasses.replace(prepared.experiment, seed=seed)
-    return dataclasses.replace(prepared, experiment=experiment, batches=_batch_training(experiment, prepared.data))
+    groups = _read_groups(experiment, prepared.data)
+    batches = _batch_training(experiment, prepared.data, groups)
+    return dataclasses.replace(prepared, experiment=experiment, batches=batches)
 
 
-def _batch_training(experiment: Experiment, data: Dataset) -> Steps:
+def _read_groups(experiment: Experiment, data: Dataset) -> Groups | None:
+    if experiment.groups is not None and (power := _get_balance(experiment)):
+        raise InputError(
+            f"groups weighs groups by their numbers of examples, which data.balance={power:g} changes; leave one out."
+        )
+    return None if experiment.groups is None else read_groups(experiment.groups, data)
+
+
+def _batch_training(experiment: Experiment, data: Dataset, groups: Groups | None) -> Steps:
     multiple = experiment.parallel.size() * experiment.accumulate
     batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
+    batches = batches if groups is None else groups.add_members(batches)
     objective = experiment.objective
     if not isinstance(objective, WeighsClasses):
         return batches
@@ -342,11 +356,11 @@ def _trace_state(shapes: Params, optimizer: optax.GradientTransformation, experi
 
 
 def _build_step(
-    experiment: Experiment, optimizer: optax.GradientTransformation, parameter_roles: Roles
+    experiment: Experiment, optimizer: optax.GradientTransformation, parameter_roles: Roles, groups: Groups | None
 ) -> Callable[..., tuple[TrainState, Sums]]:
     spec = experiment.optimizer
     interpolate = spec.interpolate if isinstance(spec, Interpolates) else None
-    settings = experiment.precision, experiment.accumulate, parameter_roles, interpolate
+    settings = experiment.precision, experiment.accumulate, parameter_roles, interpolate, groups
     return make_step(experiment.model, experiment.objective, optimizer, *settings)
 
 

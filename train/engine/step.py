@@ -11,6 +11,7 @@ from models.contracts import Batch, Model, Tree
 from models.experts.routing import Loads, TokenLoss, measure_evenness
 from models.head.chunked import Projected, compute_logits
 from train.contracts import InChunks, Objective, Params, Roles, Searches
+from train.engine.groups import FACTOR, Groups, weigh_loss
 from train.errors import InputError
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add_sums, compute_moments, sum_by_example
@@ -36,14 +37,15 @@ def initialise(params: Params, optimizer: optax.GradientTransformation, seed: in
 
 
 def make_loss(
-    model: Model, objective: Objective, precision: Precision = "float32"
+    model: Model, objective: Objective, precision: Precision = "float32", groups: int = 0
 ) -> Callable[..., tuple[jax.Array, Sums]]:
     """Makes (params, batch, rng) -> (the summed loss, all sums); if rng is None the model evaluates.
 
     In training the "losses" that layers sow are added to it, and logged as `auxiliary_loss`: a `TokenLoss` adds each
     example's loss times the weight that the objective gives the example, so that parts of a batch add up to the batch;
     a scalar, which depends on parameters alone, is multiplied by the whole weight.  Of the sown "metrics", pairs of a
-    sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finish_sums`.
+    sum and its weight are added over layers by name, and `Loads` are kept layer by layer: see `finish_sums`.  With
+    `groups`, their number, the loss in training weighs examples: see `train.engine.groups`.
 
     Raises InputError if a head leaves its logits in chunks to an objective that takes whole ones, and if a layer sows a
     metric that has the name of one of the objective's.
@@ -53,6 +55,8 @@ def make_loss(
     def loss(params: Params, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         measured, metrics, losses = apply(params, batch, rng)
         sums = measured | metrics
+        if groups and rng is not None:
+            sums |= weigh_loss(sums["loss"], batch, groups)
         total, weight, _ = sums["loss"]
         whole = {name: each._replace(each=None) if isinstance(each, Sum) else each for name, each in sums.items()}
         if rng is None or not jax.tree.leaves(losses):
@@ -74,7 +78,9 @@ def _make_apply(model: Model, objective: Objective, precision: Precision) -> Cal
 
     def apply(params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Sums, Sown, Tree]:
         rngs = None if rng is None else {"dropout": rng}
-        exact = {name: batch[name] for name in ("weights", "emphasis") if name in batch}  # summed, so never rounded
+        exact = {
+            name: batch[name] for name in ("weights", "emphasis", FACTOR) if name in batch
+        }  # summed, so never rounded
         variables = {"params": cast(params, precision)}
         inputs = cast(dict(batch), precision) | exact
         outputs, sown = model.apply(variables, inputs, train=rng is not None, rngs=rngs, mutable=["losses", "metrics"])
@@ -160,6 +166,7 @@ def make_step(
     accumulate: int = 1,
     roles: Roles = None,
     interpolate: Callable[[Params, Tree], Params] | None = None,
+    groups: Groups | None = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Makes the training step, a pure function (state, batch, axis) -> (state, sums).
 
@@ -172,14 +179,17 @@ def make_step(
     left to the optimizer (see `train.optimizers.route`), and the logged `gradient_norm` leaves it out.
 
     `interpolate` maps parameters and the optimizer's state to the parameters that gradients are taken at; None: those
-    of the state.
+    of the state.  `groups` weighs examples by their group, with weights that the optimizer's state carries.
     """
-    gradient = accumulate_gradient(jax.value_and_grad(make_loss(model, objective, precision), has_aux=True), accumulate)
+    loss = make_loss(model, objective, precision, 0 if groups is None else len(groups.names))
+    gradient = accumulate_gradient(jax.value_and_grad(loss, has_aux=True), accumulate)
 
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Sums]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
+        if groups is not None:
+            batch = groups.weigh(batch, state.opt_state)
         at = state.params if interpolate is None else interpolate(state.params, state.opt_state)
         sums, grads = gradient(at, batch, rng)
         if axis is not None:
@@ -187,6 +197,8 @@ def make_step(
         grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
+        if groups is not None:
+            opt_state, sums = groups.advance(opt_state, sums)
         sums = finish_sums(sums) | {
             "gradient_norm": Sum(optax.tree.norm(_select_loss_gradients(grads, roles)), jnp.ones(()))
         }

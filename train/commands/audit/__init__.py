@@ -3,4 +3,5 @@
 HELP = "audit a run: privacy, what it contains of its data, bias"
 EXAMPLES = """
 examples:
+  morphax audit bias runs/reviews --groups gender,region    measures by group and intersection, with gaps
 """

@@ -16,7 +16,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, SupportsInt, TypedDict, TypeVar
 
 from models.words import join
 from train.contracts import PART
@@ -68,6 +68,21 @@ class Split:
             if column not in known:
                 self.require_names(columns)
                 raise InputError(f"{self.origin} has no column {column!r}; it has {join(known)}: set {settings}.")
+
+    def read_column(self, name: str) -> list[object]:
+        """Reads a column of all examples; integers of a column of classes become their names.
+
+        Raises InputError, with the columns that there are, if there is none of the name.
+        """
+        cells = [self.examples[index] for index in range(len(self.examples))]
+        if not any(name in example for example in cells):
+            self.require_names()
+            raise InputError(f"{self.origin} has no column {name!r}; it has {join(cells[0] if cells else ())}.")
+        known = self.names.get(name, ())
+        return [
+            known[int(cell)] if known and isinstance(cell, SupportsInt) and 0 <= int(cell) < len(known) else cell
+            for cell in (example.get(name) for example in cells)
+        ]
 
     def require_names(self, columns: Mapping[str, str] | None = None) -> None:
         """Raises InputError if the first row of a table is data; `columns` that it should name, by their settings."""

@@ -13,9 +13,10 @@ from train.data.balance import Balanced, make_sampler, require_power
 from train.data.classes import read_label, rename_classes, require_unique
 from train.data.notes import Note, Notes
 from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
-from train.data.sources import Example, Split, open_splits, require_source
+from train.data.sources import Example, Split, open_splits, read, require_source
 from train.errors import InputError
 
+TABLE = "metadata.csv"  # of a folder, beside its classes, as Hugging Face's ImageFolder has it
 LOOKED_AT = 16  # examples of a data set whose shape is checked
 
 
@@ -68,7 +69,11 @@ class Classed:
                 f"{path} has no folders; it needs one for each class, named by it, with the {self.noun} inside."
             )
         rows: list[Example] = []
-        outside = tuple(str(file) for file in list_files(root) if root / file.relative_to(root).parts[0] not in folders)
+        outside = tuple(
+            str(file)
+            for file in list_files(root)
+            if root / file.relative_to(root).parts[0] not in folders and file != root / TABLE
+        )
         notes = [Note(path, "are in no folder of a class and are left out", "files", outside)] if outside else []
         for folder in folders:
             sound, left = read_all(list_files(folder), str(folder), type(self).read, self.kinds)
@@ -172,6 +177,28 @@ class OpenedClassed:
         if self.settings.path is not None:
             return self.classes.index(row["label"])
         return read_label(row[self.settings.target], self.classes, self.splits[part].where(index))
+
+    def read_column(self, part: PART, name: str) -> list[object]:
+        """The cells of a column of the data set, example by example; of folders, those of their `metadata.csv`.
+
+        Its column `file_name` has the files as CLASS/FILE; a file that it does not name has the cell None.
+        """
+        split = self.splits[part]
+        if self.settings.path is None:
+            return split.read_column(name)
+        folder = self.settings.test if part == "test" and self.settings.test else self.settings.path
+        if not (path := Path(folder).expanduser() / TABLE).is_file():
+            raise InputError(
+                f"{folder} has no {TABLE}, which names a file in file_name and has the column {name!r}; add it."
+            )
+        table = read(str(path))
+        files, cells = table.read_column("file_name"), table.read_column(name)
+        known = {str(file): cell for file, cell in zip(files, cells, strict=True)}
+        if not any(row["name"] in known for row in split.examples):
+            raise InputError(
+                f"{path} names none of the files, such as {split.examples[0]['name']}; write them so in file_name."
+            )
+        return [known.get(row["name"]) for row in split.examples]
 
     def labels(self, part: PART) -> np.ndarray:
         """The class of every example (n,), an index of `classes`; a data set is read once for it."""

@@ -17,7 +17,7 @@ from train.data.needs import need_forecasts
 from train.data.notes import Notes
 from train.data.readers.columns import read_numbers, read_steps, read_times
 from train.data.readers.steps import find_step
-from train.data.sources import Split, find_cut, open_dataset, read, require_source
+from train.data.sources import Example, Split, find_cut, open_dataset, read, require_source
 from train.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Series:
         opened = self.reader(classes)
         split = open_dataset(self.dataset, self.split) if self.path is None else read(self.path)
         table = self.table(split, classes, opened.notes)
-        names, values, seen, _ = table
+        names, values, seen, _, opened.rows = table
         cut = first = find_cut(len(values), self.holdout, nearest=True)
         if self.test is not None and self.test == self.path:
             cut = first = 0  # all of it is the test part
@@ -110,6 +110,7 @@ class Series:
             seen, values = np.concatenate([seen[:cut], later.seen]), np.concatenate([values, later.values])
             if table.times and not self.follows(table.times, later.times):
                 first += self.before  # its first windows see no value of `path`
+            opened.rows = [*opened.rows, *later.rows]
         opened.take(names, values, seen, (cut, first), split.origin, only)
         return opened
 
@@ -173,7 +174,7 @@ class Series:
         covariates = np.pad(numbers[:, len(names) :], ((0, self.horizon), (0, 0)))
         times = read_times([row.get(self.time) for row in rows], split) if self.time is not None else []
         calendar = [self._make_calendar(times, split)] if times else []
-        return Table(names, numbers[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times)
+        return Table(names, numbers[:, : len(names)], np.concatenate([covariates, *calendar], axis=-1), times, rows)
 
     def _make_calendar(self, times: list[datetime.datetime], split: Split) -> np.ndarray:
         step = find_step(times, split.where)
@@ -199,7 +200,7 @@ class Series:
 
 
 class Table(NamedTuple):
-    """Series by name: `values` (t, n), the inputs `seen` beside them (t + horizon, k), and the timestamps, if any.
+    """Series by name: `values` (t, n), the inputs `seen` beside them (t + horizon, k), timestamps, if any, and rows.
 
     `seen` are covariates, which are unknown in the horizon, and the calendar, which is known.
     """
@@ -208,6 +209,7 @@ class Table(NamedTuple):
     values: np.ndarray
     seen: np.ndarray
     times: list[datetime.datetime]
+    rows: list[Example]
 
 
 class OpenedSeries:
@@ -222,6 +224,7 @@ class OpenedSeries:
         self.values = np.zeros((0, 0), np.float32)
         self.seen = np.zeros((0, 0), np.float32)
         self.origins: dict[str, np.ndarray] = {}
+        self.rows: list[Example] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -279,6 +282,14 @@ class OpenedSeries:
             return int(self.origins[part][index]), slice(None)
         origin, series = divmod(index, self.values.shape[1])
         return int(self.origins[part][origin]), slice(series, series + 1)
+
+    def read_column(self, part: PART, name: str) -> list[object]:
+        """The cell of a column at the first step that each window forecasts.  Raises InputError if there is none."""
+        if not self.rows or name not in self.rows[0]:
+            raise InputError(
+                f"The series have no column {name!r}; they have {join(self.rows[0] if self.rows else ())}."
+            )
+        return [self.rows[self._find_window(part, index)[0]].get(name) for index in range(self.count(part))]
 
     def show_example(self, part: PART, index: int) -> str:
         """The series and the first step of the window."""
@@ -344,7 +355,7 @@ class OpenedSeries:
             del chance
             path, name = self._split_question(asked[index])
             if path not in tables:
-                _, values, seen, _ = spec.table(read(str(Path(path).expanduser())), self.classes, self.notes)
+                _, values, seen, *_ = spec.table(read(str(Path(path).expanduser())), self.classes, self.notes)
                 if len(values) < spec.before:
                     raise InputError(
                         f"{path} has {len(values)} rows and the model sees {spec.before}; give at least as many."

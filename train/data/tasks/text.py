@@ -126,6 +126,10 @@ class OpenedText:
         """The class of every sentence (n,), an index of `classes`; empty if targets are values."""
         return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
 
+    def read_column(self, part: PART, name: str) -> list[object]:
+        """The cells of a column of the table, sentence by sentence."""
+        return self.splits[part].read_column(name)
+
     def show_example(self, part: PART, index: int) -> str:
         """The sentence."""
         return require_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
