@@ -75,6 +75,13 @@ class Asks(Protocol):
 
 
 @runtime_checkable
+class Blank(Protocol):
+    """Data whose questions all have the shapes of one: `make_blank` makes the arrays of a question without content."""
+
+    def make_blank(self) -> Arrays: ...
+
+
+@runtime_checkable
 class Restores(Protocol):
     """Data that converts outputs of the model for an example into its units."""
 

@@ -53,13 +53,14 @@ def where(texts: Sequence[str], index: int) -> str:
 def read_texts(inputs: Sequence[str], notes: Notes, **column: str) -> list[str]:
     """Replaces files and folders of a known format among texts by the texts of a column of their rows.
 
-    A .txt file is replaced by its lines.  The column is keyed by the setting that chooses it; `notes` takes the
-    reader's notes.  Texts of files are `Question`s, which have their file and row; a row without text becomes an empty
-    text.  Raises InputError for a file that cannot be read or lacks the column.
+    A .txt file is replaced by its lines; a `Question` is a text, even if a file has its name.  The column is keyed by
+    the setting that chooses it; `notes` takes the reader's notes.  Texts of files are `Question`s, which have their
+    file and row; a row without text becomes an empty text.  Raises InputError for a file that cannot be read or lacks
+    the column.
     """
     texts: list[str] = []
     for name in inputs:
-        if not _exists(name) or find_format(name) is None:
+        if isinstance(name, Question) or not _exists(name) or find_format(name) is None:
             texts.append(name)
             continue
         split = read(name)

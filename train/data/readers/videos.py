@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+# Formats that hold their frames themselves: a playlist, which FFmpeg knows by its text, would name other files.
+FORMATS = "mov,avi,matroska,webm,gif,mpeg,mpegts,flv,ogg,asf"
 KINDS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 WHOLE = 0.9  # a video with less than this fraction of the frames that its header announces is truncated
 
@@ -26,7 +28,7 @@ def _open(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
     from av.error import FFmpegError
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}) as container:
             if not container.streams.video:
                 raise ValueError("it has no video")
             stream = container.streams.video[0]

@@ -243,6 +243,10 @@ class OpenedBoxes:
         placed["box_labels"][:count], placed["present"][:count] = labels, 1.0
         return {"image": normalise(image)} | placed
 
+    def make_blank(self) -> Arrays:
+        """The arrays of a grey image."""
+        return {"image": np.zeros((*self.spec.size, self.spec.channels), np.float32)}
+
     def list_questions(self, given: Sequence[str]) -> list[str]:
         """The image files among files and in folders, read upright by their EXIF orientation."""
         return expand_files(given, self.notes)

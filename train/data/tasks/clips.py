@@ -129,6 +129,10 @@ class OpenedClips(OpenedClassed):
         count = len(self.splits[part].examples)
         return of_examples(count, make_example, batch_size, multiple, seed, mix, self.make_sampler(part, seed))
 
+    def make_blank(self) -> Arrays:
+        """The arrays of a grey clip."""
+        return {"video": np.zeros((self.spec.frames, *self.spec.size, self.spec.channels), np.float32)}
+
     def list_questions(self, given: Sequence[str]) -> list[str]:
         """The video files among files and in folders."""
         return self.take_files(expand_files(given, self.notes, KINDS, "videos", count_frames))

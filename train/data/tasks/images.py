@@ -99,6 +99,10 @@ class OpenedImages(OpenedClassed):
         count = len(self.splits[part].examples)
         return of_examples(count, make_example, batch_size, multiple, seed, mix, self.make_sampler(part, seed))
 
+    def make_blank(self) -> Arrays:
+        """The arrays of a grey image."""
+        return {"image": np.zeros((*self.spec.size, self.spec.channels), np.float32)}
+
     def list_questions(self, given: Sequence[str]) -> list[str]:
         """The image files among files and in folders."""
         return self.take_files(expand_files(given, self.notes))

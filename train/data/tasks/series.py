@@ -336,6 +336,14 @@ class OpenedSeries:
         shaped = output.reshape(self.spec.horizon, series, -1)
         return shaped * example["scale"][..., None] + example["mean"][..., None]
 
+    def make_blank(self) -> Arrays:
+        """The arrays of a series of zeros."""
+        spec = self.spec
+        calendar = 0 if spec.time is None else CALENDAR + (spec.holidays is not None) * (1 + len(spec.lags))
+        past = np.zeros((spec.before, len(self.classes) if self.together else 1), np.float32)
+        known = np.zeros((spec.context + spec.horizon, len(spec.covariates) + calendar), np.float32)
+        return self._make_example(past, known)
+
     def list_questions(self, given: Sequence[str]) -> list[str]:
         """A question for each series of each file, or one for each file if an example has all series."""
         names = ("",) if self.together else self.classes

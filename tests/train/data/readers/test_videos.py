@@ -82,3 +82,16 @@ def test_an_upright_phones_video_is_high_with_its_left_side_at_the_top_in_traini
     (note,) = opened.notes
     assert [name.partition(" (")[0] for name in note.names] == [str(tmp_path / "a" / "subtitles.srt")]
     assert note.total == 2
+
+
+@pytest.mark.parametrize("kind", ["playlist", "list"])
+def test_a_video_that_names_another_file_is_refused(kind: str, tmp_path: Path) -> None:
+    write(tmp_path / "secret.mp4", [np.zeros((48, 64, 3), np.uint8)] * 4)
+    text = {
+        "playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{0}\n#EXT-X-ENDLIST\n",
+        "list": "ffconcat version 1.0\nfile secret.mp4\n",
+    }[kind]
+    path = tmp_path / "clip.mp4"
+    path.write_text(text.format(tmp_path / "secret.mp4"))
+    with pytest.raises(ValueError, match="it is no video"):
+        count_frames(path)

@@ -1,0 +1,1 @@
+"""Trained runs behind a server on this machine, asked by real clients."""
