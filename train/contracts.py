@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from models.contracts import Batch, Model, Tree
-from train.baselines import Baselines
-from train.page import Figure, Piece
+from train.findings import Findings
+from train.page import Figure
 from train.sums import Sums
 
 PART = Literal["train", "test"]
@@ -319,15 +319,6 @@ class Initial(Protocol):
     """Initial parameters: `load(model, key)` returns them, and the paths of those that are fresh."""
 
     def load(self, model: Model, key: jax.Array) -> Start: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Findings:
-    """Metrics by name, pieces of a page by their captions, and baselines by metric."""
-
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    pictures: dict[str, Piece] = dataclasses.field(default_factory=dict)
-    baselines: Baselines = dataclasses.field(default_factory=dict)
 
 
 class Review(Protocol):

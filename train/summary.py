@@ -36,7 +36,10 @@ class Evaluation(Results):
 
 
 class Summary(Results):
-    """Results and costs of a finished run; `command` is one that goes on with it."""
+    """Results and costs of a finished run; `command` is one that goes on with it.
+
+    `privacy` is what a private run spent.
+    """
 
     steps: int
     parameters: int
@@ -50,6 +53,7 @@ class Summary(Results):
     fresh: NotRequired[list[str]]
     unused: NotRequired[list[str]]
     command: NotRequired[str]
+    privacy: NotRequired[dict[str, float]]
 
 
 def drop_nonfinite(value: float | None) -> float | None:

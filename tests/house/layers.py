@@ -37,6 +37,7 @@ PARTS = {
     "train.cost": "cost",
     "train.contracts": "contracts",
     "train.events": "contracts",
+    "train.findings": "page",
     "train.summary": "contracts",
     "train.objectives": "objectives",
     "train.optimizers": "optimizers",

@@ -60,13 +60,15 @@ PROVEN = (DamagedError, json.JSONDecodeError, UnicodeDecodeError)
 class Progress:
     """Progress of a run beside its state: the last evaluated step, the best metric, evaluations since the best one.
 
-    `pending` holds the sums, each with its weight, of the steps since the last line of the log.
+    `pending` holds the sums, each with its weight, of the steps since the last line of the log.  `spent` holds the
+    private steps so far, by mechanism: see `train.optimizers.accounting.Spent`.
     """
 
     evaluated: int = 0
     best: float | None = None
     waited: int = 0
     pending: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    spent: tuple[tuple[float, float, int], ...] = ()
 
 
 class Store:

@@ -15,6 +15,7 @@ import numpy as np
 from models.contracts import Batch
 from train.contracts import Params
 from train.cost.chips import find_chip
+from train.data.poisson import count_drawn, redraw
 from train.engine.checkpoint import Progress, Store
 from train.engine.evidence import measure
 from train.engine.prepared import Beginning, Prepared
@@ -22,6 +23,8 @@ from train.engine.signals import Flag, InterruptedRunError
 from train.engine.step import TrainState
 from train.errors import InputError
 from train.events import Evaluated, Logged, Message, Saved
+from train.optimizers.accounting import Spent
+from train.optimizers.private import Budget
 from train.sinks.broadcast import Emit
 from train.sums import Sum, add_sums, compute_means
 
@@ -87,6 +90,11 @@ class Loop:
         self.experiment, self.parallel = prepared.experiment, prepared.parallel
         self.batches, self.step, self.steps = prepared.batches, prepared.step, prepared.steps
         self.start, self.state, self.progress, self.fresh, self.unused = restored
+        self.budget: Budget | None = None
+        if prepared.guarantee is not None:
+            self.budget = Budget(prepared.guarantee, tuple(Spent(*each) for each in self.progress.spent), self.start)
+            self.steps = self.budget.find_last(self.steps)
+            self.batches = redraw(self.batches, np.asarray(self.parallel.whole({"rng": self.state.rng})["rng"]))
         self.measured: dict[str, tuple[float, float]] = {}
         self.first_step = math.nan
         self.pending: list[dict[str, Sum]] = []  # the sums of the steps since the last line of the log
@@ -103,6 +111,8 @@ class Loop:
         """Trains to the end and saves; every event goes to `emit`."""
         self.emit = emit
         number = self.start
+        if self.steps < self.prepared.steps:
+            self.emit(Message(f"epsilon is spent at step {self.steps} of {self.prepared.steps}: training ends there"))
         unfinished = self.progress.evaluated < number and self._evaluates_at(number)
         stopped = self._pause(number) if unfinished else self._should_stop(number)
         if not stopped and number < self.steps:
@@ -146,6 +156,7 @@ class Loop:
                 tokens = float((batch["segments"] > 0).sum()) if "segments" in batch else 0.0
                 rows = float(len(next(iter(batch.values()))))
                 examples = float(batch["weights"].sum()) if "starts" in batch else rows
+                examples = examples if self.budget is None else count_drawn(batch)
                 yield self.parallel.put(batch), examples, tokens
 
         waiting = place_batches()
@@ -157,13 +168,16 @@ class Loop:
     def _write(self, number: int, since: float) -> None:
         sums = jax.device_get(self.pending)  # the only point at which the host waits for the device
         self.interval.seconds = time.perf_counter() - since
-        values = compute_means(functools.reduce(add_sums, sums))
+        total = functools.reduce(add_sums, sums)
+        values = compute_means(total)
         self.pending = []
-        if not math.isfinite(values["loss"]):
+        if not math.isfinite(values["loss"]) and float(total["loss"].weight):  # a private step may draw no example
             raise InputError(
                 f"The loss is {values['loss']} at step {number}: lower optimizer.rate.peak or set optimizer.clip;"
                 f" earlier checkpoints in {self.store.folder.parent} are kept."
             )
+        if self.budget is not None:
+            values["epsilon"] = self.budget.bound_epsilon(number, self.steps)
         values |= {"rate": float(np.asarray(self.prepared.rate(number - 1)))} | self.interval.compute_rates(self.share)
         self.emit(Logged(number, values))
         for name in ("steps", "examples", "tokens", "seconds"):
@@ -197,7 +211,10 @@ class Loop:
         return stop
 
     def _save(self, number: int, pending: dict[str, tuple[float, float]], metrics: dict[str, float] | None) -> None:
-        self.store.save(self.parallel.whole(self.state), dataclasses.replace(self.progress, pending=pending), metrics)
+        progress = dataclasses.replace(self.progress, pending=pending)
+        if self.budget is not None:
+            progress = dataclasses.replace(progress, spent=self.budget.spend(number))
+        self.store.save(self.parallel.whole(self.state), progress, metrics)
         self._report_saved(number)  # a save starts only after the one before is on the disk
 
     def _wait(self) -> None:
@@ -226,7 +243,8 @@ class Loop:
         value = metrics[watched.metric]
         best = self.progress.best
         better = best is None or (value > best if watched.greater else value < best)
-        self.progress = Progress(number, value, 0) if better else Progress(number, best, self.progress.waited + 1)
+        best, waited = (value, 0) if better else (best, self.progress.waited + 1)
+        self.progress = dataclasses.replace(self.progress, evaluated=number, best=best, waited=waited, pending={})
         return self._should_stop(number)
 
     def _should_stop(self, number: int) -> bool:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -31,7 +30,9 @@ from train.contracts import (
 )
 from train.cost.traced import count_flops
 from train.data.balance import add_emphasis, compute_class_weights, require_once
+from train.data.poisson import Sampled, make_poisson
 from train.engine.groups import Groups, read_groups
+from train.engine.privacy import draw_key, require_apart, require_private
 from train.engine.requirements import require
 from train.engine.step import (
     TrainState,
@@ -46,9 +47,10 @@ from train.engine.step import (
 )
 from train.errors import InputError, convert_errors
 from train.experiment import Experiment
-from train.optimizers import Constant, route
+from train.optimizers import Constant
 from train.optimizers.averaged import Interpolates
-from train.optimizers.transforms import is_mup
+from train.optimizers.private import Guarantee, Protects
+from train.optimizers.transforms import build
 from train.parallel import Jit
 from train.sums import Moments, Sum, Sums
 
@@ -122,8 +124,8 @@ class Beginning(NamedTuple):
 class Prepared(Inference):
     """An experiment ready to train for `steps` steps, in shapes only: nothing is initialised, read or compiled.
 
-    `work` counts the FLOPs of a training step, `rate` maps a step, from 0, to its learning rate, and `roles` has a
-    Role for each parameter.
+    `work` counts the FLOPs of a training step, `rate` maps a step, from 0, to its learning rate, `roles` has a Role for
+    each parameter, and `guarantee` is that of a private run.
     """
 
     batches: Steps
@@ -132,6 +134,7 @@ class Prepared(Inference):
     optimizer: optax.GradientTransformation
     rate: optax.Schedule
     work: int
+    guarantee: Guarantee | None = None
 
     pure_step: Callable[..., tuple[TrainState, Sums]]  # before compilation
     step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]  # (state, batch) -> (state, sums); consumes the state
@@ -157,6 +160,14 @@ class Prepared(Inference):
 
     def begin(self) -> Beginning:
         """Initialises parameters, at random or from pretrained weights, and the optimizer's state: step one."""
+        beginning = self._begin()
+        optimizer = self.experiment.optimizer
+        if not (isinstance(optimizer, Protects) and optimizer.secret):
+            return beginning
+        rng = self.parallel.spread({"rng": jnp.asarray(draw_key(self.state.rng))})["rng"]
+        return beginning._replace(state=dataclasses.replace(beginning.state, rng=rng))
+
+    def _begin(self) -> Beginning:
         experiment = self.experiment
         key = jax.random.key(experiment.seed)
         with convert_errors():
@@ -193,20 +204,17 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         f"The optimizer {type(experiment.optimizer).__name__} cannot take a step: ", "; change its settings."
     ):
         parameter_roles = roles(experiment.model, traced.batch)
-        build = experiment.optimizer.build
-        if is_mup(parameter_roles) and not _takes_roles(build):
-            raise ValueError("its build takes no roles, which hold muP's rates")
-        optimizer: optax.GradientTransformation
-        if _takes_roles(build):
-            optimizer = build(steps, traced.shapes, roles=parameter_roles)
-        else:
-            optimizer = route(build(steps, traced.shapes), traced.shapes, parameter_roles)
+        require_apart(experiment, traced.uncertain, parameter_roles)
+        guarantee = None
+        if isinstance(experiment.optimizer, Protects) and isinstance(batches, Sampled):
+            guarantee = experiment.optimizer.protect(len(batches.poisson), experiment.batch_size, steps)
+        optimizer = build(experiment.optimizer, steps, traced.shapes, parameter_roles)
         rate = experiment.optimizer.rate if isinstance(experiment.optimizer, Scheduled) else Constant(0.0)
         schedule = rate.build(steps)
         optimizer = optimizer if groups is None else groups.carry(optimizer)
         state = _trace_state(traced.shapes, optimizer, experiment)
         jax.eval_shape(optimizer.update, traced.shapes, state.opt_state, traced.shapes)
-    pure = _build_step(experiment, optimizer, parameter_roles, groups)
+    pure = _build_step(experiment, optimizer, parameter_roles, groups, guarantee)
     step = experiment.parallel.compile_step(pure)
     # jit keeps the trace that is counted, for the first call
     kept = isinstance(experiment.parallel, Jit) and isinstance(step, jax.stages.Wrapped)
@@ -226,6 +234,7 @@ def prepare(experiment: Experiment, data: Dataset) -> Prepared:
         step=step,
         rate=schedule,
         work=work,
+        guarantee=guarantee,
         uncertain=traced.uncertain,
     )
 
@@ -248,6 +257,10 @@ def _read_groups(experiment: Experiment, data: Dataset) -> Groups | None:
 
 def _batch_training(experiment: Experiment, data: Dataset, groups: Groups | None) -> Steps:
     multiple = experiment.parallel.size() * experiment.accumulate
+    if isinstance(experiment.optimizer, Protects):
+        examples = make_poisson(data, experiment.batch_size, multiple * experiment.optimizer.chunk, experiment.seed)
+        require_private(experiment, data, examples.alone[0])
+        return examples.draw((experiment.seed,))
     batches = data.batches("train", experiment.batch_size, multiple, experiment.seed)
     batches = batches if groups is None else groups.add_members(batches)
     objective = experiment.objective
@@ -356,11 +369,15 @@ def _trace_state(shapes: Params, optimizer: optax.GradientTransformation, experi
 
 
 def _build_step(
-    experiment: Experiment, optimizer: optax.GradientTransformation, parameter_roles: Roles, groups: Groups | None
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    parameter_roles: Roles,
+    groups: Groups | None,
+    guarantee: Guarantee | None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
-    spec = experiment.optimizer
-    interpolate = spec.interpolate if isinstance(spec, Interpolates) else None
-    settings = experiment.precision, experiment.accumulate, parameter_roles, interpolate, groups
+    rule = experiment.optimizer.rule if isinstance(experiment.optimizer, Protects) else experiment.optimizer
+    interpolate = rule.interpolate if isinstance(rule, Interpolates) else None
+    settings = experiment.precision, experiment.accumulate, parameter_roles, interpolate, groups, guarantee
     return make_step(experiment.model, experiment.objective, optimizer, *settings)
 
 
@@ -377,13 +394,6 @@ def _get_balance(experiment: Experiment) -> float | None:
         return part(experiment, "data.balance")
     except LookupError:
         return None
-
-
-def _takes_roles(build: Callable[..., optax.GradientTransformation]) -> bool:
-    arguments = inspect.signature(build).parameters
-    return "roles" in arguments or any(
-        argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments.values()
-    )
 
 
 def _make_zeros(shapes: Shapes) -> Batch:

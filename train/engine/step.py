@@ -13,6 +13,7 @@ from models.head.chunked import Projected, compute_logits
 from train.contracts import InChunks, Objective, Params, Roles, Searches
 from train.engine.groups import FACTOR, Groups, weigh_loss
 from train.errors import InputError
+from train.optimizers.private import Guarantee
 from train.precision import Precision, cast
 from train.sums import Moments, Sum, Sums, add_sums, compute_moments, sum_by_example
 
@@ -167,6 +168,7 @@ def make_step(
     roles: Roles = None,
     interpolate: Callable[[Params, Tree], Params] | None = None,
     groups: Groups | None = None,
+    guarantee: Guarantee | None = None,
 ) -> Callable[..., tuple[TrainState, Sums]]:
     """Makes the training step, a pure function (state, batch, axis) -> (state, sums).
 
@@ -180,21 +182,27 @@ def make_step(
 
     `interpolate` maps parameters and the optimizer's state to the parameters that gradients are taken at; None: those
     of the state.  `groups` weighs examples by their group, with weights that the optimizer's state carries.
+
+    With a `guarantee` gradients are clipped example by example, and their sum over parts and devices, with noise added
+    once, is divided by the expected batch size: see `train.optimizers.private`.
     """
     loss = make_loss(model, objective, precision, 0 if groups is None else len(groups.names))
-    gradient = accumulate_gradient(jax.value_and_grad(loss, has_aux=True), accumulate)
+    each = jax.value_and_grad(loss, has_aux=True) if guarantee is None else guarantee.clip_examples(loss)
+    gradient = accumulate_gradient(each, accumulate)
 
     def train_step(state: TrainState, batch: Batch, axis: str | None = None) -> tuple[TrainState, Sums]:
-        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        if axis is not None:
-            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        rng = key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
         if groups is not None:
             batch = groups.weigh(batch, state.opt_state)
         at = state.params if interpolate is None else interpolate(state.params, state.opt_state)
         sums, grads = gradient(at, batch, rng)
         if axis is not None:
             sums, grads = jax.lax.psum((sums, grads), axis)
-        grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
+        if guarantee is not None:
+            grads = guarantee.release(grads, key)
+        else:
+            grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums["loss"].weight, 1e-9), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)  # theta <- theta - alpha * grad L
         if groups is not None:

@@ -3,6 +3,7 @@
 from train.optimizers.adaptive import Adafactor, Lion
 from train.optimizers.averaged import ScheduleFreeAdamW
 from train.optimizers.muon import Muon
+from train.optimizers.private import Private
 from train.optimizers.rules import SGD, AdamW, Optax
 from train.optimizers.schedules import Constant, Cosine, Linear, WarmupStableDecay
 from train.optimizers.soap import SOAP
@@ -17,6 +18,7 @@ __all__ = [
     "Lion",
     "Muon",
     "Optax",
+    "Private",
     "SGD",
     "SOAP",
     "ScheduleFreeAdamW",

@@ -1,5 +1,6 @@
 """Transforms of updates by the roles of parameters: routing, clipping, decay, muP, rates by layer."""
 
+import inspect
 import math
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -10,9 +11,22 @@ import optax
 
 from models.paths import Layer, count_stacked, map_paths, path_name, select
 from models.roles import Growth, Role, default_roles
-from train.contracts import Params, Roles
+from train.contracts import Optimizer, Params, Roles
 
 MUP = ("AdamW", "Lion", "Muon", "SGD")  # optimizers whose rates in muP are known
+
+
+def build(optimizer: Optimizer, steps: int, params: Params, roles: Roles | None) -> optax.GradientTransformation:
+    """Builds an optimizer by the roles of parameters; they are routed for it if its own `build` takes no roles.
+
+    Raises ValueError if it takes none and the model is in muP.
+    """
+    arguments = inspect.signature(optimizer.build).parameters
+    if "roles" in arguments or any(each.kind is inspect.Parameter.VAR_KEYWORD for each in arguments.values()):
+        return optimizer.build(steps, params, roles=roles)
+    if is_mup(roles):
+        raise ValueError("its build takes no roles, which hold muP's rates")
+    return route(optimizer.build(steps, params), params, roles)
 
 
 def route(

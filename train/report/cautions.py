@@ -4,6 +4,7 @@ from models.words import join
 from train.contracts import Lacks, Scheduled
 from train.engine.prepared import Inference, Prepared
 from train.experiment import Experiment
+from train.optimizers.private import Protects
 from train.optimizers.schedules import describe_unreached
 
 # words in names of metrics that are better if greater, and if smaller
@@ -20,6 +21,7 @@ def find_cautions(prepared: Prepared) -> list[str]:
         _describe_unseen(prepared),
         _check_direction(experiment),
         describe_uncertain(prepared),
+        _describe_known_noise(experiment),
     ]
     return [f"{text}." for text in texts if text]
 
@@ -30,6 +32,16 @@ def _describe_unseen(prepared: Prepared) -> str:
     if not unseen:
         return ""
     return f"No example to train on has the class {join(unseen)}; leave it out of data.labels, or give examples of it"
+
+
+def _describe_known_noise(experiment: Experiment) -> str:
+    """Describes a private run whose noise anyone can compute; empty if there is none."""
+    if not isinstance(experiment.optimizer, Protects) or experiment.optimizer.secret:
+        return ""
+    return (
+        f"optimizer.secret is false, so the noise follows from seed={experiment.seed}, and whoever knows it can take it"
+        " off: nothing is protected; set optimizer.secret=true"
+    )
 
 
 def describe_uncertain(measured: Inference) -> str:

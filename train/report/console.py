@@ -218,7 +218,16 @@ def list_facts(summary: Summary) -> list[tuple[str, str]]:
         *([("MFU", f"{used:.1%}")] if used is not None else []),
         ("peak memory", f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB"),
         *((name, join(merge_layers(names))) for name, names in absent if names),
+        *([("privacy", describe_privacy(spent))] if (spent := summary.get("privacy")) else []),
     ]
+
+
+def describe_privacy(spent: Mapping[str, float]) -> str:
+    """Describes what a private run spent: its epsilon and delta, and the mechanism."""
+    return (
+        f"epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}: noise {spent['noise']:.4g}, gradients clipped to"
+        f" {spent['clip']:g}, {spent['sampled']:.0f} of {spent['examples']:.0f} examples a step on average"
+    )
 
 
 def list_results(summary: Results) -> list[tuple[str, str, str]]:

@@ -2,13 +2,14 @@
 
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from train.charts import Plot, Series
 from train.experiment import Experiment
 from train.page import Piece, add_caption
-from train.report.console import list_facts, list_remarks, list_results
+from train.report.console import describe_privacy, list_facts, list_remarks, list_results
 from train.report.style import STYLE
 from train.sinks.json_lines import Line, get_step, read_metrics
 from train.summary import Results, Summary
@@ -26,12 +27,34 @@ def write_report(folder: Path, experiment: Experiment, summary: Summary, picture
         ("Test part", "".join(add_caption(caption, piece) for caption, piece in pictures.items())),
         ("Curves", f'<div class="curves">{plot_curves(read_metrics(folder))}</div>'),
         ("Data", _format_list(text for kind, text in list_remarks(summary) if kind == "data")),
+        ("Privacy", _format_list(explain_privacy(summary))),
         ("Run", _format_table(("quantity", "value"), list_facts(summary))),
         ("Model", f"<pre>{html.escape(_describe_model(experiment))}</pre>"),
         ("Experiment", f"<pre>{html.escape(json.dumps(recorded, indent=1))}</pre>"),
     ]
     page = make_page(folder.name, sections, f"<p>Go on with <code>{command}</code></p>")
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def explain_privacy(summary: Summary) -> list[str]:
+    """Explains what the guarantee of a private run covers, in sentences; empty for any other run."""
+    spent = summary.get("privacy")
+    if not spent:
+        return []
+    factor = math.exp(min(spent["epsilon"], 700))
+    return [
+        f"The weights of every checkpoint are ({spent['epsilon']:.3g}, {spent['delta']:g})-differentially private after"
+        f" {spent['steps']:.0f} steps: {describe_privacy(spent)}.",
+        "Neighbouring data sets differ by one example of the training part, added or removed: whatever is computed from"
+        f" the weights is at most {factor:.3g} times as likely with an example as without it, apart from a probability"
+        f" of {spent['delta']:g}. An example is one row of the data (a text, a picture, a window); a person who wrote"
+        " several has less protection: k examples have k times the epsilon.",
+        "It rests on noise and samples drawn from the system's entropy, kept in the checkpoints: share exported weights"
+        " or params, and neither the folder checkpoints nor a seed.",
+        "Not covered: the curves of training, baselines and examples on this page and in metrics.jsonl; the test part,"
+        " by which the best checkpoint is chosen; settings that were chosen by other runs on the same data; pretrained"
+        " weights; the number of examples and the names of the classes.",
+    ]
 
 
 def make_page(title: str, sections: Iterable[tuple[str, str]], below: str = "") -> str:

@@ -110,6 +110,8 @@ def fit(
                     findings = add_constant(trained, findings, constant)
                     write_constant(folder, constant)
                 summary = _summarise(folder, prepared, outcome, findings)
+                if loop.budget is not None:
+                    summary["privacy"] = loop.budget.record(outcome.step)
                 summary["fresh"], summary["unused"] = list(loop.fresh or absent), list(loop.unused)
                 metrics = {name: value for name, (value, _) in outcome.measured.items()} | findings.metrics
                 summary["warnings"] = [*cautions, *baselines.list_warnings(metrics, findings.baselines)]

@@ -1,0 +1,265 @@
+"""Differential privacy: gradients clipped example by example, summed, and hidden in Gaussian noise."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from models.contracts import Batch
+from models.paths import map_paths, select
+from train.contracts import Optimizer, Params, Roles, Schedule, Scheduled
+from train.errors import InputError
+from train.optimizers.accounting import (
+    Ledger,
+    add_steps,
+    compute_epsilon,
+    count_affordable,
+    find_noise,
+    require_accounting,
+)
+from train.optimizers.transforms import build, require_clip
+from train.sums import Sum, Sums
+
+Loss = Callable[..., tuple[jax.Array, Sums]]  # (params, batch, rng) -> (the summed loss, all sums)
+NOISE = 0x6E6F6973  # folded into the key of a step, so that its noise is no other draw of it
+LOGGED = 32  # values of epsilon over a run that its log can have
+
+
+@runtime_checkable
+class Freezes(Protocol):
+    """An optimizer that leaves parameters whose path matches a pattern as they are."""
+
+    @property
+    def freeze(self) -> tuple[str, ...]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Guarantee:
+    """A run's (epsilon, delta)-differential privacy: how its steps clip, add noise, and are accounted for.
+
+    Data sets are neighbours if one of them has an example more.  A step takes each of `examples` examples with
+    probability `share` and adds N(0, (noise clip)^2) to the sum of the clipped gradients.  `limit` is the epsilon at
+    which training stops, if any.
+    """
+
+    noise: float
+    clip: float
+    delta: float
+    limit: float | None
+    examples: int
+    batch_size: int
+    steps: int
+    chunk: int = 8
+    freeze: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The probability that a step takes an example."""
+        return self.batch_size / self.examples
+
+    def clip_examples(self, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Sums], Params]]:
+        """Makes (params, batch, rng) -> ((loss, sums), the sum over examples i of g_i min(1, clip / |g_i|)).
+
+        g_i is the gradient of the loss of row i alone, divided by its own weight, so that the model and the objective
+        see one row at a time, whatever they compute over a batch.  `chunk` gradients are held at once.  A row without
+        weight, and a gradient that is not finite, add nothing.  `clipped` is the share of examples whose gradient was
+        longer than the bound.
+        """
+        frozen = select(self.freeze)
+
+        def gradient(params: Params, row: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(
+                params, {name: value[None] for name, value in row.items()}, rng
+            )
+            weight = jnp.asarray(sums["loss"].weight, jnp.float32)
+            grads = map_paths(
+                lambda path, grad: (
+                    jnp.zeros_like(grad) if frozen(path) is not None else grad / jnp.maximum(weight, 1e-9)
+                ),
+                grads,
+            )
+            norm = optax.tree.norm(grads)
+            present = (weight > 0) & jnp.isfinite(norm)
+            factor = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-30))
+            grads = jax.tree.map(lambda grad: jnp.where(present, grad * factor, 0.0), grads)
+            counted = (weight > 0).astype(jnp.float32)
+            return (total, sums | {"clipped": Sum(counted * (norm > self.clip), counted)}), grads
+
+        def sum_rows(params: Params, batch: Batch, rngs: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            each = jax.vmap(gradient, in_axes=(None, 0, 0))(params, dict(batch), rngs)
+            return jax.tree.map(lambda leaf: leaf.sum(0), each)
+
+        def sum_chunks(params: Params, batch: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            rows = len(next(iter(batch.values())))
+            parts = rows // next(size for size in range(min(self.chunk, rows), 0, -1) if rows % size == 0)
+            # A part takes every `parts`-th row, so that rows stay on the device that holds them.
+            inputs = (dict(batch), jax.random.split(rng, rows))
+            split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs)
+            first = jax.tree.map(lambda leaf: leaf[0], split)
+            shapes = jax.eval_shape(sum_rows, params, *first)
+            empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            add = jax.tree.map
+            return jax.lax.scan(lambda sums, one: (add(jnp.add, sums, sum_rows(params, *one)), None), empty, split)[0]
+
+        return sum_chunks
+
+    def release(self, grads: Params, key: jax.Array) -> Params:
+        """(sum + N(0, (noise clip)^2)) / batch_size: the mean gradient that leaves a step, of the expected batch."""
+        leaves, structure = jax.tree.flatten(grads)
+        keys = jax.random.split(jax.random.fold_in(key, NOISE), len(leaves))
+        noisy = [
+            (leaf + self.noise * self.clip * jax.random.normal(each, leaf.shape, leaf.dtype)) / self.batch_size
+            for each, leaf in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, noisy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Budget of a run: its guarantee, and the ledger of the steps before step `start`, as the checkpoint has it.
+
+    A step that is taken again after a kill has the same sample and the same noise, and is counted once.
+    """
+
+    guarantee: Guarantee
+    before: Ledger
+    start: int
+
+    def spend(self, step: int) -> Ledger:
+        """The ledger after a step."""
+        return add_steps(self.before, self.guarantee.noise, self.guarantee.share, step - self.start)
+
+    def compute_epsilon(self, step: int) -> float:
+        """The epsilon spent after a step."""
+        return compute_epsilon(self.spend(step), self.guarantee.delta)
+
+    def bound_epsilon(self, step: int, last: int) -> float:
+        """An upper bound of the epsilon after a step for the log: exact after each 32nd part of the `last` steps."""
+        part = math.ceil(max(last, 1) / LOGGED)
+        return self.compute_epsilon(min(math.ceil(step / part) * part, last))
+
+    def find_last(self, steps: int) -> int:
+        """The last of `steps` steps that the limit allows; those that were taken are not undone."""
+        made = self.guarantee
+        if made.limit is None:
+            return steps
+        most = steps - self.start
+        return self.start + count_affordable(self.before, made.noise, made.share, made.limit, made.delta, most)
+
+    def record(self, step: int) -> dict[str, float]:
+        """Epsilon and delta after a step, and the mechanism behind them, as JSON values."""
+        made = self.guarantee
+        return {
+            "epsilon": self.compute_epsilon(step),
+            "delta": made.delta,
+            "noise": made.noise,
+            "clip": made.clip,
+            "examples": made.examples,
+            "sampled": made.batch_size,
+            "steps": step,
+        }
+
+
+@runtime_checkable
+class Protects(Protocol):
+    """An optimizer that trains with differential privacy.
+
+    `rule` is the update rule, which sees noisy gradients alone; `protect` says how they are made, and `secret` if their
+    randomness comes from the system's entropy.
+    """
+
+    @property
+    def rule(self) -> Optimizer: ...
+
+    @property
+    def secret(self) -> bool: ...
+
+    @property
+    def chunk(self) -> int: ...
+
+    def protect(self, examples: int, batch_size: int, steps: int) -> Guarantee: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Private:
+    """DP-SGD around any update rule: its gradient is (sum_i g_i min(1, clip / |g_i|) + N(0, (noise clip)^2)) / b.
+
+    arXiv:1607.00133.  g_i is the gradient of example i, of which each step takes every one with probability b / n, b
+    the batch size; their number varies from step to step, and b does not.  Give `epsilon`, for which the noise of all
+    steps is found, or the multiplier `noise`; with both, training stops when epsilon is spent.  The guarantee is
+    (epsilon, delta)-differential privacy of the weights of every step against one example more or less in the training
+    part.  `chunk` gradients of examples are held in memory at once, `chunk` times the memory of the parameters.
+
+    `secret` draws the sample and the noise from the system's entropy, which is kept in the run's checkpoints and has no
+    other copy; without it they follow from `seed`, for tests, and whoever knows the seed can take the noise off again.
+    """
+
+    rule: Optimizer
+    epsilon: float | None = None
+    delta: float = 1e-5
+    noise: float | None = None
+    clip: float = 1.0
+    chunk: int = 8
+    secret: bool = True
+
+    def __post_init__(self) -> None:
+        require_clip(self.clip)
+        if isinstance(self.rule, Protects):
+            raise ValueError("Private.rule is Private itself; give the optimizer that it protects, such as AdamW.")
+        if self.epsilon is None and self.noise is None:
+            raise ValueError("Private has neither epsilon nor noise; give optimizer.epsilon, such as 3.")
+        for name in ("epsilon", "noise"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Private.{name} is {value}; it must be a number above 0, or none.")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"Private.delta is {self.delta}; give a probability below 1 / examples, such as 1e-5.")
+        if self.chunk < 1:
+            raise ValueError(f"Private.chunk is {self.chunk}; it must be 1 or more.")
+
+    @property
+    def rate(self) -> Schedule:
+        """The learning rate of the rule.  Raises ValueError if it has none."""
+        if not isinstance(self.rule, Scheduled):
+            raise ValueError(f"Private.rule is {type(self.rule).__name__}, which has no rate; give one that has.")
+        return self.rule.rate
+
+    def build(self, steps: int, params: Params, roles: Roles | None = None) -> optax.GradientTransformation:
+        """The optax transformation of the rule."""
+        return build(self.rule, steps, params, roles)
+
+    def protect(self, examples: int, batch_size: int, steps: int) -> Guarantee:
+        """The guarantee of a run of `steps` steps of `batch_size` of `examples` examples.
+
+        Raises InputError if dp-accounting is absent, for batches larger than the data, and for a delta that would allow
+        an example to be published.
+        """
+        require_accounting()
+        if batch_size > examples:
+            raise InputError(
+                f"batch_size is {batch_size} and the data has {examples} examples, each of which Private takes with"
+                f" probability batch_size / examples; set batch_size={examples} or less."
+            )
+        if self.delta * examples >= 1:
+            raise InputError(
+                f"optimizer.delta is {self.delta:g} and the data has {examples} examples: an example may be published"
+                f" with probability delta; set optimizer.delta below {1 / examples:.1g}."
+            )
+        noise = self.noise
+        if noise is None:
+            assert self.epsilon is not None  # as __post_init__ requires
+            noise = find_noise(batch_size / examples, steps, self.epsilon, self.delta)
+        elif self.epsilon is not None and not count_affordable(
+            (), noise, batch_size / examples, self.epsilon, self.delta, 1
+        ):
+            raise InputError(
+                f"optimizer.noise is {noise:g}, of which one step spends more than optimizer.epsilon={self.epsilon:g};"
+                " raise one of them, or leave optimizer.noise out."
+            )
+        freeze = self.rule.freeze if isinstance(self.rule, Freezes) else ()
+        sizes = examples, batch_size, steps
+        return Guarantee(noise, self.clip, self.delta, self.epsilon, *sizes, self.chunk, freeze)
