@@ -16,7 +16,7 @@ from train.report.console import format_count, format_duration
 from train.report.html import make_page
 from train.study.files import write_report, write_tables
 
-COLUMNS = ("method", "kind", "held out", "when chosen", "steps", "training", "answers a second", "parameters")
+COLUMNS = ("method", "kind", "held out", "by which chosen", "steps", "training", "answers a second", "parameters")
 
 
 def make_rows(advice: Advice, methods: Sequence[Measured]) -> list[tuple[str, ...]]:
@@ -39,17 +39,26 @@ def make_rows(advice: Advice, methods: Sequence[Measured]) -> list[tuple[str, ..
     ]
 
 
+def drop_empty(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Drops the columns of a table that no row fills."""
+    kept = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    return tuple(columns[index] for index in kept), tuple(tuple(row[index] for index in kept) for row in rows)
+
+
 def make_advice_table(advice: Advice) -> rich.table.Table:
     """The table for the console."""
-    shown = rich.table.Table(*COLUMNS, box=rich.box.SIMPLE)
-    for cells in make_rows(advice, advice.methods):
+    columns, rows = drop_empty(COLUMNS, make_rows(advice, advice.methods))
+    shown = rich.table.Table(*columns, box=rich.box.SIMPLE)
+    for cells in rows:
         shown.add_row(*map(rich.text.Text, cells))
     return shown
 
 
 def write_advice(folder: Path, advice: Advice, plan: str = "") -> None:
     """Writes report.html, summary.json, table.md and table.tex; `plan` is a sentence about a named device."""
-    rows = make_rows(advice, advice.methods)
+    columns, rows = drop_empty(COLUMNS, make_rows(advice, advice.methods))
     metric = advice.problem.metric.replace("_", " ")
     parts = [
         (one.name, f"{one.share:.0%}", f"{compute_mean(one.scores)[0]:.4g}")
@@ -58,14 +67,14 @@ def write_advice(folder: Path, advice: Advice, plan: str = "") -> None:
         )
         if any(one.name == other.name for other in advice.smaller)
     ]
-    commands = "\n".join(f"# {one.name}\n{one.command}" for one in (advice.chosen, *advice.methods[1:]))
+    commands = "\n".join(f"# {one.name}\n{one.command}" for one in advice.methods)
     sections = {
         "Advice": _write_paragraphs([*describe_advice(advice), *([plan] if plan else [])])
-        + f"<pre>{html.escape(advice.chosen.command)}</pre>",
+        + _write_code(advice.chosen.command),
         "Methods": add_caption(
             f"{metric}, with 95 % intervals, on the half of the held-out examples on which nothing was chosen; by the"
             " other half methods were chosen",
-            Table(COLUMNS, tuple(rows)),
+            Table(columns, rows),
         ),
         "Fewer examples": parts
         and add_caption(
@@ -73,12 +82,16 @@ def write_advice(folder: Path, advice: Advice, plan: str = "") -> None:
         ),
         "Not tried": _write_paragraphs([f"{name}: {reason}" for name, reason in advice.refused.items()]),
         "Data": _write_paragraphs([*advice.problem.seen, *advice.notes]),
-        "Commands": f"<pre>{html.escape(commands)}</pre>",
+        "How each was made": _write_code(commands),
     }
     page = make_page(folder.name, [(name, text) for name, text in sections.items() if text])
     write_report(folder, page, record_advice(advice) | {"plan": plan or None})
-    write_tables(folder, COLUMNS, rows)
+    write_tables(folder, columns, rows)
 
 
 def _write_paragraphs(texts: Sequence[str]) -> str:
     return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
+
+
+def _write_code(text: str) -> str:
+    return f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre>'
