@@ -27,6 +27,14 @@ Kind = Literal["examples", "derived", "weights", "numbers", "settings", "random"
 REMOVED = Sentence("Removed before sharing: it may show examples of the data.")
 NUMBER = re.compile(r"[-+±.,%e\d\s]+|nan|inf|-|")
 REMADE = (FINDINGS, "report.html")
+WRITTEN: dict[str, tuple[Kind, str]] = {  # by other commands
+    "bias.html": ("derived", "counts and measures of groups of the test part"),
+    "bias.json": ("derived", "counts and measures of groups of the test part"),
+    "swaps.html": ("examples", "texts of the test part with other terms"),
+    "swaps.json": ("derived", "changes of predictions over examples of the test part"),
+    "thresholds.json": ("derived", "a threshold of the probability for each group"),
+    "model_card.md": ("derived", "metrics with intervals, counts of groups, hashes and paths of the data"),
+}
 EXPLAINED, SUMMARY = "explained", re.compile(r"summary(-\d+)?\.json")
 
 
@@ -90,12 +98,14 @@ def _describe(path: Path, run: Recorded) -> Iterator[tuple[Kind, str]]:
             yield "derived", f"names of {noted} rows or files that were left out or cut"
     elif name == CONSTANT:
         yield "derived", "the constant prediction that fits the training targets best"
+    elif name in WRITTEN:
+        yield WRITTEN[name]
     elif name in ("metrics.jsonl", "tensorboard"):
         yield "numbers", "losses and metrics by step" + (", without noise" if private else "")
     elif name in ("wandb.json", "mlflow.json"):
         yield "settings", "the ID of the run on a tracking server"
     else:
-        yield "unknown", "no file that morphax train or morphax explain writes: look at it"
+        yield "unknown", "no file that morphax writes: look at it"
 
 
 def list_paths(run: Recorded) -> list[str]:
@@ -138,14 +148,14 @@ def is_aggregate(piece: Piece, run: Recorded) -> bool:
 def redact(folder: Path, run: Recorded, to: Path) -> list[Content]:
     """Copies a run without examples of its data, and returns what was left out; the run itself is not changed.
 
-    Weights, metrics, settings and charts over all examples stay; the report is made anew of them.  Pages of `explain`,
-    names of rows, files that morphax does not write, and, of a private run, its random state and what was computed
-    without noise, are left out.  Raises InputError if `to` exists.
+    Weights, metrics, settings and charts over all examples stay; the report is made anew of them.  Pages of `explain`
+    and of swapped terms, names of rows, files that morphax does not write, and, of a private run, its random state and
+    what was computed without noise, are left out.  Raises InputError if `to` exists.
     """
     if to.exists():
         raise InputError(f"{to} exists; name another folder with --to.")
     contents = list_contents(folder, run)
-    skipped = {one.path.rstrip("/") for one in contents if one.kind == "unknown"} | {EXPLAINED}
+    skipped = {one.path.rstrip("/") for one in contents if one.kind == "unknown"} | {EXPLAINED, "swaps.html"}
     private = isinstance(run.experiment.optimizer, Protects)
     skipped |= {CONSTANT, "metrics.jsonl", "tensorboard"} if private else set()
     partial = to.with_name(f"{to.name}.partial")

@@ -136,6 +136,8 @@ def test_contents_are_listed_and_left_out_of_a_copy(
     (folder / "notes.txt").write_text("Anna's review is the best", encoding="utf-8")
     (folder / "explained").mkdir(exist_ok=True)
     (folder / "explained" / "page.html").write_text("Anna's review", encoding="utf-8")
+    (folder / "swaps.html").write_text("Anna's review", encoding="utf-8")
+    (folder / "bias.json").write_text("{}", encoding="utf-8")
     kinds = {(one.path, one.kind) for one in list_contents(folder, read_run(folder))}
     assert {("notes.txt", "unknown"), ("explained/", "examples"), ("checkpoints/", "random")} <= kinds
     assert {("constant.npy", "derived"), ("experiment.json", "derived"), ("metrics.jsonl", "numbers")} <= kinds
@@ -147,8 +149,8 @@ def test_contents_are_listed_and_left_out_of_a_copy(
     assert "explained/: 1 pages" in said
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     names = {path.name for path in copy.rglob("*")}
-    assert not names & {"notes.txt", "explained", "rest", "constant.npy", "metrics.jsonl"}
-    assert {"params", "experiment.json", "report.html", "summary.json"} <= names
+    assert not names & {"notes.txt", "explained", "swaps.html", "rest", "constant.npy", "metrics.jsonl"}
+    assert {"params", "experiment.json", "report.html", "summary.json", "bias.json"} <= names
     assert main(["eval", str(copy)]) == 0
     assert main(["audit", "contents", str(folder), "--redact", "--to", str(copy)]) == 2
     assert "exists; name another folder" in capsys.readouterr().err
