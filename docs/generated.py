@@ -49,10 +49,11 @@ def catalogue(name: str = "") -> str:
 def contracts() -> dict[str, type]:
     """The contracts of models and of experiments, by name."""
     from models.contracts import KINDS
-    from train import contracts, events
+    from train import contracts, events, findings
 
-    classes = [value for module in (contracts, events) for value in vars(module).values() if inspect.isclass(value)]
-    found = [value for value in classes if value.__module__ in (contracts.__name__, events.__name__)]
+    modules = contracts, events, findings
+    classes = [value for module in modules for value in vars(module).values() if inspect.isclass(value)]
+    found = dict.fromkeys(value for value in classes if value.__module__ in {module.__name__ for module in modules})
     return {kind.__name__: kind for kind in (*found, *KINDS)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from models.contracts import Tree
 
@@ -105,17 +105,38 @@ def _divisors(jaxpr: Jaxpr) -> dict[Var, float]:
     return divisors
 
 
+def open_program(program: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    """The program of a parameter of an equation, closed over constants or not, as versions of jax differ."""
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
+
+
+def split_scan(equation: JaxprEqn) -> tuple[int, int]:
+    """The numbers of constants and of carried values among the inputs of a scan, before the rows that it runs over.
+
+    Read off shapes, in which rows have an axis more than in the body: the parameters have other names from jax 0.12.
+    """
+    body = open_program(equation.params["jaxpr"])
+    scanned = sum(
+        len(_shape(own)) > len(_shape(inner)) for own, inner in zip(equation.invars, body.invars, strict=True)
+    )
+    carry = sum(
+        len(_shape(own)) == len(_shape(inner)) for own, inner in zip(equation.outvars, body.outvars, strict=True)
+    )
+    return len(equation.invars) - scanned - carry, carry
+
+
 def _inner(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost: list[bool]) -> list[Value] | None:
     """The outputs of an equation that runs other programs; None for one that runs none."""
     name, params = equation.primitive.name, equation.params
     outputs = [DATA] * len(equation.outvars)
     if name == "scan":
-        consts, carry = params["num_consts"], params["num_carry"]
+        body = open_program(params["jaxpr"])
+        consts, carry = split_scan(equation)
         rows = [
             dataclasses.replace(value, traces=tuple(Trace(trace.number, trace.axes[1:]) for trace in value.traces))
             for value in values[consts + carry :]
         ]
-        _follow(params["jaxpr"].jaxpr, [*values[:consts], *[DATA] * carry, *rows], summed, lost)
+        _follow(body, [*values[:consts], *[DATA] * carry, *rows], summed, lost)
         return outputs
     if name == "while":
         first, body = params["cond_nconsts"], params["body_jaxpr"].jaxpr

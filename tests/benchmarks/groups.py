@@ -71,7 +71,7 @@ def read_people(path: Path) -> list[list[str]]:
 
 
 def ask(*words: str) -> dict:
-    """What a command prints with --json."""
+    """Runs a command with --json; returns the object that it prints."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert run_command([*words, "--json"]) == 0
     return json.loads(said.getvalue().splitlines()[-1])

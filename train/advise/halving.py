@@ -41,8 +41,10 @@ def halve(
             times[alike] = float(np.median(time_steps([prepared], 1)))
         each[candidate.name] = times[alike], prepared.steps
     left = _select_affordable([candidate for candidate in candidates if candidate.name in each], each, seconds)
-    for name in each.keys() - {candidate.name for candidate in left}:
-        refused[name] = f"a step takes {each[name][0]:.3g} s, and --hours leave no time for {FEWEST} of them"
+    kept = {candidate.name for candidate in left}
+    for name in each:
+        if name not in kept:
+            refused[name] = f"a step takes {each[name][0]:.3g} s, and --hours leave no time for {FEWEST} of them"
     rounds = count_rounds(len(left))
     done: dict[str, Measured] = {}
     while left:

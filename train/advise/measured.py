@@ -9,12 +9,13 @@ import math
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from train.sums import LEVEL, wilson_half_width
 
 Kind = Literal["simple", "frozen", "fine-tuned", "from scratch"]
 Part = Literal["tuning", "verdict"]
-QUANTILE = 1.96
+QUANTILE = float(stdtrit(math.inf, (1 + LEVEL) / 2))  # of the normal distribution, for intervals of LEVEL
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +76,3 @@ def is_shown_worse(scores: np.ndarray, best: np.ndarray, greater: bool) -> bool:
     if len(lost) < 2:
         return False
     return float(lost.mean()) > QUANTILE * float(lost.std(ddof=1)) / math.sqrt(len(lost))
-
-
-assert LEVEL == 0.95  # of QUANTILE

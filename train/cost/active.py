@@ -7,6 +7,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from models.contracts import Tree
+from models.products import open_program, split_scan
 from train.cost.traced import count_program, find_inner, get_shape, trace
 
 # operations whose result is a parameter again, in another form
@@ -67,8 +68,8 @@ def _step(equation: JaxprEqn, inputs: list[Owners], sizes: list[int], uses: list
     if name in PASSING:
         return [everything] * len(equation.outvars)
     if name == "scan":
-        fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
-        body = params["jaxpr"].jaxpr
+        fixed, carry = split_scan(equation)
+        body, carried = open_program(params["jaxpr"]), fixed + carry
         _add_whole(Owners().union(*inputs[fixed:carried]), sizes, uses)
         inside = [*inputs[:fixed], *[Owners()] * (carried - fixed), *inputs[carried:]]
         done = _follow(body, _name(body, inside), sizes, uses, times * params["length"])

@@ -43,7 +43,7 @@ def test_the_mean_has_the_interval_of_a_share_or_of_a_mean() -> None:
     errors = DRAW.normal(3, 1, 400)
     mean, half = compute_mean(errors)
     assert mean == errors.mean()
-    assert half == pytest.approx(1.96 * errors.std(ddof=1) / 20)
+    assert half == pytest.approx(1.96 * errors.std(ddof=1) / 20, rel=1e-4)
     assert math.isnan(compute_mean(np.array([np.nan]))[0])
 
 

@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from models.contracts import Tree
 from models.laws.inputs import Component, arguments, shapes
+from models.products import split_scan
 from train.cost.traced import Shaped
 
 CALLS = ("jit", "closed_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
@@ -57,7 +58,7 @@ def _run(program: ClosedJaxpr | Jaxpr, values: Sequence[jax.Array], drop: bool, 
 def _step(equation: JaxprEqn, inputs: list[jax.Array], drop: bool, ends: list[jax.Array]) -> list[jax.Array]:
     name, params = equation.primitive.name, equation.params
     if name == "scan":
-        return _unroll(params, inputs, drop, ends)
+        return _unroll(equation, inputs, drop, ends)
     if name == "cond":
         branches = [functools.partial(_branch, branch, drop) for branch in params["branches"]]
         return jax.lax.switch(inputs[0], branches, *inputs[1:])
@@ -74,8 +75,9 @@ def _branch(program: ClosedJaxpr, drop: bool, *values: jax.Array) -> list[jax.Ar
     return _run(program, values, drop, [])
 
 
-def _unroll(params: dict, inputs: list[jax.Array], drop: bool, ends: list[jax.Array]) -> list[jax.Array]:
-    consts, carried, length = params["num_consts"], params["num_carry"], params["length"]
+def _unroll(equation: JaxprEqn, inputs: list[jax.Array], drop: bool, ends: list[jax.Array]) -> list[jax.Array]:
+    params, (consts, carried) = equation.params, split_scan(equation)
+    length = params["length"]
     rows = inputs[consts + carried :]
     state = [jax.lax.optimization_barrier(value) for value in inputs[consts : consts + carried]]
     outputs: dict[int, list[jax.Array]] = {}

@@ -1,7 +1,6 @@
 """Weights of groups in the loss: the update of group DRO, refusals, and a planted gap that is halved."""
 
 import json
-import shutil
 from pathlib import Path
 
 import jax
@@ -67,15 +66,11 @@ def test_steps_are_those_of_the_formulas(spec: GroupDRO | GroupWeights, accumula
 
 
 @pytest.fixture
-def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that is in order as the working folder, with a table that has groups."""
-    folder = tmp_path / "folder"
-    shutil.copytree(sound, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+def inside(inside: Path) -> Path:
+    """The same working folder with a table that has groups."""
     rows = [f"film {index},{('bad', 'good')[index % 2]},{'ab'[index % 3 == 0]}" for index in range(24)]
-    (folder / "groups.csv").write_text("text,label,region\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return folder
+    (inside / "groups.csv").write_text("text,label,region\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return inside
 
 
 def test_groups_that_cannot_be_weighed_are_refused(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

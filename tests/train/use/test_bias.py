@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -189,15 +188,11 @@ def test_cells_are_named_or_cut_into_ranges() -> None:
 
 
 @pytest.fixture
-def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that is in order as the working folder, with tables that have groups."""
-    folder = tmp_path / "folder"
-    shutil.copytree(sound, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
+def inside(inside: Path) -> Path:
+    """The same working folder with tables that have groups."""
     rows = [f"film {index},{('bad', 'good')[index % 2]},{'ab'[index % 3 == 0]},{index}" for index in range(60)]
-    (folder / "groups.csv").write_text("text,label,region,number\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return folder
+    (inside / "groups.csv").write_text("text,label,region,number\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return inside
 
 
 def test_the_command_writes_a_page_and_numbers(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

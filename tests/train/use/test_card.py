@@ -1,23 +1,12 @@
 """Model cards: Hugging Face's library reads them, and their numbers are those of the run."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 from train.cli import main
-
-
-@pytest.fixture
-def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that is in order as the working folder."""
-    folder = tmp_path / "folder"
-    shutil.copytree(sound, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    return folder
 
 
 def test_a_card_has_the_schema_and_the_numbers(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

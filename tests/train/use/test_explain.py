@@ -40,16 +40,6 @@ def experiment():
 """
 
 
-@pytest.fixture
-def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that is in order as the working folder."""
-    folder = tmp_path / "folder"
-    shutil.copytree(sound, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    return folder
-
-
 def ask(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     capsys.readouterr()
     assert main(["explain", *words, "--json"]) == 0

@@ -1,7 +1,6 @@
 """Counterfactual audits: terms are substituted in whole texts, pairs are read, and planted preferences are found."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,16 +104,6 @@ def test_files_of_two_shapes_are_read(tmp_path: Path) -> None:
         table.write_text(text)
         with pytest.raises(InputError, match=sentence):
             read_terms(str(table))
-
-
-@pytest.fixture
-def inside(sound: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that is in order as the working folder."""
-    folder = tmp_path / "folder"
-    shutil.copytree(sound, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MORPHAX_CACHE", str(cache))
-    return folder
 
 
 def test_the_change_of_predictions_is_that_of_predict(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import jax
 import numpy as np
 
-from models.contracts import Model
+from models.contracts import Model, Tree
 from models.decoding.sampling import Sampler
 from models.decoding.slots import Draws, Slots, admit, choose_lengths, count_room, decode, open_slots, pad_prompt
 from train.contracts import Params, Tokenizer
@@ -60,9 +60,13 @@ class Generator:
         self.draws = Draws.fill(count)
         self.current = params()
         self.slots = open_slots(model, self.current, count, self.room)
+        self.shardings: Tree = None  # of the slots that a step returns, once it is compiled
 
     def warm(self) -> None:
         """Compiles the step, and the beginning of prompts of every length.  Raises ValueError if a layer cannot."""
+        self._admit(0, [0], 0)
+        self.shardings = jax.tree.map(lambda leaf: leaf.sharding, self.slots)
+        self._clear()
         for length in self.lengths:
             self._admit(0, [0] * length, 0)
         self._decode()
@@ -83,7 +87,8 @@ class Generator:
 
     def _clear(self) -> None:
         self.held = [None] * len(self.held)
-        self.slots = open_slots(self.model, self.current, len(self.held), self.room)
+        slots = open_slots(self.model, self.current, len(self.held), self.room)
+        self.slots = jax.device_put(slots, self.shardings)  # placed as a step leaves them, or it is compiled once more
 
     def _fill(self) -> bool:
         """Fills free slots; waits if all are free.  False once the queue is closed and nothing is held."""

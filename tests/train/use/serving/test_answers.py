@@ -1,4 +1,4 @@
-"""What a server answers is what the commands answer."""
+"""Answers of a server, beside those of the commands."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ TEXTS = ["a fine film", "", "dull", "a film " * 6, "of all the films the dullest
 
 
 def say(run: Path, prompts: list[str], count: int, sampler: Sampler = GREEDY, seed: int = 0) -> list[str]:
-    """What `morphax generate` says."""
+    """Runs `morphax generate`; returns the texts that it prints."""
     *_, texts = generate(run, open_run(run, LANGUAGE_MODEL), prompts, count, sampler, seed)
     return texts
 

@@ -1,4 +1,4 @@
-"""What a server refuses, and how: late, too much, without a token, malformed, on its way out."""
+"""Refusals of a server: late, too much, without a token, malformed, on its way out."""
 
 import dataclasses
 import socket
@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from tests.places import CONFIGS
 from tests.train.use.serving.live import SMALL, Live, begin, serve, until
 
 PREDICT, COMPLETE, CHAT = "/v1/predict", "/v1/completions", "/v1/chat/completions"
@@ -74,6 +75,15 @@ def test_nothing_is_compiled_once_a_server_is_ready(live: Live, compilations: li
     assert client.post(PREDICT, json={"model": "writer", "input": "a film"}).status_code == 200
     assert compilations == []
     assert live.metric("morphax_compilations_total") == before > 0
+
+
+@pytest.mark.slow
+def test_a_long_prompt_is_compiled_before_it_comes_first(writer: Path, compilations: list[str]) -> None:
+    with serve(writer, config=str(CONFIGS / "language_model.py")) as live:
+        compilations.clear()
+        wanted = {"prompt": "a" * 30, "max_tokens": 2}
+        assert live.client().post(COMPLETE, json=wanted).status_code == 200
+        assert compilations == []
 
 
 def test_a_full_queue_refuses_and_what_was_taken_is_answered(classifier: Path) -> None:
