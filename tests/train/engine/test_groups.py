@@ -11,22 +11,32 @@ import pytest
 
 from models import MLP, Block, ClassHead, MeanPool, Stack, TokenEmbed, Transformer
 from train.cli import main
-from train.contracts import Params
+from train.contracts import Parallel, Params
 from train.engine.groups import Carried, Groups
 from train.engine.step import initialise, make_outputs, make_step
 from train.objectives import Classification, GroupDRO, GroupWeights
 from train.objectives.classification import cross_entropy
+from train.parallel import Jit, Mesh, Pmap
 from train.sums import compute_means
 
 COUNTS = np.array([70, 30])
 MODEL = Transformer(TokenEmbed(8, 4), Stack(Block(MLP(1.0), None), 1), ClassHead(2, MeanPool()))
+WAYS: dict[str, tuple[Parallel, int]] = {  # the parallelism and accumulated parts
+    "alone": (Jit(), 1),
+    "parts": (Jit(), 2),
+    "pmap": (Pmap(), 1),
+    "mesh": (Mesh(data=4, fsdp=2), 1),
+    "parts on a mesh": (Mesh(data=2), 2),
+}
 
 
 @pytest.mark.parametrize(
     "spec", [GroupDRO("a", 0.5), GroupDRO("a", 0.3, 2.0), GroupWeights("a"), GroupWeights("a", (1.0, 3.0))]
 )
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_steps_are_those_of_the_formulas(spec: GroupDRO | GroupWeights, accumulate: int) -> None:
+@pytest.mark.represented_by("alone-spec0", "alone-spec1", "alone-spec2", "alone-spec3", "parts-spec0")
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_are_those_of_the_formulas(spec: GroupDRO | GroupWeights, way: str) -> None:
+    parallel, accumulate = WAYS[way]
     chance = np.random.default_rng(0)
     batches = [
         {
@@ -40,11 +50,13 @@ def test_steps_are_those_of_the_formulas(spec: GroupDRO | GroupWeights, accumula
     groups = Groups(spec, ("x", "y"), COUNTS, spec.start(COUNTS), np.zeros(0, np.int32))
     optimizer = groups.carry(optax.sgd(0.5))
     params = MODEL.init(jax.random.key(0), batches[0])["params"]
-    state = initialise(params, optimizer, 0)
+    state = parallel.start(lambda: initialise(params, optimizer, 0))
     step = make_step(MODEL, Classification(), optimizer, accumulate=accumulate, groups=groups)
+    step = parallel.compile_step(step)
     q = np.array([0.5, 0.5]) if not isinstance(spec, GroupWeights) or spec.weights is None else np.array([0.7, 0.9])
     for batch in batches:
-        state, sums = step(state, batch)
+        state, sums = step(state, parallel.put(jax.device_get(batch)))
+        now, sums = jax.device_get((parallel.whole(state), sums))
         members = np.asarray(batch["group"])
 
         def losses(params: Params, batch: dict[str, jax.Array] = batch) -> jax.Array:
@@ -59,9 +71,9 @@ def test_steps_are_those_of_the_formulas(spec: GroupDRO | GroupWeights, accumula
                 q[group] *= np.exp(spec.eta * rise)
             q /= q.sum()
         params = jax.tree.map(lambda leaf, grad: leaf - 0.5 * grad, params, grads)
-        assert isinstance(state.opt_state, Carried)
-        np.testing.assert_allclose(state.opt_state.weights, q, rtol=1e-5)
-        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), state.params, params)
+        assert isinstance(now.opt_state, Carried)
+        np.testing.assert_allclose(now.opt_state.weights, q, rtol=1e-5)
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), now.params, params)
         assert compute_means(sums)["weight_of_y"] == pytest.approx(q[1], rel=1e-5)
 
 

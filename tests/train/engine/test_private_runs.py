@@ -1,5 +1,6 @@
 """Private runs spend what they say: across kills, until their epsilon, and on samples that nothing else decides."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from models.contracts import Batch
 from tests.train.engine.runs import LANGUAGE_MODEL, SENTENCES, abstract, restored, same_end, train
 from train.config import load_config
 from train.contracts import Arrays
@@ -16,8 +19,10 @@ from train.data.batches import Batches
 from train.data.poisson import Poisson, count_drawn, redraw
 from train.engine.prepared import Prepared, prepare
 from train.errors import InputError
+from train.objectives import NextToken
 from train.optimizers.accounting import Spent, compute_epsilon
 from train.sinks.json_lines import read_metrics
+from train.sums import Sum, Sums
 
 OPEN = "optimizer=Private(AdamW(), noise=1.5, secret=false)"  # the randomness of the seed, to compare runs
 DATA = ("data.pack=false", "data.labels=('bad', 'good')", "data.buckets=(48,)")
@@ -177,3 +182,53 @@ def test_what_would_leak_is_refused_in_a_sentence(leak: str) -> None:
     overrides, said = LEAKS[leak]
     with pytest.raises(InputError, match=re.escape(said)):
         ready(OPEN, *overrides)
+
+
+OTHERS = {  # of other kinds of data: config, overrides, and what is said
+    "generated": ("recall", ("evaluation.goal=none",), "this data is made anew at each step"),
+    "learnt tokens": (
+        LANGUAGE_MODEL,
+        ("data.tokenizer=bpe:280", "model.embed.vocab=280"),
+        "data.tokenizer=bpe:280 learns its tokens",
+    ),
+    "mixup": (
+        "images_vit",
+        ("data.path=squares", "model.head.classes=2", "data.augment.mixup=0.2"),
+        "set data.augment.mixup=0",
+    ),
+    "groups": (SENTENCES, (*DATA, "groups=GroupWeights('label')"), "set groups=none"),
+}
+
+
+@pytest.fixture(scope="module")
+def _squares(workshop: Path) -> None:
+    """A folder of pictures of two classes, for images_vit."""
+    for shade, name in enumerate(("bright", "dark")):
+        (workshop / "squares" / name).mkdir(parents=True)
+        for number in range(8):
+            picture = Image.fromarray(np.full((28, 28), 40 + 120 * shade + number, np.uint8))
+            picture.save(workshop / "squares" / name / f"{number}.png")
+
+
+@pytest.mark.usefixtures("_squares")
+@pytest.mark.represented_by("learnt tokens")
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_would_leak_in_other_data_is_refused_in_a_sentence(kind: str) -> None:
+    config, overrides, said = OTHERS[kind]
+    experiment, _ = load_config(config, [OPEN, *overrides])
+    with pytest.raises(InputError, match=re.escape(said)):
+        prepare(experiment, experiment.data.open())
+
+
+class Compares(NextToken):
+    """An objective whose sums do not say what each example adds."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> Sums:
+        return {name: Sum(total.value, total.weight) for name, total in super().__call__(outputs, batch).items()}
+
+
+def test_a_loss_that_may_compare_examples_is_refused() -> None:
+    experiment, _ = load_config(LANGUAGE_MODEL, [OPEN])
+    experiment = dataclasses.replace(experiment, objective=Compares())
+    with pytest.raises(InputError, match="Compares gives its loss without `each`"):
+        prepare(experiment, experiment.data.open())
