@@ -58,6 +58,7 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 	$(BIN)/python -m tests.benchmarks.language
 	$(BIN)/python -m tests.benchmarks.mixers
 	$(BIN)/python -m tests.benchmarks.decoding
+	$(BIN)/python -m tests.benchmarks.generation
 
 lanes: .venv/core .lanes/current/installed .lanes/colab/installed ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from models.attention.weigh import HIDDEN, Softmax, hide
 from models.backend.implementation import Call, Implementation, choose_implementation, is_captured
@@ -246,7 +247,7 @@ def _by_definition(
     """
     b, h, t, k = query.shape
     span = reach.span or t
-    sources = tokens if other is None else other
+    sources, cached = (tokens, None) if other is None else (other, tokens.index[0, 0])
     local = other is None and span < t
     if local:
         if decay is not None:
@@ -260,9 +261,7 @@ def _by_definition(
     # The query heads of a group are stacked along time, so that a group is one matrix product.
     grouped = (query * scale).reshape(query.shape[0], g, -1, k)
     with _half(reach):
-        scores = jnp.einsum("bgtk,bgsk->bgts", grouped, key, preferred_element_type=jnp.float32).reshape(
-            *query.shape[:3], s
-        )
+        scores = _multiply("bgtk,bgsk->bgts", grouped, key, cached, jnp.float32).reshape(*query.shape[:3], s)
     visible = reach.visible(tokens, sources)
     if decay is not None:
         scores = scores + (decay[0][..., None] - decay[1][..., None, :])
@@ -273,9 +272,8 @@ def _by_definition(
     if dropout is not None:
         weights = dropout(weights)
     with _half(reach):
-        mixed = jnp.einsum("bgts,bgsv->bgtv", weights.reshape(weights.shape[0], g, -1, s), value).reshape(
-            *query.shape[:3], -1
-        )
+        weights = weights.reshape(weights.shape[0], g, -1, s)
+        mixed = _multiply("bgts,bgsv->bgtv", weights, value, cached, value.dtype).reshape(*query.shape[:3], -1)
     return _join(mixed, b, t) if local else mixed
 
 
@@ -308,6 +306,23 @@ def _by_rows(
         with jax.named_scope(f"keys_{end}_of_{t}"):
             mixed.append(_by_definition(*parts, own, seen, reach, weigh, scale, relative, fallen, dropout))
     return jnp.concatenate(mixed, axis=2)
+
+
+def _multiply(axes: str, left: jax.Array, right: jax.Array, cached: jax.Array | None, dtype: DTypeLike) -> jax.Array:
+    """einsum of `left` with keys or values.
+
+    `cached` is the index of the query if they are in the cache.  On a CPU those of one row are then read in a branch of
+    a conditional, which is always taken: otherwise XLA fuses a reshape of the product's operand with the update of the
+    cache, and copies the cache four times a token.
+    """
+
+    def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.einsum(axes, left, right, preferred_element_type=dtype)
+
+    if cached is None or right.shape[0] > 1 or platform() != "cpu":
+        return multiply(left, right)
+    shape = jax.eval_shape(multiply, left, right).shape
+    return jax.lax.cond(cached >= 0, multiply, lambda left, right: jnp.zeros(shape, dtype), left, right)
 
 
 def _half(reach: Reach) -> contextlib.AbstractContextManager[object]:

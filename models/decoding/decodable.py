@@ -13,6 +13,7 @@ from flax.linen.module import InterceptorContext
 
 from models.context import Context, Decoding
 from models.contracts import Model, Tree
+from models.paths import path_name
 from models.structure import fields
 
 OURS = "models."  # laws test this package's classes; others are tried here
@@ -142,6 +143,15 @@ def find_keepers(cache: Tree) -> set[Path]:
         for path, _ in jax.tree.leaves_with_path(cache)
     ]
     return {tuple(str(key) for key in path[:-1]) for path in paths}
+
+
+def name_states(small: Tree, large: Tree) -> list[str]:
+    """The paths of what is kept and does not grow with the text, by caches with room for a shorter and a longer one.
+
+    What grows has a place for each token, which another one at the same index writes over.
+    """
+    pairs = zip(jax.tree.leaves_with_path(small), jax.tree.leaves(large), strict=True)
+    return [path_name(path).removeprefix("cache/") for (path, leaf), other in pairs if leaf.shape == other.shape]
 
 
 def _decodes(call: Call, step: int) -> bool:

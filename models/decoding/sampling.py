@@ -113,7 +113,7 @@ def _next(
     model: Model, params: Tree, cache: Tree, state: State, sampler: Sampler, length: int
 ) -> tuple[tuple[jax.Array, State], Tree]:
     logits, index, position, key = state
-    key, sample_key = jax.random.split(key)
+    key, sample_key = jax.random.split(key) if sampler.temperature else (key, key)
     token = sampler(logits, sample_key)
     batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
     logits, cache = advance(model, params, cache, batch, index, length)

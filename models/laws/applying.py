@@ -6,7 +6,7 @@ from collections.abc import Callable
 from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
 from models.laws.carrier import layer_of, stack_of
 from models.laws.declared import claims, says_causal
-from models.laws.decoding import decode, law_decoding_is_one_pass
+from models.laws.decoding import decode, law_decoding_is_one_pass, law_foretold_tokens_are_taken_back
 from models.laws.depth import (
     law_every_branch_counts,
     law_recomputing_changes_nothing,
@@ -83,6 +83,7 @@ REMEDIES: dict[Function, str] = {
     law_cross_reads_the_whole_memory: "read all of ctx.memory.x",
     law_decoding_is_one_pass: "keep in the collection cache what later tokens need (models.cache), written at"
     " ctx.decoding.index",
+    law_foretold_tokens_are_taken_back: "let what is kept of a token be written over by the next one at its index",
     law_residual_keeps_the_shape_of_the_state: "let expand make the state as large as it will get; give back the"
     " same shapes",
     law_every_branch_counts: "add what the branch gives in every block; ctx.layer counts from 0",
@@ -167,13 +168,10 @@ def _laws_of_layers(component: Component) -> list[Law]:
         if getattr(layer, "cross", False):
             laws.append(_law(law_cross_reads_the_whole_memory, layer))
         if kind_of(component) is not Residual:
-            laws.append(
-                Law(
-                    name_of(law_decoding_is_one_pass),
-                    functools.partial(_decodes, layer),
-                    REMEDIES[law_decoding_is_one_pass],
-                )
-            )
+            laws += [
+                Law(name_of(law), functools.partial(_decodes, layer, law), REMEDIES[law])
+                for law in (law_decoding_is_one_pass, law_foretold_tokens_are_taken_back)
+            ]
         laws += [
             _law(law, layer) for law in (law_gradients_of_parts_add_up, law_gradients_on_a_mesh_are_those_on_one_device)
         ]
@@ -215,8 +213,8 @@ def _causal(law: Function, layer: Component) -> Law:
     return Law(name_of(law), test, REMEDIES[law])
 
 
-def _decodes(layer: Component) -> None:
-    """Tests decoding, unless the layer does not decode: it looks ahead, refuses, or mixes tokens and keeps no state."""
+def _decodes(layer: Component, law: Function) -> None:
+    """Tests a law of decoding, unless the layer does not decode: looks ahead, refuses, or mixes and keeps no state."""
     claimed, length = getattr(layer, "decodes", None), min(usable_length(layer)[0], LONG)
     if claimed is False:
         raise NotTestedError("declares decodes = False")
@@ -237,7 +235,7 @@ def _decodes(layer: Component) -> None:
         raise NotTestedError(
             "not decodable: mixes tokens and keeps no state; keep it in the collection cache to generate"
         )
-    law_decoding_is_one_pass(layer, length)
+    law(layer, length)
 
 
 def verdict(law: Law) -> Verdict:

@@ -12,7 +12,7 @@ import pytest
 from models import Attention, Context, RoPE, SinusoidalPosition
 from models.contracts import Layer
 from models.laws.declared import claims, says_causal
-from models.laws.decoding import law_decoding_is_one_pass
+from models.laws.decoding import law_decoding_is_one_pass, law_foretold_tokens_are_taken_back
 from models.laws.layer import (
     law_causal_sees_nothing_later,
     law_cross_reads_the_whole_memory,
@@ -23,6 +23,7 @@ from models.laws.layer import (
     law_without_positions_order_does_not_matter,
     reach,
 )
+from models.laws.verdict import NotTestedError
 from tests.laws.components import WIDTH, forms, is_recurrence, normal, parameters
 
 TOKENS = 8
@@ -78,6 +79,28 @@ DECODED = [
 @pytest.mark.parametrize("layer", DECODED)
 def test_decoding_one_token_after_the_other_is_one_pass(layer: Any) -> None:
     law_decoding_is_one_pass(layer)
+
+
+# layers whose cache has a place for each token and nothing else; the rest keep a state or nothing
+GROWING = {"AdaptiveStack", "Attention", "DifferentialAttention", "LatentAttention", "SharedAttention", "ValueResidual"}
+
+
+def grows(layer: Any) -> bool:
+    cut = any(getattr(layer, name, None) for name in ("window", "chunk", "cross"))
+    return decodes(layer) and type(layer).__name__ in GROWING and not cut
+
+
+@pytest.mark.represented_by("Attention-causal", "LatentAttention-causal")
+@pytest.mark.parametrize("layer", selected(grows))
+def test_foretold_tokens_are_taken_back(layer: Any) -> None:
+    law_foretold_tokens_are_taken_back(layer)
+
+
+@pytest.mark.parametrize("layer", selected(is_recurrence))
+@pytest.mark.slow
+def test_a_state_is_not_taken_back(layer: Any) -> None:
+    with pytest.raises(NotTestedError, match="keeps a state"):
+        law_foretold_tokens_are_taken_back(layer)
 
 
 @pytest.mark.parametrize("layer", selected(lambda layer: getattr(layer, "window", None)))

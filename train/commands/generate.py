@@ -1,7 +1,9 @@
 """`morphax generate`: generates text by a trained language model."""
 
 import argparse
+import functools
 import json
+import sys
 from pathlib import Path
 
 from train.commands import add_run_arguments, read_texts
@@ -14,6 +16,7 @@ examples:
   morphax generate runs/tiny_lm "ROMEO:"                    the likeliest continuation, 200 tokens, as they come
   morphax generate runs/tiny_lm "ROMEO:" --temperature 0.8 --top-k 40 --tokens 500
   morphax generate runs/tiny_lm "ROMEO:" "JULIET:" --beams 4 --json
+  morphax generate runs/lm "ROMEO:" --draft runs/small_lm   the same text in fewer passes of the model
 """
 
 
@@ -32,6 +35,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-p", type=float, help="draw from tokens at least this much as likely as the likeliest")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another text")
     parser.add_argument("--beams", type=int, default=0, help="search with this many beams in place of drawing")
+    parser.add_argument(
+        "--draft",
+        metavar="lookup|RUN",
+        help="let a draft foretell tokens that the model verifies in one pass: what followed the last tokens where they"
+        " occurred before (lookup), or the run of a smaller model; the likeliest text stays the same",
+    )
+    parser.add_argument(
+        "--foretell", type=int, metavar="N", help="tokens that the draft foretells at once (default: 4)"
+    )
     add_run_arguments(parser)
 
 
@@ -40,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     enable_compilation_cache()
     from models.decoding.sampling import Sampler
     from train.engine.folder import open_run
+    from train.use.drafts import open_draft
     from train.use.evaluate import generate
 
     if options.tokens < 1 or options.beams < 0:
@@ -58,6 +71,10 @@ def run(options: argparse.Namespace) -> int:
             f"--beams searches for the likeliest text and {' and '.join(chosen)} would draw another; leave one of"
             " them out."
         )
+    if options.beams and options.draft is not None:
+        raise InputError("--beams searches among many texts and --draft foretells one; leave one of them out.")
+    if options.foretell is not None and (options.draft is None or options.foretell < 1):
+        raise InputError(f"--foretell is {options.foretell}; give 1 token or more, and a --draft that foretells them.")
     if drawn and not options.temperature:
         raise InputError(
             f"{' and '.join(drawn)} chooses what to draw from, and --temperature is 0, which draws nothing; set it"
@@ -71,11 +88,15 @@ def run(options: argparse.Namespace) -> int:
     prompts = list(read_texts(options.texts))
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")
-    stream = generate(options.folder, run, prompts, options.tokens, sampler, options.seed, options.beams, options.best)
+    foretell = None if options.draft is None else functools.partial(open_draft, options.draft, options.foretell)
+    stream = generate(
+        options.folder, run, prompts, options.tokens, sampler, options.seed, options.beams, options.best, foretell
+    )
     live = len(prompts) == 1 and not options.json
     shown = ""
-    tails = [""] * len(prompts)
+    tails, passes = [""] * len(prompts), 0
     for tails in stream:
+        passes += 1
         if live:
             if not shown:
                 print(prompts[0], end="")
@@ -84,11 +105,14 @@ def run(options: argparse.Namespace) -> int:
             shown = ready
     if options.json:
         answers = [{"prompt": prompt, "text": tail} for prompt, tail in zip(prompts, tails, strict=True)]
-        print(json.dumps({"run": str(options.folder), "answers": answers}, ensure_ascii=False))
+        counted = {} if options.draft is None else {"passes": passes}
+        print(json.dumps({"run": str(options.folder), "answers": answers, **counted}, ensure_ascii=False))
     else:
         print(
             tails[0].removeprefix(shown)
             if live
             else "\n\n".join(prompt + tail for prompt, tail in zip(prompts, tails, strict=True))
         )
+    if options.draft is not None:
+        print(f"{options.tokens} tokens in {passes} passes of the model", file=sys.stderr)
     return 0

@@ -1,7 +1,7 @@
 """Evaluation of a trained run, and its answers: predictions and generated text."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,8 +11,9 @@ from models.contracts import Tree
 from models.decoding.beam import beam
 from models.decoding.sampling import Sampler, padded
 from models.decoding.sampling import generate as continued
+from models.decoding.speculative import Draft, speculate
 from train import baselines
-from train.contracts import Arrays, Dataset, Findings, Objective, Params, Restores, Searches, Tokenised
+from train.contracts import Arrays, Dataset, Findings, Objective, Params, Restores, Searches, Tokenised, Tokenizer
 from train.data.notes import get_notes
 from train.engine.checkpoint import Store
 from train.engine.constant import add_constant, read_constant
@@ -113,10 +114,12 @@ def generate(
     seed: int = 0,
     beams: int = 0,
     best: bool = False,
+    foretell: Callable[[Tokenizer], Draft] | None = None,
 ) -> Iterator[list[str]]:
-    """Continues each prompt by a run's last checkpoint (or its best): yields texts token by token, or once with beams.
+    """Continues each prompt by a run's last checkpoint (or its best): yields the texts so far, token by token.
 
-    Raises InputError if the data has no tokenizer, a prompt has no tokens, or the model cannot decode.
+    Yields once with beams, and once a pass of the model with a draft, which `foretell` makes for the tokenizer.  Raises
+    InputError if the data has no tokenizer, a prompt has no tokens, or the model cannot decode.
     """
     experiment = run.experiment
     data = experiment.data.reader(run.classes)
@@ -133,10 +136,14 @@ def generate(
         if beams:
             yield [tokens.decode(row.tolist()) for row in np.asarray(beam(model, params, batch, steps, beams)[0])]
             return
+        if foretell is None:
+            pieces = (np.asarray(token)[:, None] for token in continued(model, params, batch, steps, sampler, seed))
+        else:
+            pieces = speculate(model, params, batch, steps, foretell(tokens), sampler, seed)
         columns: list[np.ndarray] = []
-        for token in continued(model, params, batch, steps, sampler, seed):
-            columns.append(np.asarray(token))
-            yield [tokens.decode(row.tolist()) for row in np.stack(columns, 1)]
+        for piece in pieces:
+            columns.append(piece)
+            yield [tokens.decode(row.tolist()) for row in np.concatenate(columns, 1)]
 
 
 def restore_params(folder: Path, inference: Inference, best: bool) -> tuple[int, Params]:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from models import Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
 from models.decoding.beam import beam
-from models.decoding.sampling import Sampler, generate, padded, prefill
+from models.decoding.sampling import Sampler, advance, generate, padded, prefill
 from tests.laws.components import DECODER, ENCODER, parameters, tokens
 from tests.models.decoding.recomputed import recomputed, sharpened
 from tests.places import CONFIGS
@@ -189,3 +191,15 @@ def test_the_command_refuses_what_cannot_be_in_one_sentence(
     assert not out
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_one_text_is_decoded_on_a_cpu_without_a_copy_of_its_cache() -> None:
+    stack, room = Stack(BLOCK, 2), 93
+    model = Transformer(TokenEmbed(11, 16), stack, LogitsHead())
+    params, row = parameters(model), {"tokens": jnp.ones((1, 1), jnp.int32), "positions": jnp.ones((1, 1), jnp.int32)}
+    cache = jax.eval_shape(lambda: prefill(model, params, row, room)[1])
+    step = jax.jit(lambda cache, index: advance(model, params, cache, row, index, room), donate_argnums=0)
+    program = step.lower(cache, jax.ShapeDtypeStruct((), jnp.int32)).compile().as_text() or ""
+    made = Counter(re.findall(r"= f32\[1,2,93,8\]\S* ([\w-]+)\(", program))
+    assert made["parameter"] >= 4  # keys and values of two layers
+    assert made["copy"] == 0

@@ -1,0 +1,214 @@
+"""Greedy decoding by morphax and by `transformers`, in turn in one run.
+
+    python -m tests.benchmarks.generation [--only NAME ...] [--rounds 7] [--json FILE]
+
+Llama's form (RoPE, RMSNorm, SwiGLU, untied head), random parameters, float32: 6 layers of 384 over 8,000 tokens with
+batches of 1, 8 and 32 prompts of 32 tokens and of one of 1,024, and 12 layers of 768 over 32,000.  Both keep their keys
+and values; `transformers` is `LlamaForCausalLM.generate`.  Each keeps a process of its own, and in each round one
+decodes after the other.  The table has tokens a second (medians over rounds), their ratio with its least and greatest,
+and each process's peak memory.  A second table has what a pass over foretold tokens takes, as a multiple of the time of
+a token, so that a draft pays that foretells more on average.  Ends with 1 where morphax is not as many times as fast as
+its goal.
+"""
+
+import dataclasses
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.turns import Worker, read_worker, serve
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A language model, the prompts that it is given, how many tokens are to follow, and the goal."""
+
+    width: int
+    depth: int
+    heads: int
+    vocab: int
+    batch: int
+    prompt: int
+    steps: int
+    goal: float
+
+    @property
+    def hidden(self) -> int:
+        """Width of the feedforward."""
+        return 8 * self.width // 3 // 64 * 64
+
+
+SIZES = {
+    "6 x 384, 1": Size(384, 6, 6, 8_000, 1, 32, 128, 3.0),
+    "6 x 384, 8": Size(384, 6, 6, 8_000, 8, 32, 128, 3.0),
+    "6 x 384, 32": Size(384, 6, 6, 8_000, 32, 32, 128, 2.0),
+    "6 x 384, 1 after 1,024": Size(384, 6, 6, 8_000, 1, 1024, 64, 3.0),
+    "12 x 768, 1": Size(768, 12, 12, 32_000, 1, 32, 64, 3.0),
+}
+FORETOLD = 2, 4, 8
+
+
+def draw_prompts(size: Size) -> np.ndarray:
+    """Random tokens."""
+    return np.random.default_rng(0).integers(3, size.vocab, (size.batch, size.prompt), dtype=np.int32)
+
+
+def make_model(size: Size) -> tuple[Any, Any, dict[str, Any]]:
+    """morphax's model, its parameters and the prompts."""
+    import jax
+
+    from models import GLU, Attention, Block, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
+    from train.engine.compilation import enable_compilation_cache
+
+    enable_compilation_cache()
+    block = Block(
+        Attention(size.heads, causal=True, position=RoPE()), GLU(size.hidden / size.width), PreNorm(RMSNorm())
+    )
+    model = Transformer(TokenEmbed(size.vocab, size.width), Stack(block, size.depth, RMSNorm()), LogitsHead(tied=False))
+    batch: dict[str, Any] = {"tokens": draw_prompts(size)}
+    return model, jax.jit(lambda: model.init(jax.random.key(0), batch)["params"])(), batch
+
+
+def start_morphax(size: Size) -> tuple[Callable[[], None], int]:
+    """Compiles morphax's decoding; returns a call that decodes, and the number of parameters."""
+    import jax
+
+    from models.decoding.sampling import generate
+
+    model, params, batch = make_model(size)
+
+    def once() -> None:
+        for token in generate(model, params, batch, size.steps):
+            np.asarray(token)
+
+    return once, sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def start_transformers(size: Size) -> tuple[Callable[[], None], int]:
+    """The same by `transformers`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    config = LlamaConfig(
+        vocab_size=size.vocab,
+        hidden_size=size.width,
+        intermediate_size=size.hidden,
+        num_hidden_layers=size.depth,
+        num_attention_heads=size.heads,
+        max_position_embeddings=2048,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    model: Any = LlamaForCausalLM(config).eval()
+    prompts = torch.from_numpy(draw_prompts(size)).long()
+
+    def once() -> None:
+        with torch.no_grad():
+            found = model.generate(
+                prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=size.steps, do_sample=False
+            )
+        assert found.shape[1] == size.prompt + size.steps
+
+    return once, sum(parameter.numel() for parameter in model.parameters())
+
+
+STARTS = {"morphax": start_morphax, "transformers": start_transformers}
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """Figures of a size: tokens a second of both and their ratio in each round, parameters, peak memory."""
+    workers = {who: Worker("tests.benchmarks.generation", who, name) for who in STARTS}
+    try:
+        tokens = SIZES[name].batch * SIZES[name].steps
+        speeds = [{who: tokens / worker.work(1) for who, worker in workers.items()} for _ in range(rounds)]
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return {
+        "speeds": {who: [each[who] for each in speeds] for who in workers},
+        "ratios": [each["morphax"] / each["transformers"] for each in speeds],
+        "parameters": {who: worker.facts["parameters"] for who, worker in workers.items()},
+        "peaks": {who: worker.peak for who, worker in workers.items()},
+    }
+
+
+def measure_passes(name: str, rounds: int) -> dict[int, float]:
+    """The median time of a pass by its number of foretold tokens, over that of a token without a draft."""
+    from models.decoding.sampling import generate
+    from models.decoding.speculative import Lookup, speculate
+
+    size = SIZES[name]
+    model, params, batch = make_model(size)
+
+    def plain() -> int:
+        return len([np.asarray(token) for token in generate(model, params, batch, size.steps)])
+
+    def pass_over(count: int) -> int:
+        return len(list(speculate(model, params, batch, size.steps, Lookup(count))))
+
+    runs = {0: plain} | {count: functools.partial(pass_over, count) for count in FORETOLD}
+    spent: dict[int, list[float]] = {count: [] for count in runs}
+    for turn in range(rounds + 1):
+        for count, once in runs.items():
+            began = time.perf_counter()
+            passes = once()
+            if turn:  # the first compiles
+                spent[count].append((time.perf_counter() - began) / passes)
+    return {count: statistics.median(spent[count]) / statistics.median(spent[0]) for count in FORETOLD}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints the table."""
+    if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
+        who, name = asked
+        once, count = STARTS[who](SIZES[name])
+        serve(once, {"parameters": count})
+        return
+    from tests.benchmarks.measure import begin, finish, note, parser, report, selected
+
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
+    given = options.parse_args(arguments)
+    begin()
+    figures: dict[str, Any] = {}
+    rows: list[tuple[str, ...]] = []
+    failures: list[str] = []
+    for name in selected(SIZES, given.only):
+        found, goal = measure(name, given.rounds), SIZES[name].goal
+        figures[name], ratio = found, statistics.median(found["ratios"])
+        if ratio < goal:
+            failures.append(f"{name}, {ratio:.2f} times as fast as transformers; the goal is {goal:g}")
+        note(f"{name}: {ratio:.2f}")
+        rows.append(
+            (
+                name,
+                *(f"{found['parameters'][who]:,}" for who in STARTS),
+                *(f"{statistics.median(found['speeds'][who]):,.0f}" for who in STARTS),
+                f"{ratio:.2f} ({min(found['ratios']):.2f} to {max(found['ratios']):.2f})",
+                *(f"{found['peaks'][who] / 2**20:,.0f}" for who in STARTS),
+                f"{goal:g}: {'holds' if ratio >= goal else 'MISSED'}",
+            )
+        )
+    columns = ("model, batch", "parameters", "transformers", "tokens/s", "transformers", "ratio", "MiB", "transformers")
+    report((*columns, "goal"), rows, "Greedy decoding, beside transformers")
+    single = [name for name in selected(SIZES, given.only) if SIZES[name].batch == 1]
+    passes = {name: measure_passes(name, given.rounds) for name in single}
+    report(
+        ("model, batch", *(f"{count} foretold" for count in FORETOLD)),
+        [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
+        "A pass over foretold tokens, in times of a token",
+    )
+    figures["passes"] = passes
+    finish(figures, given.json, failures)
+
+
+if __name__ == "__main__":
+    main()
