@@ -71,7 +71,7 @@ class Shows(Protocol):
 class Asks(Protocol):
     """Data that turns a user's input into questions, such as a folder into its images."""
 
-    def list_questions(self, given: Sequence[str]) -> list[str]: ...
+    def list_questions(self, inputs: Sequence[str]) -> list[str]: ...
 
 
 @runtime_checkable

@@ -271,7 +271,7 @@ class Compared:
         said = "".join(f"<p><strong>{html.escape(describe(result))}</strong></p>" for result in variants)
         planned = "".join(f"<p>{html.escape(text)}</p>" for text in describe_plans(self.study, self.results))
         table = to_html(make_table(make_columns(self.results), make_rows(self.results)))
-        figures = "".join(add_caption(one.caption, one.plot) for one in draw(self.study, self.results))
+        figures = "".join(add_caption(drawing.caption, drawing.plot) for drawing in draw(self.study, self.results))
         grid = f'<div style="{page.PANELS}">{figures}</div>'
         return Piece(f'<div class="morphax"><style>{THEMES}</style>{said}{table}{planned}{grid}</div>')._repr_html_()
 

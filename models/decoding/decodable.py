@@ -145,13 +145,19 @@ def find_keepers(cache: Tree) -> set[Path]:
     return {tuple(str(key) for key in path[:-1]) for path in paths}
 
 
-def name_states(small: Tree, large: Tree) -> list[str]:
-    """The paths of what is kept and does not grow with the text, by caches with room for a shorter and a longer one.
+def name_states(caches: Mapping[int, Tree]) -> list[str]:
+    """The paths of what is kept and has no place for each token, by two caches and the number of tokens in each.
 
-    What grows has a place for each token, which another one at the same index writes over.
+    What has a place for each token grows as their number does, along one axis, and another token at the same index
+    writes over it.
     """
+    (few, small), (many, large) = caches.items()
     pairs = zip(jax.tree.leaves_with_path(small), jax.tree.leaves(large), strict=True)
-    return [path_name(path).removeprefix("cache/") for (path, leaf), other in pairs if leaf.shape == other.shape]
+    return [
+        path_name(path).removeprefix("cache/")
+        for (path, leaf), other in pairs
+        if [(a, b) for a, b in zip(leaf.shape, other.shape, strict=True) if a != b] != [(few, many)]
+    ]
 
 
 def _decodes(call: Call, step: int) -> bool:

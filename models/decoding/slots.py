@@ -94,7 +94,7 @@ def admit(
     logits, cache = prefill(model, params, batch, length)
     t = batch["tokens"].shape[1]
     start = Slots(cache, logits[0], jnp.asarray(t), batch["positions"][0, -1] + 1, jax.random.key(seed))
-    return jax.tree.map(lambda all, one: all.at[slot].set(one), slots, start)
+    return jax.tree.map(lambda all, part: all.at[slot].set(part), slots, start)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=2)
@@ -131,8 +131,8 @@ def _filter(logits: jax.Array, draws: Draws) -> jax.Array:
     """The logits (n, v), with those of dropped tokens at HIDDEN."""
     v = logits.shape[-1]
     ordered = jnp.sort(logits, axis=-1, descending=True)
-    place = jnp.where(draws.top_k > 0, jnp.minimum(draws.top_k, v), v) - 1
-    least = jnp.take_along_axis(ordered, place[:, None], axis=-1)
+    last = jnp.where(draws.top_k > 0, jnp.minimum(draws.top_k, v), v) - 1
+    least = jnp.take_along_axis(ordered, last[:, None], axis=-1)
     ordered = jnp.where(ordered < least, HIDDEN, ordered)
     probs = jax.nn.softmax(ordered, axis=-1)
     count = ((jnp.cumsum(probs, axis=-1) - probs) < draws.top_p[:, None]).sum(-1, keepdims=True)

@@ -160,17 +160,17 @@ def speculate(
 
 
 def require_rewindable(model: Model, params: Tree, batch: Batch) -> None:
-    """Raises ValueError if something that a model keeps while decoding does not grow with the text."""
+    """Raises ValueError if something that a model keeps while decoding has no place for each token."""
     row = jax.tree.map(lambda leaf: leaf[:1], dict(batch))
     t = row["tokens"].shape[1]
-    small, large = (
-        jax.eval_shape(lambda params, length=length: prefill(model, params, row, length)[1], params)
+    caches = {
+        length: jax.eval_shape(lambda params, length=length: prefill(model, params, row, length)[1], params)
         for length in (t, 4 * t)
-    )
-    if states := name_states(small, large):
+    }
+    if states := name_states(caches):
         raise ValueError(
-            f"The model keeps {states[0]}, which does not grow with the text, so tokens that were foretold and turn out"
-            " otherwise cannot be taken back; decode without a draft."
+            f"The model keeps {states[0]}, which has no place for each token, so that tokens that were foretold and"
+            " turn out otherwise cannot be taken back; decode without a draft."
         )
 
 

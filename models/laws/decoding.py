@@ -80,14 +80,14 @@ def law_foretold_tokens_are_taken_back(layer: Component, length: int = SHORT) ->
     """Several tokens at once, and before them others in the same places, give the outputs of one pass.
 
     This is what a pass of speculative decoding does when drafts turn out otherwise.  A layer that keeps a state is not
-    tested: what does not grow with the text cannot be taken back.
+    tested: what has no place for each token cannot be taken back.
     """
     x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), pad_prompts(length)
     kept = {
         room: jax.eval_shape(lambda x, room=room: _call(layer, params, x, {}, 0, PROMPT, room, True)[1], x)
         for room in (length, 4 * length)
     }
-    if states := name_states(*kept.values()):
+    if states := name_states(kept):
         raise NotTestedError(f"keeps a state, {states[0]}")
     y, cache = jax.jit(lambda x: _call(layer, params, x, {}, 0, PROMPT, length, True))(x)
     advance = jax.jit(lambda x, cache, first: _call(layer, params, x, cache, first, GUESSES, length, False))

@@ -52,11 +52,11 @@ class AttentionResiduals(nn.Module):
                 f"AttentionResiduals has room for the outputs of {sources.shape[2] - 1} branches, and {ctx.depth}"
                 f" blocks like this one have {self.count_sources(ctx)}: give `blocks`, or blocks of as many branches."
             )
-        place = ctx.layer * ctx.branches + ctx.branch if self.blocks is None else ctx.layer // self.blocks
-        sources = sources.at[:, :, 1 + place].add(branch(self.norm(x)))
+        index = ctx.layer * ctx.branches + ctx.branch if self.blocks is None else ctx.layer // self.blocks
+        sources = sources.at[:, :, 1 + index].add(branch(self.norm(x)))
         query = self.param("query", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
         keys = RMSNorm(name="source_norm")(sources).astype(jnp.float32)
-        scores = jnp.where(jnp.arange(sources.shape[2]) < 2 + place, keys @ query, -jnp.inf)
+        scores = jnp.where(jnp.arange(sources.shape[2]) < 2 + index, keys @ query, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         return jnp.concatenate([jnp.einsum("btn,btnd->btd", weights, sources)[:, :, None], sources], axis=2)
 

@@ -16,12 +16,12 @@ import functools
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import Worker, read_worker, serve
+from tests.benchmarks.turns import compare_speeds, read_worker, serve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Size:
     prompt: int
     steps: int
     goal: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are decoded at once for all prompts."""
+        return self.batch * self.steps
 
     @property
     def hidden(self) -> int:
@@ -123,23 +128,6 @@ def start_transformers(size: Size) -> tuple[Callable[[], None], int]:
 STARTS = {"morphax": start_morphax, "transformers": start_transformers}
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
-    """Figures of a size: tokens a second of both and their ratio in each round, parameters, peak memory."""
-    workers = {who: Worker("tests.benchmarks.generation", who, name) for who in STARTS}
-    try:
-        tokens = SIZES[name].batch * SIZES[name].steps
-        speeds = [{who: tokens / worker.work(1) for who, worker in workers.items()} for _ in range(rounds)]
-    finally:
-        for worker in workers.values():
-            worker.stop()
-    return {
-        "speeds": {who: [each[who] for each in speeds] for who in workers},
-        "ratios": [each["morphax"] / each["transformers"] for each in speeds],
-        "parameters": {who: worker.facts["parameters"] for who, worker in workers.items()},
-        "peaks": {who: worker.peak for who, worker in workers.items()},
-    }
-
-
 def measure_passes(name: str, rounds: int) -> dict[int, float]:
     """The median time of a pass by its number of foretold tokens, over that of a token without a draft."""
     from models.decoding.sampling import generate
@@ -148,18 +136,20 @@ def measure_passes(name: str, rounds: int) -> dict[int, float]:
     size = SIZES[name]
     model, params, batch = make_model(size)
 
-    def plain() -> int:
-        return len([np.asarray(token) for token in generate(model, params, batch, size.steps)])
+    def plain() -> Iterator[Any]:
+        return (np.asarray(token) for token in generate(model, params, batch, size.steps))
 
-    def pass_over(count: int) -> int:
-        return len(list(speculate(model, params, batch, size.steps, Lookup(count))))
+    def pass_over(count: int) -> Iterator[Any]:
+        return speculate(model, params, batch, size.steps, Lookup(count))
 
     runs = {0: plain} | {count: functools.partial(pass_over, count) for count in FORETOLD}
     spent: dict[int, list[float]] = {count: [] for count in runs}
     for turn in range(rounds + 1):
         for count, once in runs.items():
+            stream = once()
+            next(stream)  # the prompt
             began = time.perf_counter()
-            passes = once()
+            passes = len(list(stream))
             if turn:  # the first compiles
                 spent[count].append((time.perf_counter() - began) / passes)
     return {count: statistics.median(spent[count]) / statistics.median(spent[0]) for count in FORETOLD}
@@ -182,7 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[tuple[str, ...]] = []
     failures: list[str] = []
     for name in selected(SIZES, given.only):
-        found, goal = measure(name, given.rounds), SIZES[name].goal
+        found, goal = (
+            compare_speeds("tests.benchmarks.generation", tuple(STARTS), name, SIZES[name].tokens, 1, given.rounds),
+            SIZES[name].goal,
+        )
         figures[name], ratio = found, statistics.median(found["ratios"])
         if ratio < goal:
             failures.append(f"{name}, {ratio:.2f} times as fast as transformers; the goal is {goal:g}")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import Worker, read_worker, serve
+from tests.benchmarks.turns import compare_speeds, read_worker, serve
 
 GOAL = 1.2
 STEPS = {"4 x 128": 24, "6 x 384": 4, "12 x 768": 1, "Llama, 8 x 512": 2}  # of a turn
@@ -217,23 +217,6 @@ def start_torch(size: Size) -> tuple[Callable[[], None], int]:
 STARTS = {"morphax": start_morphax, "torch": start_torch}
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
-    """Figures of a size: tokens a second of both and their ratio in each round, parameters, peak memory."""
-    workers = {who: Worker("tests.benchmarks.language", who, name) for who in STARTS}
-    try:
-        tokens = SIZES[name].tokens * STEPS[name]
-        speeds = [{who: tokens / worker.work(STEPS[name]) for who, worker in workers.items()} for _ in range(rounds)]
-    finally:
-        for worker in workers.values():
-            worker.stop()
-    return {
-        "speeds": {who: [each[who] for each in speeds] for who in workers},
-        "ratios": [each["morphax"] / each["torch"] for each in speeds],
-        "parameters": {who: worker.facts["parameters"] for who, worker in workers.items()},
-        "peaks": {who: worker.peak for who, worker in workers.items()},
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
     if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
@@ -253,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[tuple[str, ...]] = []
     failures: list[str] = []
     for name in selected(SIZES, given.only):
-        found = figures[name] = measure(name, given.rounds)
+        found = figures[name] = compare_speeds(
+            "tests.benchmarks.language", tuple(STARTS), name, SIZES[name].tokens, STEPS[name], given.rounds
+        )
         ratio = statistics.median(found["ratios"])
         if ratio < GOAL:
             failures.append(f"{name}, {ratio:.2f} times as fast as PyTorch")

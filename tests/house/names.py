@@ -12,6 +12,7 @@ HOLDERS = ("models", "train")  # packages below which parts of an experiment are
 ATTRIBUTES = re.compile(r"\b(get|has)attr\(")
 COMMANDS = "train/commands"
 NEEDED = {"HELP", "EXAMPLES", "add", "run"}
+VAGUE = ("one", "found", "own", "place", "given")  # names that say nothing of what they name
 
 
 def shared_names(root: Path) -> dict[str, list[str]]:
@@ -28,6 +29,23 @@ def shared_names(root: Path) -> dict[str, list[str]]:
             if node.name[0] != "_" and _is_component(node, classes) and _conforms(node, contracts, classes):
                 homes[node.name].append(name)
     return {name: places for name, places in homes.items() if len(places) > 1}
+
+
+def count_vague(root: Path) -> dict[str, int]:
+    """Counts the variables, arguments and functions that have each vague name."""
+    counts: dict[str, int] = dict.fromkeys(VAGUE, 0)
+    for module in modules(root, SHIPPED).values():
+        for node in ast.walk(module.tree):
+            name = ""
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                name = node.id
+            elif isinstance(node, ast.arg):
+                name = node.arg
+            elif isinstance(node, ast.FunctionDef):
+                name = node.name
+            if name in counts:
+                counts[name] += 1
+    return counts
 
 
 def _classes(module: Module) -> list[ast.ClassDef]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.house.names import misnamed_commands, shared_names, silent_packages, undeclared
+from tests.house.names import count_vague, misnamed_commands, shared_names, silent_packages, undeclared
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,3 +41,13 @@ def test_a_file_of_commands_is_called_as_its_command() -> None:
 
 def test_every_package_says_what_is_in_it() -> None:
     assert silent_packages(ROOT) == []
+
+
+def test_vague_names_are_rare() -> None:
+    assert max(count_vague(ROOT).values()) < 20, count_vague(ROOT)
+
+
+def test_a_vague_name_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "__init__.py").write_text("def own(given):\n    return [one for one in given]\n")
+    assert count_vague(tmp_path) == {"one": 1, "found": 0, "own": 1, "place": 0, "given": 1}

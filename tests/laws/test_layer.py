@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models import Attention, Context, RoPE, SinusoidalPosition
+from models.cache import recall, remember
 from models.contracts import Layer
 from models.laws.declared import claims, says_causal
 from models.laws.decoding import law_decoding_is_one_pass, law_foretold_tokens_are_taken_back
@@ -23,7 +24,7 @@ from models.laws.layer import (
     law_without_positions_order_does_not_matter,
     reach,
 )
-from models.laws.verdict import NotTestedError
+from models.laws.verdict import BrokenLawError, NotTestedError
 from tests.laws.components import WIDTH, forms, is_recurrence, normal, parameters
 
 TOKENS = 8
@@ -94,6 +95,28 @@ def grows(layer: Any) -> bool:
 @pytest.mark.parametrize("layer", selected(grows))
 def test_foretold_tokens_are_taken_back(layer: Any) -> None:
     law_foretold_tokens_are_taken_back(layer)
+
+
+class Adds(nn.Module):
+    """Gives each token as it came, by a cache that adds to a place and does not write over it."""
+
+    causal: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        if ctx.decoding is None:
+            return x
+        b, t, d = x.shape
+        rows, first = recall(self, ctx, "rows", jnp.zeros((b, ctx.decoding.length, d))), ctx.decoding.index
+        now = jax.lax.dynamic_slice_in_dim(rows, first, t, 1) + x
+        remember(self, ctx, "rows", jax.lax.dynamic_update_slice_in_dim(rows, now, first, 1))
+        return now
+
+
+def test_a_cache_that_keeps_what_was_foretold_wrongly_is_found() -> None:
+    law_decoding_is_one_pass(Adds())
+    with pytest.raises(BrokenLawError, match="token 4"):
+        law_foretold_tokens_are_taken_back(Adds())
 
 
 @pytest.mark.parametrize("layer", selected(is_recurrence))

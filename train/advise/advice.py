@@ -59,8 +59,8 @@ def advise(problem: Problem, seconds: float, say: Callable[[str], None]) -> Advi
         raise InputError(f"{problem.path} has no example that a simple method can be measured on.")
     deal = deal_examples(data, len(measured[0].scores))
     trials, refused = halve(problem, candidates, seconds, deal, say) if seconds else ([], {})
-    whole = [one for one in measured if one.share == 1]
-    smaller = [one for one in measured if one.share < 1]
+    whole = [method for method in measured if method.share == 1]
+    smaller = [method for method in measured if method.share < 1]
     last = {trial.name: trial for trial in trials}
     notes = tuple(str(note) for note in get_notes(data))
     return choose(problem, deal, [*whole, *last.values()], smaller, refused, notes)
@@ -91,13 +91,13 @@ def choose(
     the best.
     """
     sign = -1 if problem.greater else 1
-    scores = {one.name: deal.pick(one.scores, "tuning") for one in methods}
-    usable = [one for one in methods if math.isfinite(compute_mean(scores[one.name])[0])]
+    scores = {method.name: deal.pick(method.scores, "tuning") for method in methods}
+    usable = [method for method in methods if math.isfinite(compute_mean(scores[method.name])[0])]
     if not usable:
         raise InputError(f"{problem.path} has too few held-out examples to measure anything; give more data.")
-    best = min(usable, key=lambda one: sign * compute_mean(scores[one.name])[0])
-    equal = [one for one in usable if not is_shown_worse(scores[one.name], scores[best.name], problem.greater)]
-    chosen = min(equal, key=lambda one: (ORDER.index(one.kind), sign * compute_mean(scores[one.name])[0]))
+    best = min(usable, key=lambda method: sign * compute_mean(scores[method.name])[0])
+    equal = [method for method in usable if not is_shown_worse(scores[method.name], scores[best.name], problem.greater)]
+    chosen = min(equal, key=lambda method: (ORDER.index(method.kind), sign * compute_mean(scores[method.name])[0]))
     return Advice(problem, deal, tuple(methods), chosen, best, tuple(smaller), refused or {}, tuple(notes))
 
 
@@ -123,11 +123,11 @@ def describe_advice(advice: Advice) -> list[str]:
         said.append(
             f"{best.name} was best on the others, and is not shown to be better: {format_value(advice, best)} here."
         )
-    models = [one for one in advice.methods if one.kind != "simple"]
+    models = [method for method in advice.methods if method.kind != "simple"]
     if chosen.kind == "simple" and models:
         said.append("No model that was tried is shown to be better than this simple method.")
     elif chosen.kind != "simple":
-        simple = _find_best(advice, [one for one in advice.methods if one.kind == "simple"])
+        simple = _find_best(advice, [method for method in advice.methods if method.kind == "simple"])
         said.append(f"The best simple method, {simple.name}, has {format_value(advice, simple)}.")
     if (growth := _describe_growth(advice)) is not None:
         said.append(growth)
@@ -136,13 +136,13 @@ def describe_advice(advice: Advice) -> list[str]:
 
 def _find_best(advice: Advice, methods: Sequence[Measured]) -> Measured:
     sign = -1 if advice.greater else 1
-    return min(methods, key=lambda one: sign * compute_mean(advice.deal.pick(one.scores, "tuning"))[0])
+    return min(methods, key=lambda method: sign * compute_mean(advice.deal.pick(method.scores, "tuning"))[0])
 
 
 def _describe_growth(advice: Advice) -> str | None:
     """Describes if more data would pay, by the best simple method on half of the examples and on all."""
-    halves = {one.name: one for one in advice.smaller if one.share == 0.5}
-    known = [one for one in advice.methods if one.name in halves]
+    halves = {method.name: method for method in advice.smaller if method.share == 0.5}
+    known = [method for method in advice.methods if method.name in halves]
     if not known:
         return None
     whole = _find_best(advice, known)
@@ -180,7 +180,7 @@ def record_advice(advice: Advice) -> dict[str, Json]:
         "best": advice.best.name,
         "sentences": list(describe_advice(advice)),
         "seen": list(advice.problem.seen),
-        "methods": [record(one) for one in (*advice.methods, *advice.smaller)],
+        "methods": [record(method) for method in (*advice.methods, *advice.smaller)],
         "refused": dict(advice.refused),
         "data": list(advice.notes),
     }

@@ -40,9 +40,9 @@ def count_following(tokens: Sequence[int], longest: int) -> list[dict[tuple[int,
     followed: list[dict[tuple[int, ...], collections.Counter[int]]] = [
         collections.defaultdict(collections.Counter) for _ in range(longest)
     ]
-    for place, token in enumerate(tokens):
-        for seen in range(min(longest, place + 1)):
-            followed[seen][tuple(tokens[place - seen : place])][token] += 1
+    for index, token in enumerate(tokens):
+        for seen in range(min(longest, index + 1)):
+            followed[seen][tuple(tokens[index - seen : index])][token] += 1
     return followed
 
 
@@ -52,11 +52,11 @@ def measure_nats(
     """Measures -log p of each token (orders, n) by n-grams of every order."""
     totals = [{context: counts.total() for context, counts in level.items()} for level in followed]
     nats = np.zeros((len(followed), len(tokens)))
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         chance = 1 / vocab
         for seen, level in enumerate(followed):
-            context = tuple(tokens[place - seen : place]) if seen <= place else None
+            context = tuple(tokens[index - seen : index]) if seen <= index else None
             if context is not None and (counts := level.get(context)) is not None:
                 chance = (counts[token] + len(counts) * chance) / (totals[seen][context] + len(counts))
-            nats[seen, place] = -math.log(chance)
+            nats[seen, index] = -math.log(chance)
     return nats

@@ -65,7 +65,7 @@ def halve(
         if len(left) == 1:
             break
         sign = -1 if problem.greater else 1
-        left.sort(key=lambda one: sign * compute_mean(deal.pick(done[one.name].scores, "tuning"))[0])
+        left.sort(key=lambda rival: sign * compute_mean(deal.pick(done[rival.name].scores, "tuning"))[0])
         left = left[: -(-len(left) // 2)]
     return trials, refused
 
@@ -82,7 +82,7 @@ def _select_affordable(
     left = list(candidates)
     while left:
         share = seconds / count_rounds(len(left)) / len(left)
-        slow = [one for one in left if share < each[one.name][0] * min(FEWEST, each[one.name][1])]
+        slow = [rival for rival in left if share < each[rival.name][0] * min(FEWEST, each[rival.name][1])]
         if not slow:
             return left
         left.remove(slow[-1])

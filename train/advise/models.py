@@ -141,25 +141,25 @@ def score_examples(prepared: Prepared, params: Params, metric: str) -> tuple[np.
         make_scores(experiment.model, experiment.objective, experiment.precision, metric)
     )
     batches = data.batches("test", experiment.evaluation.batch_size, prepared.parallel.size(), None)
-    found: dict[int, float] = {}
+    scored: dict[int, float] = {}
     since, counted = time.perf_counter(), 0
     for number, batch in enumerate(batches.stream(0, len(batches))):
         values, weights = map(np.asarray, program(params, prepared.parallel.put(batch)))
         if "index" not in batch:
             values, weights = values.sum(1, keepdims=True), weights.sum(1, keepdims=True)
-            index = len(found) + np.arange(len(values))[:, None]
+            index = len(scored) + np.arange(len(values))[:, None]
         elif values.shape[1] == 1:
             index = batch["index"].reshape(-1, 1)
         else:  # packed: examples of a row are numbered from 1
             index = batch["index"]
             values, weights = values[:, 1 : index.shape[1] + 1], weights[:, 1 : index.shape[1] + 1]
         present = weights > 0
-        found |= dict(zip(map(int, index[present]), map(float, values[present] / weights[present]), strict=True))
+        scored |= dict(zip(map(int, index[present]), map(float, values[present] / weights[present]), strict=True))
         if number == 0:
-            since, counted = time.perf_counter(), len(found)
-    rest = len(found) - counted
+            since, counted = time.perf_counter(), len(scored)
+    rest = len(scored) - counted
     answering = (time.perf_counter() - since) / rest if rest else float("nan")
-    scores = np.array([found.get(index, np.nan) for index in range(max(found, default=-1) + 1)])
+    scores = np.array([scored.get(index, np.nan) for index in range(max(scored, default=-1) + 1)])
     return average_series(data, scores), answering
 
 

@@ -22,20 +22,20 @@ COLUMNS = ("method", "kind", "held out", "by which chosen", "steps", "training",
 def make_rows(advice: Advice, methods: Sequence[Measured]) -> list[tuple[str, ...]]:
     """Cells of the table, the best methods first."""
     sign = -1 if advice.greater else 1
-    values = {one.name: compute_mean(advice.deal.pick(one.scores, "tuning"))[0] for one in methods}
-    ranked = sorted(methods, key=lambda one: (math.isnan(values[one.name]), sign * values[one.name]))
+    values = {method.name: compute_mean(advice.deal.pick(method.scores, "tuning"))[0] for method in methods}
+    ranked = sorted(methods, key=lambda method: (math.isnan(values[method.name]), sign * values[method.name]))
     return [
         (
-            one.name + (" (recommended)" if one is advice.chosen else ""),
-            one.kind,
-            format_value(advice, one),
-            f"{values[one.name]:.4g}",
-            str(one.steps or ""),
-            format_duration(one.seconds) if one.seconds >= 1 else f"{one.seconds:.2f} s",
-            format_count(1 / one.answering) if one.answering > 0 and math.isfinite(one.answering) else "",
-            format_count(one.parameters) if one.parameters else "",
+            method.name + (" (recommended)" if method is advice.chosen else ""),
+            method.kind,
+            format_value(advice, method),
+            f"{values[method.name]:.4g}",
+            str(method.steps or ""),
+            format_duration(method.seconds) if method.seconds >= 1 else f"{method.seconds:.2f} s",
+            format_count(1 / method.answering) if method.answering > 0 and math.isfinite(method.answering) else "",
+            format_count(method.parameters) if method.parameters else "",
         )
-        for one in ranked
+        for method in ranked
     ]
 
 
@@ -61,13 +61,13 @@ def write_advice(folder: Path, advice: Advice, plan: str = "") -> None:
     columns, rows = drop_empty(COLUMNS, make_rows(advice, advice.methods))
     metric = advice.problem.metric.replace("_", " ")
     parts = [
-        (one.name, f"{one.share:.0%}", f"{compute_mean(one.scores)[0]:.4g}")
-        for one in sorted(
-            (*advice.smaller, *advice.methods), key=lambda one: (ORDER.index(one.kind), one.name, one.share)
+        (method.name, f"{method.share:.0%}", f"{compute_mean(method.scores)[0]:.4g}")
+        for method in sorted(
+            (*advice.smaller, *advice.methods), key=lambda method: (ORDER.index(method.kind), method.name, method.share)
         )
-        if any(one.name == other.name for other in advice.smaller)
+        if any(method.name == other.name for other in advice.smaller)
     ]
-    commands = "\n".join(f"# {one.name}\n{one.command}" for one in advice.methods)
+    commands = "\n".join(f"# {method.name}\n{method.command}" for method in advice.methods)
     sections = {
         "Advice": _write_paragraphs([*describe_advice(advice), *([plan] if plan else [])])
         + _write_code(advice.chosen.command),

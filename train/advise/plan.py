@@ -13,8 +13,8 @@ def describe_plan(advice: Advice, topology: str) -> str:
     Raises InputError if the compiler of that device is not installed.
     """
     problem = advice.problem
-    models = {one.name: one for one in list_candidates(problem)}
-    tried = [one for one in advice.methods if one.name in models]
+    models = {candidate.name: candidate for candidate in list_candidates(problem)}
+    tried = [candidate for candidate in advice.methods if candidate.name in models]
     if not tried:
         return f"No model was tried, so that none is planned for {topology}."
     method = advice.chosen if advice.chosen.name in models else tried[0]

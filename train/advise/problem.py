@@ -53,28 +53,28 @@ class Wishes:
 
 def find_problem(path: str, wishes: Wishes = Wishes()) -> Problem:
     """Finds the task of a file or folder.  Raises InputError if it has none, or several and `wishes` choose none."""
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         raise InputError(f"There is no {path}; give a file or a folder of data.")
-    if place.is_dir() and find_format(path) is None:
-        return _find_in_folder(path, place)
-    if place.suffix.lower() == ".txt":
+    if location.is_dir() and find_format(path) is None:
+        return _find_in_folder(path, location)
+    if location.suffix.lower() == ".txt":
         return _model_language(path, f"{path} is plain text")
     return _find_in_table(path, wishes)
 
 
-def _find_in_folder(path: str, place: Path) -> Problem:
-    if (place / "Annotations").is_dir():
+def _find_in_folder(path: str, folder_path: Path) -> Problem:
+    if (folder_path / "Annotations").is_dir():
         raise InputError(
             f"{path} has boxes; advice on detection is not there yet: morphax train detect_cells data.path={path}."
         )
-    suffixes = collections.Counter(file.suffix.lower() for file in place.rglob("*") if file.is_file())
+    suffixes = collections.Counter(file.suffix.lower() for file in folder_path.rglob("*") if file.is_file())
     if suffixes[".npz"]:
         raise InputError(
             f"{path} has trajectories; advice on control is not there yet: morphax train drive_highway"
             f" data.path={path} review=none."
         )
-    folders = [folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    folders = [folder for folder in folder_path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     pictures, videos = (sum(suffixes[kind] for kind in kinds) for kinds in (PICTURES, VIDEOS))
     if len(folders) < 2 or not pictures + videos:
         raise InputError(

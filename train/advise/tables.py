@@ -52,9 +52,9 @@ def measure_table(problem: Problem, say: Callable[[str], None]) -> Iterator[Meas
             for train, test in folds
         ]
         scores = np.zeros(len(targets))
-        for (_, test), one in zip(folds, fold, strict=True):
-            scores[test] = one.scores
-        seconds, answering = np.mean([(one.seconds, one.answering) for one in fold], 0)
+        for (_, test), trial in zip(folds, fold, strict=True):
+            scores[test] = trial.scores
+        seconds, answering = np.mean([(trial.seconds, trial.answering) for trial in fold], 0)
         yield dataclasses.replace(fold[0], scores=scores, seconds=float(seconds), answering=float(answering))
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.commands import add_structure_arguments, make_folder
-from train.config import import_config, list_studies
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
-from train.variants import Study
 
 if TYPE_CHECKING:
     from train.study.compare import Entry
+    from train.variants import Study
 
 HELP = "say whether variants of a structure are better than it at an equal budget"
 EXAMPLES = """
@@ -108,11 +107,14 @@ def read_grid(text: str | None) -> tuple[str, ...]:
     return tuple(f"{path}={value}" for value in split)
 
 
-def read_study(options: argparse.Namespace) -> Study:
+def read_study(options: argparse.Namespace) -> "Study":
     """The study of the command line, or that of a config's `study()` with what the command line changes.
 
     Raises InputError or ValueError for what does not fit.
     """
+    from train.config import import_config, list_studies
+    from train.variants import Study
+
     variants, grid = read_variants(options.vary), read_grid(options.tune)
     if options.until is not None and options.seeds is not None:
         raise InputError(f"--until decided and --seeds {options.seeds} contradict each other; give one of them.")
@@ -138,7 +140,7 @@ def read_study(options: argparse.Namespace) -> Study:
     return dataclasses.replace(before, **{name: value for name, value in settings.items() if value not in (None, ())})
 
 
-def _print_plan(study: Study, entries: "Sequence[Entry]", options: argparse.Namespace) -> None:
+def _print_plan(study: "Study", entries: "Sequence[Entry]", options: argparse.Namespace) -> None:
     """Prints what the study would cost."""
     from train.report.console import print_table
     from train.study.outline import describe_trials, make_cost_table, measure_entries, record_plan

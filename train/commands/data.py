@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from models.words import join
 from train.errors import InputError
 
 HELP = "list, prepare or look at data sets"
@@ -26,6 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
+    from models.words import join
     from train.data.sources import describe_dataset, open_dataset
     from train.data.sources.tfds import list_own
 

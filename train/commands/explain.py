@@ -77,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
     page.parent.mkdir(parents=True, exist_ok=True)
     write_explanation(page, explained)
     if options.json:
-        runs = [{"run": folder, **record_explanation(one)} for folder, one in explained.items()]
+        runs = [{"run": folder, **record_explanation(explanation)} for folder, explanation in explained.items()]
         print(json.dumps({"page": str(page), "runs": runs}))
         return 0
-    for folder, one in explained.items():
-        print(f"{folder}: {format_short(one.answer)}")
-        print(f"{describe_attribution(one)}:")
-        for _, name, value in rank_tokens(one, 8):
+    for folder, explanation in explained.items():
+        print(f"{folder}: {format_short(explanation.answer)}")
+        print(f"{describe_attribution(explanation)}:")
+        for _, name, value in rank_tokens(explanation, 8):
             print(f"    {value:+.3f}  {show_token(name)}")
-        for name, reason in one.missing.items():
+        for name, reason in explanation.missing.items():
             print(f"left out: {name}, because {reason}")
     print(f"written: {page}")
     return 0

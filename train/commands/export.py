@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.words import join
 from train.commands import add_run_arguments
 from train.engine.compilation import enable_compilation_cache
 
@@ -64,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
 def list_lines(artefact: "Artefact") -> Iterator[tuple[str, str]]:
     """Lists lines for people: inputs, outputs, symbolic axes, and the check."""
+    from models.words import join
+
     for kind in ("inputs", "outputs"):
         for name, array in artefact[kind].items():
             yield kind[:-1], f"{name} {array['dtype']} ({', '.join(map(str, array['shape']))})"

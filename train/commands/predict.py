@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from models.words import join
 from train.commands import add_run_arguments, read_texts
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
@@ -52,6 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     enable_compilation_cache()
+    from models.words import join
     from train.engine.folder import open_run
     from train.spec.overrides import override
     from train.spec.parts import list_project_parts
@@ -90,6 +90,7 @@ def decide_by_group(
     Raises InputError if the run has none, if an input has no column of groups and `group` is not given, and for a group
     that has no threshold.
     """
+    from models.words import join
     from train.use.bias.thresholds import change_answer, read_cells, read_thresholds
 
     thresholds = read_thresholds(folder)

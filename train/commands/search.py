@@ -4,14 +4,16 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train.commands import add_budget_arguments, make_folder
 from train.commands.compare import add_verdict_arguments, read_minutes
 from train.commands.scale import read_multiples
-from train.config import import_config, list_searches
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, convert_errors
-from train.variants import Search
+
+if TYPE_CHECKING:
+    from train.variants import Search
 
 HELP = "search for better structures by edits of a baseline, and confirm the winners on fresh seeds"
 EXAMPLES = """
@@ -65,11 +67,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the search (default: runs/CONFIG_search)")
 
 
-def read_search(options: argparse.Namespace) -> Search:
+def read_search(options: argparse.Namespace) -> "Search":
     """The search of the command line, or that of a config's `search()` with what the command line changes.
 
     Raises InputError or ValueError for what does not fit.
     """
+    from train.config import import_config, list_searches
+    from train.variants import Search
+
     make = vars(import_config(options.config, list_searches())).get("search")
     base = make() if make is not None else Search(options.config)
     if not isinstance(base, Search):
@@ -145,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def list_edits(search: Search, as_json: bool) -> int:
+def list_edits(search: "Search", as_json: bool) -> int:
     """Prints the edits of the baseline, a line for each path; returns the exit code."""
     from train.study.grammar import Grammar
 

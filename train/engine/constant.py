@@ -61,9 +61,9 @@ def add_constant(trained: Trained, findings: Findings, constant: np.ndarray) -> 
     experiment = trained.inference.experiment
     simple = measure_constant(trained.inference, constant)
     if isinstance(experiment.review, Derives):
-        measured = {name: one.value for name, (one,) in simple.items()}
+        measured = {name: baseline.value for name, (baseline,) in simple.items()}
         derived = experiment.review.derive_metrics(dataclasses.replace(trained, measured=measured))
-        (name,) = {one.name for (one,) in simple.values()}
+        (name,) = {baseline.name for (baseline,) in simple.values()}
         simple |= {metric: (Baseline(name, value),) for metric, value in derived.items()}
     return dataclasses.replace(findings, baselines={**simple, **findings.baselines})
 

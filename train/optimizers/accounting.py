@@ -80,7 +80,7 @@ def find_noise(share: float, steps: int, epsilon: float, delta: float) -> float:
         sampled = library.PoissonSampledDpEvent(share, library.GaussianDpEvent(noise))
         return library.SelfComposedDpEvent(sampled, steps)
 
-    found = library.calibrate_dp_mechanism(
+    calibrated = library.calibrate_dp_mechanism(
         lambda: library.pld.PLDAccountant(relation, COARSE),
         compose,
         epsilon,
@@ -88,7 +88,7 @@ def find_noise(share: float, steps: int, epsilon: float, delta: float) -> float:
         bracket_interval=library.LowerEndpointAndGuess(0.0, 1.0),
         tol=TOLERANCE / 2,
     )
-    noise = float(found) + TOLERANCE / 2
+    noise = float(calibrated) + TOLERANCE / 2
     while compute_epsilon((Spent(noise, share, steps),), delta) > epsilon:
         noise *= 1 + TOLERANCE
     return noise

@@ -103,7 +103,7 @@ class Guarantee:
             shapes = jax.eval_shape(sum_rows, params, *first)
             empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
             add = jax.tree.map
-            return jax.lax.scan(lambda sums, one: (add(jnp.add, sums, sum_rows(params, *one)), None), empty, split)[0]
+            return jax.lax.scan(lambda sums, part: (add(jnp.add, sums, sum_rows(params, *part)), None), empty, split)[0]
 
         return sum_chunks
 

@@ -130,7 +130,9 @@ def scale_by_soap(b1: float, b2: float, epsilon: float, every: int, largest: int
 
         done = jax.tree.map(step, updates, *state[1:])
         parts = [
-            jax.tree.map(lambda one, index=index: one[index], done, is_leaf=lambda leaf: isinstance(leaf, Step))
+            jax.tree.map(
+                lambda leaf_step, index=index: leaf_step[index], done, is_leaf=lambda leaf: isinstance(leaf, Step)
+            )
             for index in range(len(Step._fields))
         ]
         return parts[0], SOAPState(count + 1, *parts[1:])

@@ -25,18 +25,18 @@ SHADES = ("#ffffff", "#7b9ae2")  # of a matrix, from 0 to its full
 
 def write_figures(folder: Path, figures: Mapping[str, Chart]) -> None:
     """Writes figures/NAME.svg, NAME.pdf and NAME.csv below a folder, and removes those of an earlier report."""
-    place = folder / FOLDER
+    target = folder / FOLDER
     with explain_failed_writes(folder):
-        for old in place.glob("*"):
+        for old in target.glob("*"):
             if old.suffix in (".svg", ".pdf", ".csv") and old.stem not in figures:
                 old.unlink()
-        place.mkdir(exist_ok=True)
+        target.mkdir(exist_ok=True)
         for name, chart in figures.items():
-            (place / f"{name}.csv").write_text(to_csv(*list_records(chart)), encoding="utf-8")
+            (target / f"{name}.csv").write_text(to_csv(*list_records(chart)), encoding="utf-8")
             with _use_style():
                 figure = draw_figure(chart)
-                figure.savefig(place / f"{name}.svg", metadata={"Date": None})
-                figure.savefig(place / f"{name}.pdf", metadata={"CreationDate": None})
+                figure.savefig(target / f"{name}.svg", metadata={"Date": None})
+                figure.savefig(target / f"{name}.pdf", metadata={"CreationDate": None})
 
 
 def _use_style() -> contextlib.AbstractContextManager[None]:

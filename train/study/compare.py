@@ -131,16 +131,16 @@ def enter_variant(study: Study, name: str, settings: Sequence[str], target: Cost
     try:
         if study.budget == "time":
             baseline = _prepare(study, study.overrides)
-            found = match_time(study.config, overrides, study.free, baseline, width, study.files)
+            matched = match_time(study.config, overrides, study.free, baseline, width, study.files)
         else:
-            found = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
+            matched = match(study.config, overrides, study.free, study.budget, target, width, files=study.files)
     except UnmatchedError as error:
         cost = load_cost(study.config, overrides, study.files)
         return Entry(name, overrides, cost=cost, out=f"{name} {error}", tokens=tokens)
-    if found.overrides:
-        prepared = _prepare(study, (*overrides, *found.overrides))
+    if matched.overrides:
+        prepared = _prepare(study, (*overrides, *matched.overrides))
     cost = read_whole_cost(prepared)
-    return Entry(name, (*overrides, *found.overrides), found.overrides, cost, tokens=tokens)
+    return Entry(name, (*overrides, *matched.overrides), matched.overrides, cost, tokens=tokens)
 
 
 class Comparison:
@@ -257,7 +257,7 @@ class Comparison:
 
     def results(self, chosen: Mapping[str, tuple[str, ...]], count: int) -> list[Result]:
         """Results of all entries over the seeds that both they and the baseline have."""
-        found = {
+        by_seed = {
             entry.name: {
                 seed: outcome
                 for seed in self._seeds(count)
@@ -265,9 +265,11 @@ class Comparison:
             }
             for entry in self.entries
         }
-        base = found[BASELINE]
+        base = by_seed[BASELINE]
         differences = {
-            entry.name: [found[entry.name][seed].loss - base[seed].loss for seed in base if seed in found[entry.name]]
+            entry.name: [
+                by_seed[entry.name][seed].loss - base[seed].loss for seed in base if seed in by_seed[entry.name]
+            ]
             for entry in self.entries
             if entry.name != BASELINE and entry.out is None and entry.name not in self.failures
         }
@@ -278,7 +280,7 @@ class Comparison:
         verdicts = judge(finite, self.study.alpha, self.study.smallest * loss if base else 0.0)
         return [
             dataclasses.replace(
-                self._result(entry, found[entry.name], base, verdicts.get(entry.name), loss),
+                self._result(entry, by_seed[entry.name], base, verdicts.get(entry.name), loss),
                 pilot=self._find_pilot(chosen[entry.name], entry.name, chosen[BASELINE]),
             )
             for entry in self.entries
@@ -312,7 +314,7 @@ class Comparison:
         ratios = entry.cost.parameters / target.parameters, entry.cost.flops / target.flops
         if not own or out:
             return Result(entry, None, parameters=ratios[0], flops=ratios[1])
-        curve, other = (average_curves([one.curve for one in group.values()]) for group in (own, base))
+        curve, other = (average_curves([result.curve for result in group.values()]) for group in (own, base))
         both = sorted(own.keys() & base.keys())
         seconds = float(np.median([own[seed].seconds / base[seed].seconds for seed in both])) if both else math.nan
         memories = [outcome.memory for outcome in own.values() if outcome.memory is not None]

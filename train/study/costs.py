@@ -96,11 +96,11 @@ class Memory(NamedTuple):
 
 
 def _analyse_memory(step: object, *args: object) -> Memory | None:
-    found = step.lower(*args).compile().memory_analysis() if isinstance(step, Jitted) else None
-    if found is None:
+    analysis = step.lower(*args).compile().memory_analysis() if isinstance(step, Jitted) else None
+    if analysis is None:
         return None
-    results = found.output_size_in_bytes - found.alias_size_in_bytes
-    return Memory(found.argument_size_in_bytes, results, found.temp_size_in_bytes)
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return Memory(analysis.argument_size_in_bytes, results, analysis.temp_size_in_bytes)
 
 
 def _read_decoding(prepared: Prepared) -> tuple[int | None, int | None, int | None]:

@@ -98,15 +98,15 @@ class Grammar:
         """Lists the edits of a structure that edits gave, each once."""
         experiment = self.apply(edits)
         matched = set() if self.budget == "none" else set(self.free or find_fields(experiment.model))
-        found: dict[Edit, None] = {}
+        listed: dict[Edit, None] = {}
         for root in self.at:
             try:
                 value = part(experiment, root)
             except LookupError:  # an edit took it away
                 continue
             edited = self._walk(value, _find_annotation(experiment, root), root, experiment.model)
-            found |= dict.fromkeys(edit for edit in edited if edit.path not in matched)
-        return list(found)
+            listed |= dict.fromkeys(edit for edit in edited if edit.path not in matched)
+        return list(listed)
 
     def _walk(self, value: object, annotation: object, path: str, model: Model) -> Iterator[Edit]:
         if path.rpartition(".")[2] in PROGRAMS:

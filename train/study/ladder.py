@@ -128,9 +128,9 @@ def climb(
     entered = [enter(rung.study, alone=True) for rung in rungs]  # before anything is trained
     points: list[Point] = []
     for rung, entries in zip(rungs, entered, strict=True):
-        place = folder / rung.name
-        place.mkdir(parents=True, exist_ok=True)
-        results = Comparison(rung.study, place, entries, alone=True).run(
+        target = folder / rung.name
+        target.mkdir(parents=True, exist_ok=True)
+        results = Comparison(rung.study, target, entries, alone=True).run(
             make, lambda results, *_, rung=rung: look(rung, results)
         )
         points += [

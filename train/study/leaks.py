@@ -47,10 +47,10 @@ def find_leak(prepared: Prepared) -> str | None:
         moved = np.abs(np.asarray(run(params, first | {"tokens": tokens}), np.float64) - before)[0].max()
         if not moved <= CLOSE * np.abs(before).max():
             return "tokens of one row of the batch move outputs of another"
-    for place in np.unique(np.linspace(1, length - 1, PLACES).astype(int)).tolist():
-        tokens = first["tokens"].at[:, place:].set((first["tokens"][:, place:] + 1) % prepared.data.vocab)
+    for cut in np.unique(np.linspace(1, length - 1, PLACES).astype(int)).tolist():
+        tokens = first["tokens"].at[:, cut:].set((first["tokens"][:, cut:] + 1) % prepared.data.vocab)
         after = np.asarray(run(params, first | {"tokens": tokens}), np.float64)
-        moved = np.abs(after - before)[:, :place].max((0, *range(2, before.ndim)))
+        moved = np.abs(after - before)[:, :cut].max((0, *range(2, before.ndim)))
         if not moved.max() <= CLOSE * np.abs(before).max():
-            return f"later tokens move earlier outputs: tokens from {place} on change output {int(moved.argmax())}"
+            return f"later tokens move earlier outputs: tokens from {cut} on change output {int(moved.argmax())}"
     return None

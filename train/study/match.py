@@ -169,10 +169,10 @@ def match(
         chosen = read_free(experiment, paths, width)
         if not free and not _moves(chosen, measure, ratio):
             continue
-        for found, written in _try_fields(chosen, measure):
-            if abs(found - 1) <= WITHIN:
-                return Match(written, price(*written), found)
-            nearest.append((found, written))
+        for reached, written in _try_fields(chosen, measure):
+            if abs(reached - 1) <= WITHIN:
+                return Match(written, price(*written), reached)
+            nearest.append((reached, written))
     raise UnmatchedError(_explain(WORDS[budget], ratio, nearest))
 
 
@@ -325,8 +325,8 @@ def _explain(words: str, ratio: float, nearest: Sequence[Tried], note: str = "")
     best = [min(side, key=lambda pair: abs(pair[0] - 1)) for side in sides if side]
     best.sort(key=lambda pair: abs(pair[0] - 1))
     said = ", and ".join(
-        f"with {', '.join(written) or 'no change'} it has {found:.3f} times {'that' if words == TIME else 'as many'}"
-        for found, written in best
+        f"with {', '.join(written) or 'no change'} it has {reached:.3f} times {'that' if words == TIME else 'as many'}"
+        for reached, written in best
     )
     if len(best) == 1:
         said += ", the nearest that was found"

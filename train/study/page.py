@@ -45,7 +45,7 @@ def draw(study: Study, results: Sequence[Result]) -> list[Drawing]:
         Drawing(f"difference of {name}", f"{name} less {BASELINE}", plot, "Confidence sequences")
         for name, plot in draw_sequences(study, results).items()
     ]
-    return [dataclasses.replace(one, name=one.name.replace(" ", "_").lower()) for one in drawings]
+    return [dataclasses.replace(drawing, name=drawing.name.replace(" ", "_").lower()) for drawing in drawings]
 
 
 def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
@@ -80,14 +80,14 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
 
 
 def _join_figures(drawings: Sequence[Drawing], heading: str, note: str) -> str:
-    figures = "".join(add_caption(one.caption, one.plot) for one in drawings if one.heading == heading)
+    figures = "".join(add_caption(drawing.caption, drawing.plot) for drawing in drawings if drawing.heading == heading)
     text = f"<p>{html.escape(note)}</p>" if note else ""
     return text + (f'<div class="curves">{figures}</div>' if figures else "")
 
 
 def _describe_fronts(results: Sequence[Result], drawings: Sequence[Drawing]) -> str:
     """Describes the fronts, and the costs that have none."""
-    drawn = {one.plot.across for one in drawings if one.heading == "Fronts"}
+    drawn = {drawing.plot.across for drawing in drawings if drawing.heading == "Fronts"}
     shown = [result for result in results if result.curve]
     known = [axis for axis, cost in COSTS.items() if all(math.isfinite(cost(result)) for result in shown)]
     equal = [axis for axis in known if axis not in drawn and axis != "seconds of training"]
@@ -99,7 +99,10 @@ def _describe_fronts(results: Sequence[Result], drawings: Sequence[Drawing]) -> 
 
 def _write_plans(study: Study, variants: Sequence[Result]) -> str:
     """Writes what was planned from the pilot, and what all seeds say now."""
-    planned = [*describe_plans(study, variants), *describe_plans(study, [extend_pilot(one) for one in variants])]
+    planned = [
+        *describe_plans(study, variants),
+        *describe_plans(study, [extend_pilot(variant) for variant in variants]),
+    ]
     return "".join(map(_emphasise, dict.fromkeys(planned)))
 
 
@@ -110,5 +113,7 @@ def _emphasise(sentence: str) -> str:
 
 
 def _moved(study: Study, variants: Sequence[Result]) -> str:
-    moved: Iterator[str] = (f"{one.entry.name}: {', '.join(one.entry.moved)}" for one in variants if one.entry.moved)
+    moved: Iterator[str] = (
+        f"{variant.entry.name}: {', '.join(variant.entry.moved)}" for variant in variants if variant.entry.moved
+    )
     return "; ".join(moved) or f"nothing: their {study.budget} are equal as they are, or are not matched"

@@ -26,16 +26,16 @@ def time_steps(prepared: Sequence[Prepared], rounds: int = ROUNDS) -> list[list[
 
     The structures take turns within a round, so what slows the machine for a while slows them alike.
     """
-    running = [(one, one.begin().state, one.parallel.put(one.batches[0])) for one in prepared]
-    states = [one.step(state, batch)[0] for one, state, batch in running]  # compiles
+    running = [(trial, trial.begin().state, trial.parallel.put(trial.batches[0])) for trial in prepared]
+    states = [trial.step(state, batch)[0] for trial, state, batch in running]  # compiles
     jax.block_until_ready(states)
     steps = [1] * len(prepared)
     seconds: list[list[float]] = [[] for _ in prepared]
     for turn in range(rounds + 1):  # the first one finds the number of steps
-        for index, (one, _, batch) in enumerate(running):
+        for index, (trial, _, batch) in enumerate(running):
             began = time.perf_counter()
             for _ in range(steps[index]):
-                states[index], _ = one.step(states[index], batch)
+                states[index], _ = trial.step(states[index], batch)
             jax.block_until_ready(states[index])
             spent = (time.perf_counter() - began) / steps[index]
             if turn == 0:

@@ -58,8 +58,8 @@ def plan_seeds(pilot: Sequence[float], study: Study, variants: int) -> Plan | No
     most = study.seeds or study.most
     needed = _count_seeds(noise + (study.smallest / spreads)[:, None], level) if study.smallest else None
     is_enough = needed is not None and needed <= most
-    found = study.smallest if is_enough else _find_difference(noise[:, :most], spreads, level)
-    return Plan(study.smallest, spread, len(pilot), needed, most, found)
+    detectable = study.smallest if is_enough else _find_difference(noise[:, :most], spreads, level)
+    return Plan(study.smallest, spread, len(pilot), needed, most, detectable)
 
 
 def _count_seeds(differences: np.ndarray, alpha: float) -> int | None:

@@ -107,9 +107,9 @@ def run_probes(
     entered = {name: enter(study, alone=True) for name, study in studies.items()}  # before anything is trained
     results: dict[str, list[Result]] = {}
     for name, study in studies.items():
-        place = folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        comparison = Comparison(study, place, entered[name], alone=True)
+        target = folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        comparison = Comparison(study, target, entered[name], alone=True)
         results[name] = comparison.run(make, lambda results, *_, name=name: look(name, results))
     return results
 

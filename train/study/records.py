@@ -59,15 +59,15 @@ SUMMARY_COLUMNS = ("study", "kind", "config", "trials", "failed", "outcome")
 
 def find_ledgers(folders: Sequence[Path]) -> list[Path]:
     """Finds the ledgers in folders and below them.  Raises InputError for a folder that does not exist or has none."""
-    found: list[Path] = []
+    ledgers: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; give the folder of a study, or one that holds some.")
         here = sorted(folder.rglob(NAME))
         if not here:
             raise InputError(f"{folder} holds no study; `morphax compare` makes one.")
-        found += here
-    return list(dict.fromkeys(found))
+        ledgers += here
+    return list(dict.fromkeys(ledgers))
 
 
 def read_trials(path: Path) -> Iterator[Trial]:
@@ -126,7 +126,7 @@ def to_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def to_latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Converts a table to LaTeX with the rules of booktabs; columns of numbers are aligned to the right."""
-    sides = "".join("r" if _holds_numbers([row[place] for row in rows]) else "l" for place in range(len(columns)))
+    sides = "".join("r" if _holds_numbers([row[column] for row in rows]) else "l" for column in range(len(columns)))
     head, *body = (" & ".join(map(_escape_latex, cells)) + r" \\" for cells in (columns, *rows))
     lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"

@@ -135,15 +135,15 @@ def find_crossing(
     low = max(first.lowest[0], second.lowest[0])
     high = most or min(find_reach(first), find_reach(second))
     grid = np.geomspace(low, high, 513)
-    found = _crossings(
+    crossings = _crossings(
         _evaluate(first.values[None], grid[:, None]) - _evaluate(second.values[None], grid[:, None]), grid
     )
     drawn = _crossings(_evaluate(first.draws, grid[:, None]) - _evaluate(second.draws, grid[:, None]), grid)
-    if not np.isfinite(found[0]):
+    if not np.isfinite(crossings[0]):
         return None
     crossed = drawn[np.isfinite(drawn)]
     ends = np.percentile(crossed, LEVELS) if len(crossed) else (math.nan, math.nan)
-    return float(found[0]), float(ends[0]), float(ends[1]), len(crossed) / len(drawn)
+    return float(crossings[0]), float(ends[0]), float(ends[1]), len(crossed) / len(drawn)
 
 
 def find_optimum(scaling: Scaling, flops: float, per_token: float = 6.0) -> tuple[float, float]:
@@ -202,10 +202,10 @@ def _search(x: Vector, y: Vector) -> Vector:
 
     grids = np.meshgrid(*[EXPONENTS] * x.shape[1], indexing="ij")
     best = min(np.stack(grids, -1).reshape(-1, x.shape[1]), key=lambda exponents: lose(np.log(exponents)))
-    found = scipy.optimize.minimize(
+    minimum = scipy.optimize.minimize(
         lose, np.log(best), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-13, "maxiter": 400}
     )
-    exponents = np.exp(np.clip(found.x, -7, 3))
+    exponents = np.exp(np.clip(minimum.x, -7, 3))
     start = np.concatenate([project(exponents)[1], exponents])
     return _refine(start[None], x, y, np.ones((1, len(y))))[0]
 
@@ -255,11 +255,11 @@ def _refine(values: Vector, x: Vector, y: Vector, counts: Vector) -> Vector:
 
 def _crossings(differences: Vector, grid: Vector) -> Vector:
     """The first point of the grid where each row changes its sign, between points by log; NaN if it does not."""
-    found = np.full(len(differences), math.nan)
+    crossings = np.full(len(differences), math.nan)
     for row, values in enumerate(differences):
         changes = np.flatnonzero(np.sign(values[1:]) != np.sign(values[:-1]))
         if len(changes):
             left = int(changes[0])
             share = values[left] / (values[left] - values[left + 1])
-            found[row] = math.exp(math.log(grid[left]) + share * math.log(grid[left + 1] / grid[left]))
-    return found
+            crossings[row] = math.exp(math.log(grid[left]) + share * math.log(grid[left + 1] / grid[left]))
+    return crossings

@@ -103,7 +103,7 @@ class Evolution:
     ) -> list[Candidate]:
         """Draws candidates until `count` of them have entered, or there are no new ones to be found."""
         generator = np.random.default_rng([self.search.seed, generation])
-        alive = [one for one in standings if one.candidate.generation >= generation - AGE]
+        alive = [standing for standing in standings if standing.candidate.generation >= generation - AGE]
         young: list[Candidate] = []
         shown = tuple(standings)
         for _ in range(count * DRAWS):
@@ -184,12 +184,12 @@ class Evolution:
         counts = count_rungs(len(young), len(self.rungs), self.search.keep)
         left = young
         for rung, count in zip(self.rungs, counts, strict=True):
-            chosen = set(halve({one.name: losses[one.name] for one in left}, count))
-            left = [one for one in left if one.name in chosen]
-            now = [Standing(one, losses[one.name]) for one in young]
+            chosen = set(halve({member.name: losses[member.name] for member in left}, count))
+            left = [member for member in left if member.name in chosen]
+            now = [Standing(member, losses[member.name]) for member in young]
             for name, loss in self._train(left, rung, make, look, [*standings, *now]).items():
                 losses[name] = (*losses[name], loss)
-        return [Standing(one, losses[one.name]) for one in young]
+        return [Standing(member, losses[member.name]) for member in young]
 
     def _train(
         self,
@@ -202,16 +202,21 @@ class Evolution:
         """Trains candidates on a rung, on the search's seeds and the tuning part; gives their mean losses by name."""
         study = self.search.study
         units = {
-            one.name: [
+            candidate.name: [
                 Unit(
-                    one.name, study.config, rung.extend(one.entry.overrides), SEARCH_SEED + seed, "tuning", study.files
+                    candidate.name,
+                    study.config,
+                    rung.extend(candidate.entry.overrides),
+                    SEARCH_SEED + seed,
+                    "tuning",
+                    study.files,
                 )
                 for seed in range(self.search.seeds)
             ]
-            for one in chosen
+            for candidate in chosen
         }
         every = [unit for group in units.values() for unit in group]
-        generation = max((one.generation for one in chosen), default=0)
+        generation = max((candidate.generation for candidate in chosen), default=0)
         where = f"generation {generation}, {rung.name}" if generation else f"{BASELINE}, {rung.name}"
 
         def done() -> None:
@@ -245,8 +250,12 @@ class Evolution:
     def choose(self, standings: Sequence[Standing]) -> list[Standing]:
         """Chooses the winners: the best on the last rung, of those with a lower loss than the baseline's."""
         base, *others = standings
-        reached = [one for one in others if len(one.losses) == len(self.rungs) and one.losses[-1] < base.losses[-1]]
-        return sorted(reached, key=lambda one: one.rank)[: self.search.winners]
+        reached = [
+            standing
+            for standing in others
+            if len(standing.losses) == len(self.rungs) and standing.losses[-1] < base.losses[-1]
+        ]
+        return sorted(reached, key=lambda standing: standing.rank)[: self.search.winners]
 
     def confirm(
         self,
@@ -280,7 +289,9 @@ class Evolution:
 
     def count_dropped(self) -> Counter[tuple[str, str]]:
         """Counts candidates that are out by stage and reason, and draws that were a structure once more."""
-        dropped = Counter((one.stage, one.entry.out) for one in self.candidates if one.entry.out is not None)
+        dropped = Counter(
+            (candidate.stage, candidate.entry.out) for candidate in self.candidates if candidate.entry.out is not None
+        )
         if self.repeated:
             dropped["drawn before", "the same structure once more"] = self.repeated
         return dropped

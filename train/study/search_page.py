@@ -27,7 +27,7 @@ from train.variants import BASELINE, Search
 def draw_curve(standings: Sequence[Standing], rungs: Sequence[Rung]) -> Plot:
     """Draws losses on the last rung over trials there, the best so far as a line, with the baseline's loss."""
     base, *others = standings
-    losses = [one.losses[-1] for one in others if len(one.losses) == len(rungs)]
+    losses = [standing.losses[-1] for standing in others if len(standing.losses) == len(rungs)]
     level = base.losses[-1]
     best = [min(losses[: number + 1]) for number in range(len(losses))]
     over = tuple((float(number), level) for number in (0, max(len(losses), 1)))
@@ -61,14 +61,14 @@ def _make_tree(standings: Sequence[Standing], candidates: Sequence[Candidate]) -
     rungs = {standing.candidate.name: len(standing.losses) for standing in standings}
     rows = tuple(
         (
-            one.name,
-            str(one.generation),
-            ", ".join(one.parents),
-            " ".join(write_edits(one.edits)),
-            " ".join(one.entry.moved),
-            one.stage if one.entry.out is not None else f"rung {rungs.get(one.name, 0)}",
+            candidate.name,
+            str(candidate.generation),
+            ", ".join(candidate.parents),
+            " ".join(write_edits(candidate.edits)),
+            " ".join(candidate.entry.moved),
+            candidate.stage if candidate.entry.out is not None else f"rung {rungs.get(candidate.name, 0)}",
         )
-        for one in candidates
+        for candidate in candidates
     )
     return Table(("candidate", "generation", "parents", "edits", "matched by", "reached"), rows)
 

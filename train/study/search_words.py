@@ -58,7 +58,7 @@ def make_standing_rows(standings: Sequence[Standing], rungs: Sequence[Rung]) -> 
         return []
     base, *others = standings
     rows: list[tuple[str, ...]] = []
-    for standing in (base, *sorted(others, key=lambda one: one.rank)):
+    for standing in (base, *sorted(others, key=lambda other: other.rank)):
         candidate, losses = standing.candidate, standing.losses
         cells = [f"{loss:.4f}" if math.isfinite(loss) else "failed" for loss in losses]
         cells += [""] * (len(rungs) - len(losses))

@@ -37,8 +37,8 @@ def solve_integer(ratio: Callable[[int], float | None], start: int) -> list[int]
     known: dict[int, float] = {}
 
     def at(value: int) -> float | None:
-        if value not in known and (found := ratio(value)) is not None:
-            known[value] = found
+        if value not in known and (measured := ratio(value)) is not None:
+            known[value] = measured
         return known.get(value)
 
     def rank() -> list[int]:

@@ -25,18 +25,18 @@ class Swaps:
         """Lists calls of the parts of a kind that may replace `old`, which is a part of `model` or None."""
         if kind not in self.fitting:
             self.fitting[kind] = [part for part in self.parts if fits(part, kind)]
-        given = _find_shared(model, kind) | _list_given(old)
-        names = {name: write_value(value) for name, value in given.items()}
+        settings = _find_shared(model, kind) | _list_given(old)
+        names = {name: write_value(value) for name, value in settings.items()}
         text = "" if old is None else write_value(old)
         for part in self.fitting[kind]:
             if part is not type(old):
                 key = (part, text, str(names))
                 if key not in self.written:
-                    self.written[key] = _write_part(part, old, given)
+                    self.written[key] = _write_part(part, old, settings)
                 yield self.written[key]
 
 
-def _write_part(part: type, old: object, given: Mapping[str, object]) -> str:
+def _write_part(part: type, old: object, settings: Mapping[str, object]) -> str:
     """The call that makes a part in the place of an old one, with the settings of `given` that it takes.
 
     The old part itself becomes what a required field asks for, and the first of a tuple of parts.
@@ -45,8 +45,8 @@ def _write_part(part: type, old: object, given: Mapping[str, object]) -> str:
     carried: dict[str, object] = {}
     for field in fields(part):
         default = find_default(field)
-        if field.name in given:
-            value = given[field.name]
+        if field.name in settings:
+            value = settings[field.name]
         elif default is dataclasses.MISSING:
             value = old
         elif isinstance(default, tuple) and default and old is not None:
@@ -69,9 +69,11 @@ def _find_shared(model: object, kind: type) -> dict[str, object]:
     differ: set[str] = set()
     for value in _walk(model):
         if fits(type(value), kind):
-            given = {name: one for name, one in _list_given(value).items() if isinstance(one, str | int | float)}
-            differ |= {name for name in given if name in shared and shared[name] != given[name]}
-            shared |= given
+            settings = {
+                name: setting for name, setting in _list_given(value).items() if isinstance(setting, str | int | float)
+            }
+            differ |= {name for name in settings if name in shared and shared[name] != settings[name]}
+            shared |= settings
     return {name: value for name, value in shared.items() if name not in differ}
 
 

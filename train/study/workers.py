@@ -137,23 +137,23 @@ class Pool:
         for unit in units:
             waiting.put(unit)
 
-        def work(place: int) -> None:
+        def work(slot: int) -> None:
             with contextlib.suppress(queue.Empty):
                 while True:
                     unit = waiting.get_nowait()
-                    worker = self.workers[place] or Worker(self.cores[place], self.command)
-                    self.workers[place] = worker
+                    worker = self.workers[slot] or Worker(self.cores[slot], self.command)
+                    self.workers[slot] = worker
                     outcome = worker.make(unit)
                     if worker.process.poll() is not None:  # it was killed: once more, in a new process
                         worker.stop()
-                        worker = self.workers[place] = Worker(self.cores[place], self.command)
+                        worker = self.workers[slot] = Worker(self.cores[slot], self.command)
                         outcome = worker.make(unit)
                         if worker.process.poll() is not None:
                             worker.stop()
-                            self.workers[place] = None
+                            self.workers[slot] = None
                     done.put((unit, outcome))
 
-        threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(self.cores))]
+        threads = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(len(self.cores))]
         for thread in threads:
             thread.start()
         for _ in units:

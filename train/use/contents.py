@@ -50,13 +50,13 @@ class Content:
 
 def list_contents(folder: Path, run: Recorded) -> list[Content]:
     """Lists what each file of a run holds of its data, by path; a file of several kinds comes once for each."""
-    found: list[Content] = []
+    contents: list[Content] = []
     for path in sorted(folder.iterdir()):
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files)
         name = path.name + ("/" if path.is_dir() else "")
-        found += [Content(name, size, kind, said) for kind, said in _describe(path, run)]
-    return found
+        contents += [Content(name, size, kind, said) for kind, said in _describe(path, run)]
+    return contents
 
 
 def _describe(path: Path, run: Recorded) -> Iterator[tuple[Kind, str]]:
@@ -155,7 +155,10 @@ def redact(folder: Path, run: Recorded, to: Path) -> list[Content]:
     if to.exists():
         raise InputError(f"{to} exists; name another folder with --to.")
     contents = list_contents(folder, run)
-    skipped = {one.path.rstrip("/") for one in contents if one.kind == "unknown"} | {EXPLAINED, "swaps.html"}
+    skipped = {content.path.rstrip("/") for content in contents if content.kind == "unknown"} | {
+        EXPLAINED,
+        "swaps.html",
+    }
     private = isinstance(run.experiment.optimizer, Protects)
     skipped |= {CONSTANT, "metrics.jsonl", "tensorboard"} if private else set()
     partial = to.with_name(f"{to.name}.partial")
@@ -175,12 +178,14 @@ def redact(folder: Path, run: Recorded, to: Path) -> list[Content]:
             (partial / path.name).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     done = partial / "summary.json"
     if done.is_file():
-        pieces = {name: one if is_aggregate(one, run) else REMOVED for name, one in read_findings(folder).items()}
+        pieces = {
+            name: content if is_aggregate(content, run) else REMOVED for name, content in read_findings(folder).items()
+        }
         encoded = {caption: to_json(piece) for caption, piece in pieces.items()}
         (partial / FINDINGS).write_text(json.dumps(encoded) + "\n", encoding="utf-8")
         write_report(partial, run.experiment, _read_summary(done), pieces)
     partial.rename(to)
-    return [one for one in contents if one.path.rstrip("/") in skipped or _is_remade(one, private)]
+    return [content for content in contents if content.path.rstrip("/") in skipped or _is_remade(content, private)]
 
 
 def _is_remade(content: Content, private: bool) -> bool:

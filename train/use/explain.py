@@ -183,7 +183,7 @@ def name_tokens(
     extents = next((value.shape[1:-1] for value in arrays.values() if value.ndim > 3), None)
     if (tiled := find_tiling(model)) is not None and extents is not None:
         grid, registers = tiled[1].cells(extents), tiled[1].registers
-        cells = (", ".join(map(str, np.add(place, 1))) for place in np.ndindex(*grid))
+        cells = (", ".join(map(str, np.add(cell, 1))) for cell in np.ndindex(*grid))
         return (*(f"register {index + 1}" for index in range(registers)), *cells), registers, grid
     return tuple(f"{index + 1}" for index in range(count)), 0, ()
 

@@ -21,7 +21,7 @@ ROWS = 30  # tokens of the table at most
 def write_explanation(path: Path, explained: Mapping[str, Explanation]) -> None:
     """Writes the page of explanations of one question by the names of their runs, side by side: one file."""
     sections = (
-        (heading, _put_beside({run: _join(show(one)) for run, one in explained.items()}))
+        (heading, _put_beside({run: _join(show(explanation)) for run, explanation in explained.items()}))
         for heading, show in SECTIONS.items()
     )
     runs = " and ".join(f"<code>{html.escape(run)}</code>" for run in explained)
@@ -191,28 +191,28 @@ def _show_neighbours(explained: Explanation) -> Iterator[tuple[str, Piece]]:
 
 
 def _show_influential(explained: Explanation) -> Iterator[tuple[str, Piece]]:
-    found = explained.influential
+    examples = explained.influential
     steps = (
-        f"the checkpoint of step {found.checkpoints[0]}"
-        if len(found.checkpoints) == 1
-        else (f"the checkpoints of steps {join(map(str, found.checkpoints))}")
+        f"the checkpoint of step {examples.checkpoints[0]}"
+        if len(examples.checkpoints) == 1
+        else (f"the checkpoints of steps {join(map(str, examples.checkpoints))}")
     )
     caption = (
         f"what a step of gradient descent on the example adds to the score ({explained.words}), summed over {steps}"
-        f" (TracIn), among {_describe_compared(found)}; above 0 for what speaks for the answer"
+        f" (TracIn), among {_describe_compared(examples)}; above 0 for what speaks for the answer"
     )
-    yield from _show_examples(found, "influence", caption, "+.3g")
+    yield from _show_examples(examples, "influence", caption, "+.3g")
 
 
-def _describe_compared(found: Examples) -> str:
-    return f"{'all' if found.whole else 'the first'} {found.compared} training examples"
+def _describe_compared(examples: Examples) -> str:
+    return f"{'all' if examples.whole else 'the first'} {examples.compared} training examples"
 
 
-def _show_examples(found: Examples, name: str, caption: str, form: str) -> Iterator[tuple[str, Piece]]:
-    if found.missing:
-        yield "", Sentence(f"Left out: {found.missing}.")
+def _show_examples(examples: Examples, name: str, caption: str, form: str) -> Iterator[tuple[str, Piece]]:
+    if examples.missing:
+        yield "", Sentence(f"Left out: {examples.missing}.")
         return
-    rows = tuple((format(one.value, form), one.label, one.example) for one in found.first)
+    rows = tuple((format(example.value, form), example.label, example.example) for example in examples.first)
     yield caption, Table((name, "label", "example"), rows)
 
 
@@ -248,10 +248,14 @@ def record_explanation(explained: Explanation) -> dict[str, Json]:
     }
 
 
-def _record_examples(found: Examples) -> dict[str, Json]:
+def _record_examples(examples: Examples) -> dict[str, Json]:
     """Records examples as JSON values; those that are pictures without their content."""
     shown: list[Json] = [
-        {"value": one.value, "label": one.label, "example": one.example if isinstance(one.example, str) else None}
-        for one in found.first
+        {
+            "value": example.value,
+            "label": example.label,
+            "example": example.example if isinstance(example.example, str) else None,
+        }
+        for example in examples.first
     ]
-    return {"examples": shown, "compared": found.compared, "missing": found.missing or None}
+    return {"examples": shown, "compared": examples.compared, "missing": examples.missing or None}

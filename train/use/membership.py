@@ -37,7 +37,7 @@ class Audit:
     @property
     def beaten(self) -> bool:
         """Tells if an attack shows that more was learnt about examples than the run claims."""
-        return self.claimed is not None and any(one.epsilon > self.claimed[0] for one in self.attacks.values())
+        return self.claimed is not None and any(attack.epsilon > self.claimed[0] for attack in self.attacks.values())
 
 
 def open_parts(run: Recorded, folder: Path, best: bool) -> tuple[Inference, Dataset, int, Params]:
@@ -166,16 +166,17 @@ def read_claim(folder: Path, run: Recorded) -> tuple[float, float] | None:
 
 def describe_audit(audited: Audit) -> Iterator[str]:
     """Describes an audit, line by line."""
-    for name, one in audited.attacks.items():
-        auc, low, high = one.auc
+    for name, attack in audited.attacks.items():
+        auc, low, high = attack.auc
         said = "tells members from others" if low > 0.5 else "shows nothing"
-        yield f"{name}: AUC {auc:.3f} ({low:.3f} to {high:.3f}), {one.members} members, {one.others} others: it {said}"
-        for rate, (share, least, most) in one.rates.items():
+        sizes = f"{attack.members} members, {attack.others} others"
+        yield f"{name}: AUC {auc:.3f} ({low:.3f} to {high:.3f}), {sizes}: it {said}"
+        for rate, (share, least, most) in attack.rates.items():
             yield f"    {share:.2%} ({least:.2%} to {most:.2%}) of members are found at {rate:.1%} of others"
-        yield f"    epsilon is at least {one.epsilon:.3f}, with 95 % confidence"
+        yield f"    epsilon is at least {attack.epsilon:.3f}, with 95 % confidence"
     for text, (bits, low, high) in audited.exposures.items():
-        found = "memorised" if low > 3 else "not shown to be memorised"
-        yield f"exposure of {text!r}: {bits:.1f} bits ({low:.1f} to {high:.1f}): {found}"
+        judged = "memorised" if low > 3 else "not shown to be memorised"
+        yield f"exposure of {text!r}: {bits:.1f} bits ({low:.1f} to {high:.1f}): {judged}"
     if audited.claimed is not None:
         epsilon, delta = audited.claimed
         verdict = "FAILED: an attack shows more" if audited.beaten else "no attack shows more"
@@ -192,8 +193,8 @@ def record_audit(audited: Audit) -> dict[str, object]:
     return {
         "step": audited.step,
         "attacks": {
-            name: dataclasses.asdict(one) | {"rates": {str(rate): share for rate, share in one.rates.items()}}
-            for name, one in audited.attacks.items()
+            name: dataclasses.asdict(attack) | {"rates": {str(rate): share for rate, share in attack.rates.items()}}
+            for name, attack in audited.attacks.items()
         },
         "exposures": {
             text: [bits if math.isfinite(bits) else None for bits in bounds]

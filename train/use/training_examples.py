@@ -58,16 +58,16 @@ class Training:
 
     def measure(self, compute: Callable[[Batch], jax.Array | np.ndarray]) -> tuple[list[tuple[float, int, str]], bool]:
         """Computes a number for each example, (b, n) for a batch: numbers, indices and labels, and if that is all."""
-        found: list[tuple[float, int, str]] = []
+        scored: list[tuple[float, int, str]] = []
         batches = self.data.batches("train", min(self.among, 32), 1, None)
         step = 0
         for step in range(len(batches)):
             batch = batches[step]
             values = np.asarray(compute({name: jnp.asarray(value) for name, value in batch.items()}), np.float64)
-            found += self._list(batch, values)
-            if len(found) >= self.among:
+            scored += self._list(batch, values)
+            if len(scored) >= self.among:
                 break
-        return found[: self.among], len(found) <= self.among and step == len(batches) - 1
+        return scored[: self.among], len(scored) <= self.among and step == len(batches) - 1
 
     def _list(self, batch: Arrays, values: np.ndarray) -> Iterator[tuple[float, int, str]]:
         weights = batch.get("weights", np.ones(values.shape))
@@ -83,7 +83,7 @@ class Training:
     def show(self, chosen: list[tuple[float, int, str]]) -> tuple[Example, ...]:
         """The examples at these indices."""
         assert isinstance(self.data, Shows)
-        return tuple(Example(value, self.data.show_example("train", place), label) for value, place, label in chosen)
+        return tuple(Example(value, self.data.show_example("train", index), label) for value, index, label in chosen)
 
 
 def open_training(run: Recorded, among: int) -> Training | str:
@@ -115,10 +115,10 @@ def find_neighbours(training: Training, model: Model, params: Params, question: 
 
     try:
         own = np.asarray(represent(params, question), np.float64)[0, 0]
-        found, whole = training.measure(compare)
+        scored, whole = training.measure(compare)
     except (LookupError, ValueError) as error:
         return Examples(missing=str(error))
-    return Examples(training.show(sorted(found, reverse=True)[:nearest]), len(found), whole)
+    return Examples(training.show(sorted(scored, reverse=True)[:nearest]), len(scored), whole)
 
 
 def _count_slots(batch: Batch) -> int:
@@ -171,11 +171,13 @@ def find_influential(
                 params = inference.parallel.whole(
                     store.restore_params(inference.parallel.logical(inference.shapes), step)
                 )
-                found, whole = training.measure(lambda batch, params=params: compute(params, batch))
-                for value, place, label in found:
-                    key = place, label
+                scored, whole = training.measure(lambda batch, params=params: compute(params, batch))
+                for value, index, label in scored:
+                    key = index, label
                     total[key] = total.get(key, 0.0) + float(np.asarray(schedule(step - 1))) * value
     except (LookupError, ValueError, TypeError) as error:
         return Examples(missing=str(error))
-    ranked = sorted(((value, place, label) for (place, label), value in total.items()), key=lambda one: -abs(one[0]))
+    ranked = sorted(
+        ((value, index, label) for (index, label), value in total.items()), key=lambda entry: -abs(entry[0])
+    )
     return Examples(training.show(ranked[:count]), len(total), whole, checkpoints=steps)

@@ -28,7 +28,7 @@ from models.cache import extend, index_extended, index_new, recall, remember
 from models.context import Context, Decoding
 from models.contracts import Layer
 from models.decoding.beam import beam
-from models.decoding.decodable import find_keepers, mixes, require_decodable, trace_calls
+from models.decoding.decodable import find_keepers, mixes, name_states, require_decodable, trace_calls
 from models.decoding.sampling import generate, padded
 from models.experts.noncausal import SoftMoE
 from models.laws.decoding import law_decoding_is_one_pass
@@ -276,3 +276,12 @@ def test_broken_components_fail() -> None:
     for layer in (RunningMean(), FarBack(), Half()):
         with pytest.raises(AssertionError):
             law_what_keeps_nothing_mixes_nothing(layer)
+
+
+def test_what_has_a_place_for_each_token_is_told_from_states() -> None:
+    def cache(length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        shapes = {"keys": (1, 2, length, 4), "state": (1, 4), "levels": (1, length.bit_length(), 4)}
+        shapes |= {"blocks": (1, length // 4, 4), "pairs": (1, length, length)}
+        return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+
+    assert sorted(name_states({8: cache(8), 32: cache(32)})) == ["blocks", "levels", "pairs", "state"]

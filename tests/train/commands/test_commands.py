@@ -304,6 +304,20 @@ def test_help_has_examples(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"examples:\n  morphax {name} " in capsys.readouterr().out
 
 
+def test_help_waits_for_no_library() -> None:
+    program = (
+        "import sys\n"
+        "from train.cli import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    try: main([name, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    loaded = launched("-c", program, program=(sys.executable,)).err.split()
+    assert "train" in loaded
+    assert not {"jax", "numpy", "flax", "models", "tensorflow_datasets", "rich"} & set(loaded)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("--help",), (SENTENCES, "--show", "--json"), ("absent",)], ids=["help", "show", "absent"]

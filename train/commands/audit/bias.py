@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.words import join
 from train.commands import add_data_arguments, add_run_arguments, point_to_data
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError, Json
@@ -127,8 +126,8 @@ def audit_columns(options: argparse.Namespace, run: "Recorded", columns: Sequenc
         print(json.dumps(record))
         return
     names = [measure.name for measure in audit.measures][:SHOWN]
-    for place in range(len(audit.groupings)):
-        titles, rows = list_levels(audit, place, names)
+    for number in range(len(audit.groupings)):
+        titles, rows = list_levels(audit, number, names)
         table = rich.table.Table(*titles)
         for row in rows:
             table.add_row(*row)
@@ -146,6 +145,7 @@ def audit_columns(options: argparse.Namespace, run: "Recorded", columns: Sequenc
 
 def audit_texts(options: argparse.Namespace, run: "Recorded") -> None:
     """Audits a run on pairs of texts, prints what was found and writes the page."""
+    from models.words import join
     from train.use.bias.pairs import read_pairs, read_terms
     from train.use.bias.swap import audit_pairs, audit_terms, list_texts
     from train.use.bias.swap_words import describe_change, describe_share, describe_swaps, record_swaps, write_swaps

@@ -36,13 +36,13 @@ def run(options: argparse.Namespace) -> int:
     to = options.to or options.folder.with_name(f"{options.folder.name}-redacted")
     left = redact(options.folder, recorded, to) if options.redact else []
     if options.json:
-        copy = {"copy": str(to), "left": [dataclasses.asdict(one) for one in left]} if options.redact else {}
-        print(json.dumps({"contents": [dataclasses.asdict(one) for one in contents], **copy}))
+        copy = {"copy": str(to), "left": [dataclasses.asdict(content) for content in left]} if options.redact else {}
+        print(json.dumps({"contents": [dataclasses.asdict(content) for content in contents], **copy}))
         return 0
-    for one in contents:
-        print(f"{one.path:<18} {one.size:>12,}  {one.kind:<9} {one.said}")
+    for content in contents:
+        print(f"{content.path:<18} {content.size:>12,}  {content.kind:<9} {content.said}")
     if options.redact:
         print(f"\nwritten: {to}, without")
-        for one in left:
-            print(f"  {one.path}: {one.said}")
+        for content in left:
+            print(f"  {content.path}: {content.said}")
     return 0

@@ -133,9 +133,9 @@ class OpenedClips(OpenedClassed):
         """The arrays of a grey clip."""
         return {"video": np.zeros((self.spec.frames, *self.spec.size, self.spec.channels), np.float32)}
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """The video files among files and in folders."""
-        return self.take_files(expand_files(given, self.notes, KINDS, "videos", count_frames))
+        return self.take_files(expand_files(inputs, self.notes, KINDS, "videos", count_frames))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Batches of videos to predict from, in their order."""

@@ -325,9 +325,9 @@ class OpenedDrives:
 
         return of_examples(len(windows), make_example, batch_size, multiple, seed)
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """A question for each step of each file, and of each file of a folder."""
-        files = [file for name in given for file in _list_files(name, self.notes)]
+        files = [file for name in inputs for file in _list_files(name, self.notes)]
         return [f"{file}:{step}" for file in files for step in range(1, len(_read(file).rewards) + 1)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:

@@ -103,9 +103,9 @@ class OpenedImages(OpenedClassed):
         """The arrays of a grey image."""
         return {"image": np.zeros((*self.spec.size, self.spec.channels), np.float32)}
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """The image files among files and in folders."""
-        return self.take_files(expand_files(given, self.notes))
+        return self.take_files(expand_files(inputs, self.notes))
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Batches of images to predict from, in their order."""

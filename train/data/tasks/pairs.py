@@ -200,9 +200,9 @@ class OpenedPairs:
             self.rows[part], Collate(self._list_buckets(), batch_size, multiple), batch_size, seed, window=32
         )
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """Sentences, with files and folders replaced by their column `source`, and a .txt file by its lines."""
-        return [text.strip() for text in read_texts(given, self.notes, source=self.spec.source)]
+        return [text.strip() for text in read_texts(inputs, self.notes, source=self.spec.source)]
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Batches of sentences to translate, one a row, in their order."""

@@ -85,9 +85,9 @@ class Induction(Stretched):
     def make(self, chance: np.random.Generator, rows: int, length: int) -> Arrays:
         """Makes a batch."""
         tokens, labels, weights = _begin(chance.integers(1, self.vocab, (rows, length)))
-        row, place = np.arange(rows), chance.integers(0, length - 2, rows)
-        tokens[row, place], tokens[:, -1] = 0, 0
-        labels[:, -1], weights[:, -1] = tokens[row, place + 1], 1.0
+        row, column = np.arange(rows), chance.integers(0, length - 2, rows)
+        tokens[row, column], tokens[:, -1] = 0, 0
+        labels[:, -1], weights[:, -1] = tokens[row, column + 1], 1.0
         return _finish(tokens, labels, weights)
 
 
@@ -111,9 +111,9 @@ class Needle(Stretched):
         """Makes a batch."""
         part = self.vocab // 8
         tokens, labels, weights = _begin(chance.integers(2 * part, self.vocab, (rows, length)))
-        row, place = np.arange(rows), chance.integers(0, length - 2, rows)
+        row, column = np.arange(rows), chance.integers(0, length - 2, rows)
         keys, values = chance.integers(0, part, rows), chance.integers(part, 2 * part, rows)
-        tokens[row, place], tokens[row, place + 1], tokens[:, -1] = keys, values, keys
+        tokens[row, column], tokens[row, column + 1], tokens[:, -1] = keys, values, keys
         labels[:, -1], weights[:, -1] = values, 1.0
         return _finish(tokens, labels, weights)
 
@@ -293,8 +293,8 @@ class StateTracking(Stretched):
         products = _make_group(self.items)[1]
         tokens, labels, weights = _begin(chance.integers(0, len(products), (rows, length)))
         state = labels[:, 0] = tokens[:, 0]
-        for place in range(1, length):
-            state = labels[:, place] = products[tokens[:, place], state]
+        for column in range(1, length):
+            state = labels[:, column] = products[tokens[:, column], state]
         weights[:] = 1.0
         return _finish(tokens, labels, weights)
 

@@ -344,10 +344,10 @@ class OpenedSeries:
         known = np.zeros((spec.context + spec.horizon, len(spec.covariates) + calendar), np.float32)
         return self._make_example(past, known)
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """A question for each series of each file, or one for each file if an example has all series."""
         names = ("",) if self.together else self.classes
-        return [f"{name}:{series}" if series else name for name in given for series in names]
+        return [f"{name}:{series}" if series else name for name in inputs for series in names]
 
     def _split_question(self, question: str) -> tuple[str, str]:
         """Splits a question into file and series, the longest known name: both may contain colons."""

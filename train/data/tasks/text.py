@@ -192,9 +192,9 @@ class OpenedText:
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
-    def list_questions(self, given: Sequence[str]) -> list[str]:
+    def list_questions(self, inputs: Sequence[str]) -> list[str]:
         """Texts, with files and folders replaced by their column `text`, and a .txt file by its lines."""
-        return read_texts(given, self.notes, text=self.spec.text)
+        return read_texts(inputs, self.notes, text=self.spec.text)
 
     def questions(self, asked: Sequence[str], batch_size: int, multiple: int) -> Batches:
         """Batches of texts to predict from, one a row, in their order."""

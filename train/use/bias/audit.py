@@ -103,8 +103,8 @@ def audit_groups(
         tuple(groupings),
         {measure.name: measure_level(measure, everything) for measure in measures},
         {
-            (place, measure.name): measure_levels(measure, grouping)
-            for place, grouping in enumerate(groupings)
+            (number, measure.name): measure_levels(measure, grouping)
+            for number, grouping in enumerate(groupings)
             for measure in measures
         },
         tuple(

@@ -128,16 +128,16 @@ def _permute(tests: Sequence[_Test], count: int) -> dict[_Test, float]:
     alike: dict[tuple[int, bytes], list[_Test]] = {}
     for test in tests:
         alike.setdefault((id(test.grouping), (test.measure.weights > 0).tobytes()), []).append(test)
-    found: dict[_Test, float] = {}
+    chances: dict[_Test, float] = {}
     for several in alike.values():
         measures = list({id(test.measure): test.measure for test in several}.values())
         counts = measures[0].weights > 0
         values, weights = (np.stack([side[counts] for side in sides]) for sides in _list_sides(measures))
         indices = sorted({test.index for test in several})
         p = compute_permuted(values, weights, several[0].grouping.members[counts], indices, draws)
-        place = {id(measure): number for number, measure in enumerate(measures)}
-        found |= {test: float(p[indices.index(test.index), place[id(test.measure)]]) for test in several}
-    return found
+        numbers = {id(measure): number for number, measure in enumerate(measures)}
+        chances |= {test: float(p[indices.index(test.index), numbers[id(test.measure)]]) for test in several}
+    return chances
 
 
 def _list_sides(measures: Sequence[Measure]) -> tuple[list[np.ndarray], list[np.ndarray]]:

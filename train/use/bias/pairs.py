@@ -96,8 +96,8 @@ def swap_terms(texts: Sequence[str], terms: Sequence[Term]) -> Iterator[Pair]:
             if ahead and not behind:
                 yield Pair(kind, text, _substitute(text, first, there), origin)
             elif behind and not ahead:
-                found = {_find(match.group(), back) for match in second.finditer(text)}
-                if None not in found:
+                originals = {_find(match.group(), back) for match in second.finditer(text)}
+                if None not in originals:
                     yield Pair(kind, _substitute(text, second, back), text, origin)
 
 

@@ -54,7 +54,7 @@ def measure_parity(
         ("demographic parity", metrics.demographic_parity_difference, metrics.demographic_parity_ratio),
         ("equalised odds", metrics.equalized_odds_difference, metrics.equalized_odds_ratio),
     )
-    found: list[Parity] = []
+    parities: list[Parity] = []
     for grouping, index, (kind, difference, ratio) in itertools.product(groupings, positives, kinds):
         true, chosen = classed.labels == index, classed.chosen == index
         conditions = (np.ones_like(true),) if kind == "demographic parity" else (true, ~true)
@@ -63,27 +63,27 @@ def measure_parity(
         if len(kept) < 2:
             continue
         some = np.isin(grouping.members, kept)
-        given = {
+        arguments = {
             "y_true": true[some].astype(int),
             "y_pred": chosen[some].astype(int),
             "sensitive_features": grouping.members[some],
         }
         low, high, widest = _bound(grouping, chosen, conditions, kept)
         names = tuple(name for number, name in enumerate(grouping.names) if number not in kept)
-        found.append(
+        parities.append(
             Parity(
                 grouping.columns,
                 kind,
                 classed.names[index],
-                float(difference(**given)),
-                float(ratio(**given)),
+                float(difference(**arguments)),
+                float(ratio(**arguments)),
                 low,
                 high,
                 (grouping.names[widest[0]], grouping.names[widest[1]]),
                 names,
             )
         )
-    return found
+    return parities
 
 
 def _count(grouping: Grouping, condition: np.ndarray) -> np.ndarray:

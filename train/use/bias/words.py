@@ -47,16 +47,16 @@ def describe_result(audit: Audit) -> str:
     )
 
 
-def list_levels(audit: Audit, place: int, names: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def list_levels(audit: Audit, number: int, names: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Lists the groups of a grouping as rows: name, number of examples, each named measure with its interval."""
-    grouping = audit.groupings[place]
+    grouping = audit.groupings[number]
     columns = (grouping.title, "examples", *names, *(("calibration_error",) if audit.calibration else ()))
     rows: list[tuple[str, ...]] = []
     for index, group in enumerate(grouping.names):
         count = audit.count_group(grouping, index)
         small = f"{count} (too few to say)" if count < audit.least else str(count)
-        levels = (audit.levels[place, name][index] for name in names)
-        calibration = (f"{audit.calibration[place][index]:.4f}",) if audit.calibration else ()
+        levels = (audit.levels[number, name][index] for name in names)
+        calibration = (f"{audit.calibration[number][index]:.4f}",) if audit.calibration else ()
         rows.append((group, small, *map(format_level, levels), *calibration))
     rows.append(("all", str(audit.count), *(format_level(audit.overall[name]) for name in names), *_fill(audit)))
     return columns, rows
@@ -86,8 +86,8 @@ def write_audit(path: Path, run: str, audit: Audit) -> None:
     sections = [
         ("What was found", _join(_show_found(audit))),
         *(
-            (html.escape(f"By {grouping.title}"), _join(_show_grouping(audit, place, grouping)))
-            for place, grouping in enumerate(audit.groupings)
+            (html.escape(f"By {grouping.title}"), _join(_show_grouping(audit, number, grouping)))
+            for number, grouping in enumerate(audit.groupings)
         ),
         ("Parity", _join(_show_parity(audit))),
         ("All gaps", _join(_show_gaps(audit))),
@@ -126,11 +126,11 @@ def _tabulate_gaps(gaps: Sequence[Gap]) -> Table:
     return Table(("column", "group", "against", "measure", "group's", "against's", "difference", "p"), rows)
 
 
-def _show_grouping(audit: Audit, place: int, grouping: Grouping) -> Iterator[tuple[str, Piece]]:
-    columns, rows = list_levels(audit, place, [measure.name for measure in audit.measures])
+def _show_grouping(audit: Audit, number: int, grouping: Grouping) -> Iterator[tuple[str, Piece]]:
+    columns, rows = list_levels(audit, number, [measure.name for measure in audit.measures])
     yield f"measures by {grouping.title}, each with its 95 % interval", Table(columns, tuple(rows))
     words = tuple((measure.name, measure.words) for measure in audit.measures)
-    if not place:
+    if not number:
         yield "what is measured", Table(("measure", "mean over examples"), words)
 
 
@@ -176,11 +176,11 @@ def record_audit(audit: Audit) -> dict[str, Json]:
                 "examples": audit.count_group(grouping, index),
                 "small": audit.count_group(grouping, index) < audit.least,
                 "measures": {
-                    measure.name: _record_level(audit.levels[place, measure.name][index]) for measure in audit.measures
+                    measure.name: _record_level(audit.levels[number, measure.name][index]) for measure in audit.measures
                 },
-                **({"calibration_error": audit.calibration[place][index]} if audit.calibration else {}),
+                **({"calibration_error": audit.calibration[number][index]} if audit.calibration else {}),
             }
-            for place, grouping in enumerate(audit.groupings)
+            for number, grouping in enumerate(audit.groupings)
             for index, name in enumerate(grouping.names)
         ],
         "all": {name: _record_level(level) for name, level in audit.overall.items()},

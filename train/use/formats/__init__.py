@@ -31,8 +31,8 @@ class Format:
 def list_formats() -> dict[str, Format]:
     """Lists the formats that the files here define, by name."""
     files = [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
-    found = [value for file in files for value in vars(file).values() if isinstance(value, Format)]
-    return {value.name: value for value in found}
+    formats = [value for file in files for value in vars(file).values() if isinstance(value, Format)]
+    return {value.name: value for value in formats}
 
 
 def find_format(name: str) -> Format:

@@ -192,14 +192,14 @@ async def predict(request: Request) -> Response:
         served, inputs = state.find(request.query_params.get("model")), [get_posted(request, body)]
     reading = Job(deadline, asyncio.get_running_loop().create_future())
     asked, notes = await finish(request, deadline, served.read(inputs, reading), [reading])
-    if all(one.arrays is None for one in asked):
+    if all(question.arrays is None for question in asked):
         raise ApiError(400, asked[0].reason, "input")
     jobs = served.ask(asked, deadline)
     pending = [job for job in jobs if job is not None]
     await finish(request, deadline, asyncio.gather(*(job.future for job in pending)), pending)
     answers = [
-        {"input": one.text, **({"unanswered": one.reason} if job is None else job.answer)}
-        for one, job in zip(asked, jobs, strict=True)
+        {"input": question.text, **({"unanswered": question.reason} if job is None else job.answer)}
+        for question, job in zip(asked, jobs, strict=True)
     ]
     try:
         return JSONResponse({"model": served.name, "answers": answers, "notes": notes})

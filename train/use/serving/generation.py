@@ -139,8 +139,8 @@ class Generator:
 
     def _admit(self, slot: int, prompt: Sequence[int], seed: int) -> None:
         batch = {name: jax.device_put(value) for name, value in pad_prompt(prompt, self.lengths).items()}
-        place, key = np.int32(slot), np.uint32(seed)
-        self.slots: Slots = admit(self.model, self.current, self.slots, batch, place, key, self.room)
+        row, key = np.int32(slot), np.uint32(seed)
+        self.slots: Slots = admit(self.model, self.current, self.slots, batch, row, key, self.room)
 
     def _decode(self) -> np.ndarray:
         busy = np.array([job is not None for job in self.held])

@@ -68,11 +68,11 @@ class Reader:
         for number, given in enumerate(inputs, 1):
             with make_folder(given) as folder:
                 name, shown = self._place(given, number, Path(folder))
-                for one in self._read_questions(name, self.most - len(asked)):
+                for question in self._read_questions(name, self.most - len(asked)):
                     if not wanted():
                         return [], []
-                    texts = (text.replace(str(name), shown) for text in (one.text, one.reason))
-                    asked.append(Asked(next(texts), one.arrays, next(texts)))
+                    texts = (text.replace(str(name), shown) for text in (question.text, question.reason))
+                    asked.append(Asked(next(texts), question.arrays, next(texts)))
                 notes += [str(note).replace(str(name), shown) for note in get_notes(self.data)]
                 if isinstance(taken := get_notes(self.data), Notes):
                     taken.clear()  # of this request alone
@@ -158,12 +158,12 @@ def list_shapes(data: Dataset, examples: Sequence[str]) -> list[Arrays]:
 
     `examples` are inputs whose shapes are added.  Raises InputError if there are none.
     """
-    found: dict[object, Arrays] = {}
+    shapes: dict[object, Arrays] = {}
 
     def add(batch: Arrays) -> bool:
-        known = len(found)
-        found.setdefault(get_shape(batch), batch)
-        return len(found) > known
+        known = len(shapes)
+        shapes.setdefault(get_shape(batch), batch)
+        return len(shapes) > known
 
     if isinstance(data, Blank):
         add(of_examples(1, lambda index, chance: data.make_blank(), 1, 1)[0])
@@ -182,12 +182,12 @@ def list_shapes(data: Dataset, examples: Sequence[str]) -> list[Arrays]:
             add(data.questions([text], 1, 1)[0])
     if isinstance(taken := get_notes(data), Notes):
         taken.clear()
-    if not found:
+    if not shapes:
         raise InputError(
             "The shapes of this run's questions are known once it reads one; give a file that it can answer by"
             " --example FILE."
         )
-    return list(found.values())
+    return list(shapes.values())
 
 
 def get_shape(batch: Arrays) -> tuple[tuple[str, tuple[int, ...], str], ...]:

@@ -177,7 +177,8 @@ class Served:
         """Puts questions into the queue; None for those that cannot be read.  Raises FullError."""
         loop = asyncio.get_running_loop()
         jobs = [
-            None if one.arrays is None else Question(deadline, loop.create_future(), arrays=one.arrays) for one in asked
+            None if question.arrays is None else Question(deadline, loop.create_future(), arrays=question.arrays)
+            for question in asked
         ]
         self.questions.put([job for job in jobs if job is not None])
         return jobs
