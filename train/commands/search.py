@@ -111,12 +111,13 @@ def run(options: argparse.Namespace) -> int:
     enable_compilation_cache()
     from train.report.console import Console
     from train.study.candidates import Progress
+    from train.study.compare import count_places
     from train.study.live import Live, LiveSearch
     from train.study.rungs import plan_rungs
     from train.study.search import open_search
     from train.study.search_page import write_search_page
     from train.study.search_words import describe_end, describe_plan, describe_time, record_search
-    from train.study.workers import list_cores, open_maker
+    from train.study.workers import open_maker
 
     folder = options.folder or Path("runs") / f"{Path(options.config).stem}_search"
     console = Console()
@@ -127,15 +128,15 @@ def run(options: argparse.Namespace) -> int:
         console.say(line)
     told: list[str] = []
 
-    def look(progress: Progress) -> None:
-        if progress.standings and not told:
-            workers = options.workers or len(list_cores())
-            told.append(describe_time(search, rungs, evolution.find_seconds(), workers))
-            console.say(told[0])
-        searching.update(progress)
-
     with open_maker(options.workers, options.ray, console.say) as make:
         with LiveSearch(console, rungs) as searching:
+
+            def look(progress: Progress) -> None:
+                if progress.standings and not told:
+                    told.append(describe_time(search, rungs, evolution.find_seconds(), count_places(make)))
+                    console.say(told[0])
+                searching.update(progress)
+
             standings = evolution.run(make, look)
         with Live(console, search.study) as live:
             gains = evolution.confirm(standings, make, live.update)

@@ -37,6 +37,11 @@ class Wide(Protocol):
     def count_seeds(self, structures: int) -> int: ...
 
 
+def count_places(make: Make) -> int:
+    """Counts the trials of one structure that a maker makes side by side."""
+    return make.count_seeds(1) if isinstance(make, Wide) else 1
+
+
 TUNING_SEED = 1_000_000  # the first of the seeds on which settings are chosen
 
 

@@ -16,6 +16,7 @@ from train.study.compare import Result
 from train.study.figures import COSTS, EQUAL, describe_band, draw_curves, draw_fronts, draw_sequences
 from train.study.files import write_report, write_tables
 from train.study.ledger import NAME
+from train.study.match import WORDS
 from train.study.power import describe_plans, extend_pilot, record_results
 from train.study.records import read_trials, write_trials
 from train.study.words import describe, make_columns, make_rows
@@ -98,12 +99,13 @@ def _describe_fronts(results: Sequence[Result], drawings: Sequence[Drawing]) -> 
 
 
 def _write_plans(study: Study, variants: Sequence[Result]) -> str:
-    """Writes what was planned from the pilot, and what all seeds say now."""
-    planned = [
-        *describe_plans(study, variants),
-        *describe_plans(study, [extend_pilot(variant) for variant in variants]),
-    ]
-    return "".join(map(_emphasise, dict.fromkeys(planned)))
+    """Writes what was planned from the pilot, and what all seeds say now where that differs."""
+    planned = describe_plans(study, variants)
+    now = describe_plans(study, [extend_pilot(variant) for variant in variants])
+    parts = {"Planned from the first seeds": planned, "By all seeds": now if now != planned else []}
+    return "".join(
+        f"<p>{heading}:</p>" + "".join(map(_emphasise, sentences)) for heading, sentences in parts.items() if sentences
+    )
 
 
 def _emphasise(sentence: str) -> str:
@@ -116,4 +118,6 @@ def _moved(study: Study, variants: Sequence[Result]) -> str:
     moved: Iterator[str] = (
         f"{variant.entry.name}: {', '.join(variant.entry.moved)}" for variant in variants if variant.entry.moved
     )
-    return "; ".join(moved) or f"nothing: their {study.budget} are equal as they are, or are not matched"
+    if study.budget == "none":
+        return "nothing: budgets are not matched"
+    return "; ".join(moved) or f"nothing: variants have equal {WORDS[study.budget]} as they are"

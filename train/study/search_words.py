@@ -37,13 +37,13 @@ def describe_plan(search: Search, rungs: Sequence[Rung], flops: float) -> list[s
     ]
 
 
-def describe_time(search: Search, rungs: Sequence[Rung], seconds: float, workers: int) -> str:
+def describe_time(search: Search, rungs: Sequence[Rung], seconds: float, places: int) -> str:
     """Describes the time of a search and of its comparison by the `seconds` of a step of the baseline."""
     last = (search.winners + 1) * search.most * rungs[-1].steps
-    both = [format_duration(count * seconds / workers) for count in (count_steps(search, rungs), last)]
+    both = [format_duration(count * seconds / places) for count in (count_steps(search, rungs), last)]
     return (
-        f"by the baseline's speed {both[0]} for the search and at most {both[1]} for the comparison on {workers}"
-        " workers, beside checking and compiling candidates"
+        f"by the baseline's speed {both[0]} for the search and at most {both[1]} for the comparison with"
+        f" {places} side by side, beside checking and compiling candidates"
     )
 
 
