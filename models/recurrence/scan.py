@@ -1,4 +1,4 @@
-"""Recurrences whose state decays channel by channel, by an associative scan: minGRU, minLSTM, RG-LRU, Mamba."""
+"""Recurrences whose state decays channel by channel, by a scan over tokens: minGRU, minLSTM, RG-LRU, Mamba."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from models.activation import gelu, silu
+from models.backend.platform import platform
 from models.cache import recall, remember
 from models.context import Context
 from models.contracts import Activation
@@ -21,6 +22,7 @@ Carry = TypeVar("Carry")
 Inputs = TypeVar("Inputs")
 Outputs = TypeVar("Outputs")
 CHUNK = 256  # tokens that are scanned at once
+CACHED = 16  # tokens whose states a CPU keeps for the backward pass at once
 
 
 def linear_scan(
@@ -31,19 +33,67 @@ def linear_scan(
     decay and x (b, t, ...), `start` (b, ...) the state before.  At `fresh` tokens (b, t) the state before counts as
     zero.
     """
-    return scan_in_chunks(_scan, start, (decay, x, fresh), chunk)
+
+    def keep(decay: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return decay, x
+
+    def read(h: jax.Array, decay: jax.Array, x: jax.Array) -> jax.Array:
+        del decay, x
+        return h
+
+    return scan_terms(keep, read, start, (decay, x), fresh, chunk)
 
 
-def _scan(start: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    decay, x, fresh = inputs
-    decay = jnp.where(fresh.reshape(*fresh.shape, *(1 for _ in decay.shape[2:])), 0, decay)
+def scan_terms(
+    terms: Callable[..., tuple[jax.Array, jax.Array]],
+    read: Callable[..., jax.Array],
+    start: jax.Array,
+    inputs: tuple[jax.Array, ...],
+    fresh: jax.Array,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+    """h_t = decay_t h_{t-1} + x_t with (decay_t, x_t) = terms(*inputs_t): the last state, and all read(h_t, *inputs_t).
+
+    Inputs are (b, t, ...), `start` (b, ...); `terms` and `read` take a token, (b, ...), or several, (b, c, ...).  At
+    `fresh` tokens (b, t) the state before counts as zero.  On a CPU one token is computed after the other, so that
+    terms and states stay in its caches; elsewhere the tokens of a chunk at once, by an associative scan.
+    """
+
+    def step(h: jax.Array, token: tuple[tuple[jax.Array, ...], jax.Array]) -> tuple[jax.Array, jax.Array]:
+        inputs, fresh = token
+        decay, x = _forget(*terms(*inputs), fresh)
+        h = decay * h + x
+        return h, read(h, *inputs)
 
     def join(left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
 
-    reach, h = jax.lax.associative_scan(join, (decay, x), axis=1)
-    h = h + reach * start[:, None]
-    return h[:, -1], h
+    def together(h: jax.Array, tokens: tuple[tuple[jax.Array, ...], jax.Array]) -> tuple[jax.Array, jax.Array]:
+        inputs, fresh = tokens
+        reach, within = jax.lax.associative_scan(join, _forget(*terms(*inputs), fresh), axis=1)
+        h = within + reach * h[:, None]
+        return h[:, -1], read(h, *inputs)
+
+    if platform() == "cpu":
+        return scan_in_chunks(in_turn(step), start, (inputs, fresh), min(chunk, CACHED))
+    return scan_in_chunks(together, start, (inputs, fresh), chunk)
+
+
+def _forget(decay: jax.Array, x: jax.Array, fresh: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Terms of the recurrence, where a fresh token's decay is 0."""
+    return jnp.where(fresh.reshape(*fresh.shape, *(1 for _ in decay.shape[fresh.ndim :])), 0, decay), x
+
+
+def in_turn(
+    step: Callable[[Carry, Inputs], tuple[Carry, Outputs]],
+) -> Callable[[Carry, Inputs], tuple[Carry, Outputs]]:
+    """The body for `scan_in_chunks` that takes the step for one token (b, ...) after the other."""
+
+    def body(state: Carry, inputs: Inputs) -> tuple[Carry, Outputs]:
+        state, outputs = jax.lax.scan(step, state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), inputs))
+        return state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), outputs)
+
+    return body
 
 
 def scan_in_chunks(
@@ -228,17 +278,18 @@ class Mamba1(nn.Module):
         step = nn.Dense(channels, kernel_init=uniform, bias_init=step_start, name="step")(selected[:, :rank])
         step = jax.nn.softplus(step.astype(jnp.float32)).reshape(b, t, channels)
         write, read = jnp.split(selected[:, rank:].astype(jnp.float32).reshape(b, t, 2 * n), 2, axis=-1)
-        rates = jnp.exp(self.param("log_rates", rates_start, (n, channels)).astype(jnp.float32).T)
+        rates = jnp.exp(self.param("log_rates", rates_start, (n, channels)).astype(jnp.float32))
 
-        def body(state: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-            step, y, write, read, fresh = inputs
-            decay = jnp.exp(-step[..., None] * rates)
-            state, h = _scan(state, (decay, (step * y)[..., None] * write[:, :, None], fresh))
-            return state, jnp.einsum("btfn,btn->btf", h, read)
+        def find_terms(step: jax.Array, y: jax.Array, write: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jnp.exp(-step[..., None, :] * rates), write[..., None] * (step * y)[..., None, :]
 
-        start = recall(self, ctx, "state", jnp.zeros((b, channels, n), jnp.float32))
-        inputs = (step, y.astype(jnp.float32), write, read, fresh_tokens(self, ctx, b, t))
-        state, mixed = scan_in_chunks(body, start, inputs, self.chunk)
+        def read_state(h: jax.Array, *inputs: jax.Array) -> jax.Array:
+            return (h * inputs[-1][..., None]).sum(-2)
+
+        start = recall(self, ctx, "state", jnp.zeros((b, n, channels), jnp.float32))
+        inputs = (step, y.astype(jnp.float32), write, read)
+        fresh = fresh_tokens(self, ctx, b, t)
+        state, mixed = scan_terms(find_terms, read_state, start, inputs, fresh, self.chunk)
         remember(self, ctx, "state", state)
         mixed = mixed.astype(x.dtype) + self.param("skip", nn.initializers.ones, (channels,)).astype(x.dtype) * y
         return nn.Dense(d, use_bias=False, name="out")((silu(z) * mixed).reshape(-1, channels)).reshape(x.shape)

@@ -13,7 +13,7 @@ from models.mixers.convolution import ShortConvolution
 from models.norm import LayerNorm
 from models.recurrence.decayed import head_width, norm_merge
 from models.recurrence.mlstm import NOTHING
-from models.recurrence.scan import fresh_tokens, scan_in_chunks
+from models.recurrence.scan import fresh_tokens, in_turn, scan_in_chunks
 from models.structure import require_positive
 
 GATES = ("input", "forget", "cell", "output")
@@ -60,11 +60,7 @@ def scalar_lstm(gates: jax.Array, recurrent: jax.Array, fresh: jax.Array, state:
         state = Cell(nn.sigmoid(output) * cell / normaliser, cell, normaliser, level)
         return state, state.output
 
-    def body(state: Cell, inputs: tuple[jax.Array, jax.Array]) -> tuple[Cell, jax.Array]:
-        state, outputs = jax.lax.scan(step, state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), inputs))
-        return state, outputs.swapaxes(0, 1)
-
-    state, outputs = scan_in_chunks(body, state, (gates, fresh), CHUNK)
+    state, outputs = scan_in_chunks(in_turn(step), state, (gates, fresh), CHUNK)
     return outputs, state
 
 

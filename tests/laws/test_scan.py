@@ -1,4 +1,4 @@
-"""Laws of recurrences by an associative scan: each is its paper's definition, token by token in float64."""
+"""Laws of recurrences by a scan over tokens: each is its paper's definition, token by token in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from models import Context, activation
+from models.backend.platform import compile_for
 from models.recurrence.scan import RGLRU, Mamba1, MinGRU, MinLSTM, linear_scan
 from tests.laws.components import WIDTH, normal, parameters
 
+TARGETS = ("cpu", "tpu")  # for which tokens are computed one after the other, and together
 SEGMENTS = np.array([[0, 0, *[1] * 6, 2, *[3] * 5], [*[1] * 9, *[2] * 5]])
 FRESH = np.diff(SEGMENTS, axis=1, prepend=-1) != 0
 
@@ -31,12 +33,14 @@ def in_fours(*inputs: jax.Array) -> Any:
     return linear_scan(*inputs, chunk=4)
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("t", [1, 4, 8, 14])
-def test_a_scan_in_chunks_is_the_recurrence_whatever_the_length(t: int) -> None:
-    law_scan_is_the_recurrence(in_fours, t)
+def test_a_scan_in_chunks_is_the_recurrence_whatever_the_length(t: int, target: str) -> None:
+    with compile_for(target):
+        law_scan_is_the_recurrence(in_fours, t)
 
 
-def test_a_scan_in_chunks_has_the_gradients_of_a_scan_in_one() -> None:
+def test_a_scan_in_chunks_has_the_gradients_of_a_scan_in_one_for_either_target() -> None:
     decay, x, start, weight = (
         jax.nn.sigmoid(normal(1, 2, 14, 3)),
         normal(2, 2, 14, 3),
@@ -44,15 +48,34 @@ def test_a_scan_in_chunks_has_the_gradients_of_a_scan_in_one() -> None:
         normal(4, 2, 14, 3),
     )
 
-    def gradients(chunk: int) -> Any:
+    def gradients(chunk: int, target: str) -> Any:
         def projected(*inputs: jax.Array) -> jax.Array:
             state, h = linear_scan(inputs[0], inputs[1], jnp.asarray(FRESH), inputs[2], chunk)
             return jnp.vdot(h, weight) + state.sum()
 
-        return jax.jit(jax.grad(projected, argnums=(0, 1, 2)))(decay, x, start)
+        with compile_for(target):
+            return jax.jit(jax.grad(projected, argnums=(0, 1, 2)))(decay, x, start)
 
-    for left, right in zip(gradients(4), gradients(14), strict=True):
-        np.testing.assert_allclose(np.asarray(left), np.asarray(right), atol=1e-5)
+    first, *others = (gradients(chunk, target) for chunk in (4, 14) for target in TARGETS)
+    for other in others:
+        for left, right in zip(first, other, strict=True):
+            np.testing.assert_allclose(np.asarray(left), np.asarray(right), atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", [Mamba1(state=4, chunk=5), RGLRU(heads=4)], ids=["Mamba1", "RGLRU"])
+def test_tokens_together_are_tokens_one_after_the_other(mixer: Any) -> None:
+    x = normal(1, 2, 21, WIDTH)
+    params = mixer.init(jax.random.key(0), x, Context())
+
+    def project(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.square(mixer.apply(params, x, Context())).sum()
+
+    found = []
+    for target in TARGETS:
+        with compile_for(target):
+            found.append(jax.tree.leaves(jax.jit(jax.value_and_grad(project, (0, 1)))(params, x)))
+    for left, right in zip(*found, strict=True):
+        np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=1e-4, atol=1e-5)
 
 
 def sigmoid(x: Any) -> Any:
