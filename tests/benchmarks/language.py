@@ -19,12 +19,13 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tests.benchmarks.turns import compare_speeds, read_worker, serve
 
+Precision = Literal["float32", "bfloat16"]
 GOAL = 1.2
 STEPS = {"4 x 128": 24, "6 x 384": 4, "12 x 768": 1, "Llama, 8 x 512": 2}  # of a turn
 
@@ -93,29 +94,41 @@ def make_model(size: Size) -> Any:
     return Transformer(TokenEmbed(size.vocab, size.width), stack, LogitsHead(tied=False))
 
 
-def start_morphax(size: Size) -> tuple[Callable[[], None], int]:
-    """Compiles morphax's step; returns a call that takes one, and the number of parameters."""
+def make_step_of(size: Size, precision: Precision = "float32") -> tuple[Any, Callable[[], Any], dict[str, np.ndarray]]:
+    """morphax's training step, what makes its state, and a batch."""
     import jax
 
-    from train.engine.compilation import enable_compilation_cache
     from train.engine.step import initialise, make_step
     from train.objectives import NextToken
     from train.optimizers import AdamW, Constant
-    from train.parallel import Jit
 
-    enable_compilation_cache()
     model, rows = make_model(size), draw_tokens(size)[:, :-1]
     batch = {
         "tokens": rows,
         "segments": np.ones_like(rows),
         "positions": np.tile(np.arange(size.length), (size.rows, 1)),
     }
-    params = jax.jit(lambda: model.init(jax.random.key(0), batch)["params"])()
-    optimizer = AdamW(Constant(1e-3), b2=0.95, decay=0.1, clip=1.0).build(1000, params)
-    step = Jit().compile_step(make_step(model, NextToken(), optimizer))
-    state = jax.jit(lambda params: initialise(params, optimizer, 0))(params)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    del params
+
+    def draw() -> Any:
+        return model.init(jax.random.key(0), batch)["params"]
+
+    optimizer = AdamW(Constant(1e-3), b2=0.95, decay=0.1, clip=1.0).build(1000, jax.eval_shape(draw))
+    step = make_step(model, NextToken(), optimizer, precision)
+    return step, lambda: initialise(draw(), optimizer, 0), batch
+
+
+def start_morphax(size: Size, precision: Precision = "float32") -> tuple[Callable[[], None], int]:
+    """Compiles morphax's step; returns a call that takes one, and the number of parameters."""
+    import jax
+
+    from train.engine.compilation import enable_compilation_cache
+    from train.parallel import Jit
+
+    enable_compilation_cache()
+    function, begin, batch = make_step_of(size, precision)
+    step = Jit().compile_step(function)
+    state = jax.jit(begin)()
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     def once() -> None:
         nonlocal state
@@ -137,8 +150,8 @@ def make_torch_model(size: Size) -> Any:
     )
 
     def turn(x: torch.Tensor) -> torch.Tensor:
-        rates = 10_000.0 ** (-torch.arange(0, each, 2) / each)
-        angles = torch.arange(x.shape[-2])[:, None] * rates
+        rates = 10_000.0 ** (-torch.arange(0, each, 2, device=x.device) / each)
+        angles = torch.arange(x.shape[-2], device=x.device)[:, None] * rates
         cosine, sine = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
         left, right = x.chunk(2, -1)
         return x * cosine + torch.cat([-right, left], -1) * sine
@@ -190,21 +203,28 @@ def make_torch_model(size: Size) -> Any:
     return Model()
 
 
-def start_torch(size: Size) -> tuple[Callable[[], None], int]:
-    """PyTorch's step; returns a call that takes one, and the number of parameters."""
+def start_torch(
+    size: Size, device: str = "cpu", precision: Precision = "float32", compiled: bool = False
+) -> tuple[Callable[[], None], int]:
+    """PyTorch's step; returns a call that takes one, and the number of parameters.
+
+    bfloat16 is by autocast, and `compiled` by `torch.compile`.
+    """
     import torch
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = make_torch_model(size).train()
-    rows = torch.from_numpy(draw_tokens(size)).long()
+    model = make_torch_model(size).train().to(device)
+    forward = torch.compile(model) if compiled else model
+    rows = torch.from_numpy(draw_tokens(size)).long().to(device)
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     tokens, targets = tokens, torch.cat([tokens[:, 1:], torch.full_like(targets[:, :1], -100)], 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
 
     def once() -> None:
-        logits = model(tokens)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = forward(tokens)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

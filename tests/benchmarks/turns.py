@@ -13,7 +13,12 @@ from typing import Any
 from train.__main__ import TUNABLES
 
 
-def serve(once: Callable[[], object], facts: dict[str, Any]) -> None:
+def measure_process() -> int:
+    """Measures the most bytes that this process has used."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def serve(once: Callable[[], object], facts: dict[str, Any], measure_peak: Callable[[], int] = measure_process) -> None:
     """Works twice to compile, tells `facts`, then works as often as each line of standard input says."""
     once()
     once()
@@ -22,8 +27,8 @@ def serve(once: Callable[[], object], facts: dict[str, Any]) -> None:
         began = time.perf_counter()
         for _ in range(int(line)):
             once()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak}), flush=True)
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "peak": measure_peak()}), flush=True)
 
 
 def read_worker(known: Collection[str]) -> tuple[str, str] | None:
