@@ -28,12 +28,18 @@ class Memory:
 class Decoding:
     """The progress of decoding: `index` tokens of each row are in the cache already, which holds `length` at most.
 
-    `start` is True for the first call, which fills the cache from the prompt; static, as `length` is.
+    `start` is True for the first call, which fills the cache from the prompt; static, as `length` is.  With `last` a
+    head computes the logits of the last token of each row alone, (b, 1, v).
     """
 
     index: jax.Array | int = 0
     length: int = flax.struct.field(pytree_node=False, default=0)
     start: bool = flax.struct.field(pytree_node=False, default=True)
+    last: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def choose(self, x: jax.Array) -> jax.Array:
+        """Chooses the tokens whose logits are wanted: (b, t, d) -> (b, t or 1, d)."""
+        return x[:, -1:] if self.last else x
 
 
 @flax.struct.dataclass

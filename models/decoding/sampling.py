@@ -87,7 +87,8 @@ def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.
 
     The cache's arrays are (b, ...), those of scanned and tied stacks (l, b, ...).
     """
-    logits, cache = model.apply({"params": params}, batch, decoding=Decoding(0, length, True), mutable=["cache"])
+    decoding = Decoding(0, length, True, last=True)
+    logits, cache = model.apply({"params": params}, batch, decoding=decoding, mutable=["cache"])
     return logits[:, -1], cache.get("cache", {})
 
 

@@ -66,6 +66,7 @@ class LogitsHead(nn.Module):
                 " tied=False and vocab."
             )
         x = hidden if self.transform is None else self.transform(hidden, ctx)
+        x = x if ctx.decoding is None else ctx.decoding.choose(x)
         if not self.tied:
             rows = self.vocab if self.vocab is not None else table.shape[0] if table is not None else 0
             table = self.param("table", nn.initializers.normal(0.02), (rows, x.shape[-1]))
@@ -111,5 +112,6 @@ class MultiTokenHead(nn.Module):
         x = jnp.stack(ahead, axis=2) * ctx.logit_scale(hidden.shape[-1])
         if self.chunk is not None and ctx.decoding is None:
             return Projected(x, table, chunk=self.chunk)
+        x = x if ctx.decoding is None else ctx.decoding.choose(x)
         logits = jnp.einsum("btnd,vd->btnv", x, table)
         return logits if ctx.decoding is None else logits[:, :, 0]

@@ -13,13 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import Attention, Block, EncoderDecoder, LogitsHead, PreNorm, RMSNorm, RoPE, Stack, TokenEmbed, Transformer
+from models import (
+    Attention,
+    Block,
+    EncoderDecoder,
+    LogitsHead,
+    MultiTokenHead,
+    PreNorm,
+    RMSNorm,
+    RoPE,
+    Stack,
+    TokenEmbed,
+    Transformer,
+)
 from models.decoding.beam import beam
 from models.decoding.sampling import Sampler, advance, generate, padded, prefill
 from tests.laws.components import DECODER, ENCODER, parameters, tokens
 from tests.models.decoding.recomputed import recomputed, sharpened
 from tests.places import CONFIGS
 from train.cli import main
+from train.cost.traced import count_flops
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 BLOCK = Block(Attention(2, causal=True, position=RoPE()), residual=PreNorm(RMSNorm()))
@@ -129,6 +142,18 @@ def test_one_seed_gives_one_text_and_another_another() -> None:
 def test_what_cannot_be_done_is_refused_in_a_sentence(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("head", [LogitsHead(), MultiTokenHead(2)], ids=["LogitsHead", "MultiTokenHead"])
+def test_the_logits_of_a_prompt_are_computed_for_its_last_token_alone(head: Any) -> None:
+    def count(vocab: int) -> int:
+        model = Transformer(TokenEmbed(vocab, 16), Stack(BLOCK, 1), head)
+        batch = padded([[1, 2, 3, 4], [5, 6, 7]])
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+        return count_flops(lambda params, batch: prefill(model, params, batch, 8), params, batch)
+
+    rows, width = 2, 16
+    assert count(111) - count(11) == rows * 2 * width * 100
 
 
 SEES_ALL = Transformer(TokenEmbed(11, 16), Stack(Block(Attention(2)), 1), LogitsHead())
