@@ -1,6 +1,6 @@
 """Readings of the residual stream in the model's own outputs: the logit lens, and each branch's part of a logit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,28 @@ def logit_lens(model: Model, params: Tree, batch: Batch, stack: str = "stack") -
     By path, `stack.0:input` for the state before the first block, then `stack.0`, `stack.1`, ...; the last are the
     model's own outputs.  `stack` is the path of the stack before the head, "decoder" in an EncoderDecoder.
 
-    nostalgebraist 2020, Interpreting GPT: the logit lens; with learned translators, which are left out,
-    arXiv:2303.08112.  Raises ValueError for states of several shapes.
+    nostalgebraist 2020, Interpreting GPT: the logit lens.  With learned translators: `models.inspect.tuned_lens`.
+    Raises ValueError for states of several shapes.
+    """
+    return read_outputs(model, params, batch, capture_states(model, params, batch, stack))
+
+
+def capture_states(model: Model, params: Tree, batch: Batch, stack: str = "stack") -> dict[str, Tree]:
+    """Captures the state before the first block, `stack.0:input`, and after each block, in their order.
+
+    Raises ValueError for states of several shapes.
     """
     first = f"{stack}.0{INPUT}"
     states = capture(model, params, batch, first, f"{stack}.[0-9]*")
-    states = {path: states[path] for path in (first, *sorted(states.keys() - {first}, key=by_depth))}
-    last = list(states)[-1]
     shapes = {str(jax.tree.map(jnp.shape, state)) for state in states.values()}
     if len(shapes) > 1:
         raise ValueError(f"States of {stack!r} have shapes {', '.join(sorted(shapes))}; the lens needs one shape.")
+    return {path: states[path] for path in (first, *sorted(states.keys() - {first}, key=by_depth))}
+
+
+def read_outputs(model: Model, params: Tree, batch: Batch, states: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Computes the outputs of the model with each state, by path, in the place of the last of them."""
+    last = list(states)[-1]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states.values())
     outputs = jax.lax.map(lambda state: compute_logits(patch(model, params, batch, {last: state})), stacked)
     return {path: jax.tree.map(lambda leaf, row=row: leaf[row], outputs) for row, path in enumerate(states)}
