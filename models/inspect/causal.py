@@ -1,13 +1,14 @@
-"""Causal importance of intermediate values: what a metric becomes when one is restored, or taken away."""
+"""Causal importance of intermediate values: a metric once they are restored, taken away, or sent along a path."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from models.contracts import Batch, Model, Tree
 from models.head.chunked import compute_logits
-from models.inspect.intermediates import Change, capture, patch
+from models.inspect.intermediates import Change, capture, patch, select_paths, trace
 
 Metric = Callable[[Tree], jax.Array]  # of the outputs; a number, or one an example
 
@@ -53,6 +54,36 @@ def ablate(
     plain = metric(compute_logits(model.apply({"params": params}, batch)))
     ablated = _patch_each(model, params, batch, metric, values, lambda old, new: by(old), axis)
     return {path: plain - scores for path, scores in ablated.items()}
+
+
+def patch_path(
+    model: Model,
+    params: Tree,
+    batch: Batch,
+    senders: Mapping[str, Change | Tree],
+    receivers: Sequence[str],
+    frozen: Sequence[str],
+) -> Tree:
+    """Computes the outputs if new values of some senders, by path, reach the receivers alone, and past frozen values.
+
+    The receivers get what they become with the senders changed and all `frozen` values, but those of senders and
+    receivers, as they are in the batch; all else is computed from there on.  With heads frozen, `**.out:input`, a path
+    runs through feedforwards too, as in the paper; `["stack.*.mixer", "stack.*.feedforward"]` leaves direct paths, of
+    branches, alone.  Path patching, Wang et al. 2022, arXiv:2211.00593, appendix B; Goldowsky-Dill et al. 2023,
+    arXiv:2304.05969.
+    """
+    paths = trace(model, {"params": params}, batch)
+    targets = select_paths(receivers, paths)
+    kept = [path for path in select_paths(frozen, paths) if path not in targets and path not in senders]
+    changes = (capture(model, params, batch, *kept) if kept else {}) | dict(senders)
+    return patch(model, params, batch, capture(model, params, batch, *targets, changes=changes))
+
+
+def subtract_logits(at: ArrayLike, right: ArrayLike, wrong: ArrayLike) -> Metric:
+    """The metric z[right] - z[wrong] at one token of each example, all (b,), of logits (b, t, v): logit difference."""
+    at, right, wrong = map(jnp.asarray, (at, right, wrong))
+    row = jnp.arange(len(at))
+    return lambda logits: logits[row, at, right] - logits[row, at, wrong]
 
 
 def mean_over_batch(value: jax.Array) -> jax.Array:

@@ -42,12 +42,14 @@ def capture(
     *patterns: str,
     cache: Tree | None = None,
     decoding: Decoding | None = None,
+    changes: Mapping[str, Change | Tree] | None = None,
 ) -> dict[str, Tree]:
     """Captures the intermediate values whose paths match one of the patterns, by path.
 
     `capture(model, params, batch, "stack.*.mixer")`.  A pure function; nothing else than a forward pass is computed.
-    With `decoding` the batch continues the rows of `cache`, as in `models.decoding.sampling.advance`.  Attention runs
-    as its equation says while it is watched, not by a fused kernel.
+    With `decoding` the batch continues the rows of `cache`, as in `models.decoding.sampling.advance`; with `changes`
+    the values are those of the model that `patch` runs.  Attention runs as its equation says while it is watched, not
+    by a fused kernel.
 
     Raises LookupError, naming the nearest path and those that exist, for a pattern that matches none.
     """
@@ -59,7 +61,7 @@ def capture(
     def wanted(site: Site) -> bool:
         return not keys.isdisjoint((path, site.suffix) for path in site.paths.flat)
 
-    values = observe(model, variables, (batch,), wanted, keywords)
+    _, values = _run(model, variables, (batch,), keywords, resolve(changes or {}, shapes), wanted)
     return {path: values[path] for path in select_paths(patterns, values)}
 
 
@@ -120,10 +122,30 @@ def observe(
     keywords: Mapping[str, Tree] | None = None,
 ) -> dict[str, Tree]:
     """The intermediate values, by path, of any module called with these arguments."""
+    return _run(module, variables, args, keywords, {}, wanted)[1]
+
+
+def _run(
+    module: Applies,
+    variables: Tree,
+    args: tuple[Tree, ...],
+    keywords: Mapping[str, Tree] | None,
+    changes: Mapping[str, Change],
+    wanted: Callable[[Site], bool],
+) -> tuple[Tree, dict[str, Tree]]:
+    """The result of `module.apply` with the values at these paths, which exist, changed, and the wanted values."""
+    known = {key_of(path): change for path, change in changes.items()}
+    called = {key[:2] for key in known}
     sites: dict[tuple[tuple[str, ...], str], Site] = {}
 
     def visit(site: Site, value: Tree) -> Tree:
-        if wanted(site) and _are_arrays(value):
+        kept = wanted(site) and _are_arrays(value)
+        if called.intersection((path, site.suffix) for path in site.paths.flat):
+            before = len(site.module.variables.get(KEPT, {}).get(_sown(site), ()))  # calls of the module so far
+            value = site.choose([known.get((path, site.suffix, before)) for path in site.paths.flat], value)
+            if not kept:
+                site.module.sow(KEPT, _sown(site), jnp.zeros(()))
+        if kept:
             sites[site.module.path, site.suffix] = site
             site.module.sow(KEPT, _sown(site), value)
         return value
@@ -131,7 +153,7 @@ def observe(
     keywords = dict(keywords or {})
     mutable: CollectionFilter = keywords.pop("mutable", False)
     with nn.intercept_methods(Watch(visit)):
-        _, state = module.apply(variables, *args, mutable=union_filters(mutable, KEPT), **keywords)
+        result, state = module.apply(variables, *args, mutable=union_filters(mutable, KEPT), **keywords)
     values: dict[str, Tree] = {}
     for (path, suffix), site in sites.items():
         kept = state.get(KEPT, {})
@@ -141,7 +163,9 @@ def observe(
             call = f"@{number}" if len(kept) > 1 else ""
             for row, name in enumerate(site.paths.flat):
                 values[f"{name}{call}{suffix}"] = site.at(row, value)
-    return {path: values[path] for path in sorted(values, key=by_depth)}
+    if mutable is not False:
+        result = result, {name: value for name, value in state.items() if in_filter(mutable, name)}
+    return result, {path: values[path] for path in sorted(values, key=by_depth)}
 
 
 def by_depth(path: str) -> list[tuple[int, str]]:
@@ -157,24 +181,7 @@ def substitute(
     keywords: Mapping[str, Tree] | None = None,
 ) -> Tree:
     """The result of `module.apply` with the values at these paths, which exist, changed."""
-    known = {key_of(path): change for path, change in changes.items()}
-    called = {key[:2] for key in known}
-
-    def visit(site: Site, value: Tree) -> Tree:
-        if not called.intersection((path, site.suffix) for path in site.paths.flat):
-            return value
-        before = site.module.variables.get(KEPT, {}).get(_sown(site), ())
-        site.module.sow(KEPT, _sown(site), jnp.zeros(()))  # counts the calls
-        found = [known.get((path, site.suffix, len(before))) for path in site.paths.flat]
-        return site.choose(found, value)
-
-    keywords = dict(keywords or {})
-    mutable: CollectionFilter = keywords.pop("mutable", False)
-    with nn.intercept_methods(Watch(visit)):
-        result, state = module.apply(variables, *args, mutable=union_filters(mutable, KEPT), **keywords)
-    if mutable is False:
-        return result
-    return result, {name: value for name, value in state.items() if in_filter(mutable, name)}
+    return _run(module, variables, args, keywords, changes, lambda _: False)[0]
 
 
 def resolve(changes: Mapping[str, Change | Tree], shapes: Mapping[str, Tree]) -> dict[str, Change]:

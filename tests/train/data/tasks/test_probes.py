@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from train.data.batches import Arrays
+from train.data.tasks.circuits import PEOPLE, WORDS, IndirectObjects
 from train.data.tasks.probes import (
     Compression,
     Copy,
@@ -30,6 +31,7 @@ TASKS = [
     Compression(),
     Parity(),
     StateTracking(),
+    IndirectObjects(),
 ]
 
 
@@ -100,6 +102,29 @@ def test_answers_are_those_of_the_rules() -> None:
             assert group[label] == state
 
 
+def test_an_indirect_object_is_the_name_that_is_not_repeated() -> None:
+    task = IndirectObjects()
+    opened = task.open()
+    pairs = task.make_pairs(np.random.default_rng(0), 50)
+    assert (opened.names, opened.vocab) == (WORDS, len(WORDS))
+    orders = set()
+    for row in range(50):
+        clean, other = ([WORDS[token] for token in each["tokens"][row]] for each in (pairs.clean, pairs.corrupted))
+        first, second, third = named = [word for word in clean if word in PEOPLE]
+        right, wrong = WORDS[pairs.right[row]], WORDS[pairs.wrong[row]]
+        orders.add((first == right, clean[0]))
+        assert named.count(right) == 1
+        assert {first, second} == {right, wrong}
+        assert third == wrong
+        assert clean[pairs.at[row]] == "to"
+        assert set(clean[pairs.at[row] + 1 :]) == {"[PAD]"}
+        assert pairs.clean["labels"][row, pairs.at[row]] == pairs.right[row]
+        strangers = [word for word in other if word in PEOPLE]
+        assert len({*strangers, right, wrong}) == 5
+        assert [word for word in clean if word not in PEOPLE] == [word for word in other if word not in PEOPLE]
+    assert len(orders) == 8
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
@@ -108,6 +133,7 @@ def test_answers_are_those_of_the_rules() -> None:
         (lambda: StateTracking(items=9), "9 items and 120 tokens; give 2 to 5"),
         (lambda: FuzzyRecall(width=1), "keys of 1 tokens; give 2 or more"),
         (lambda: Parity(held=0), "0 held out"),
+        (lambda: IndirectObjects(length=9), "IndirectObjects has length 9, .* give 15 or more, 67 or more"),
     ],
 )
 def test_a_probe_that_cannot_be_made_is_refused(build: Any, words: str) -> None:
