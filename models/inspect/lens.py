@@ -37,7 +37,7 @@ def capture_states(model: Model, params: Tree, batch: Batch, stack: str = "stack
     shapes = {str(jax.tree.map(jnp.shape, state)) for state in states.values()}
     if len(shapes) > 1:
         raise ValueError(f"States of {stack!r} have shapes {', '.join(sorted(shapes))}; the lens needs one shape.")
-    return {path: states[path] for path in (first, *sorted(states.keys() - {first}, key=by_depth))}
+    return {path: states[path] for path in sorted(states, key=by_depth)}
 
 
 def read_outputs(model: Model, params: Tree, batch: Batch, states: Mapping[str, Tree]) -> dict[str, Tree]:

@@ -13,7 +13,7 @@ import optax
 
 from models.contracts import Batch, Model, Tree
 from models.head.chunked import compute_logits
-from models.inspect.intermediates import patch
+from models.inspect.intermediates import by_depth, patch
 from models.inspect.lens import capture_states, read_outputs
 
 Translators = dict[str, dict[str, jax.Array]]  # by path of the state: "kernel" (d, d) and "bias" (d,)
@@ -27,10 +27,8 @@ def make_translators(model: Model, params: Tree, batch: Batch, stack: str = "sta
     shapes = jax.eval_shape(lambda params: capture_states(model, params, batch, stack), params)
     if any(not isinstance(state, jax.ShapeDtypeStruct) for state in shapes.values()):
         raise ValueError(f"States of {stack!r} are trees of several arrays; a translator takes one array (..., d).")
-    return {
-        path: {"kernel": jnp.zeros((state.shape[-1],) * 2), "bias": jnp.zeros(state.shape[-1])}
-        for path, state in list(shapes.items())[:-1]
-    }
+    widths = {path: shapes[path].shape[-1] for path in sorted(shapes, key=by_depth)[:-1]}
+    return {path: {"kernel": jnp.zeros((d, d)), "bias": jnp.zeros(d)} for path, d in widths.items()}
 
 
 def tuned_lens(
@@ -104,7 +102,8 @@ def tune_lens(
     for batch in batches:
         translators, state, divergence = step(params, translators, state, batch)
         history.append(divergence)
-    return translators, {path: np.array([float(each[path]) for each in history]) for path in translators}
+    fitted = {path: translators[path] for path in sorted(translators, key=by_depth)}
+    return fitted, {path: np.array([float(each[path]) for each in history]) for path in fitted}
 
 
 def _translate(translators: Translators, states: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

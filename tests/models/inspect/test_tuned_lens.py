@@ -61,6 +61,14 @@ def test_tuning_lowers_the_divergence_on_other_tokens() -> None:
 
 
 @pytest.mark.slow
+def test_every_state_but_the_last_has_a_translator_in_the_order_of_depth() -> None:
+    deep = replace(MODEL, "stack.repeats", 11)
+    expected = ["stack.0:input", *(f"stack.{block}" for block in range(10))]
+    assert list(make_translators(deep, draw(deep), BATCH)) == expected
+    assert list(tune_lens(deep, draw(deep), [BATCH])[0]) == expected
+
+
+@pytest.mark.slow
 def test_states_of_several_streams_are_translated_and_other_outputs_refused() -> None:
     streams = replace(MODEL, "stack.block.residual", HyperConnections(2, norm=RMSNorm()))
     params = draw(streams)
