@@ -83,9 +83,9 @@ class Blank(Protocol):
 
 @runtime_checkable
 class Restores(Protocol):
-    """Data that converts outputs of the model for an example into its units."""
+    """Data that converts outputs of the model for an example into its units, arrays of NumPy and of JAX alike."""
 
-    def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray: ...
+    def restored(self, output: Tree, example: Arrays) -> Tree: ...
 
 
 class Tokenizer(Protocol):

@@ -92,19 +92,33 @@ def occlude(
 
     Windows are of `width` tokens, at every place.  Zeiler and Fergus 2013, arXiv:1311.2901.
     """
-    x = _capture_one(model, params, batch, path)
-    t = x.shape[1]
+    t = jax.eval_shape(lambda params: _capture_one(model, params, batch, path), params).shape[1]
     if not 1 <= width <= t:
         raise ValueError(f"width is {width}; a window holds from 1 to all {t} tokens.")
-    compute = _scores_at(model, params, batch, score, path)
     places = np.arange(t)
     windows = (places >= places[: t - width + 1, None]) & (places < places[: t - width + 1, None] + width)
+    drops = occlude_groups(model, params, batch, score, jnp.asarray(windows), path, baseline)
+    return drops @ jnp.asarray(windows / windows.sum(0), drops.dtype)
 
-    def drop(window: jax.Array) -> jax.Array:
-        return compute(jnp.where(window.reshape(1, t, *[1] * (x.ndim - 2)), jnp.asarray(baseline, x.dtype), x))
 
-    drops = compute(x) - jax.lax.map(drop, jnp.asarray(windows))  # (windows, b)
-    return jnp.einsum("wb,wt->bt", drops, windows / windows.sum(0))
+def occlude_groups(
+    model: Model,
+    params: Tree,
+    batch: Batch,
+    score: Score,
+    groups: jax.Array,
+    path: str = EMBED,
+    baseline: jax.Array | float = 0.0,
+) -> jax.Array:
+    """F(x) - F(x with the tokens of a group at the baseline), for groups (n, t) of true and false, (b, n)."""
+    x = _capture_one(model, params, batch, path)
+    compute = _scores_at(model, params, batch, score, path)
+
+    def drop(group: jax.Array) -> jax.Array:
+        hidden = group.reshape(1, -1, *[1] * (x.ndim - 2))
+        return compute(jnp.where(hidden, jnp.asarray(baseline, x.dtype), x))
+
+    return (compute(x) - jax.lax.map(drop, groups)).T
 
 
 def _capture_one(model: Model, params: Tree, batch: Batch, path: str) -> jax.Array:

@@ -52,9 +52,11 @@ class MeanSquaredError:
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), batch["values"].shape), arrays)
 
     def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
-        """Picks the value, or the mean of several."""
+        """Picks the value, or the largest of several by its size."""
         del names
-        return lambda values: values.astype(jnp.float32).mean(), "value" if output.size == 1 else "mean of the values"
+        index = int(np.abs(output).argmax())
+        words = "value" if output.size == 1 else f"value {index + 1} of {output.size}"
+        return lambda values: values.astype(jnp.float32).reshape(-1)[index], words
 
     def answer(self, output: np.ndarray, names: tuple[str, ...]) -> dict[str, float | list[float]]:
         """The value, or the list of values."""
@@ -113,12 +115,12 @@ class Quantiles:
         return self(jnp.broadcast_to(jnp.asarray(constant, jnp.float32), shape).reshape(shape[0], -1), arrays)
 
     def pick_score(self, output: np.ndarray, names: tuple[str, ...]) -> tuple[Callable[[jax.Array], jax.Array], str]:
-        """Picks the mean of the middle quantile over steps and series, in units of the normalised window."""
+        """Picks the mean of the middle quantile over steps and series."""
         del output, names
         count = len(self.levels)
         return (
             lambda values: values.astype(jnp.float32).reshape(-1, count)[:, count // 2].mean(),
-            "mean normalised forecast",
+            "mean forecast",
         )
 
     def answer(

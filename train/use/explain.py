@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,24 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.contracts import Batch, Model, Tree
-from models.embed.grids import find_tiling
 from models.head.chunked import compute_logits
 from models.inspect.attention import attention_weights, roll_out_attention
 from models.inspect.causal import ablate
-from models.inspect.intermediates import by_depth, capture
+from models.inspect.intermediates import by_depth, capture, observe
 from models.inspect.lens import logit_lens
-from models.inspect.saliency import gradient_times_input, integrated_gradients, occlude
+from models.inspect.saliency import gradient_times_input, integrated_gradients, occlude, occlude_groups
 from models.inspect.watch import INPUT
-from train.contracts import Arrays, Dataset, Params, Scores, Searches, Tokenised
+from train.contracts import Arrays, Params, Restores, Scores, Searches
 from train.engine.folder import Recorded
 from train.engine.prepared import prepare_inference
 from train.errors import InputError, convert_errors
 from train.use.evaluate import format_output, restore_params
+from train.use.explain_inputs import empty_input, name_tokens, read_frames
 from train.use.questions import QuestionBatches
 from train.use.training_examples import Examples, find_influential, find_neighbours, open_training
 
-SPECIAL = re.compile(r"\[[A-Z]+\]|</?[a-z]+>")  # names of tokens that stand for no text
 EMBED, ROLLOUT = "embed", "rollout over all layers"
+OBSERVED = (f"embed.in{INPUT}", f"embed.features{INPUT}")  # features as they enter an embed
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients, doubled until they are complete
 COMPLETE = 1e-3  # of the difference of the scores that attributions have to sum to
 HEADS = 256  # heads that are ablated at most
@@ -43,7 +42,10 @@ class Explanation:
     no part of the input and the others fill a `grid`, if there is one.  `error` is the difference between the sum of
     integrated gradients and that of the scores.  `depth` has the score and the answer after each block, `attention`
     the mean weights (t, s) of each layer's heads, and their rollout, `heads` what the score loses without each head
-    (h,), by the layer's path.  `missing` says what could not be computed and why, by its name.
+    (h,), by the layer's path.  `missing` says what could not be computed and why, by its name.  `pictures` are the
+    frames of an image or a video as the model reads them (n, rows, columns, channels), `frames` what the score loses
+    without the cells of each time (n,), and `observations` the integrated gradients of the features of each step
+    (t, k).
     """
 
     question: str
@@ -63,6 +65,9 @@ class Explanation:
     neighbours: Examples = Examples()
     influential: Examples = Examples()
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pictures: np.ndarray | None = None
+    frames: np.ndarray | None = None
+    observations: np.ndarray | None = None
 
 
 def explain(
@@ -97,19 +102,26 @@ def explain(
     if not isinstance(outputs, jax.Array):
         raise InputError(f"The model gives {type(outputs).__name__}, of which no score can be explained.")
     count = int((first["segments"][0] > 0).sum()) if "segments" in first else None
+    example = {name: value[0] for name, value in first.items()}
+
+    def restore(output: Tree) -> Tree:
+        return data.restored(output, example) if isinstance(data, Restores) else output
+
     with convert_errors("The answer has no score: "):
         output = np.asarray(outputs[0], np.float32)
-        pick, words = objective.pick_score(output if outputs.ndim < 3 else output[:count], data.names)
+        pick, words = objective.pick_score(restore(output if outputs.ndim < 3 else output[:count]), data.names)
 
     def score(outputs: Tree) -> jax.Array:
-        return jax.vmap(pick)(outputs)
+        return jax.vmap(lambda output: pick(restore(output)))(outputs)
 
     def answer(outputs: Tree) -> Mapping[str, object]:
         return format_output(objective, data, jax.tree.map(np.asarray, outputs), first, 0)
 
     empty, emptied = empty_input(data, arrays)
     missing: dict[str, str] = {}
-    state = _Explained(model, params, arrays, score, missing)
+    names, registers, grid = name_tokens(model, data, first)
+    frames = grid[0] if len(grid) > 2 else 0
+    state = _Explained(model, params, arrays, score, missing, registers, frames)
     methods, error, ends = state.attribute(empty)
     neighbours = influential = Examples(missing="none were asked for")
     if nearest:
@@ -119,7 +131,7 @@ def explain(
         else:
             neighbours = find_neighbours(training, model, params, arrays, nearest)
             influential = find_influential(folder, inference, training, arrays, score, nearest)
-    names, registers, grid = name_tokens(model, data, first, methods["integrated gradients"].shape[0])
+    names = names or tuple(str(index + 1) for index in range(len(methods["occlusion"])))
     return Explanation(
         question,
         answer(outputs),
@@ -137,6 +149,9 @@ def explain(
         neighbours,
         influential,
         missing,
+        read_frames(first) if grid else None,
+        state.occlude_frames(empty) if frames else None,
+        state.attribute_observations(empty),
     )
 
 
@@ -153,41 +168,6 @@ def pick_question(asked: QuestionBatches, number: int | None) -> tuple[str, Arra
     raise InputError(asked.reasons[index])
 
 
-def empty_input(data: Dataset, arrays: Batch) -> tuple[Batch, str]:
-    """The same input without its content, and the words for it: a token that says nothing, or zeros."""
-    if isinstance(data, Tokenised) and "tokens" in arrays:
-        names = list(data.tokens.names)
-        known = next((name for name in ("[MASK]", "<mask>", "[PAD]", "<pad>", " ", "Ġ") if name in names), None)
-        index = 0 if known is None else names.index(known)
-        special = np.array([bool(SPECIAL.fullmatch(name)) for name in names])
-        tokens = jnp.where(jnp.asarray(special)[arrays["tokens"]], arrays["tokens"], index)
-        return {**arrays, "tokens": tokens}, f"every token {names[index]!r} but for special ones"
-    zeros = {
-        name: jnp.zeros_like(value) if jnp.issubdtype(value.dtype, jnp.floating) and name != "weights" else value
-        for name, value in arrays.items()
-    }
-    return zeros, "an input of zeros"
-
-
-def name_tokens(
-    model: Model, data: Dataset, arrays: Arrays, count: int
-) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
-    """Names of the embed's tokens, how many of them are registers, and the grid that the others fill, if they do."""
-    if isinstance(data, Tokenised) and "tokens" in arrays:
-        pieces = any(name.startswith("##") for name in data.tokens.names)
-        names: list[str] = []
-        for token in arrays["tokens"][0].tolist():
-            text = data.tokens.decode([token]) or data.tokens.names[token]
-            names.append(text.removeprefix("##") if text.startswith("##") or not pieces else f" {text}")
-        return tuple(names), 0, ()
-    extents = next((value.shape[1:-1] for value in arrays.values() if value.ndim > 3), None)
-    if (tiled := find_tiling(model)) is not None and extents is not None:
-        grid, registers = tiled[1].cells(extents), tiled[1].registers
-        cells = (", ".join(map(str, np.add(cell, 1))) for cell in np.ndindex(*grid))
-        return (*(f"register {index + 1}" for index in range(registers)), *cells), registers, grid
-    return tuple(f"{index + 1}" for index in range(count)), 0, ()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Explained:
     """A model on one question with a score of its outputs; what cannot be computed is noted in `missing`."""
@@ -197,6 +177,8 @@ class _Explained:
     batch: Batch
     score: Callable[[Tree], jax.Array]
     missing: dict[str, str]
+    registers: int = 0
+    times: int = 0  # of the grid of a video
 
     def attribute(self, empty: Batch) -> tuple[dict[str, np.ndarray], float, tuple[float, float]]:
         """Attributions to tokens by method, the error of integrated gradients, and the scores of both inputs."""
@@ -221,6 +203,29 @@ class _Explained:
             "occlusion": np.asarray(dropped, np.float64)[0],
         }
         return methods, error, (ends[0], ends[1])
+
+    def occlude_frames(self, empty: Batch) -> np.ndarray:
+        """Measures what the score loses without all cells of each time, (times,)."""
+
+        def measure(params: Params, batch: Batch, start: jax.Array) -> jax.Array:
+            cells = start.shape[1] - self.registers
+            owner = jnp.repeat(jnp.arange(self.times), cells // self.times)
+            groups = jnp.pad(owner == jnp.arange(self.times)[:, None], ((0, 0), (self.registers, 0)))
+            return occlude_groups(self.model, params, batch, self.score, groups, baseline=start)[0]
+
+        start = self.run(lambda params, batch: next(iter(capture(self.model, params, batch, EMBED).values())), empty)
+        return np.asarray(self.run(lambda params, batch: measure(params, batch, start)), np.float64)
+
+    def attribute_observations(self, empty: Batch) -> np.ndarray | None:
+        """Attributes the score to the features of each step (t, k), if a map of them is an embed's first input."""
+        if "features" not in self.batch:
+            return None
+        paths = jax.eval_shape(lambda params: observe(self.model, {"params": params}, (self.batch,)), self.params)
+        path = next((path for path in OBSERVED if path in paths), None)
+        if path is None:
+            return None
+        method = functools.partial(integrated_gradients, path=path, baseline=empty["features"], steps=STEPS)
+        return np.asarray(self.run(self.bind(method)), np.float64)[0]
 
     def run(self, function: Callable[[Params, Batch], Tree], batch: Batch | None = None) -> Tree:
         """Compiles a function of the parameters and a batch, by default the question's, and computes it."""

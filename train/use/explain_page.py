@@ -8,10 +8,12 @@ import numpy as np
 
 from models.words import join
 from train.charts import Matrix, Plot, Series
+from train.data.readers.pixels import join_frames, make_figure
 from train.errors import Json
-from train.page import PANELS, Panels, Piece, Sentence, Shaded, Table, add_caption
+from train.page import PANELS, Figure, Panels, Piece, Sentence, Shaded, Table, add_caption
 from train.report.html import make_page
 from train.use.explain import Explanation
+from train.use.explain_inputs import shade_frames
 from train.use.training_examples import Examples
 
 SHOWN = 40  # tokens of an attention map at most
@@ -78,7 +80,7 @@ def format_short(answer: Mapping[str, object]) -> str:
             return f"{key!r} {inner:.3f}"
         middle = list(value)[len(value) // 2]
         return f"{name} {middle}: {_format_value(value[middle][:1])}, ..."
-    return f"{name} {value:.4g}" if isinstance(value, float) else name
+    return name if isinstance(value, str) else f"{name} {_format_value(value)}"
 
 
 def _show_answer(explained: Explanation) -> Iterator[tuple[str, Piece]]:
@@ -106,11 +108,12 @@ def _show_attributions(explained: Explanation) -> Iterator[tuple[str, Piece]]:
     if explained.grid:
         yield from _show_grid(explained, full)
     elif all(name.isdecimal() for name in explained.names):
-        points = tuple((float(index + 1), float(value)) for index, value in enumerate(values))
+        points = tuple((float(name), float(value)) for name, value in zip(explained.names, values, strict=True))
         yield "integrated gradients by step", Plot((Series("", points, "marked"),), "step", explained.words)
     else:
         words = tuple((name, float(value)) for name, value in zip(explained.names, values, strict=True))
         yield "red speaks for the answer, blue against it", Shaded((words,), explained.words, full)
+    yield from _show_observations(explained)
     rows = tuple(
         (show_token(name), *(f"{numbers[index]:+.4f}" for numbers in explained.methods.values()))
         for index, name, _ in rank_tokens(explained, ROWS)
@@ -125,22 +128,51 @@ def _show_attributions(explained: Explanation) -> Iterator[tuple[str, Piece]]:
 
 
 def _show_grid(explained: Explanation, full: float) -> Iterator[tuple[str, Piece]]:
-    """Cells for and against the answer, frame by frame if there are several."""
+    """The picture and its cells for and against the answer, or the cells alone; of a video frame by frame."""
     cells = explained.methods["integrated gradients"][explained.registers :].reshape(explained.grid)
-    frames = cells.reshape(-1, *cells.shape[-2:])
-    for words, side in (("for", np.maximum(frames, 0)), ("against", np.maximum(-frames, 0))):
-        charts = tuple(
-            Matrix(
-                tuple(tuple(float(cell / full) for cell in row) for row in frame),
-                tuple(str(row + 1) for row in range(frame.shape[0])),
-                tuple(str(column + 1) for column in range(frame.shape[1])),
-                "column",
-                "row",
-                title=f"frame {number}" if len(frames) > 1 else "",
-            )
-            for number, frame in enumerate(side, 1)
-        )
-        yield f"cells that speak {words} the answer, over the largest attribution", Panels(charts)
+    frames = cells.reshape(-1, *cells.shape[-2:]) / full
+    pictures = explained.pictures
+    if pictures is not None:
+        for caption, images in (
+            ("as the model reads it", pictures),
+            ("red speaks for the answer, blue against it", shade_frames(pictures, frames)),
+        ):
+            yield caption, _draw(images, caption)
+    if explained.frames is not None:
+        points = tuple((float(number), float(loss)) for number, loss in enumerate(explained.frames, 1))
+        totals = tuple((float(number), float(frame.sum() * full)) for number, frame in enumerate(frames, 1))
+        caption = "what the score loses without all cells of a frame, and the sum of their integrated gradients"
+        lines = (Series("occlusion", points, "marked"), Series("integrated gradients", totals, "marked"))
+        yield caption, Plot(lines, "frame", explained.words)
+    if pictures is None:
+        for words, side in (("for", np.maximum(frames, 0)), ("against", np.maximum(-frames, 0))):
+            titles = [f"frame {number}" if len(frames) > 1 else "" for number in range(1, len(frames) + 1)]
+            charts = tuple(map(_make_matrix, side, titles))
+            yield f"cells that speak {words} the answer, over the largest attribution", Panels(charts)
+
+
+def _draw(images: np.ndarray, alternative: str) -> Figure:
+    """Frames (n, rows, columns, 3) beside each other, enlarged so that their pixels can be seen."""
+    times = max(1, 160 // images.shape[1])
+    enlarged = images.repeat(times, 1).repeat(times, 2)
+    return make_figure(join_frames(list(enlarged), 4), enlarged.shape[1], alternative)
+
+
+def _make_matrix(cells: np.ndarray, title: str = "", up: str = "row", across: str = "column") -> Matrix:
+    """Cells (rows, columns) from 0 to 1, counted from 1."""
+    rows, columns = (tuple(str(index + 1) for index in range(size)) for size in cells.shape)
+    return Matrix(tuple(tuple(map(float, row)) for row in cells), rows, columns, across, up, title=title)
+
+
+def _show_observations(explained: Explanation) -> Iterator[tuple[str, Piece]]:
+    """The features of each step for and against the answer."""
+    if explained.observations is None:
+        return
+    values = explained.observations[-SHOWN:, :SHOWN]
+    full = float(np.abs(values).max()) or 1.0
+    sides = {"for": np.maximum(values, 0) / full, "against": np.maximum(-values, 0) / full}
+    charts = tuple(_make_matrix(side, f"{words} the answer", "step", "feature") for words, side in sides.items())
+    yield f"features of the steps, integrated gradients over the largest, {full:.3g}", Panels(charts)
 
 
 def _show_depth(explained: Explanation) -> Iterator[tuple[str, Piece]]:
@@ -240,6 +272,8 @@ def record_explanation(explained: Explanation) -> dict[str, Json]:
         "baseline_input": explained.emptied,
         "error": explained.error,
         "tokens": tokens,
+        "frames": None if explained.frames is None else explained.frames.tolist(),
+        "observations": None if explained.observations is None else explained.observations.tolist(),
         "depth": {path: score for path, (score, _) in explained.depth.items()},
         "heads": {path: list(map(float, values)) for path, values in explained.heads.items()},
         "nearest": _record_examples(explained.neighbours),

@@ -73,7 +73,7 @@ class Training:
         weights = batch.get("weights", np.ones(values.shape))
         if weights.shape != values.shape:  # of tokens
             weights = weights.reshape(len(values), -1).max(1, keepdims=True)
-        index = np.broadcast_to(batch["index"].reshape(len(values), -1), weights.shape)
+        index = np.broadcast_to(batch["index"].reshape(len(values), -1)[:, : weights.shape[1]], weights.shape)
         labels = batch.get("labels")
         labels = None if labels is None or labels.size != weights.size else labels.reshape(weights.shape)
         for row in zip(*np.nonzero(weights > 0), strict=True):

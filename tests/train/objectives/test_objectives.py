@@ -218,4 +218,6 @@ def test_scores_to_explain_are_log_odds_and_means() -> None:
     assert float(Quantiles().pick_score(values, ())[0](jnp.asarray(values.reshape(-1)))) == pytest.approx(
         values[..., 1].mean(), abs=1e-6
     )
-    assert MeanSquaredError().pick_score(values[0, 0], ())[1] == "mean of the values"
+    several = np.array([0.5, -2.0, 1.0], np.float32)
+    pick, words = MeanSquaredError().pick_score(several, ())
+    assert (float(pick(jnp.asarray(several))), words) == (-2, "value 2 of 3")

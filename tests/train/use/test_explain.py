@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from tests.places import CONFIGS
+from tests.train.data.tasks.moving import moving, write
 from train.cli import main
 from train.engine.folder import open_run, read_run
 from train.errors import InputError
 from train.objectives import Translation
 from train.use.explain import explain
+from train.use.explain_inputs import read_frames, shade_frames
 from train.use.explain_page import format_short, show_token
 
 PICTURES = """
@@ -36,6 +38,37 @@ def experiment():
         batch_size=8,
         steps=40,
         evaluation=Evaluation(batch_size=8, metric="accuracy", greater=True),
+    )
+"""
+
+CLIPS = """
+from pathlib import Path
+
+from tests.train.data.tasks.moving import experiment as make
+
+
+def experiment():
+    return make(Path("clips"))
+"""
+DRIVES = """
+from models import MLP, Attention, Block, EveryToken, FeatureEmbed, LayerNorm, PreNorm, RoPE, Stack
+from models import TrajectoryEmbed, Transformer, ValueHead
+from train.data.tasks.drives import Drives
+from train.experiment import Evaluation, Experiment
+from train.objectives import MeanSquaredError
+from train.optimizers import AdamW, Constant
+
+
+def experiment():
+    block = Block(Attention(2, causal=True, position=RoPE()), MLP(2.0), PreNorm(LayerNorm()))
+    return Experiment(
+        model=Transformer({embed}(16), Stack(block, 1, LayerNorm()), ValueHead(2, {head})),
+        objective=MeanSquaredError(),
+        data=Drives(path="drives", context=6),
+        optimizer=AdamW(Constant(1e-2)),
+        batch_size=16,
+        steps=150,
+        evaluation=Evaluation(every=150, batch_size=16),
     )
 """
 
@@ -91,6 +124,7 @@ def test_short_answers_and_tokens_are_legible() -> None:
     assert format_short({"label": "good", "probabilities": {"bad": 0.25, "good": 0.75}}) == "good 0.750"
     assert format_short({"next": {" ": 0.5, "a": 0.1}}) == "' ' 0.500"
     assert format_short({"value": 1.5}) == "value 1.5"
+    assert format_short({"value": [0.25, -1.0]}) == "value 0.25, -1"
     assert format_short({"forecast": {"0.1": [1.0], "0.5": [2.0, 3.0], "0.9": [4.0]}}) == "forecast 0.5: 2, ..."
     assert (show_token(" film"), show_token(" ")) == ("film", "' '")
 
@@ -141,7 +175,7 @@ def test_a_series_of_a_file_is_chosen_by_its_number(
     assert "The input makes 2 questions; give --number from 1 to 2." in capsys.readouterr().err
     (said,) = ask(capsys, "run", "waves.csv", "--number", "2", "--among", "20")["runs"]
     assert "right" in said["question"]
-    assert said["score_of"] == "mean normalised forecast"
+    assert said["score_of"] == "mean forecast"
     assert [token["token"] for token in said["tokens"]] == [str(n + 1) for n in range(len(said["tokens"]))]
 
 
@@ -169,5 +203,69 @@ def test_patches_of_a_picture_that_decide_are_found(
     assert {near.label for near in explained.neighbours.first} == {"light"}
     said = ask(capsys, "run", "pictures/light/0.png", "--config", "config.py")
     page = Path(said["page"]).read_text(encoding="utf-8")
-    assert "cells that speak for the answer" in page
-    assert page.count("<img") == 2 * 5  # nearest and most influential ones
+    assert "red speaks for the answer, blue against it" in page
+    assert page.count("<img") == 2 + 2 * 5  # the picture and its cells, nearest and most influential ones
+    assert explained.names[1] == "row 1, column 1"
+
+
+@pytest.mark.slow
+def test_frames_of_a_clip_are_taken_away_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, way in (("right", 1), ("left", -1)):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for seed in range(2):
+            write(tmp_path / "clips" / name / f"{seed}.mp4", moving(seed, way))
+    (tmp_path / "config.py").write_text(CLIPS, encoding="utf-8")
+    assert main(["train", "config.py", "steps=2", "--run", "run"]) == 0
+    explained = explain(Path("run"), open_run(Path("run"), "config.py"), ["clips/right/0.mp4"], nearest=0)
+    assert (explained.grid, explained.names[4]) == ((3, 2, 3), "frame 1, row 2, column 2")
+    assert explained.frames is not None
+    assert explained.pictures is not None
+    assert (explained.frames.shape, explained.pictures.shape) == ((3,), (6, 8, 12, 3))
+    (said,) = ask(capsys, "run", "clips/right/0.mp4", "--config", "config.py", "--nearest", "0")["runs"]
+    assert said["frames"] == pytest.approx(explained.frames.tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("embed", "head"), [("FeatureEmbed", "EveryToken()"), ("TrajectoryEmbed", "EveryToken(3, 1)")])
+def test_the_action_of_a_step_is_explained_by_the_observations_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], embed: str, head: str
+) -> None:
+    """The larger action is the third feature of the same step."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drives").mkdir()
+    for seed in range(12):
+        features = np.random.default_rng(seed).standard_normal((24, 4)).astype(np.float32)
+        actions = np.stack([0.01 * features[:, 0], features[:, 2]], 1)
+        np.savez(tmp_path / "drives" / f"{seed}.npz", features=features, actions=actions, rewards=np.ones(24, "f4"))
+    (tmp_path / "config.py").write_text(DRIVES.format(embed=embed, head=head), encoding="utf-8")
+    assert main(["train", "config.py", "--run", "run"]) == 0
+    (said,) = ask(capsys, "run", "drives/3.npz", "--number", "9", "--config", "config.py", "--nearest", "2")["runs"]
+    answer = Path("drives/3.npz")
+    with np.load(answer) as arrays:
+        assert said["score"] == pytest.approx(arrays["actions"][8, 1], abs=0.3)
+    assert said["score_of"] == "value 2 of 2"
+    last = {"FeatureEmbed": "9", "TrajectoryEmbed": "action 9"}[embed]
+    assert said["tokens"][-1]["token"] == last
+    observed = np.abs(said["observations"])
+    assert observed.shape == (6, 4)
+    assert np.unravel_index(observed.argmax(), (6, 4)) == (5, 2)
+    assert len(said["nearest"]["examples"]) == len(said["influential"]["examples"]) == 2
+
+
+def test_frames_are_shaded_by_the_cells_over_them() -> None:
+    frames = np.full((4, 2, 6, 3), 100, np.uint8)
+    cells = np.zeros((2, 1, 3))
+    cells[1, 0, 2], cells[0, 0, 0] = 1, -0.5
+    shaded = shade_frames(frames, cells)
+    plain = shaded[0, 0, 2]
+    red, blue = shaded[..., 0].astype(int) - plain[0], shaded[..., 2].astype(int) - plain[2]
+    assert (shaded == plain).all(-1).sum() == 4 * 2 * 6 - 2 * (2 * 2) * 2
+    assert (red[2:, :, 4:] > 0).all()
+    assert (blue[:2, :, :2] > 0).all()
+    picture = {"image": np.array([-1, 0, 1, 0.5], np.float32).reshape(1, 2, 2, 1)}
+    read = read_frames(picture)
+    assert read is not None
+    assert read[0, ..., 0].tolist() == [[0, 128], [255, 191]]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.contracts import Model
+from models.contracts import Model, Tree
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
 from train.data.needs import Equal, need_positions
@@ -347,6 +347,6 @@ class OpenedDrives:
 
         return of_examples(len(asked), make_example, batch_size, multiple)
 
-    def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
+    def restored(self, output: Tree, example: Arrays) -> Tree:
         """Picks the action of the step that was asked for from the outputs of a window (t, m)."""
         return output[example["last"]]

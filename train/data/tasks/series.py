@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from models.contracts import Model
+from models.contracts import Model, Tree
 from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, of_examples
@@ -330,7 +330,7 @@ class OpenedSeries:
         rows = np.concatenate([past[-steps:], *lagged, beside, calendar], axis=-1, dtype=np.float32)
         return {"features": rows.reshape(-1, spec.patch * rows.shape[1]), "mean": mean, "scale": scale}
 
-    def restored(self, output: np.ndarray, example: Arrays) -> np.ndarray:
+    def restored(self, output: Tree, example: Arrays) -> Tree:
         """Maps the outputs of an example (horizon n q,) to original units: (horizon, n, q)."""
         series = example["mean"].shape[-1]
         shaped = output.reshape(self.spec.horizon, series, -1)
