@@ -69,6 +69,11 @@ class Explanation:
     frames: np.ndarray | None = None
     observations: np.ndarray | None = None
 
+    @property
+    def span(self) -> int:
+        """The frames of a cell of a video."""
+        return 1 if self.pictures is None or len(self.grid) < 3 else len(self.pictures) // self.grid[0]
+
 
 def explain(
     folder: Path,

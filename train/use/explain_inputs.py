@@ -47,9 +47,14 @@ def name_tokens(model: Model, data: Dataset, arrays: Arrays) -> tuple[tuple[str,
     extents = next((value.shape[1:-1] for value in arrays.values() if value.ndim > 3), None)
     if (tiled := find_tiling(model)) is not None and extents is not None:
         grid, registers = tiled[1].cells(extents), tiled[1].registers
-        words = AXES[-len(grid) :]
+        span = extents[0] // grid[0] if len(grid) > 2 else 1
         cells = (
-            ", ".join(f"{word} {index + 1}" for word, index in zip(words, cell, strict=True))
+            ", ".join(
+                f"frames {index * span + 1}-{(index + 1) * span}"
+                if word == "frame" and span > 1
+                else f"{word} {index + 1}"
+                for word, index in zip(AXES[-len(grid) :], cell, strict=True)
+            )
             for cell in np.ndindex(*grid)
         )
         return (*(f"register {index + 1}" for index in range(registers)), *cells), registers, grid

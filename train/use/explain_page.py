@@ -18,6 +18,7 @@ from train.use.training_examples import Examples
 
 SHOWN = 40  # tokens of an attention map at most
 ROWS = 30  # tokens of the table at most
+PHONE = 340  # pixels
 
 
 def write_explanation(path: Path, explained: Mapping[str, Explanation]) -> None:
@@ -139,10 +140,13 @@ def _show_grid(explained: Explanation, full: float) -> Iterator[tuple[str, Piece
         ):
             yield caption, _draw(images, caption)
     if explained.frames is not None:
-        points = tuple((float(number), float(loss)) for number, loss in enumerate(explained.frames, 1))
-        totals = tuple((float(number), float(frame.sum() * full)) for number, frame in enumerate(frames, 1))
+        first = [1.0 + number * explained.span for number in range(len(frames))]
+        losses, totals = map(float, explained.frames), (float(frame.sum() * full) for frame in frames)
+        lines = (
+            Series("occlusion", tuple(zip(first, losses, strict=True)), "marked"),
+            Series("integrated gradients", tuple(zip(first, totals, strict=True)), "marked", 1),
+        )
         caption = "what the score loses without all cells of a frame, and the sum of their integrated gradients"
-        lines = (Series("occlusion", points, "marked"), Series("integrated gradients", totals, "marked"))
         yield caption, Plot(lines, "frame", explained.words)
     if pictures is None:
         for words, side in (("for", np.maximum(frames, 0)), ("against", np.maximum(-frames, 0))):
@@ -152,27 +156,37 @@ def _show_grid(explained: Explanation, full: float) -> Iterator[tuple[str, Piece
 
 
 def _draw(images: np.ndarray, alternative: str) -> Figure:
-    """Frames (n, rows, columns, 3) beside each other, enlarged so that their pixels can be seen."""
-    times = max(1, 160 // images.shape[1])
-    enlarged = images.repeat(times, 1).repeat(times, 2)
-    return make_figure(join_frames(list(enlarged), 4), enlarged.shape[1], alternative)
+    """Frames (n, rows, columns, 3) in rows as wide as a telephone, enlarged so that their pixels can be seen."""
+    high = 160 if len(images) == 1 else 80
+    enlarged = images.repeat(max(1, high // images.shape[1]), 1).repeat(max(1, high // images.shape[1]), 2)
+    wide = enlarged.shape[2] * high / enlarged.shape[1]  # on the page
+    across = max(1, min(len(images), int(PHONE // wide)))
+    white = np.full((-len(images) % across, *enlarged.shape[1:]), 255, np.uint8)
+    rows = np.split(np.concatenate([enlarged, white]), (len(images) + len(white)) // across)
+    joined = join_frames([join_frames(list(row), 4).swapaxes(0, 1) for row in rows], 4).swapaxes(0, 1)
+    return make_figure(joined, round(joined.shape[0] * high / enlarged.shape[1]), alternative)
 
 
-def _make_matrix(cells: np.ndarray, title: str = "", up: str = "row", across: str = "column") -> Matrix:
-    """Cells (rows, columns) from 0 to 1, counted from 1."""
-    rows, columns = (tuple(str(index + 1) for index in range(size)) for size in cells.shape)
-    return Matrix(tuple(tuple(map(float, row)) for row in cells), rows, columns, across, up, title=title)
+def _make_matrix(
+    cells: np.ndarray, title: str, rows: tuple[str, ...] = (), up: str = "row", across: str = "column"
+) -> Matrix:
+    """Cells (rows, columns) from 0 to 1; counted from 1 unless the rows have names."""
+    counted, columns = (tuple(str(index + 1) for index in range(size)) for size in cells.shape)
+    return Matrix(tuple(tuple(map(float, row)) for row in cells), rows or counted, columns, across, up, title=title)
 
 
 def _show_observations(explained: Explanation) -> Iterator[tuple[str, Piece]]:
     """The features of each step for and against the answer."""
     if explained.observations is None:
         return
+    steps = explained.names[:: len(explained.names) // len(explained.observations)][-SHOWN:]
+    rows = tuple(name.rpartition(" ")[2] for name in steps)
     values = explained.observations[-SHOWN:, :SHOWN]
     full = float(np.abs(values).max()) or 1.0
     sides = {"for": np.maximum(values, 0) / full, "against": np.maximum(-values, 0) / full}
-    charts = tuple(_make_matrix(side, f"{words} the answer", "step", "feature") for words, side in sides.items())
-    yield f"features of the steps, integrated gradients over the largest, {full:.3g}", Panels(charts)
+    charts = tuple(_make_matrix(side, words, rows, "step", "feature") for words, side in sides.items())
+    caption = f"features of the steps that speak for and against the answer, over the largest attribution, {full:.3g}"
+    yield caption, Panels(charts)
 
 
 def _show_depth(explained: Explanation) -> Iterator[tuple[str, Piece]]:

@@ -220,7 +220,7 @@ def test_frames_of_a_clip_are_taken_away_and_shown(
     (tmp_path / "config.py").write_text(CLIPS, encoding="utf-8")
     assert main(["train", "config.py", "steps=2", "--run", "run"]) == 0
     explained = explain(Path("run"), open_run(Path("run"), "config.py"), ["clips/right/0.mp4"], nearest=0)
-    assert (explained.grid, explained.names[4]) == ((3, 2, 3), "frame 1, row 2, column 2")
+    assert (explained.grid, explained.names[4]) == ((3, 2, 3), "frames 1-2, row 2, column 2")
     assert explained.frames is not None
     assert explained.pictures is not None
     assert (explained.frames.shape, explained.pictures.shape) == ((3,), (6, 8, 12, 3))
