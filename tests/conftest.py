@@ -110,6 +110,18 @@ def sound(cache: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def learned(sound: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A longer run of what is in order, whose outputs are not near zero."""
+    run = tmp_path_factory.mktemp("learned") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(sound)
+        patch.setenv("MORPHAX_CACHE", str(cache))
+        words = ["steps=60", "optimizer.rate=Constant(1e-2)", "evaluation.every=60"]
+        assert main(["train", "config.py", *words, "--run", str(run)]) == 0
+    return run
+
+
 def make_sound(folder: Path, cache: Path) -> None:
     """Fills a folder with what is in order."""
     for name, content in (("config.py", CONFIG), ("train.csv", TRAIN), ("test.csv", TEST)):

@@ -13,7 +13,7 @@ from jax import export
 
 from models.backend.platform import compile_for
 from models.contracts import Tree
-from models.paths import path_name
+from models.paths import map_paths, path_name
 from models.structure import part, replace
 from train.contracts import Arrays, Continues, Params, Restores, Searches
 from train.engine.folder import Recorded
@@ -25,8 +25,11 @@ from train.use.evaluate import restore_params
 Named = Mapping[str, jax.Array]
 Function = Callable[[Named, Named], dict[str, jax.Array]]
 Program = Callable[[Arrays], Mapping[str, np.ndarray]]
+Axes = tuple[int, ...]
 ROWS = 16  # held-out examples that an artefact is checked on
 SHOWN = 4  # of these, those that it holds
+CODES = 127  # the largest of int8, of which -128 is not used
+SCALE = ".scale"  # after the path of an array in int8: the path of its scales
 MEANINGS = {"b": "examples", "t": "tokens of a row"}
 
 
@@ -36,6 +39,9 @@ class Delivery:
 
     `axes` names the axes of each array of the batch: "b" its rows, "t" the tokens of a row, to which a source is padded
     too; other axes have their fixed extent.  `inputs` are the arrays that the outputs depend on.
+
+    `method` names how weights are quantised, if they are.  Those in `shared` are delivered in int8 with scales beside
+    them, each shared over these axes; formats quantise the rest of what a method asks.
     """
 
     run: Recorded
@@ -45,6 +51,8 @@ class Delivery:
     batch: Arrays
     axes: Mapping[str, tuple[str | int, ...]]
     inputs: tuple[str, ...]
+    method: str = ""
+    shared: Mapping[str, Axes] = dataclasses.field(default_factory=dict)
 
     @property
     def experiment(self) -> Experiment:
@@ -53,8 +61,14 @@ class Delivery:
 
     @functools.cached_property
     def weights(self) -> Arrays:
-        """The parameters by their paths."""
-        return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self.params)}
+        """The parameters by their paths, as they are delivered: with scales beside those in int8."""
+        weights: Arrays = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            name, values = path_name(path), np.asarray(leaf)
+            if name in self.shared:
+                values, weights[name + SCALE] = round_to_int8(values, self.shared[name])
+            weights[name] = values
+        return weights
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -77,9 +91,12 @@ class Delivery:
         return self.cut(self.batch, {"b": SHOWN})
 
     def build(self, weights: Mapping[str, Tree]) -> Params:
-        """The tree of parameters from these by their paths."""
-        paths, structure = jax.tree_util.tree_flatten_with_path(self.inference.shapes)
-        return jax.tree.unflatten(structure, [weights[path_name(path)] for path, _ in paths])
+        """The tree of parameters from delivered weights by their paths: those in int8 times their scales."""
+
+        def restore(path: str) -> Tree:
+            return weights[path] * weights[path + SCALE] if path in self.shared else weights[path]
+
+        return map_paths(lambda path, _: restore(path), self.inference.shapes)
 
     def function(self, symbols: Collection[str]) -> Function:
         """(weights, inputs) -> outputs of the evaluated model by name, in float32; no platform's kernel is in it.
@@ -192,6 +209,13 @@ def make_function(delivery: Delivery, inputs: Collection[str], target: str) -> F
         }
 
     return function
+
+
+def round_to_int8(values: np.ndarray, axes: Axes) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds values to int8 q with float32 scales s: |w - q s| <= s / 2, s = max |w| / 127 over these axes."""
+    scales = np.abs(values).max(axis=axes, keepdims=True).astype(np.float32) / CODES
+    scales = np.where(scales > 0, scales, np.float32(1))
+    return np.clip(np.rint(values / scales), -CODES, CODES).astype(np.int8), scales
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -15,9 +15,11 @@ from train.disk import explain_failed_writes
 from train.engine.folder import TOKENIZER, Recorded, collect_versions
 from train.errors import InputError, Json
 from train.use.delivery import MEANINGS, Delivery, Program, open_delivery, save_arrays
-from train.use.formats import find_format
+from train.use.formats import find_format, list_formats
+from train.use.quantization import Quantized, describe_quantized, quantize, require_method
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}  # of the largest output, by the precision of the run
+QUANTIZED = 1e-2  # of the root mean square of the outputs, if weights are quantised
 READ = {
     "tokens": "ids of the tokenizer, 0 where a row is padded",
     "segments": "1 for a token, 0 where a row is padded",
@@ -31,11 +33,17 @@ READ = {
 
 
 class Checked(TypedDict):
-    """The largest difference from the run's outputs, the largest output, and the largest difference allowed."""
+    """How far outputs are from the run's: the largest difference, beside the largest output, and the root mean square
+    of all differences over that of all outputs (`relative`).
+
+    `judged` names the one that is at most `tolerance` in what may be used: `relative` if weights are quantised.
+    """
 
     examples: int
     difference: float | None  # None if it is not finite
     largest: float
+    relative: float | None
+    judged: Literal["difference", "relative"]
     tolerance: float
     precision: str
 
@@ -63,24 +71,34 @@ class Artefact(TypedDict):
     tokenizer: str | None
     remarks: list[str]
     checked: Checked
+    quantized: NotRequired[Quantized]
     versions: dict[str, str]
 
 
-def export(folder: Path, run: Recorded, to: Path, name: str, best: bool = False) -> Artefact:
+def export(folder: Path, run: Recorded, to: Path, name: str, best: bool = False, method: str | None = None) -> Artefact:
     """Writes a run's last checkpoint (or its best) into an empty or new folder, and checks it; returns export.json.
+
+    `method` is how its weights are quantised, one of METHODS; their metrics on the test split are measured then.
 
     What is written is read back from the disk and computes the run's held-out examples; `checked` tells how far its
     outputs are from the run's.  Raises InputError for an unknown format, a folder that holds something, a run without
     a checkpoint, and one that the format cannot hold.
     """
     form = find_format(name)
+    if method is not None:
+        require_method(name, method, form.quantizes, {each.name: each.quantizes for each in list_formats().values()})
     require_empty(to)
     delivery = open_delivery(folder, run, best)
+    if method is not None:
+        delivery = quantize(delivery, method)
     with explain_failed_writes(to):
         symbols = form.write(delivery, to)
+        written = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
         _write_examples(delivery, to)
-    checked = check(delivery, form.load(delivery, to), symbols)
-    artefact = describe(delivery, name, form.says, symbols, checked)
+    program = form.load(delivery, to)
+    artefact = describe(delivery, name, form.says, symbols, check(delivery, program, symbols))
+    if method is not None:
+        artefact["quantized"] = describe_quantized(delivery, program, symbols, written)
     with explain_failed_writes(to):
         (to / "export.json").write_text(json.dumps(artefact, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return artefact
@@ -96,6 +114,7 @@ def check(delivery: Delivery, program: Program, symbols: Collection[str]) -> Che
     """Compares the outputs that an artefact gives for held-out examples with the run's."""
     batches = delivery.list_checks(symbols)
     difference, largest = 0.0, 0.0
+    squares = np.zeros(2)  # of differences, and of outputs
     for batch in batches:
         outputs = program(batch)
         for name, expected in delivery.compute(batch).items():
@@ -103,12 +122,18 @@ def check(delivery: Delivery, program: Program, symbols: Collection[str]) -> Che
             with np.errstate(invalid="ignore"):  # infinity less infinity
                 apart = np.where(values == expected, 0, np.abs(values - expected))
             difference = np.maximum(difference, apart.max(initial=0))  # not a number stays
-            largest = max(largest, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
+            finite = expected[np.isfinite(expected)]
+            largest = max(largest, float(np.abs(finite).max(initial=0)))
+            squares += np.square(apart, dtype=np.float64).sum(), np.square(finite, dtype=np.float64).sum()
+    finite = bool(np.isfinite(difference))
+    tolerance = TOLERANCES[delivery.experiment.precision]
     return {
         "examples": max(map(count_rows, batches)),
-        "difference": float(difference) if np.isfinite(difference) else None,
+        "difference": float(difference) if finite else None,
         "largest": largest,
-        "tolerance": TOLERANCES[delivery.experiment.precision] * largest,
+        "relative": float(np.sqrt(squares[0] / squares[1])) if finite and squares[1] else None,
+        "judged": "relative" if delivery.method else "difference",
+        "tolerance": max(tolerance, QUANTIZED) if delivery.method else tolerance * largest,
         "precision": delivery.experiment.precision,
     }
 
@@ -120,7 +145,8 @@ def count_rows(batch: Arrays) -> int:
 
 def is_close(checked: Checked) -> bool:
     """Tells if an artefact gives the run's outputs."""
-    return checked["difference"] is not None and checked["difference"] <= checked["tolerance"]
+    apart = checked[checked["judged"]]
+    return apart is not None and apart <= checked["tolerance"]
 
 
 def describe(delivery: Delivery, name: str, files: str, symbols: Collection[str], checked: Checked) -> Artefact:

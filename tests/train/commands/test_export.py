@@ -17,7 +17,9 @@ from models import load_hf
 from tests.conftest import Malformed
 from tests.places import CONFIGS
 from train.cli import main
+from train.engine.folder import open_run
 from train.use.delivery import Delivery, Program
+from train.use.evaluate import evaluate
 from train.use.formats import Format, list_formats, safetensors
 
 # In a process of its own: runs what is written as it says, then on other numbers of rows and of tokens.
@@ -62,7 +64,7 @@ def exported(run: Path, out: Path, capsys: pytest.CaptureFixture[str], *more: st
         name: value for name, value in said.items() if name != "folder"
     }
     assert said["checked"]["largest"] > 0
-    assert said["checked"]["difference"] <= said["checked"]["tolerance"]
+    assert said["checked"][said["checked"]["judged"]] <= said["checked"]["tolerance"]
     return said
 
 
@@ -122,6 +124,45 @@ def test_what_gives_other_outputs_than_the_run_ends_with_code_1_and_stays(
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_weights_in_int8_are_a_quarter_and_their_cost_is_measured(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    exported(learned, whole, capsys)
+    said = exported(learned, out, capsys, "--quantize", "int8")
+    assert max(run_alone(out, said).values()) <= 1.5 * said["checked"]["difference"]
+    assert (out / "weights.npz").stat().st_size < 0.75 * (whole / "weights.npz").stat().st_size  # small arrays
+    sizes = said["quantized"]
+    assert sizes["written"] == sum((out / name).stat().st_size for name in ("weights.npz", "model.stablehlo", "run.py"))
+    with np.load(out / "weights.npz") as file, np.load(whole / "weights.npz") as exact:
+        assert sizes["weights"] == sum(exact[name].nbytes for name in exact)
+        codes = {name for name in file if file[name].dtype == np.int8}
+        assert {f"{name}.scale" for name in codes} == set(file) - set(exact)
+        for name in codes:
+            scales = file[f"{name}.scale"]
+            assert (np.abs(exact[name] - file[name] * scales) <= 0.5001 * scales).all()
+    known = evaluate(learned, open_run(learned))["evaluation"]
+    for name, by in sizes["metrics"].items():
+        assert by["run"]["value"] == pytest.approx(known[name]["value"], rel=1e-4)
+        assert by["run"]["interval"] == pytest.approx(known[name]["interval"], rel=1e-3)
+    now, then = (sizes["metrics"]["loss"][who]["value"] for who in ("delivered", "run"))
+    assert 1e-7 < abs(now - then) < 0.01
+    assert main(["export", str(learned), str(tmp_path / "again"), "--quantize", "int8"]) == 0
+    assert re.search(rf"test +loss {now:.4f} ± .*; of the run {then:.4f} ± ", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_weights_in_int8_that_are_too_far_from_the_run_are_not_called_written(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.use.delivery.CODES", 7)  # four bits
+    assert main(["export", str(learned), str(tmp_path / "out"), "--quantize", "int8"]) == 1
+    said = capsys.readouterr()
+    assert "is in" not in said.out
+    assert re.search(r"does not give the outputs of the run: they differ by 0\.\d+ and 0\.01 is allowed", said.err)
+
+
 def other_structure(file: Path) -> None:
     """The run's layers see four tokens to each side, which changes no parameter."""
     said = json.loads(file.read_text(encoding="utf-8"))
@@ -131,6 +172,12 @@ def other_structure(file: Path) -> None:
 
 CASES = (
     Malformed("unknown format", "export run out --to keras", r"--to is 'keras'.*hf, onnx, safetensors, stablehlo\."),
+    Malformed("unknown method", "export run out --quantize int4", r"--quantize is 'int4'.*one of int8, dynamic\."),
+    Malformed(
+        "a format of floats",
+        "export run out --to hf --quantize int8",
+        r"--to hf holds no weights quantised by int8; export to onnx or safetensors or stablehlo, or leave",
+    ),
     Malformed("no folder to write into", "export run", r"out.*--help"),
     Malformed("folder that holds something", "export run weights", r"weights exists and is not an empty folder"),
     Malformed("file in the way", "export run train.csv", r"train\.csv exists and is not an empty folder"),
@@ -145,7 +192,9 @@ CASES = (
 )
 
 
-@pytest.mark.represented_by("unknown-format", "folder-that-holds-something", "another-structure-than-BERT")
+@pytest.mark.represented_by(
+    "unknown-format", "a-format-of-floats", "folder-that-holds-something", "another-structure-than-BERT"
+)
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
 def test_an_export_that_cannot_be_made_is_one_sentence_and_writes_nothing(
     case: Malformed, refused: Callable[[Malformed], str]

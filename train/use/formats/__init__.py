@@ -18,13 +18,15 @@ class Format:
 
     write(delivery, folder): writes the files into an empty folder; returns which named axes of the inputs are symbolic.
     load(delivery, folder): reads them back; what is returned computes outputs by name from arrays of a batch by name.
-    `write` raises InputError, before it writes anything, for a run that the format cannot hold.
+    `write` raises InputError, before it writes anything, for a run that the format cannot hold.  `quantizes` names the
+    methods of quantisation that it holds.
     """
 
     name: str
     says: str
     write: Callable[[Delivery, Path], Collection[str]]
     load: Callable[[Delivery, Path], Program]
+    quantizes: tuple[str, ...] = ()
 
 
 @functools.cache

@@ -1,7 +1,10 @@
 """The evaluated model as an ONNX graph with its weights, by jax2onnx."""
 
+import contextlib
 import functools
+import io
 import logging
+import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -30,6 +33,8 @@ def write(delivery: Delivery, folder: Path) -> Collection[str]:
     for symbols in delivery.list_symbolic():
         try:
             graph = convert(delivery, symbols)
+            if delivery.method == "dynamic":
+                graph = quantize(graph)
             start(delivery, graph)(delivery.shown)
         except InputError:
             raise
@@ -50,8 +55,23 @@ def convert(delivery: Delivery, symbols: Collection[str]) -> bytes:
     shapes = delivery.shapes(symbols)
     names = sorted(jax.eval_shape(delivery.function(symbols), delivery.weights, shapes))
     call = make_call(delivery, symbols, names)
-    graph = converter.to_onnx(call, list(shapes.values()), input_names=list(shapes), output_names=names)
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it converts where --json goes
+        graph = converter.to_onnx(call, list(shapes.values()), input_names=list(shapes), output_names=names)
     return graph.SerializeToString()
+
+
+def quantize(graph: bytes) -> bytes:
+    """Quantises the matrices of a graph to int8, one scale an output, and what meets them as it runs, to uint8."""
+    quantization = import_library("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory() as folder:  # the library reads and writes files
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        before.write_bytes(graph)
+        logging.disable(logging.WARNING)  # it advises steps that jax2onnx has taken
+        try:
+            quantization.quantize_dynamic(before, after, per_channel=True, weight_type=quantization.QuantType.QInt8)
+        finally:
+            logging.disable(logging.NOTSET)
+        return after.read_bytes()
 
 
 def make_call(delivery: Delivery, symbols: Collection[str], names: list[str]) -> Callable[..., tuple[jax.Array, ...]]:
@@ -85,4 +105,4 @@ def load(delivery: Delivery, folder: Path) -> Program:
     return start(delivery, (folder / "model.onnx").read_bytes())
 
 
-ONNX = Format("onnx", "model.onnx holds the program and its weights, for onnxruntime", write, load)
+ONNX = Format("onnx", "model.onnx holds the program and its weights, for onnxruntime", write, load, ("int8", "dynamic"))

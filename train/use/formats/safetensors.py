@@ -22,4 +22,6 @@ def load(delivery: Delivery, folder: Path) -> Program:
     return lambda batch: delivery.compute(batch, params)
 
 
-SAFETENSORS = Format("safetensors", "model.safetensors holds the parameters by path, for this structure", write, load)
+SAFETENSORS = Format(
+    "safetensors", "model.safetensors holds the parameters by path, for this structure", write, load, ("int8",)
+)

@@ -69,4 +69,5 @@ STABLEHLO = Format(
     "model.stablehlo is the program (weights by path, inputs by name) -> outputs by name, for jax.export.deserialize",
     write,
     load,
+    ("int8",),
 )
