@@ -9,9 +9,9 @@ PART ?= 1/1
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-APART := $(addprefix --ignore tests/,parity benchmarks notebooks tpu)
+APART := $(addprefix --ignore tests/,parity benchmarks notebooks savedmodel tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel docs lint parity bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -52,6 +52,9 @@ lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 
 parity: .venv/parity ## against PyTorch and transformers
 	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal
+
+savedmodel: .lanes/savedmodel/installed ## exported runs against TensorFlow
+	.lanes/savedmodel/bin/python -m pytest tests/savedmodel
 
 bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
 	$(BIN)/python -m tests.benchmarks.finetune
@@ -110,6 +113,12 @@ clean: ## remove what set-up made
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
 	test -x .lanes/tpu/bin/python || $(PYTHON) -m venv .lanes/tpu
 	.lanes/tpu/bin/python $(INSTALL) -e '.[dev,tpu]'
+	@touch $@
+
+.lanes/savedmodel/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
+	test -x .lanes/savedmodel/bin/python || $(PYTHON) -m venv .lanes/savedmodel
+	.lanes/savedmodel/bin/python $(INSTALL) -e '.[dev]' 'tensorflow-cpu>=2.20'
 	@touch $@
 
 .lanes/docs/installed: pyproject.toml

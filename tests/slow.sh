@@ -10,7 +10,7 @@ slice() {
     10 | 11 | 12 | 13) make tpu PART=$(($1 - 9))/4 ;;
     14) make notebooks ;;
     15) make test-current ;;
-    16) make docs wheel ;;
+    16) make docs wheel savedmodel ;;
     *)
         echo "SLICE is k/16 with k from 1 to 16, such as SLICE=3/16; without it all of them run" >&2
         exit 2

@@ -171,12 +171,16 @@ def other_structure(file: Path) -> None:
 
 
 CASES = (
-    Malformed("unknown format", "export run out --to keras", r"--to is 'keras'.*hf, onnx, safetensors, stablehlo\."),
+    Malformed(
+        "unknown format",
+        "export run out --to keras",
+        r"--to is 'keras'.*hf, onnx, safetensors, savedmodel, stablehlo\.",
+    ),
     Malformed("unknown method", "export run out --quantize int4", r"--quantize is 'int4'.*one of int8, dynamic\."),
     Malformed(
         "a format of floats",
         "export run out --to hf --quantize int8",
-        r"--to hf holds no weights quantised by int8; export to onnx or safetensors or stablehlo, or leave",
+        r"--to hf holds no weights quantised by int8; export to onnx or safetensors or savedmodel or",
     ),
     Malformed("no folder to write into", "export run", r"out.*--help"),
     Malformed("folder that holds something", "export run weights", r"weights exists and is not an empty folder"),

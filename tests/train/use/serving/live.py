@@ -2,6 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -79,6 +83,18 @@ def serve(
         for run in runs:
             run.stop()
         thread.join()
+
+
+def start(cache: Path, *words: str) -> tuple[subprocess.Popen[str], str]:
+    """Starts `morphax serve` in a process of its own; returns it and its address once everything is compiled."""
+    command = [sys.executable, "-m", "train", "serve", *words, "--port", "0", "--json"]
+    environment = os.environ | {"MORPHAX_CACHE": str(cache)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    address = json.loads(process.stdout.readline())["address"]
+    assert "ready\n" in iter(process.stderr.readline, "")
+    return process, address
 
 
 def begin(ask: Callable[[], httpx.Response]) -> Future[httpx.Response]:

@@ -1,0 +1,1 @@
+"""SavedModels, run by TensorFlow without jax (`make savedmodel`)."""
