@@ -81,7 +81,7 @@ def serialize(exported: export.Exported) -> bytes:
             raise InputError(f"{said}; export it to stablehlo.") from None
 
 
-def list_extents(shape: jax.ShapeDtypeStruct | jax.core.AbstractValue) -> list[int | None]:
+def list_extents(shape: Any) -> list[int | None]:
     """Lists the extents of an array, None for a symbolic one."""
     return [size if isinstance(size, int) else None for size in shape.shape]
 

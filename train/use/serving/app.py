@@ -296,5 +296,6 @@ def make_app(state: State, tokens: Sequence[str], origins: Sequence[str], hosts:
         )
     errors = (ApiError, FullError, InputError, HTTPException, Exception)
     app = Starlette(routes=ROUTES, middleware=middleware, exception_handlers=dict.fromkeys(errors, respond))
+    app.router.redirect_slashes = False  # a path that is not exact is none
     app.state.serving = state
     return app

@@ -86,7 +86,7 @@ def spoil(chance: random.Random, kind: str) -> bytes:
             pattern = rb'("%s": )("[^"]*"|\[[^]]*\]|[^,}\]]+)' % field
             return write(re.sub(pattern, lambda found: found[1] + value, body, count=1), path)
         case "another path's body":
-            return write(BODIES[(number + 1 + chance.randrange(len(BODIES) - 1)) % len(BODIES)], path)
+            return write(body, chance.choice([other for other in PATHS if other != path]))
         case "no JSON":
             kinds = (
                 "image/png",
@@ -117,7 +117,7 @@ def spoil(chance: random.Random, kind: str) -> bytes:
         case "a verb":
             return write(body, path, verb=chance.choice(VERBS))
         case "a version":
-            return write(body, path).replace(b"HTTP/1.1", chance.choice([b"HTTP/9.9", b"HTTP/1.1.1", b"", b"SPDY"]), 1)
+            return write(body, path).replace(b"HTTP/1.1", chance.choice([b"HTTP/1.1.1", b"HTTP/", b"", b"SPDY"]), 1)
         case _:  # bytes of the head, or no HTTP at all
             raw = bytearray(
                 chance.choice([write(body, path), chance.randbytes(400), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"])
@@ -179,7 +179,10 @@ def test_ten_thousand_malformed_requests_are_refused_or_cut(server: tuple[subpro
 
     async def throw() -> None:
         for kind, raw in waiting:
-            answers.append((kind, raw, await asyncio.wait_for(ask(port, raw), 60)))
+            try:
+                answers.append((kind, raw, await asyncio.wait_for(ask(port, raw), 300)))
+            except TimeoutError:
+                raise AssertionError(f"neither answered nor cut: {kind}, {raw[:300]!r}") from None
 
     async def throw_all() -> None:
         await asyncio.gather(*(throw() for _ in range(AT_ONCE)))
@@ -217,7 +220,7 @@ def test_slow_clients_hold_up_nobody_and_are_cut(server: tuple[subprocess.Popen[
             assert (await ask(port, write(BODIES[0]))).startswith(b"HTTP/1.1 200 ")
             for _, writer in slow[: SLOW_CLIENTS // 4]:
                 writer.write(raw[1 + place : 2 + place])
-        return [await asyncio.wait_for(reader.read(), 60) for reader, _ in slow]
+        return [await asyncio.wait_for(reader.read(), 300) for reader, _ in slow]
 
     for said in asyncio.run(hold()):
         assert said == b"" or re.match(rb"HTTP/1\.1 4\d\d ", said), said
