@@ -9,9 +9,9 @@ PART ?= 1/1
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-APART := $(addprefix --ignore tests/,parity benchmarks notebooks savedmodel tpu)
+APART := $(addprefix --ignore tests/,parity benchmarks browser notebooks savedmodel tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -55,6 +55,10 @@ parity: .venv/parity ## against PyTorch and transformers
 
 savedmodel: .lanes/savedmodel/installed ## exported runs against TensorFlow
 	.lanes/savedmodel/bin/python -m pytest tests/savedmodel
+
+browser: .venv/dev ## the page of morphax serve in Chromium, on a desktop and on a phone
+	@command -v chromium >/dev/null || { echo "The page is tested in Chromium: install it, so that chromium is on the path"; exit 2; }
+	$(BIN)/python -m pytest tests/browser
 
 bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
 	$(BIN)/python -m tests.benchmarks.finetune
