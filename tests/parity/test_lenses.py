@@ -33,7 +33,7 @@ from models.inspect.lens import attribute_logits, logit_lens
 from models.inspect.tuned_lens import tune_lens
 from tests.parity.weights import saved
 
-SHAPE = {"vocab_size": 50, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 20}
+SHAPE: dict[str, Any] = {"vocab_size": 50, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 20}
 TOKENS = np.random.default_rng(0).integers(0, 50, (3, 9))
 BATCH = {"tokens": jnp.asarray(TOKENS)}
 AT, RIGHT, WRONG = np.array([8, 8, 8]), np.array([1, 4, 7]), np.array([2, 30, 9])

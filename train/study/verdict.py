@@ -88,9 +88,10 @@ def _half_width(differences: Sequence[float], alpha: float) -> float:
 class Verdict:
     """A verdict on a variant after `seeds` paired runs; differences are of the loss, below 0 if it is better.
 
-    `low` and `high` are the confidence sequence at the level alpha over the number of variants, `p` the anytime-valid
-    p-value.  `t_p` and `bootstrap` are those of textbooks, for the reader: they hold for one look alone.  `needed` is
-    the number of seeds at which an undecided variant would be decided if its mean and spread stay.
+    `low` and `high` are the confidence sequence at the level alpha over the number of variants; one that reaches over 0
+    ends there if Holm's steps, which reject more, exclude the other sign (doi:10.1002/sim.3338).  `p` is the
+    anytime-valid p-value.  `t_p` and `bootstrap` are those of textbooks, for the reader: they hold for one look alone.
+    `needed` is the number of seeds at which an undecided variant would be decided if its mean and spread stay.
     """
 
     word: Word
@@ -129,8 +130,10 @@ def _describe(x: Sequence[float], p: float, is_rejected: bool, alpha: float, sma
     mean = float(np.mean(x)) if x else math.nan
     low, high = find_interval(x, alpha)
     word: Word = "no difference shown"
-    if is_rejected:
-        word = "better" if mean < 0 else "worse"
+    if is_rejected and mean < 0:
+        word, high = "better", min(high, 0.0)
+    elif is_rejected:
+        word, low = "worse", max(low, 0.0)
     elif -smallest < low and high < smallest:
         word = "as good"
     needed = count_seeds(x, alpha) if word == "no difference shown" else None

@@ -8,6 +8,7 @@ import scipy.integrate
 import scipy.stats
 
 from train.study.verdict import EFFECTS, count_seeds, find_interval, find_p_value, judge, log_e_value
+from train.variants import ALPHA
 
 STUDIES, SEEDS = 1000, 20
 
@@ -90,6 +91,18 @@ def test_the_words_follow_the_evidence() -> None:
     assert judge({"b": noise})["b"].word == "no difference shown"
     assert verdicts["a"].low < -0.1 < verdicts["a"].high < 0
     assert not judge({"b": noise})["b"].is_decided
+
+
+def test_the_interval_of_a_verdict_by_a_later_step_of_holm_ends_at_zero() -> None:
+    chance = np.random.default_rng(4)
+    clear = chance.normal(-0.1, 0.01, 8).tolist()
+    weak = [-0.9, -0.5, -1.2, -0.6, -0.4, -1.0]
+    assert ALPHA / 2 < find_p_value(weak) < ALPHA
+    assert find_interval(weak, ALPHA / 2)[1] > 0
+    for sign, word in ((1, "better"), (-1, "worse")):
+        verdict = judge({"clear": clear, "weak": [sign * value for value in weak]})["weak"]
+        assert verdict.word == word
+        assert min(sign * verdict.low, sign * verdict.high) < max(sign * verdict.low, sign * verdict.high) == 0
 
 
 def test_more_variants_ask_for_more_evidence() -> None:
