@@ -41,4 +41,5 @@ def test_onnxruntime_computes_with_matrices_in_int8(learned: Path, tmp_path: Pat
         logits = found - found.max(1, keepdims=True)
         labels = [1, 0]  # a fine film, a dull film: the whole test split
         loss = -(logits[[0, 1], labels] - np.log(np.exp(logits).sum(1))).mean()
-    np.testing.assert_allclose(said["metrics"]["loss"]["delivered"]["value"], loss, rtol=1e-4)
+    near = 1e-4 if method == "int8" else 1e-2  # dynamic scales are those of all rows of a call together
+    np.testing.assert_allclose(said["metrics"]["loss"]["delivered"]["value"], loss, rtol=near)

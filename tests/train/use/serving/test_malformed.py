@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +188,10 @@ def test_ten_thousand_malformed_requests_are_refused_or_cut(server: tuple[subpro
     async def throw_all() -> None:
         await asyncio.gather(*(throw() for _ in range(AT_ONCE)))
 
+    assert process.stderr is not None
+    said: list[str] = []
+    reading = threading.Thread(target=said.extend, args=(process.stderr,))  # a full pipe would stop the server
+    reading.start()
     client = httpx.Client(base_url=address, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
     sound = {"model": "run", "input": "a fine film"}, {"model": "writer", "prompt": "a", "max_tokens": 3, "seed": 1}
     before = client.post(PATHS[0], json=sound[0]).json(), client.post(PATHS[2], json=sound[1]).json()["choices"]
@@ -197,15 +202,15 @@ def test_ten_thousand_malformed_requests_are_refused_or_cut(server: tuple[subpro
         status = int(head.split(b" ", 2)[1]) if head else 0  # cut
         statuses[kind].add(status)
         assert status == 0 or 400 <= status < 500 or (status == 200 and kind in MAY_BE_SOUND), (kind, raw[:300], head)
-    assert {400, 401, 404, 405, 408, 413} <= set.union(*statuses.values()), statuses
+    assert {400, 401, 404, 405, 413} <= set.union(*statuses.values()), statuses
     assert process.poll() is None
     after = client.post(PATHS[0], json=sound[0]).json(), client.post(PATHS[2], json=sound[1]).json()["choices"]
     assert after == before
     assert not re.search(r'status="5', client.get("/metrics").text)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) in (0, -signal.SIGTERM)
-    assert process.stderr is not None
-    assert "Traceback" not in process.stderr.read()
+    reading.join()
+    assert not any("Traceback" in line for line in said)
 
 
 def test_slow_clients_hold_up_nobody_and_are_cut(server: tuple[subprocess.Popen[str], str]) -> None:
@@ -222,6 +227,8 @@ def test_slow_clients_hold_up_nobody_and_are_cut(server: tuple[subprocess.Popen[
                 writer.write(raw[1 + place : 2 + place])
         return [await asyncio.wait_for(reader.read(), 300) for reader, _ in slow]
 
-    for said in asyncio.run(hold()):
+    answers = asyncio.run(hold())
+    assert any(said.startswith(b"HTTP/1.1 408 ") for said in answers)
+    for said in answers:
         assert said == b"" or re.match(rb"HTTP/1\.1 4\d\d ", said), said
     assert httpx.get(f"{address}/health").status_code == 200
