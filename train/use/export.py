@@ -33,8 +33,8 @@ READ = {
 
 
 class Checked(TypedDict):
-    """How far outputs are from the run's: the largest difference, beside the largest output, and the root mean square
-    of all differences over that of all outputs (`relative`).
+    """Differences of outputs from the run's: the largest one, beside the largest output, and the root mean square of
+    all of them over that of all outputs (`relative`).
 
     `judged` names the one that is at most `tolerance` in what may be used: `relative` if weights are quantised.
     """

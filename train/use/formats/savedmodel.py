@@ -2,9 +2,8 @@
 
 import functools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +39,7 @@ def write(delivery: Delivery, folder: Path) -> Collection[str]:
         module.weights = {name: tf.Variable(value, trainable=False) for name, value in delivery.weights.items()}
         call = make_call(exported, module.weights)
         specs = {
-            name: tf.TensorSpec(list_extents(shape), shape.dtype, name)
+            name: tf.TensorSpec(list_extents(shape.shape), shape.dtype, name)
             for name, shape in delivery.shapes(symbols).items()
         }
         signature = tf.function(call, autograph=False).get_concrete_function(**specs)
@@ -48,19 +47,19 @@ def write(delivery: Delivery, folder: Path) -> Collection[str]:
     return symbols
 
 
-def make_call(exported: export.Exported, weights: Mapping[str, Any]) -> Any:
+def make_call(exported: export.Exported, weights: Mapping[str, object]) -> Callable[..., dict[str, object]]:
     """Makes TensorFlow's function of inputs by name from an exported (weights, inputs) -> outputs by name."""
     tf, operations = import_library("tensorflow"), import_library("tensorflow.compiler.tf2xla.python.xla")
     program = serialize(exported)
 
-    def call(**arrays: Any) -> dict[str, Any]:
+    def call(**arrays: object) -> dict[str, object]:
         leaves = jax.tree.leaves(((dict(weights), arrays), {}))
         outputs = operations.call_module(
             [leaves[index] for index in exported.module_kept_var_idx],
             version=exported.calling_convention_version,
             module=program,
             Tout=[tf.as_dtype(aval.dtype) for aval in exported.out_avals],
-            Sout=[list_extents(aval) for aval in exported.out_avals],
+            Sout=[list_extents(aval.shape) for aval in exported.out_avals],
             platforms=[platform.upper() for platform in exported.platforms],
         )
         return jax.tree.unflatten(exported.out_tree, outputs)
@@ -81,9 +80,9 @@ def serialize(exported: export.Exported) -> bytes:
             raise InputError(f"{said}; export it to stablehlo.") from None
 
 
-def list_extents(shape: Any) -> list[int | None]:
-    """Lists the extents of an array, None for a symbolic one."""
-    return [size if isinstance(size, int) else None for size in shape.shape]
+def list_extents(shape: Sequence[object]) -> list[int | None]:
+    """Lists the extents of a shape, None for a symbolic one."""
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 def load(delivery: Delivery, folder: Path) -> Program:
