@@ -2,6 +2,17 @@
 
 morphax compare experts_granularity
 morphax compare experts_granularity --scale colab
+
+| variant   | FLOPs | loss   | difference of the loss    | seeds | verdict             |
+|-----------|-------|--------|---------------------------|-------|---------------------|
+| baseline  | 1.000 | 2.2374 |                           | 6     |                     |
+| dense     | 0.994 | 2.2656 | +1.26% (-4.48% to +7.00%) | 6     | no difference shown |
+| experts16 | 1.001 | 2.2080 | -1.31% (-5.97% to +3.34%) | 6     | no difference shown |
+| experts32 | 1.003 | 2.2078 | -1.32% (-6.81% to +4.16%) | 6     | no difference shown |
+| shared    | 1.000 | 2.2161 | -0.96% (-7.20% to +5.29%) | 6     | no difference shown |
+
+After 200 steps no granularity differs from eight experts, nor does a dense feedforward, by more than six seeds show:
+one of 5 to 6 % would have been seen.
 """
 
 from configs.tiny_lm import SCALES

@@ -1,4 +1,4 @@
-"""What one GPU does: attention's kernel against its definition, training beside PyTorch, decoding; in six minutes.
+"""Measurements of one GPU in six minutes: attention's kernel against its definition, training beside PyTorch, decoding.
 
     python -m tests.benchmarks.gpu [--to runs/gpu] [--minutes 6] [--rounds 3] [--toy]
 

@@ -1,6 +1,5 @@
 """Features of a model's intermediate values: a sparse autoencoder trained on them, and what activates each feature."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from train.sums import Sum, Sums, compute_means, sum_weighted
 REVIVAL = 1 / 32  # the weight of the error that silent features model, as in the paper
 
 
-@dataclasses.dataclass(frozen=True)
 class ReconstructionError:
     """|x - x'|^2 + |e - e'|^2 / 32, over the variance of x; e = x - x' has no gradient, e' is by silent features.
 
@@ -28,7 +26,8 @@ class ReconstructionError:
     activates.  Gao et al. 2024, arXiv:2406.04093, section 2.4 and appendix A.2.
     """
 
-    variance: float = 1.0
+    def __init__(self, variance: float = 1.0) -> None:
+        self.variance = variance
 
     def __call__(self, outputs: Reconstruction, batch: Batch) -> Sums:
         error = batch["values"] - outputs.values

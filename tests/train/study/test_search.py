@@ -13,13 +13,13 @@ from tests.places import CONFIGS
 from train.cost.value import Cost
 from train.errors import InputError
 from train.study.candidates import Candidate, Gain, Standing
-from train.study.compare import Entry
+from train.study.compare import Entry, count_places
 from train.study.grammar import Edit, Edits, Grammar, add_edit, write_edits
 from train.study.ledger import NAME, Ledger
 from train.study.rungs import Rung, count_rungs, count_steps, halve, plan_rungs
 from train.study.search import SEARCH_SEED, WINNERS, Evolution
 from train.study.search_page import write_command, write_search_page
-from train.study.search_words import describe_end, describe_plan, record_search
+from train.study.search_words import describe_end, describe_plan, describe_time, record_search
 from train.study.trial import Make, Outcome, Unit
 from train.study.verdict import find_p_value
 from train.variants import BASELINE, Search
@@ -333,3 +333,17 @@ def test_the_plan_and_the_command_of_a_winner_are_said() -> None:
     candidate = dataclasses.replace(CANDIDATE, edits=(Edit("model.a", "B(c=1)"), REAL))
     command = write_command(search, candidate)
     assert command.endswith("--with 'my mixer.py' --vary 'c1=model.a=B(c=1)' --vary c1=model.x2=3 --match none")
+
+
+def test_the_trials_side_by_side_are_those_of_the_maker() -> None:
+    class Many:
+        def __call__(self, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome | str]]:
+            return ((unit, "not made") for unit in units)
+
+        def count_seeds(self, structures: int) -> int:
+            return 6 // structures
+
+    assert count_places(Many()) == 6
+    assert count_places(Many().__call__) == 1
+    rungs = [Rung("10 steps", 10, ("steps=10",)), Rung("20 steps", 20)]
+    assert "with 6 side by side" in describe_time(SEARCH, rungs, 1.0, 6)
