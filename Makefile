@@ -66,6 +66,8 @@ bench: .venv/parity ## speed and memory against PyTorch, of each mixer against a
 	$(BIN)/python -m tests.benchmarks.mixers
 	$(BIN)/python -m tests.benchmarks.decoding
 	$(BIN)/python -m tests.benchmarks.generation
+	$(BIN)/python -m tests.benchmarks.images
+	$(BIN)/python -m tests.benchmarks.data
 
 lanes: .venv/core .lanes/current/installed .lanes/colab/installed ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh

@@ -1,6 +1,6 @@
 """Greedy decoding by morphax and by `transformers`, in turn in one run.
 
-    python -m tests.benchmarks.generation [--only NAME ...] [--rounds 7] [--json FILE]
+    python -m tests.benchmarks.generation [--only NAME ...] [--rounds 7] [--json FILE] [--profile FOLDER]
 
 Llama's form (RoPE, RMSNorm, SwiGLU, untied head), random parameters, float32: 6 layers of 384 over 8,000 tokens with
 batches of 1, 8 and 32 prompts of 32 tokens and of one of 1,024, and 12 layers of 768 over 32,000.  Both keep their keys
@@ -8,7 +8,7 @@ and values; `transformers` is `LlamaForCausalLM.generate`.  Each keeps a process
 decodes after the other.  The table has tokens a second (medians over rounds), their ratio with its least and greatest,
 and each process's peak memory.  A second table has what a pass over foretold tokens takes, as a multiple of the time of
 a token, so that a draft pays that foretells more on average.  Ends with 1 where morphax is not as many times as fast as
-its goal.
+its goal.  `--profile` also writes a trace of morphax's decoding, and prints the ten dearest operations.
 """
 
 import dataclasses
@@ -17,11 +17,12 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_speeds, read_worker, serve
+from tests.benchmarks.turns import compare_all, read_worker, serve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Size:
     prompt: int
     steps: int
     goal: float
+    times: int = 1  # calls of a turn
 
     @property
     def tokens(self) -> int:
@@ -162,37 +164,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         once, count = STARTS[who](SIZES[name])
         serve(once, {"parameters": count})
         return
-    from tests.benchmarks.measure import begin, finish, note, parser, report, selected
+    from tests.benchmarks.measure import begin, finish, parser, report, selected
+    from tests.benchmarks.profiled import profile
 
     options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
+    options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's decoding there")
     given = options.parse_args(arguments)
     begin()
-    figures: dict[str, Any] = {}
-    rows: list[tuple[str, ...]] = []
-    failures: list[str] = []
-    for name in selected(SIZES, given.only):
-        found, goal = (
-            compare_speeds("tests.benchmarks.generation", tuple(STARTS), name, SIZES[name].tokens, 1, given.rounds),
-            SIZES[name].goal,
-        )
-        figures[name], ratio = found, statistics.median(found["ratios"])
-        if ratio < goal:
-            failures.append(f"{name}, {ratio:.2f} times as fast as transformers; the goal is {goal:g}")
-        note(f"{name}: {ratio:.2f}")
-        rows.append(
-            (
-                name,
-                *(f"{found['parameters'][who]:,}" for who in STARTS),
-                *(f"{statistics.median(found['speeds'][who]):,.0f}" for who in STARTS),
-                f"{ratio:.2f} ({min(found['ratios']):.2f} to {max(found['ratios']):.2f})",
-                *(f"{found['peaks'][who] / 2**20:,.0f}" for who in STARTS),
-                f"{goal:g}: {'holds' if ratio >= goal else 'MISSED'}",
-            )
-        )
-    columns = ("model, batch", "parameters", "transformers", "tokens/s", "transformers", "ratio", "MiB", "transformers")
-    report((*columns, "goal"), rows, "Greedy decoding, beside transformers")
-    single = [name for name in selected(SIZES, given.only) if SIZES[name].batch == 1]
+    chosen = selected(SIZES, given.only)
+    figures, failures = compare_all(
+        "tests.benchmarks.generation", tuple(STARTS), SIZES, chosen, given.rounds, "Greedy decoding"
+    )
+    if given.profile is not None:
+        for name in chosen:
+            profile(start_morphax(SIZES[name])[0], given.profile / "".join(filter(str.isalnum, name)), 1)
+    single = [name for name in chosen if SIZES[name].batch == 1]
     passes = {name: measure_passes(name, given.rounds) for name in single}
     report(
         ("model, batch", *(f"{count} foretold" for count in FORETOLD)),

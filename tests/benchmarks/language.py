@@ -16,23 +16,21 @@ import argparse
 import dataclasses
 import functools
 import os
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_speeds, read_worker, serve
+from tests.benchmarks.turns import compare_all, read_worker, serve
 
 Precision = Literal["float32", "bfloat16"]
 GOAL = 1.2
-STEPS = {"4 x 128": 24, "6 x 384": 4, "12 x 768": 1, "Llama, 8 x 512": 2}  # of a turn
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A language model, and the rows and tokens of its batch."""
+    """A language model, the rows and tokens of its batch, and the steps of a turn."""
 
     width: int
     depth: int
@@ -40,7 +38,9 @@ class Size:
     length: int
     rows: int
     vocab: int
+    times: int
     kv_heads: int | None = None  # of Llama's form; None for nanoGPT's
+    goal: float = GOAL
 
     @property
     def tokens(self) -> int:
@@ -54,10 +54,10 @@ class Size:
 
 
 SIZES = {
-    "4 x 128": Size(128, 4, 4, 64, 12, 65),
-    "6 x 384": Size(384, 6, 6, 256, 8, 256),
-    "12 x 768": Size(768, 12, 12, 1024, 1, 50_304),
-    "Llama, 8 x 512": Size(512, 8, 8, 512, 4, 8_000, 2),
+    "4 x 128": Size(128, 4, 4, 64, 12, 65, 24),
+    "6 x 384": Size(384, 6, 6, 256, 8, 256, 4),
+    "12 x 768": Size(768, 12, 12, 1024, 1, 50_304, 1),
+    "Llama, 8 x 512": Size(512, 8, 8, 512, 4, 8_000, 2, 2),
 }
 
 
@@ -234,7 +234,7 @@ def start_torch(
     return once, sum(parameter.numel() for parameter in model.parameters())
 
 
-STARTS = {"morphax": start_morphax, "torch": start_torch}
+STARTS = {"morphax": start_morphax, "PyTorch": start_torch}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         once, count = STARTS[who](SIZES[name])
         serve(once, {"parameters": count})
         return
-    from tests.benchmarks.measure import begin, finish, note, parser, report, selected
+    from tests.benchmarks.measure import begin, finish, parser, selected
     from tests.benchmarks.profiled import profile
 
     options: argparse.ArgumentParser = parser(__doc__)
@@ -252,31 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's step there")
     given = options.parse_args(arguments)
     begin()
-    figures: dict[str, Any] = {}
-    rows: list[tuple[str, ...]] = []
-    failures: list[str] = []
-    for name in selected(SIZES, given.only):
-        found = figures[name] = compare_speeds(
-            "tests.benchmarks.language", tuple(STARTS), name, SIZES[name].tokens, STEPS[name], given.rounds
-        )
-        ratio = statistics.median(found["ratios"])
-        if ratio < GOAL:
-            failures.append(f"{name}, {ratio:.2f} times as fast as PyTorch")
-        note(f"{name}: {ratio:.2f}")
-        rows.append(
-            (
-                name,
-                *(f"{found['parameters'][who]:,}" for who in STARTS),
-                *(f"{statistics.median(found['speeds'][who]):,.0f}" for who in STARTS),
-                f"{ratio:.2f} ({min(found['ratios']):.2f} to {max(found['ratios']):.2f})",
-                *(f"{found['peaks'][who] / 2**20:,.0f}" for who in STARTS),
-                "holds" if ratio >= GOAL else "MISSED",
-            )
-        )
-        if given.profile is not None:
+    chosen = selected(SIZES, given.only)
+    figures, failures = compare_all(
+        "tests.benchmarks.language", tuple(STARTS), SIZES, chosen, given.rounds, "Training from scratch"
+    )
+    if given.profile is not None:
+        for name in chosen:
             profile(start_morphax(SIZES[name])[0], given.profile / name.replace(" ", ""))
-    columns = ("model", "parameters", "PyTorch", "tokens/s", "PyTorch", "ratio", "MiB", "PyTorch", "goal")
-    report(columns, rows, "Training from scratch, beside PyTorch")
     finish(figures, given.json, failures)
 
 

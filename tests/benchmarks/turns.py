@@ -4,11 +4,12 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from train.__main__ import TUNABLES
 
@@ -74,7 +75,7 @@ class Worker:
 def compare_speeds(module: str, who: Sequence[str], name: str, amount: int, times: int, rounds: int) -> dict[str, Any]:
     """Measures two programs in turn, the first beside the second: `times` calls a turn, each of `amount` tokens.
 
-    Gives tokens a second of both and their ratio in each round, parameters, and peak memory.
+    Gives tokens a second of both and their ratio in each round, what each told at its start, and peak memory.
     """
     ours, theirs = who
     workers = {each: Worker(module, each, name) for each in who}
@@ -88,6 +89,50 @@ def compare_speeds(module: str, who: Sequence[str], name: str, amount: int, time
     return {
         "speeds": {each: [speed[each] for speed in speeds] for each in who},
         "ratios": [speed[ours] / speed[theirs] for speed in speeds],
-        "parameters": {each: worker.facts["parameters"] for each, worker in workers.items()},
+        "facts": {each: worker.facts for each, worker in workers.items()},
         "peaks": {each: worker.peak for each, worker in workers.items()},
     }
+
+
+class Compared(Protocol):
+    """What two programs work on: the tokens of a call, the calls of a turn, and how many times as fast ours must be."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def times(self) -> int: ...
+    @property
+    def goal(self) -> float: ...
+
+
+def compare_all(
+    module: str, who: Sequence[str], sizes: Mapping[str, Compared], chosen: Sequence[str], rounds: int, title: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Measures two programs in turn on each chosen size and prints a table; returns the figures and missed goals."""
+    from tests.benchmarks.measure import note, report
+
+    figures: dict[str, Any] = {}
+    failures: list[str] = []
+    rows: list[tuple[str, ...]] = []
+    other = who[1]
+    for name in chosen:
+        size = sizes[name]
+        found = figures[name] = compare_speeds(module, who, name, size.tokens, size.times, rounds)
+        ratio = statistics.median(found["ratios"])
+        if ratio < size.goal:
+            failures.append(f"{name}, {ratio:.2f} times as fast as {other}; the goal is {size.goal:g}")
+        note(f"{name}: {ratio:.2f}")
+        counts = (found["facts"][each].get("parameters") for each in who)
+        rows.append(
+            (
+                name,
+                *("-" if count is None else f"{count:,}" for count in counts),
+                *(f"{statistics.median(found['speeds'][each]):,.0f}" for each in who),
+                f"{ratio:.2f} ({min(found['ratios']):.2f} to {max(found['ratios']):.2f})",
+                *(f"{found['peaks'][each] / 2**20:,.0f}" for each in who),
+                f"{size.goal:g}: {'holds' if ratio >= size.goal else 'MISSED'}",
+            )
+        )
+    columns = ("", "parameters", other, "tokens/s", other, "ratio", "MiB", other, "goal")
+    report(columns, rows, f"{title}, beside {other}")
+    return figures, failures

@@ -11,7 +11,7 @@ FOREIGN = {
     ("train/engine/checkpoint.py", "getattr(leaf, 'sharding', None)"),
     ("train/engine/checkpoint.py", "hasattr(self, 'manager')"),
     ("train/cli.py", "hasattr(options, 'overrides')"),
-    ("train/data/sources/text_files.py", "getattr(error, 'msg', str(error).partition(';')[0])"),
+    ("train/data/sources/json_lines.py", "getattr(error, 'msg', str(error).partition(';')[0])"),
     ("train/data/readers/pixels.py", "getattr(image, 'tag_v2', {})"),
     ("train/data/published.py", "getattr(error, 'reason', error)"),
     ("train/data/sources/tfds.py", "getattr(feature, 'feature', feature)"),

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
 
+from train.data.lazy import Lazy
 from train.data.sources import Split
 
+# files that are handed functions, which they call for who handed them
+CALLING_BACK = ("train/data/encoded.py", "train/data/lazy.py")
 PACKAGES = ("train/data/", "train/engine/", "train/objectives/")
 
 
@@ -49,7 +52,7 @@ def follow(action: Callable[[], object], root: Path, path: str) -> Walk:
         else:
             walk.helpers.add(file)
         caller = frame.f_back
-        while caller is not None and not name(caller.f_code):
+        while caller is not None and name(caller.f_code) in ("", *CALLING_BACK):
             caller = caller.f_back
         if caller is not None and (other := name(caller.f_code)) != file:
             walk.callers.setdefault(file, set()).add(other)
@@ -67,6 +70,8 @@ def _is_handed_on(value: object, path: str) -> bool:
     match value:
         case str() | Path():
             return str(value) == path
+        case Lazy():  # it is handed functions, and its items are handed on by whoever asks for them
+            return False
         case Split() | Mapping():
             return True
         case [first, *_]:

@@ -80,16 +80,22 @@ def of_rows(
     """
     order = Order(len(rows), batch_size, seed, sampler)
 
+    @functools.lru_cache(maxsize=4)
+    def cut(epoch: int, first: int) -> list[list[int]]:
+        """The members of each batch of a window, the batches by length."""
+        members = order(epoch * len(order) + first, window)
+        members.sort(key=lambda index: len(rows[index]["tokens"]))
+        return [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+
     def make(step: int) -> Arrays:
-        members = [rows[index] for index in order(step, window)]
-        if window > 1:
-            epoch, position = divmod(step, len(order))
-            members.sort(key=lambda row: len(row["tokens"]))
-            cuts = [members[cut : cut + batch_size] for cut in range(0, len(members), batch_size)]
-            chance = np.random.default_rng((seed or 0, epoch, position // window * window))
-            turn = chance.permutation(len(cuts)) if seed is not None else range(len(cuts))
-            members = cuts[turn[position % window]]
-        return collate(members)
+        if window == 1:
+            return collate([rows[index] for index in order(step)])
+        epoch, position = divmod(step, len(order))
+        first = position // window * window
+        cuts = cut(epoch, first)
+        chance = np.random.default_rng((seed or 0, epoch, first))
+        turn = chance.permutation(len(cuts)) if seed is not None else range(len(cuts))
+        return collate([rows[index] for index in cuts[turn[position % window]]])
 
     return Batches(len(order), make)
 

@@ -1,13 +1,13 @@
 """Tokenizers: a published tokenizer.json, byte pairs learnt from texts, or plain bytes."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from tokenizers import Encoding, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from train.contracts import Tokenizer
 from train.data.published import locate
 from train.data.questions import where
 from train.errors import InputError
@@ -31,9 +31,57 @@ class Bytes:
         """Encodes each text to ids (t,).  Raises InputError for a text that is not UTF-8."""
         return [np.frombuffer(_encode(texts, index), np.uint8).astype(np.int32) for index in range(len(texts))]
 
+    def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
+        """Encodes one text that comes in blocks: joined, what it yields is what `encode` gives for the whole text."""
+        for block in blocks:
+            yield np.frombuffer(_encode([block], 0), np.uint8)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes ids to text; bytes that are not UTF-8 become the replacement character."""
         return bytes(ids).decode("utf-8", errors="replace")
+
+
+class Window(NamedTuple):
+    """Tokens of a window around a cut of a text: their ids, the token at which pieces of the text are joined, and the
+    tokens that begin a quarter and three quarters into the window.
+    """
+
+    ids: np.ndarray
+    joint: int
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, encoding: Encoding, length: int) -> "Window | None":
+        """The window of `length` characters; None if no token in its middle, or none that begins a word, is a joint.
+
+        All tokens are of one word if the tokenizer does not split texts into words, and may all be joints.
+        """
+        starts = np.array([start for start, _ in encoding.offsets], np.int64)
+        low, high = np.searchsorted(starts, (length // 4, 3 * length // 4)).tolist()
+        words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
+        joints = starts[1:] > starts[:-1]
+        if len(words) and (words != words[0]).any():
+            joints &= words[1:] != words[:-1]
+        found = np.flatnonzero(joints[low : max(high - 1, low)]) + low + 1
+        return cls(np.array(encoding.ids, np.int32), int(found[len(found) // 2]), low, high) if len(found) else None
+
+    def ends(self, ids: np.ndarray) -> bool:
+        """Tells if a piece that ends with the window has its tokens from its first quarter on."""
+        return np.array_equal(ids[max(len(ids) - len(self.ids) + self.low, 0) :], self.ids[self.low :])
+
+    def begins(self, ids: np.ndarray) -> bool:
+        """Tells if a piece that begins with the window has its tokens up to its last quarter."""
+        return np.array_equal(ids[: self.high], self.ids[: self.high])
+
+
+def _take(blocks: Iterator[str], count: int) -> str:
+    """Takes blocks of `count` characters or more together, fewer at their end."""
+    taken, length = list[str](), 0
+    while length < count and (block := next(blocks, None)) is not None:
+        taken.append(block)
+        length += len(block)
+    return "".join(taken)
 
 
 class Published:
@@ -50,7 +98,58 @@ class Published:
         """Encodes each text to ids (t,).  Raises InputError for a text that is not UTF-8."""
         for index in range(len(texts)):
             _encode(texts, index)
-        return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch(list(texts))]
+        return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch_fast(list(texts))]
+
+    def encode_blocks(self, blocks: Iterable[str], size: int = 2**14, margin: int = 2**8) -> Iterator[np.ndarray]:
+        """Encodes one text that comes in blocks: joined, what it yields is what `encode` gives for the whole text.
+
+        The text is cut into pieces of `size` characters, each encoded with `margin` characters more on both sides, and
+        so is a window of as many characters around each cut.  Two pieces are joined at a token in the middle of the
+        window, one that begins a word if the tokenizer splits texts into words: there the piece before, which ends with
+        the window, and the piece after, which begins with it, have the window's tokens for a quarter of it and more on
+        both sides.  A text is split from left to right and each word encoded by itself, so the tokens before the joint
+        are those of a text that goes on, and those after it of a text that went before.  A cut where the three do not
+        agree, as in a long row of one character, is left out, and its two pieces are one.
+        """
+        marked = self.fast.encode("a")
+        plain = np.flatnonzero(np.array(marked.special_tokens_mask) == 0)
+        special = np.array(marked.ids, np.int32)
+        yield special[: plain[0] if len(plain) else 0]
+        text, first, rest = "", 0, iter(blocks)  # the text that is not yet encoded, and which token of it comes next
+        before = 0  # characters of the text before that token's cut
+        while True:
+            more = _take(rest, max(32 * size - len(text), len(text)))
+            text += more
+            known, pieces = self._encode_pieces(text, range(before + size, len(text) - size, size), margin)
+            for window, piece in zip(known.values(), pieces, strict=False):
+                yield piece[first : len(piece) - len(window.ids) + window.joint]
+                first = window.joint
+            if not more:
+                yield pieces[-1][first:]
+                break
+            if known:
+                text, before = text[max(known) - margin :], margin
+        yield special[plain[-1] + 1 :] if len(plain) else special[:0]
+
+    def _encode_pieces(self, text: str, cuts: Sequence[int], margin: int) -> tuple[dict[int, Window], list[np.ndarray]]:
+        """Encodes the pieces of a text; returns the cuts between them with their windows, and the tokens of each."""
+        windows = [text[cut - margin : cut + margin] for cut in cuts]
+        encodings = self.fast.encode_batch(windows, add_special_tokens=False)
+        found = {cut: Window.of(encoding, 2 * margin) for cut, encoding in zip(cuts, encodings, strict=True)}
+        known = {cut: window for cut, window in found.items() if window is not None}
+        done: dict[tuple[int, int], np.ndarray] = {}
+        while True:
+            spans = list(itertools.pairwise((0, *known, len(text))))
+            fresh = [span for span in spans if span not in done]
+            parts = [text[max(start - margin, 0) : stop + margin] for start, stop in fresh]
+            some = self.fast.encode_batch_fast(parts, add_special_tokens=False)
+            done |= {span: np.array(encoding.ids, np.int32) for span, encoding in zip(fresh, some, strict=True)}
+            pieces = [done[span] for span in spans]
+            sides = zip(known.items(), itertools.pairwise(pieces), strict=True)
+            wrong = {cut for (cut, window), (left, right) in sides if not (window.ends(left) and window.begins(right))}
+            if not wrong:
+                return known, pieces
+            known = {cut: window for cut, window in known.items() if cut not in wrong}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes ids to text, without special tokens."""
@@ -84,7 +183,7 @@ class FromFile(Published):
 class Learnt(Published):
     """`size` byte-pair tokens over UTF-8 bytes learnt from texts, after [PAD], [BEGIN], [END].  arXiv:1508.07909."""
 
-    def __init__(self, texts: Sequence[str], size: int) -> None:
+    def __init__(self, texts: Iterable[str], size: int) -> None:
         fast = Fast(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         fast.decoder = decoders.ByteLevel()
@@ -96,7 +195,7 @@ class Learnt(Published):
         super().__init__(fast)
 
 
-def make_tokenizer(reference: str, texts: Callable[[], Sequence[str]] | None = None) -> Tokenizer:
+def make_tokenizer(reference: str, texts: Callable[[], Iterable[str]] | None = None) -> Bytes | Published:
     """Makes the tokenizer of a reference: `bytes`, the path of a tokenizer.json (also in a `package:`), or `bpe:N`.
 
     `bpe:N` is learnt from `texts` (see `Learnt`) and needs them.

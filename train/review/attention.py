@@ -10,8 +10,7 @@ from models.contracts import Batch, Model
 from models.inspect.attention import attention_weights
 from models.inspect.intermediates import by_depth
 from train.charts import Matrix
-from train.contracts import Evidence, Params
-from train.data.tokens import Tokenizer
+from train.contracts import Evidence, Params, Tokenizer
 from train.page import Panels
 from train.review.powers import Paired
 

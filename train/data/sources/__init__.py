@@ -8,18 +8,23 @@ and is known by its suffix to every data set that has a `path`.  A library of na
 `data.dataset=PREFIX:NAME`.  Names without a prefix are those of TFDS and of this project (`train.data.sources.tfds`).
 """
 
+import array
 import dataclasses
 import functools
 import hashlib
 import importlib
+import itertools
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, SupportsInt, TypedDict, TypeVar
 
+import numpy as np
+
 from models.words import join
 from train.contracts import PART
+from train.data.lazy import Lazy
 from train.data.notes import Note
 from train.errors import InputError
 
@@ -45,19 +50,26 @@ class Split:
     notes: tuple[Note, ...] = ()
     unnamed: Callable[[Mapping[str, str]], str] = lambda columns: ""
 
+    def __iter__(self) -> Iterator[Example]:
+        """The examples in their order."""
+        some = self.examples
+        return iter(some) if isinstance(some, list | Lazy) else (some[index] for index in range(len(some)))
+
     def where(self, index: int) -> str:
         """The location of an example, for a message."""
         return f"{self.origin}, example {(self.places[index] if self.places else index) + 1}"
 
     def divide(self, column: str, share: float) -> "dict[PART, Split]":
         """Divides the examples into a training and a test part by the hash of a column: see `divide`."""
-        keys = (str(example.get(column)) for example in self.examples)
-        divided = divide(range(len(self.examples)), keys, share)
-        return {part: self._select(indices, part) for part, indices in divided.items()}
+        keys = (str(example.get(column)) for example in self)
+        tested = np.fromiter((is_held_out(key, share) for key in keys), bool)
+        return {"train": self._select(~tested, "train"), "test": self._select(tested, "test")}
 
-    def _select(self, indices: list[int], part: PART) -> "Split":
-        some = [self.examples[index] for index in indices]
-        return dataclasses.replace(self, examples=some, origin=f"{self.origin} ({part} part)", places=indices)
+    def _select(self, chosen: np.ndarray, part: PART) -> "Split":
+        every, places = self.examples, array.array("q", np.flatnonzero(chosen).astype(np.int64).tobytes())
+        walk = (lambda: itertools.compress(self, chosen)) if 2 * len(places) > len(every) else None
+        some = Lazy(len(places), lambda index: every[places[index]], walk)
+        return dataclasses.replace(self, examples=some, origin=f"{self.origin} ({part} part)", places=places)
 
     def require(self, **columns: str) -> None:
         """Raises InputError if there is no example or a column is missing; `columns` are keyed by their settings."""
@@ -74,15 +86,15 @@ class Split:
 
         Raises InputError, with the columns that there are, if there is none of the name.
         """
-        cells = [self.examples[index] for index in range(len(self.examples))]
-        if not any(name in example for example in cells):
+        known, cells, there = self.names.get(name, ()), [], False
+        for example in self:
+            cell, there = example.get(name), there or name in example
+            whole = int(cell) if known and isinstance(cell, SupportsInt) else -1
+            cells.append(known[whole] if 0 <= whole < len(known) else cell)
+        if not there:
             self.require_names()
-            raise InputError(f"{self.origin} has no column {name!r}; it has {join(cells[0] if cells else ())}.")
-        known = self.names.get(name, ())
-        return [
-            known[int(cell)] if known and isinstance(cell, SupportsInt) and 0 <= int(cell) < len(known) else cell
-            for cell in (example.get(name) for example in cells)
-        ]
+            raise InputError(f"{self.origin} has no column {name!r}; it has {join(self.examples[0] if cells else ())}.")
+        return cells
 
     def require_names(self, columns: Mapping[str, str] | None = None) -> None:
         """Raises InputError if the first row of a table is data; `columns` that it should name, by their settings."""
@@ -296,9 +308,13 @@ def divide(items: Iterable[Item], keys: Iterable[str], share: float) -> dict[PAR
     """
     parts: dict[PART, list[Item]] = {"train": [], "test": []}
     for item, key in zip(items, keys, strict=True):
-        tested = int(_hash(key)[:8], 16) < share * 2**32
-        parts["test" if tested else "train"].append(item)
+        parts["test" if is_held_out(key, share) else "train"].append(item)
     return parts
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Tells if an item of this key is in the test part: see `divide`."""
+    return int(_hash(key)[:8], 16) < share * 2**32
 
 
 def divide_by_rank(items: Iterable[Item], keys: Iterable[str], share: float) -> dict[PART, list[Item]]:

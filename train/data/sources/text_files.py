@@ -1,9 +1,10 @@
-"""Text files: their encoding, lines, JSON lines, and tables with or without quotation marks."""
+"""Text files: their encoding, lines, and tables with or without quotation marks."""
 
+import codecs
 import csv
 import datetime
 import io
-import json
+import itertools
 import os
 import re
 import shlex
@@ -32,7 +33,7 @@ def read_text(path: str) -> str:
         raise InputError(f"{path} cannot be read: {error}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
-    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    encoding = _find_encoding(data)
     if encoding == "utf-8-sig" and b"\0" in data:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         sixteen = {0: "UTF-16BE", 1: "UTF-16LE"}.get(data[:2].find(b"\0"))
@@ -53,6 +54,10 @@ def read_text(path: str) -> str:
     # concatenated files have a mark each
     text = re.sub("^\ufeff", "", text, flags=re.MULTILINE) if "\ufeff" in text else text
     return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _find_encoding(data: bytes) -> str:
+    return next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8-sig")
 
 
 def suggest_conversion(data: bytes, path: str) -> str:
@@ -83,6 +88,42 @@ def read_whole(path: str) -> str:
     return text
 
 
+def read_blocks(path: str, size: int = 2**20) -> Iterator[str]:
+    """Yields the text that `read_whole` returns in blocks of about `size` bytes, in memory that stays the same.
+
+    Raises InputError as `read_whole` does, if need be after some blocks.
+    """
+    try:
+        ended = any("\n" in block for block in _decode(path, size))
+        last, held, blank = "\n", "", True
+        for block in itertools.chain(_decode(path, size), [None]):
+            text = held + (block or "")
+            held = "\r" if block is not None and text.endswith("\r") else ""  # a line feed may follow
+            text = text.removesuffix(held)
+            # concatenated files have a mark each
+            whole = re.sub("(?<=\n)\ufeff", "", text.removeprefix("\ufeff") if last == "\n" else text)
+            last = text[-1:] or last
+            blank = blank and not whole.strip()
+            yield whole.replace("\r\n", "\n") if ended else whole.replace("\r", "\n")
+    except (OSError, RuntimeError, UnicodeError):
+        read_whole(path)  # says what is wrong
+        raise
+    if blank:
+        read_whole(path)
+
+
+def _decode(path: str, size: int) -> Iterator[str]:
+    with Path(path).expanduser().open("rb") as file:
+        encoding = _find_encoding(file.read(4))
+        file.seek(0)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        while data := file.read(size):
+            if encoding == "utf-8-sig" and b"\0" in data:
+                raise UnicodeError("a NUL byte")
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+
+
 def read_lines(path: str) -> list[str]:
     """Reads the lines of a text file, stripped, also empty lines.  Raises InputError as `read_whole` does."""
     return [line.strip() for line in read_whole(path).removesuffix("\n").split("\n")]
@@ -91,32 +132,6 @@ def read_lines(path: str) -> list[str]:
 def read_sentences(path: str) -> Split:
     """Reads an example for each line that is not empty, without line ends, in the column `text`."""
     return Split([{"text": line.removesuffix("\r")} for line in read_text(path).split("\n") if line.strip()], path, {})
-
-
-def parse_json_lines(text: str, path: str) -> Iterator[Example]:
-    """Yields the objects of JSON lines.  Raises InputError, with the line, for a line that is not an object."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if "\\ud" in line.lower():  # an escape that may be half a surrogate pair
-                json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                f"{path}, line {number}, has half a surrogate pair, which is no character; remove it."
-            ) from None
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", str(error).partition(";")[0])
-            raise InputError(f"{path}, line {number}, is not JSON ({reason}); {_explain_line(line)}.") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, holds a {type(row).__name__}; {_explain_line(line)}.")
-        yield row
-
-
-def _explain_line(line: str) -> str:
-    array = line.lstrip().startswith("[")
-    return "each line must be one object" + (", as `jq -c '.[]'` makes them of an array" if array else "")
 
 
 class Row(NamedTuple):
@@ -320,6 +335,5 @@ def read_table(path: str) -> Split:
     return Split(examples, path, {}, notes=notes, unnamed=explain)
 
 
-JSON_LINES = Format((".jsonl", ".json"), lambda path: Split(list(parse_json_lines(read_text(path), path)), path, {}))
 LINES = Format((".txt",), read_sentences)
 TABLES = Format((".csv", ".tsv"), read_table)

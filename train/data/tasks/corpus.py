@@ -1,7 +1,8 @@
 """Language modelling data: one long text in windows."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Order, Pad, Row, of_rows
+from train.data.encoded import Texts, encode_blocks
 from train.data.needs import need_positions
 from train.data.notes import Notes
 from train.data.questions import read_question, read_texts, where
 from train.data.sources import Split, find_cut, open_dataset, open_parts, read, require_source
-from train.data.sources.text_files import read_whole
-from train.data.tokens import Tokenizer, make_tokenizer, require_size
+from train.data.sources.text_files import read_blocks
+from train.data.tokens import Bytes, Published, make_tokenizer, require_size
 from train.errors import InputError
 
 
@@ -62,17 +64,18 @@ class Corpus:
     def open(self, classes: tuple[str, ...] = (), only: PART | None = None) -> "OpenedCorpus":
         """Opens and tokenises both splits (or the one asked for).  Raises InputError for data that cannot be used."""
         opened = self.reader()
-        for part, text in self._read_parts(only, opened.notes).items():
-            opened.add(part, text)
+        for part, blocks in self._read_parts(only, opened.notes).items():
+            opened.add(part, blocks)
         return opened
 
     def reader(self, classes: tuple[str, ...] = ()) -> "OpenedCorpus":
         """The data set without examples, ready for texts to predict from."""
         return OpenedCorpus(
-            self, make_tokenizer(self.tokenizer, lambda: self._read_parts("train", Notes())["train"].splitlines())
+            self, make_tokenizer(self.tokenizer, lambda: _cut_lines(self._read_parts("train", Notes())["train"]()))
         )
 
-    def _read_parts(self, only: PART | None, notes: Notes) -> dict[PART, str]:
+    def _read_parts(self, only: PART | None, notes: Notes) -> dict[PART, Texts]:
+        """The text of both parts, or of one, in blocks that are read whenever they are asked for."""
         return open_parts(
             self,
             only,
@@ -81,27 +84,54 @@ class Corpus:
             self._divide,
         )
 
-    def _divide(self, text: str) -> dict[PART, str]:
-        cut = find_cut(len(text), self.holdout)
-        return {"train": text[:cut], "test": text[cut:]}
+    def _divide(self, blocks: Texts) -> dict[PART, Texts]:
+        cut = find_cut(sum(map(len, blocks())), self.holdout)
+        return {"train": lambda: _select(blocks(), 0, cut), "test": lambda: _select(blocks(), cut, sys.maxsize)}
 
-    def _read_file(self, path: str, notes: Notes) -> str:
+    def _read_file(self, path: str, notes: Notes) -> Texts:
         """Reads a text file unchanged, or the texts of the rows of a table or of JSON lines."""
-        return read_whole(path) if Path(path).suffix.lower() == ".txt" else self._join(read(path), notes)
+        if Path(path).suffix.lower() != ".txt":
+            return self._join(read(path), notes)
+        return lambda: read_blocks(path)
 
-    def _join(self, split: Split, notes: Notes) -> str:
+    def _join(self, split: Split, notes: Notes) -> Texts:
         split.require(text=self.text)
         notes.take(split.notes)
-        rows: list[str] = []
-        for index in range(len(split.examples)):
-            text = split.examples[index].get(self.text)
-            text = text.decode("utf-8") if isinstance(text, bytes) else text
-            if not isinstance(text, str):
-                raise InputError(
-                    f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in."
-                )
-            rows.append(text)
-        return "\n".join(rows)
+
+        def read_rows() -> Iterator[str]:
+            for index, example in enumerate(split):
+                text = example.get(self.text)
+                text = text.decode("utf-8") if isinstance(text, bytes) else text
+                if not isinstance(text, str):
+                    raise InputError(
+                        f"{split.where(index)}, has no text in the column {self.text!r}; remove it or fill it in."
+                    )
+                yield f"\n{text}" if index else text
+
+        return read_rows
+
+
+def _select(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """Yields the characters from `start` up to `stop` of a text in blocks."""
+    first = 0
+    for block in blocks:
+        if first >= stop:
+            return
+        if first + len(block) > start:
+            yield block[max(start - first, 0) : stop - first]
+        first += len(block)
+
+
+def _cut_lines(blocks: Iterable[str]) -> Iterator[str]:
+    """Yields the lines of a text in blocks, as `str.splitlines` cuts them."""
+    held: list[str] = []
+    for block in blocks:
+        held.append(block)
+        if block.splitlines() != [block]:
+            *lines, last = "".join(held).splitlines(keepends=True)
+            yield from (line.splitlines()[0] for line in lines)
+            held = [last]
+    yield from "".join(held).splitlines()
 
 
 class OpenedCorpus:
@@ -109,7 +139,7 @@ class OpenedCorpus:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, spec: Corpus, tokens: Tokenizer) -> None:
+    def __init__(self, spec: Corpus, tokens: Bytes | Published) -> None:
         self.spec = spec
         self.tokens = tokens
         self.vocab = len(tokens.names)
@@ -127,15 +157,16 @@ class OpenedCorpus:
         """The names of the tokens in answers."""
         return self.tokens.names
 
-    def add(self, part: PART, text: str) -> None:
-        """Adds and tokenises a split."""
-        ids = self.tokens.encode([text])[0]
+    def add(self, part: PART, blocks: Texts) -> None:
+        """Adds and tokenises the text of a split."""
+        encoded = encode_blocks(self.tokens, blocks)
+        ids = encoded.ids
         if len(ids) < 2 * self.spec.length:
             raise InputError(
                 f"The {part} text has {len(ids)} tokens, too few for windows of {self.spec.length}; lower"
                 " data.length or give more text."
             )
-        self.ids[part], self.characters[part] = ids, len(text)
+        self.ids[part], self.characters[part] = ids, encoded.characters
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
         """Requires positions for all tokens of a row."""

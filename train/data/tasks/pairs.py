@@ -1,7 +1,9 @@
 """Translation data: pairs of sentences, and a vocabulary learnt from them."""
 
+import array
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import numpy as np
 from models.contracts import Model
 from train.contracts import PART, Objective, Requirement
 from train.data.batches import Arrays, Batches, Pad, Row, of_rows
+from train.data.encoded import encode_texts
+from train.data.lazy import Lazy
 from train.data.needs import need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import read_question, read_texts, where
-from train.data.sources import Split, divide, open_dataset, open_parts, read, require_source, require_text
+from train.data.sources import Example, Split, divide, open_dataset, open_parts, read, require_source, require_text
 from train.data.sources.text_files import read_lines
-from train.data.tokens import BEGIN, END, Tokenizer, make_tokenizer, require_size
+from train.data.tokens import BEGIN, END, Bytes, Published, make_tokenizer, require_size
 from train.errors import InputError
 
 Pair = tuple[str, str]
@@ -76,7 +80,7 @@ class Pairs:
         """The data set without examples, ready for sentences to translate; reads the data if `tokenizer` is `bpe:N`."""
         return OpenedPairs(self, self._make_tokenizer())
 
-    def read_parts(self, only: PART | None, notes: Notes) -> dict[PART, list[Pair]]:
+    def read_parts(self, only: PART | None, notes: Notes) -> dict[PART, Sequence[Pair]]:
         """Reads the pairs of both parts, or of one; `notes` takes the reader's notes.
 
         Raises InputError for an empty sentence, for files that are not parallel, and for an empty part.
@@ -86,16 +90,20 @@ class Pairs:
             only,
             lambda name, split: self._read_columns(open_dataset(name, split), notes),
             lambda path, part: self._read_file(path, self.test_parallel if part == "test" else self.parallel, notes),
-            lambda pairs: divide(pairs, (pair[0] for pair in pairs), self.holdout),
+            self._divide,
         )
         for part, pairs in parts.items():
-            if not pairs:
+            if not len(pairs):
                 raise InputError(
                     f"{self.path} leaves nothing for its {part} part; give more pairs, or another data.holdout."
                 )
         return parts
 
-    def _read_file(self, path: str, parallel: str | None, notes: Notes) -> list[Pair]:
+    def _divide(self, pairs: Sequence[Pair]) -> dict[PART, Sequence[Pair]]:
+        parts = divide(range(len(pairs)), (pair[0] for pair in pairs), self.holdout)
+        return {part: _select(pairs, indices) for part, indices in parts.items()}
+
+    def _read_file(self, path: str, parallel: str | None, notes: Notes) -> Sequence[Pair]:
         if parallel is None and Path(path).suffix.lower() == ".txt":
             raise InputError(
                 f"{path} has one text a line; give the file of the translations by data.parallel, those of data.test"
@@ -117,23 +125,32 @@ class Pairs:
                 )
         return list(zip(*both, strict=True))
 
-    def _read_columns(self, split: Split, notes: Notes) -> list[Pair]:
+    def _read_columns(self, split: Split, notes: Notes) -> Sequence[Pair]:
         split.require(source=self.source, target=self.target)
         notes.take(split.notes)
-        examples = [split.examples[index] for index in range(len(split.examples))]
-        return [
-            (
-                require_text(example.get(self.source), split.where(index)).strip(),
-                require_text(example.get(self.target), split.where(index)).strip(),
-            )
-            for index, example in enumerate(examples)
-        ]
 
-    def _make_tokenizer(self, pairs: list[Pair] | None = None) -> Tokenizer:
-        return make_tokenizer(
-            self.tokenizer,
-            lambda: [text for pair in pairs or self.read_parts("train", Notes())["train"] for text in pair],
+        def read_pair(index: int, example: Example) -> Pair:
+            source, target = (
+                require_text(example.get(name), split.where(index)).strip() for name in (self.source, self.target)
+            )
+            return source, target
+
+        return Lazy(
+            len(split.examples),
+            lambda index: read_pair(index, split.examples[index]),
+            lambda: itertools.starmap(read_pair, enumerate(split)),
         )
+
+    def _make_tokenizer(self, pairs: Sequence[Pair] | None = None) -> Bytes | Published:
+        def read_sentences() -> Iterator[str]:
+            return itertools.chain.from_iterable(pairs or self.read_parts("train", Notes())["train"])
+
+        return make_tokenizer(self.tokenizer, read_sentences)
+
+
+def _select(pairs: Sequence[Pair], indices: Sequence[int]) -> Sequence[Pair]:
+    places = array.array("q", indices)
+    return Lazy(len(places), lambda index: pairs[places[index]])
 
 
 class OpenedPairs:
@@ -141,7 +158,7 @@ class OpenedPairs:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, spec: Pairs, tokens: Tokenizer) -> None:
+    def __init__(self, spec: Pairs, tokens: Bytes | Published) -> None:
         self.spec = spec
         self.tokens = tokens
         self.vocab = len(tokens.names)
@@ -151,8 +168,8 @@ class OpenedPairs:
                 " bpe:N."
             )
         self.begin, self.end = (tokens.names.index(name) for name in (BEGIN, END))
-        self.rows: dict[str, list[Row]] = {}
-        self.pairs: dict[str, list[Pair]] = {}
+        self.rows: dict[str, Sequence[Row]] = {}
+        self.pairs: dict[str, Sequence[Pair]] = {}
         self.notes = Notes()
 
     @property
@@ -160,30 +177,32 @@ class OpenedPairs:
         """The names of the tokens in answers."""
         return self.tokens.names
 
-    def add(self, part: PART, pairs: list[Pair]) -> None:
+    def add(self, part: PART, pairs: Sequence[Pair]) -> None:
         """Adds and tokenises a split."""
-        both = [self.tokens.encode([pair[side] for pair in pairs]) for side in (0, 1)]
-        rows: list[Row] = []
-        skipped: list[str] = []
-        for index, (source, target) in enumerate(zip(*both, strict=True)):
-            longest = max(len(source), len(target) + 2)
-            if longest <= self.spec.length:
-                rows.append(
-                    {"source": source, "tokens": np.array([self.begin, *target, self.end], np.int32), "index": index}
-                )
-            elif part == "test" or not self.spec.skip:
-                raise InputError(
-                    f"{part} pair {index + 1} ({pairs[index][0][:40]}...) has {longest} tokens and data.length is"
-                    f" {self.spec.length}; raise it, or set data.skip=true to leave long training pairs out."
-                )
-            else:
-                skipped.append(f"{part} pair {index + 1}")
-        if not rows:
+        sources, targets = (
+            encode_texts(self.tokens, lambda side=side: (pair[side] for pair in pairs)) for side in (0, 1)
+        )
+        longest = np.maximum(sources.lengths, targets.lengths + 2)
+        long, kept = np.flatnonzero(longest > self.spec.length), np.flatnonzero(longest <= self.spec.length)
+        if len(long) and (part == "test" or not self.spec.skip):
+            index = int(long[0])
+            raise InputError(
+                f"{part} pair {index + 1} ({pairs[index][0][:40]}...) has {longest[index]} tokens and data.length is"
+                f" {self.spec.length}; raise it, or set data.skip=true to leave long training pairs out."
+            )
+        if not len(kept):
             raise InputError(f"No {part} pair has at most {self.spec.length} tokens; raise data.length.")
-        if skipped:
+        if len(long):
             done = f"have more than data.length={self.spec.length} tokens and are left out"
-            self.notes.take([Note(self.spec.path or self.spec.dataset, done, "pairs", tuple(skipped), len(pairs))])
-        self.rows[part], self.pairs[part] = rows, pairs
+            names = tuple(f"{part} pair {index + 1}" for index in long)
+            self.notes.take([Note(self.spec.path or self.spec.dataset, done, "pairs", names, len(pairs))])
+
+        def make_row(place: int) -> Row:
+            index = int(kept[place])
+            tokens = np.array([self.begin, *targets[index], self.end], np.int32)
+            return {"source": sources[index], "tokens": tokens, "index": index}
+
+        self.rows[part], self.pairs[part] = Lazy(len(kept), make_row), pairs
 
     def show_example(self, part: PART, index: int) -> str:
         """The source sentence."""

@@ -1,8 +1,9 @@
 """Text classification and regression data."""
 
+import array
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -13,11 +14,13 @@ from train.contracts import PART, Objective, Requirement
 from train.data.balance import make_sampler, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
 from train.data.classes import read_label, rename_classes, require_unique
+from train.data.encoded import Encoded, encode_texts
+from train.data.lazy import Lazy
 from train.data.needs import Equal, need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import read_question, read_texts, where
 from train.data.sources import Split, open_splits, require_source, require_text
-from train.data.tokens import Tokenizer, make_tokenizer
+from train.data.tokens import Bytes, Published, make_tokenizer
 from train.errors import InputError
 
 TYPES = {bool: "a truth value", int: "a whole number", str: "a string"}
@@ -85,12 +88,14 @@ class Text:
 class OpenedText:
     """The opened data set of `Text`, a `train.contracts.Dataset`."""
 
-    def __init__(self, spec: Text, tokens: Tokenizer, classes: tuple[str, ...]) -> None:
+    def __init__(self, spec: Text, tokens: Bytes | Published, classes: tuple[str, ...]) -> None:
         self.spec = spec
         self.tokens = tokens
         self.classes = classes
         self.vocab = len(tokens.names)
-        self.rows: dict[str, list[Row]] = {}
+        self.rows: dict[str, Sequence[Row]] = {}
+        self.targets: dict[str, np.ndarray] = {}
+        self.lengths: dict[str, np.ndarray] = {}
         self.splits: dict[str, Split] = {}
         self.notes = Notes()
 
@@ -102,29 +107,37 @@ class OpenedText:
     @property
     def unseen(self) -> tuple[str, ...]:
         """The classes without a training example."""
-        seen = {row.get("label") for row in self.rows["train"]}
+        seen = set(self.labels("train").tolist())
         return tuple(name for label, name in enumerate(self.names) if label not in seen)
 
     def add(self, part: PART, split: Split) -> None:
         """Adds a split: checks its targets and tokenises its sentences."""
         split.require(text=self.spec.text, target=self.spec.target)
         self.notes.take(split.notes)
-        examples = [split.examples[index] for index in range(len(split.examples))]
-        sentences = [
-            require_text(example.get(self.spec.text), split.where(index)) for index, example in enumerate(examples)
-        ]
-        targets = [example.get(self.spec.target) for example in examples]
-        rows = self._tokenise(sentences, split)
+        column = Targets(self.spec.kind, split)
+
+        def read_sentences() -> Iterator[str]:
+            column.clear()
+            for index, example in enumerate(split):
+                column.append(example.get(self.spec.target))
+                yield require_text(example.get(self.spec.text), split.where(index))
+
+        encoded = encode_texts(self.tokens, read_sentences)
+        lengths = self._measure(encoded, split.where, split.origin)
         if self.spec.kind == "value":
-            for index, (row, target) in enumerate(zip(rows, targets, strict=True)):
-                row["value"] = _read_number(target, split.where(index))
+            targets, name = column.read_numbers(), "value"
         else:
-            self._add_labels(rows, targets, split)
-        self.rows[part], self.splits[part] = rows, split
+            targets, name = self._read_labels(column, split), "label"
+
+        def make_row(index: int) -> Row:
+            return {"tokens": encoded[index][: self.spec.length], "index": index, name: targets[index].item()}
+
+        self.rows[part], self.splits[part] = Lazy(len(encoded), make_row), split
+        self.targets[part], self.lengths[part] = targets, lengths
 
     def labels(self, part: PART) -> np.ndarray:
         """The class of every sentence (n,), an index of `classes`; empty if targets are values."""
-        return np.array([row["label"] for row in self.rows[part] if "label" in row], np.int64)
+        return self.targets[part] if self.spec.kind == "class" else np.zeros(0, np.int64)
 
     def read_column(self, part: PART, name: str) -> list[object]:
         """The cells of a column of the table, sentence by sentence."""
@@ -134,44 +147,39 @@ class OpenedText:
         """The sentence."""
         return require_text(self.splits[part].examples[index][self.spec.text], self.splits[part].where(index))
 
-    def _add_labels(self, rows: list[Row], targets: Sequence[object], split: Split) -> None:
+    def _read_labels(self, column: "Targets", split: Split) -> np.ndarray:
         known = split.names.get(self.spec.target)
         if known:
             self.classes = self.classes or known
-            written = [known[read_label(target, known, split.where(index))] for index, target in enumerate(targets)]
+            written = [known[read_label(target, known, column.where(i))] for i, target in enumerate(column.different)]
         else:
-            written = read_classes(targets, split)
+            written = read_classes(column.different, column.where)
             self.classes = self.classes or tuple(sorted(set(written)))
         index_of = {name: index for index, name in enumerate(self.classes)}
-        for index, (row, name) in enumerate(zip(rows, written, strict=True)):
+        for index, name in enumerate(written):
             if name not in index_of:
                 raise InputError(
-                    f"{split.where(index)}, has the label {name!r}, which training never saw; known are"
+                    f"{column.where(index)}, has the label {name!r}, which training never saw; known are"
                     f" {join(self.classes)}."
                 )
-            row["label"] = index_of[name]
+        return np.array([index_of[name] for name in written], np.int64)[np.asarray(column.codes)]
 
-    def _tokenise(self, sentences: Sequence[str], split: Split | None) -> list[Row]:
-        rows: list[Row] = []
-        cut: list[str] = []
-        for index, ids in enumerate(self.tokens.encode(sentences)):
-            location = where(sentences, index) if split is None else split.where(index)
-            if len(ids) > self.spec.length:
-                if not self.spec.truncate:
-                    raise InputError(
-                        f"{location} has {len(ids)} tokens and data.length is {self.spec.length}; raise it, or set"
-                        " data.truncate=true to cut."
-                    )
-                ids = ids[: self.spec.length]
-                cut.append(location if split is None else location.rpartition(", ")[2])
-            if not len(ids):
-                raise InputError(f"{location} has no tokens; give at least one.")
-            rows.append({"tokens": ids} if split is None else {"tokens": ids, "index": index})
-        if cut:
+    def _measure(self, encoded: Encoded, locate: Callable[[int], str], origin: str) -> np.ndarray:
+        """The number of tokens of each sentence (n,), cut to the length of a row if that is allowed."""
+        lengths = encoded.lengths
+        long = lengths > self.spec.length
+        for index in np.flatnonzero((lengths == 0) | (long & (not self.spec.truncate)))[:1].tolist():
+            if not lengths[index]:
+                raise InputError(f"{locate(index)} has no tokens; give at least one.")
+            raise InputError(
+                f"{locate(index)} has {lengths[index]} tokens and data.length is {self.spec.length}; raise it, or set"
+                " data.truncate=true to cut."
+            )
+        if long.any():
             done = f"have more than data.length={self.spec.length} tokens and are cut"
-            origin = "the texts" if split is None else split.origin
-            self.notes.take([Note(origin, done, "examples", tuple(cut), len(rows))])
-        return rows
+            cut = tuple(locate(index).removeprefix(f"{origin}, ") for index in np.flatnonzero(long).tolist())
+            self.notes.take([Note(origin, done, "examples", cut, len(lengths))])
+        return np.minimum(lengths, self.spec.length)
 
     def requires(self, model: Model, objective: Objective) -> dict[str, Requirement]:
         """Requires positions for all tokens of a row, and one output if the target is a value."""
@@ -188,7 +196,7 @@ class OpenedText:
         if not spec.pack:
             pad = Pad(self._list_buckets(), batch_size, multiple)
             return of_rows(rows, pad, batch_size, seed, window=16, sampler=sampler)
-        mean = sum(len(row["tokens"]) for row in rows) / len(rows)
+        mean = int(self.lengths[part].sum()) / len(rows)
         floor = math.ceil(min(batch_size, len(rows)) * mean / spec.length)
         return of_rows(rows, Pack(spec.length, spec.segments, floor, multiple), batch_size, seed, sampler=sampler)
 
@@ -200,13 +208,59 @@ class OpenedText:
         """Batches of texts to predict from, one a row, in their order."""
         for index in range(len(asked)):
             read_question(asked, index)
-        return of_rows(self._tokenise(asked, None), Pad(self._list_buckets(), batch_size, multiple), batch_size)
+        ids = self.tokens.encode(asked)
+        encoded = Encoded.of(ids, np.dtype(np.int32), sum(map(len, asked)))
+        self._measure(encoded, lambda index: where(asked, index), "the texts")
+        rows: list[Row] = [{"tokens": some[: self.spec.length]} for some in ids]
+        return of_rows(rows, Pad(self._list_buckets(), batch_size, multiple), batch_size)
 
     def _list_buckets(self) -> list[int]:
         return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
 
 
-def read_classes(targets: Sequence[object], split: Split) -> list[str]:
+class Targets:
+    """The targets of a split: numbers, or each different class once, with the first example that has it."""
+
+    def __init__(self, kind: str, split: Split) -> None:
+        self.kind = kind
+        self.split = split
+        self.clear()
+
+    def clear(self) -> None:
+        """Removes all targets."""
+        self.known: dict[object, int] = {}
+        self.different: list[object] = []
+        self.first, self.codes, self.numbers = array.array("q"), array.array("i"), array.array("d")
+        self.fault: InputError | None = None
+
+    def append(self, target: object) -> None:
+        """Adds the target of the next example."""
+        if self.kind == "value":
+            try:
+                self.numbers.append(_read_number(target, self.split.where(len(self.numbers))))
+            except InputError as error:  # raised by `read_numbers`, after the faults of sentences
+                self.fault = self.fault or error
+                self.numbers.append(math.nan)
+            return
+        key = (type(target), target) if isinstance(target, Hashable) else (len(self.codes),)
+        code = self.known.setdefault(key, len(self.different))
+        if code == len(self.different):
+            self.different.append(target)
+            self.first.append(len(self.codes))
+        self.codes.append(code)
+
+    def where(self, index: int) -> str:
+        """The location of the first example with different target `index`."""
+        return self.split.where(self.first[index])
+
+    def read_numbers(self) -> np.ndarray:
+        """Reads the values (n,).  Raises InputError, with its location, for the first target that is no number."""
+        if self.fault is not None:
+            raise self.fault
+        return np.asarray(self.numbers)
+
+
+def read_classes(targets: Sequence[object], locate: Callable[[int], str]) -> list[str]:
     """Reads class names from targets that are all strings, all integers, or all booleans.
 
     Raises InputError, with the location and a remedy, for a target that is missing, a fraction, nested, or of another
@@ -217,16 +271,15 @@ def read_classes(targets: Sequence[object], split: Split) -> list[str]:
     for index, value in enumerate(values):
         if isinstance(value, list | tuple | dict | np.ndarray):
             raise InputError(
-                f"{split.where(index)}, has {str(value)[:40]} for a class; an example has one: give its name as a"
-                " string."
+                f"{locate(index)}, has {str(value)[:40]} for a class; an example has one: give its name as a string."
             )
         if not isinstance(value, bool | int | str) or not str(value).strip():
             raise InputError(
-                f"{split.where(index)}, has {value!r} for a class; give a name, or set data.kind=value for numbers."
+                f"{locate(index)}, has {value!r} for a class; give a name, or set data.kind=value for numbers."
             )
         if type(value) is not type(values[0]):
             raise InputError(
-                f"{split.where(index)}, has {value!r} for a class, {TYPES[type(value)]}, and {split.where(0)}, has"
+                f"{locate(index)}, has {value!r} for a class, {TYPES[type(value)]}, and {locate(0)}, has"
                 f" {values[0]!r}, {TYPES[type(values[0])]}; write all classes as strings."
             )
     return [str(value).strip() for value in values]

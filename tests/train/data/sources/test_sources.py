@@ -263,7 +263,7 @@ def test_a_new_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     (tmp_path / "reviews.PIPES").write_text("fine|good\ndull|bad\n")
     with pytest.raises(
-        InputError, match=r"is none of \.parquet, \.pq, \.jsonl, \.json, \.txt, \.csv, \.tsv; rename it"
+        InputError, match=r"is none of \.jsonl, \.json, \.parquet, \.pq, \.txt, \.csv, \.tsv; rename it"
     ):
         read(str(tmp_path / "reviews.PIPES"))
     monkeypatch.setattr(train.data.sources, "__path__", [*train.data.sources.__path__, str(tmp_path / "own")])

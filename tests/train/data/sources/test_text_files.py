@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import TRAIN
 from train.cli import main
 from train.data.sources import read
+from train.data.sources.text_files import read_blocks, read_whole
 from train.data.tasks.corpus import Corpus
 from train.data.tasks.pairs import Pairs
 from train.data.tasks.series import Series
@@ -342,3 +343,26 @@ def test_training_and_prediction_read_the_same_rows_of_a_table_and_say_so(
     assert main(["eval", run, "--data", "reviews.tsv", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "quotation marks are read as part of the text" in json.loads(out)["data"][0]["said"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+def test_a_text_in_blocks_is_the_whole_text(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.txt"
+    for text in (
+        "a\r\n\r\rb\n",
+        "a\rb\r",
+        "\ufeffa\n\ufeff\ufeffb\ufeff\n\ufeff",
+        "\r\n\ufeffx\r",
+        "数\n字\r\n\U0001f642",
+        "a",
+    ):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+            path.write_bytes(text.encode(encoding))
+            assert "".join(read_blocks(str(path), size)) == read_whole(str(path))
+    for data in (b"a\n\0b", b"a\ncaf\xe9", b" \n", b"", b"a\n\xe6\x95", b"\xff\xfea\0\n\0b", b"\xff\xfea"):
+        path.write_bytes(data)
+        with pytest.raises(InputError) as whole:
+            read_whole(str(path))
+        with pytest.raises(InputError) as blocks:
+            list(read_blocks(str(path), size))
+        assert str(blocks.value) == str(whole.value)

@@ -138,11 +138,11 @@ def test_parallel_files_a_table_and_json_lines_give_the_same_pairs() -> None:
         Pairs(path="a.jsonl", holdout=0.3),
     ]
     for part in ("train", "test"):
-        found = [spec.read_parts(part, Notes())[part] for spec in specs]
+        found = [list(spec.read_parts(part, Notes())[part]) for spec in specs]
         assert found[0] == found[1] == found[2]
         assert found[0]
     parts = specs[0].read_parts(None, Notes())
-    assert sorted(parts["train"] + parts["test"]) == sorted(both)
+    assert sorted([*parts["train"], *parts["test"]]) == sorted(both)
 
 
 def test_a_learnt_vocabulary_spells_every_text() -> None:
