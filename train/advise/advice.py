@@ -2,30 +2,36 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from train.advise.grams import measure_grams
-from train.advise.halving import halve
-from train.advise.measured import Deal, Measured, compute_mean, is_shown_worse
-from train.advise.models import list_candidates, open_data, prepare_candidate
+from train.advise.examples import Examples, measure_estimators
+from train.advise.frozen import measure_frozen
+from train.advise.grams import ORDERS, find_gram_terms, measure_grams
+from train.advise.growth import Growth, fit_growth
+from train.advise.halving import Halving, halve
+from train.advise.measured import Deal, Kind, Measured, compute_mean, is_shown_worse
+from train.advise.models import list_candidates, open_task
 from train.advise.problem import Problem
-from train.advise.simple import measure_simple
-from train.advise.tables import measure_table
+from train.advise.simple import collect, measure_simple
+from train.advise.tables import fold_table, list_table_estimators, read_table
 from train.contracts import Dataset
 from train.data.notes import get_notes
 from train.data.tasks.corpus import OpenedCorpus
 from train.data.tasks.series import OpenedSeries
-from train.errors import InputError, Json
+from train.errors import InputError
 
-ORDER = ("simple", "frozen", "fine-tuned", "from scratch")  # of methods that are equally good
-SHARES = (0.25, 0.5, 1.0)  # of the examples that simple methods learn from
+ORDER: tuple[Kind, ...] = ("baseline", "simple", "frozen", "fine-tuned", "from scratch")  # of methods equally good
+FEWEST = 10  # examples that a method is fitted to
+SHARES = (0.125, 0.25, 0.5)  # of the examples to train on, of learning curves
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Advice:
-    """Measured methods of a problem, the last trial of each, and what is recommended.
+    """Measured methods of a problem, and what is recommended.
 
-    `refused` are models that could not be tried, with the reason; `notes` are about the data.
+    `trials` are all trials of models, of which `methods` have the last of each.  `growth` are learning curves over
+    examples and over steps, `refused` the methods that were not tried, with the reason; `notes` are about the data.
+    `everything` is the FLOPs of training all models as long as their configs do.
     """
 
     problem: Problem
@@ -33,9 +39,11 @@ class Advice:
     methods: tuple[Measured, ...]
     chosen: Measured
     best: Measured
-    smaller: tuple[Measured, ...] = ()  # simple methods on a part of the examples
+    trials: tuple[Measured, ...] = ()
+    growth: tuple[Growth, ...] = ()
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    everything: float = 0.0
 
     @property
     def greater(self) -> bool:
@@ -46,32 +54,41 @@ class Advice:
 def advise(problem: Problem, seconds: float, say: Callable[[str], None]) -> Advice:
     """Measures simple methods and models on a problem, and chooses one.
 
-    Models are trained for about so many seconds; none is tried if that is 0.
+    Models are trained for about so many seconds, at most; none is tried if that is 0.
     """
     if problem.task == "table":
-        simple = list(measure_table(problem, say))
-        return choose(problem, Deal(len(simple[0].scores)), simple)
-    candidates = list_candidates(problem)
-    data = open_data(prepare_candidate(problem, candidates[0]).experiment.data)
+        table = read_table(problem, say)
+        folds = fold_table(problem, table)
+        estimators = list_table_estimators(problem.greater, table.classes, len(problem.features))
+        simple, refused = measure_estimators(problem, folds, estimators, say)
+        return add_growth(choose(problem, Deal(len(table.targets)), simple, refused), {"simple": folds}, say)
+    problem, experiment, data = open_task(problem)
     say(f"{problem.task}; simple methods first")
-    measured = list(measure_methods(problem, data, say))
-    if not measured:
-        raise InputError(f"{problem.path} has no example that a simple method can be measured on.")
-    deal = deal_examples(data, len(measured[0].scores))
-    trials, refused = halve(problem, candidates, seconds, deal, say) if seconds else ([], {})
-    whole = [method for method in measured if method.share == 1]
-    smaller = [method for method in measured if method.share < 1]
-    last = {trial.name: trial for trial in trials}
-    notes = tuple(str(note) for note in get_notes(data))
-    return choose(problem, deal, [*whole, *last.values()], smaller, refused, notes)
-
-
-def measure_methods(problem: Problem, data: Dataset, say: Callable[[str], None]) -> Iterator[Measured]:
-    """Measures the simple methods of a problem, those of scikit-learn also on a part of the examples."""
     if isinstance(data, OpenedCorpus):
-        yield from measure_grams(data)
-        return
-    yield from measure_simple(problem.task, data, say, SHARES)
+        simple, refused = _measure_grams(problem, data)
+        examples: dict[Kind, Examples] = {}
+    else:
+        held = collect(problem.task, data)
+        simple, refused = measure_simple(problem, data, held, say)
+        examples = {"simple": held}
+        if seconds and problem.task.startswith("text"):
+            heads, reasons, features = measure_frozen(problem, experiment, data, held, seconds / 4, say)
+            simple, refused = [*simple, *heads], refused | reasons
+            seconds -= sum(head.seconds for head in heads)
+            examples |= {"frozen": features} if features else {}
+    deal = deal_examples(data, len(simple[0].scores))
+    halving = halve(problem, list_candidates(problem), seconds, deal, say) if seconds > 0 else Halving()
+    last = {trial.name: trial for trial in halving.trials}
+    notes = tuple(str(note) for note in get_notes(data))
+    found = choose(problem, deal, [*simple, *last.values()], refused | dict(halving.refused), notes)
+    found = dataclasses.replace(found, trials=halving.trials, everything=halving.everything)
+    return add_growth(found, examples, say, data)
+
+
+def _measure_grams(problem: Problem, data: OpenedCorpus) -> tuple[list[Measured], dict[str, str]]:
+    reasons = {order: problem.limits.refuse(find_gram_terms(order)) for order in ORDERS}
+    refused = {f"{order}-grams": reason for order, reason in reasons.items() if reason is not None}
+    return list(measure_grams(data, [order for order in ORDERS if reasons[order] is None])), refused
 
 
 def deal_examples(data: Dataset, count: int) -> Deal:
@@ -83,7 +100,6 @@ def choose(
     problem: Problem,
     deal: Deal,
     methods: Sequence[Measured],
-    smaller: Sequence[Measured] = (),
     refused: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Advice:
@@ -94,97 +110,56 @@ def choose(
     scores = {method.name: deal.pick(method.scores, "tuning") for method in methods}
     usable = [method for method in methods if math.isfinite(compute_mean(scores[method.name])[0])]
     if not usable:
-        raise InputError(f"{problem.path} has too few held-out examples to measure anything; give more data.")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in (refused or {}).items())
+        raise InputError(
+            f"{problem.path} has too few held-out examples to measure anything, or no method is allowed; give more"
+            f" data, or fewer limits{f' ({reasons})' if reasons else ''}."
+        )
     best = min(usable, key=lambda method: sign * compute_mean(scores[method.name])[0])
     equal = [method for method in usable if not is_shown_worse(scores[method.name], scores[best.name], problem.greater)]
     chosen = min(equal, key=lambda method: (ORDER.index(method.kind), sign * compute_mean(scores[method.name])[0]))
-    return Advice(problem, deal, tuple(methods), chosen, best, tuple(smaller), refused or {}, tuple(notes))
+    return Advice(problem, deal, tuple(methods), chosen, best, (), (), refused or {}, tuple(notes))
 
 
-def measure(advice: Advice, method: Measured) -> tuple[float, float]:
-    """The metric of a method on the part on which nothing was chosen, and half of its interval."""
-    return compute_mean(advice.deal.pick(method.scores, "verdict"))
-
-
-def format_value(advice: Advice, method: Measured) -> str:
-    """Formats the metric of a method with its interval."""
-    mean, half = measure(advice, method)
-    return f"{mean:.3f} ± {half:.3f}" if advice.greater else f"{mean:.4g} ± {half:.2g}"
-
-
-def describe_advice(advice: Advice) -> list[str]:
-    """Describes what is recommended, why, and what would change it, in sentences."""
-    chosen, best, metric = advice.chosen, advice.best, advice.problem.metric.replace("_", " ")
-    count = len(advice.deal.pick(chosen.scores, "verdict"))
-    unit = "blocks of a horizon" if advice.deal.block > 1 else "examples"
-    where = f"on {count} held-out {unit} on which nothing was chosen"
-    said = [f"Recommended: {chosen.name} ({chosen.kind}), {metric} {format_value(advice, chosen)} {where}."]
-    if chosen is not best:
-        said.append(
-            f"{best.name} was best on the others, and is not shown to be better: {format_value(advice, best)} here."
-        )
-    models = [method for method in advice.methods if method.kind != "simple"]
-    if chosen.kind == "simple" and models:
-        said.append("No model that was tried is shown to be better than this simple method.")
-    elif chosen.kind != "simple":
-        simple = _find_best(advice, [method for method in advice.methods if method.kind == "simple"])
-        said.append(f"The best simple method, {simple.name}, has {format_value(advice, simple)}.")
-    if (growth := _describe_growth(advice)) is not None:
-        said.append(growth)
-    return said
-
-
-def _find_best(advice: Advice, methods: Sequence[Measured]) -> Measured:
+def find_best(advice: Advice, methods: Sequence[Measured]) -> Measured | None:
+    """The best of some methods by the tuning part; None of none."""
     sign = -1 if advice.greater else 1
-    return min(methods, key=lambda method: sign * compute_mean(advice.deal.pick(method.scores, "tuning"))[0])
+    known = [method for method in methods if not math.isnan(_tuning(advice, method))]
+    return min(known, key=lambda method: sign * _tuning(advice, method), default=None)
 
 
-def _describe_growth(advice: Advice) -> str | None:
-    """Describes if more data would pay, by the best simple method on half of the examples and on all."""
-    halves = {method.name: method for method in advice.smaller if method.share == 0.5}
-    known = [method for method in advice.methods if method.name in halves]
-    if not known:
-        return None
-    whole = _find_best(advice, known)
-    half = halves[whole.name]
-    pays = is_shown_worse(half.scores, whole.scores, advice.greater)
-    change = f"{whole.name} goes from {compute_mean(half.scores)[0]:.4g} to {compute_mean(whole.scores)[0]:.4g}"
-    said = "more examples pay" if pays else "it is not shown that more examples pay"
-    return f"With twice the examples to train on, {change}: {said}."
+def _tuning(advice: Advice, method: Measured) -> float:
+    return compute_mean(advice.deal.pick(method.scores, "tuning"))[0]
 
 
-def record_advice(advice: Advice) -> dict[str, Json]:
-    """The advice as JSON values."""
+def add_growth(
+    advice: Advice, examples: Mapping[Kind, Examples], say: Callable[[str], None], data: Dataset | None = None
+) -> Advice:
+    """Adds the learning curve of the best method that learns, over examples, and that of a model over steps.
 
-    def record(method: Measured) -> dict[str, Json]:
-        (tuning, wide), (value, half) = compute_mean(advice.deal.pick(method.scores, "tuning")), measure(advice, method)
-        return {
-            "method": method.name,
-            "kind": method.kind,
-            "value": _finite(value),
-            "interval": _finite(half),
-            "tuning": _finite(tuning),
-            "tuning_interval": _finite(wide),
-            "seconds": method.seconds,
-            "seconds_an_answer": _finite(method.answering),
-            "steps": method.steps,
-            "parameters": method.parameters,
-            "share": method.share,
-            "command": method.command,
-        }
-
-    return {
-        "task": advice.problem.task,
-        "metric": advice.problem.metric,
-        "recommended": advice.chosen.name,
-        "best": advice.best.name,
-        "sentences": list(describe_advice(advice)),
-        "seen": list(advice.problem.seen),
-        "methods": [record(method) for method in (*advice.methods, *advice.smaller)],
-        "refused": dict(advice.refused),
-        "data": list(advice.notes),
-    }
+    The former is that of the recommended method if it is cheap, or else of the best cheap one.
+    """
+    cheap = [method for method in advice.methods if method.kind in ("simple", "frozen")]
+    learner = advice.chosen if advice.chosen in cheap else find_best(advice, cheap)
+    parts: list[Measured] = []
+    for share in SHARES if learner is not None else ():
+        assert learner is not None
+        say(f"{learner.name}, on {share:.0%} of the examples")
+        if isinstance(data, OpenedCorpus):
+            parts += [gram for gram in measure_grams(data, share=share) if gram.name == learner.name]
+        elif learner.estimator is not None and round(share * learner.examples) >= FEWEST:
+            parts.append(examples[learner.kind].measure(learner.name, learner.estimator, share))
+    found: list[Growth | None] = []
+    if learner is not None:
+        unit = "tokens" if isinstance(data, OpenedCorpus) else "examples"
+        found.append(_fit(advice, unit, [*parts, learner], [part.examples for part in (*parts, learner)]))
+    model = advice.chosen if advice.chosen in advice.trials else find_best(advice, advice.trials)
+    if model is not None:
+        trials = [trial for trial in advice.trials if trial.name == model.name]
+        found.append(_fit(advice, "steps", trials, [trial.steps for trial in trials]))
+    return dataclasses.replace(advice, growth=tuple(growth for growth in found if growth is not None))
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _fit(advice: Advice, unit: str, parts: Sequence[Measured], sizes: Sequence[int]) -> Growth | None:
+    scores = [advice.deal.pool(part.scores) for part in parts]
+    return fit_growth(parts[-1].name, unit, sizes, scores, advice.greater)

@@ -8,20 +8,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from train.advise.measured import Measured
+from train.advise.terms import COUNTS, GRAMS, Terms
 from train.data.tasks.corpus import OpenedCorpus
 
 ORDERS = (1, 3, 5)
 MOST = 2_000_000  # tokens of each part that are counted
 
 
-def measure_grams(data: OpenedCorpus, orders: Sequence[int] = ORDERS) -> Iterator[Measured]:
+def measure_grams(data: OpenedCorpus, orders: Sequence[int] = ORDERS, share: float = 1.0) -> Iterator[Measured]:
     """Measures n-grams in nats a token, on the windows that models are tested on, smoothed by Witten and Bell.
+
+    They are counted in the first `share` of the training part.
 
     p(c | context) = (count(context c) + kinds p(c | shorter context)) / (count(context) + kinds), with kinds the number
     of different tokens that followed the context (IEEE Transactions on Information Theory 37, 1991).
     """
     began = time.perf_counter()
     train, test = (data.ids[part][:MOST].tolist() for part in ("train", "test"))
+    train = train[: max(1, round(share * len(train)))]
     followed = count_following(train, max(orders))
     fitted = time.perf_counter()
     nats = measure_nats(followed, test, data.vocab)
@@ -32,7 +36,22 @@ def measure_grams(data: OpenedCorpus, orders: Sequence[int] = ORDERS) -> Iterato
         scores = [nats[order - 1, start + 1 : start + length] for start in windows]
         means = np.array([window.mean() if len(window) else math.nan for window in scores])
         said = f"Witten-Bell, orders 1 to {order}, over the tokens of {type(data.tokens).__name__}"
-        yield Measured(f"{order}-grams", "simple", means, fitted - began, spent * length, said)
+        yield Measured(
+            f"{order}-grams",
+            "baseline" if order == 1 else "simple",
+            means,
+            fitted - began,
+            spent * length,
+            said,
+            find_gram_terms(order),
+            share=share,
+            examples=len(train),
+        )
+
+
+def find_gram_terms(order: int) -> Terms:
+    """Finds what n-grams keep of a text."""
+    return GRAMS if order > 1 else COUNTS
 
 
 def count_following(tokens: Sequence[int], longest: int) -> list[dict[tuple[int, ...], collections.Counter[int]]]:

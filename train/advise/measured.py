@@ -10,10 +10,12 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
+from sklearn.base import BaseEstimator
 
+from train.advise.terms import Terms
 from train.sums import LEVEL, wilson_half_width
 
-Kind = Literal["simple", "frozen", "fine-tuned", "from scratch"]
+Kind = Literal["baseline", "simple", "frozen", "fine-tuned", "from scratch"]
 Part = Literal["tuning", "verdict"]
 QUANTILE = float(stdtrit(math.inf, (1 + LEVEL) / 2))  # of the normal distribution, for intervals of LEVEL
 
@@ -22,8 +24,9 @@ QUANTILE = float(stdtrit(math.inf, (1 + LEVEL) / 2))  # of the normal distributi
 class Measured:
     """A method on the held-out examples: `scores` (n,), 1 or 0 for right or wrong, or errors; NaN if not measured.
 
-    `seconds` are those of training, `answering` those of an answer.  `command` trains it, or is the estimator of
-    scikit-learn.  `steps` and `parameters` are 0 for what has none.
+    `seconds` are those of training, `answering` those of an answer.  `command` trains it, or is its `estimator` of
+    scikit-learn.  `steps` and `parameters` are 0 for what has none, `work` is the FLOPs of training a model.  `memory`
+    is in bytes: of a model's training step on one device, or of a fitted estimator.
     """
 
     name: str
@@ -32,10 +35,14 @@ class Measured:
     seconds: float
     answering: float
     command: str
+    terms: Terms
     steps: int = 0
     parameters: int = 0
+    work: float = 0.0
     share: float = 1.0  # of the examples to train on that it has seen
     memory: int | None = None
+    estimator: BaseEstimator | None = None
+    examples: int = 0  # that it was trained on, of estimators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,10 @@ class Deal:
         chosen = scores[:half] if part == "tuning" else scores[half:]
         blocks = max(1, len(chosen) // self.block)
         return np.array([some.mean() for some in np.array_split(chosen, blocks)])
+
+    def pool(self, scores: np.ndarray) -> np.ndarray:
+        """The scores of both parts."""
+        return np.concatenate([self.pick(scores, "tuning"), self.pick(scores, "verdict")])
 
 
 def compute_mean(scores: np.ndarray) -> tuple[float, float]:

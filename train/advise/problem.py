@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.words import join
+from train.advise.terms import Limits
 from train.data.readers.columns import read_times
 from train.data.readers.steps import Step, find_step, parse_time
 from train.data.readers.videos import KINDS as VIDEOS
@@ -15,6 +16,8 @@ from train.errors import InputError
 
 LOOKED_AT = 2000  # rows by which columns are told apart
 MOST_CLASSES = 100
+HELD_OUT = 600  # examples that are held out of little data, by which methods are told apart
+BEGINNING = 2**24  # bytes of a file by which COCO is known
 LABELS = ("label", "class", "target", "category", "sentiment", "topic", "stars", "rating", "score", "y")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 HOUR, DAY = 3600.0, 86400.0  # seconds
@@ -28,7 +31,8 @@ class Problem:
     """A task on a user's data: the config of its models with overrides, and the metric that decides.
 
     `seen` are sentences about what the task was read off.  `config` is empty for a table of numbers, of which `target`
-    is the column to predict and `features` are those to predict it from.
+    is the column to predict and `features` are those to predict it from; of forecasts they are all series.  `limits`
+    say which methods are tried.
     """
 
     task: Task
@@ -40,6 +44,7 @@ class Problem:
     seen: tuple[str, ...]
     target: str = ""
     features: tuple[str, ...] = ()
+    limits: Limits = Limits()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,12 @@ def find_problem(path: str, wishes: Wishes = Wishes()) -> Problem:
     location = Path(path).expanduser()
     if not location.exists():
         raise InputError(f"There is no {path}; give a file or a folder of data.")
+    if (boxes := _find_boxes(location)) is not None:
+        raise InputError(
+            f"{path} has pictures with boxes, which is detection, and advise measures no method of it: train one with"
+            f" `morphax train detect_cells data.path={boxes}`, and compare its mean average precision with that of the"
+            " connected regions that are unlike the background, a box each of the most frequent class."
+        )
     if location.is_dir() and find_format(path) is None:
         return _find_in_folder(path, location)
     if location.suffix.lower() == ".txt":
@@ -64,15 +75,12 @@ def find_problem(path: str, wishes: Wishes = Wishes()) -> Problem:
 
 
 def _find_in_folder(path: str, folder_path: Path) -> Problem:
-    if (folder_path / "Annotations").is_dir():
-        raise InputError(
-            f"{path} has boxes; advice on detection is not there yet: morphax train detect_cells data.path={path}."
-        )
     suffixes = collections.Counter(file.suffix.lower() for file in folder_path.rglob("*") if file.is_file())
     if suffixes[".npz"]:
         raise InputError(
-            f"{path} has trajectories; advice on control is not there yet: morphax train drive_highway"
-            f" data.path={path} review=none."
+            f"{path} has trajectories, which is control, and advise measures no method of it: train one with"
+            f" `morphax train drive_highway data.path={path} review=none`, and compare its error with that of the mean"
+            " action and of a linear regression of actions on what is seen."
         )
     folders = [folder for folder in folder_path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     pictures, videos = (sum(suffixes[kind] for kind in kinds) for kinds in (PICTURES, VIDEOS))
@@ -81,11 +89,31 @@ def _find_in_folder(path: str, folder_path: Path) -> Problem:
             f"{path} is neither a table nor two folders or more of pictures or videos, one a class; it has"
             f" {len(folders)} folders, {pictures} pictures and {videos} videos."
         )
+    overrides = f"data.path={path}", choose_holdout(max(videos, pictures))
     if videos > pictures:
         said = f"{path} has {len(folders)} folders with {videos} videos: a class each"
-        return Problem("video classes", path, "video_motion", (f"data.path={path}",), "accuracy", True, (said,))
+        return Problem("video classes", path, "video_motion", overrides, "accuracy", True, (said,))
     said = f"{path} has {len(folders)} folders with {pictures} pictures: a class each"
-    return Problem("image classes", path, "images_vit", (f"data.path={path}",), "accuracy", True, (said,))
+    return Problem("image classes", path, "images_vit", overrides, "accuracy", True, (said,))
+
+
+def choose_holdout(count: int) -> str:
+    """Chooses the share of examples that is held out, as an override: 600 examples, but a tenth to 0.3 of them."""
+    return f"data.holdout={min(0.3, max(0.1, HELD_OUT / max(1, count))):.2g}"
+
+
+def _find_boxes(location: Path) -> Path | None:
+    """Finds a folder of Pascal VOC, or a file of COCO, itself or in a folder; None if there are no boxes."""
+    if (location / "Annotations").is_dir():
+        return location
+    files = sorted(location.glob("*.json")) if location.is_dir() else [location]
+    return next((file for file in files if file.suffix.lower() == ".json" and _is_coco(file)), None)
+
+
+def _is_coco(file: Path) -> bool:
+    with file.open("rb") as opened:
+        head = opened.read(BEGINNING)
+    return head.lstrip().startswith(b"{") and b'"annotations"' in head and b'"images"' in head
 
 
 def _model_language(path: str, said: str, *overrides: str) -> Problem:
@@ -104,7 +132,7 @@ def _describe_column(cells: Sequence[object]) -> Kind:
         return "empty"
     distinct = len(set(texts))
     few = 2 <= distinct <= min(MOST_CLASSES, max(2, len(texts) // 4))
-    if all(map(_is_number, texts)):
+    if all(map(is_number, texts)):
         whole = all(float(text).is_integer() for text in texts)
         return "classes" if few and whole and distinct <= 20 else "numbers"
     if all(map(_is_time, texts)):
@@ -114,7 +142,8 @@ def _describe_column(cells: Sequence[object]) -> Kind:
     return "text" if sum(len(text.split()) for text in texts) / len(texts) >= 3 else "names"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Tells if a text is a number."""
     try:
         float(text)
     except ValueError:
@@ -146,8 +175,9 @@ def _find_in_table(path: str, wishes: Wishes) -> Problem:
     if len(texts) > 1 and wishes.text is None:
         if {"source", "target"} <= set(texts):
             raise InputError(
-                f"{path} has pairs of sentences; advice on translation is not there yet: morphax train"
-                f" translate_multi30k data.path={path}."
+                f"{path} has pairs of sentences, which is translation, and advise measures no method of it: train one"
+                f" with `morphax train translate_multi30k data.path={path}`, and compare its BLEU with that of each"
+                " word replaced by the one of the other language that is most often beside it."
             )
         raise InputError(f"{path} has several columns of texts, {join(texts)}; choose one with --text.")
     target = wishes.target or _guess_target(path, kinds, text)
@@ -155,7 +185,8 @@ def _find_in_table(path: str, wishes: Wishes) -> Problem:
         return _predict_table(path, target, kinds, said)
     if target is None:
         return _model_language(path, f"{said}: no column is a class or a value of the texts", f"data.text={text}")
-    columns = f"data.path={path}", f"data.text={text}", f"data.target={target}"
+    held_out = choose_holdout(len(split.examples))
+    columns = f"data.path={path}", f"data.text={text}", f"data.target={target}", held_out
     chosen = f"{said}: {target} is predicted from {text}"
     if kinds[target] == "numbers":
         return Problem(
@@ -208,7 +239,7 @@ def _forecast(path: str, split: Split, time: str, kinds: dict[str, Kind], said: 
         "review=none",
     )
     return Problem(
-        "forecasts", path, "traffic_occupancy", overrides, "mean_absolute_error", False, (chosen,), values[0]
+        "forecasts", path, "traffic_occupancy", overrides, "mean_absolute_error", False, (chosen,), values[0], values
     )
 
 

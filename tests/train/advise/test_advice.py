@@ -13,15 +13,20 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 
-from train.advise.advice import advise, choose, describe_advice, measure, measure_methods, record_advice
-from train.advise.grams import count_following, measure_nats
+from train.advise.advice import advise, choose
+from train.advise.examples import describe, measure_estimators
+from train.advise.grams import count_following, measure_grams, measure_nats
+from train.advise.growth import fit_growth
 from train.advise.measured import Deal, Kind, Measured, compute_mean, is_shown_worse
-from train.advise.models import list_candidates, prepare_candidate, try_candidate
+from train.advise.models import list_candidates, open_task, try_candidate
 from train.advise.page import make_rows, write_advice
 from train.advise.problem import Problem, find_problem
-from train.advise.simple import describe, measure_simple
-from train.advise.tables import measure_table
+from train.advise.sentences import describe_advice, measure, record_advice
+from train.advise.simple import collect, list_estimators, measure_simple
+from train.advise.tables import fold_table, list_table_estimators, read_table
+from train.advise.terms import LINEAR
 from train.cli import main
+from train.data.tasks.corpus import OpenedCorpus
 from train.data.tasks.series import Series
 from train.sums import wilson_half_width
 
@@ -30,7 +35,11 @@ DRAW = np.random.default_rng(0)
 
 
 def make(name: str, kind: Kind, scores: np.ndarray, seconds: float = 1.0) -> Measured:
-    return Measured(name, kind, scores, seconds, 0.01, f"morphax train {name}")
+    return Measured(name, kind, scores, seconds, 0.01, f"morphax train {name}", LINEAR)
+
+
+def hush(text: str) -> None:
+    del text
 
 
 def flip(right: float, count: int = 400) -> np.ndarray:
@@ -81,10 +90,12 @@ def test_errors_are_better_if_smaller() -> None:
 
 
 def test_the_page_the_table_and_the_summary_say_the_same(tmp_path: Path) -> None:
-    half = dataclasses.replace(make("words", "simple", flip(0.6)), share=0.5)
     methods = [make("words", "simple", flip(0.8)), make("MiniLM", "fine-tuned", flip(0.9))]
-    advice = choose(PROBLEM, Deal(400), methods, [half], {"ViT": "it needs pictures"}, ["1 row is cut"])
-    write_advice(tmp_path, advice, "On v5e:1x1 it takes 3 s.")
+    curve = fit_growth("words", "examples", [20, 40, 80], [flip(0.5), flip(0.65), flip(0.8)], True)
+    assert curve is not None
+    advice = choose(PROBLEM, Deal(400), methods, {"ViT": "it needs pictures"}, ["1 row is cut"])
+    advice = dataclasses.replace(advice, growth=(curve,))
+    write_advice(tmp_path, advice, methods[1].command, "On v5e:1x1 it takes 3 s.")
     page, table = (tmp_path / "report.html").read_text(), (tmp_path / "table.md").read_text()
     for words in ("MiniLM (recommended)", "it needs pictures", "1 row is cut", "On v5e:1x1", "more examples pay"):
         assert words in page
@@ -110,7 +121,10 @@ def test_forecasts_are_the_last_value_and_the_lag(tmp_path: Path) -> None:
     table = tmp_path / "x.csv"
     table.write_text("x\n" + "".join(f"{n % 6}\n" for n in range(120)))
     data = Series(path=str(table), time=None, context=6, horizon=3, patch=3, lags=(6,)).open()
-    found = {one.name: one for one in measure_simple("forecasts", data, lambda text: None)}
+    problem = Problem("forecasts", str(table), "", (), "mean_absolute_error", False, ())
+    measured, _ = measure_simple(problem, data, collect("forecasts", data), lambda text: None)
+    found = {one.name: one for one in measured}
+    assert [one.kind for one in measured] == ["baseline", "baseline", "simple"]
     assert found["6 steps before"].scores.max() == 0
     assert found["window, linear"].scores.max() < 0.2
     first, (past, future) = found["last value"].scores[0], data.window("test", 0)
@@ -124,11 +138,29 @@ def test_a_planted_rule_is_found_by_trees_and_rows_without_a_target_are_counted(
     table = tmp_path / "x.csv"
     table.write_text("x,kind,target\n" + "\n".join([*rows, "0.5,a,"]) + "\n")
     told: list[str] = []
-    found = {one.name: compute_mean(one.scores)[0] for one in measure_table(find_problem(str(table)), told.append)}
+    problem = find_problem(str(table))
+    read = read_table(problem, told.append)
+    measured, _ = measure_estimators(problem, fold_table(problem, read), list_table_estimators(True, [1], 2), hush)
+    found = {one.name: compute_mean(one.scores)[0] for one in measured}
     assert told[0] == "1 of 201 rows have no target and are left out"
     assert found["boosted trees"] > 0.9 > found["linear"]
     assert describe(HistGradientBoostingClassifier(max_iter=5)) == "HistGradientBoostingClassifier(max_iter=5)"
     assert describe(Ridge()) + describe(DummyClassifier()) == "Ridge()DummyClassifier()"
+
+
+def test_folds_have_all_classes_alike_and_equal_rows_together(tmp_path: Path) -> None:
+    table = tmp_path / "x.csv"
+    rows = [f"{n // 2},{n % 7}.5,{'abc'[n // 2 % 3]}" for n in range(300)]
+    table.write_text("x,z,target\n" + "\n".join([*rows, *rows[:50]]) + "\n")
+    problem = find_problem(str(table))
+    read = read_table(problem, hush)
+    folds = fold_table(problem, read)
+    assert sorted(index for _, test in folds.folds for index in test) == list(range(350))
+    for train, test in folds.folds:
+        assert set(train) | set(test) == set(range(350))
+        assert not set(read.groups[train]) & set(read.groups[test])
+        first = test[test < 300]
+        assert {kind: int((read.targets[first] == kind).sum()) for kind in "abc"} == dict.fromkeys("abc", 20)
 
 
 def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,18 +200,17 @@ def test_a_model_is_recommended_if_it_is_better_and_a_simple_method_otherwise(tm
         Image.fromarray(picture).save(folder / f"{number}.png")
     problem = find_problem(str(tmp_path / "pictures"))
     problem = dataclasses.replace(problem, overrides=(*problem.overrides, "data.holdout=0.3"))
-    candidate = list_candidates(problem)[0]
-    data = prepare_candidate(problem, candidate).data
-    found = measure_methods(problem, data, lambda text: None)
-    simple = [one for one in found if one.share == 1 and "nearest" not in one.name]  # near pictures show it
-    trial, _ = try_candidate(problem, candidate, 120)
+    problem, _, data = open_task(problem)
+    estimators = {name: one for name, one in list_estimators(problem.task).items() if "nearest" not in name}
+    simple, _ = measure_estimators(problem, collect(problem.task, data), estimators, hush)  # near pictures show it
+    trial, _ = try_candidate(problem, list_candidates(problem)[0], 120)
     advice = choose(problem, Deal(len(trial.scores)), [*simple, trial])
     if told:
         assert advice.chosen.kind == "from scratch"
         assert measure(advice, advice.chosen)[0] > 0.9
     else:
-        assert advice.chosen.kind == "simple"
-        assert "No model that was tried is shown to be better than this simple method." in describe_advice(advice)
+        assert advice.chosen.kind == "baseline"
+        assert "Nothing that was tried is shown to be better than this baseline." in describe_advice(advice)
 
 
 @pytest.mark.slow
@@ -196,11 +227,16 @@ def test_trials_of_every_task_are_scored_by_example(tmp_path: Path) -> None:
     language.write_text("\n".join(f"{n} times {n} is {n * n}." for n in range(600)))
     for path in (texts, values, series, language):
         problem = find_problem(str(path))
+        problem, _, data = open_task(problem)
+        if isinstance(data, OpenedCorpus):
+            simple = next(measure_grams(data))
+        else:
+            simple = measure_simple(problem, data, collect(problem.task, data), hush)[0][0]
         for candidate in list_candidates(problem):
-            data = prepare_candidate(problem, candidate).data
-            simple = next(iter(measure_methods(problem, data, lambda text: None)))
             trial, _ = try_candidate(problem, candidate, 2)
             assert trial.scores.shape == simple.scores.shape, (path.name, candidate.name)
+            assert trial.memory
+            assert trial.work > 0
             assert np.isfinite(trial.scores).all()
             assert trial.command.startswith(f"morphax train {problem.config} data.path={path}")
 
@@ -209,7 +245,7 @@ def test_trials_of_every_task_are_scored_by_example(tmp_path: Path) -> None:
 def test_models_for_which_the_time_does_not_last_are_named(tmp_path: Path) -> None:
     novel = tmp_path / "novel.txt"
     novel.write_text("\n".join(f"{n} times {n} is {n * n}." for n in range(600)))
-    advice = advise(find_problem(str(novel)), 1e-3, lambda text: None)
+    advice = advise(find_problem(str(novel)), 1e-3, hush)
     assert advice.chosen.kind == "simple"
     assert len(advice.refused) == 3
-    assert all("leave no time for 50 of them" in reason for reason in advice.refused.values())
+    assert all("there is no time for 32 of them" in reason for reason in advice.refused.values())

@@ -47,7 +47,7 @@ def test_a_table_of_texts_is_classified_and_its_command_is_a_config(tmp_path: Pa
     path = write(tmp_path, "reviews.csv", "review,stars\n" + REVIEWS)
     problem = find_problem(path)
     assert (problem.task, problem.config, problem.metric) == ("text classes", "sentiment_bert", "accuracy")
-    assert problem.overrides == (f"data.path={path}", "data.text=review", "data.target=stars")
+    assert problem.overrides == (f"data.path={path}", "data.text=review", "data.target=stars", "data.holdout=0.3")
     experiment, _ = load_config(problem.config, list(problem.overrides))
     assert len(experiment.data.open().classes) == 3
 
@@ -108,6 +108,17 @@ def test_what_is_not_told_is_asked_for(tmp_path: Path, name: str, text: str | No
         write(tmp_path, name, text)
     with pytest.raises(InputError, match=words):
         find_problem(str(tmp_path / name), wishes)
+
+
+def test_tasks_that_are_not_measured_are_named_with_their_command_and_baseline(tmp_path: Path) -> None:
+    coco = write(tmp_path, "boxes.json", json.dumps({"images": [], "categories": [], "annotations": []}))
+    (tmp_path / "voc" / "Annotations").mkdir(parents=True)
+    for path, boxes in ((coco, coco), (str(tmp_path), coco), (str(tmp_path / "voc"), str(tmp_path / "voc"))):
+        with pytest.raises(InputError, match="which is detection") as caught:
+            find_problem(path)
+        assert f"`morphax train detect_cells data.path={boxes}`, and compare its mean average" in str(caught.value)
+    with pytest.raises(InputError, match="which is translation.*translate_multi30k.*each word replaced"):
+        find_problem(write(tmp_path, "pairs.csv", PAIRS))
 
 
 def test_an_empty_folder_and_trajectories_are_no_task(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from train.cost.chips import CHIPS, find_chip
 from train.errors import InputError
 from train.plan.step import EXCEEDED, TEMPORARIES, Plan, measure_plan, prepare_plan
 from train.plan.table import LABEL, format_table, list_figures, record
-from train.plan.topology import find_devices
+from train.plan.topology import find_devices, read_topology
 
 
 @pytest.mark.parametrize(
@@ -216,3 +216,11 @@ def test_the_other_columns_go_on_where_one_cannot_be_compiled(
     monkeypatch.setattr("train.plan.step.prepare_plan", lambda *given: prepared(given[0], "steps=3", *given[2:]))
     assert main(["plan", "tiny_lm"]) == 2
     assert capsys.readouterr().err.endswith(f"morphax: {reason}\n")
+
+
+def test_a_count_of_chips_is_a_topology() -> None:
+    names = {"v5e-1": "v5e:1x1", "v5litepod-8": "v5e:2x4", "v6e-32": "v6e:4x8", "v5p:2x2x1": "v5p:2x2x1"}
+    assert {name: read_topology(name) for name in names} == names
+    for name in ("v5e-3", "v4-8", "v5e-"):  # v4 counts cores
+        with pytest.raises(InputError, match=f"'{name}' is no topology"):
+            read_topology(name)
