@@ -1,4 +1,4 @@
-"""Optimizers of `tiny_lm`, each at the best of four rates: AdamW against Muon, Lion, schedule-free AdamW and Adafactor.
+"""Optimizers of `tiny_lm`, each at the best of six rates: AdamW against Muon, Lion, schedule-free AdamW and Adafactor.
 
 morphax compare compare_optimizers
 morphax compare compare_optimizers --scale colab
@@ -21,7 +21,7 @@ def study() -> Study:
             "free": ("optimizer=ScheduleFreeAdamW(Constant(2e-3, warmup=0.05))",),
             "adafactor": (f"optimizer=Adafactor({RATE})",),
         },
-        grid=tuple(f"optimizer.rate.peak={rate}" for rate in ("3e-4", "1e-3", "3e-3", "1e-2")),
+        grid=tuple(f"optimizer.rate.peak={rate}" for rate in ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2", "1e-1")),
         budget="none",
         most=6,
         smallest=0.01,

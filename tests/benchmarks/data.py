@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -112,7 +112,8 @@ def start_datasets(size: Size, folder: Path) -> tuple[Callable[[], int], dict[st
         table = table.map(encode, batched=True, remove_columns=table.column_names)
         table = table.map(join, batched=True).with_format("torch")
         chance = torch.Generator().manual_seed(0)
-        loader = torch.utils.data.DataLoader(table, size.rows, shuffle=True, generator=chance)
+        rows = cast("torch.utils.data.Dataset[dict[str, torch.Tensor]]", table)  # which it is but for its type
+        loader = torch.utils.data.DataLoader(rows, size.rows, shuffle=True, generator=chance)
         return sum(batch["input_ids"].numel() for batch in loader)
 
     return once, {}

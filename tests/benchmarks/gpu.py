@@ -34,10 +34,10 @@ from tests.benchmarks.turns import compare_speeds, read_worker, serve
 
 ROWS = {"4 x 128": 256, "6 x 384": 64, "12 x 768": 16, "Llama, 8 x 512": 32}  # of a batch on a GPU
 STEPS = {"4 x 128": 40, "6 x 384": 20, "12 x 768": 4, "Llama, 8 x 512": 8}  # of a turn
-SIZES = {name: dataclasses.replace(size, rows=ROWS[name]) for name, size in language.SIZES.items()}
+SIZES = {name: dataclasses.replace(size, rows=ROWS[name], times=STEPS[name]) for name, size in language.SIZES.items()}
 TOYS = {
-    "toy, 2 x 32": language.Size(32, 2, 2, 32, 2, 65),
-    "toy, Llama, 2 x 32": language.Size(32, 2, 4, 32, 2, 65, 2),
+    "toy, 2 x 32": language.Size(32, 2, 2, 32, 2, 65, 1),
+    "toy, Llama, 2 x 32": language.Size(32, 2, 4, 32, 2, 65, 1, 2),
 }
 TOY_TEXT = {"toy, 2 x 32": generation.Size(32, 2, 2, 64, 2, 8, 4, 1.0)}
 FORMS: dict[str, dict[str, Any]] = {
@@ -226,7 +226,7 @@ def measure(page: Page, toy: bool, rounds: int) -> bool:
     rows: list[tuple[str, ...]] = []
     for name, size in (TOYS if toy else SIZES).items():
         turn = functools.partial(
-            compare_speeds, "tests.benchmarks.gpu", tuple(STARTS), name, size.tokens, STEPS.get(name, 1), rounds
+            compare_speeds, "tests.benchmarks.gpu", tuple(STARTS), name, size.tokens, size.times, rounds
         )
         if (found := page.add(f"training, {name}", turn)) is None:
             continue

@@ -56,12 +56,11 @@ def profile(once: Callable[[], None], folder: Path, steps: int = 3) -> dict[Oper
     dearest = sorted(spent, key=spent.__getitem__, reverse=True)[:SHOWN]
     rows: list[tuple[str, ...]] = []
     for operation in dearest:
-        known = work.get(operation)
-        share = (
-            "-"
-            if known is None
-            else f"{roof.share(*(calls[operation] * part for part in known), spent[operation]):.1%}"
-        )
+        share = "-"
+        if operation in work:
+            operations, moved = work[operation]
+            runs = calls[operation]
+            share = f"{roof.share(runs * operations, runs * moved, spent[operation]):.1%}"
         taken = f"{1000 * spent[operation] / steps:.2f}", f"{spent[operation] / total:.1%}"
         rows.append((f"{operation.program} {operation.name}", *taken, share))
     roofs = f"{roof.operations / 1e9:.0f} GFLOP/s, {roof.bytes / 1e9:.0f} GB/s"

@@ -17,8 +17,8 @@ def test_every_part_of_the_page_is_there_at_toy_size(tmp_path: Path) -> None:
     figures = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     assert len(figures["attention"]) == 2 * len(gpu.FORMS)
     for name in gpu.TOYS:
-        trained = figures[f"training, {name}"]
-        assert trained["parameters"]["morphax"] == trained["parameters"]["torch"]
+        facts = figures[f"training, {name}"]["facts"]
+        assert facts["morphax"]["parameters"] == facts["torch"]["parameters"]
         assert f"| {name} |" in text
     for name in gpu.TOY_TEXT:
         assert figures[f"decoding, {name}"] > 0

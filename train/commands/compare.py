@@ -189,5 +189,7 @@ def run(options: argparse.Namespace) -> int:
         for result in results:
             if result.entry.name != BASELINE:
                 print(describe(result))
+            elif result.tuned is not None and result.tuned.end is not None:
+                print(f"{BASELINE}: {result.tuned.describe()}")
         console.say(f"{folder}/report.html has the curves, {folder}/ledger.jsonl every trial")
     return 0

@@ -24,6 +24,7 @@ from train.study.match import UnmatchedError, match, match_time
 from train.study.sources import find_sources, record_study
 from train.study.trial import Make, Outcome, Part, Unit
 from train.study.trials import Trials
+from train.study.tuning import Tuned
 from train.study.verdict import Verdict, judge
 from train.variants import BASELINE, FIRST, Study
 
@@ -67,7 +68,7 @@ class Result:
     `curves` are by seed, `step_seconds` the median time of a step, NaN unless all trials are of one machine, `memory`
     the median bytes of a compiled step, None if a compiler did not tell.  `pilot`
     are differences as shares of the baseline's loss, from which seeds are planned: those of the tuning if it has three
-    seeds or more, otherwise those of the first three.
+    seeds or more, otherwise those of the first three.  `tuned` is the setting that was chosen, if there is a grid.
     """
 
     entry: Entry
@@ -86,6 +87,7 @@ class Result:
     step_seconds: float = math.nan
     memory: float | None = None
     pilot: tuple[float, ...] = ()
+    tuned: Tuned | None = None
 
 
 def enter(
@@ -160,6 +162,7 @@ class Comparison:
         self.study, self.entries, self.trials = study, list(entries), Trials(folder)
         self.first_seed, self.alone = first_seed, alone
         self.outcomes, self.failures, self.machines = self.trials.outcomes, self.trials.failures, self.trials.machines
+        self.tuned: dict[str, Tuned] = {}
         self.began = time.monotonic()
         first = next(iter(self.trials.ledger.lines), None)
         if first is None:
@@ -245,8 +248,8 @@ class Comparison:
                     setting: float(np.mean([self.outcomes[unit.key].loss for unit in tried[entry.name, setting]]))
                     for setting in self.study.grid
                 }
-                best = min(losses, key=losses.__getitem__)
-                plain[entry.name] = (*entry.overrides, best)
+                tuned = self.tuned[entry.name] = Tuned(losses)
+                plain[entry.name] = (*entry.overrides, tuned.best)
         return plain
 
     def _seeds(self, count: int) -> range:
@@ -287,6 +290,7 @@ class Comparison:
             dataclasses.replace(
                 self._result(entry, by_seed[entry.name], base, verdicts.get(entry.name), loss),
                 pilot=self._find_pilot(chosen[entry.name], entry.name, chosen[BASELINE]),
+                tuned=self.tuned.get(entry.name),
             )
             for entry in self.entries
         ]

@@ -19,6 +19,7 @@ from train.study.ledger import NAME
 from train.study.match import WORDS
 from train.study.power import describe_plans, extend_pilot, record_results
 from train.study.records import read_trials, write_trials
+from train.study.tuning import make_tuning_table
 from train.study.words import describe, make_columns, make_rows
 from train.variants import BASELINE, Study
 
@@ -68,10 +69,11 @@ def write_page(folder: Path, study: Study, results: Sequence[Result]) -> None:
             drawings, "Confidence sequences", "The interval holds at all seeds together, however often it is looked at."
         ),
         "Seeds needed": _write_plans(study, variants),
+        "Tuning": _write_tuning(results),
         "Match": add_caption("changed so that budgets are equal", Sentence(_moved(study, variants))),
         "Study": f"<pre>{html.escape(json.dumps(study.record(), indent=1))}</pre>",
     }
-    page = make_page(folder.name, sections.items())
+    page = make_page(folder.name, [(name, text) for name, text in sections.items() if text])
     trials = list(read_trials(folder / NAME)) if (folder / NAME).is_file() else []
     write_report(folder, page, record_results(study, results))
     with explain_failed_writes(folder):
@@ -106,6 +108,16 @@ def _write_plans(study: Study, variants: Sequence[Result]) -> str:
     return "".join(
         f"<p>{heading}:</p>" + "".join(map(_emphasise, sentences)) for heading, sentences in parts.items() if sentences
     )
+
+
+def _write_tuning(results: Sequence[Result]) -> str:
+    """Writes the losses by which settings were chosen, and where the grid ends at the best one."""
+    tuned = {result.entry.name: result.tuned for result in results if result.tuned is not None}
+    if not tuned:
+        return ""
+    open_ended = [f"{name}: {one.describe()}" for name, one in tuned.items() if one.end is not None]
+    table = add_caption("mean loss on the part of the held-out data for tuning", make_tuning_table(tuned))
+    return "".join(map(_emphasise, open_ended)) + f'<div class="steady">{table}</div>'
 
 
 def _emphasise(sentence: str) -> str:

@@ -45,7 +45,8 @@ def describe(result: Result) -> str:
         if verdict.needed is not None and verdict.needed > verdict.seeds:
             text += f"; if this goes on, {verdict.needed} seeds would decide"
     costs = f"parameters {result.parameters:.3f}, FLOPs {result.flops:.3f}, time {result.seconds:.2f} of the baseline's"
-    return f"{text}; {costs}"
+    tuned = f"; {result.tuned.describe()}" if result.tuned is not None and result.tuned.end is not None else ""
+    return f"{text}; {costs}{tuned}"
 
 
 def find_speed(result: Result) -> tuple[float, float] | None:
@@ -131,6 +132,7 @@ def record(result: Result) -> dict[str, Json]:
     return {
         "variant": result.entry.name,
         "overrides": list(result.entry.overrides),
+        "tuned": result.tuned.record() if result.tuned is not None else None,
         "matched": list(result.entry.moved),
         "verdict": "disqualified" if result.entry.out else verdict.word if verdict else None,
         "reason": result.entry.out,

@@ -26,6 +26,7 @@ from train.study.grouped import Grouped
 from train.study.leaks import find_leak
 from train.study.ledger import NAME, Ledger
 from train.study.match import match
+from train.study.page import write_page
 from train.study.trial import Outcome, Trainer, Unit, make_trial, measure, restrict
 from train.study.words import describe, record
 from train.study.workers import Pool, Worker, list_cores
@@ -185,6 +186,33 @@ def test_settings_are_chosen_for_all_alike_on_seeds_and_examples_of_their_own(tm
         ("good", "a=2"),
         ("same", "a=1"),
     }
+
+
+def test_a_setting_at_an_end_of_the_grid_is_said_and_all_losses_of_the_tuning_are_in_the_report(tmp_path: Path) -> None:
+    study = dataclasses.replace(STUDY, grid=("rate=3e-4", "rate=1e-3", "rate=1e-2"), seeds=3)
+    best = {BASELINE: "rate=1e-3", "good": "rate=1e-2", "same": "rate=3e-4"}
+
+    def loss(unit: Unit) -> float:
+        if unit.part == "tuning" and unit.variant == "same" and unit.overrides[-1] == "rate=1e-2":
+            return math.inf
+        return noise(unit) + (unit.overrides[-1] != best[unit.variant])
+
+    results = Comparison(study, tmp_path, entered("good", "same")).run(make_by(loss, []))
+    assert {result.entry.name: result.tuned.best for result in results if result.tuned is not None} == best
+    said = [describe(result) for result in results[1:]]
+    assert said[0].endswith("; best at rate=1e-2, the greatest of the grid, so a wider one may change this")
+    assert said[1].endswith("; best at rate=3e-4, the least of the grid, so a wider one may change this")
+    recorded = record(results[2])["tuned"]
+    assert isinstance(recorded, dict)
+    assert (recorded["best"], recorded["end_of_grid"]) == ("rate=3e-4", "least")
+    means = recorded["losses"]
+    assert isinstance(means, dict)
+    assert [name for name, value in means.items() if value is None] == ["rate=1e-2"]
+    write_page(tmp_path, study, results)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>diverged</td>") == 1
+    assert page.count("(best)</td>") == 3
+    assert "<strong>baseline</strong>" not in page.partition("Tuning")[2]
 
 
 def test_a_variant_whose_loss_is_not_finite_is_out_and_the_others_go_on(tmp_path: Path) -> None:
