@@ -24,7 +24,7 @@ class Tuned:
 
     @property
     def end(self) -> str | None:
-        """The end of the grid at which the best setting lies, "least" or "greatest"; None inside, and without numbers."""
+        """The end of the grid that the best setting is, "least" or "greatest"; None inside, and without numbers."""
         paths, values = zip(*(setting.split("=", 1) for setting in self.losses), strict=True)
         try:
             numbers = sorted({float(value) for value in values})
