@@ -140,10 +140,10 @@ def _members(owner: type) -> list[str]:
 
 
 def studies(name: str = "") -> str:
-    """Sections of the studies of configs/: docstrings, and figures if the trials are kept beside the pages."""
-    from train.config import list_studies
+    """Sections of the studies and searches of configs/: docstrings, and figures if the trials are kept here."""
+    from train.config import list_searches, list_studies
 
-    return "\n\n".join(map(study, list_studies()))
+    return "\n\n".join(map(study, sorted([*list_studies(), *list_searches()])))
 
 
 def study(name: str) -> str:
@@ -156,21 +156,37 @@ def study(name: str) -> str:
 
 
 def figures(name: str) -> Iterator[str]:
-    """Figures of the trials in _static/studies/NAME.csv: differences from the baseline by seed, a figure a variant."""
-    from train.page import Panels, add_caption
+    """Figures of the trials in _static/studies/NAME.csv: of runs of several sizes the laws of their losses, otherwise
+    differences from the baseline by seed, a figure a variant.
+    """
+    from train.page import add_caption
     from train.report.style import DARK, format_properties
-    from train.study.figures import draw_sequence
-    from train.variants import BASELINE
 
     path = ROOT / "docs" / "_static" / "studies" / f"{name}.csv"
     if not path.is_file():
         return
-    losses: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            losses.setdefault(row["variant"], {})[row["seed"]] = float(row["loss"])
+        rows = list(csv.DictReader(file))
+    draw = _draw_laws if "flops" in rows[0] else _draw_sequences
+    dark = format_properties(DARK)
+    themes = f'body[data-theme="dark"] .morphax {{ {dark} }} @media (prefers-color-scheme: dark) {{'
+    themes += f' body:not([data-theme="light"]) .morphax {{ {dark} }} }}'
+    caption, shown = draw(name, rows)
+    shown = add_caption(f"{name}: {caption}", shown)
+    yield f'```{{raw}} html\n<div class="morphax"><style>{themes}</style>{shown}</div>\n```'
+
+
+def _draw_sequences(name: str, rows: list[dict[str, str]]) -> tuple[str, Any]:
+    from train.page import Panels
+    from train.study.figures import draw_sequence
+    from train.variants import BASELINE
+
+    losses: dict[str, dict[str, float]] = {}
+    for row in rows:
+        losses.setdefault(row["variant"], {})[row["seed"]] = float(row["loss"])
     base = losses.pop(BASELINE)
-    settings = importlib.import_module(f"configs.{name}").study()
+    module = importlib.import_module(f"configs.{name}")
+    settings = module.study() if hasattr(module, "study") else module.search()
     plots = []
     for variant, by_seed in losses.items():
         differences = [by_seed[seed] - base[seed] for seed in by_seed]
@@ -178,12 +194,20 @@ def figures(name: str) -> Iterator[str]:
         plot = draw_sequence(differences, mean, settings.alpha / len(losses), settings.smallest)
         if plot is not None:
             plots.append(dataclasses.replace(plot, title=variant))
-    caption = f"{name}: difference from the baseline's loss by seed, with its confidence sequence"
-    dark = format_properties(DARK)
-    themes = f'body[data-theme="dark"] .morphax {{ {dark} }} @media (prefers-color-scheme: dark) {{'
-    themes += f' body:not([data-theme="light"]) .morphax {{ {dark} }} }}'
-    shown = add_caption(caption, Panels(tuple(plots)))
-    yield f'```{{raw}} html\n<div class="morphax"><style>{themes}</style>{shown}</div>\n```'
+    return "difference from the baseline's loss by seed, with its confidence sequence", Panels(tuple(plots))
+
+
+def _draw_laws(name: str, rows: list[dict[str, str]]) -> tuple[str, Any]:
+    from train.study.ladder import Run, find_trends
+    from train.study.ladder_page import draw_laws
+
+    runs: dict[str, list[Run]] = {}
+    for row in rows:
+        run = Run(float(row["flops"]), int(row["parameters"]), int(row["tokens"]), float(row["loss"]))
+        runs.setdefault(row["variant"], []).append(run)
+    return "loss over training FLOPs, runs as points, laws with their 95 % intervals", draw_laws(
+        runs, find_trends(runs)
+    )
 
 
 WRITERS: dict[str, Callable[[str], str]] = {

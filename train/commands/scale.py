@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     enable_compilation_cache()
     from train.report.console import Console, print_table
     from train.study.compare import Result
-    from train.study.ladder import Rung, climb, describe_trend, find_trends, plan_ladder, record_ladder
+    from train.study.ladder import Rung, climb, collect_runs, describe_trend, find_trends, plan_ladder, record_ladder
     from train.study.ladder_page import make_ladder_table, write_ladder_page
     from train.study.workers import open_maker
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
     with open_maker(options.workers, options.ray, console.say) as make:
         points = climb(rungs, folder, make, look)
-    trends = find_trends(points)
+    trends = find_trends(collect_runs(points))
     write_ladder_page(folder, study, points, trends)
     if options.json:
         print(json.dumps(record_ladder(points, trends)))

@@ -7,9 +7,9 @@ times each of the multiples of tokens.  In muP with the size 1 as its base, the 
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from models.depth.stack import Stack
 from models.parametrization import width_of
@@ -163,30 +163,40 @@ class Trend:
     per_token: float = 6.0
 
 
-def find_trends(points: Sequence[Point]) -> list[Trend]:
-    """Fits the laws of each structure that has a loss at three sizes or more; each seed is a run."""
-    names = dict.fromkeys(point.name for point in points)
+class Run(NamedTuple):
+    """A seed of a structure at a size: training FLOPs, parameters, tokens, and the held-out loss."""
+
+    flops: float
+    parameters: int
+    tokens: int
+    loss: float
+
+
+def collect_runs(points: Sequence[Point]) -> dict[str, list[Run]]:
+    """Collects the runs of each structure that was compared, those that diverged left out."""
+    runs: dict[str, list[Run]] = {point.name: [] for point in points}
+    for point in points:
+        if point.result.entry.out is None:
+            finite = filter(math.isfinite, point.result.losses)
+            runs[point.name] += [Run(point.flops, point.parameters, point.rung.tokens, loss) for loss in finite]
+    return runs
+
+
+def find_trends(runs: Mapping[str, Sequence[Run]]) -> list[Trend]:
+    """Fits the laws of each structure that has a loss at three sizes or more, the baseline's first."""
     trends: dict[str, Trend] = {}
-    for name in names:
-        runs = [
-            (point.flops, point.parameters, point.rung.tokens, loss)
-            for point in points
-            if point.name == name and point.result.entry.out is None
-            for loss in point.result.losses
-            if math.isfinite(loss)
-        ]
-        if len({flops for flops, *_ in runs}) < 3:
+    for name, own in runs.items():
+        if len({run.flops for run in own}) < 3:
             continue
-        losses = [loss for *_, loss in runs]
-        law = fit_scaling([[flops] for flops, *_ in runs], losses)
-        ratios = {round(tokens / parameters, 6) for _, parameters, tokens, _ in runs}
-        grid = {(parameters, tokens) for _, parameters, tokens, _ in runs}
+        losses = [run.loss for run in own]
+        law = fit_scaling([[run.flops] for run in own], losses)
+        ratios = {round(run.tokens / run.parameters, 6) for run in own}
         both = None
-        if len(ratios) > 1 and len(grid) >= 5:
-            both = fit_scaling([[parameters, tokens] for _, parameters, tokens, _ in runs], losses)
+        if len(ratios) > 1 and len({(run.parameters, run.tokens) for run in own}) >= 5:
+            both = fit_scaling([[run.parameters, run.tokens] for run in own], losses)
         baseline = trends.get(BASELINE)
         crossing = find_crossing(law, baseline.law) if baseline is not None else None
-        per_token = statistics.median(flops / parameters / tokens for flops, parameters, tokens, _ in runs)
+        per_token = statistics.median(run.flops / run.parameters / run.tokens for run in own)
         trends[name] = Trend(name, law, find_reach(law), crossing, both, per_token)
     return list(trends.values())
 

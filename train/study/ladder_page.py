@@ -1,9 +1,10 @@
 """The table and the page of a ladder."""
 
+import csv
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import rich.table
 import rich.text
 
 from train.charts import Plot, Series
+from train.disk import explain_failed_writes
 from train.page import Table, add_caption
 from train.report.figures import write_figures
 from train.report.html import make_page
 from train.study.files import write_report, write_tables
-from train.study.ladder import Point, Trend, describe_trend, record_ladder
+from train.study.ladder import Point, Run, Trend, collect_runs, describe_trend, record_ladder
 from train.study.scaling import find_optimum, find_parabola_bias
 from train.variants import BASELINE, Study
 
@@ -51,24 +53,18 @@ def make_ladder_table(points: Sequence[Point]) -> rich.table.Table:
     return table
 
 
-def draw_laws(points: Sequence[Point], trends: Sequence[Trend]) -> Plot:
+def draw_laws(runs: Mapping[str, Sequence[Run]], trends: Sequence[Trend]) -> Plot:
     """Draws losses over compute: runs as points, laws as lines up to their reach, their 95 % intervals as bands."""
     series: list[Series] = []
     for number, trend in enumerate(trends):
         grid = np.geomspace(trend.law.lowest[0], trend.reach, DRAWN).tolist()
         band = [(math.log10(flops), *trend.law.predict_interval(flops)) for flops in grid]
         line = [(math.log10(flops), trend.law.predict(flops)) for flops in grid]
-        runs = [
-            (math.log10(point.flops), loss)
-            for point in points
-            if point.name == trend.name
-            for loss in point.result.losses
-            if math.isfinite(loss)
-        ]
+        dots = tuple((math.log10(run.flops), run.loss) for run in runs[trend.name])
         series += [
             Series("", tuple(band), "band", number),
             Series(trend.name, tuple(line), "line", number),
-            Series("", tuple(runs), "points", number),
+            Series("", dots, "points", number),
         ]
         if trend.crossing is not None:
             compute, low, high, _ = trend.crossing
@@ -126,13 +122,13 @@ def describe_bias(points: Sequence[Point], trend: Trend) -> str:
 
 def draw_ladder(points: Sequence[Point], trends: Sequence[Trend]) -> dict[str, Plot]:
     """Draws the figures of a ladder by name."""
-    figures = {"loss_over_compute": draw_laws(points, trends)} if trends else {}
+    figures = {"loss_over_compute": draw_laws(collect_runs(points), trends)} if trends else {}
     sizes = {f"loss_over_parameters_{trend.name}": draw_sizes(points, trend) for trend in trends}
     return figures | {name: plot for name, plot in sizes.items() if plot is not None}
 
 
 def write_ladder_page(folder: Path, study: Study, points: Sequence[Point], trends: Sequence[Trend]) -> None:
-    """Writes report.html, summary.json, tables and figures of a ladder."""
+    """Writes report.html, summary.json, tables, trials.csv and figures of a ladder."""
     sentences = [f"<p><strong>{html.escape(describe_trend(trend))}</strong></p>" for trend in trends]
     figures = draw_ladder(points, trends)
     captions = {
@@ -153,4 +149,7 @@ def write_ladder_page(folder: Path, study: Study, points: Sequence[Point], trend
     }
     write_report(folder, make_page(folder.name, sections.items()), record_ladder(points, trends))
     write_tables(folder, COLUMNS, rows)
+    with explain_failed_writes(folder), (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = [(name, *run) for name, runs in collect_runs(points).items() for run in runs]
+        csv.writer(file, lineterminator="\n").writerows([("variant", *Run._fields), *lines])
     write_figures(folder, figures)

@@ -12,7 +12,7 @@ from tests.places import CONFIGS
 from train.cli import main
 from train.commands.scale import read_multiples
 from train.errors import InputError
-from train.study.ladder import climb, describe_trend, find_trends, plan_ladder, record_ladder
+from train.study.ladder import climb, collect_runs, describe_trend, find_trends, plan_ladder, record_ladder
 from train.study.ladder_page import draw_laws, draw_sizes, make_rows, write_ladder_page
 from train.study.trial import Outcome, Unit
 from train.variants import BASELINE, Study
@@ -73,10 +73,10 @@ def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_pa
             yield pair
 
     points = climb(rungs[:2], tmp_path, counted)
-    assert find_trends(points) == []
+    assert find_trends(collect_runs(points)) == []
     points = climb(rungs, tmp_path, counted)
     assert len({(unit.overrides, unit.seed, unit.variant) for unit in made}) == len(made) == 2 * 2 * 4
-    trends = {trend.name: trend for trend in find_trends(points)}
+    trends = {trend.name: trend for trend in find_trends(collect_runs(points))}
     assert trends["steep"].law.exponents[0] > trends[BASELINE].law.exponents[0]
     crossing = trends["steep"].crossing
     assert crossing is not None
@@ -92,22 +92,25 @@ def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_pa
         json.dumps(record_ladder(points, list(trends.values())))
     )
     assert len(make_rows(points)) == 8
-    drawn = draw_laws(points, list(trends.values()))
+    drawn = draw_laws(collect_runs(points), list(trends.values()))
     (span,) = [series.points for series in drawn.series if series.name == "steep crosses"]
     assert 10 ** span[0][0] == pytest.approx(crossing[1])
     assert 10 ** span[1][0] == pytest.approx(crossing[2])
     assert (tmp_path / "figures" / "loss_over_compute.pdf").is_file()
     assert (tmp_path / "table.tex").is_file()
+    head, *lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert head == "variant,flops,parameters,tokens,loss"
+    assert len(lines) == 16
 
 
 @pytest.mark.slow
 def test_parameters_and_tokens_that_both_vary_give_the_form_of_both(tmp_path: Path) -> None:
     study = dataclasses.replace(STUDY, variants={"same": ("seed=1",)})
     points = climb(plan_ladder(study, [1, 2, 3], [0.5, 1.0, 2.0]), tmp_path, make)
-    sizes = find_trends(points)[0].sizes
+    sizes = find_trends(collect_runs(points))[0].sizes
     assert sizes is not None
     assert len(sizes.exponents) == 2
-    trends = find_trends(points)
+    trends = find_trends(collect_runs(points))
     assert "FLOPs best at" in describe_trend(trends[0])
     write_ladder_page(tmp_path, study, points, trends)
     page = (tmp_path / "report.html").read_text()
