@@ -23,7 +23,7 @@ class Study:
     `smallest` is the smallest difference of interest, as a share of the baseline's loss. `free` are the fields that
     `budget` may change (see `train.study.match`); `minutes` ends the study after the round in which they are over.
     `files` are Python files whose components overrides may name.  `scales` are more overrides by the name of a larger
-    study of the same kind, such as "colab".
+    study of the same kind, such as "colab".  `sizes` are those of a ladder, multiples of width and depth.
     """
 
     config: str
@@ -40,6 +40,7 @@ class Study:
     minutes: float | None = None
     files: tuple[str, ...] = ()
     scales: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    sizes: tuple[float, ...] = (0.5, 1.0, 2.0)
 
     def __post_init__(self) -> None:
         if BASELINE in self.variants:

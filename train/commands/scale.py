@@ -1,6 +1,7 @@
 """`morphax scale`: a structure and its variants at several sizes, and how their losses go on with compute."""
 
 import argparse
+import dataclasses
 import fractions
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="the baseline, or a study: name of a file in configs/, or your own")
     add_structure_arguments(parser, "flops")
     add_scale_argument(parser)
-    parser.add_argument("--sizes", default="1/2,1,2", help="multiples of width and depth (default: 1/2,1,2)")
+    parser.add_argument("--sizes", help="multiples of width and depth (default: the study's, or 1/2,1,2)")
     parser.add_argument("--tokens", default="1", help="multiples of the tokens of each size (default: 1)")
     parser.add_argument(
         "--parametrization",
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="mup",
         help="mup serves every size with the settings of size 1 (default)",
     )
-    parser.add_argument("--seeds", type=int, default=2, help="seeds of each structure at each size (default: 2)")
+    parser.add_argument("--seeds", type=int, help="seeds of each structure at each size (default: the study's, or 2)")
     parser.add_argument("--to", dest="folder", type=Path, help="folder of the ladder (default: runs/CONFIG_scale)")
     parser.set_defaults(tune=None, free=[], most=None, alpha=None, smallest=None, budget=None, until=None)
 
@@ -53,14 +54,17 @@ def read_multiples(name: str, text: str) -> list[float]:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    sizes, tokens = read_multiples("--sizes", options.sizes), read_multiples("--tokens", options.tokens)
+    tokens = read_multiples("--tokens", options.tokens)
     with convert_errors():
         study = read_study(options)
+    study = dataclasses.replace(study, seeds=study.seeds or 2)
+    sizes = study.sizes if options.sizes is None else read_multiples("--sizes", options.sizes)
     enable_compilation_cache()
     from train.report.console import Console, print_table
     from train.study.compare import Result
     from train.study.ladder import Rung, climb, collect_runs, describe_trend, find_trends, plan_ladder, record_ladder
     from train.study.ladder_page import make_ladder_table, write_ladder_page
+    from train.study.live import Countdown
     from train.study.workers import open_maker
 
     folder = options.folder or name_folder(options, "scale")
@@ -70,9 +74,14 @@ def run(options: argparse.Namespace) -> int:
         console.say(f"size {rung.size:g}: width {rung.width}, {rung.steps} steps, {rung.tokens:.3g} tokens")
     make_folder(folder)
 
-    def look(rung: Rung, results: list[Result]) -> None:
-        if results and results[0].losses:
-            console.say(f"{rung.name}: seed {len(results[0].losses)}, loss of the baseline {results[0].loss:.4f}")
+    countdown, said = Countdown(), set[str]()
+
+    def look(rung: Rung, results: list[Result], share: float) -> None:
+        losses = ", ".join(f"{one.entry.name} {one.loss:.4f}" for one in results if one.losses)
+        trials = f"{rung.name}, trial {sum(len(one.losses) for one in results)}"
+        if losses and trials not in said:
+            said.add(trials)
+            console.say(f"{trials}: mean loss {losses}; {countdown.describe(share)}")
 
     with open_maker(options.workers, options.ray, console.say) as make:
         points = climb(rungs, folder, make, look)

@@ -122,17 +122,37 @@ def _count(study: Study) -> tuple[int, int, int]:
 
 
 def climb(
-    rungs: Sequence[Rung], folder: Path, make: Make, look: Callable[[Rung, list[Result]], None] = lambda *_: None
+    rungs: Sequence[Rung],
+    folder: Path,
+    make: Make,
+    look: Callable[[Rung, list[Result], float], None] = lambda *_: None,
 ) -> list[Point]:
-    """Carries out the study of each rung in a folder of its own; what a ledger holds is not done again."""
+    """Carries out the study of each rung in a folder of its own; what a ledger holds is not done again.
+
+    `look` gets the results at a size, and the share of the FLOPs of all trials that is done.
+    """
     entered = [enter(rung.study, alone=True) for rung in rungs]  # before anything is trained
+    trials = {
+        (rung.name, entry.name): float(entry.cost.flops) * rung.steps
+        for rung, entries in zip(rungs, entered, strict=True)
+        for entry in entries
+        if entry.out is None
+    }
+    whole = sum(trials.values()) * (rungs[0].study.seeds or 1)
     points: list[Point] = []
+    before = 0.0
     for rung, entries in zip(rungs, entered, strict=True):
         target = folder / rung.name
         target.mkdir(parents=True, exist_ok=True)
-        results = Comparison(rung.study, target, entries, alone=True).run(
-            make, lambda results, *_, rung=rung: look(rung, results)
-        )
+
+        def count(results: Sequence[Result], rung: Rung = rung) -> float:
+            return sum(trials.get((rung.name, one.entry.name), 0.0) * len(one.losses) for one in results)
+
+        def tell(results: list[Result], *_: int, rung: Rung = rung, before: float = before) -> None:
+            look(rung, results, (before + count(results)) / whole)
+
+        results = Comparison(rung.study, target, entries, alone=True).run(make, tell)
+        before += count(results)
         points += [
             Point(
                 rung,

@@ -81,21 +81,32 @@ class Live(Screen):
             self.last = line
 
 
+class Countdown:
+    """The time left by the share of the work that was done since the first look; what a ledger held took no time."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: float | None = None
+
+    def describe(self, share: float) -> str:
+        """Describes the share that is done and the time left, if that can be told."""
+        self.first = share if self.first is None else self.first
+        made, spent = share - self.first, time.monotonic() - self.began
+        left = f", about {format_duration(spent * (1 - share) / made)} left" if made > 0.02 and share < 1 else ""
+        return f"{share:.0%} of the training{left}"
+
+
 class LiveSearch(Screen):
     """Shows the best candidates of a search as trials end, with the time left."""
 
     def __init__(self, console: Console, rungs: Sequence[Rung]) -> None:
         super().__init__(console)
         self.rungs = rungs
-        self.first: float | None = None  # share that was done before
+        self.countdown = Countdown()
 
     def update(self, progress: Progress) -> None:
         """Shows a look at the search: on a terminal the best candidates, otherwise a line when a rung begins."""
-        spent = time.monotonic() - self.began
-        self.first = progress.share if self.first is None else self.first
-        made = progress.share - self.first
-        left = f", about {format_duration(spent * (1 - progress.share) / made)} left" if made > 0.02 else ""
-        line = f"{progress.said}, {progress.share:.0%} of the training{left}"
+        line = f"{progress.said}, {self.countdown.describe(progress.share)}"
         if self.live is not None:
             table = make_search_table(progress.standings, self.rungs)
             self.live.update(rich.console.Group(table, rich.text.Text(line)))

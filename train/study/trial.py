@@ -8,7 +8,9 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
@@ -249,8 +251,18 @@ def read_answer(line: str) -> Outcome | str:
     return Outcome(fields["loss"], curve, fields["seconds"], fields["accuracy"], fields["memory"])
 
 
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def serve(make: Callable[[Unit], Outcome] = make_trial) -> None:
-    """A worker: a line of JSON for each unit on standard input, and one for its outcome on standard output."""
+    """A worker: a line of JSON for each unit on standard input, and one for its outcome on standard output.
+
+    It ends with the process that started it, in the middle of a trial too.
+    """
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     enable_compilation_cache()
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer

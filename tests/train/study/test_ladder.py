@@ -74,7 +74,10 @@ def test_laws_are_fitted_over_sizes_and_a_ladder_that_was_stopped_goes_on(tmp_pa
 
     points = climb(rungs[:2], tmp_path, counted)
     assert find_trends(collect_runs(points)) == []
-    points = climb(rungs, tmp_path, counted)
+    shares: list[float] = []
+    points = climb(rungs, tmp_path, counted, lambda rung, results, share: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
     assert len({(unit.overrides, unit.seed, unit.variant) for unit in made}) == len(made) == 2 * 2 * 4
     trends = {trend.name: trend for trend in find_trends(collect_runs(points))}
     assert trends["steep"].law.exponents[0] > trends[BASELINE].law.exponents[0]

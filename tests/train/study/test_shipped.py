@@ -7,6 +7,7 @@ import pytest
 from train.cli import main
 from train.commands.compare import add, name_folder, read_study
 from train.config import import_config, list_studies, load_config
+from train.study.ladder import plan_ladder
 from train.variants import Study
 
 
@@ -32,3 +33,9 @@ def test_a_scale_adds_its_settings_before_those_of_the_command_line(capsys: pyte
     assert str(name_folder(options, "study")) == "runs/compare_norms_colab_study"
     assert main(["compare", "compare_norms", "--scale", "moon"]) == 2
     assert "has no scale 'moon'; it has colab, pod" in capsys.readouterr().err
+
+
+def test_a_ladder_has_the_sizes_of_its_study() -> None:
+    study: Study = import_config("scaling_mixers").study()
+    assert [rung.width for rung in plan_ladder(study, study.sizes)] == [64, 96, 128, 192]
+    assert Study("tiny_lm").sizes == (0.5, 1.0, 2.0)
