@@ -11,7 +11,7 @@ PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 APART := $(addprefix --ignore tests/,parity benchmarks browser notebooks savedmodel tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench gate lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -60,14 +60,14 @@ browser: .venv/dev ## the page of morphax serve in Chromium, on a desktop and on
 	@command -v chromium >/dev/null || { echo "The page is tested in Chromium: install it, so that chromium is on the path"; exit 2; }
 	$(BIN)/python -m pytest tests/browser
 
-bench: .venv/parity ## speed and memory against PyTorch, of each mixer against attention, of decoding with and without the cache
-	$(BIN)/python -m tests.benchmarks.finetune
-	$(BIN)/python -m tests.benchmarks.language
-	$(BIN)/python -m tests.benchmarks.mixers
-	$(BIN)/python -m tests.benchmarks.decoding
-	$(BIN)/python -m tests.benchmarks.generation
-	$(BIN)/python -m tests.benchmarks.images
-	$(BIN)/python -m tests.benchmarks.data
+bench: .venv/parity ## runs/bench/page.md: speed and memory against other programs, of each mixer against attention, of decoding with and without the cache
+	$(BIN)/python -m tests.benchmarks
+
+gate: .venv/parity ## ratios of speed to other programs that may not fall by a tenth
+	$(BIN)/python -m tests.benchmarks.language --gate --only "4 x 128" "6 x 384"
+	$(BIN)/python -m tests.benchmarks.generation --gate --only "6 x 384, 1"
+	$(BIN)/python -m tests.benchmarks.images --gate --only "96 pixels"
+	$(BIN)/python -m tests.benchmarks.data --gate
 
 lanes: .venv/core .lanes/current/installed .lanes/colab/installed ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh

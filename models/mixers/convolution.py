@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from models.activation import silu
+from models.backend.platform import platform
 from models.cache import extend, index_new, remember
 from models.context import Context
 from models.contracts import Activation
 from models.roles import SCALED, UNDECAYED, Roles
 from models.structure import require_positive
+
+BLOCK = 64  # tokens of a block of the gradient
 
 
 class ShortConvolution(nn.Module):
@@ -36,12 +39,73 @@ class ShortConvolution(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
         d = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.width, d)).astype(x.dtype)
-        y = jnp.zeros_like(x)
-        for lag, past in enumerate(reversed(neighbours(self, x, ctx, self.width))):
-            y = y + kernel[lag] * past
+        if ctx.decoding is None and platform() == "cpu":
+            y = sum_lags(x, kernel, ctx.segments)
+        else:
+            y = jnp.zeros_like(x)
+            for lag, past in enumerate(reversed(neighbours(self, x, ctx, self.width))):
+                y = y + kernel[lag] * past
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (d,)).astype(x.dtype)
         return y if self.activation is None else self.activation(y)
+
+
+@jax.custom_vjp
+def sum_lags(x: jax.Array, kernel: jax.Array, segments: jax.Array | None) -> jax.Array:
+    """Computes sum_j kernel_j * x_{t - j} over tokens of the same example: (b, t, d), kernel (width, d) -> (b, t, d).
+
+    The gradient is computed in blocks of tokens, of a y' that is computed once: XLA would fuse what y' is made of into
+    each of the lags, and compute it as many times.
+    """
+    return _sum_lags(x, kernel, segments)
+
+
+def _sum_lags(x: jax.Array, kernel: jax.Array, segments: jax.Array | None) -> jax.Array:
+    t = x.shape[1]
+    y = kernel[0] * x
+    for lag in range(1, min(len(kernel), t)):
+        past = jnp.pad(x[:, :-lag], ((0, 0), (lag, 0), (0, 0)))
+        if segments is not None:
+            past = jnp.where((segments == jnp.pad(segments[:, :-lag], ((0, 0), (lag, 0))))[..., None], past, 0)
+        y = y + kernel[lag] * past
+    return y
+
+
+def _keep_inputs(
+    x: jax.Array, kernel: jax.Array, segments: jax.Array | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
+    return _sum_lags(x, kernel, segments), (x, kernel, segments)
+
+
+def _sum_lags_back(
+    kept: tuple[jax.Array, jax.Array, jax.Array | None], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    x, kernel, segments = kept
+    (b, t, d), width, block = x.shape, len(kernel), min(BLOCK, x.shape[1])
+    rest = -t % block
+    own = jnp.pad(x, ((0, 0), (0, rest), (0, 0)))
+    later = jnp.pad(dy, ((0, 0), (0, rest + width - 1), (0, 0)))
+    owners = None if segments is None else jnp.pad(segments, ((0, 0), (0, rest + width - 1)))
+
+    def add(dkernel: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs = jax.lax.dynamic_slice_in_dim(own, start, block, 1)
+        wide = jax.lax.dynamic_slice_in_dim(later, start, block + width - 1, 1)
+        parts = [wide[:, lag : lag + block] for lag in range(width)]
+        if owners is not None:
+            near = jax.lax.dynamic_slice_in_dim(owners, start, block + width - 1, 1)
+            same = (near[:, lag : lag + block] == near[:, :block] for lag in range(width))
+            parts = [jnp.where(mask[..., None], part, 0) for mask, part in zip(same, parts, strict=True)]
+        sums = [jnp.sum(part * inputs, (0, 1), jnp.float32) for part in parts]
+        dx = sum((kernel[lag] * part for lag, part in enumerate(parts)), jnp.zeros_like(inputs))
+        return dkernel + jnp.stack(sums), dx
+
+    first = jnp.zeros(kernel.shape, jnp.float32)
+    dkernel, blocks = jax.lax.scan(add, first, jnp.arange(0, t + rest, block))
+    dx = jnp.moveaxis(blocks, 0, 1).reshape(b, t + rest, d)[:, :t]
+    return dx, dkernel.astype(kernel.dtype), None
+
+
+sum_lags.defvjp(_keep_inputs, _sum_lags_back)
 
 
 def neighbours(module: nn.Module, x: jax.Array, ctx: Context, width: int, after: int = 0) -> list[jax.Array]:

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_all, read_worker, serve
+from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
 
 GOAL = 2.0
 
@@ -133,8 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tests.benchmarks.profiled import profile_calls
 
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a profile of morphax's call there")
+    add_turn_options(options, 5, "Python's profile of morphax's call")
     given = options.parse_args(arguments)
     begin()
     chosen = selected(SIZES, given.only)
@@ -145,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder.mkdir()
             make_files(SIZES[name], folder)
         figures, failures = compare_all(
-            "tests.benchmarks.data", tuple(STARTS), SIZES, chosen, given.rounds, "From JSON lines to packed batches"
+            "tests.benchmarks.data", tuple(STARTS), SIZES, chosen, given, "From JSON lines to packed batches"
         )
         if given.profile is not None:
             for name in chosen:

@@ -17,12 +17,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_all, read_worker, serve
+from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,25 +167,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tests.benchmarks.profiled import profile
 
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
-    options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's decoding there")
+    add_turn_options(options, 7, "a trace of morphax's decoding")
     given = options.parse_args(arguments)
     begin()
     chosen = selected(SIZES, given.only)
     figures, failures = compare_all(
-        "tests.benchmarks.generation", tuple(STARTS), SIZES, chosen, given.rounds, "Greedy decoding"
+        "tests.benchmarks.generation", tuple(STARTS), SIZES, chosen, given, "Greedy decoding"
     )
     if given.profile is not None:
         for name in chosen:
             profile(start_morphax(SIZES[name])[0], given.profile / "".join(filter(str.isalnum, name)), 1)
-    single = [name for name in chosen if SIZES[name].batch == 1]
-    passes = {name: measure_passes(name, given.rounds) for name in single}
-    report(
-        ("model, batch", *(f"{count} foretold" for count in FORETOLD)),
-        [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
-        "A pass over foretold tokens, in times of a token",
-    )
-    figures["passes"] = passes
+    if not given.gate:
+        single = [name for name in chosen if SIZES[name].batch == 1]
+        passes = {name: measure_passes(name, given.rounds) for name in single}
+        report(
+            ("model, batch", *(f"{count} foretold" for count in FORETOLD)),
+            [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
+            "A pass over foretold tokens, in times of a token",
+        )
+        figures["passes"] = passes
     finish(figures, given.json, failures)
 
 

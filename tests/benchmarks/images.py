@@ -14,12 +14,11 @@ as fast.  `--profile` also writes a trace of morphax's step, and prints the ten 
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_all, read_worker, serve
+from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
 
 GOAL = 1.0
 
@@ -189,13 +188,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tests.benchmarks.profiled import profile
 
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
-    options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's step there")
+    add_turn_options(options, 7, "a trace of morphax's step")
     given = options.parse_args(arguments)
     begin()
     chosen = selected(SIZES, given.only)
     figures, failures = compare_all(
-        "tests.benchmarks.images", tuple(STARTS), SIZES, chosen, given.rounds, "Vision transformers from scratch"
+        "tests.benchmarks.images", tuple(STARTS), SIZES, chosen, given, "Vision transformers from scratch"
     )
     if given.profile is not None:
         for name in chosen:

@@ -17,12 +17,11 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tests.benchmarks.turns import compare_all, read_worker, serve
+from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
 
 Precision = Literal["float32", "bfloat16"]
 GOAL = 1.2
@@ -248,13 +247,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tests.benchmarks.profiled import profile
 
     options: argparse.ArgumentParser = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=7, help="turns of each (default: 7)")
-    options.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of morphax's step there")
+    add_turn_options(options, 7, "a trace of morphax's step")
     given = options.parse_args(arguments)
     begin()
     chosen = selected(SIZES, given.only)
     figures, failures = compare_all(
-        "tests.benchmarks.language", tuple(STARTS), SIZES, chosen, given.rounds, "Training from scratch"
+        "tests.benchmarks.language", tuple(STARTS), SIZES, chosen, given, "Training from scratch"
     )
     if given.profile is not None:
         for name in chosen:

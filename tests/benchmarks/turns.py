@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -9,9 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from train.__main__ import TUNABLES
+
+RECORD = Path(__file__).with_name("recorded.json")  # ratios by benchmark and size
+KEPT = 0.9  # of a recorded ratio
+FEWEST, MOST = 3, 15  # rounds of `--gate`
 
 
 def measure_process() -> int:
@@ -72,17 +78,22 @@ class Worker:
         self.process.wait()
 
 
-def compare_speeds(module: str, who: Sequence[str], name: str, amount: int, times: int, rounds: int) -> dict[str, Any]:
+def compare_speeds(
+    module: str, who: Sequence[str], name: str, amount: int, times: int, rounds: int, enough: float = math.inf
+) -> dict[str, Any]:
     """Measures two programs in turn, the first beside the second: `times` calls a turn, each of `amount` tokens.
 
-    Gives tokens a second of both and their ratio in each round, what each told at its start, and peak memory.
+    Ends before `rounds` when the median ratio of `FEWEST` rounds or more is at least `enough`.  Gives tokens a second
+    of both and their ratio in each round, what each told at its start, and peak memory.
     """
     ours, theirs = who
     workers = {each: Worker(module, each, name) for each in who}
+    speeds: list[dict[str, float]] = []
     try:
-        speeds = [
-            {each: amount * times / worker.work(times) for each, worker in workers.items()} for _ in range(rounds)
-        ]
+        for _ in range(rounds):
+            speeds.append({each: amount * times / worker.work(times) for each, worker in workers.items()})
+            if len(speeds) >= FEWEST and statistics.median(speed[ours] / speed[theirs] for speed in speeds) >= enough:
+                break
     finally:
         for worker in workers.values():
             worker.stop()
@@ -105,22 +116,54 @@ class Compared(Protocol):
     def goal(self) -> float: ...
 
 
+def add_turn_options(options: argparse.ArgumentParser, rounds: int, profiled: str) -> None:
+    """Adds the options of a benchmark of two programs."""
+    options.add_argument("--rounds", type=int, default=rounds, help=f"turns of each (default: {rounds})")
+    options.add_argument(
+        "--profile", type=Path, metavar="FOLDER", help=f"write {profiled} there, and print the dearest"
+    )
+    options.add_argument("--record", action="store_true", help=f"keep the ratios in {RECORD.name}")
+    options.add_argument(
+        "--gate",
+        action="store_true",
+        help=f"only see that no ratio fell below {KEPT:g} of the recorded one: rounds until their median does, at most"
+        f" {MOST}; a goal that is missed is no failure",
+    )
+
+
 def compare_all(
-    module: str, who: Sequence[str], sizes: Mapping[str, Compared], chosen: Sequence[str], rounds: int, title: str
+    module: str,
+    who: Sequence[str],
+    sizes: Mapping[str, Compared],
+    chosen: Sequence[str],
+    given: argparse.Namespace,
+    title: str,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Measures two programs in turn on each chosen size and prints a table; returns the figures and missed goals."""
+    """Measures two programs in turn on each chosen size and prints a table.
+
+    Returns the figures and the failures: goals that are missed, and ratios that fell by more than a tenth.
+    """
     from tests.benchmarks.measure import note, report
 
     figures: dict[str, Any] = {}
     failures: list[str] = []
     rows: list[tuple[str, ...]] = []
     other = who[1]
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    recorded = record.setdefault(module.rpartition(".")[2], {})
     for name in chosen:
-        size = sizes[name]
-        found = figures[name] = compare_speeds(module, who, name, size.tokens, size.times, rounds)
+        size, before = sizes[name], recorded.get(name)
+        if given.gate and before is None:
+            raise SystemExit(f"No ratio of {name} is recorded; measure it with --record on a machine that is at rest.")
+        least = 0.0 if before is None else KEPT * before
+        rounds, enough = (MOST, least) if given.gate else (given.rounds, math.inf)
+        found = figures[name] = compare_speeds(module, who, name, size.tokens, size.times, rounds, enough)
         ratio = statistics.median(found["ratios"])
-        if ratio < size.goal:
+        if ratio < size.goal and not given.gate:
             failures.append(f"{name}, {ratio:.2f} times as fast as {other}; the goal is {size.goal:g}")
+        if ratio < least and not given.record:
+            failures.append(f"{name}, {ratio:.2f} times as fast as {other}, less than {KEPT:g} of {before:g} before")
+        recorded[name] = round(ratio, 3)
         note(f"{name}: {ratio:.2f}")
         counts = (found["facts"][each].get("parameters") for each in who)
         rows.append(
@@ -135,4 +178,6 @@ def compare_all(
         )
     columns = ("", "parameters", other, "tokens/s", other, "ratio", "MiB", other, "goal")
     report(columns, rows, f"{title}, beside {other}")
+    if given.record:
+        RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return figures, failures

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import Context
-from models.mixers.convolution import LongConvolution, ShortConvolution, causal_convolution
+from models.mixers.convolution import LongConvolution, ShortConvolution, causal_convolution, sum_lags
 from tests.laws.components import WIDTH, normal, parameters
 
 SEGMENTS = np.array([[0, 0, *[1] * 9, 2, *[3] * 40, *[4] * 18], [*[1] * 50, *[2] * 20]])
@@ -48,6 +48,38 @@ def law_short_convolution_is_the_sum(layer: Any) -> None:
 
 def test_a_short_convolution_is_the_sum_over_the_tokens_own_segment() -> None:
     law_short_convolution_is_the_sum(ShortConvolution(3, None, bias=True))
+
+
+@pytest.mark.parametrize(("length", "packed"), [(70, True), (70, False), (3, False), (130, False), (64, True)])
+def test_the_gradient_of_lags_in_blocks_is_that_of_the_shifted_sum(length: int, packed: bool) -> None:
+    x, kernel, dy = normal(1, 2, length, 5), normal(2, 4, 5), normal(3, 2, length, 5)
+    segments = jnp.asarray(SEGMENTS[:, :length]) if packed else None
+
+    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        same = jnp.ones((2, length), jnp.int32) if segments is None else segments
+        ids = jnp.pad(same, ((0, 0), (3, 0)), constant_values=-1)
+        past = jnp.pad(x, ((0, 0), (3, 0), (0, 0)))
+        terms = [
+            jnp.where((ids[:, 3 - lag :][:, :length] == same)[..., None], past[:, 3 - lag :][:, :length], 0)
+            for lag in range(4)
+        ]
+        return sum((kernel[lag] * term for lag, term in enumerate(terms)), jnp.zeros_like(x))
+
+    def blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return sum_lags(x, kernel, segments)
+
+    for ours, theirs in zip(
+        (blocks(x, kernel), *jax.vjp(blocks, x, kernel)[1](dy)),
+        (shifted(x, kernel), *jax.vjp(shifted, x, kernel)[1](dy)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=3e-5)
+
+    def turn(convolve: Any) -> jax.Array:  # a product with the Hessian, which takes forward mode over the gradient
+        slope = jax.grad(lambda x: jnp.sum(jnp.sin(convolve(x, kernel)) * dy))
+        return jax.jvp(slope, (x,), (dy,))[1]
+
+    np.testing.assert_allclose(np.asarray(turn(blocks)), np.asarray(turn(shifted)), atol=1e-4)
 
 
 def law_keeps_variance(layer: Any) -> None:
