@@ -129,10 +129,15 @@ def add_caption(caption: str, piece: Piece) -> str:
 def _format_cells(columns: Sequence[str], row: Sequence[str | Figure], number: int) -> str:
     """Formats the cells of a row; the alt text of a figure is its column and the number of the row."""
     shown = (
-        html.escape(cell) if isinstance(cell, str) else to_html(cell, f"{column} {number}")
+        escape_cell(cell) if isinstance(cell, str) else to_html(cell, f"{column} {number}")
         for column, cell in zip(columns, row, strict=False)
     )
     return "".join(f"<td>{cell}</td>" for cell in shown)
+
+
+def escape_cell(text: str) -> str:
+    """Escapes a cell of a table for HTML, with a number and its interval on one line."""
+    return html.escape(text).replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def _format_word(word: str, amount: float | None, unit: str, full: float) -> str:

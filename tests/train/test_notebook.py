@@ -197,4 +197,4 @@ def test_a_summary_is_a_table_by_itself() -> None:
         "evaluation": {"loss": {"value": 0.5, "interval": 0.1}},
         "review": {},
     }
-    assert "0.5000 ± 0.1000" in pieces(Run(Path("run"), summary))
+    assert "0.5000&nbsp;±&nbsp;0.1000" in pieces(Run(Path("run"), summary))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from train.charts import Plot, Series
 from train.experiment import Experiment
-from train.page import Piece, add_caption
+from train.page import Piece, add_caption, escape_cell
 from train.report.console import describe_privacy, list_facts, list_remarks, list_results
 from train.report.style import STYLE
 from train.sinks.json_lines import Line, get_step, read_metrics
@@ -96,7 +96,7 @@ def _format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = ""
     for first, *rest in rows:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        cells = "".join(f"<td>{escape_cell(cell)}</td>" for cell in rest)
         body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 

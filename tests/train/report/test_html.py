@@ -121,6 +121,7 @@ def test_numbers_of_the_log_are_beside_their_curves(source: str) -> None:
 def test_metrics_stand_beside_what_needs_no_model(source: str) -> None:
     assert '<th scope="row">mae_1</th><td>173.2</td><td>last value 160.4, 24 steps before 171.2</td>' in source
     assert '<th scope="row">accuracy</th><td>0.0000</td><td>majority class 0.5000</td>' in source
+    assert "<td>0.7000&nbsp;±&nbsp;0.0123</td>" in source
     shown = format_summary(SUMMARY)
     assert ("mae_1", "173.2  (last value 160.4, 24 steps before 171.2)") in shown
     assert ("loss", "0.7000 ± 0.0123") in shown
