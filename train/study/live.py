@@ -82,17 +82,22 @@ class Live(Screen):
 
 
 class Countdown:
-    """The time left by the share of the work that was done since the first look; what a ledger held took no time."""
+    """The time left by the share of the work that is done, at the pace of the later half of the looks.
+
+    What a ledger held took no time, and first trials are mostly compilation.
+    """
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.first: float | None = None
+        self.looks: list[tuple[float, float]] = []  # seconds and share
 
     def describe(self, share: float) -> str:
         """Describes the share that is done and the time left, if that can be told."""
-        self.first = share if self.first is None else self.first
-        made, spent = share - self.first, time.monotonic() - self.began
-        left = f", about {format_duration(spent * (1 - share) / made)} left" if made > 0.02 and share < 1 else ""
+        self.looks.append((time.monotonic(), share))
+        (began, first), now = self.looks[len(self.looks) // 2 - 1], self.looks[-1][0]
+        made = share - first
+        left = (
+            f", about {format_duration((now - began) * (1 - share) / made)} left" if made > 0.02 and share < 1 else ""
+        )
         return f"{share:.0%} of the training{left}"
 
 
