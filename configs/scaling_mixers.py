@@ -16,9 +16,8 @@ morphax scale scaling_mixers --scale colab
 
 Rows are sizes 1/2, 3/4, 1 and 3/2 of equal parameters and tokens; FLOPs are those of a whole run, more of the delta
 rule's, so rows of a size compare losses and the laws compare compute. Attention: L = 32.1 C^-0.096 (0.091 to 0.100);
-the delta rule: L = 1.126 + 777 C^-0.236 (0.207 to 0.255), which crosses at 7.3e11 FLOPs (5.4e11 to 1.1e12) and is 1.3 %
-below at 1e13: most of the gain at equal tokens is paid for in FLOPs. It may be extrapolated to 8.4e13. 37 minutes on
-two cores that other work shared.
+the delta rule: L = 1.126 + 777 C^-0.236 (0.207 to 0.255), which crosses at 7.3e11 FLOPs (5.4e11 to 1.1e12) and may be
+extrapolated to 8.4e13. 37 minutes on two cores that other work shared.
 """
 
 from configs.tiny_lm import SCALES

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
+from tests.benchmarks.turns import run_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,37 +156,23 @@ def measure_passes(name: str, rounds: int) -> dict[int, float]:
     return {count: statistics.median(spent[count]) / statistics.median(spent[0]) for count in FORETOLD}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
-    if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
-        who, name = asked
-        once, count = STARTS[who](SIZES[name])
-        serve(once, {"parameters": count})
-        return
-    from tests.benchmarks.measure import begin, finish, parser, report, selected
-    from tests.benchmarks.profiled import profile
+def measure_more(chosen: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Measures and prints what passes over foretold tokens take, of sizes of one row."""
+    from tests.benchmarks.measure import report
 
-    options = parser(__doc__)
-    add_turn_options(options, 7, "a trace of morphax's decoding")
-    given = options.parse_args(arguments)
-    begin()
-    chosen = selected(SIZES, given.only)
-    figures, failures = compare_all(
-        "tests.benchmarks.generation", tuple(STARTS), SIZES, chosen, given, "Greedy decoding"
-    )
-    if given.profile is not None:
-        for name in chosen:
-            profile(start_morphax(SIZES[name])[0], given.profile / "".join(filter(str.isalnum, name)), 1)
-    if not given.gate:
-        single = [name for name in chosen if SIZES[name].batch == 1]
-        passes = {name: measure_passes(name, given.rounds) for name in single}
+    passes = {name: measure_passes(name, rounds) for name in chosen if SIZES[name].batch == 1}
+    if passes:
         report(
             ("model, batch", *(f"{count} foretold" for count in FORETOLD)),
             [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
             "A pass over foretold tokens, in times of a token",
         )
-        figures["passes"] = passes
-    finish(figures, given.json, failures)
+    return {"passes": passes}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints the table."""
+    run_turns("tests.benchmarks.generation", __doc__, "Greedy decoding", SIZES, STARTS, arguments, measure_more)
 
 
 if __name__ == "__main__":

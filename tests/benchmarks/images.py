@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
+from tests.benchmarks.turns import run_turns
 
-GOAL = 1.0
+GOAL = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,26 +179,7 @@ STARTS = {"morphax": start_morphax, "PyTorch": start_torch}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
-    if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
-        who, name = asked
-        once, count = STARTS[who](SIZES[name])
-        serve(once, {"parameters": count})
-        return
-    from tests.benchmarks.measure import begin, finish, parser, selected
-    from tests.benchmarks.profiled import profile
-
-    options = parser(__doc__)
-    add_turn_options(options, 7, "a trace of morphax's step")
-    given = options.parse_args(arguments)
-    begin()
-    chosen = selected(SIZES, given.only)
-    figures, failures = compare_all(
-        "tests.benchmarks.images", tuple(STARTS), SIZES, chosen, given, "Vision transformers from scratch"
-    )
-    if given.profile is not None:
-        for name in chosen:
-            profile(start_morphax(SIZES[name])[0], given.profile / "".join(filter(str.isalnum, name)))
-    finish(figures, given.json, failures)
+    run_turns("tests.benchmarks.images", __doc__, "Vision transformers from scratch", SIZES, STARTS, arguments)
 
 
 if __name__ == "__main__":

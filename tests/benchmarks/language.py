@@ -12,7 +12,6 @@ and greatest, and each process's peak memory.  Ends with 1 where morphax is not 
 `--profile` also writes a trace of morphax's step, and prints the ten dearest operations.
 """
 
-import argparse
 import dataclasses
 import functools
 import os
@@ -21,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tests.benchmarks.turns import add_turn_options, compare_all, read_worker, serve
+from tests.benchmarks.turns import run_turns
 
 Precision = Literal["float32", "bfloat16"]
 GOAL = 1.2
@@ -238,26 +237,7 @@ STARTS = {"morphax": start_morphax, "PyTorch": start_torch}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
-    if (asked := read_worker(STARTS)) is not None:  # before jax is imported, which PyTorch's memory would count
-        who, name = asked
-        once, count = STARTS[who](SIZES[name])
-        serve(once, {"parameters": count})
-        return
-    from tests.benchmarks.measure import begin, finish, parser, selected
-    from tests.benchmarks.profiled import profile
-
-    options: argparse.ArgumentParser = parser(__doc__)
-    add_turn_options(options, 7, "a trace of morphax's step")
-    given = options.parse_args(arguments)
-    begin()
-    chosen = selected(SIZES, given.only)
-    figures, failures = compare_all(
-        "tests.benchmarks.language", tuple(STARTS), SIZES, chosen, given, "Training from scratch"
-    )
-    if given.profile is not None:
-        for name in chosen:
-            profile(start_morphax(SIZES[name])[0], given.profile / name.replace(" ", ""))
-    finish(figures, given.json, failures)
+    run_turns("tests.benchmarks.language", __doc__, "Training from scratch", SIZES, STARTS, arguments)
 
 
 if __name__ == "__main__":

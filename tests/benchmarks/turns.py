@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from train.__main__ import TUNABLES
 
@@ -106,7 +106,7 @@ def compare_speeds(
 
 
 class Compared(Protocol):
-    """What two programs work on: the tokens of a call, the calls of a turn, and how many times as fast ours must be."""
+    """The work of two programs: the tokens of a call, the calls of a turn, and how many times as fast ours must be."""
 
     @property
     def tokens(self) -> int: ...
@@ -114,6 +114,9 @@ class Compared(Protocol):
     def times(self) -> int: ...
     @property
     def goal(self) -> float: ...
+
+
+Size = TypeVar("Size", bound=Compared)
 
 
 def add_turn_options(options: argparse.ArgumentParser, rounds: int, profiled: str) -> None:
@@ -181,3 +184,37 @@ def compare_all(
     if given.record:
         RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return figures, failures
+
+
+def run_turns(
+    module: str,
+    doc: str | None,
+    title: str,
+    sizes: Mapping[str, Size],
+    starts: Mapping[str, Callable[[Size], tuple[Callable[[], None], int]]],
+    arguments: Sequence[str] | None = None,
+    add: Callable[[Sequence[str], int], dict[str, Any]] = lambda chosen, rounds: {},
+) -> None:
+    """Runs a benchmark whose programs start from a size alone, as one of its workers or as the process that asks.
+
+    A start gives a call and the number of parameters.  `add` measures more of the chosen sizes, unless only ratios are
+    asked for; it is given the rounds.
+    """
+    if (asked := read_worker(starts)) is not None:  # before jax is imported, which PyTorch's memory would count
+        who, name = asked
+        once, count = starts[who](sizes[name])
+        serve(once, {"parameters": count})
+        return
+    from tests.benchmarks.measure import begin, finish, parser, selected
+    from tests.benchmarks.profiled import profile
+
+    options = parser(doc)
+    add_turn_options(options, 7, "a trace of morphax's work")
+    given = options.parse_args(arguments)
+    begin()
+    chosen = selected(sizes, given.only)
+    figures, failures = compare_all(module, tuple(starts), sizes, chosen, given, title)
+    if given.profile is not None:
+        for name in chosen:
+            profile(starts["morphax"](sizes[name])[0], given.profile / "".join(filter(str.isalnum, name)))
+    finish(figures | ({} if given.gate else add(chosen, given.rounds)), given.json, failures)

@@ -41,9 +41,10 @@ def describe_plan(advice: Advice, topology: str, price: float | None = None) -> 
         return f"{said} The price of the chip is not known here; give --price."
     chips = math.prod(map(int, topology.partition(":")[2].split("x")))
     cost = chips * hourly / 3600
+    listed = " (a list price of 2025; --price gives today's)" if price is None else ""
     return (
-        f"{said} At {hourly:g} dollars an hour of a chip that is {format_dollars(cost * seconds)} of training, and"
-        f" {format_dollars(cost * each * 1e6)} for a million answers."
+        f"{said} At {hourly:g} dollars an hour of a chip{listed} that is {format_dollars(cost * seconds)} of training,"
+        f" and {format_dollars(cost * each * 1e6)} for a million answers."
     )
 
 

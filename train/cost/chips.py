@@ -55,7 +55,7 @@ CHIPS = {
     "v6e": _make_chip(918, 32, 1638, 800, 1, 4, 256),
     "tpu7x": _make_chip(2307, 192, 7380, 1200, 2, 8, 256),
 }
-# dollars an hour of a chip on demand in the cheapest region, of cloud.google.com/tpu/pricing; none for chips not there
+# dollars an hour of a chip on demand in the cheapest region, list prices of 2025 (cloud.google.com/tpu/pricing)
 PRICES = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
 KINDS = {  # by `jax.Device.device_kind`
     "TPU v2": "v2",

@@ -24,7 +24,8 @@ def test_price_is_that_of_all_chips_for_the_time_of_all_steps(monkeypatch: pytes
     said = describe_plan(choose(PROBLEM, Deal(20), [trial]), "v5e:2x4")
     # 100,000 steps of 9 ms are a quarter of an hour, of 8 chips at 1.2 dollars an hour
     assert "takes 2 MiB and at least 9 ms a step: 15:00 for its 100000 steps" in said
-    assert "At 1.2 dollars an hour of a chip that is 2.40 dollars of training, and 1.50 dollars for a million" in said
+    assert "At 1.2 dollars an hour of a chip (a list price of 2025; --price gives today's) that is 2.40 dollars" in said
+    assert "of training, and 1.50 dollars for a million" in said
     other = describe_plan(choose(PROBLEM, Deal(20), [trial]), "v5e:2x4", price=2.4)
     assert "that is 4.80 dollars of training" in other
     assert "give --price" in describe_plan(choose(PROBLEM, Deal(20), [trial]), "v2:1x1")
