@@ -11,7 +11,7 @@ PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 APART := $(addprefix --ignore tests/,parity benchmarks browser notebooks savedmodel tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench gate lanes notebooks tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench gate lanes notebooks notebooks-colab notebooks-current tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +41,7 @@ wheel: .venv/core ## dist/: a wheel, tried in an empty environment and another f
 	.lanes/wheel/bin/python $(INSTALL) dist/*.whl
 	rm -rf build/strangers && mkdir -p build/strangers && $(PYTHON) -m tests.strangers build/strangers
 	sh tests/wheel.sh "$(CURDIR)/.lanes/wheel/bin" "$(CURDIR)/tests/strangers" "$(CURDIR)/build/strangers"
+	rm -rf .lanes/wheel
 
 docs: .lanes/docs/installed ## docs/_build/html: the site; a broken link or a class without a page fails
 	.lanes/docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
@@ -72,8 +73,10 @@ gate: .venv/parity ## ratios of speed to other programs that may not fall by a t
 lanes: .venv/core .lanes/current/installed .lanes/colab/installed ## tiny_lm on this Python, on Python 3.13 with the current jax, and on what stock Colab has
 	sh tests/lanes/run.sh
 
-notebooks: .lanes/colab/notebooks .lanes/current/notebooks ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
-	for lane in colab current; do .lanes/$$lane/bin/python -m pytest tests/notebooks -n 2 --dist worksteal --durations 6 || exit; done
+notebooks: notebooks-colab notebooks-current ## every notebook of colab/, shortened, on what stock Colab has and on Python 3.13 with the current jax
+
+notebooks-colab notebooks-current: notebooks-%: .lanes/%/notebooks
+	.lanes/$*/bin/python -m pytest tests/notebooks -n 2 --dist worksteal --durations 6
 
 tpu: .lanes/tpu/installed ## training steps of components and configs, plans and kernels, compiled for a TPU v5e and v6e; EFFORT=0 at full effort
 	.lanes/tpu/bin/python $(INSTALL) --no-deps -r requirements-data.txt
@@ -124,7 +127,7 @@ clean: ## remove what set-up made
 .lanes/savedmodel/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
 	test -x .lanes/savedmodel/bin/python || $(PYTHON) -m venv .lanes/savedmodel
-	.lanes/savedmodel/bin/python $(INSTALL) -e '.[dev]' 'tensorflow-cpu>=2.20'
+	.lanes/savedmodel/bin/python $(INSTALL) -e . 'pytest>=8' 'tensorflow-cpu>=2.20'
 	@touch $@
 
 .lanes/docs/installed: pyproject.toml
