@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -15,6 +16,8 @@ from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import require_decodable
 from models.position import LearnedPosition
 
+MOST = 32  # tokens of a dispatch
+SMOOTH = 0.05  # seconds, below which text seems to flow
 State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # logits, index and positions of the next token, the key
 
 
@@ -109,16 +112,21 @@ def _first(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.A
     return prefill(model, params, batch, length)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 5, 6), donate_argnums=2)
 def _next(
-    model: Model, params: Tree, cache: Tree, state: State, sampler: Sampler, length: int
-) -> tuple[tuple[jax.Array, State], Tree]:
-    logits, index, position, key = state
-    key, sample_key = jax.random.split(key) if sampler.temperature else (key, key)
-    token = sampler(logits, sample_key)
-    batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
-    logits, cache = advance(model, params, cache, batch, index, length)
-    return (token, (logits, index + 1, position + 1, key)), cache
+    model: Model, params: Tree, cache: Tree, state: State, count: jax.Array, sampler: Sampler, length: int
+) -> tuple[jax.Array, State, Tree]:
+    """The next `count` tokens of each row, the first of (MOST, b), and the state and cache after them."""
+
+    def draw(number: jax.Array, carry: tuple[jax.Array, State, Tree]) -> tuple[jax.Array, State, Tree]:
+        tokens, (logits, index, position, key), cache = carry
+        key, sample_key = jax.random.split(key) if sampler.temperature else (key, key)
+        token = sampler(logits, sample_key).astype(jnp.int32)
+        batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
+        logits, cache = advance(model, params, cache, batch, index, length)
+        return tokens.at[number].set(token), (logits, index + 1, position + 1, key), cache
+
+    return jax.lax.fori_loop(0, count, draw, (jnp.zeros((MOST, len(state[0])), jnp.int32), state, cache))
 
 
 def generate(
@@ -128,19 +136,32 @@ def generate(
     steps: int,
     sampler: Sampler = Sampler(),
     seed: int = 0,
-) -> Iterator[jax.Array]:
-    """Yields the tokens (b,) that follow the prompts, `steps` of them, each as soon as it is sampled.
+) -> Iterator[np.ndarray]:
+    """Yields the tokens (b,) that follow the prompts, `steps` of them.
 
-    `batch` is the output of `padded` (for an EncoderDecoder also `source` and its segments).  Raises ValueError if a
-    layer cannot decode.
+    One dispatch makes as many tokens as take at most `SMOOTH` seconds, so that a small model does not wait for the host
+    and a large one is still read token by token.  `batch` is the output of `padded` (for an EncoderDecoder also
+    `source` and its segments).  Raises ValueError if a layer cannot decode.
     """
     batch = complete(model, batch, steps)
     t = batch["tokens"].shape[1]
-    logits, cache = _first(model, params, batch, t + steps)
+    length, made, count = t + steps, 0, 1
+    logits, cache = _first(model, params, batch, length)
     state = logits, jnp.asarray(t), batch["positions"][:, -1] + 1, jax.random.key(seed)
-    for _ in range(steps):
-        (token, state), cache = _next(model, params, cache, state, sampler, t + steps)
-        yield token
+    while made < steps:
+        began = time.perf_counter()
+        count = min(count, steps - made)
+        tokens, state, cache = _next(model, params, cache, state, jnp.asarray(count), sampler, length)
+        drawn = np.asarray(tokens)[:count]
+        spent = time.perf_counter() - began
+        yield from drawn
+        made += count
+        count = plan_dispatch(count, spent)
+
+
+def plan_dispatch(count: int, seconds: float) -> int:
+    """The number of tokens of the next dispatch, after one of `count` tokens that took so many seconds."""
+    return max(1, min(2 * count, MOST, int(count * SMOOTH / seconds)))
 
 
 def complete(model: Model, batch: Batch, steps: int) -> dict[str, jax.Array]:

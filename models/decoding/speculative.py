@@ -4,6 +4,7 @@ Speculative sampling: arXiv:2211.17192 and arXiv:2302.01318, with drafts that ar
 """
 
 import functools
+import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from models.attention.weigh import HIDDEN
 from models.context import Decoding
 from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import name_states
-from models.decoding.sampling import Sampler, advance, complete, prefill
+from models.decoding.sampling import MOST, Sampler, advance, complete, plan_dispatch, prefill
 
 
 class Draft(Protocol):
@@ -121,6 +122,7 @@ class Texts:
     keys: jax.Array
 
 
+Passes = tuple[jax.Array, jax.Array, jax.Array, Texts]  # of a dispatch: their number, tokens, how many hold, texts
 LOOKUP, LIKELIEST = Lookup(), Sampler()
 
 
@@ -135,6 +137,8 @@ def speculate(
 ) -> Iterator[np.ndarray]:
     """Yields the `steps` tokens that follow the prompts, as many at a time as a pass decides for every row: (b, m).
 
+    One dispatch makes as many passes as `generate` makes tokens.
+
     The likeliest tokens are those of `generate`, up to rounding of equal logits; drawn ones have the same distribution,
     and are others for a seed.  `batch` is the output of `padded`.  Raises ValueError if a layer cannot decode, or keeps
     a state that cannot be taken back.
@@ -145,18 +149,20 @@ def speculate(
     length = t + steps + draft.count  # the last pass may foretell more than is asked for
     draft.check(batch, length)
     first, texts = _open(model, params, batch, draft, sampler, seed, length)
-    rows = [[token] for token in np.atleast_1d(first).tolist()]
-    done = 0
-    while True:
-        if (ready := min(min(map(len, rows)), steps)) > done:
-            yield np.array([row[done:ready] for row in rows])
-            done = ready
-        if done == steps:
-            return
-        busy = np.array([len(row) < steps for row in rows]).squeeze()
-        new, counts, texts = _verify(model, params, texts, draft, busy, sampler)
-        for row, tokens, count in zip(rows, np.atleast_2d(new), np.atleast_1d(counts), strict=True):
-            row.extend(tokens[:count].tolist())
+    tokens = np.atleast_1d(first)
+    yield tokens[:, None]
+    rows, done, passes = [[token] for token in tokens.tolist()], 1, 1
+    while done < steps:
+        began = time.perf_counter()
+        made, new, counts, texts = _verify(model, params, texts, draft, jnp.asarray(passes), t + steps, sampler)
+        new, counts = np.asarray(new), np.asarray(counts)
+        passes = plan_dispatch(int(made), time.perf_counter() - began)
+        for number in range(int(made)):
+            for row, tokens, count in zip(rows, np.atleast_2d(new[number]), np.atleast_1d(counts[number]), strict=True):
+                row.extend(tokens[:count].tolist())
+            if (ready := min(min(map(len, rows)), steps)) > done:
+                yield np.array([row[done:ready] for row in rows])
+                done = ready
 
 
 def require_rewindable(model: Model, params: Tree, batch: Batch) -> None:
@@ -201,13 +207,17 @@ def _open(
     return jax.vmap(begin)(dict(batch), keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=2)
 def _verify(
-    model: Model, params: Tree, texts: Texts, draft: Draft, busy: jax.Array, sampler: Sampler
-) -> tuple[jax.Array, jax.Array, Texts]:
-    """One pass: the tokens (n, count + 1) of each text and how many of them hold (n,); at least one."""
+    model: Model, params: Tree, texts: Texts, draft: Draft, passes: jax.Array, end: jax.Array, sampler: Sampler
+) -> tuple[jax.Array, jax.Array, jax.Array, Texts]:
+    """Passes, at most `passes` and until `end` tokens of every text are known.
 
-    def verify(text: Texts, busy: jax.Array) -> tuple[jax.Array, jax.Array, Texts]:
+    Gives their number, the tokens (MOST, n, count + 1) that they foretell of each text and how many of them hold
+    (MOST, n), at least one.
+    """
+
+    def verify(text: Texts) -> tuple[jax.Array, jax.Array, Texts]:
         drafts, drafted = draft.propose(text.drafted, text.tokens, text.known, text.first)
         fed, index = jnp.concatenate([text.tokens[text.known - 1][None], drafts]), text.known - 1
         logits, cache = model.apply(
@@ -219,9 +229,21 @@ def _verify(
         key, drawn = jax.random.split(text.keys)
         new, count = judge(sampler, logits[0], drafts, drawn)
         tokens = jax.lax.dynamic_update_slice_in_dim(text.tokens, new, text.known, 0)
-        return new, count, Texts(cache["cache"], drafted, tokens, text.known + count * busy, text.first, key)
+        known = text.known + count * (text.known < end)
+        return new, count, Texts(cache["cache"], drafted, tokens, known, text.first, key)
 
-    return verify(texts, busy) if busy.ndim == 0 else jax.vmap(verify)(texts, busy)
+    def go_on(carry: Passes) -> jax.Array:
+        number, _, _, texts = carry
+        return (number < passes) & (texts.known < end).any()
+
+    def make_pass(carry: Passes) -> Passes:
+        number, foretold, held, texts = carry
+        new, counts, texts = verify(texts) if texts.known.ndim == 0 else jax.vmap(verify)(texts)
+        return number + 1, foretold.at[number].set(new), held.at[number].set(counts), texts
+
+    held = jnp.zeros((MOST, *texts.known.shape), jnp.int32)
+    foretold = jnp.zeros((*held.shape, draft.count + 1), jnp.int32)
+    return jax.lax.while_loop(go_on, make_pass, (jnp.zeros((), jnp.int32), foretold, held, texts))
 
 
 def judge(sampler: Sampler, logits: jax.Array, drafts: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

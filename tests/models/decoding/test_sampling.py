@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from models import (
     TokenEmbed,
     Transformer,
 )
+from models.decoding import sampling
 from models.decoding.beam import beam
-from models.decoding.sampling import Sampler, advance, generate, padded, prefill
+from models.decoding.sampling import MOST, Sampler, advance, generate, padded, plan_dispatch, prefill
 from tests.laws.components import DECODER, ENCODER, parameters, tokens
 from tests.models.decoding.recomputed import recomputed, sharpened
 from tests.places import CONFIGS
@@ -55,6 +56,31 @@ def test_the_likeliest_tokens_are_those_of_recomputing_for_prompts_of_unequal_le
     assert found.tolist() == expected
     assert len(np.unique(found)) > 1
     np.testing.assert_array_equal(beam(model, params, padded(PROMPTS), 6, width=1)[0], expected)
+
+
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(1.0, top_k=5)])
+def test_tokens_do_not_depend_on_how_many_a_dispatch_makes(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, params, steps, dispatches = MODELS["tied"], sharpened(MODELS["tied"]), 2 * MOST + 5, []
+
+    def make(plan: Callable[[int, float], int]) -> np.ndarray:
+        def count(made: int, seconds: float) -> int:
+            dispatches.append(made)
+            return plan(made, seconds)
+
+        dispatches.clear()
+        monkeypatch.setattr(sampling, "plan_dispatch", count)
+        return np.stack(list(generate(model, params, padded(PROMPTS), steps, sampler, seed=3)))
+
+    alone = make(lambda made, seconds: 1)
+    assert dispatches == [1] * steps
+    np.testing.assert_array_equal(make(lambda made, seconds: MOST), alone)
+    assert dispatches == [1, MOST, MOST, 4]
+    np.testing.assert_array_equal(make(plan_dispatch), alone)
+
+
+def test_a_dispatch_is_short_and_grows_to_its_most() -> None:
+    assert [plan_dispatch(1, seconds) for seconds in (3.0, 0.051, 0.026, 0.024, 0.0001)] == [1, 1, 1, 2, 2]
+    assert [plan_dispatch(20, seconds) for seconds in (3.0, 0.1, 0.05, 0.0001)] == [1, 10, 20, MOST]
 
 
 @pytest.mark.slow
@@ -221,10 +247,14 @@ def test_the_command_refuses_what_cannot_be_in_one_sentence(
 def test_one_text_is_decoded_on_a_cpu_without_a_copy_of_its_cache() -> None:
     stack, room = Stack(BLOCK, 2), 93
     model = Transformer(TokenEmbed(11, 16), stack, LogitsHead())
-    params, row = parameters(model), {"tokens": jnp.ones((1, 1), jnp.int32), "positions": jnp.ones((1, 1), jnp.int32)}
+    params, row = parameters(model), dict.fromkeys(("tokens", "positions", "segments"), jnp.ones((1, 1), jnp.int32))
     cache = jax.eval_shape(lambda: prefill(model, params, row, room)[1])
     step = jax.jit(lambda cache, index: advance(model, params, cache, row, index, room), donate_argnums=0)
-    program = step.lower(cache, jax.ShapeDtypeStruct((), jnp.int32)).compile().as_text() or ""
-    made = Counter(re.findall(r"= f32\[1,2,93,8\]\S* ([\w-]+)\(", program))
-    assert made["parameter"] >= 4  # keys and values of two layers
-    assert made["copy"] == 0
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    state = jnp.zeros((1, 11)), jnp.asarray(1), jnp.ones(1, jnp.int32), jax.random.key(0)
+    several = sampling._next.lower(model, params, cache, state, count, Sampler(), room)
+    for lowered in (step.lower(cache, count), several):
+        program = lowered.compile().as_text() or ""
+        made = Counter(re.findall(r"= f32\[1,2,93,8\]\S* ([\w-]+)\(", program))
+        assert made["parameter"] >= 4  # keys and values of two layers
+        assert made["copy"] == 0

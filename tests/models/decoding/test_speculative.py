@@ -23,7 +23,8 @@ from models import (
     TokenEmbed,
     Transformer,
 )
-from models.decoding.sampling import Sampler, generate, padded
+from models.decoding import speculative
+from models.decoding.sampling import MOST, Sampler, generate, padded
 from models.decoding.speculative import Drafter, Lookup, judge, speculate
 from tests.models.decoding.recomputed import sharpened
 
@@ -63,6 +64,17 @@ def test_the_likeliest_tokens_are_those_without_a_draft(name: str) -> None:
         passes[kind] = len(given)
     assert passes["itself"] == 5  # one token at first, then 5 a pass
     assert passes["another"] <= 21
+
+
+def test_passes_do_not_depend_on_how_many_a_dispatch_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(STACKS["loop"])
+    params, draft = sharpened(model), Lookup(count=2, longest=2)
+    given = {}
+    for most in (1, 3, MOST):
+        monkeypatch.setattr(speculative, "plan_dispatch", lambda made, seconds, most=most: most)
+        given[most] = [piece.tolist() for piece in speculate(model, params, padded(PROMPTS), 3 * MOST, draft)]
+    assert given[1] == given[3] == given[MOST]
+    np.testing.assert_array_equal(np.concatenate(given[1], 1), expected(model, params, 3 * MOST))
 
 
 def test_a_repetition_is_foretold_from_the_text() -> None:
