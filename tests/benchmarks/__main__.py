@@ -1,9 +1,10 @@
 """The benchmarks beside other programs and of structures, one after the other, on one page.
 
-    python -m tests.benchmarks [--only NAME ...] [--to runs/bench]
+    python -m tests.benchmarks [--only NAME ...] [--to runs/bench] [--record]
 
-Each prints its progress and its tables, which are also in `page.md` of the folder with the minutes that it took; its
-figures, but for those of finetune, are in NAME.json.  Ends with 1 where a goal does not hold or a ratio fell.
+Each prints its progress and its tables, and for programs of jax the dearest operations with their share of the roof;
+these are also in `page.md` of the folder with the minutes that it took.  Its figures, but for those of finetune, are in
+NAME.json.  Ends with 1 where a goal does not hold or a ratio fell; `--record` keeps the ratios of this run instead.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("finetune", "language", "images", "generation", "data", "mixers", "decoding")
+RECORDED, PROFILED = ("language", "images", "generation", "data"), ("language", "images", "generation")
 
 
 def main() -> int:
@@ -23,6 +25,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
     options.add_argument("--to", type=Path, default=Path("runs/bench"), help="folder of the page (default: runs/bench)")
+    options.add_argument("--record", action="store_true", help="keep the ratios, on a machine at rest")
     given = options.parse_args()
     given.to.mkdir(parents=True, exist_ok=True)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "torch", "transformers"))
@@ -33,8 +36,10 @@ def main() -> int:
     for name in given.only:
         began = time.monotonic()
         command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
-        figures = [] if name == "finetune" else ["--json", str(given.to / f"{name}.json")]
-        done = subprocess.run([*command, *figures], stdout=subprocess.PIPE, text=True, check=False)
+        asked = [] if name == "finetune" else ["--json", str(given.to / f"{name}.json")]
+        asked += ["--record"] if given.record and name in RECORDED else []
+        asked += ["--profile", str(given.to / "traces" / name)] if name in PROFILED else []
+        done = subprocess.run([*command, *asked], stdout=subprocess.PIPE, text=True, check=False)
         print(done.stdout, flush=True)
         failed |= done.returncode != 0
         ended = "" if done.returncode in (0, 1) else f", ended with {done.returncode}"

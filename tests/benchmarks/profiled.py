@@ -45,6 +45,7 @@ def profile(once: Callable[[], None], folder: Path, steps: int = 3) -> dict[Oper
     The share of the roof is the time of an operation's products at the speed of a large product, or of its bytes at
     the speed of a large sum if that is longer, over its time; more than 1 if what it reads is in the processor's cache.
     """
+    jax.clear_caches()  # of other programs, whose instructions may have the same names
     once()
     once()
     with jax.profiler.trace(str(folder)):
