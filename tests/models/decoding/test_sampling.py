@@ -247,7 +247,8 @@ def test_the_command_refuses_what_cannot_be_in_one_sentence(
 def test_one_text_is_decoded_on_a_cpu_without_a_copy_of_its_cache() -> None:
     stack, room = Stack(BLOCK, 2), 93
     model = Transformer(TokenEmbed(11, 16), stack, LogitsHead())
-    params, row = parameters(model), dict.fromkeys(("tokens", "positions", "segments"), jnp.ones((1, 1), jnp.int32))
+    params, one = parameters(model), jnp.ones((1, 1), jnp.int32)
+    row: dict[str, jax.Array] = {"tokens": one, "positions": one, "segments": one}
     cache = jax.eval_shape(lambda: prefill(model, params, row, room)[1])
     step = jax.jit(lambda cache, index: advance(model, params, cache, row, index, room), donate_argnums=0)
     count = jax.ShapeDtypeStruct((), jnp.int32)
