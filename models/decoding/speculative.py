@@ -137,11 +137,9 @@ def speculate(
 ) -> Iterator[np.ndarray]:
     """Yields the `steps` tokens that follow the prompts, as many at a time as a pass decides for every row: (b, m).
 
-    One dispatch makes as many passes as `generate` makes tokens.
-
-    The likeliest tokens are those of `generate`, up to rounding of equal logits; drawn ones have the same distribution,
-    and are others for a seed.  `batch` is the output of `padded`.  Raises ValueError if a layer cannot decode, or keeps
-    a state that cannot be taken back.
+    One dispatch makes as many passes as `generate` makes tokens.  The likeliest tokens are those of `generate`, up to
+    rounding of equal logits; drawn ones have the same distribution, and are others for a seed.  `batch` is the output
+    of `padded`.  Raises ValueError if a layer cannot decode, or keeps a state that cannot be taken back.
     """
     batch = complete(model, batch, steps)
     require_rewindable(model, params, batch)
@@ -150,7 +148,8 @@ def speculate(
     draft.check(batch, length)
     first, texts = _open(model, params, batch, draft, sampler, seed, length)
     tokens = np.atleast_1d(first)
-    yield tokens[:, None]
+    if steps:
+        yield tokens[:, None]
     rows, done, passes = [[token] for token in tokens.tolist()], 1, 1
     while done < steps:
         began = time.perf_counter()

@@ -37,8 +37,8 @@ def decode(layer: Component, length: int) -> tuple[np.ndarray, np.ndarray, Tree]
     parts = [y]
     for first in range(PROMPT, length):
         y, after = advance(x, cache, first)
-        kept, now = jax.tree.map(jnp.shape, cache), jax.tree.map(jnp.shape, after)
-        require(kept == now, f"what is kept has shapes {kept} before token {first} and {now} after it")
+        kept, now = (jax.tree.map(lambda leaf: leaf.aval.str_short(), each) for each in (cache, after))
+        require(kept == now, f"what is kept is {kept} before token {first} and {now} after it")
         cache = after
         parts.append(y)
     return np.concatenate(parts, 1), np.asarray(jax.jit(lambda x: apply_to(layer, x, whole))(x)), cache

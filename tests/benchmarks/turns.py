@@ -52,7 +52,7 @@ class Worker:
 
     def __init__(self, module: str, who: str, name: str) -> None:
         command = [sys.executable, "-m", module, "--worker", who, "--only", name]
-        environment = set_allocator(os.environ) if who == "morphax" else dict(os.environ)  # as its commands run
+        environment = set_allocator(os.environ)  # as morphax's commands run; the other has it too
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -251,6 +251,22 @@ class Amnesia(nn.Module):
         return jnp.cumsum(x, 1)
 
 
+class Restless(nn.Module):
+    """Broken: each token as it is, and a number that is kept with one type after the prompt and another later."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        if ctx.decoding is not None:
+            kept = self.variable("cache", "kept", lambda: jnp.zeros(()))
+            kept.value = jnp.zeros((), jnp.int32 if ctx.decoding.start else jnp.float32)
+        return x
+
+
+def test_what_is_kept_has_one_type() -> None:
+    with pytest.raises(AssertionError, match=r"what is kept is .*int32.* before token 4 and .*float32"):
+        law_decoding_is_one_pass(Restless())
+
+
 BROKEN = [
     (law_decoding_is_one_pass, Amnesia()),
     (law_keeps_the_shape, Wider()),

@@ -75,6 +75,7 @@ def test_passes_do_not_depend_on_how_many_a_dispatch_makes(monkeypatch: pytest.M
         given[most] = [piece.tolist() for piece in speculate(model, params, padded(PROMPTS), 3 * MOST, draft)]
     assert given[1] == given[3] == given[MOST]
     np.testing.assert_array_equal(np.concatenate(given[1], 1), expected(model, params, 3 * MOST))
+    assert list(speculate(model, params, padded(PROMPTS), 0, draft)) == []
 
 
 def test_a_repetition_is_foretold_from_the_text() -> None:
