@@ -14,6 +14,7 @@ from models.attention.weigh import HIDDEN
 from models.context import Decoding
 from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import require_decodable
+from models.decoding.packing import pays, transpose_kernels
 from models.position import LearnedPosition
 
 MOST = 32  # tokens of a dispatch
@@ -112,9 +113,16 @@ def _first(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.A
     return prefill(model, params, batch, length)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7), donate_argnums=2)
 def _next(
-    model: Model, params: Tree, cache: Tree, state: State, count: jax.Array, sampler: Sampler, length: int
+    model: Model,
+    params: Tree,
+    cache: Tree,
+    state: State,
+    count: jax.Array,
+    sampler: Sampler,
+    length: int,
+    packed: bool,
 ) -> tuple[jax.Array, State, Tree]:
     """The next `count` tokens of each row, the first of (MOST, b), and the state and cache after them."""
 
@@ -123,7 +131,8 @@ def _next(
         key, sample_key = jax.random.split(key) if sampler.temperature else (key, key)
         token = sampler(logits, sample_key).astype(jnp.int32)
         batch = {"tokens": token[:, None], "segments": jnp.ones_like(token)[:, None], "positions": position[:, None]}
-        logits, cache = advance(model, params, cache, batch, index, length)
+        usual = transpose_kernels(params) if packed else params  # in the loop, where products read them
+        logits, cache = advance(model, usual, cache, batch, index, length)
         return tokens.at[number].set(token), (logits, index + 1, position + 1, key), cache
 
     return jax.lax.fori_loop(0, count, draw, (jnp.zeros((MOST, len(state[0])), jnp.int32), state, cache))
@@ -148,10 +157,12 @@ def generate(
     length, made, count = t + steps, 0, 1
     logits, cache = _first(model, params, batch, length)
     state = logits, jnp.asarray(t), batch["positions"][:, -1] + 1, jax.random.key(seed)
+    if packed := pays(len(batch["tokens"]), steps):
+        params = transpose_kernels(params)
     while made < steps:
         began = time.perf_counter()
         count = min(count, steps - made)
-        tokens, state, cache = _next(model, params, cache, state, jnp.asarray(count), sampler, length)
+        tokens, state, cache = _next(model, params, cache, state, jnp.asarray(count), sampler, length, packed)
         drawn = np.asarray(tokens)[:count]
         spent = time.perf_counter() - began
         yield from drawn

@@ -6,9 +6,10 @@ Llama's form (RoPE, RMSNorm, SwiGLU, untied head), random parameters, float32: 6
 batches of 1, 8 and 32 prompts of 32 tokens and of one of 1,024, and 12 layers of 768 over 32,000.  Both keep their keys
 and values; `transformers` is `LlamaForCausalLM.generate`.  Each keeps a process of its own, and in each round one
 decodes after the other.  The table has tokens a second (medians over rounds), their ratio with its least and greatest,
-and each process's peak memory.  A second table has what a pass over foretold tokens takes, as a multiple of the time of
-a token, so that a draft pays that foretells more on average.  Ends with 1 where morphax is not as many times as fast as
-its goal.  `--profile` also writes a trace of morphax's decoding, and prints the ten dearest operations.
+and each process's peak memory, which in the largest is that of drawing the parameters.  A second table has what a pass
+over foretold tokens takes, as a multiple of the time of a token, so that a draft pays that foretells more on average.
+Ends with 1 where morphax is not as many times as fast as its goal.  `--profile` also writes a trace of morphax's
+decoding, and prints the ten dearest operations.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """`morphax generate`: generates text by a trained language model."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
@@ -44,6 +45,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--foretell", type=int, metavar="N", help="tokens that the draft foretells at once (default: 4)"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="compute in this in place of what the run was trained in: bfloat16 halves what an accelerator reads of"
+        " weights and cache for each token",
+    )
     add_run_arguments(parser)
 
 
@@ -85,6 +92,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(str(error)) from None
     run = open_run(options.folder, options.config)
+    if options.precision is not None:
+        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, precision=options.precision))
     prompts = list(read_texts(options.texts))
     if not prompts:
         raise InputError("There is no prompt to go on from; give one, or lines on standard input.")

@@ -34,6 +34,7 @@ from tests.models.decoding.recomputed import recomputed, sharpened
 from tests.places import CONFIGS
 from train.cli import main
 from train.cost.traced import count_flops
+from train.use import evaluate
 
 LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 BLOCK = Block(Attention(2, causal=True, position=RoPE()), residual=PreNorm(RMSNorm()))
@@ -210,7 +211,7 @@ def run(workshop: Path) -> Iterator[str]:
 
 
 def test_the_command_streams_one_prompt_and_answers_several_in_json(
-    run: str, capsys: pytest.CaptureFixture[str]
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--config", LANGUAGE_MODEL, "--tokens", "12")
     capsys.readouterr()
@@ -222,6 +223,16 @@ def test_the_command_streams_one_prompt_and_answers_several_in_json(
     assert streamed == "a fine" + answers[0]["text"] + "\n"
     assert main(["generate", run, "a fine", *options, "--beams", "3"]) == 0
     assert capsys.readouterr().out.startswith("a fine")
+    types: set[Any] = set()
+
+    def note(model: Any, params: Any, *rest: Any) -> Iterator[np.ndarray]:
+        types.update(leaf.dtype for leaf in jax.tree.leaves(params))
+        return generate(model, params, *rest)
+
+    monkeypatch.setattr(evaluate, "continued", note)
+    assert main(["generate", run, "a fine", *options, "--precision", "bfloat16"]) == 0
+    assert capsys.readouterr().out.startswith("a fine")
+    assert types == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +264,7 @@ def test_one_text_is_decoded_on_a_cpu_without_a_copy_of_its_cache() -> None:
     step = jax.jit(lambda cache, index: advance(model, params, cache, row, index, room), donate_argnums=0)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     state = jnp.zeros((1, 11)), jnp.asarray(1), jnp.ones(1, jnp.int32), jax.random.key(0)
-    several = sampling._next.lower(model, params, cache, state, count, Sampler(), room)
+    several = sampling._next.lower(model, params, cache, state, count, Sampler(), room, True)
     for lowered in (step.lower(cache, count), several):
         program = lowered.compile().as_text() or ""
         made = Counter(re.findall(r"= f32\[1,2,93,8\]\S* ([\w-]+)\(", program))
