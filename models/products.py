@@ -117,10 +117,10 @@ def split_scan(equation: JaxprEqn) -> tuple[int, int]:
     """
     body = open_program(equation.params["jaxpr"])
     scanned = sum(
-        len(_shape(own)) > len(_shape(inner)) for own, inner in zip(equation.invars, body.invars, strict=True)
+        len(get_shape(own)) > len(get_shape(inner)) for own, inner in zip(equation.invars, body.invars, strict=True)
     )
     carry = sum(
-        len(_shape(own)) == len(_shape(inner)) for own, inner in zip(equation.outvars, body.outvars, strict=True)
+        len(get_shape(own)) == len(get_shape(inner)) for own, inner in zip(equation.outvars, body.outvars, strict=True)
     )
     return len(equation.invars) - scanned - carry, carry
 
@@ -159,8 +159,8 @@ def _inner(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost
 def _step(equation: JaxprEqn, values: list[Value], summed: list[set[int]], lost: list[bool], divisor: float) -> Value:
     """Evaluates one operation abstractly."""
     name, params = equation.primitive.name, equation.params
-    shapes = [_shape(variable) for variable in equation.invars]
-    out = _shape(equation.outvars[0])
+    shapes = [get_shape(variable) for variable in equation.invars]
+    out = get_shape(equation.outvars[0])
     if not any(value.data or value.traces for value in values):
         return CONSTANT
 
@@ -248,8 +248,14 @@ def _multiply(values: list[Value], shapes: list[tuple[int, ...]], numbers: tuple
     return Value(False, tuple(traces), all(value.raw for value in values))
 
 
-def _shape(variable: Var | Literal) -> tuple[int, ...]:
+def get_shape(variable: Var | Literal) -> tuple[int, ...]:
+    """The shape of a variable of a program."""
     return getattr(variable.aval, "shape", ())
+
+
+def get_dtype(variable: Var | Literal) -> object:
+    """The type of a variable of a program; None of what is no array."""
+    return getattr(variable.aval, "dtype", None)
 
 
 def _map(value: Value, change: Callable[[tuple[frozenset[int], ...]], tuple[frozenset[int], ...]]) -> Value:

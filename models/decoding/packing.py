@@ -17,8 +17,8 @@ def pays(rows: int, steps: int) -> bool:
 def transpose_kernels(params: Tree) -> Tree:
     """Transposes the kernels (n, m) of a size in `BYTES`; applied twice, it changes nothing.
 
-    Stored as (m, n), a kernel that is transposed back where it is used is read along its rows by both cores, in one
-    loop with what makes its input; XLA computes x W of one row on one core otherwise.
+    A kernel that is stored as (m, n) and transposed back where one row meets it is read along its rows, in one loop
+    with what makes its input, which XLA divides among the cores.
     """
 
     def transpose(path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ and values; `transformers` is `LlamaForCausalLM.generate`.  Each keeps a process
 decodes after the other.  The table has tokens a second (medians over rounds), their ratio with its least and greatest,
 and each process's peak memory, which in the largest is that of drawing the parameters.  A second table has what a pass
 over foretold tokens takes, as a multiple of the time of a token, so that a draft pays that foretells more on average.
-Ends with 1 where morphax is not as many times as fast as its goal.  `--profile` also writes a trace of morphax's
-decoding, and prints the ten dearest operations.
+The same table has a token in bfloat16.  Ends with 1 where morphax is not as many times as fast as its goal.
+`--profile` also writes a trace of morphax's decoding, and prints the ten dearest operations.
 """
 
 import dataclasses
@@ -58,6 +58,7 @@ SIZES = {
     "12 x 768, 1": Size(768, 12, 12, 32_000, 1, 32, 64, 3.0),
 }
 FORETOLD = 2, 4, 8
+HALF = -1  # for a token in bfloat16
 
 
 def draw_prompts(size: Size) -> np.ndarray:
@@ -131,20 +132,25 @@ STARTS = {"morphax": start_morphax, "transformers": start_transformers}
 
 
 def measure_passes(name: str, rounds: int) -> dict[int, float]:
-    """The median time of a pass by its number of foretold tokens, over that of a token without a draft."""
+    """The median time of a pass by its number of foretold tokens, over that of a token without a draft.
+
+    That of `HALF` is the time of a token in bfloat16.
+    """
     from models.decoding.sampling import generate
     from models.decoding.speculative import Lookup, speculate
+    from train.precision import cast
 
     size = SIZES[name]
     model, params, batch = make_model(size)
 
-    def plain() -> Iterator[Any]:
+    def plain(params: Any = params) -> Iterator[Any]:
         return (np.asarray(token) for token in generate(model, params, batch, size.steps))
 
     def pass_over(count: int) -> Iterator[Any]:
         return speculate(model, params, batch, size.steps, Lookup(count))
 
-    runs = {0: plain} | {count: functools.partial(pass_over, count) for count in FORETOLD}
+    half = cast(params, "bfloat16")
+    runs = {0: plain, HALF: lambda: plain(half)} | {count: functools.partial(pass_over, count) for count in FORETOLD}
     spent: dict[int, list[float]] = {count: [] for count in runs}
     for turn in range(rounds + 1):
         for count, once in runs.items():
@@ -154,7 +160,7 @@ def measure_passes(name: str, rounds: int) -> dict[int, float]:
             passes = len(list(stream))
             if turn:  # the first compiles
                 spent[count].append((time.perf_counter() - began) / passes)
-    return {count: statistics.median(spent[count]) / statistics.median(spent[0]) for count in FORETOLD}
+    return {count: statistics.median(times) / statistics.median(spent[0]) for count, times in spent.items() if count}
 
 
 def measure_more(chosen: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -164,9 +170,9 @@ def measure_more(chosen: Sequence[str], rounds: int) -> dict[str, Any]:
     passes = {name: measure_passes(name, rounds) for name in chosen if SIZES[name].batch == 1}
     if passes:
         report(
-            ("model, batch", *(f"{count} foretold" for count in FORETOLD)),
+            ("model, batch", "in bfloat16", *(f"{count} foretold" for count in FORETOLD)),
             [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
-            "A pass over foretold tokens, in times of a token",
+            "A token in bfloat16 and a pass over foretold tokens, in times of a token",
         )
     return {"passes": passes}
 

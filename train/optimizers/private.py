@@ -1,6 +1,7 @@
 """Differential privacy: gradients clipped example by example, summed, and hidden in Gaussian noise."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.contracts import Batch
-from models.paths import map_paths, select
+from models.contracts import Batch, Tree
+from models.paths import map_paths, path_name, select
 from train.contracts import Optimizer, Params, Roles, Schedule, Scheduled
 from train.errors import InputError
 from train.optimizers.accounting import (
@@ -21,6 +22,7 @@ from train.optimizers.accounting import (
     find_noise,
     require_accounting,
 )
+from train.optimizers.ghost import Ghosts, find_ghosts
 from train.optimizers.transforms import build, require_clip
 from train.sums import Sum, Sums
 
@@ -65,47 +67,74 @@ class Guarantee:
         """Makes (params, batch, rng) -> ((loss, sums), the sum over examples i of g_i min(1, clip / |g_i|)).
 
         g_i is the gradient of the loss of row i alone, divided by its own weight, so that the model and the objective
-        see one row at a time, whatever they compute over a batch.  `chunk` gradients are held at once.  A row without
-        weight, and a gradient that is not finite, add nothing.  `clipped` is the share of examples whose gradient was
-        longer than the bound.
+        see one row at a time, whatever they compute over a batch.  A row without weight, and a gradient that is not
+        finite, add nothing.  `clipped` is the share of examples whose gradient was longer than the bound.
+
+        Where one product each reads most of the parameters, |g_i| is computed first, without g_i (see
+        `train.optimizers.ghost`), and then the gradient of the weighed sum of several rows; what is held for each of
+        them is never more than `chunk` gradients.  Otherwise `chunk` gradients are held at once.
         """
         frozen = select(self.freeze)
 
-        def gradient(params: Params, row: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
-            (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(
-                params, {name: value[None] for name, value in row.items()}, rng
-            )
-            weight = jnp.asarray(sums["loss"].weight, jnp.float32)
-            grads = map_paths(
-                lambda path, grad: (
-                    jnp.zeros_like(grad) if frozen(path) is not None else grad / jnp.maximum(weight, 1e-9)
-                ),
-                grads,
-            )
-            norm = optax.tree.norm(grads)
-            present = (weight > 0) & jnp.isfinite(norm)
-            factor = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-30))
-            grads = jax.tree.map(lambda grad: jnp.where(present, grad * factor, 0.0), grads)
-            counted = (weight > 0).astype(jnp.float32)
-            return (total, sums | {"clipped": Sum(counted * (norm > self.clip), counted)}), grads
+        def mask(grads: Params) -> Params:
+            return map_paths(lambda path, grad: jnp.zeros_like(grad) if frozen(path) is not None else grad, grads)
 
-        def sum_rows(params: Params, batch: Batch, rngs: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
-            each = jax.vmap(gradient, in_axes=(None, 0, 0))(params, dict(batch), rngs)
+        def gradient(params: Params, row: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            (total, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, _as_batch(row), rng)
+            weight = _get_weight(sums)
+            grads = jax.tree.map(lambda grad: grad / jnp.maximum(weight, 1e-9), mask(grads))
+            norm = optax.tree.norm(grads)
+            factor = self._scale(norm, weight)
+            grads = jax.tree.map(lambda grad: jnp.where(factor > 0, grad * factor, 0.0), grads)
+            return (total, self._note(sums, norm, weight)), grads
+
+        def sum_held(params: Params, batch: Batch, rngs: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            each = jax.vmap(gradient, in_axes=(None, 0, 0))(params, batch, rngs)
             return jax.tree.map(lambda leaf: leaf.sum(0), each)
 
-        def sum_chunks(params: Params, batch: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
-            rows = len(next(iter(batch.values())))
-            parts = rows // next(size for size in range(min(self.chunk, rows), 0, -1) if rows % size == 0)
-            # A part takes every `parts`-th row, so that rows stay on the device that holds them.
-            inputs = (dict(batch), jax.random.split(rng, rows))
-            split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs)
-            first = jax.tree.map(lambda leaf: leaf[0], split)
-            shapes = jax.eval_shape(sum_rows, params, *first)
-            empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            add = jax.tree.map
-            return jax.lax.scan(lambda sums, part: (add(jnp.add, sums, sum_rows(params, *part)), None), empty, split)[0]
+        def sum_weighed(
+            ghosts: Ghosts, params: Params, batch: Batch, rngs: jax.Array
+        ) -> tuple[tuple[jax.Array, Sums], Params]:
+            (totals, sums), squares = jax.vmap(lambda row, rng: ghosts.compute_norm(params, _as_batch(row), rng))(
+                batch, rngs
+            )
+            weights = _get_weight(sums)
+            norms = jnp.sqrt(squares) / jnp.maximum(weights, 1e-9)
+            factors = self._scale(norms, weights) / jnp.maximum(weights, 1e-9)
+            # what is not finite would make the sum so, also times 0: a row whose gradient is finite stands in for it
+            finite = jnp.isfinite(norms)
+            one = finite.argmax()
+            batch, rngs = jax.tree.map(
+                lambda leaf: jnp.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, leaf[one]), (batch, rngs)
+            )
 
-        return sum_chunks
+            def weigh(params: Params) -> jax.Array:
+                each = jax.vmap(lambda row, rng: loss(params, _as_batch(row), rng)[0])(batch, rngs)
+                return (each * factors).sum()
+
+            grads = jax.tree.map(lambda grad: jnp.where(finite.any(), grad, 0.0), mask(jax.grad(weigh)(params)))
+            return jax.tree.map(lambda leaf: leaf.sum(0), (totals, jax.vmap(self._note)(sums, norms, weights))), grads
+
+        def sum_rows(params: Params, batch: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            rngs = jax.random.split(rng, len(next(iter(batch.values()))))
+            skip = [frozen(path_name(path)) is not None for path, _ in jax.tree.leaves_with_path(params)]
+            ghosts = find_ghosts(loss, params, _as_batch({name: value[0] for name, value in batch.items()}), rng, skip)
+            whole, direct = sum(leaf.size for leaf in jax.tree.leaves(params)), ghosts.count_direct(params)
+            if 2 * direct > whole:
+                return _sum_parts(functools.partial(sum_held, params), (dict(batch), rngs), self.chunk)
+            most = self.chunk * min(4, whole // max(direct, 1))
+            return _sum_parts(functools.partial(sum_weighed, ghosts, params), (dict(batch), rngs), most)
+
+        return sum_rows
+
+    def _scale(self, norm: jax.Array, weight: jax.Array) -> jax.Array:
+        """The factor of a gradient: 0 without weight, and if it is not finite."""
+        factor = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-30))
+        return jnp.where((weight > 0) & jnp.isfinite(norm), factor, 0.0)
+
+    def _note(self, sums: Sums, norm: jax.Array, weight: jax.Array) -> Sums:
+        counted = (weight > 0).astype(jnp.float32)
+        return sums | {"clipped": Sum(counted * (norm > self.clip), counted)}
 
     def release(self, grads: Params, key: jax.Array) -> Params:
         """(sum + N(0, (noise clip)^2)) / batch_size: the mean gradient that leaves a step, of the expected batch."""
@@ -116,6 +145,25 @@ class Guarantee:
             for each, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, noisy)
+
+
+def _as_batch(row: Batch) -> Batch:
+    return {name: value[None] for name, value in row.items()}
+
+
+def _get_weight(sums: Sums) -> jax.Array:
+    return jnp.asarray(sums["loss"].weight, jnp.float32)
+
+
+def _sum_parts(add: Callable[..., Tree], inputs: tuple[dict[str, jax.Array], jax.Array], most: int) -> Tree:
+    """Sums what `add` gives for up to `most` rows at a time."""
+    rows = len(inputs[1])
+    parts = rows // next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+    # A part takes every `parts`-th row, so that rows stay on the device that holds them.
+    split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs)
+    shapes = jax.eval_shape(add, *jax.tree.map(lambda leaf: leaf[0], split))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, add(*part)), None), empty, split)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +240,7 @@ class Private:
     the batch size; their number varies from step to step, and b does not.  Give `epsilon`, for which the noise of all
     steps is found, or the multiplier `noise`; with both, training stops when epsilon is spent.  The guarantee is
     (epsilon, delta)-differential privacy of the weights of every step against one example more or less in the training
-    part.  `chunk` gradients of examples are held in memory at once, `chunk` times the memory of the parameters.
+    part.  At most `chunk` gradients of examples are held in memory at once, `chunk` times the memory of the parameters.
 
     `secret` draws the sample and the noise from the system's entropy, which is kept in the run's checkpoints and has no
     other copy; without it they follow from `seed`, for tests, and whoever knows the seed can take the noise off again.

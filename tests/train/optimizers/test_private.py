@@ -135,6 +135,20 @@ def test_no_example_moves_the_sum_by_more_than_the_bound() -> None:
         np.testing.assert_allclose(change, min(norm, CLIP), rtol=1e-3)
 
 
+def test_a_gradient_that_is_not_finite_adds_nothing() -> None:
+    beyond = {name: value.copy() for name, value in batch().items()}
+    beyond["weights"][2] = np.inf
+    less = {name: value.copy() for name, value in batch().items()}
+    for value in less.values():
+        value[2] = 0
+    for chunk in (1, 4):
+        guarantee = dataclasses.replace(GUARANTEE, chunk=chunk)
+        moved, sums = descend(guarantee, beyond)
+        assert not np.isfinite(sums["loss"][0])
+        for ours, theirs in zip(moved, descend(guarantee, less)[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
 def test_noise_has_mean_nought_and_the_deviation_that_was_promised() -> None:
     zeros = {"a": jnp.zeros((400, 500)), "b": jnp.zeros(1000)}
     noise = jax.jit(GUARANTEE.release)(zeros, jax.random.key(7))
