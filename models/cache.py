@@ -35,6 +35,7 @@ def extend(module: Caching, ctx: Context, name: str, new: jax.Array, axis: int, 
 
     If `span` is None the array has the decoding's whole length, new tokens at their index, zeros at those not written
     yet; otherwise only the last `span - 1` tokens before the new ones are kept.  `index_extended` gives their indices.
+    At the start it gives the new tokens alone, as without decoding: there are no others.
     """
     if ctx.decoding is None:
         return new
@@ -43,17 +44,17 @@ def extend(module: Caching, ctx: Context, name: str, new: jax.Array, axis: int, 
     empty = jnp.zeros((*new.shape[:axis], count, *new.shape[axis + 1 :]), new.dtype)
     kept = recall(module, ctx, name, empty)
     if span is None:
-        whole = jax.lax.dynamic_update_slice_in_dim(kept, new, ctx.decoding.index, axis)
-        remember(module, ctx, name, whole)
-        return whole
-    whole = jnp.concatenate([kept, new], axis)
-    remember(module, ctx, name, jax.lax.slice_in_dim(whole, t, t + count, axis=axis))
-    return whole
+        whole = later = jax.lax.dynamic_update_slice_in_dim(kept, new, ctx.decoding.index, axis)
+    else:
+        whole = jnp.concatenate([kept, new], axis)
+        later = jax.lax.slice_in_dim(whole, t, t + count, axis=axis)
+    remember(module, ctx, name, later)
+    return new if ctx.decoding.start else whole
 
 
 def index_extended(ctx: Context, t: int, span: int | None = None) -> jax.Array:
     """The index in its row of each token that `extend` gives, (s,); negative for those before the first."""
-    if ctx.decoding is None:
+    if ctx.decoding is None or ctx.decoding.start:
         return jnp.arange(t)
     if span is None:
         return jnp.arange(ctx.decoding.length)

@@ -91,14 +91,15 @@ def locate_tokens(ctx: Context, t: int) -> Tokens:
 
 
 def locate_sources(module: nn.Module, ctx: Context, t: int, span: int | None) -> Tokens | None:
-    """The cached and new tokens that `extend` gives while decoding; otherwise None, for the call's own tokens."""
+    """The cached and new tokens that `extend` gives; None if they are the call's own: at the start, or not decoding."""
     tokens = locate_tokens(ctx, t)
     if ctx.decoding is None:
         return None
     b = 1 if tokens.segments is None else tokens.segments.shape[0]
     positions = jnp.broadcast_to(tokens.positions, (b, t)) if tokens.positions.shape[0] == 1 else tokens.positions
     segments = None if tokens.segments is None else extend(module, ctx, "segments", tokens.segments, 1, span)
-    return Tokens(index_extended(ctx, t, span)[None], extend(module, ctx, "positions", positions, 1, span), segments)
+    positions = extend(module, ctx, "positions", positions, 1, span)
+    return None if ctx.decoding.start else Tokens(index_extended(ctx, t, span)[None], positions, segments)
 
 
 def attend(
@@ -124,7 +125,7 @@ def attend(
     (b, h, s), adds the query's less the key's; `dropout` acts on weights.  Scores are float32.  A query that sees no
     source gets zeros.
 
-    If `implementation` is None, `choose_implementation` chooses it; it is always "xla" while decoding and while
+    If `implementation` is None, `choose_implementation` chooses it; it is always "xla" for sources in a cache and while
     its intermediates are captured (`models.inspect`).  The computation runs in a named scope `attention_xla`,
     `attention_fused` or `attention_splash`, which shows in a jaxpr's name stacks, in compiled text and in profiles.
     The result is named "context" for remat policies such as `jax.checkpoint_policies.save_only_these_names`.
@@ -319,7 +320,7 @@ def _multiply(axes: str, left: jax.Array, right: jax.Array, cached: jax.Array | 
     def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.einsum(axes, left, right, preferred_element_type=dtype)
 
-    if cached is None or right.shape[0] > 1 or platform() != "cpu":
+    if cached is None or platform() != "cpu" or right.shape[0] > 1:  # the extent last: it may be symbolic elsewhere
         return multiply(left, right)
     shape = jax.eval_shape(multiply, left, right).shape
     return jax.lax.cond(cached >= 0, multiply, lambda left, right: jnp.zeros(shape, dtype), left, right)

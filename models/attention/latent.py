@@ -65,7 +65,9 @@ class LatentAttention(nn.Module):
             self.param(name, initial, (r, h * w)).reshape(r, h, w).astype(x.dtype) for name, w in widths.items()
         )
         reach, scale = Reach(self.causal), ctx.score_scale(k + self.rotary)
-        if ctx.decoding is None:
+        latents, rotaries = extend(self, ctx, "latents", latent, 1), extend(self, ctx, "rotaries", key_rotary, 2)
+        sources = locate_sources(self, ctx, t, None)
+        if sources is None:
             key = jnp.einsum("btr,rhk->bhtk", latent, up_key)
             key = jnp.concatenate([key, jnp.broadcast_to(key_rotary, (b, h, t, self.rotary))], -1)
             value = jnp.einsum("btr,rhv->bhtv", latent, up_value)
@@ -74,11 +76,8 @@ class LatentAttention(nn.Module):
                 query, key, value, tokens, None, reach, self.weigh, scale, implementation=self.implementation
             )
         else:
-            latents, rotaries = extend(self, ctx, "latents", latent, 1), extend(self, ctx, "rotaries", key_rotary, 2)
             absorbed = jnp.concatenate([jnp.einsum("bhtk,rhk->bhtr", query, up_key), query_rotary], -1)
             key = jnp.concatenate([latents[:, None], rotaries], -1)
-            mixed = attend(
-                absorbed, key, latents[:, None], tokens, locate_sources(self, ctx, t, None), reach, self.weigh, scale
-            )
+            mixed = attend(absorbed, key, latents[:, None], tokens, sources, reach, self.weigh, scale)
             mixed = jnp.einsum("bhtr,rhv->bhtv", mixed, up_value)
         return nn.Dense(d, use_bias=False, name="out")(merge(mixed)).reshape(b, t, d)

@@ -68,12 +68,14 @@ class PaTHAttention(nn.Module):
         strength = nn.Dense(g, name="strength")(x.reshape(-1, d)).reshape(b, t, g).astype(jnp.float32)
         strength = 2 * jax.nn.sigmoid(strength.swapaxes(1, 2)[..., None])
         tokens, sources = locate_tokens(ctx, t), locate_sources(self, ctx, t, None)
-        first, slots = (0, t) if ctx.decoding is None else (ctx.decoding.index, ctx.decoding.length)
-        kept = recall(self, ctx, "keys", jnp.zeros((b, g, slots, k), jnp.float32))
+        first = 0 if ctx.decoding is None else ctx.decoding.index
+        kept = recall(self, ctx, "keys", jnp.zeros((b, g, t, k), jnp.float32))
         scores, kept = reflect(
             query.reshape(b, g, h // g, t, k) * ctx.score_scale(k), key, direction, strength, kept, first, self.chunk
         )
-        remember(self, ctx, "keys", kept)
+        slots = kept.shape[2]
+        room = 0 if ctx.decoding is None else ctx.decoding.length - slots
+        remember(self, ctx, "keys", jnp.pad(kept, ((0, 0), (0, 0), (0, room), (0, 0))))
         visible = Reach(True).visible(tokens, tokens if sources is None else sources)
         weights = self.weigh(scores.reshape(b, h, t, slots), visible).astype(value.dtype)
         values = extend(self, ctx, "values", value, 2)

@@ -86,6 +86,7 @@ def padded(prompts: Sequence[Sequence[int]]) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.asarray, batch)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.Array, Tree]:
     """The logits (b, v) after the prompts, and the cache for `length` tokens a row in all.
 
@@ -99,18 +100,13 @@ def prefill(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.
 def advance(
     model: Model, params: Tree, cache: Tree, batch: Batch, index: jax.Array, length: int
 ) -> tuple[jax.Array, Tree]:
-    """Decodes one more token a row: (params, cache, token) -> (logits (b, v), cache).
+    """Decodes one more token a row, or several: (params, cache, tokens (b, t)) -> (logits (b, v) after them, cache).
 
     `index` tokens of each row are in the cache already.
     """
-    decoding = Decoding(index, length, False)
+    decoding = Decoding(index, length, False, last=True)
     logits, cache = model.apply({"params": params, "cache": cache}, batch, decoding=decoding, mutable=["cache"])
     return logits[:, -1], cache.get("cache", {})
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _first(model: Model, params: Tree, batch: Batch, length: int) -> tuple[jax.Array, Tree]:
-    return prefill(model, params, batch, length)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6, 7), donate_argnums=2)
@@ -155,7 +151,7 @@ def generate(
     batch = complete(model, batch, steps)
     t = batch["tokens"].shape[1]
     length, made, count = t + steps, 0, 1
-    logits, cache = _first(model, params, batch, length)
+    logits, cache = prefill(model, params, batch, length)
     state = logits, jnp.asarray(t), batch["positions"][:, -1] + 1, jax.random.key(seed)
     if packed := pays(len(batch["tokens"]), steps):
         params = transpose_kernels(params)

@@ -107,9 +107,8 @@ class HashedNgramEmbed(nn.Module):
         t = tokens.shape[1]
         segments = jnp.ones_like(tokens) if ctx.segments is None else ctx.segments
         rows = jnp.stack([tokens, segments], -1)
-        whole = extend(self, ctx, "last", rows, 1, self.order) if ctx.decoding is not None else None
-        if whole is None:
-            whole = jnp.pad(rows, ((0, 0), (self.order - 1, 0), (0, 0)))
+        whole = extend(self, ctx, "last", rows, 1, self.order)
+        whole = jnp.pad(whole, ((0, 0), (self.order - 1 + t - whole.shape[1], 0), (0, 0)))
         x, code = self.table[tokens], tokens.astype(jnp.uint32)
         for back in range(1, self.order):
             earlier = whole[:, self.order - 1 - back : self.order - 1 - back + t]

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from models.contracts import Embed, Head, Layer, Model, Norm, Pool, Position, Relative, Residual, Weigh, kind_of
 from models.laws.carrier import layer_of, stack_of
 from models.laws.declared import claims, says_causal
-from models.laws.decoding import decode, law_decoding_is_one_pass, law_foretold_tokens_are_taken_back
+from models.laws.decoding import (
+    decode,
+    law_a_prompt_in_parts_is_one_pass,
+    law_decoding_is_one_pass,
+    law_foretold_tokens_are_taken_back,
+)
 from models.laws.depth import (
     law_every_branch_counts,
     law_recomputing_changes_nothing,
@@ -83,6 +88,7 @@ REMEDIES: dict[Function, str] = {
     law_cross_reads_the_whole_memory: "read all of ctx.memory.x",
     law_decoding_is_one_pass: "keep in the collection cache what later tokens need (models.cache), written at"
     " ctx.decoding.index",
+    law_a_prompt_in_parts_is_one_pass: "take any number of new tokens at ctx.decoding.index, not one alone",
     law_foretold_tokens_are_taken_back: "let what is kept of a token be written over by the next one at its index",
     law_residual_keeps_the_shape_of_the_state: "let expand make the state as large as it will get; give back the"
     " same shapes",
@@ -170,7 +176,11 @@ def _laws_of_layers(component: Component) -> list[Law]:
         if kind_of(component) is not Residual:
             laws += [
                 Law(name_of(law), functools.partial(_decodes, layer, law), REMEDIES[law])
-                for law in (law_decoding_is_one_pass, law_foretold_tokens_are_taken_back)
+                for law in (
+                    law_decoding_is_one_pass,
+                    law_a_prompt_in_parts_is_one_pass,
+                    law_foretold_tokens_are_taken_back,
+                )
             ]
         laws += [
             _law(law, layer) for law in (law_gradients_of_parts_add_up, law_gradients_on_a_mesh_are_those_on_one_device)

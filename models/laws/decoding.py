@@ -1,6 +1,7 @@
-"""Laws of decoding: one token after the other is one pass, and foretold tokens can be taken back."""
+"""Laws of decoding: one token after the other is one pass, a prompt has parts, foretold tokens are taken back."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,24 @@ def law_decoding_is_one_pass(layer: Component, length: int = SHORT) -> None:
     _require_one_pass(layer, parts, expected)
 
 
+def law_a_prompt_in_parts_is_one_pass(layer: Component, length: int = SHORT) -> None:
+    """Two left-padded prompts of `length` tokens, of which 2/5 come at once, then 2/5, then the rest, are one pass."""
+    part = max(2 * length // 5, 1)
+    parts = (part, part, length - 2 * part)
+    x, params, whole = normal(4, 2, length, WIDTH), parameters(layer), pad_prompts(length)
+    cache: Tree = {}
+    outputs: list[jax.Array] = []
+    for first, count in zip(itertools.accumulate(parts, initial=0), parts, strict=False):
+        run = jax.jit(
+            lambda x, cache, first, count=count, start=first == 0: _call(
+                layer, params, x, cache, 0 if start else first, count, length, start
+            )
+        )
+        y, cache = run(x, cache, first)
+        outputs.append(y)
+    _require_one_pass(layer, np.concatenate(outputs, 1), np.asarray(jax.jit(lambda x: apply_to(layer, x, whole))(x)))
+
+
 def law_foretold_tokens_are_taken_back(layer: Component, length: int = SHORT) -> None:
     """Several tokens at once, and before them others in the same places, give the outputs of one pass.
 
@@ -112,7 +131,7 @@ def _require_one_pass(layer: Component, parts: np.ndarray, expected: np.ndarray)
             try:
                 require_close(parts[row, token], expected[row, token], tolerance)
             except BrokenLawError as error:
-                raise BrokenLawError(f"token {token} of {length}, after a prompt of {PROMPT}: {error}") from None
+                raise BrokenLawError(f"token {token} of {length}, which came in parts: {error}") from None
 
     one_pass = jax.jit(lambda x: apply_to(layer, x, whole) * real[..., None])
     require_up_to_rounding(compare, one_pass, np.asarray(normal(4, 2, length, WIDTH)))

@@ -181,8 +181,8 @@ class LongConvolution(nn.Module):
         kept = extend(self, ctx, "inputs", z, 1).astype(jnp.float32)
         segments = None if ctx.segments is None else extend(self, ctx, "segments", ctx.segments, 1)
         if ctx.decoding is None or ctx.decoding.start:
-            kernel = self.kernel(kept.shape[1], d)
-            remember(self, ctx, "filter", jnp.broadcast_to(kernel, kept.shape))
+            kernel = self.kernel(t if ctx.decoding is None else ctx.decoding.length, d)
+            remember(self, ctx, "filter", jnp.broadcast_to(kernel, (len(x), *kernel.shape)))
             mixed = causal_convolution(z.astype(jnp.float32), kernel[:t], ctx.segments)
         else:
             kernel = self.get_variable("cache", "filter")

@@ -73,10 +73,8 @@ class Engram(nn.Module):
         tokens = require_tokens(self, ctx)
         segments = jnp.ones_like(tokens) if ctx.segments is None else ctx.segments
         rows = jnp.stack([tokens + 1, segments], -1)
-        if ctx.decoding is None:
-            whole = jnp.pad(rows, ((0, 0), (self.order - 1, 0), (0, 0)))
-        else:
-            whole = extend(self, ctx, "last", rows, 1, self.order)
+        whole = extend(self, ctx, "last", rows, 1, self.order)
+        whole = jnp.pad(whole, ((0, 0), (self.order - 1 + t - whole.shape[1], 0), (0, 0)))
         odd = 2 * np.random.default_rng(0).integers(0, 2**31, self.order, np.uint32) + 1
         code, grams = rows[..., 0].astype(jnp.uint32) * odd[0], list[jax.Array]()
         for back in range(1, self.order):

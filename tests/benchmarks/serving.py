@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from models.decoding.sampling import generate
-from models.decoding.slots import pad_prompt
+from models.decoding.slots import cut_prompt
 from tests.benchmarks.measure import begin, finish, note, parser, report
 from train.contracts import Tokenised
 from train.engine.folder import open_run
@@ -35,6 +35,7 @@ from train.use.evaluate import format_output, restore_params
 from train.use.serving.batching import pull
 
 CLIENTS, PROMPT, TOKENS, FASTER, GROWTH = (1, 8, 64), 64, 32, 3.0, 1.05
+JSON = "Content-Type: application/json\r\n"
 WORDS = ("a", "film", "that", "is", "told", "with", "care", "and", "seldom", "dull", "though", "long", "in", "half")
 
 
@@ -76,7 +77,7 @@ async def ask(port: int, path: str, bodies: list[bytes], clients: int, progress:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for body in waiting:
             began = time.perf_counter()
-            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -112,7 +113,7 @@ def naive(folder: Path, config: str | None, generates: bool) -> Callable[[str], 
         params = cast(params, experiment.precision)
 
         def write(prompt: str) -> str:
-            batch = jax.tree.map(jnp.asarray, pad_prompt(tokens.encode([prompt])[0].tolist(), (PROMPT,)))
+            batch = jax.tree.map(jnp.asarray, cut_prompt(tokens.encode([prompt])[0].tolist(), (PROMPT,))[0])
             ids = [int(token[0]) for token in generate(experiment.model, params, batch, TOKENS)]
             return tokens.decode(ids)
 

@@ -13,7 +13,11 @@ from models import Attention, Context, RoPE, SinusoidalPosition
 from models.cache import recall, remember
 from models.contracts import Layer
 from models.laws.declared import claims, says_causal
-from models.laws.decoding import law_decoding_is_one_pass, law_foretold_tokens_are_taken_back
+from models.laws.decoding import (
+    law_a_prompt_in_parts_is_one_pass,
+    law_decoding_is_one_pass,
+    law_foretold_tokens_are_taken_back,
+)
 from models.laws.layer import (
     law_causal_sees_nothing_later,
     law_cross_reads_the_whole_memory,
@@ -80,6 +84,16 @@ DECODED = [
 @pytest.mark.parametrize("layer", DECODED)
 def test_decoding_one_token_after_the_other_is_one_pass(layer: Any) -> None:
     law_decoding_is_one_pass(layer)
+
+
+# parts of 70 tokens, longer than the blocks that a CPU computes attention in and than the windows of the forms
+PARTS = 176
+
+
+@pytest.mark.represented_by("Attention-causal", "GatedDeltaNet-default")
+@pytest.mark.parametrize("layer", selected(decodes))
+def test_a_prompt_in_parts_is_one_pass(layer: Any) -> None:
+    law_a_prompt_in_parts_is_one_pass(layer, PARTS)
 
 
 # layers whose cache has a place for each token and nothing else; the rest keep a state or nothing
@@ -251,6 +265,20 @@ class Amnesia(nn.Module):
         return jnp.cumsum(x, 1)
 
 
+class OneByOne(nn.Module):
+    """Broken: the sum of what came so far in the example, that adds one token at a time after the prompt."""
+
+    causal: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        seen = x if ctx.segments is None else jnp.where((ctx.segments > 0)[..., None], x, 0)
+        total = recall(self, ctx, "total", jnp.zeros((x.shape[0], 1, x.shape[2])))
+        y = total + (jnp.cumsum(seen, 1) if ctx.decoding is None or ctx.decoding.start else seen)
+        remember(self, ctx, "total", y[:, -1:])
+        return y
+
+
 class Restless(nn.Module):
     """Broken: each token as it is, and a number that is kept with one type after the prompt and another later."""
 
@@ -262,6 +290,10 @@ class Restless(nn.Module):
         return x
 
 
+def test_a_layer_that_takes_one_token_at_a_time_decodes_and_has_no_prompt_in_parts() -> None:
+    law_decoding_is_one_pass(OneByOne())
+
+
 def test_what_is_kept_has_one_type() -> None:
     with pytest.raises(AssertionError, match=r"what is kept is .*int32.* before token 4 and .*float32"):
         law_decoding_is_one_pass(Restless())
@@ -269,6 +301,7 @@ def test_what_is_kept_has_one_type() -> None:
 
 BROKEN = [
     (law_decoding_is_one_pass, Amnesia()),
+    (law_a_prompt_in_parts_is_one_pass, OneByOne()),
     (law_keeps_the_shape, Wider()),
     (law_segments_do_not_mix, Average()),
     (law_segments_do_not_mix, MemoryAverage()),

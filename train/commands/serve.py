@@ -49,7 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--slow", type=float, default=20.0, metavar="SECONDS", help="a client that stalls longer is cut (default: 20)"
     )
     parser.add_argument("--rows", type=int, default=32, help="questions of a batch at most (default: 32)")
-    parser.add_argument("--slots", type=int, default=8, help="texts generated at once (default: 8)")
+    parser.add_argument(
+        "--slots", type=int, help="texts generated at once (default: as many as fit a GiB with their caches, 4 to 64)"
+    )
     parser.add_argument(
         "--context", type=int, help="tokens of a text with its prompt (default: as many as it was trained on)"
     )
@@ -65,10 +67,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    counts = {name: getattr(options, name) for name in ("queue", "limit_questions", "rows", "slots")}
+    counts = {name: getattr(options, name) for name in ("queue", "limit_questions", "rows")}
     seconds = {name: getattr(options, name) for name in ("deadline", "limit_body", "slow")}
-    for name, value in {**counts, **seconds, "context": options.context or 1}.items():
-        if not 0 < value < 2**31 or (name in counts and value < 1):
+    given = {name: getattr(options, name) for name in ("slots", "context") if getattr(options, name) is not None}
+    for name, value in {**counts, **given, **seconds}.items():
+        if not 0 < value < 2**31 or (name not in seconds and value < 1):
             raise InputError(f"--{name.replace('_', '-')} is {value}; give a number above 0.")
     tokens = [*options.token, *filter(None, [os.environ.get(TOKEN, "").strip()])]
     if any(not token.strip() or not token.isascii() for token in tokens):

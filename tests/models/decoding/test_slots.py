@@ -1,4 +1,4 @@
-"""Slots decode several texts at once as `generate` decodes each alone, whenever each begins."""
+"""Slots decode several texts at once as `generate` decodes each alone, whenever each begins and in how many parts."""
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,20 @@ from models import (
     Transformer,
 )
 from models.contracts import Model, Tree
+from models.decoding.packing import transpose_kernels
 from models.decoding.sampling import Sampler, generate, padded
 from models.decoding.slots import (
     Draws,
     admit,
+    begin_prompts,
     choose_lengths,
     count_room,
+    cut_prompt,
     decode,
     draw,
+    extend_prompts,
     open_slots,
-    pad_prompt,
+    resize,
 )
 from tests.models.decoding.recomputed import sharpened
 
@@ -43,7 +47,7 @@ STACKS = {
 TEXTS = [  # prompt, tokens, sampler and seed; the third begins once the first has ended
     ([1, 2, 3, 4], 3, Sampler(), 0),
     ([5, 6], 9, Sampler(1.5, top_k=4, top_p=0.9), 7),
-    ([7], 5, Sampler(0.7, min_p=0.05), 3),
+    ([8, 9, 1, 3, 7, 2, 4, 6, 5, 10, 2, 1, 9], 5, Sampler(0.7, min_p=0.05), 3),
 ]
 LENGTHS = (2, 5)
 
@@ -59,8 +63,8 @@ def fill(draws: Draws, slot: int, sampler: Sampler) -> None:
 
 
 def together(model: Model, params: Tree) -> list[list[int]]:
-    """The tokens of TEXTS from two slots."""
-    room = count_room(LENGTHS, 12)
+    """The tokens of TEXTS from two slots, up to two tokens a dispatch."""
+    room = count_room(LENGTHS, 18)
     slots, draws = open_slots(model, params, 2, room), Draws.fill(2)
     waiting, texts, held = list(range(len(TEXTS))), [[] for _ in TEXTS], dict[int, int]()
     while waiting or held:
@@ -68,12 +72,22 @@ def together(model: Model, params: Tree) -> list[list[int]]:
             if slot not in held and waiting:
                 held[slot] = waiting.pop(0)
                 prompt, _, sampler, seed = TEXTS[held[slot]]
-                slots = admit(model, params, slots, pad_prompt(prompt, LENGTHS), slot, np.uint32(seed), room)
+                first, *parts = cut_prompt(prompt, LENGTHS)
+                (logits, cache), index = begin_prompts(model, params, first, room), np.array([first["tokens"].size])
+                for part in parts:
+                    logits, cache = extend_prompts(model, params, cache, part, index, room)
+                    index = index + part["tokens"].size
+                slots = admit(slots, np.array([slot]), logits, cache, index, np.array([len(prompt)]), np.array([seed]))
                 fill(draws, slot, sampler)
         busy = np.array([slot in held for slot in range(2)])
-        tokens, slots = decode(model, params, slots, draws, busy, room)
+        count = min(2, *(TEXTS[text][1] - len(texts[text]) for text in held.values()))
+        size = max(held) + 1
+        slots, draws_now = resize(slots, size), Draws(*(values[:size] for values in draws))
+        given = transpose_kernels(params) if size == 1 else params
+        tokens, slots = decode(model, given, slots, draws_now, busy[:size], count, room, packed=size == 1)
+        slots = resize(slots, 2)
         for slot, text in list(held.items()):
-            texts[text].append(int(tokens[slot]))
+            texts[text] += tokens[:count, slot].tolist()
             if len(texts[text]) == TEXTS[text][1]:
                 del held[slot]
     return texts
@@ -101,7 +115,13 @@ def test_tokens_are_drawn_as_a_sampler_draws_them() -> None:
 
 
 def test_a_cache_has_room_for_every_text_with_its_padding() -> None:
-    lengths = choose_lengths(100)
-    assert lengths == (16, 64, 100)
-    used = [pad_prompt([0] * count, lengths)["tokens"].shape[1] + 100 - count for count in range(1, 101)]
+    lengths = choose_lengths(40)
+    assert lengths == (16, 40)
+    used: list[int] = []
+    for count in range(1, 101):
+        parts = cut_prompt(range(count), lengths)
+        tokens, segments = (np.concatenate([part[name][0] for part in parts]) for name in ("tokens", "segments"))
+        np.testing.assert_array_equal(tokens[segments > 0], np.arange(count))
+        assert {part["tokens"].shape[1] for part in parts[1:]} <= {40}
+        used.append(len(tokens) + 100 - count)
     assert max(used) == count_room(lengths, 100)

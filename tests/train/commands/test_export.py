@@ -229,6 +229,7 @@ LANGUAGE_MODEL = str(CONFIGS / "language_model.py")
 TOKENS = {  # settings, and the axes that the program has any extent of
     "attention": ((), ("b", "t")),
     "bfloat16": (("precision=bfloat16",), ("b", "t")),
+    "long rows": (("data.length=80",), ("b", "t")),  # longer than the blocks that a CPU computes attention in
     "recurrence": (("model.stack.block.mixer=GatedDeltaNet(heads=2)",), ("b",)),
     "experts": (("model.stack.block.feedforward=Experts(experts=4)",), ()),
     "kernel": (("model.stack.block.mixer=GatedDeltaNet(heads=2, implementation='pallas')",), ()),

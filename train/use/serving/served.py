@@ -38,14 +38,15 @@ EXPLAINED = 8  # questions to explain at once, of which seven wait
 class Limits:
     """Limits of a server: bytes of a body, questions of a request, waiting jobs, rows of a batch, slots, seconds.
 
-    `context` are the tokens of a text with its prompt, by default as many as the run was trained on.
+    `context` are the tokens of a text with its prompt, by default as many as the run was trained on; `slots` are by
+    default as many as fit a GiB with their caches, from 4 to 64.
     """
 
     body: int = 16 * 2**20
     questions: int = 256
     queue: int = 512
     rows: int = 32
-    slots: int = 8
+    slots: int | None = None
     context: int | None = None
     deadline: float = 60.0
     slow: float = 20.0
