@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -28,6 +28,9 @@ from train.sums import Sum, Sums
 
 Loss = Callable[..., tuple[jax.Array, Sums]]  # (params, batch, rng) -> (the summed loss, all sums)
 NOISE = 0x6E6F6973  # folded into the key of a step, so that its noise is no other draw of it
+TOKENS = ("tokens", "segments", "positions")  # what a batch has of each token of a row
+SHORTEST = 32  # tokens of rows whose padding is worth another compiled length
+SHARES = (0.4, 0.6)  # of the length of a batch, that shorter rows are cut to
 LOGGED = 32  # values of epsilon over a run that its log can have
 
 
@@ -92,9 +95,8 @@ class Guarantee:
             each = jax.vmap(gradient, in_axes=(None, 0, 0))(params, batch, rngs)
             return jax.tree.map(lambda leaf: leaf.sum(0), each)
 
-        def sum_weighed(
-            ghosts: Ghosts, params: Params, batch: Batch, rngs: jax.Array
-        ) -> tuple[tuple[jax.Array, Sums], Params]:
+        def sum_weighed(params: Params, batch: Batch, rngs: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
+            ghosts = find(params, batch, rngs[0])
             (totals, sums), squares = jax.vmap(lambda row, rng: ghosts.compute_norm(params, _as_batch(row), rng))(
                 batch, rngs
             )
@@ -115,15 +117,18 @@ class Guarantee:
             grads = jax.tree.map(lambda grad: jnp.where(finite.any(), grad, 0.0), mask(jax.grad(weigh)(params)))
             return jax.tree.map(lambda leaf: leaf.sum(0), (totals, jax.vmap(self._note)(sums, norms, weights))), grads
 
+        def find(params: Params, batch: Batch, rng: jax.Array) -> Ghosts:
+            skip = [frozen(path_name(path)) is not None for path, _ in jax.tree.leaves_with_path(params)]
+            return find_ghosts(loss, params, _as_batch({name: value[0] for name, value in batch.items()}), rng, skip)
+
         def sum_rows(params: Params, batch: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, Sums], Params]:
             rngs = jax.random.split(rng, len(next(iter(batch.values()))))
-            skip = [frozen(path_name(path)) is not None for path, _ in jax.tree.leaves_with_path(params)]
-            ghosts = find_ghosts(loss, params, _as_batch({name: value[0] for name, value in batch.items()}), rng, skip)
-            whole, direct = sum(leaf.size for leaf in jax.tree.leaves(params)), ghosts.count_direct(params)
+            whole = sum(leaf.size for leaf in jax.tree.leaves(params))
+            direct = find(params, batch, rng).count_direct(params)
             if 2 * direct > whole:
                 return _sum_parts(functools.partial(sum_held, params), (dict(batch), rngs), self.chunk)
             most = self.chunk * min(4, whole // max(direct, 1))
-            return _sum_parts(functools.partial(sum_weighed, ghosts, params), (dict(batch), rngs), most)
+            return _sum_parts(functools.partial(sum_weighed, params), (dict(batch), rngs), most)
 
         return sum_rows
 
@@ -137,14 +142,19 @@ class Guarantee:
         return sums | {"clipped": Sum(counted * (norm > self.clip), counted)}
 
     def release(self, grads: Params, key: jax.Array) -> Params:
-        """(sum + N(0, (noise clip)^2)) / batch_size: the mean gradient that leaves a step, of the expected batch."""
-        leaves, structure = jax.tree.flatten(grads)
-        keys = jax.random.split(jax.random.fold_in(key, NOISE), len(leaves))
-        noisy = [
-            (leaf + self.noise * self.clip * jax.random.normal(each, leaf.shape, leaf.dtype)) / self.batch_size
-            for each, leaf in zip(keys, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, noisy)
+        """(sum + N(0, (noise clip)^2)) / batch_size: the mean gradient that leaves a step, of the expected batch.
+
+        That of frozen parameters is zero and stays so.
+        """
+        frozen, structure = select(self.freeze), jax.tree.structure(grads)
+        keys = list(jax.random.split(jax.random.fold_in(key, NOISE), structure.num_leaves))
+
+        def hide(path: str, grad: jax.Array, key: jax.Array) -> jax.Array:
+            if frozen(path) is not None:
+                return grad
+            return (grad + self.noise * self.clip * jax.random.normal(key, grad.shape, grad.dtype)) / self.batch_size
+
+        return map_paths(hide, grads, jax.tree.unflatten(structure, keys))
 
 
 def _as_batch(row: Batch) -> Batch:
@@ -156,14 +166,47 @@ def _get_weight(sums: Sums) -> jax.Array:
 
 
 def _sum_parts(add: Callable[..., Tree], inputs: tuple[dict[str, jax.Array], jax.Array], most: int) -> Tree:
-    """Sums what `add` gives for up to `most` rows at a time."""
+    """Sums what `add` gives for up to `most` rows at a time.
+
+    Of sentences, a part takes rows of a like length, and is cut to one of few lengths that holds the longest.
+    """
     rows = len(inputs[1])
     parts = rows // next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
-    # A part takes every `parts`-th row, so that rows stay on the device that holds them.
-    split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), inputs)
+    # A part takes one row of every `parts` that follow each other, so that rows stay on the device that holds them.
+    split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]), inputs)
+    cuts, counts = _choose_cuts(split[0]), jnp.zeros((), jnp.int32)
+    if len(cuts) > 1:
+        t = cuts[-1]
+        lengths = jnp.where(split[0]["segments"] > 0, jnp.arange(1, t + 1), 0).max(-1)
+        order = lengths.argsort(axis=1)
+        split = jax.tree.map(jax.vmap(lambda leaf, row: leaf[row]), split, jax.tree.map(lambda _: order, split))
+        counts = jnp.searchsorted(jnp.asarray(cuts), jnp.sort(lengths, axis=1).max(0))
+
+    def add_cut(length: int, batch: dict[str, jax.Array], rngs: jax.Array) -> Tree:
+        return add({name: value[:, :length] if name in TOKENS else value for name, value in batch.items()}, rngs)
+
+    def add_part(sums: Tree, part: tuple[Tree, jax.Array]) -> tuple[Tree, None]:
+        inputs, cut = part
+        branches = [functools.partial(add_cut, length) for length in cuts]
+        return jax.tree.map(jnp.add, sums, jax.lax.switch(cut, branches, *inputs) if branches else add(*inputs)), None
+
+    split = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), split)
     shapes = jax.eval_shape(add, *jax.tree.map(lambda leaf: leaf[0], split))
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, add(*part)), None), empty, split)[0]
+    return jax.lax.scan(add_part, empty, (split, jnp.broadcast_to(counts, parts)))[0]
+
+
+def _choose_cuts(batch: Mapping[str, jax.Array]) -> list[int]:
+    """The lengths that parts of a batch of padded sentences, (n, parts, t), are cut to; none for other batches.
+
+    Windows of a text have no weights, and no padding.
+    """
+    if not {"weights", *TOKENS} <= set(batch):
+        return []
+    t = batch["segments"].shape[2]
+    if t < SHORTEST or any(value.shape[2:3] == (t,) for name, value in batch.items() if name not in TOKENS):
+        return []
+    return [*(-(-int(share * t) // 8) * 8 for share in SHARES), t]
 
 
 @dataclasses.dataclass(frozen=True)
