@@ -9,9 +9,9 @@ PART ?= 1/1
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 PIP := $(BIN)/python $(INSTALL)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-APART := $(addprefix --ignore tests/,parity benchmarks browser notebooks savedmodel tpu)
+APART := $(addprefix --ignore tests/,parity benchmarks browser notebooks tpu)
 
-.PHONY: train test slow slow-tests test-current planted wheel docs lint parity savedmodel browser bench gate lanes notebooks notebooks-colab notebooks-current tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
+.PHONY: train test slow slow-tests test-current planted wheel docs lint parity delivered browser bench gate lanes notebooks notebooks-colab notebooks-current tpu tpu-colab tpu-configs tpu-maxtext tpu-recurrence clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -54,8 +54,8 @@ lint: .venv/parity ## ruff and basedpyright, over the tests against PyTorch too
 parity: .venv/parity ## against PyTorch and transformers
 	$(BIN)/python -m pytest tests/parity -n 2 --dist worksteal
 
-savedmodel: .lanes/savedmodel/installed ## exported runs against TensorFlow
-	.lanes/savedmodel/bin/python -m pytest tests/savedmodel
+delivered: .lanes/delivered/installed ## exported runs in environments of jax, onnxruntime or TensorFlow alone
+	.lanes/delivered/morphax/bin/python -m tests.delivered
 
 browser: .venv/dev ## the page of morphax serve in Chromium, on a desktop and on a phone
 	@command -v chromium >/dev/null || { echo "The page is tested in Chromium: install it, so that chromium is on the path"; exit 2; }
@@ -124,10 +124,17 @@ clean: ## remove what set-up made
 	.lanes/tpu/bin/python $(INSTALL) -e '.[dev,tpu]'
 	@touch $@
 
-.lanes/savedmodel/installed: pyproject.toml
+# One that exports, and one a format that has its library and nothing of this project.
+.lanes/delivered/installed: pyproject.toml requirements-data.txt
 	@test -n "$(PYTHON)" || { echo "morphax needs Python 3.11 or newer, with venv, on the path, or PYTHON=/its/path"; exit 2; }
-	test -x .lanes/savedmodel/bin/python || $(PYTHON) -m venv .lanes/savedmodel
-	.lanes/savedmodel/bin/python $(INSTALL) -e . 'pytest>=8' 'tensorflow-cpu>=2.20'
+	for name in morphax stablehlo onnx savedmodel; do \
+		test -x .lanes/delivered/$$name/bin/python || $(PYTHON) -m venv .lanes/delivered/$$name || exit 1; \
+	done
+	.lanes/delivered/morphax/bin/python $(INSTALL) -e '.[onnx]' 'tensorflow-cpu>=2.20'
+	.lanes/delivered/morphax/bin/python $(INSTALL) --no-deps -r requirements-data.txt
+	.lanes/delivered/stablehlo/bin/python $(INSTALL) jax flatbuffers
+	.lanes/delivered/onnx/bin/python $(INSTALL) onnxruntime
+	.lanes/delivered/savedmodel/bin/python $(INSTALL) 'tensorflow-cpu>=2.20'
 	@touch $@
 
 .lanes/docs/installed: pyproject.toml

@@ -17,8 +17,8 @@ slice() {
     3 | 4 | 5 | 6 | 7 | 8 | 9) run "slow-tests PART=$(($1 - 2))/7" ;;
     10 | 11 | 12 | 13) run "tpu PART=$(($1 - 9))/4" ;;
     14) run notebooks-colab notebooks-current ;;
-    15) run test-current ;;
-    16) run docs wheel savedmodel ;;
+    15) run test-current gate ;;
+    16) run docs wheel delivered ;;
     *)
         echo "SLICE is k/16 with k from 1 to 16, such as SLICE=3/16; without it all of them run" >&2
         exit 2

@@ -66,15 +66,22 @@ def numbers(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
-def output(layer: Any, params: Any, x: jax.Array, ctx: Context | None = None) -> jax.Array:
+def make_context(x: jax.Array | jax.ShapeDtypeStruct, decoding: Decoding | None = None) -> Context:
+    """The context of a row of one segment, with ids of tokens for layers that look values up by them."""
+    tokens = jnp.broadcast_to(jnp.arange(x.shape[1]) % 256, x.shape[:2])
+    segments = None if decoding is None else jnp.ones(x.shape[:2], jnp.int32)
+    return Context(tokens=tokens, segments=segments, decoding=decoding)
+
+
+def output(layer: Any, params: Any, x: jax.Array) -> jax.Array:
     """What a layer gives, without what it passes on to later layers."""
-    y = layer.apply({"params": params}, x, ctx or Context())
+    y = layer.apply({"params": params}, x, make_context(x))
     return y[0] if isinstance(y, tuple) else y
 
 
 def start(layer: Any, x: jax.Array) -> Any:
     """Its parameters."""
-    return jax.jit(lambda x: layer.init(jax.random.key(0), x, Context()))(x).get("params", {})
+    return jax.jit(lambda x: layer.init(jax.random.key(0), x, make_context(x)))(x).get("params", {})
 
 
 def kept_bytes(layer: Any, length: int) -> int | None:
@@ -83,7 +90,7 @@ def kept_bytes(layer: Any, length: int) -> int | None:
     x = jax.ShapeDtypeStruct((1, 8, WIDTH), jnp.float32)
 
     def call(x: jax.Array) -> Any:
-        ctx = Context(segments=jnp.ones(x.shape[:2], jnp.int32), decoding=Decoding(0, length))
+        ctx = make_context(x, Decoding(0, length))
         return layer.init_with_output(jax.random.key(0), x, ctx)[1].get("cache", {})
 
     try:

@@ -5,7 +5,7 @@ import copy
 import cProfile
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
@@ -44,6 +44,7 @@ def profile(once: Callable[[], None], folder: Path, steps: int = 3) -> dict[Oper
 
     The share of the roof is the time of an operation's products at the speed of a large product, or of its bytes at
     the speed of a large sum if that is longer, over its time; more than 1 if what it reads is in the processor's cache.
+    Operations that run beside each other share the machine, and some have no event of their own in the trace.
     """
     jax.clear_caches()  # of other programs, whose instructions may have the same names
     once()
@@ -52,6 +53,7 @@ def profile(once: Callable[[], None], folder: Path, steps: int = 3) -> dict[Oper
         for _ in range(steps):
             once()
     spent, calls = read_operations(folder)
+    wall = min(seconds(once) for _ in range(steps))
     work, roof = count_work(), measure_roof()
     total = sum(spent.values())
     dearest = sorted(spent, key=spent.__getitem__, reverse=True)[:SHOWN]
@@ -67,6 +69,8 @@ def profile(once: Callable[[], None], folder: Path, steps: int = 3) -> dict[Oper
     roofs = f"{roof.operations / 1e9:.0f} GFLOP/s, {roof.bytes / 1e9:.0f} GB/s"
     title = f"The dearest operations; {folder} has the trace; the roof is {roofs}"
     report(("operation", "ms a step", "share", "of the roof"), rows, title)
+    least = count_products({operation.program for operation in spent}) / roof.operations
+    print(f"Products take {1000 * least:.0f} ms at the roof, {least / wall:.0%} of the {1000 * wall:.0f} ms of a step")
     return spent
 
 
@@ -106,6 +110,16 @@ def count_work() -> dict[Operation, tuple[float, float]]:
                 if work.setdefault(operation, counts) != counts:
                     unclear.add(operation)
     return {operation: counts for operation, counts in work.items() if operation not in unclear}
+
+
+def count_products(names: Collection[str]) -> float:
+    """Counts the operations of the products in a run of the compiled programs of these names."""
+    found: dict[str, float] = {}
+    for executable in jax.devices()[0].client.live_executables():
+        for module in executable.hlo_modules():
+            if module.name in names:
+                found[module.name] = max(found.get(module.name, 0.0), count_operations(Program(module.to_string())))
+    return sum(found.values())
 
 
 def measure_roof(size: int = 2048, times: int = 5) -> Roof:

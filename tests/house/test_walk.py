@@ -22,7 +22,7 @@ FILES = [
     "train/engine/step.py",
     "train/objectives/classification.py",
 ]
-HELPERS = {f"train/data/{name}.py" for name in ("encoded", "lazy", "notes", "tokens")}
+HELPERS = {f"train/data/{name}.py" for name in ("classes", "encoded", "lazy", "notes", "tokens")}
 MODEL = bert.classifier(2, bert.transformer(vocab=256, width=8, depth=1, heads=1, hidden=8, length=16))
 TITLES = "A batch", "An override"
 LIST = re.compile(r"^\d+\. `([\w/.]+)`", re.MULTILINE)

@@ -1,6 +1,6 @@
 """Names of classes: distinct, renamed for answers, and looked up for the examples of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import SupportsInt
 
 from models.words import join
@@ -33,3 +33,17 @@ def rename_classes(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[st
             " one for each, no two alike."
         )
     return names
+
+
+def admit_classes(
+    known: tuple[str, ...], found: Sequence[str], divided: bool, say: Callable[[str], str]
+) -> tuple[str, ...]:
+    """Adds to the known classes, at the end, those `found` only in a part held out of the same source (`divided`).
+
+    Such a class has no example to train on, which the run's cautions say.  Raises InputError for a new class of a
+    source of its own; `say` tells where it is.
+    """
+    new = tuple(dict.fromkeys(name for name in found if name not in known))
+    if known and new and not divided:
+        raise InputError(f"{say(new[0])}, which training never saw; known are {join(known)}.")
+    return (*known, *new)

@@ -31,7 +31,10 @@ def _describe_unseen(prepared: Prepared) -> str:
     unseen = prepared.data.unseen if isinstance(prepared.data, Lacks) else ()
     if not unseen:
         return ""
-    return f"No example to train on has the class {join(unseen)}; leave it out of data.labels, or give examples of it"
+    return (
+        f"No example to train on has the class {join(unseen)}; give examples of it, or leave it out of the data and of"
+        " data.labels"
+    )
 
 
 def _describe_known_noise(experiment: Experiment) -> str:

@@ -1,5 +1,6 @@
 """A trained run as a function of arrays by name, for formats that deliver it."""
 
+import contextlib
 import dataclasses
 import functools
 import zipfile
@@ -29,6 +30,7 @@ Axes = tuple[int, ...]
 ROWS = 16  # held-out examples that an artefact is checked on
 SHOWN = 4  # of these, those that it holds
 CODES = 127  # the largest of int8, of which -128 is not used
+BLOCK = 128  # values of an axis that share a scale, where it has more
 SCALE = ".scale"  # after the path of an array in int8: the path of its scales
 MEANINGS = {"b": "examples", "t": "tokens of a row"}
 
@@ -94,7 +96,7 @@ class Delivery:
         """The tree of parameters from delivered weights by their paths: those in int8 times their scales."""
 
         def restore(path: str) -> Tree:
-            return weights[path] * weights[path + SCALE] if path in self.shared else weights[path]
+            return restore_int8(weights[path], weights[path + SCALE]) if path in self.shared else weights[path]
 
         return map_paths(lambda path, _: restore(path), self.inference.shapes)
 
@@ -212,10 +214,29 @@ def make_function(delivery: Delivery, inputs: Collection[str], target: str) -> F
 
 
 def round_to_int8(values: np.ndarray, axes: Axes) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds values to int8 q with float32 scales s: |w - q s| <= s / 2, s = max |w| / 127 over these axes."""
-    scales = np.abs(values).max(axis=axes, keepdims=True).astype(np.float32) / CODES
+    """Rounds values to int8 q with float32 scales s: |w - q s| <= s / 2, s = max |w| / 127 over these axes.
+
+    The last of the axes is cut into blocks of BLOCK with scales of their own, if it is some multiple of it, so that an
+    outlier is felt in its block alone; `restore_int8` multiplies them back.
+    """
+    last, extents = max(axis % values.ndim for axis in axes), values.shape
+    size = BLOCK if extents[last] % BLOCK == 0 else extents[last]
+    blocks = values.reshape(*extents[:last], extents[last] // size, size, *extents[last + 1 :])
+    over = tuple(axis % values.ndim for axis in axes if axis % values.ndim != last)  # before the block
+    scales = np.abs(blocks).max(axis=(*over, last + 1), keepdims=True).astype(np.float32) / CODES
     scales = np.where(scales > 0, scales, np.float32(1))
-    return np.clip(np.rint(values / scales), -CODES, CODES).astype(np.int8), scales
+    codes = np.clip(np.rint(blocks / scales), -CODES, CODES).astype(np.int8)
+    return codes.reshape(extents), scales.squeeze(last + 1)
+
+
+def restore_int8(codes: Tree, scales: Tree) -> jax.Array:
+    """Multiplies codes by their scales, each over its block of an axis."""
+    for axis, (size, count) in enumerate(zip(codes.shape, scales.shape, strict=True)):
+        if 1 < count < size:
+            shape = (*scales.shape[: axis + 1], size // count, *scales.shape[axis + 1 :])
+            wide = (*scales.shape[:axis], size, *scales.shape[axis + 1 :])
+            scales = jnp.broadcast_to(jnp.expand_dims(scales, axis + 1), shape).reshape(wide)
+    return codes * scales
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
@@ -235,11 +256,12 @@ def _unpack(experiment: Experiment) -> Experiment:
     """Sets the data to give one example a row, all in rows of the largest length."""
     try:
         length = part(experiment, "data.length")
-        for path, value in (("data.pack", False), ("data.buckets", (length,))):
-            _ = part(experiment, path)
-            experiment = replace(experiment, path, value)
     except LookupError:
         return experiment
+    for path, value in (("data.pack", False), ("data.buckets", (length,))):
+        with contextlib.suppress(LookupError):  # pairs are never packed
+            _ = part(experiment, path)
+            experiment = replace(experiment, path, value)
     return experiment
 
 

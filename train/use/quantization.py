@@ -25,7 +25,7 @@ from train.sums import compute_moments
 from train.use.delivery import SHOWN, Axes, Delivery, Program, name_outputs
 
 METHODS = {
-    "int8": "matrices in int8, with one scale for each output; products are computed in the precision of the run",
+    "int8": "matrices in int8, with a scale for each output and 128 inputs; products are in the precision of the run",
     "dynamic": "matrices in int8, and the activations that meet them too, with scales found as the model runs",
 }
 

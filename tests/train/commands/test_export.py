@@ -319,6 +319,7 @@ def test_a_translation_is_a_forward_pass_with_a_tokenizer_beside_it(
     assert main(["train", "own.py", "--run", "run"]) == 0
     said = exported(Path("run"), tmp_path / "out", capsys, "--config", "own.py")
     assert set(said["symbolic"]) == {"b", "t"}
+    assert said["symbolic"]["t"].endswith("at most 64")  # of data.length, though all of these are shorter
     assert "found by a search" in said["remarks"][0]
     assert said["tokenizer"] == "tokenizer.json"
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "run" / "tokenizer.json").read_bytes()

@@ -86,7 +86,7 @@ def test_what_is_odd_is_said_before_training_and_kept_in_the_summary(
     err = capsys.readouterr().err
     warned = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert [line.split()[1] for line in warned] == ["optimizer.rate.warmup", "No", "evaluation.metric"]
-    assert "No example to train on has the class fair; leave it out of data.labels" in warned[1]
+    assert "No example to train on has the class fair; give examples of it, or leave it out" in warned[1]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"] == [
         line.removeprefix("warning: ") for line in warned
     ]

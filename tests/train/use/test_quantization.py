@@ -10,7 +10,7 @@ import pytest
 
 from train.engine.folder import open_run
 from train.errors import InputError
-from train.use.delivery import Delivery, open_delivery, round_to_int8
+from train.use.delivery import Delivery, open_delivery, restore_int8, round_to_int8
 from train.use.quantization import quantize
 
 
@@ -31,6 +31,18 @@ def test_rounding_to_int8_errs_by_half_a_scale_at_most(axes: tuple[int, ...]) ->
     largest = np.abs(values).max(axes, keepdims=True)
     np.testing.assert_array_equal(np.abs(codes).max(axes, keepdims=True), np.where(largest > 0, 127, 0))
     np.testing.assert_allclose(scales, np.where(largest > 0, largest / 127, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("axes", "extents"), [((-2,), (3, 2, 5)), ((-1,), (3, 256, 1)), ((0, 1), (1, 2, 5))])
+def test_a_long_axis_has_scales_for_its_blocks(axes: tuple[int, ...], extents: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (3, 256, 5)).astype(np.float32)
+    values[1, 7, 2] = 1e4  # felt in its block alone
+    codes, scales = round_to_int8(values, axes)
+    assert scales.shape == extents
+    errors = np.abs(np.asarray(restore_int8(codes, scales)) - values)
+    wide = np.repeat(scales, 256 // scales.shape[1], 1) if scales.shape[1] == 2 else scales
+    assert (errors <= 0.5001 * wide).all()
+    assert errors[:, 128:].max() < 0.03 or axes == (-1,)
 
 
 def test_matrices_have_a_scale_for_each_output_and_tables_for_each_row(delivery: Delivery) -> None:

@@ -257,6 +257,11 @@ class Sourced(HoldsOut, Protocol):
     def splits(self) -> tuple[str, str]: ...
 
 
+def is_divided(settings: HoldsOut) -> bool:
+    """Tells if both parts come from one file or folder of the user's."""
+    return settings.path is not None and settings.test is None
+
+
 def require_source(settings: HoldsOut, noun: str) -> None:
     """Raises ValueError unless the share is between 0 and 1, of what `noun` says, and `test` comes with `path`."""
     name = type(settings).__name__

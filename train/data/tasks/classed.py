@@ -10,10 +10,10 @@ import numpy as np
 from models.words import join
 from train.contracts import PART
 from train.data.balance import Balanced, make_sampler, require_power
-from train.data.classes import read_label, rename_classes, require_unique
+from train.data.classes import admit_classes, read_label, rename_classes, require_unique
 from train.data.notes import Note, Notes
 from train.data.readers.pixels import collect_extents, explain_unread, list_files, note_cut, read_all
-from train.data.sources import Example, Split, open_splits, read, require_source
+from train.data.sources import Example, Split, is_divided, open_splits, read, require_source
 from train.errors import InputError
 
 TABLE = "metadata.csv"  # of a folder, beside its classes, as Hugging Face's ImageFolder has it
@@ -101,6 +101,7 @@ class OpenedClassed:
     def __init__(self, settings: Classed, classes: tuple[str, ...]) -> None:
         self.settings = settings
         self.classes = classes or settings.labels
+        self.divided = not self.classes and is_divided(settings)
         self.splits: dict[str, Split] = {}
         self.known: dict[str, np.ndarray] = {}
         self.notes = Notes()
@@ -128,13 +129,9 @@ class OpenedClassed:
         known = split.names.get(settings.target)
         if folders:
             names = sorted({row["label"] for row in split.examples})
-            self.classes = self.classes or tuple(names)
-            for name in names:
-                if name not in self.classes:
-                    raise InputError(
-                        f"{split.origin} has the class {name!r}, which training never saw; known are"
-                        f" {join(self.classes)}."
-                    )
+            self.classes = admit_classes(
+                self.classes, names, self.divided, lambda name: f"{split.origin} has the class {name!r}"
+            )
         elif known is None:
             raise InputError(
                 f"{split.origin} has no classes in {settings.target!r}; set data.target to a column of classes."

@@ -9,17 +9,16 @@ from typing import Literal, SupportsFloat, SupportsIndex
 import numpy as np
 
 from models.contracts import Model
-from models.words import join
 from train.contracts import PART, Objective, Requirement
 from train.data.balance import make_sampler, require_power
 from train.data.batches import Batches, Pack, Pad, Row, of_rows
-from train.data.classes import read_label, rename_classes, require_unique
+from train.data.classes import admit_classes, read_label, rename_classes, require_unique
 from train.data.encoded import Encoded, encode_texts
 from train.data.lazy import Lazy
 from train.data.needs import Equal, need_positions
 from train.data.notes import Note, Notes
 from train.data.questions import read_question, read_texts, where
-from train.data.sources import Split, open_splits, require_source, require_text
+from train.data.sources import Split, is_divided, open_splits, require_source, require_text
 from train.data.tokens import Bytes, Published, make_tokenizer
 from train.errors import InputError
 
@@ -92,6 +91,7 @@ class OpenedText:
         self.spec = spec
         self.tokens = tokens
         self.classes = classes
+        self.divided = not classes and is_divided(spec)
         self.vocab = len(tokens.names)
         self.rows: dict[str, Sequence[Row]] = {}
         self.targets: dict[str, np.ndarray] = {}
@@ -154,14 +154,13 @@ class OpenedText:
             written = [known[read_label(target, known, column.where(i))] for i, target in enumerate(column.different)]
         else:
             written = read_classes(column.different, column.where)
-            self.classes = self.classes or tuple(sorted(set(written)))
+
+        def say(name: str) -> str:
+            return f"{column.where(written.index(name))}, has the label {name!r}"
+
+        found = sorted(set(written)) if self.classes or not known else known
+        self.classes = admit_classes(self.classes, found, self.divided, say)
         index_of = {name: index for index, name in enumerate(self.classes)}
-        for index, name in enumerate(written):
-            if name not in index_of:
-                raise InputError(
-                    f"{column.where(index)}, has the label {name!r}, which training never saw; known are"
-                    f" {join(self.classes)}."
-                )
         return np.array([index_of[name] for name in written], np.int64)[np.asarray(column.codes)]
 
     def _measure(self, encoded: Encoded, locate: Callable[[int], str], origin: str) -> np.ndarray:

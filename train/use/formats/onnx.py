@@ -18,6 +18,7 @@ from train.errors import InputError
 from train.use.delivery import Delivery, Program
 from train.use.formats import Format
 
+FLOAT, DOUBLE = 1, 11  # ONNX's numbers of the types
 import_library = functools.partial(import_extra, extra="onnx", what="Export to ONNX")
 
 
@@ -57,6 +58,14 @@ def convert(delivery: Delivery, symbols: Collection[str]) -> bytes:
     call = make_call(delivery, symbols, names)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it converts where --json goes
         graph = converter.to_onnx(call, list(shapes.values()), input_names=list(shapes), output_names=names)
+    if not jax.config.read("jax_enable_x64"):  # jax2onnx writes some constants in float64, as no value of the run is
+        numpy = import_library("onnx.numpy_helper")
+        for constant in graph.graph.initializer:
+            if constant.data_type == DOUBLE:
+                constant.CopyFrom(numpy.from_array(numpy.to_array(constant).astype(np.float32), constant.name))
+        for value in graph.graph.value_info:
+            if value.type.tensor_type.elem_type == DOUBLE:
+                value.type.tensor_type.elem_type = FLOAT
     return graph.SerializeToString()
 
 

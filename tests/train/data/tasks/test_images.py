@@ -197,6 +197,23 @@ def test_a_folder_of_classes_is_split_by_name_and_read_in_the_middle(folder: Pat
     assert Image.open(io.BytesIO(opened.show_example("test", 0).data)).size == opened.picture("test", 0).shape[1::-1]
 
 
+def test_a_folder_whose_only_picture_is_held_out_is_a_class_without_a_training_example(folder: Path) -> None:
+    data = Images(path=str(folder), size=(8, 8), channels=3, holdout=0.3)
+    opened, number = data.open(), 0
+    (folder / "amber").mkdir()
+    while not opened.unseen and number < 30:
+        picture(number).save(file := folder / "amber" / f"{number}.png")
+        opened = data.open()
+        if not opened.unseen:
+            file.unlink()
+        number += 1
+    assert opened.unseen == ("amber",)
+    assert opened.classes == ("bright", "dark", "amber")
+    assert 2 in opened.labels("test")
+    with pytest.raises(InputError, match=r"has the class 'amber', which training never saw"):
+        data.open(classes=("bright", "dark"))
+
+
 def test_a_broken_picture_is_left_out_counted_and_named(folder: Path) -> None:
     whole = jpeg(picture(0, 200, 300))
     (folder / "dark" / "3b.jpg").write_bytes(whole[: len(whole) // 2])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.cli import main
-from train.data.sources import read
+from train.data.sources import is_held_out, read
 from train.data.tasks.text import Text
 from train.errors import InputError
 
@@ -80,6 +80,23 @@ def test_given_labels_and_those_of_a_trained_run_keep_their_order(tmp_path: Path
     opened = Text(path=path, test=path).open(classes=("c", "b", "a"), only="test")
     assert opened.classes == ("c", "b", "a")
     assert [row["label"] for row in opened.rows["test"]] == [1, 2]
+
+
+def test_a_class_that_is_held_out_whole_is_one_without_a_training_example(tmp_path: Path) -> None:
+    texts = [f"t{index}" for index in range(40)]
+    held = [is_held_out(text, 0.2) for text in texts]
+    rare = held.index(True)
+    labels = ["a" if index == rare else "bc"[index % 2] for index in range(40)]
+    data = Text(path=written(tmp_path, labels), length=8, holdout=0.2).open()
+    assert data.classes == ("b", "c", "a")  # places of what training saw stay
+    assert data.unseen == ("a",)
+    assert (data.labels("test") == 2).sum() == 1
+    own = Path(written(tmp_path, labels)).rename(tmp_path / "own.jsonl")
+    plain = written(tmp_path, ["bc"[index % 2] for index in range(40)])
+    with pytest.raises(InputError, match=r"has the label 'a', which training never saw; known are b, c\."):
+        Text(path=plain, test=str(own), length=8).open()
+    with pytest.raises(InputError, match=r"'a', which training never saw"):
+        Text(path=str(own), length=8, holdout=0.2).open(classes=("b", "c"))
 
 
 def test_a_sentence_is_held_out_by_its_own_text_wherever_it_stands(tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""SavedModels, run by TensorFlow without jax (`make savedmodel`)."""
