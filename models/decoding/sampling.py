@@ -15,6 +15,7 @@ from models.context import Decoding
 from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import require_decodable
 from models.decoding.packing import pays, transpose_kernels
+from models.largest import find_largest
 from models.position import LearnedPosition
 
 MOST = 32  # tokens of a dispatch
@@ -65,7 +66,7 @@ class Sampler:
     def __call__(self, logits: jax.Array, key: jax.Array) -> jax.Array:
         """(b, v) and a key -> tokens (b,)."""
         if self.temperature == 0:
-            return logits.argmax(-1)
+            return find_largest(logits)
         return jax.random.categorical(key, self.filter(logits))
 
 

@@ -17,6 +17,7 @@ from models.attention.weigh import HIDDEN
 from models.contracts import Batch, Model, Tree
 from models.decoding.packing import transpose_kernels
 from models.decoding.sampling import MOST, advance, prefill
+from models.largest import find_largest
 
 
 @flax.struct.dataclass
@@ -201,7 +202,7 @@ def draw(logits: jax.Array, keys: jax.Array, draws: Draws) -> jax.Array:
     filters = (draws.top_k > 0) | (draws.top_p < 1) | (draws.min_p > 0)
     kept = jax.lax.cond(filters.any(), _filter, lambda logits, draws: logits, scaled, draws)
     drawn = jax.vmap(lambda key, row: jax.random.categorical(key, row[None])[0])(keys, kept)
-    return jnp.where(warm, drawn, logits.argmax(-1)).astype(jnp.int32)
+    return jnp.where(warm, drawn, find_largest(logits))
 
 
 def _filter(logits: jax.Array, draws: Draws) -> jax.Array:

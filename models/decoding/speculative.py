@@ -18,6 +18,7 @@ from models.context import Decoding
 from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import name_states
 from models.decoding.sampling import MOST, Sampler, advance, complete, plan_dispatch, prefill
+from models.largest import find_largest
 
 
 class Draft(Protocol):
@@ -98,7 +99,7 @@ class Drafter:
         def step(carry: tuple[Tree, jax.Array], index: jax.Array) -> tuple[tuple[Tree, jax.Array], jax.Array]:
             cache, token = carry
             logits, cache = advance(self.model, self.params, cache, _feed(token[None], index - first), index, room)
-            token = logits[0].argmax(-1).astype(tokens.dtype)
+            token = find_largest(logits[0]).astype(tokens.dtype)
             return (cache, token), token
 
         room = tokens.shape[0]
@@ -252,7 +253,7 @@ def judge(sampler: Sampler, logits: jax.Array, drafts: jax.Array, key: jax.Array
     the others' probabilities over 1 - p, and after the last draft from all.
     """
     if sampler.temperature == 0:
-        chosen = logits.argmax(-1).astype(drafts.dtype)
+        chosen = find_largest(logits).astype(drafts.dtype)
         return chosen, 1 + jnp.cumprod(chosen[:-1] == drafts).sum()
     logs, (accepting, drawing) = sampler.filter(logits), jax.random.split(key)
     probs = jnp.take_along_axis(jax.nn.softmax(logs[:-1], -1), drafts[:, None], 1)[:, 0]

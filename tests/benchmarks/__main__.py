@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("finetune", "language", "images", "generation", "data", "mixers", "decoding")
-TURNS = {"language": 5, "images": 5, "generation": 3, "data": 3}  # that make the page in 40 minutes
+TURNS = {"language": 4, "images": 4, "generation": 3, "data": 3}  # that make the page in 40 minutes
 ASKED = {"mixers": ["--lengths", "512", "2048"]}  # rows of 8,192 tokens take a quarter of an hour more
 PROFILED = ("language", "images", "generation")
 

@@ -3,12 +3,13 @@
     python -m tests.benchmarks.images [--only NAME ...] [--rounds 7] [--json FILE] [--profile FOLDER]
 
 ViT's form (arXiv:2010.11929: a class token, learned positions, pre-norm LayerNorm, biases, GELU) in the widths and
-depths of Ti/16 and S/16, on small images, float32, a thousand classes.  Both take AdamW with clipping at a global norm
-of 1.  PyTorch cuts patches by a convolution, does queries, keys and values in one product and attends by
-`scaled_dot_product_attention`.  Each keeps a process of its own, and in each round one takes steps after the other, so
-that the machine's drift falls on both.  The table has tokens a second, patches and class tokens (medians over rounds),
-their ratio with its least and greatest, and each process's peak memory.  Ends with 1 where morphax is not `GOAL` times
-as fast.  `--profile` also writes a trace of morphax's step, and prints the ten dearest operations.
+depths of Ti/16 and S/16, on small images, float32, a thousand classes. Both take AdamW with clipping at a global norm
+of 1. PyTorch cuts patches by a convolution, does queries, keys and values in one product and attends by
+`scaled_dot_product_attention`. Each keeps a process of its own, and in each round one takes steps after the other, so
+that the machine's drift falls on both; the first step of a turn, on cold caches, is not timed. The table has tokens a
+second, patches and class tokens (medians over rounds), their ratio with its least and greatest, and each process's peak
+memory. Ends with 1 where morphax is not `GOAL` times as fast. `--profile` also writes a trace of morphax's step, and
+prints the ten dearest operations.
 """
 
 import dataclasses
@@ -179,7 +180,7 @@ STARTS = {"morphax": start_morphax, "PyTorch": start_torch}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints the table."""
-    run_turns("tests.benchmarks.images", __doc__, "Vision transformers from scratch", SIZES, STARTS, arguments)
+    run_turns("tests.benchmarks.images", __doc__, "Vision transformers from scratch", SIZES, STARTS, arguments, warm=1)
 
 
 if __name__ == "__main__":

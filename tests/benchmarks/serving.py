@@ -180,7 +180,7 @@ def main() -> None:
     try:
         answer = naive(given.run, given.config, served.about["generates"])
         count = given.requests if not served.about["generates"] else max(given.requests // 8, 64)
-        alone = measure_naive(answer, min(count, 64))
+        alone = measure_naive(answer, min(count, 256))
         figures["naive loop"] = summarise(alone, sum(alone))
         for clients in CLIENTS:
             path, every = bodies(served, count)

@@ -25,12 +25,23 @@ def measure_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def serve(once: Callable[[], object], facts: dict[str, Any], measure_peak: Callable[[], int] = measure_process) -> None:
-    """Works twice to compile, tells `facts`, then works as often as each line of standard input says."""
+def serve(
+    once: Callable[[], object],
+    facts: dict[str, Any],
+    measure_peak: Callable[[], int] = measure_process,
+    warm: int = 0,
+) -> None:
+    """Works twice to compile, tells `facts`, then works as often as each line of standard input says.
+
+    `warm` calls before that are not timed, for steps of which one follows another in use: the other's turn has left
+    this process with cold caches, and with memory that the system has taken back.
+    """
     once()
     once()
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
+        for _ in range(warm):
+            once()
         began = time.perf_counter()
         for _ in range(int(line)):
             once()
@@ -194,16 +205,17 @@ def run_turns(
     starts: Mapping[str, Callable[[Size], tuple[Callable[[], None], int]]],
     arguments: Sequence[str] | None = None,
     add: Callable[[Sequence[str], int], dict[str, Any]] = lambda chosen, rounds: {},
+    warm: int = 0,
 ) -> None:
     """Runs a benchmark whose programs start from a size alone, as one of its workers or as the process that asks.
 
     A start gives a call and the number of parameters.  `add` measures more of the chosen sizes, unless only ratios are
-    asked for; it is given the rounds.
+    asked for; it is given the rounds.  `warm` is that of `serve`.
     """
     if (asked := read_worker(starts)) is not None:  # before jax is imported, which PyTorch's memory would count
         who, name = asked
         once, count = starts[who](sizes[name])
-        serve(once, {"parameters": count})
+        serve(once, {"parameters": count}, warm=warm)
         return
     from tests.benchmarks.measure import begin, finish, parser, selected
     from tests.benchmarks.profiled import profile

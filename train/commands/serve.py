@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slow", type=float, default=20.0, metavar="SECONDS", help="a client that stalls longer is cut (default: 20)"
     )
-    parser.add_argument("--rows", type=int, default=32, help="questions of a batch at most (default: 32)")
+    parser.add_argument("--rows", type=int, default=64, help="questions of a batch at most (default: 64)")
     parser.add_argument(
         "--slots", type=int, help="texts generated at once (default: as many as fit a GiB with their caches, 4 to 64)"
     )

@@ -49,9 +49,8 @@ class Order:
         self.draw = None
         if sampler is not None and seed is not None:
             self.draw = functools.lru_cache(maxsize=2)(functools.partial(sampler.draw, seed))
-        order = grain.MapDataset.range(count)
         # Grain types the elements as optional
-        self.indices: Any = (order if seed is None else order.shuffle(seed=seed)).repeat()
+        self.indices: Any = None if seed is None else grain.MapDataset.range(count).shuffle(seed=seed).repeat()
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -63,6 +62,8 @@ class Order:
         stop = min((first + window) * self.batch_size, self.count)
         if self.draw is not None:
             return [int(index) for index in self.draw(epoch)[first * self.batch_size : stop]]
+        if self.indices is None:
+            return list(range(first * self.batch_size, stop))
         return [self.indices[epoch * self.count + index] for index in range(first * self.batch_size, stop)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from models.contracts import Batch, Model, Tree
 from models.decoding.beam import beam
 from models.head.chunked import Projected
+from models.largest import find_largest
 from train.baselines import fit_frequencies
 from train.objectives.classification import cross_entropy, measure_label, pick_log_odds, to_probabilities
 from train.sums import Each, Sum, Sums, sum_weighted
@@ -162,7 +163,7 @@ def _score_predictions(
     else:
         logits = outputs.astype(jnp.float32)
         plain = cross_entropy(logits, labels)
-        hits = (outputs.argmax(-1) == labels).astype(jnp.float32)
+        hits = (find_largest(outputs) == labels).astype(jnp.float32)
         uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
         losses = ((1 - smoothing) * plain + smoothing * uniform, hits, plain) if smoothing else (plain, hits)
         sums = [sum_weighted(each, weights) for each in losses]

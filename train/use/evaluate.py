@@ -91,8 +91,13 @@ def predict(
     yield from asked.order_answers(compute_answers())
 
 
-def format_output(objective: Objective, data: Dataset, outputs: Tree, batch: Arrays, row: int) -> Mapping[str, object]:
-    """Formats the output of a row of a batch as the objective's answer, in units of the data."""
+def format_output(
+    objective: Objective, data: Dataset, outputs: Tree, batch: Arrays, row: int | tuple[int, int]
+) -> Mapping[str, object]:
+    """Formats the output of a row of a batch as the objective's answer, in units of the data.
+
+    `row` is (row, number) for one of the examples that are packed in a row.
+    """
     output = jax.tree.map(lambda leaf: leaf[row], outputs)
     if "segments" in batch and isinstance(output, np.ndarray) and output.ndim > 1:
         output = output[: (batch["segments"][row] > 0).sum()]

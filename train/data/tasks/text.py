@@ -213,8 +213,13 @@ class OpenedText:
         rows: list[Row] = [{"tokens": some[: self.spec.length]} for some in ids]
         return of_rows(rows, Pad(self._list_buckets(), batch_size, multiple), batch_size)
 
+    @property
+    def packs(self) -> tuple[list[int], int] | None:
+        """The lengths of rows, and the most sentences in one; None unless rows are packed."""
+        return (self._list_buckets(), self.spec.segments) if self.spec.pack else None
+
     def _list_buckets(self) -> list[int]:
-        return [bucket for bucket in self.spec.buckets if bucket < self.spec.length] + [self.spec.length]
+        return sorted(bucket for bucket in self.spec.buckets if bucket < self.spec.length) + [self.spec.length]
 
 
 class Targets:

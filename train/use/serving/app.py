@@ -191,20 +191,25 @@ async def predict(request: Request) -> Response:
     else:
         served, inputs = state.find(request.query_params.get("model")), [get_posted(request, body)]
     reading = Job(deadline, asyncio.get_running_loop().create_future())
-    asked, notes = await finish(request, deadline, served.read(inputs, reading), [reading])
-    if all(question.arrays is None for question in asked):
-        raise ApiError(400, asked[0].reason, "input")
-    jobs = served.ask(asked, deadline)
-    pending = [job for job in jobs if job is not None]
-    await finish(request, deadline, asyncio.gather(*(job.future for job in pending)), pending)
-    answers = [
-        {"input": question.text, **({"unanswered": question.reason} if job is None else job.answer)}
-        for question, job in zip(asked, jobs, strict=True)
-    ]
-    try:
-        return JSONResponse({"model": served.name, "answers": answers, "notes": notes})
-    except ValueError:  # JSON has no NaN
-        raise ApiError(500, f"{served.name} answers with numbers that are not finite; train it anew.") from None
+    pending = [reading]
+
+    async def answer() -> Response:
+        asked, notes = await served.read(inputs, reading)
+        if all(question.arrays is None for question in asked):
+            raise ApiError(400, asked[0].reason, "input")
+        jobs = served.ask(asked, deadline)
+        pending.extend(job for job in jobs if job is not None)
+        await asyncio.gather(*(job.future for job in pending[1:]))
+        answers = [
+            {"input": question.text, **({"unanswered": question.reason} if job is None else job.answer)}
+            for question, job in zip(asked, jobs, strict=True)
+        ]
+        try:
+            return JSONResponse({"model": served.name, "answers": answers, "notes": notes})
+        except ValueError:  # JSON has no NaN
+            raise ApiError(500, f"{served.name} answers with numbers that are not finite; train it anew.") from None
+
+    return await finish(request, deadline, answer(), pending)
 
 
 async def explain(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Questions of all clients in batches of few row counts, each compiled at the start; a bounded queue before them."""
+"""Questions of all clients in batches of few shapes, each compiled at the start; a bounded queue before them."""
 
 import asyncio
 import collections
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from train.contracts import Arrays
-from train.use.serving.inputs import get_shape
+from train.use.serving.shapes import Joins, Place
 
 Answer = dict[str, object]
 
@@ -59,11 +59,6 @@ class Question(Job):
     """A question as a batch of one row."""
 
     arrays: Arrays = dataclasses.field(default_factory=dict)
-
-    @property
-    def shape(self) -> Hashable:
-        """The key that questions of one batch share: the shapes of their arrays."""
-        return get_shape(self.arrays)
 
     @property
     def answer(self) -> Answer:
@@ -130,57 +125,37 @@ class Queue:
         self.wake()
 
 
-def choose_rows(most: int) -> tuple[int, ...]:
-    """Chooses row counts of batches, each four times the one before.
-
-    >>> choose_rows(32)
-    (1, 4, 16, 32)
-    """
-    rows = [1]
-    while 4 * rows[-1] < most:
-        rows.append(4 * rows[-1])
-    return (*rows, most) if most > 1 else (1,)
-
-
-def stack(rows: Sequence[Arrays], count: int) -> Arrays:
-    """Stacks batches of one row, and rows of zeros, of weight zero, up to `count`."""
-    return {
-        name: np.concatenate([*(row[name] for row in rows), *[np.zeros_like(value)] * (count - len(rows))])
-        for name, value in rows[0].items()
-    }
-
-
 class Batcher:
     """Answers questions in batches as large as what waits when the batch before is done; nothing waits for company.
 
-    `compute` makes the answers to the rows of a batch.  `run` is the engine's thread; `warm` computes a batch of every
-    shape and row count first, so that nothing is compiled later.
+    `compute` makes the answers at places of a batch that `joins` makes.  `run` is the engine's thread; `warm` computes
+    a batch of every shape first, so that nothing is compiled later.
     """
 
     def __init__(
         self,
         queue: Queue,
-        rows: Sequence[int],
-        compute: Callable[[Arrays, int], Sequence[Answer | Exception]],
+        joins: Joins,
+        compute: Callable[[Arrays, Sequence[Place]], Sequence[Answer | Exception]],
         observe: Callable[[int], None],
     ) -> None:
-        self.queue, self.rows, self.compute, self.observe = queue, tuple(rows), compute, observe
+        self.queue, self.joins, self.compute, self.observe = queue, joins, compute, observe
 
-    def warm(self, shapes: Sequence[Arrays]) -> None:
+    def warm(self) -> None:
         """Compiles every shape."""
-        for row in shapes:
-            for count in self.rows:
-                self.compute(stack([row], count), 1)
+        for batch, places in self.joins.list_batches():
+            self.compute(batch, places)
 
     def run(self) -> None:
         """Answers until the queue is closed."""
-        while taken := self.queue.take(self.rows[-1], lambda job: isinstance(job, Question) and job.shape):
+        while taken := self.queue.take(
+            self.joins.most, lambda job: isinstance(job, Question) and self.joins.key(job.arrays)
+        ):
             questions = [job for job in taken if isinstance(job, Question)]
             began = time.monotonic()
-            count = next(count for count in self.rows if count >= len(questions))
             self.observe(len(questions))
             try:
-                answers = self.compute(stack([job.arrays for job in questions], count), len(questions))
+                answers = self.compute(*self.joins.join([job.arrays for job in questions]))
             except Exception as error:  # of any kind, for the client; the thread must live
                 for job in questions:
                     job.set_result(error)

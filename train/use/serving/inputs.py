@@ -5,6 +5,7 @@ import io
 import math
 import re
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from train.contracts import Arrays, Asks, Blank, Dataset, Steps, Tokenised, Unasked
 from train.data.batches import of_examples
-from train.data.notes import Notes, get_notes
+from train.data.notes import Noted, Notes, get_notes
 from train.data.questions import Question
 from train.data.sources import find_format, list_suffixes
 from train.errors import InputError, convert_errors
@@ -39,20 +40,23 @@ class Asked:
 
 
 class Reader:
-    """Reads the inputs of requests by an opened data set, for one thread at a time; a request makes `most` questions.
+    """Reads the inputs of requests by an opened data set, one request at a time; a request makes `most` questions.
 
     Files are written to a folder of their own under a name that the server chooses, and removed once they are read.
     """
 
     def __init__(self, data: Dataset, most: int) -> None:
         self.data, self.most = data, most
+        self.tokenised, self.lists = isinstance(data, Tokenised), data if isinstance(data, Asks) else None
+        self.noted = data if isinstance(data, Noted) else None
+        self.reading = threading.Lock()
 
     @property
     def accepts(self) -> str:
         """The kind of input: "text" (a table of texts too), "file", or "nothing"."""
         if isinstance(self.data, Unasked):
             return "nothing"
-        return "text" if isinstance(self.data, Tokenised) else "file"
+        return "text" if self.tokenised else "file"
 
     def read(
         self, inputs: Sequence[str | Posted], wanted: Callable[[], bool] = lambda: True
@@ -61,6 +65,19 @@ class Reader:
 
         Raises InputError if there are none or too many.
         """
+        with self.reading:
+            return self._read(inputs, wanted)
+
+    def read_at_once(self, inputs: Sequence[str | Posted]) -> tuple[list[Asked], list[str]] | None:
+        """Reads inputs as `read` does, unless others are being read: then None."""
+        if not self.reading.acquire(blocking=False):
+            return None
+        try:
+            return self._read(inputs, lambda: True)
+        finally:
+            self.reading.release()
+
+    def _read(self, inputs: Sequence[str | Posted], wanted: Callable[[], bool]) -> tuple[list[Asked], list[str]]:
         if isinstance(self.data, Unasked):
             raise InputError(f"This run answers no questions: {self.data.unasked}.")
         asked: list[Asked] = []
@@ -73,8 +90,9 @@ class Reader:
                         return [], []
                     texts = (text.replace(str(name), shown) for text in (question.text, question.reason))
                     asked.append(Asked(next(texts), question.arrays, next(texts)))
-                notes += [str(note).replace(str(name), shown) for note in get_notes(self.data)]
-                if isinstance(taken := get_notes(self.data), Notes):
+                taken = self.noted.notes if self.noted is not None else ()
+                notes += [str(note).replace(str(name), shown) for note in taken]
+                if isinstance(taken, Notes):
                     taken.clear()  # of this request alone
         if not asked:
             raise InputError("There is nothing to predict from; give inputs.")
@@ -86,14 +104,14 @@ class Reader:
 
     def _place(self, given: str | Posted, number: int, folder: Path) -> tuple[str, str]:
         if isinstance(given, str):
-            if not isinstance(self.data, Tokenised):
+            if not self.tokenised:
                 raise InputError(f"Input {number} is a text, and this run reads files: post the file's bytes.")
             require_characters(given, f"Input {number}")
             return Question(given, f"text {number}", given), given
         shown = re.sub(r"[^\w. -]", "_", Path(given.name.replace("\\", "/")).name)[-80:] or f"file {number}"
         suffix = Path(shown).suffix.lower()
         path = folder / f"input{suffix if SUFFIX.fullmatch(suffix) else ''}"
-        if isinstance(self.data, Tokenised) and find_format(path.name) is None:
+        if self.tokenised and find_format(path.name) is None:
             raise InputError(f"{shown} is none of {', '.join(list_suffixes())}; name the file by what it holds.")
         require_small(given.data, shown)
         path.write_bytes(given.data)
@@ -103,7 +121,7 @@ class Reader:
         data = self.data
         try:
             with convert_errors():
-                listed = data.list_questions([given]) if isinstance(data, Asks) else [given]
+                listed = [given] if self.lists is None else self.lists.list_questions([given])
                 if len(listed) > room:
                     raise InputError(f"The inputs make more than {self.most} questions; ask in several requests.")
         except InputError as error:

@@ -26,11 +26,13 @@ from train.precision import cast
 from train.use.evaluate import format_output, restore_params
 from train.use.explain import Explanation, explain
 from train.use.explain_page import record_explanation, write_explanation
-from train.use.serving.batching import Answer, Batcher, FullError, Job, Question, Queue, choose_rows, pull
+from train.use.serving.batching import Answer, Batcher, FullError, Job, Question, Queue, pull
 from train.use.serving.generation import Generator
 from train.use.serving.inputs import Asked, Posted, Reader, list_shapes
 from train.use.serving.metrics import Metrics
+from train.use.serving.shapes import Place, choose_join
 
+SHORT, FEW = 1024, 4  # characters of texts, and texts of a request, that are read without a thread
 EXPLAINED = 8  # questions to explain at once, of which seven wait
 
 
@@ -45,7 +47,7 @@ class Limits:
     body: int = 16 * 2**20
     questions: int = 256
     queue: int = 512
-    rows: int = 32
+    rows: int = 64
     slots: int | None = None
     context: int | None = None
     deadline: float = 60.0
@@ -75,9 +77,8 @@ class Served:
         self.searches = isinstance(experiment.objective, Searches)
         self.questions, self.prompts = Queue(limits.queue), Queue(limits.queue)
         self.explained = 0  # questions that wait to be explained, and the one that is
-        self.batcher = Batcher(
-            self.questions, choose_rows(limits.rows), self.compute, metrics.rows.labels(self.name).observe
-        )
+        joins = choose_join(self.data, self.shapes, limits.rows)
+        self.batcher = Batcher(self.questions, joins, self.compute, metrics.rows.labels(self.name).observe)
         continues = isinstance(experiment.objective, Continues) and experiment.objective.continues
         self.generator = self._make_generator() if continues and isinstance(self.data, Tokenised) else None
         self.preparing, self.explaining = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -134,7 +135,7 @@ class Served:
 
     def warm(self) -> None:
         """Compiles every shape of questions, and the steps of generation."""
-        self.batcher.warm(self.shapes)
+        self.batcher.warm()
         if self.generator is not None:
             self.generator.warm()
 
@@ -149,28 +150,31 @@ class Served:
         self.questions.close()
         self.prompts.close()
 
-    def compute(self, batch: Arrays, count: int) -> list[Answer | Exception]:
-        """Computes the answers to the first `count` rows of a batch, as `morphax predict` does."""
+    def compute(self, batch: Arrays, places: Sequence[Place]) -> list[Answer | Exception]:
+        """Computes the answers at places of a batch, as `morphax predict` does."""
         inference, params, objective = self.inference, self.params, self.run.experiment.objective
         if self.searches:
             batch = batch | {
                 "index": np.arange(len(batch["weights"])),
-                "weights": np.arange(len(batch["weights"])) < count,
+                "weights": np.arange(len(batch["weights"])) < len(places),
             }
             assert isinstance(self.data, Ends)
             rows = sorted(search_batch(inference, params, batch))
             return [{"translation": self.data.tokens.decode(ids).strip()} for _, ids in rows]
         outputs = pull(inference.outputs(params, inference.parallel.put(batch)))
         answers: list[Answer | Exception] = []
-        for row in range(count):
+        for place in places:
             try:
-                answers.append(dict(format_output(objective, self.data, outputs, batch, row)))
+                answers.append(dict(format_output(objective, self.data, outputs, batch, place)))
             except (ValueError, ArithmeticError, LookupError) as error:
                 answers.append(error)
         return answers
 
     async def read(self, inputs: Sequence[str | Posted], job: Job) -> tuple[list[Asked], list[str]]:
-        """Reads the inputs of a request, in the run's own thread, as long as its job is wanted."""
+        """Reads the inputs of a request as long as its job is wanted: few short texts at once, others in a thread."""
+        short = len(inputs) <= FEW and all(isinstance(given, str) and len(given) <= SHORT for given in inputs)
+        if short and (read := self.reader.read_at_once(inputs)) is not None:
+            return read
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.preparing, self.reader.read, inputs, lambda: job.wanted)
 

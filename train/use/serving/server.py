@@ -1,6 +1,7 @@
 """The server: sockets, signals, slow clients, and the end of it."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -101,6 +102,7 @@ def make_server(state: State, tokens: Sequence[str], origins: Sequence[str], hos
         lifespan="off",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         limit_concurrency=max(4 * state.limits.queue, 256),
         timeout_keep_alive=int(state.limits.slow) or 1,
@@ -121,6 +123,8 @@ def warm(state: State, server: Server, failures: list[Exception]) -> threading.T
             failures.append(error)
             server.should_exit = True
             return
+        gc.collect()
+        gc.freeze()  # what lives as long as the server, so that collections while it answers look at little
         state.ready = True
         print("ready", file=sys.stderr, flush=True)
 

@@ -71,6 +71,18 @@ def test_a_text_of_the_name_of_a_file_is_a_question(classifier: Path, monkeypatc
     assert [one.text for one in asked] == ["test.csv", "."]
 
 
+def test_a_text_is_read_at_once_unless_another_is_being_read(classifier: Path) -> None:
+    reader = Reader(open_run(classifier).experiment.data.reader(("bad", "good")), 4)
+    with reader.reading:
+        assert reader.read_at_once(["a fine film"]) is None
+    read = reader.read_at_once(["a fine film"])
+    assert read is not None
+    assert [one.text for one in read[0]] == ["a fine film"]
+    with pytest.raises(InputError, match="There is nothing to predict from"):
+        reader.read_at_once([])
+    assert reader.read_at_once(["dull"]) is not None  # an error leaves nothing held
+
+
 def test_a_run_of_files_reads_bytes_and_no_path(tmp_path: Path) -> None:
     reader = Reader(Images(path="pictures", size=(8, 8)).reader(("a", "b")), 4)
     secret, data = tmp_path / "secret.png", io.BytesIO()

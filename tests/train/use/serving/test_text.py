@@ -6,7 +6,6 @@ import time
 import pytest
 
 from train.data.tokens import make_tokenizer
-from train.use.serving.batching import choose_rows
 from train.use.serving.generation import Generation, read_pieces
 
 CASES = {
@@ -37,7 +36,3 @@ def test_pieces_make_the_text_and_hold_nothing_of_a_stop(name: str) -> None:
     assert "".join(text for text, _ in pieces) == expected
     assert [reason for _, reason in pieces if reason] == [reason]
     assert all("\ufffd" not in text for text, _ in pieces)
-
-
-def test_rows_of_batches_are_few() -> None:
-    assert [choose_rows(most) for most in (1, 4, 32)] == [(1,), (1, 4), (1, 4, 16, 32)]
