@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.backend.platform import platform
 from models.structure import require_positive
 
 
@@ -195,6 +196,8 @@ class AxialRoPE(nn.Module):
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
     """Rotates each pair (x_i, x_{i + k/2}) by its angle: (..., t, k), (..., t, k/2) -> (..., t, k)."""
     cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if platform() == "cpu":  # whose compiler would compute them again for every head
+        cos, sin = jax.lax.optimization_barrier((cos, sin))
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
 

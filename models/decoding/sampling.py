@@ -14,7 +14,7 @@ from models.attention.weigh import HIDDEN
 from models.context import Decoding
 from models.contracts import Batch, Model, Tree
 from models.decoding.decodable import require_decodable
-from models.decoding.packing import pays, transpose_kernels
+from models.decoding.packing import compile_both, pays, transpose_kernels
 from models.largest import find_largest
 from models.position import LearnedPosition
 
@@ -110,8 +110,8 @@ def advance(
     return logits[:, -1], cache.get("cache", {})
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7), donate_argnums=2)
 def _next(
+    packed: bool,
     model: Model,
     params: Tree,
     cache: Tree,
@@ -119,7 +119,6 @@ def _next(
     count: jax.Array,
     sampler: Sampler,
     length: int,
-    packed: bool,
 ) -> tuple[jax.Array, State, Tree]:
     """The next `count` tokens of each row, the first of (MOST, b), and the state and cache after them."""
 
@@ -133,6 +132,9 @@ def _next(
         return tokens.at[number].set(token), (logits, index + 1, position + 1, key), cache
 
     return jax.lax.fori_loop(0, count, draw, (jnp.zeros((MOST, len(state[0])), jnp.int32), state, cache))
+
+
+_take_next = compile_both(_next, static=(0, 5, 6), donated=2)
 
 
 def generate(
@@ -159,7 +161,7 @@ def generate(
     while made < steps:
         began = time.perf_counter()
         count = min(count, steps - made)
-        tokens, state, cache = _next(model, params, cache, state, jnp.asarray(count), sampler, length, packed)
+        tokens, state, cache = _take_next[packed](model, params, cache, state, jnp.asarray(count), sampler, length)
         drawn = np.asarray(tokens)[:count]
         spent = time.perf_counter() - began
         yield from drawn

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.attention.weigh import HIDDEN
 from models.contracts import Batch, Model, Tree
-from models.decoding.packing import transpose_kernels
+from models.decoding.packing import compile_both, transpose_kernels
 from models.decoding.sampling import MOST, advance, prefill
 from models.largest import find_largest
 
@@ -161,14 +161,13 @@ def admit(
     return jax.tree.map(lambda all, part: all.at[places].set(part), slots, start)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6), static_argnames="packed", donate_argnums=2)
 def decode(
     model: Model,
     params: Tree,
     slots: Slots,
     draws: Draws,
-    busy: jax.Array,
-    count: jax.Array,
+    busy: jax.typing.ArrayLike,
+    count: jax.typing.ArrayLike,
     length: int,
     packed: bool = False,
 ) -> tuple[jax.Array, Slots]:
@@ -177,7 +176,19 @@ def decode(
     The slots are consumed.  A slot's tokens are those of `generate` with the same prompt, sampler and
     seed, whatever the others hold.  `packed` says that the kernels are stored by their outputs.
     """
+    return _decode[packed](model, params, slots, draws, busy, count, length)
 
+
+def _draw_all(
+    packed: bool,
+    model: Model,
+    params: Tree,
+    slots: Slots,
+    draws: Draws,
+    busy: jax.Array,
+    count: jax.Array,
+    length: int,
+) -> tuple[jax.Array, Slots]:
     def step(cache: Tree, token: jax.Array, index: jax.Array, position: jax.Array) -> tuple[jax.Array, Tree]:
         row = {"tokens": token, "segments": jnp.ones_like(token), "positions": position}
         batch = {name: value[None, None] for name, value in row.items()}
@@ -193,6 +204,9 @@ def decode(
         return tokens.at[number].set(token), slots
 
     return jax.lax.fori_loop(0, count, draw_next, (jnp.zeros((MOST, len(busy)), jnp.int32), slots))
+
+
+_decode = compile_both(_draw_all, static=(0, 6), donated=2)
 
 
 def draw(logits: jax.Array, keys: jax.Array, draws: Draws) -> jax.Array:

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.data [--only NAME ...] [--rounds 5] [--json FILE] [--profile FOLDER]
 
-A call opens the file, encodes its texts by the same byte pairs, joins them into rows of 512 tokens without padding, and
-reads every batch of an epoch in a shuffled order; nothing of an earlier call is used.  `datasets` reads the file by
+The texts are drawn from 20,000 words, or stories of Reuters.  A call opens the file, encodes its texts by the same byte
+pairs, joins them into rows of 512 tokens without padding, and reads every batch of an epoch in a shuffled order;
+nothing of an earlier call is used but the tokenizer of `datasets`, with its words.  `datasets` reads the file by
 `load_dataset("json")`, encodes by `map(batched=True)` with a fast tokenizer of `transformers`, and joins and cuts by a
 second `map(batched=True)`, as its own language modelling scripts do; a DataLoader stacks and shuffles the rows.
 morphax's is `Corpus`.  Each keeps a process of its own, and in each round one works after the other, so that the
@@ -18,7 +19,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,10 +32,11 @@ GOAL = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A file of `texts`, each of up to `words` words; the rows of a batch and their length."""
+    """A file of `texts`, each of up to `words` words, drawn or of `source`; the rows of a batch and their length."""
 
     texts: int
     words: int
+    source: str = ""  # a data set of texts
     length: int = 512
     rows: int = 16
     vocab: int = 2000
@@ -50,6 +52,7 @@ class Size:
 SIZES = {
     "200,000 sentences": Size(200_000, 24),
     "10,000 documents": Size(10_000, 600),
+    "Reuters, 5,485 stories": Size(5_485, 155, "reuters_r8", goal=1.5),  # small, so that most words are new
 }
 
 
@@ -62,13 +65,26 @@ def make_files(size: Size, folder: Path) -> tuple[Path, Path]:
         chance = random.Random(0)
         letters = "etaoinshrdlucmfwypvbgkjqxz"
         words = ["".join(chance.choices(letters, range(26, 0, -1), k=chance.randint(2, 9))) for _ in range(20_000)]
-        common = [1 / (rank + 10) for rank in range(len(words))]  # as Zipf found it
         with data.open("w", encoding="utf-8") as file:
-            for _ in range(size.texts):
-                text = " ".join(chance.choices(words, common, k=chance.randint(size.words // 2, size.words)))
-                file.write(json.dumps({"text": f"{text}.", "label": chance.choice("ab")}) + "\n")
-        tokenizer.write_text(Learnt(words, size.vocab).to_json(), encoding="utf-8")
+            for text in read_texts(size.source) if size.source else draw_texts(size, words, chance):
+                file.write(json.dumps({"text": text, "label": chance.choice("ab")}) + "\n")
+        known = read_texts(size.source) if size.source else words
+        tokenizer.write_text(Learnt(known, size.vocab).to_json(), encoding="utf-8")
     return data, tokenizer
+
+
+def draw_texts(size: Size, words: Sequence[str], chance: random.Random) -> Iterator[str]:
+    """Draws texts, of words that are as common as Zipf found them."""
+    common = [1 / (rank + 10) for rank in range(len(words))]
+    for _ in range(size.texts):
+        yield " ".join(chance.choices(words, common, k=chance.randint(size.words // 2, size.words))) + "."
+
+
+def read_texts(source: str) -> list[str]:
+    """Reads the texts of a data set."""
+    from train.data.sources import open_dataset
+
+    return [example["text"].decode() for example in open_dataset(source, "train").examples]
 
 
 def start_morphax(size: Size, folder: Path) -> tuple[Callable[[], int], dict[str, Any]]:

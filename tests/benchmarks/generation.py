@@ -6,9 +6,10 @@ Llama's form (RoPE, RMSNorm, SwiGLU, untied head), random parameters, float32: 6
 batches of 1, 8 and 32 prompts of 32 tokens and of one of 1,024, and 12 layers of 768 over 32,000.  Both keep their keys
 and values; `transformers` is `LlamaForCausalLM.generate`.  Each keeps a process of its own, and in each round one
 decodes after the other.  The table has tokens a second (medians over rounds), their ratio with its least and greatest,
-and each process's peak memory, which in the largest is that of drawing the parameters.  A second table has what a pass
-over foretold tokens takes, as a multiple of the time of a token, so that a draft pays that foretells more on average.
-The same table has a token in bfloat16.  Ends with 1 where morphax is not as many times as fast as its goal.
+and each process's peak memory, which in the largest is that of drawing the parameters.  A second table has how many
+passes a second the memory allows, since each reads all parameters.  A third has what a pass over foretold tokens takes,
+as a multiple of the time of a token, so that a draft pays that foretells more on average, and a token in bfloat16.
+Ends with 1 where morphax is not as many times as fast as its goal.
 `--profile` also writes a trace of morphax's decoding, and prints the ten dearest operations.
 """
 
@@ -48,6 +49,11 @@ class Size:
     def hidden(self) -> int:
         """Width of the feedforward."""
         return 8 * self.width // 3 // 64 * 64
+
+    @property
+    def read(self) -> int:
+        """Parameters that every token reads: kernels and the head."""
+        return self.depth * self.width * (4 * self.width + 3 * self.hidden) + self.width * self.vocab
 
 
 SIZES = {
@@ -165,8 +171,15 @@ def measure_passes(name: str, rounds: int) -> dict[int, float]:
 
 def measure_more(chosen: Sequence[str], rounds: int) -> dict[str, Any]:
     """Measures and prints what passes over foretold tokens take, of sizes of one row."""
-    from tests.benchmarks.measure import report
+    from tests.benchmarks.measure import measure_memory, report
 
+    speed = measure_memory()
+    limits = {name: speed / (4 * SIZES[name].read) for name in chosen}
+    report(
+        ("model, batch", "parameters read a token", "passes a second at most"),
+        [(name, f"{SIZES[name].read:,}", f"{limit:,.0f}") for name, limit in limits.items()],
+        f"What reading parameters allows, at {speed / 1e9:.1f} GB/s of all cores",
+    )
     passes = {name: measure_passes(name, rounds) for name in chosen if SIZES[name].batch == 1}
     if passes:
         report(
@@ -174,7 +187,7 @@ def measure_more(chosen: Sequence[str], rounds: int) -> dict[str, Any]:
             [(name, *(f"{ratio:.2f}" for ratio in found.values())) for name, found in passes.items()],
             "A token in bfloat16 and a pass over foretold tokens, in times of a token",
         )
-    return {"passes": passes}
+    return {"passes": passes, "limits": limits}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

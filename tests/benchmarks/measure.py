@@ -3,10 +3,12 @@
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,18 @@ def seconds(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - began
+
+
+def measure_memory(times: int = 7) -> float:
+    """Bytes a second that all cores read together, each its own array of 256 MiB; the median."""
+    arrays = [np.ones(2**26, np.float32) for _ in os.sched_getaffinity(0)]
+    spent: list[float] = []
+    with ThreadPoolExecutor(len(arrays)) as pool:
+        for _ in range(times):
+            began = time.perf_counter()
+            list(pool.map(np.sum, arrays))
+            spent.append(time.perf_counter() - began)
+    return sum(array.nbytes for array in arrays) / statistics.median(spent)
 
 
 def in_turn(first: Callable[[], Any], second: Callable[[], Any], times: int, often: int) -> list[tuple[float, float]]:

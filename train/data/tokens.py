@@ -1,5 +1,6 @@
 """Tokenizers: a published tokenizer.json, byte pairs learnt from texts, or plain bytes."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -10,9 +11,11 @@ from tokenizers import Tokenizer as Fast
 
 from train.data.published import locate
 from train.data.questions import where
+from train.data.words import TOGETHER, Words, take_together
 from train.errors import InputError
 
 BEGIN, END = "[BEGIN]", "[END]"
+FEW = 2**14  # characters of texts, up to which words are not looked up
 
 
 def _encode(texts: Sequence[str], index: int) -> bytes:
@@ -75,13 +78,14 @@ class Window(NamedTuple):
         return np.array_equal(ids[: self.high], self.ids[: self.high])
 
 
-def _take(blocks: Iterator[str], count: int) -> str:
-    """Takes blocks of `count` characters or more together, fewer at their end."""
-    taken, length = list[str](), 0
-    while length < count and (block := next(blocks, None)) is not None:
-        taken.append(block)
-        length += len(block)
-    return "".join(taken)
+def _cut_texts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cuts texts into runs of about `TOGETHER` characters."""
+    start, length = 0, 0
+    for stop, text in enumerate(texts, 1):
+        length += len(text)
+        if length >= TOGETHER or stop == len(texts):
+            yield texts[start:stop]
+            start, length = stop, 0
 
 
 class Published:
@@ -98,10 +102,48 @@ class Published:
         """Encodes each text to ids (t,).  Raises InputError for a text that is not UTF-8."""
         for index in range(len(texts)):
             _encode(texts, index)
+        return [ids for some in _cut_texts(texts) for ids in self._encode_together(some)]
+
+    @functools.cached_property
+    def words(self) -> Words | None:
+        """The words that it has met; None if it does not encode each by itself, with `marks` around all."""
+        (before, after), ids = self.marks, self.fast.encode("a", add_special_tokens=False).ids
+        return Words.of(self.fast) if self.fast.encode("a").ids == [*before, *ids, *after] else None
+
+    @functools.cached_property
+    def marks(self) -> tuple[np.ndarray, np.ndarray]:
+        """The special tokens before and after a text."""
+        marked = self.fast.encode("a")
+        plain = np.flatnonzero(np.array(marked.special_tokens_mask) == 0)
+        special = np.array(marked.ids, np.int32)
+        return special[: plain[0] if len(plain) else 0], special[plain[-1] + 1 if len(plain) else len(special) :]
+
+    def _encode_together(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encodes texts word by word if that is faster: if they are many, and most of their words are known."""
+        if sum(map(len, texts)) > FEW and self.words is not None:
+            before, after = (mark.tobytes() for mark in self.marks)
+            if (found := self.words.encode(texts)) is not None:
+                return [np.frombuffer(before + ids + after, np.int32) for ids in found]
         return [np.array(encoding.ids, np.int32) for encoding in self.fast.encode_batch_fast(list(texts))]
 
     def encode_blocks(self, blocks: Iterable[str], size: int = 2**14, margin: int = 2**8) -> Iterator[np.ndarray]:
         """Encodes one text that comes in blocks: joined, what it yields is what `encode` gives for the whole text.
+
+        Word by word, as long as it has words that the tokenizer encodes each by itself; then as `_encode_windows` does,
+        by pieces of `size` and windows of `margin` characters.
+        """
+        before, after = self.marks
+        rest, skipped = iter(blocks), 0
+        yield before
+        if self.words is not None:
+            rest, skipped = yield from self.words.encode_blocks(rest)
+        for ids in self._encode_windows(rest, size, margin):
+            yield ids[skipped:]
+            skipped = max(skipped - len(ids), 0)
+        yield after
+
+    def _encode_windows(self, blocks: Iterator[str], size: int, margin: int) -> Iterator[np.ndarray]:
+        """Encodes one text that comes in blocks, without special tokens.
 
         The text is cut into pieces of `size` characters, each encoded with `margin` characters more on both sides, and
         so is a window of as many characters around each cut.  Two pieces are joined at a token in the middle of the
@@ -111,14 +153,10 @@ class Published:
         are those of a text that goes on, and those after it of a text that went before.  A cut where the three do not
         agree, as in a long row of one character, is left out, and its two pieces are one.
         """
-        marked = self.fast.encode("a")
-        plain = np.flatnonzero(np.array(marked.special_tokens_mask) == 0)
-        special = np.array(marked.ids, np.int32)
-        yield special[: plain[0] if len(plain) else 0]
-        text, first, rest = "", 0, iter(blocks)  # the text that is not yet encoded, and which token of it comes next
+        text, first = "", 0  # the text that is not yet encoded, and which token of it comes next
         before = 0  # characters of the text before that token's cut
         while True:
-            more = _take(rest, max(32 * size - len(text), len(text)))
+            more = take_together(blocks, max(32 * size - len(text), len(text)))
             text += more
             known, pieces = self._encode_pieces(text, range(before + size, len(text) - size, size), margin)
             for window, piece in zip(known.values(), pieces, strict=False):
@@ -126,10 +164,9 @@ class Published:
                 first = window.joint
             if not more:
                 yield pieces[-1][first:]
-                break
+                return
             if known:
                 text, before = text[max(known) - margin :], margin
-        yield special[plain[-1] + 1 :] if len(plain) else special[:0]
 
     def _encode_pieces(self, text: str, cuts: Sequence[int], margin: int) -> tuple[dict[int, Window], list[np.ndarray]]:
         """Encodes the pieces of a text; returns the cuts between them with their windows, and the tokens of each."""

@@ -49,3 +49,13 @@ def test_they_are_left_where_they_would_not_pay() -> None:
     assert not packing.pays(1, packing.FEWEST - 1)
     with compile_for("tpu"):
         assert not packing.pays(1, packing.FEWEST)
+
+
+def test_only_the_program_of_kernels_stored_by_their_outputs_may_add_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "ANY_ORDER", {"no_such_option": True})  # which tells that the compiler is given it
+    programs = packing.compile_both(lambda packed, x: x + packed, (), 0)
+    assert programs[False](jnp.ones(())) == 1
+    with pytest.raises(Exception, match="no_such_option"):
+        programs[True](jnp.ones(()))

@@ -264,7 +264,7 @@ def test_one_text_is_decoded_on_a_cpu_without_a_copy_of_its_cache() -> None:
     step = jax.jit(lambda cache, index: advance(model, params, cache, row, index, room), donate_argnums=0)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     state = jnp.zeros((1, 11)), jnp.asarray(1), jnp.ones(1, jnp.int32), jax.random.key(0)
-    several = sampling._next.lower(model, params, cache, state, count, Sampler(), room, True)
+    several = sampling._take_next[True].lower(model, params, cache, state, count, Sampler(), room)
     for lowered in (step.lower(cache, count), several):
         program = lowered.compile().as_text() or ""
         made = Counter(re.findall(r"= f32\[1,2,93,8\]\S* ([\w-]+)\(", program))
